@@ -1,0 +1,41 @@
+SHELL = /bin/bash
+PREFIX = /usr/local
+DESTDIR =
+
+# Static, so that a guest without libraries can run it. The flags and the target are the same
+# everywhere, so nothing is built twice.
+TARGET = x86_64-unknown-linux-gnu
+STATIC = -C target-feature=+crt-static
+demo test: export RUSTFLAGS = $(STATIC)
+
+.PHONY: help demo test install clean-cache
+
+help:
+	@echo 'make demo         boot a real kernel and show memctl at work on it'
+	@echo 'make test         run all tests: on this machine, and in real kernels'
+	@echo 'make install      install what `cargo build --release` built (PREFIX=$(PREFIX) DESTDIR=$(DESTDIR))'
+	@echo 'make clean-cache  remove the kernels and disks that demo and test fetched and made'
+
+demo:
+	tests/vm/setup
+	cargo build --release --target $(TARGET)
+	tests/vm/boot --file target/$(TARGET)/release/memctl:/bin/memctl 7 -- "$$(cat tests/vm/demo-job)"
+
+test:
+	tests/vm/setup
+	cargo fmt --check
+	cargo clippy --target $(TARGET) --all-targets -- -D warnings
+	tests/vm/build >/dev/null
+	cargo test --target $(TARGET)
+	paths=$$(tests/vm/build) && eval "$$paths" && export MEMCTL_BIN CLI_TESTS && tests/vm/run
+
+install:
+	install -D -m 755 target/release/memctl '$(DESTDIR)$(PREFIX)/bin/memctl'
+	install -d '$(DESTDIR)$(PREFIX)/share/man/man1'
+	install -m 644 man/*.1 '$(DESTDIR)$(PREFIX)/share/man/man1'
+	install -D -m 644 completions/memctl.bash '$(DESTDIR)$(PREFIX)/share/bash-completion/completions/memctl'
+	install -D -m 644 completions/_memctl '$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_memctl'
+	install -D -m 644 completions/memctl.fish '$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/memctl.fish'
+
+clean-cache:
+	. tests/vm/lib.sh && rm -rf "$$cache"

@@ -1,0 +1,185 @@
+//! A cgroup by directory descriptor, and the room in which the kernel's files are read and written.
+//!
+//! A descriptor stays with the cgroup it was opened on: when that one is removed and another takes its name, what
+//! is read through it fails with `ENODEV` instead of telling of the wrong cgroup.
+//!
+//! Units are the kernel's unless a document says otherwise: bytes for amounts, pages for events in
+//! `memory.stat`, microseconds for stall times.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+pub mod diagnose;
+pub mod locate;
+pub mod memory;
+pub mod mount;
+pub mod pressure;
+pub mod reclaim;
+pub mod stat;
+pub mod swap;
+pub mod tree;
+
+pub use locate::{Located, locate};
+pub use memory::MemoryCgroup;
+pub use mount::Mount;
+
+/// An open cgroup directory, known to lie on a cgroup2 file system.
+#[derive(Debug)]
+pub struct Cgroup {
+    dir: OwnedFd,
+    path: PathBuf,
+    name: String,
+}
+
+/// What kind of file system a directory lies on, as far as cgroups are concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileSystem {
+    /// The unified hierarchy.
+    Cgroup2,
+    /// One of the old per-controller hierarchies.
+    Cgroup1,
+    /// Anything else.
+    Other,
+}
+
+/// `CGROUP2_SUPER_MAGIC` and `CGROUP_SUPER_MAGIC`, include/uapi/linux/magic.h.
+const CGROUP2_MAGIC: u64 = 0x6367_7270;
+const CGROUP1_MAGIC: u64 = 0x0027_e0eb;
+
+impl Cgroup {
+    /// Opens the cgroup at `path`, which is to be called `name` in reports.
+    ///
+    /// # Errors
+    /// The kernel's, from opening the directory; [`io::ErrorKind::InvalidInput`] if it isn't on cgroup2.
+    pub fn open(path: &Path, name: &str) -> io::Result<Self> {
+        let dir = open_directory(path)?;
+        if file_system(&dir)? != FileSystem::Cgroup2 {
+            return Err(io::Error::from(io::ErrorKind::InvalidInput));
+        }
+        Ok(Self { dir, path: path.to_path_buf(), name: name.to_owned() })
+    }
+
+    /// The name: the path from the mount point, with a leading `/`; the root is `/`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The directory's path in the file system, as it was when it was opened.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether this is the root of the hierarchy (which lacks `memory.current`), as seen from this namespace.
+    #[must_use]
+    pub fn is_root(&self) -> bool {
+        self.name == "/"
+    }
+
+    /// Opens one of the cgroup's files for reading, to be read again and again with [`Reader::read`].
+    ///
+    /// # Errors
+    /// The kernel's: `ENOENT` where this kernel or this cgroup has no such file.
+    pub fn reader(&self, file: &str) -> Result<Reader, Errno> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        rustix::fs::openat(&self.dir, file, flags, Mode::empty()).map(Reader)
+    }
+
+    /// Reads one of the cgroup's files once.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn read(&self, file: &str) -> Result<String, Errno> {
+        let mut text = String::new();
+        self.reader(file)?.read(&mut text)?;
+        Ok(text)
+    }
+
+    /// Reads a file that holds one number; `max` is `None`.
+    ///
+    /// # Errors
+    /// The kernel's; `EINVAL` if it isn't a number.
+    pub fn number(&self, file: &str) -> Result<Option<u64>, Errno> {
+        parse_number(&self.read(file)?)
+    }
+
+    /// Whether the cgroup has such a file.
+    #[must_use]
+    pub fn has(&self, file: &str) -> bool {
+        rustix::fs::accessat(&self.dir, file, rustix::fs::Access::EXISTS, rustix::fs::AtFlags::empty())
+            .is_ok()
+    }
+}
+
+impl AsFd for Cgroup {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
+}
+
+/// One of a cgroup's files, held open.
+#[derive(Debug)]
+pub struct Reader(OwnedFd);
+
+impl Reader {
+    /// Reads the whole file anew into `text`, whose memory is reused.
+    ///
+    /// # Errors
+    /// The kernel's: `ENODEV` once the cgroup was removed.
+    pub fn read(&self, text: &mut String) -> Result<(), Errno> {
+        let mut bytes = std::mem::take(text).into_bytes();
+        bytes.clear();
+        loop {
+            if bytes.capacity() - bytes.len() < 4096 {
+                bytes.reserve(8192);
+            }
+            let offset = bytes.len() as u64;
+            match rustix::io::pread(&self.0, rustix::buffer::spare_capacity(&mut bytes), offset) {
+                Ok(0) => break,
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        // The kernel writes ASCII into these files; were it ever otherwise, the bad part would be lost, not the run.
+        *text =
+            String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned());
+        Ok(())
+    }
+}
+
+/// What kind of file system `dir` lies on.
+///
+/// # Errors
+/// The kernel's, from fstatfs(2).
+pub fn file_system(dir: impl AsFd) -> Result<FileSystem, Errno> {
+    Ok(match rustix::fs::fstatfs(dir)?.f_type as u64 {
+        CGROUP2_MAGIC => FileSystem::Cgroup2,
+        CGROUP1_MAGIC => FileSystem::Cgroup1,
+        _ => FileSystem::Other,
+    })
+}
+
+/// Opens a directory for the calls that take one. Readable, not `O_PATH`, since flock(2) needs a real descriptor.
+pub(crate) fn open_directory(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?)
+}
+
+/// Reads a file outside the cgroup hierarchy, under `/proc` or `/sys`, that memctl depends on.
+pub(crate) fn read_system_file(path: &str) -> io::Result<String> {
+    io::read_to_string(File::open(path)?)
+}
+
+/// A number as cgroup files spell it; `max` is `None`.
+pub(crate) fn parse_number(text: &str) -> Result<Option<u64>, Errno> {
+    match text.trim() {
+        "max" => Ok(None),
+        digits => digits.parse().map(Some).map_err(|_| Errno::INVAL),
+    }
+}

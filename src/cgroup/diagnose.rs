@@ -1,0 +1,189 @@
+//! Why memory can't be reclaimed in a place, in words that name the thing, and what to do about it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+use thiserror::Error;
+
+use super::mount::{self, Mount};
+use super::{Cgroup, Located, read_system_file, reclaim};
+
+/// Why memory can't be reclaimed there.
+#[derive(Debug, Error)]
+#[allow(missing_docs)]
+pub enum Unreclaimable {
+    #[error("{word}: no such cgroup")]
+    NoSuchCgroup { word: String, near: Vec<String> },
+    #[error("{}: it is not a cgroup", .path.display())]
+    NotACgroup { path: PathBuf },
+    #[error("{}: it is a cgroup of version 1, which has no memory.reclaim", .path.display())]
+    Version1 { path: PathBuf },
+    #[error("cgroup2 is not mounted: there is nothing to reclaim from")]
+    NoCgroup2 { memory_v1: Option<PathBuf> },
+    #[error("{name}: the memory controller is on cgroup v1 ({}), which has no memory.reclaim", .v1.display())]
+    ControllerOnV1 { name: String, v1: PathBuf },
+    #[error("{name}: the memory controller is disabled on this host")]
+    ControllerDisabled { name: String },
+    #[error("{name}: the memory controller is not enabled here: {parent} lacks it in cgroup.subtree_control")]
+    ControllerOff { name: String, parent: String, parent_path: PathBuf },
+    #[error("{name}: it is a threaded cgroup: its memory is accounted to {domain}")]
+    Threaded { name: String, domain: String },
+    #[error("{name}: this kernel ({release}) has no memory.reclaim: it came with Linux 5.19")]
+    OldKernel { name: String, release: String },
+    #[error("{}: permission denied", .file.display())]
+    Permission { file: PathBuf },
+    #[error("{}: the cgroup file system is mounted read-only", .file.display())]
+    ReadOnly { file: PathBuf },
+    #[error("self: this process is in {name}, outside of what is mounted here ({})", .root.display())]
+    OutOfSight { name: String, root: PathBuf },
+    #[error("{path}: {why}")]
+    Other { path: String, why: String },
+}
+
+impl Unreclaimable {
+    pub(crate) fn io(path: impl AsRef<Path>, error: &io::Error) -> Self {
+        let path = path.as_ref().display().to_string();
+        Self::Other { path, why: plain(error) }
+    }
+
+    pub(crate) fn no_cgroup2() -> Self {
+        let mountinfo = read_system_file("/proc/self/mountinfo").unwrap_or_default();
+        Self::NoCgroup2 { memory_v1: mount::memory_on_v1(&mountinfo) }
+    }
+
+    /// What the user can do about it, where something can be done.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        const UNIFY: &str = "boot with systemd.unified_cgroup_hierarchy=1 (and without cgroup v1 mounts)";
+        Some(match self {
+            Self::NoSuchCgroup { near, .. } if !near.is_empty() => {
+                format!("did you mean {}?", near.join(", "))
+            }
+            Self::NoSuchCgroup { .. } => {
+                "list the cgroups with: systemd-cgls, or find /sys/fs/cgroup -type d".into()
+            }
+            Self::NotACgroup { .. } => {
+                "name a directory below the cgroup2 mount, such as /sys/fs/cgroup/app".into()
+            }
+            Self::NoCgroup2 { memory_v1: None } => "mount -t cgroup2 none /sys/fs/cgroup".into(),
+            Self::Version1 { .. } | Self::NoCgroup2 { .. } | Self::ControllerOnV1 { .. } => UNIFY.into(),
+            Self::ControllerDisabled { .. } => "look for cgroup_disable=memory in /proc/cmdline".into(),
+            Self::ControllerOff { parent_path, .. } => {
+                format!("echo +memory > {}", parent_path.join("cgroup.subtree_control").display())
+            }
+            Self::Threaded { domain, .. } => format!("reclaim from {domain} instead"),
+            Self::OldKernel { .. } => "nothing but a newer kernel helps".into(),
+            Self::Permission { file } => format!(
+                "run as root, or have the file delegated: chown USER {}, or Delegate=yes in the systemd unit",
+                file.display()
+            ),
+            Self::ReadOnly { .. } => {
+                "containers usually get it so: run memctl on the host, or mount it rw".into()
+            }
+            Self::OutOfSight { .. } | Self::Other { .. } => return None,
+        })
+    }
+}
+
+/// An error without the `(os error 13)` that the standard library appends.
+fn plain(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
+}
+
+/// Says why opening the `memory.reclaim` of `cgroup` gave `errno`.
+#[must_use]
+pub fn explain(cgroup: &Cgroup, located: &Located, errno: Errno) -> Unreclaimable {
+    let file = cgroup.path().join(reclaim::FILE);
+    match errno {
+        Errno::ACCESS | Errno::PERM => Unreclaimable::Permission { file },
+        Errno::ROFS => Unreclaimable::ReadOnly { file },
+        Errno::NOENT => absent(cgroup, &located.mount),
+        _ => Unreclaimable::io(file, &errno.into()),
+    }
+}
+
+/// Says why there is no `memory.reclaim` at all.
+fn absent(cgroup: &Cgroup, mount: &Mount) -> Unreclaimable {
+    let name = cgroup.name().to_owned();
+    if cgroup.read("cgroup.type").is_ok_and(|kind| kind.trim() == "threaded") {
+        return Unreclaimable::Threaded { domain: domain_of(cgroup.path(), mount), name };
+    }
+    // memory.stat is there wherever the controller is, at the root as well.
+    if cgroup.has("memory.stat") {
+        let release = rustix::system::uname().release().to_string_lossy().into_owned();
+        return Unreclaimable::OldKernel { name, release };
+    }
+    if let Some(parent) = lacking_parent(cgroup.path(), mount) {
+        let parent_name = mount.name_of(&parent).unwrap_or_default();
+        return Unreclaimable::ControllerOff { name, parent: parent_name, parent_path: parent };
+    }
+    let mountinfo = read_system_file("/proc/self/mountinfo").unwrap_or_default();
+    let cgroups = read_system_file("/proc/cgroups").unwrap_or_default();
+    match (mount::memory_on_v1(&mountinfo), controller(&cgroups, "memory")) {
+        (Some(v1), _) => Unreclaimable::ControllerOnV1 { name, v1 },
+        // A hierarchy of version 1 exists, though it isn't mounted where we can see it.
+        (None, Some(Controller { hierarchy, enabled: true })) if hierarchy != 0 => {
+            Unreclaimable::ControllerOnV1 { name, v1: PathBuf::from(format!("hierarchy {hierarchy}")) }
+        }
+        _ => Unreclaimable::ControllerDisabled { name },
+    }
+}
+
+/// The topmost ancestor that has the memory controller and doesn't pass it on.
+fn lacking_parent(path: &Path, mount: &Mount) -> Option<PathBuf> {
+    let mut up: Vec<_> = path.ancestors().skip(1).take_while(|p| p.starts_with(&mount.point)).collect();
+    up.reverse();
+    let lists = |dir: &Path, file: &str| {
+        let text = std::fs::read_to_string(dir.join(file)).unwrap_or_default();
+        text.split_whitespace().any(|controller| controller == "memory")
+    };
+    let lacking = up.into_iter().find(|dir| !lists(dir, "cgroup.subtree_control"))?;
+    lists(lacking, "cgroup.controllers").then(|| lacking.to_path_buf())
+}
+
+/// The nearest ancestor that isn't threaded: the domain to which the memory is charged.
+fn domain_of(path: &Path, mount: &Mount) -> String {
+    let threaded = |dir: &&Path| {
+        std::fs::read_to_string(dir.join("cgroup.type")).is_ok_and(|kind| kind.trim() == "threaded")
+    };
+    let domain = path.ancestors().skip(1).find(|dir| !threaded(dir));
+    domain.and_then(|dir| mount.name_of(dir)).unwrap_or_else(|| "its parent".to_owned())
+}
+
+/// A line of `/proc/cgroups`.
+#[derive(Debug, PartialEq, Eq)]
+struct Controller {
+    hierarchy: u32,
+    enabled: bool,
+}
+
+fn controller(text: &str, name: &str) -> Option<Controller> {
+    let line = text.lines().map(str::split_whitespace).find_map(|mut f| (f.next()? == name).then_some(f))?;
+    let mut fields = line;
+    let hierarchy = fields.next()?.parse().ok()?;
+    Some(Controller { hierarchy, enabled: fields.nth(1)? == "1" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn proc_cgroups_tells_of_version_one_and_of_disabling() {
+        let text =
+            "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpu\t0\t3\t1\nmemory\t7\t9\t1\npids\t0\t1\t0\n";
+        assert_eq!(controller(text, "memory"), Some(Controller { hierarchy: 7, enabled: true }));
+        assert_eq!(controller(text, "pids"), Some(Controller { hierarchy: 0, enabled: false }));
+        assert_eq!(controller(text, "hugetlb"), None);
+    }
+
+    #[test]
+    fn errors_are_lower_case_and_carry_no_numbers() {
+        let denied = io::Error::from_raw_os_error(13);
+        assert_eq!(plain(&denied), "permission denied");
+    }
+}

@@ -1,0 +1,124 @@
+//! From a name as a user gives it to the directory of a cgroup.
+//!
+//! A name is a path under the cgroup2 mount (`/sys/fs/cgroup/app`), the same without the mount (`app`, `/app`), or
+//! `self`. Whether memory can be reclaimed there is the business of [`super::diagnose`].
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use super::diagnose::Unreclaimable;
+use super::mount::{self, Mount};
+use super::{Cgroup, FileSystem, tree};
+
+/// A cgroup that was found: where, and what it is called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Located {
+    /// Its directory.
+    pub path: PathBuf,
+    /// The path from the mount point, with a leading `/`.
+    pub name: String,
+    /// The hierarchy it is in.
+    pub mount: Mount,
+}
+
+impl Located {
+    /// Opens it.
+    ///
+    /// # Errors
+    /// [`Unreclaimable`], naming what is there instead of a cgroup.
+    pub fn open(&self) -> Result<Cgroup, Unreclaimable> {
+        Cgroup::open(&self.path, &self.name).map_err(|e| not_a_cgroup(&self.path, &e))
+    }
+}
+
+/// Finds the cgroup that `word` names.
+///
+/// # Errors
+/// [`Unreclaimable`]: cgroup2 isn't mounted, or there is no such cgroup; the nearest names are suggested.
+pub fn locate(word: &str) -> Result<Located, Unreclaimable> {
+    let mount = Mount::find().map_err(|e| Unreclaimable::io("/proc/self/mountinfo", &e))?;
+    let given = Path::new(word);
+    let Some(mount) = mount else {
+        return Err(Unreclaimable::no_cgroup2());
+    };
+    if word == "self" {
+        return own(&mount);
+    }
+    if given.is_absolute() && given.starts_with(&mount.point) {
+        return existing(given, word, &mount);
+    }
+    let below = given.strip_prefix("/").unwrap_or(given);
+    let in_mount = mount.point.join(below);
+    if in_mount.is_dir() {
+        return existing(&in_mount, word, &mount);
+    }
+    // An absolute path elsewhere: another mount of the hierarchy, or a mistake that deserves its own words.
+    if given.is_absolute() && given.exists() {
+        return existing(given, word, &mount);
+    }
+    Err(missing(word, &in_mount, &mount))
+}
+
+/// The cgroup memctl itself runs in.
+fn own(mount: &Mount) -> Result<Located, Unreclaimable> {
+    const FILE: &str = "/proc/self/cgroup";
+    let text = super::read_system_file(FILE).map_err(|e| Unreclaimable::io(FILE, &e))?;
+    let cgroup = mount::own_cgroup(&text).unwrap_or_default();
+    match mount.directory_of(cgroup) {
+        Some(path) => existing(&path, "self", mount),
+        None => Err(Unreclaimable::OutOfSight { name: cgroup.to_owned(), root: mount.root.clone() }),
+    }
+}
+
+fn existing(path: &Path, word: &str, mount: &Mount) -> Result<Located, Unreclaimable> {
+    // Canonical, so that `a/../b` and a symlink are called by the name of what they lead to.
+    let path = match path.canonicalize() {
+        Ok(path) => path,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(missing(word, path, mount)),
+        Err(e) => return Err(Unreclaimable::io(path, &e)),
+    };
+    let name = mount.name_of(&path).unwrap_or_else(|| path.to_string_lossy().into_owned());
+    let located = Located { path, name, mount: mount.clone() };
+    located.open().map(|_| located)
+}
+
+fn missing(word: &str, path: &Path, mount: &Mount) -> Unreclaimable {
+    Unreclaimable::NoSuchCgroup { word: word.to_owned(), near: nearest(path, mount) }
+}
+
+fn not_a_cgroup(path: &Path, error: &io::Error) -> Unreclaimable {
+    let on_v1 = || super::open_directory(path).and_then(|dir| Ok(super::file_system(&dir)?));
+    match error.kind() {
+        io::ErrorKind::InvalidInput if matches!(on_v1(), Ok(FileSystem::Cgroup1)) => {
+            Unreclaimable::Version1 { path: path.to_path_buf() }
+        }
+        io::ErrorKind::InvalidInput | io::ErrorKind::NotADirectory => {
+            Unreclaimable::NotACgroup { path: path.to_path_buf() }
+        }
+        _ => Unreclaimable::io(path, error),
+    }
+}
+
+/// Existing names that a mistyped one may have meant, the best first.
+fn nearest(path: &Path, mount: &Mount) -> Vec<String> {
+    const LOOKED_AT: usize = 5000;
+    const SUGGESTED: usize = 3;
+    const ALIKE: f64 = 0.8;
+    let Some(wanted) = path.file_name().map(OsStr::as_bytes).map(String::from_utf8_lossy) else {
+        return Vec::new();
+    };
+    let mut scored: Vec<(f64, String)> = tree::below(&mount.point)
+        .take(LOOKED_AT)
+        .filter_map(|found| {
+            let last = found.file_name()?.to_string_lossy().into_owned();
+            let stem = last.split_once('.').map_or(last.as_str(), |(stem, _)| stem);
+            let score = strsim::jaro_winkler(&wanted, &last).max(strsim::jaro_winkler(&wanted, stem));
+            let name = mount.name_of(&found)?;
+            (score >= ALIKE).then(|| (score, name.trim_start_matches('/').to_owned()))
+        })
+        .collect();
+    scored.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
+    scored.into_iter().take(SUGGESTED).map(|(_, name)| name).collect()
+}

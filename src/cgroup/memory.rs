@@ -1,0 +1,180 @@
+//! A real cgroup as something to sample and to reclaim from, its files held open.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::thread::{NanosleepRelativeResult, nanosleep};
+use rustix::time::{ClockId, Timespec, clock_gettime};
+
+use super::reclaim::{ReclaimFile, Swappiness};
+use super::stat::MemoryStat;
+use super::swap::SwapRoom;
+use super::{Cgroup, Located, Reader, diagnose, parse_number, pressure, read_system_file, tree};
+use crate::reclaim::{Conditions, Target};
+
+/// A cgroup whose memory can be reclaimed.
+#[derive(Debug)]
+pub struct MemoryCgroup {
+    cgroup: Cgroup,
+    top: std::path::PathBuf,
+    reclaim: ReclaimFile,
+    stat: Reader,
+    /// None of these is on every kernel and in every cgroup: the root lacks two, PSI may be off, swap not built in.
+    current: Option<Reader>,
+    swap_current: Option<Reader>,
+    pressure: Option<Reader>,
+    /// Reading it makes kernels before 6.16 or so fold the counters of all controllers.
+    folding: Option<Reader>,
+    blind_spot: u64,
+    text: String,
+}
+
+impl MemoryCgroup {
+    /// Opens the cgroup for reclaim.
+    ///
+    /// # Errors
+    /// [`diagnose::Unreclaimable`]: why nothing can be reclaimed there. Nothing was changed.
+    pub fn open(located: &Located) -> Result<Self, diagnose::Unreclaimable> {
+        let cgroup = located.open()?;
+        let explain = |errno| diagnose::explain(&cgroup, located, errno);
+        let reclaim = ReclaimFile::open(&cgroup).map_err(explain)?;
+        let stat = cgroup.reader("memory.stat").map_err(explain)?;
+        Ok(Self {
+            top: located.mount.point.clone(),
+            reclaim,
+            stat,
+            current: cgroup.reader("memory.current").ok(),
+            swap_current: cgroup.reader("memory.swap.current").ok(),
+            pressure: cgroup.reader("memory.pressure").ok(),
+            folding: cgroup.reader("cpu.stat").ok(),
+            blind_spot: blind_spot(),
+            text: String::new(),
+            cgroup,
+        })
+    }
+
+    /// The cgroup.
+    #[must_use]
+    pub fn cgroup(&self) -> &Cgroup {
+        &self.cgroup
+    }
+
+    fn read(&mut self, file: impl Fn(&Self) -> Option<&Reader>) -> Result<Option<&str>, Errno> {
+        let mut text = std::mem::take(&mut self.text);
+        let result = file(self).map(|reader| reader.read(&mut text)).transpose();
+        self.text = text;
+        Ok(result?.map(|()| self.text.as_str()))
+    }
+
+    /// What direct children hold under their `memory.min`. Deeper protection counts only within theirs.
+    fn protected(&self) -> Option<(u64, String)> {
+        let number = |dir: &Path, file: &str| {
+            let text = std::fs::read_to_string(dir.join(file)).ok()?;
+            Some(parse_number(&text).ok()?.unwrap_or(u64::MAX))
+        };
+        let held = tree::children(self.cgroup.path()).filter_map(|child| {
+            let held = number(&child, "memory.min")?.min(number(&child, "memory.current")?);
+            (held > 0).then_some((held, child))
+        });
+        let held: Vec<_> = held.collect();
+        let (_, most) = held.iter().max_by_key(|(bytes, _)| *bytes)?;
+        let name = Path::new("/").join(most.strip_prefix(&self.top).unwrap_or(most));
+        Some((held.iter().map(|(bytes, _)| bytes).sum(), name.to_string_lossy().into_owned()))
+    }
+}
+
+impl Target for MemoryCgroup {
+    fn usage(&mut self) -> Result<Option<u64>, Errno> {
+        match self.read(|files| files.current.as_ref())? {
+            Some(text) => parse_number(text),
+            None => Ok(None),
+        }
+    }
+
+    fn stat(&mut self, flush: bool) -> Result<MemoryStat, Errno> {
+        if flush {
+            // Only an attempt: what it costs to fail is a lag that the ledger knows of.
+            let _ = self.read(|files| files.folding.as_ref());
+        }
+        let text = self.read(|files| Some(&files.stat))?;
+        Ok(text.map(MemoryStat::parse).unwrap_or_default())
+    }
+
+    fn blind_spot(&self) -> u64 {
+        self.blind_spot
+    }
+
+    fn stalled(&mut self) -> Option<Duration> {
+        let text = self.read(|files| files.pressure.as_ref()).ok()??;
+        pressure::some_total(text).map(Duration::from_micros)
+    }
+
+    fn swap_usage(&mut self) -> Option<u64> {
+        let text = self.read(|files| files.swap_current.as_ref()).ok()??;
+        parse_number(text).ok()?
+    }
+
+    fn conditions(&mut self) -> Conditions {
+        let swap = Some(SwapRoom::of(self.cgroup.path(), &self.top));
+        Conditions { swap, protected: self.protected() }
+    }
+
+    fn reclaim(&mut self, bytes: u64, swappiness: Option<Swappiness>) -> Result<(), Errno> {
+        self.reclaim.request(bytes, swappiness)
+    }
+
+    fn accepts(&mut self, swappiness: Swappiness) -> Result<bool, Errno> {
+        self.reclaim.accepts(swappiness)
+    }
+
+    fn now(&self) -> Duration {
+        duration(clock_gettime(ClockId::Monotonic))
+    }
+
+    fn cpu(&self) -> Duration {
+        duration(clock_gettime(ClockId::ThreadCPUTime))
+    }
+
+    fn pause(&mut self, time: Duration) {
+        let time = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: i64::from(time.subsec_nanos()) };
+        // A signal may end it early: the loop looks at that next.
+        let (NanosleepRelativeResult::Ok | NanosleepRelativeResult::Interrupted(_) | _) = nanosleep(&time);
+    }
+}
+
+fn duration(time: Timespec) -> Duration {
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// `memory.stat` is folded on reading only when more than 64 updates a CPU are pending (`MEMCG_CHARGE_BATCH`,
+/// mm/memcontrol.c), each of a page.
+fn blind_spot() -> u64 {
+    const UPDATES: u64 = 64;
+    let online = read_system_file("/sys/devices/system/cpu/online").ok();
+    let cpus = online.as_deref().and_then(cpu_count);
+    let cpus = cpus.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get() as u64));
+    UPDATES * cpus * rustix::param::page_size() as u64
+}
+
+/// How many CPUs a list such as `0-3,8` names.
+fn cpu_count(list: &str) -> Option<u64> {
+    list.trim().split(',').try_fold(0, |sum: u64, range| {
+        let (from, to) = range.split_once('-').unwrap_or((range, range));
+        let (from, to): (u64, u64) = (from.parse().ok()?, to.parse().ok()?);
+        sum.checked_add(to.checked_sub(from)?.checked_add(1)?)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_of_cpus_are_counted() {
+        assert_eq!(cpu_count("0\n"), Some(1));
+        assert_eq!(cpu_count("0-3,8,10-11\n"), Some(7));
+        assert_eq!(cpu_count(""), None);
+        assert_eq!(cpu_count("3-1"), None);
+    }
+}

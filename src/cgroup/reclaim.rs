@@ -1,0 +1,113 @@
+//! `memory.reclaim`: the one file that memctl exists for.
+//!
+//! A request is one raw write(2) of plain decimal bytes. The standard library's writers would issue it again in
+//! full on `EINTR`; this one never does. What the call returns never says how much was freed.
+
+use std::fmt;
+use std::str::FromStr;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use thiserror::Error;
+
+use std::os::fd::OwnedFd;
+
+use super::Cgroup;
+
+/// The file's name.
+pub const FILE: &str = "memory.reclaim";
+
+/// How anonymous memory is weighed against page cache in one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Swappiness {
+    /// From 0, page cache only, to 200, as for `vm.swappiness` (since 6.11).
+    Value(u8),
+    /// Anonymous memory only (since 6.16; truly so since 7.3).
+    Max,
+}
+
+/// A word that is no swappiness.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("it is not a number from 0 to 200, nor max")]
+pub struct NotSwappiness;
+
+impl FromStr for Swappiness {
+    type Err = NotSwappiness;
+
+    fn from_str(word: &str) -> Result<Self, NotSwappiness> {
+        if word == "max" {
+            return Ok(Self::Max);
+        }
+        let plain = word.bytes().all(|b| b.is_ascii_digit()) && (word == "0" || !word.starts_with('0'));
+        match word.parse() {
+            Ok(value) if plain && value <= 200 => Ok(Self::Value(value)),
+            _ => Err(NotSwappiness),
+        }
+    }
+}
+
+impl fmt::Display for Swappiness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Value(value) => write!(f, "{value}"),
+            Self::Max => f.write_str("max"),
+        }
+    }
+}
+
+/// An open `memory.reclaim`.
+#[derive(Debug)]
+pub struct ReclaimFile(OwnedFd);
+
+impl ReclaimFile {
+    /// Opens the cgroup's file for writing.
+    ///
+    /// # Errors
+    /// The kernel's: `ENOENT`, `EACCES`, `EROFS`. [`super::diagnose`] turns them into reasons.
+    pub fn open(cgroup: &Cgroup) -> Result<Self, Errno> {
+        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+        rustix::fs::openat(cgroup, FILE, flags, Mode::empty()).map(Self)
+    }
+
+    /// Asks the kernel once to reclaim `bytes`, a multiple of the page size.
+    ///
+    /// # Errors
+    /// `EAGAIN`: less was freed, perhaps nothing. `EINTR`: a signal came, some may have been freed. `ENODEV`: the
+    /// cgroup was removed. `EINVAL`: this kernel doesn't know the key.
+    pub fn request(&self, bytes: u64, swappiness: Option<Swappiness>) -> Result<(), Errno> {
+        let line = match swappiness {
+            None => format!("{bytes}\n"),
+            Some(value) => format!("{bytes} swappiness={value}\n"),
+        };
+        rustix::io::write(&self.0, line.as_bytes()).map(drop)
+    }
+
+    /// Whether this kernel knows `swappiness=` with this value. Asking for 0 bytes is a no-op where the key is
+    /// known and `EINVAL` where it isn't, so this is exact where version numbers, with all that distributions
+    /// backport, are not.
+    ///
+    /// # Errors
+    /// The kernel's, but for `EINVAL`, which is the answer no.
+    pub fn accepts(&self, swappiness: Swappiness) -> Result<bool, Errno> {
+        match self.request(0, Some(swappiness)) {
+            Ok(()) => Ok(true),
+            Err(Errno::INVAL) => Ok(false),
+            Err(errno) => Err(errno),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn swappiness_is_what_the_kernel_takes() {
+        assert_eq!("0".parse(), Ok(Swappiness::Value(0)));
+        assert_eq!("200".parse(), Ok(Swappiness::Value(200)));
+        assert_eq!("max".parse(), Ok(Swappiness::Max));
+        for word in ["", "201", "256", "-1", "+1", "060", "1.5", "Max", "60 "] {
+            assert_eq!(word.parse::<Swappiness>(), Err(NotSwappiness), "{word:?}");
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! `memory.stat`: amounts in bytes, events in pages.
+//!
+//! Every field is an `Option`: what this kernel doesn't offer is absent, not zero. Unknown keys are skipped, since
+//! every kernel adds some.
+
+macro_rules! memory_stat {
+    ($($(#[$doc:meta])* $field:ident),* $(,)?) => {
+        /// What one read of `memory.stat` gave, as far as memctl looks at it.
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        pub struct MemoryStat {
+            $($(#[$doc])* pub $field: Option<u64>,)*
+        }
+
+        impl MemoryStat {
+            /// Reads the text of a `memory.stat`.
+            #[must_use]
+            pub fn parse(text: &str) -> Self {
+                let mut stat = Self::default();
+                for line in text.lines() {
+                    let Some((key, value)) = line.split_once(' ') else { continue };
+                    match key {
+                        $(stringify!($field) => stat.$field = value.parse().ok(),)*
+                        _ => {}
+                    }
+                }
+                stat
+            }
+        }
+    };
+}
+
+memory_stat! {
+    /// Anonymous memory, bytes.
+    anon,
+    /// Page cache, shmem included, bytes.
+    file,
+    /// Swap-backed page cache (tmpfs, shared anonymous), bytes.
+    shmem,
+    /// Page cache and swap cache being written out now, bytes.
+    file_writeback,
+    /// Swapped out but still in memory, and still charged, bytes (since 5.13).
+    swapcached,
+    /// Anonymous LRU, cold half, bytes.
+    inactive_anon,
+    /// Anonymous LRU, warm half, bytes.
+    active_anon,
+    /// File LRU, cold half, bytes.
+    inactive_file,
+    /// File LRU, warm half, bytes.
+    active_file,
+    /// What is locked or otherwise never reclaimed, bytes.
+    unevictable,
+    /// All slab, bytes.
+    slab,
+    /// Compressed copies in zswap, bytes (since 5.19).
+    zswap,
+    /// What zswap holds, uncompressed, bytes (since 5.19).
+    zswapped,
+    /// Pages reclaimed by anyone; the only counter of 5.19.
+    pgsteal,
+    /// Pages reclaimed in someone's own context: by direct reclaim and, before 6.15, by `memory.reclaim`.
+    pgsteal_direct,
+    /// Pages reclaimed through `memory.reclaim`, here or above (since 6.15).
+    pgsteal_proactive,
+    /// Pages demoted to a slower tier in direct reclaim, and counted in `pgsteal_direct` too.
+    pgdemote_direct,
+    /// Pages demoted through `memory.reclaim`, and counted in `pgsteal_proactive` too (since 6.15).
+    pgdemote_proactive,
+    /// Pages written to swap (since 6.13).
+    pswpout,
+    /// Pages stored in zswap (since 5.19).
+    zswpout,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn known_keys_are_read_and_unknown_ones_skipped() {
+        let stat =
+            MemoryStat::parse("anon 4096\nfile 8192\nnew_in_9_0 7\npgsteal_direct 3\nbroken\nslab x\n");
+        let expected = MemoryStat {
+            anon: Some(4096),
+            file: Some(8192),
+            pgsteal_direct: Some(3),
+            ..MemoryStat::default()
+        };
+        assert_eq!(stat, expected);
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read(text in ".{0,200}") {
+            let _ = MemoryStat::parse(&text);
+        }
+    }
+}

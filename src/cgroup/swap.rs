@@ -1,0 +1,92 @@
+//! How much anonymous memory can still go to swap.
+//!
+//! The least of the host's free swap and of `memory.swap.max` less `memory.swap.current` of the cgroup and every
+//! ancestor. With none left, anonymous memory and tmpfs can't be reclaimed at all.
+
+use std::path::{Path, PathBuf};
+
+use super::{parse_number, read_system_file};
+
+/// Room for anonymous memory in swap.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SwapRoom {
+    /// How many bytes can still go.
+    pub bytes: u64,
+    /// What sets that bound.
+    pub bound: SwapBound,
+}
+
+/// What bounds the room in swap.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SwapBound {
+    /// The host has no swap at all.
+    NoSwap,
+    /// The host's free swap.
+    Free,
+    /// `memory.swap.max` of the cgroup of this name.
+    Limit(String),
+}
+
+impl SwapRoom {
+    /// The room of the cgroup at `path`, whose ancestors reach up to `top`; `names` gives what to call them.
+    #[must_use]
+    pub fn of(path: &Path, top: &Path) -> Self {
+        let meminfo = read_system_file("/proc/meminfo").unwrap_or_default();
+        let levels = path.ancestors().take_while(|dir| dir.starts_with(top)).map(|dir| {
+            let name = Path::new("/").join(dir.strip_prefix(top).unwrap_or(dir));
+            (name, file_number(dir, "memory.swap.max"), file_number(dir, "memory.swap.current"))
+        });
+        Self::from_levels(&meminfo, levels)
+    }
+
+    fn from_levels(meminfo: &str, levels: impl Iterator<Item = (PathBuf, Option<u64>, Option<u64>)>) -> Self {
+        let kib = |key: &str| {
+            let line = meminfo.lines().find_map(|line| line.strip_prefix(key))?;
+            line.trim_start_matches(':').trim().trim_end_matches(" kB").parse::<u64>().ok()
+        };
+        let total = kib("SwapTotal").unwrap_or(0);
+        let bound = if total == 0 { SwapBound::NoSwap } else { SwapBound::Free };
+        let mut room = Self { bytes: kib("SwapFree").unwrap_or(0) * 1024, bound };
+        for (name, max, current) in levels {
+            let Some(max) = max else { continue };
+            let left = max.saturating_sub(current.unwrap_or(0));
+            if left < room.bytes {
+                room = Self { bytes: left, bound: SwapBound::Limit(name.to_string_lossy().into_owned()) };
+            }
+        }
+        room
+    }
+}
+
+fn file_number(dir: &Path, file: &str) -> Option<u64> {
+    parse_number(&std::fs::read_to_string(dir.join(file)).ok()?).ok()?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MEMINFO: &str = "MemTotal: 1000 kB\nSwapTotal:        1000 kB\nSwapFree:          600 kB\n";
+
+    fn level(name: &str, max: Option<u64>, current: u64) -> (PathBuf, Option<u64>, Option<u64>) {
+        (PathBuf::from(name), max, Some(current))
+    }
+
+    #[test]
+    fn the_tightest_level_binds() {
+        let levels = [level("/a/b", None, 5), level("/a", Some(4096), 4000), level("/", None, 0)];
+        let room = SwapRoom::from_levels(MEMINFO, levels.into_iter());
+        assert_eq!(room, SwapRoom { bytes: 96, bound: SwapBound::Limit("/a".into()) });
+        let room = SwapRoom::from_levels(MEMINFO, [level("/a", Some(1 << 40), 0)].into_iter());
+        assert_eq!(room, SwapRoom { bytes: 600 * 1024, bound: SwapBound::Free });
+        let over = SwapRoom::from_levels(MEMINFO, [level("/a", Some(10), 20)].into_iter());
+        assert_eq!(over.bytes, 0);
+    }
+
+    #[test]
+    fn a_host_without_swap_has_no_room() {
+        let room = SwapRoom::from_levels("SwapTotal: 0 kB\nSwapFree: 0 kB\n", std::iter::empty());
+        assert_eq!(room, SwapRoom { bytes: 0, bound: SwapBound::NoSwap });
+        assert_eq!(SwapRoom::from_levels("", std::iter::empty()).bytes, 0);
+    }
+}

@@ -1,0 +1,171 @@
+//! The command line, as clap types. The documents here are the help and the man pages; nothing is read or written.
+
+// Backticks would show in the help.
+#![allow(clippy::doc_markdown)]
+
+use std::num::IntErrorKind;
+use std::time::Duration;
+
+use clap::{ArgAction, Args, ColorChoice, Parser, Subcommand, ValueEnum};
+use memctl::cgroup::reclaim::Swappiness;
+use memctl::size::{Amount, Percent, parse_only_bytes};
+
+/// Reclaim memory from a cgroup, and see what it cost
+///
+/// memctl asks the Linux kernel to reclaim memory from one cgroup, through the cgroup's memory.reclaim file, and
+/// says how much was asked for, how much was got, what stood in the way, and what it cost.
+#[derive(Debug, Parser)]
+#[command(name = "memctl", version, max_term_width = 100, after_long_help = AFTER)]
+#[command(subcommand_required = true, arg_required_else_help = true, disable_help_subcommand = true)]
+pub struct Cli {
+    /// What every subcommand understands.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What every subcommand understands.
+#[derive(Args, Debug)]
+pub struct Global {
+    /// When to use colour
+    ///
+    /// With auto, the default, colour is used on terminals; NO_COLOR and CLICOLOR_FORCE are honoured.
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", hide_default_value = true)]
+    pub color: ColorChoice,
+    /// No table, progress or notes; errors and --json stay
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub quiet: u8,
+    /// Tell of every write to the kernel, on standard error
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Reclaim(Reclaim),
+}
+
+/// Reclaim memory from a cgroup now, in chunks, and report what came of it
+///
+/// Asks the kernel for SIZE bytes of the cgroup's memory, in chunks that adapt to its speed, takes stock after each of
+/// them, and asks for what is still missing until it is reached, nothing more is to be had, a signal comes, or a
+/// bound that was given is met. Then tells what was reclaimed and by which measure, and what it cost.
+#[derive(Args, Debug)]
+#[command(
+    override_usage = "memctl reclaim [OPTIONS] <CGROUP> <SIZE>\n       memctl reclaim [OPTIONS] --to <SIZE> <CGROUP>"
+)]
+#[command(after_long_help = AFTER_RECLAIM)]
+pub struct Reclaim {
+    /// The cgroup, then how much to reclaim
+    ///
+    /// The cgroup is a path below the cgroup2 mount (/sys/fs/cgroup/app), the same without the mount (app, /app), or
+    /// self. SIZE is a number of bytes, or one with K, M, G, T, P or E, powers of 1024, in any case, also spelled
+    /// MiB (10M, 1.5GiB); or a share of what the cgroup uses now (25%); or max, for all the kernel will give. It is
+    /// rounded up to whole pages.
+    #[arg(required = true, value_name = "CGROUP> <SIZE")]
+    pub words: Vec<String>,
+    /// Reclaim until the cgroup uses no more than SIZE
+    ///
+    /// Judged by memory.current. A share is of what the cgroup uses at the start.
+    #[arg(long, value_name = "SIZE", value_parser = amount)]
+    pub to: Option<Amount>,
+    /// Which memory to take: all, anon (needs Linux 6.16 and swap), file (6.11)
+    #[arg(long = "type", value_name = "TYPE", conflicts_with = "swappiness", hide_possible_values = true)]
+    pub kind: Option<Kind>,
+    /// Weigh anon against file for this request: 0 to 200, or max (needs 6.11, 6.16)
+    ///
+    /// As vm.swappiness: 0 takes page cache only, max anonymous memory only. Even 200 takes page cache where it is
+    /// cold.
+    #[arg(long, value_name = "0..200|max")]
+    pub swappiness: Option<Swappiness>,
+    /// Stop after DUR, such as 500ms, 10s or 2m
+    #[arg(long, value_name = "DUR", value_parser = duration)]
+    pub timeout: Option<Duration>,
+    /// Stop when the cgroup is stalled for more than PCT of the time
+    ///
+    /// The share of the time since the start in which tasks of the cgroup stood still for want of memory (PSI some).
+    /// For the root cgroup and for max it is 10% by default, since nothing else would hold those back; elsewhere
+    /// there is no such bound. 100% switches it off.
+    #[arg(long, value_name = "PCT")]
+    pub max_pressure: Option<Percent>,
+    /// Ask for SIZE with each write, instead of adapting to the kernel's speed
+    ///
+    /// A write can't always be interrupted, and blocks the removal of the cgroup while it lasts.
+    #[arg(long, value_name = "SIZE", value_parser = parse_only_bytes)]
+    pub chunk: Option<u64>,
+    /// How far off the request still is exact [default: 3%, or a 2 MiB folio]
+    #[arg(long, value_name = "PCT")]
+    pub tolerance: Option<Percent>,
+    /// Print the report as one line of JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Which memory to take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Kind {
+    /// Whatever the kernel finds coldest
+    All,
+    /// Anonymous memory only
+    Anon,
+    /// Page cache only
+    File,
+}
+
+const AFTER: &str = "\
+Exit status:
+  0 reached, 1 failed, 2 usage, 3 the kernel reclaimed less than was asked,
+  124 timed out; on SIGINT and SIGTERM memctl reports and dies by that signal
+
+Examples:
+  memctl reclaim /sys/fs/cgroup/app 10M
+  memctl reclaim --to 1G system.slice/nginx.service
+
+Each subcommand tells more with --help.";
+
+const AFTER_RECLAIM: &str = "\
+Exit status:
+  0    reached; with max also when nothing more was to be had
+  1    failed, or the cgroup was removed meanwhile
+  2    the command line was not understood
+  3    the kernel reclaimed less than was asked, or pressure stopped it
+  124  the timeout ran out
+  On SIGINT and SIGTERM the report of what was done is printed and memctl dies
+  by that signal; a second one kills it at once.
+
+Examples:
+  memctl reclaim app 10M                 ten MiB of whatever is coldest
+  memctl reclaim app 25% --type file     a quarter of its usage, from page cache
+  memctl reclaim --to 1G app             down to a usage of 1 GiB
+  memctl reclaim app max --timeout 10s   all that goes within ten seconds
+  memctl reclaim app 1G --json           for a script";
+
+fn amount(word: &str) -> Result<Amount, String> {
+    match word.parse() {
+        Ok(Amount::Max) => {
+            Err("a usage of max has no meaning; to reclaim all there is: memctl reclaim CGROUP max".into())
+        }
+        other => other.map_err(|e: memctl::size::SizeError| e.to_string()),
+    }
+}
+
+/// Reads a duration: `500ms`, `10s`, `1m30s`, or bare seconds.
+fn duration(word: &str) -> Result<Duration, String> {
+    let bare: Result<u64, _> = word.parse();
+    let read = match bare {
+        Ok(seconds) => Some(Duration::from_secs(seconds)),
+        Err(e) if *e.kind() == IntErrorKind::PosOverflow => None,
+        Err(_) => match word.parse::<f64>() {
+            Ok(seconds) => Duration::try_from_secs_f64(seconds).ok(),
+            Err(_) => humantime::parse_duration(word).ok(),
+        },
+    };
+    match read {
+        None => Err("it is not a duration (as in 500ms, 10s, 2m)".into()),
+        Some(Duration::ZERO) => Err("no time at all is no bound that could be met".into()),
+        Some(time) => Ok(time),
+    }
+}

@@ -1,0 +1,3 @@
+//! The subcommands: from parsed words to the engine, from its report to the output.
+
+pub mod reclaim;

@@ -1,0 +1,57 @@
+//! Exit statuses, all of them, and errors that pick one.
+
+use std::process::ExitCode;
+
+use memctl::reclaim::{Report, StoppedBy, Verdict};
+
+/// How memctl ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// What was asked for was done.
+    Reached,
+    /// It failed.
+    Failed,
+    /// The command line was not understood.
+    Usage,
+    /// The kernel reclaimed less than was asked.
+    Short,
+    /// The time was up.
+    TimedOut,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Reached => 0,
+            Exit::Failed => 1,
+            Exit::Usage => 2,
+            Exit::Short => 3,
+            Exit::TimedOut => 124,
+        })
+    }
+}
+
+impl From<&Report> for Exit {
+    /// The status for a report. A signal's is not among them: memctl then dies by the signal.
+    fn from(report: &Report) -> Self {
+        match report.stopped_by {
+            StoppedBy::Removed | StoppedBy::Failed(_) => Self::Failed,
+            StoppedBy::Timeout => Self::TimedOut,
+            StoppedBy::Pressure => Self::Short,
+            StoppedBy::Reached | StoppedBy::Exhausted | StoppedBy::Interrupted => match report.verdict() {
+                Some(Verdict::Under) => Self::Short,
+                _ => Self::Reached,
+            },
+        }
+    }
+}
+
+/// An error that the command line caused, with its own exit status.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}")]
+pub struct UsageError {
+    /// What is wrong, naming the word.
+    pub what: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}

@@ -1,0 +1,27 @@
+//! memctl: the table of contents. Parse, dispatch, exit status.
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+mod cli;
+mod cmd;
+mod exit;
+mod output;
+mod signal;
+
+fn main() -> ExitCode {
+    clap_complete::CompleteEnv::with_factory(cli::Cli::command).var("MEMCTL_COMPLETE").complete();
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return output::error::explain(&error).into(),
+    };
+    output::use_colour(cli.global.color);
+    let ended = match &cli.command {
+        cli::Command::Reclaim(args) => cmd::reclaim::run(args, &cli.global),
+    };
+    match ended {
+        Ok(exit) => exit.into(),
+        Err(error) => output::error::print(&error).into(),
+    }
+}

@@ -1,0 +1,78 @@
+//! Who reads what: stdout is the answer only; progress, notes and errors go to stderr. Nothing but a terminal ever
+//! sees colour, progress or a shortened name.
+
+use std::io::{self, IsTerminal, Write};
+
+use anyhow::Result;
+use clap::ColorChoice;
+
+use crate::cli::Global;
+use crate::exit::UsageError;
+
+pub mod error;
+pub mod json;
+pub mod notes;
+pub mod progress;
+pub mod reclaim;
+pub mod words;
+
+/// How much the user wants to hear.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loudness {
+    /// No table, progress or notes.
+    Quiet,
+    /// The usual.
+    Normal,
+    /// Every write to the kernel as well.
+    Verbose,
+}
+
+impl Loudness {
+    /// Global options can stand on either side of the subcommand, where clap doesn't see that they conflict: so they
+    /// are counted there and weighed here.
+    pub fn new(global: &Global) -> Result<Self, UsageError> {
+        match (global.quiet, global.verbose) {
+            (0, 0) => Ok(Self::Normal),
+            (0, _) => Ok(Self::Verbose),
+            (_, 0) => Ok(Self::Quiet),
+            _ => Err(UsageError { what: "--quiet and --verbose exclude each other".into(), hint: None }),
+        }
+    }
+
+    /// Whether a progress bar may be drawn.
+    pub fn progress(self) -> bool {
+        self == Self::Normal && io::stderr().is_terminal()
+    }
+}
+
+/// Settles when colour is used, for all that is printed from now on.
+pub fn use_colour(choice: ColorChoice) {
+    let choice = match choice {
+        ColorChoice::Auto => anstream::ColorChoice::Auto,
+        ColorChoice::Always => anstream::ColorChoice::Always,
+        ColorChoice::Never => anstream::ColorChoice::Never,
+    };
+    choice.write_global();
+}
+
+/// Prints the answer. A reader that closed the pipe has had enough, which is no error.
+pub fn answer(text: &str) -> Result<()> {
+    let mut stdout = anstream::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
+            Err(anyhow::anyhow!("{}", error::plain_io(&e)).context("standard output"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Prints a line to stderr. If even that fails there is nobody left to tell.
+pub fn remark(line: &str) {
+    let _ = writeln!(anstream::stderr().lock(), "{line}");
+}
+
+/// The width of the terminal that stdout is, if it is one.
+pub fn terminal_width() -> Option<u16> {
+    let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
+    io::stdout().is_terminal().then_some(if size.ws_col == 0 { 80 } else { size.ws_col })
+}

@@ -1,0 +1,99 @@
+//! Errors: one lower-case line `memctl: what: why`, then `hint: …` where one helps.
+
+use std::io;
+
+use anstyle::{AnsiColor, Style};
+use clap::error::ErrorKind;
+use memctl::cgroup::diagnose::Unreclaimable;
+use memctl::reclaim::Refusal;
+use memctl::size::{SizeError, looks_like_size};
+use rustix::io::Errno;
+
+use super::remark;
+use crate::exit::{Exit, UsageError};
+use crate::output::words::escaped;
+
+const RED: Style = AnsiColor::Red.on_default().bold();
+const DIM: Style = Style::new().dimmed();
+
+/// Prints an error and says how to exit.
+pub fn print(error: &anyhow::Error) -> Exit {
+    let (hint, exit) = if let Some(usage) = error.downcast_ref::<UsageError>() {
+        (usage.hint.clone(), Exit::Usage)
+    } else if let Some(place) = error.downcast_ref::<Unreclaimable>() {
+        (place.hint(), Exit::Failed)
+    } else if let Some(refusal) = error.downcast_ref::<Refusal>() {
+        (refusal.hint().map(str::to_owned), Exit::Failed)
+    } else {
+        (None, Exit::Failed)
+    };
+    let chain: Vec<_> = error.chain().map(ToString::to_string).collect();
+    line(&chain.join(": "), hint.as_deref());
+    exit
+}
+
+fn line(what: &str, hint: Option<&str>) {
+    remark(&format!("{RED}memctl:{RED:#} {}", escaped(what)));
+    if let Some(hint) = hint {
+        remark(&format!("{DIM}hint:{DIM:#} {}", escaped(hint)));
+    }
+}
+
+/// Prints help and version as clap does, and everything else in our form.
+pub fn explain(error: &clap::Error) -> Exit {
+    if !error.use_stderr() {
+        // A closed pipe included: whoever reads help has read enough.
+        let _ = error.print();
+        return Exit::Reached;
+    }
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        let _ = error.print();
+        return Exit::Usage;
+    }
+    let (what, hint) = in_our_form(&error.render().to_string(), std::env::args().skip(1));
+    line(&what, Some(&hint));
+    Exit::Usage
+}
+
+/// From clap's paragraphs to one line and a hint.
+fn in_our_form(rendered: &str, mut words: impl Iterator<Item = String>) -> (String, String) {
+    let help = |verb: Option<&str>| {
+        format!("memctl {}--help tells more", verb.map_or(String::new(), |v| format!("{v} ")))
+    };
+    let verb = rendered
+        .lines()
+        .find_map(|l| l.strip_prefix("Usage: memctl "))
+        .and_then(|usage| usage.split(' ').next())
+        .filter(|verb| verb.starts_with(char::is_alphabetic));
+    // What clap takes for an unknown option may have been meant as a size.
+    if rendered.contains("unexpected argument")
+        && let Some(negative) =
+            words.find(|word| word.parse::<memctl::size::Amount>() == Err(SizeError::Negative))
+        && looks_like_size(&negative)
+    {
+        return (format!("{negative}: {}", SizeError::Negative), help(verb));
+    }
+    let first = rendered.split("\n\n").next().unwrap_or_default();
+    let what = first.trim_start_matches("error: ").lines().map(str::trim).collect::<Vec<_>>().join(" ");
+    let tip = rendered.lines().find_map(|l| l.trim().strip_prefix("tip: "));
+    let possible = rendered.lines().find_map(|l| l.trim().strip_prefix("[possible values: "));
+    let hint = match (tip, possible) {
+        (_, Some(values)) if !what.contains("possible values") => {
+            format!("one of {}", values.trim_end_matches(']'))
+        }
+        (Some(tip), _) => tip.to_owned(),
+        _ => help(verb),
+    };
+    (what.replace(" [possible values", "; possible values").trim_end_matches(']').to_owned(), hint)
+}
+
+/// What the kernel calls an error, in lower case.
+pub fn plain(errno: Errno) -> String {
+    plain_io(&io::Error::from(errno))
+}
+
+/// An error without the `(os error 13)` that the standard library appends.
+pub fn plain_io(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_lowercase()
+}

@@ -1,0 +1,92 @@
+//! JSON: one object a line. Base units, the unit in the key; what this kernel doesn't offer is absent.
+
+use std::path::Path;
+
+use memctl::reclaim::Report;
+use serde::Serialize;
+
+/// The report of `memctl reclaim`, as a line of JSON. Keys are only ever added.
+#[allow(clippy::struct_field_names)] // The names are the keys.
+#[derive(Serialize)]
+pub struct Reclaimed<'a> {
+    cgroup: &'a str,
+    path: &'a Path,
+    /// null for `max`.
+    requested_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target_bytes: Option<u64>,
+    reclaimed_bytes: u64,
+    measured_by: &'static str,
+    difference_bytes: Option<i64>,
+    tolerance_bytes: Option<u64>,
+    verdict: Option<&'static str>,
+    stopped_by: &'static str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    obstacles: Vec<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    current_before_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    current_after_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    net_freed_bytes: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    grown_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pgsteal_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    anon_freed_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file_freed_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    slab_freed_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    swapped_out_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    zswapped_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    demoted_bytes: Option<u64>,
+    unconfirmed_bytes: u64,
+    chunks: u32,
+    elapsed_usec: u64,
+    writing_usec: u64,
+    cpu_usec: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stalled_usec: Option<u64>,
+}
+
+impl<'a> Reclaimed<'a> {
+    /// Takes over a report.
+    pub fn new(cgroup: &'a str, path: &'a Path, report: &Report) -> Self {
+        let usec = |time: std::time::Duration| time.as_micros() as u64;
+        Self {
+            cgroup,
+            path,
+            requested_bytes: report.requested,
+            target_bytes: report.down_to,
+            reclaimed_bytes: report.reclaimed,
+            measured_by: report.measured_by.name(),
+            difference_bytes: report.difference(),
+            tolerance_bytes: report.tolerated(),
+            verdict: report.verdict().map(memctl::reclaim::Verdict::word),
+            stopped_by: report.stopped_by.word(),
+            obstacles: report.obstacles.iter().map(memctl::reclaim::Obstacle::word).collect(),
+            current_before_bytes: report.current_before,
+            current_after_bytes: report.current_after,
+            net_freed_bytes: report.net_freed(),
+            grown_bytes: report.grown(),
+            pgsteal_bytes: report.counted,
+            anon_freed_bytes: report.anon_freed,
+            file_freed_bytes: report.file_freed,
+            slab_freed_bytes: report.slab_freed,
+            swapped_out_bytes: report.swapped_out,
+            zswapped_bytes: report.zswapped,
+            demoted_bytes: report.demoted,
+            unconfirmed_bytes: report.unconfirmed,
+            chunks: report.chunks,
+            elapsed_usec: usec(report.elapsed),
+            writing_usec: usec(report.writing),
+            cpu_usec: usec(report.cpu),
+            stalled_usec: report.stalled.map(usec),
+        }
+    }
+}

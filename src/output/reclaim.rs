@@ -1,0 +1,225 @@
+//! The report of `memctl reclaim` for people: a row that says what came of it, and lines that say why.
+
+use std::path::Path;
+
+use anstyle::{AnsiColor, Style};
+use anyhow::Result;
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use memctl::cgroup::swap::SwapBound;
+use memctl::reclaim::{Obstacle, Report, StoppedBy, Verdict};
+
+use super::json::Reclaimed;
+use super::words::{difference, escaped, shortened, size, time};
+use super::{Loudness, answer, terminal_width};
+
+const DIM: Style = Style::new().dimmed();
+
+/// Prints the report.
+pub fn print(name: &str, path: &Path, report: &Report, json: bool, loudness: Loudness) -> Result<()> {
+    if json {
+        let line = serde_json::to_string(&Reclaimed::new(name, path, report))?;
+        return answer(&format!("{line}\n"));
+    }
+    if loudness == Loudness::Quiet {
+        return Ok(());
+    }
+    let width = terminal_width();
+    answer(&format!("{}{}", summary(name, report, width), details(report, width.unwrap_or(u16::MAX))))
+}
+
+/// The row: what was asked, what was got, and the verdict, which alone is coloured.
+fn summary(name: &str, report: &Report, width: Option<u16>) -> String {
+    // What the other columns and the verdict need at most.
+    const OTHERS: usize = 54;
+    let name = match width {
+        Some(width) => shortened(&escaped(name), usize::from(width).saturating_sub(OTHERS).max(16)),
+        None => escaped(name),
+    };
+    let mut table = plain_table();
+    table.set_header(["CGROUP", "REQUESTED", "RECLAIMED", "DIFFERENCE"]);
+    table.add_row([
+        name,
+        report.requested.map_or_else(|| "max".into(), size),
+        size(report.reclaimed),
+        report.difference().map_or_else(|| "-".into(), difference),
+    ]);
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    // The verdict stands last, outside of the table: a coloured cell would be measured with its escape codes.
+    let verdicts = [format!("{DIM}VERDICT{DIM:#}"), verdict(report)];
+    let lines =
+        table.lines().zip(verdicts).map(|(line, verdict)| format!("{}  {verdict}\n", line.trim_end()));
+    let mut lines = lines.collect::<Vec<_>>();
+    if let Some(header) = lines.first_mut() {
+        *header = format!("{DIM}{header}").replace(&format!("{DIM}VERDICT"), "VERDICT");
+    }
+    lines.concat()
+}
+
+fn verdict(report: &Report) -> String {
+    let (word, colour) = match report.verdict() {
+        Some(Verdict::Exact) => ("exact", AnsiColor::Green),
+        Some(Verdict::Over) => ("over", AnsiColor::Yellow),
+        Some(Verdict::Under) => ("under", AnsiColor::Red),
+        None => return report.stopped_by.word().to_owned(),
+    };
+    let style = colour.on_default().bold();
+    match report.stopped_by {
+        StoppedBy::Reached => format!("{style}{word}{style:#}"),
+        why => format!("{style}{word}{style:#}, {}", why.word()),
+    }
+}
+
+/// The lines: why, by which measure, from what, and at which cost.
+fn details(report: &Report, width: u16) -> String {
+    let mut lines = vec![
+        ("why", why(report)),
+        ("measured", measured(report)),
+        ("usage", usage(report)),
+        ("cost", cost(report)),
+    ];
+    lines.extend(report.obstacles.iter().map(|obstacle| ("in the way", in_the_way(obstacle))));
+    if report.unconfirmed > 0 {
+        lines.push(("unconfirmed", unconfirmed(report)));
+    }
+    if let Some(over) = report.over_swapped() {
+        lines.push((
+            "over-swap",
+            format!("{} more went to swap than was asked for: slow swap is overrun so", size(over)),
+        ));
+    }
+    if let Some(demoted) = report.demoted.filter(|&demoted| demoted > 0) {
+        lines.push(("demoted", format!("{} to slower memory, not counted as reclaimed", size(demoted))));
+    }
+    lines.retain(|(_, text)| !text.is_empty());
+    let mut table = plain_table();
+    table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
+    table.add_rows(lines.iter().map(|(label, text)| [*label, text]));
+    let labelled = |line: String| {
+        let line = line.trim_end().to_owned();
+        match line.find("  ").filter(|&end| end > 0) {
+            Some(end) => format!("{DIM}{}{DIM:#}{}\n", &line[..end], &line[end..]),
+            None => format!("{line}\n"),
+        }
+    };
+    table.lines().map(labelled).collect()
+}
+
+fn plain_table() -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table
+}
+
+fn why(report: &Report) -> String {
+    let short = report.requested.map_or(0, |requested| requested.saturating_sub(report.reclaimed));
+    let tolerated = report.tolerated().map_or_else(String::new, size);
+    match (report.stopped_by, report.verdict()) {
+        (StoppedBy::Reached, Some(Verdict::Exact)) if report.requested == Some(0) => {
+            "the usage was low enough already: nothing was asked of the kernel".into()
+        }
+        (StoppedBy::Reached, Some(Verdict::Exact)) => format!("reached, within {tolerated} of the request"),
+        (StoppedBy::Reached, Some(Verdict::Over)) => {
+            format!("reached, but the kernel freed more than {tolerated} over the request")
+        }
+        (StoppedBy::Reached, _) => {
+            format!("the kernel said success, but {} are not accounted for", size(short))
+        }
+        (StoppedBy::Exhausted, None) => "nothing more was to be had".into(),
+        (StoppedBy::Exhausted, Some(Verdict::Under)) => {
+            format!("the kernel found nothing more to free, {} short of the request", size(short))
+        }
+        (StoppedBy::Exhausted, _) => format!("nothing more was to be had, within {tolerated} of the request"),
+        (StoppedBy::Interrupted, _) => "a signal came".into(),
+        (StoppedBy::Timeout, _) => "the time was up".into(),
+        (StoppedBy::Pressure, _) => {
+            "the cgroup was stalled for more of the time than --max-pressure allows".into()
+        }
+        (StoppedBy::Removed, _) => "the cgroup was removed meanwhile".into(),
+        (StoppedBy::Failed(errno), _) => format!("the kernel refused: {}", super::error::plain(errno)),
+    }
+}
+
+fn measured(report: &Report) -> String {
+    let part = |what: &str, bytes: Option<u64>| bytes.map(|bytes| format!("{what} {}", size(bytes)));
+    let parts = [
+        part("file", report.file_freed),
+        part("anon", report.anon_freed),
+        part("slab", report.slab_freed),
+        part("to swap", report.swapped_out.filter(|&b| b > 0)),
+        part("to zswap", report.zswapped.filter(|&b| b > 0)),
+    ];
+    let parts: Vec<_> = parts.into_iter().flatten().collect();
+    format!("by {}; shrunk: {}", report.measured_by.name(), parts.join(", "))
+}
+
+fn usage(report: &Report) -> String {
+    let (Some(before), Some(after), Some(net)) =
+        (report.current_before, report.current_after, report.net_freed())
+    else {
+        return "unknown: the root cgroup has no memory.current".into();
+    };
+    let grown = report.grown().filter(|&grown| grown > 0);
+    let grown = grown.map_or_else(String::new, |grown| format!(", grew by {} meanwhile", size(grown)));
+    format!("{} -> {} ({}{grown})", size(before), size(after), difference(-net))
+}
+
+fn cost(report: &Report) -> String {
+    let per_gib = report.cpu_per_gib().map_or_else(String::new, |cost| format!(" ({cost:.2} s a GiB)"));
+    let stalled = report
+        .stalled
+        .map_or_else(String::new, |stalled| format!("; the cgroup was stalled for {}", time(stalled)));
+    let writes = if report.chunks == 1 { "write" } else { "writes" };
+    format!(
+        "{} in {} {writes}, {} of CPU{per_gib}{stalled}",
+        time(report.elapsed),
+        report.chunks,
+        time(report.cpu)
+    )
+}
+
+fn unconfirmed(report: &Report) -> String {
+    let fault = if report.kernel_lied() {
+        ": a fault of this kernel, known of 6.17 and 6.18 without CONFIG_NUMA"
+    } else {
+        ""
+    };
+    format!(
+        "{}: the kernel said that it freed that, but nothing moved with it{fault}",
+        size(report.unconfirmed)
+    )
+}
+
+fn in_the_way(obstacle: &Obstacle) -> String {
+    match obstacle {
+        Obstacle::NoSwapRoom(bytes, SwapBound::NoSwap) => {
+            format!("{} of anonymous memory: this host has no swap", size(*bytes))
+        }
+        Obstacle::NoSwapRoom(bytes, SwapBound::Free) => {
+            format!("{} of anonymous memory: the swap is full", size(*bytes))
+        }
+        Obstacle::NoSwapRoom(bytes, SwapBound::Limit(cgroup)) => {
+            format!("{} of anonymous memory: memory.swap.max of {} is reached", size(*bytes), escaped(cgroup))
+        }
+        Obstacle::AnonNotAsked(bytes) => {
+            format!("{} are anonymous memory, which wasn't to be taken", size(*bytes))
+        }
+        Obstacle::FileNotAsked(bytes) => format!("{} are page cache, which wasn't to be taken", size(*bytes)),
+        Obstacle::Protected(bytes, child) => {
+            format!(
+                "{} are protected by memory.min of child cgroups (most by {})",
+                size(*bytes),
+                escaped(child)
+            )
+        }
+        Obstacle::Unevictable(bytes) => format!("{} are locked in memory (unevictable)", size(*bytes)),
+        Obstacle::Writeback(bytes) => format!("{} are still being written to swap or disk", size(*bytes)),
+        Obstacle::NoCache => "no page cache is left".into(),
+        Obstacle::Growing => "the cgroup grows as fast as it is reclaimed from".into(),
+        Obstacle::InUse(bytes) => format!("{} of page cache are in use", size(*bytes)),
+    }
+}

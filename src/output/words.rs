@@ -1,0 +1,83 @@
+//! Sizes, times and names as people read them.
+
+use std::time::Duration;
+
+use humansize::{BINARY, format_size, format_size_i};
+
+/// `10.07 MiB`.
+pub fn size(bytes: u64) -> String {
+    format_size(bytes, BINARY)
+}
+
+/// `+72 KiB`, `-3 MiB`, `0 B`.
+pub fn difference(bytes: i64) -> String {
+    match bytes {
+        1.. => format!("+{}", format_size(bytes as u64, BINARY)),
+        _ => format_size_i(bytes, BINARY),
+    }
+}
+
+/// `340 us`, `41 ms`, `1.3 s`, `2m 5s`.
+pub fn time(time: Duration) -> String {
+    match time.as_micros() {
+        0 => "0 ms".into(),
+        micros @ 1..1_000 => format!("{micros} us"),
+        micros @ 1_000..1_000_000 => format!("{} ms", (micros + 500) / 1000),
+        1_000_000..60_000_000 => format!("{:.1} s", time.as_secs_f64()),
+        _ => humantime::format_duration(Duration::from_secs(time.as_secs())).to_string(),
+    }
+}
+
+/// A cgroup's name with everything escaped that would act on a terminal: containers choose their names.
+pub fn escaped(name: &str) -> String {
+    let acts = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+    };
+    if !name.contains(acts) {
+        return name.to_owned();
+    }
+    name.chars().map(|c| if acts(c) { c.escape_default().to_string() } else { c.to_string() }).collect()
+}
+
+/// A name in at most `width` characters: both ends tell more than the middle.
+pub fn shortened(name: &str, width: usize) -> String {
+    let length = name.chars().count();
+    if length <= width || width < 3 {
+        return name.to_owned();
+    }
+    let head = (width - 1) / 2;
+    let tail = width - 1 - head;
+    name.chars().take(head).chain(['…']).chain(name.chars().skip(length - tail)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_read_well() {
+        assert_eq!(size(10 << 20), "10 MiB");
+        assert_eq!(size(10_559_488), "10.07 MiB");
+        assert_eq!(difference(73_728), "+72 KiB");
+        assert_eq!(difference(-3_145_728), "-3 MiB");
+        assert_eq!(difference(0), "0 B");
+        assert_eq!(time(Duration::from_micros(340)), "340 us");
+        assert_eq!(time(Duration::from_micros(41_400)), "41 ms");
+        assert_eq!(time(Duration::from_millis(1300)), "1.3 s");
+        assert_eq!(time(Duration::from_secs(125)), "2m 5s");
+    }
+
+    #[test]
+    fn names_can_not_drive_a_terminal() {
+        assert_eq!(escaped("/a/b c"), "/a/b c");
+        assert_eq!(escaped("/a\u{1b}[2J\n"), "/a\\u{1b}[2J\\n");
+        assert_eq!(escaped("/\u{202e}x"), "/\\u{202e}x");
+    }
+
+    #[test]
+    fn long_names_keep_both_ends() {
+        assert_eq!(shortened("/kubepods/pod1", 40), "/kubepods/pod1");
+        assert_eq!(shortened("/kubepods/pod1", 9), "/kub…pod1");
+    }
+}

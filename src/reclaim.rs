@@ -1,0 +1,483 @@
+//! One request: the chunk loop, which mirrors the kernel's own (mm/memcontrol.c, `memory_reclaim`) at a larger
+//! grain, and what it measured.
+//!
+//! ```text
+//! while reclaimed < requested {
+//!     if signal pending                                → interrupted
+//!     ask for one chunk of what is missing, by what was measured, not by what was asked
+//!     if it freed nothing, and no retries are left     → exhausted
+//!     reclaimed += measured
+//! }
+//! ```
+
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+mod chunk;
+mod ledger;
+mod obstacle;
+mod report;
+mod request;
+#[cfg(test)]
+mod sim;
+mod target;
+#[cfg(test)]
+mod tests;
+
+pub use ledger::{Measure, Taken};
+pub use obstacle::Obstacle;
+pub use report::{Report, StoppedBy, Verdict};
+pub use request::{Goal, Kind, LARGE_FOLIO, Refusal, Request, Tolerance};
+pub use target::{Conditions, Target};
+
+use chunk::Pace;
+use ledger::Ledger;
+use obstacle::obstacles;
+
+/// How many writes in a row without any progress are exhaustion.
+const RETRIES: u32 = 3;
+
+/// How many writes in a row a signal that isn't meant for us may end before that counts as no progress.
+const STRAY_SIGNALS: u32 = 64;
+
+/// How long to wait, all in all, for pages on their way to swap.
+const WRITEBACK_WAIT: Duration = Duration::from_secs(2);
+
+/// How long to wait at the end for lagging counters: the kernel folds them every 2 s, by a timer that may be late.
+const FOLD_WAIT: Duration = Duration::from_millis(2500);
+
+/// How often to look while waiting.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Between the writes, counters are read when this many times the cost of reading them has passed.
+const STAT_SHARE: u32 = 40;
+
+/// How long the cgroup must have been watched before its stalls weigh, and how often they are looked at.
+const PRESSURE_WINDOW: Duration = Duration::from_millis(500);
+const PRESSURE_LOOK: Duration = Duration::from_millis(100);
+
+/// What the loop tells while it runs.
+#[derive(Clone, Copy, Debug)]
+pub enum Event {
+    /// A write is about to be issued.
+    Asking {
+        /// The bytes asked for.
+        bytes: u64,
+    },
+    /// A write came back.
+    Asked {
+        /// The bytes asked for.
+        bytes: u64,
+        /// What the kernel said.
+        answer: Result<(), Errno>,
+        /// How long it took.
+        took: Duration,
+        /// The estimate of what was reclaimed since the start.
+        reclaimed: u64,
+        /// What is still missing; `None` where all there is was asked for.
+        missing: Option<u64>,
+    },
+    /// It waits for so many bytes on their way to swap.
+    AwaitingWriteback {
+        /// The bytes being written.
+        bytes: u64,
+    },
+    /// It waits for the kernel to fold its counters.
+    AwaitingCounters,
+}
+
+/// Reclaims as requested until it is done, or `stop` says that a signal is pending. `tell` hears of every step.
+///
+/// Everything that happens after the first write ends in a report, with what was done until then.
+///
+/// # Errors
+/// The kernel's, if the target can't even be sampled at the start; nothing was touched.
+pub fn run(
+    target: &mut impl Target,
+    request: &Request,
+    stop: &dyn Fn() -> bool,
+    tell: &mut dyn FnMut(Event),
+) -> Result<Report, Errno> {
+    let run = Run::start(target, request, stop, tell)?;
+    Ok(run.finish())
+}
+
+/// What one write led to.
+enum Step {
+    /// The kernel said that it freed all that was asked.
+    Full,
+    /// It freed less, but something.
+    Partial,
+    /// It freed nothing.
+    Nothing,
+    /// A signal that wasn't meant for us ended it before it freed anything.
+    Stray,
+}
+
+/// What becomes of the loop after a step.
+type Flow = Result<(), StoppedBy>;
+
+struct Run<'a, T: Target> {
+    target: &'a mut T,
+    request: &'a Request,
+    stop: &'a dyn Fn() -> bool,
+    tell: &'a mut dyn FnMut(Event),
+    page: u64,
+    requested: Option<u64>,
+    down_to: Option<u64>,
+    book: Ledger,
+    pace: Pace,
+    began: Duration,
+    swap_before: Option<u64>,
+    stalled_before: Option<Duration>,
+    pressure_looked: Duration,
+    writing: Duration,
+    cpu: Duration,
+    chunks: u32,
+    retries: u32,
+    strays: u32,
+    /// Time in writes since the counters were read, and what reading them costs.
+    since_stat: Duration,
+    stat_cost: Duration,
+    /// What successful writes promised since anything was last seen to move.
+    unproven: u64,
+    /// The kernel fell short while pages were on their way to swap.
+    slow_swap: bool,
+    writeback_waited: Duration,
+    growing: bool,
+    /// What there was at the start.
+    all: u64,
+}
+
+impl<'a, T: Target> Run<'a, T> {
+    fn start(
+        target: &'a mut T,
+        request: &'a Request,
+        stop: &'a dyn Fn() -> bool,
+        tell: &'a mut dyn FnMut(Event),
+    ) -> Result<Self, Errno> {
+        let page = rustix::param::page_size() as u64;
+        let began = target.now();
+        let stalled_before = target.stalled();
+        let swap_before = target.swap_usage();
+        let before_stat = target.now();
+        let stat = target.stat(true)?;
+        let stat_cost = target.now().saturating_sub(before_stat);
+        let usage = target.usage()?;
+        let blind = target.blind_spot();
+        let all = usage.unwrap_or_else(|| stat.anon.unwrap_or(0) + stat.file.unwrap_or(0));
+        Ok(Self {
+            target,
+            stop,
+            tell,
+            page,
+            requested: request.bytes(usage, page),
+            down_to: request.down_to(usage),
+            request,
+            book: Ledger::new(usage, stat, blind, page),
+            pace: Pace::default(),
+            began,
+            swap_before,
+            stalled_before,
+            pressure_looked: began,
+            writing: Duration::ZERO,
+            cpu: Duration::ZERO,
+            chunks: 0,
+            retries: 0,
+            strays: 0,
+            since_stat: Duration::ZERO,
+            stat_cost,
+            unproven: 0,
+            slow_swap: false,
+            writeback_waited: Duration::ZERO,
+            growing: false,
+            all,
+        })
+    }
+
+    fn finish(mut self) -> Report {
+        let stopped_by = match self.reclaim() {
+            Ok(never) => match never {},
+            Err(why) => self.reconcile(why),
+        };
+        self.report(stopped_by)
+    }
+
+    /// The loop.
+    fn reclaim(&mut self) -> Result<std::convert::Infallible, StoppedBy> {
+        loop {
+            self.may_go_on()?;
+            let missing = self.missing()?;
+            if self.slow_swap && missing.is_some() {
+                self.look_at_counters()?;
+                self.await_writeback(missing)?;
+            }
+            let chunk = match self.request.chunk {
+                Some(fixed) => chunk::in_pages(fixed, missing.unwrap_or(fixed), self.page),
+                None => self.pace.chunk(missing.unwrap_or(u64::MAX), self.page),
+            };
+            match self.ask(chunk, missing)? {
+                // All that was there at the start went once, and the kernel is short of more: what is left came
+                // since, and taking that too would only fight the application for it.
+                Step::Partial if self.book.moved() >= self.all => return Err(StoppedBy::Exhausted),
+                Step::Full | Step::Partial => (self.retries, self.strays) = (0, 0),
+                Step::Stray if self.strays < STRAY_SIGNALS => self.strays += 1,
+                Step::Stray | Step::Nothing => {
+                    self.retries += 1;
+                    if self.retries == RETRIES {
+                        if !self.await_writeback(None)? {
+                            return Err(StoppedBy::Exhausted);
+                        }
+                        self.retries = 0;
+                    }
+                }
+            }
+        }
+    }
+
+    fn may_go_on(&mut self) -> Flow {
+        if (self.stop)() {
+            return Err(StoppedBy::Interrupted);
+        }
+        let now = self.target.now();
+        let elapsed = now.saturating_sub(self.began);
+        if self.request.timeout.is_some_and(|timeout| elapsed >= timeout) {
+            return Err(StoppedBy::Timeout);
+        }
+        if let Some(most) = self.request.max_pressure
+            && elapsed >= PRESSURE_WINDOW
+            && now.saturating_sub(self.pressure_looked) >= PRESSURE_LOOK
+        {
+            self.pressure_looked = now;
+            if self
+                .stalled()
+                .is_some_and(|stalled| stalled.as_secs_f64() > most.ratio() * elapsed.as_secs_f64())
+            {
+                return Err(StoppedBy::Pressure);
+            }
+        }
+        Ok(())
+    }
+
+    /// What is still missing; `None` where all there is was asked for.
+    fn missing(&mut self) -> Result<Option<u64>, StoppedBy> {
+        if let (Some(floor), Some(usage)) = (self.down_to, self.book.usage()) {
+            if usage <= floor {
+                return Err(StoppedBy::Reached);
+            }
+            self.give_up_on_growth()?;
+            return Ok(Some(usage - floor));
+        }
+        let Some(requested) = self.requested else {
+            // All there is: once as much as there was at the start.
+            let done = self.chunks > 0 && self.book.moved() >= self.all;
+            return if done { Err(StoppedBy::Exhausted) } else { Ok(None) };
+        };
+        if self.book.estimate() >= requested {
+            // An estimate from the usage may owe itself to the application: the counters have the last word.
+            self.look_at_counters()?;
+        }
+        match requested.saturating_sub(self.book.estimate()) {
+            0 => Err(StoppedBy::Reached),
+            missing => Ok(Some(missing)),
+        }
+    }
+
+    /// `--to` chases the usage. A cgroup that grows as fast as it is reclaimed from would keep it at that for ever.
+    fn give_up_on_growth(&mut self) -> Flow {
+        const TIMES: u64 = 4;
+        const LEAST: u64 = 16 << 20;
+        let enough = self.requested.unwrap_or(0).saturating_mul(TIMES).saturating_add(LEAST);
+        if self.book.estimate() < enough {
+            return Ok(());
+        }
+        self.look_at_counters()?;
+        if self.book.estimate() < enough {
+            return Ok(());
+        }
+        self.growing = true;
+        Err(StoppedBy::Exhausted)
+    }
+
+    /// Asks for one chunk and takes stock.
+    fn ask(&mut self, chunk: u64, missing: Option<u64>) -> Result<Step, StoppedBy> {
+        (self.tell)(Event::Asking { bytes: chunk });
+        let (cpu, began) = (self.target.cpu(), self.target.now());
+        let answer = self.target.reclaim(chunk, self.request.kind.swappiness());
+        let took = self.target.now().saturating_sub(began);
+        self.cpu += self.target.cpu().saturating_sub(cpu);
+        self.writing += took;
+        self.since_stat += took;
+        self.chunks += 1;
+        self.pace.saw(chunk, took);
+
+        let step = match answer {
+            Ok(()) => self.believe(chunk),
+            Err(Errno::AGAIN | Errno::BUSY) => self.progress_or(Step::Nothing),
+            Err(Errno::INTR) => self.progress_or(Step::Stray),
+            Err(Errno::NODEV | Errno::NOENT) => Err(StoppedBy::Removed),
+            Err(errno) => Err(StoppedBy::Failed(errno)),
+        };
+        if self.since_stat >= self.stat_cost * STAT_SHARE {
+            self.look_at_counters()?;
+        }
+        (self.tell)(Event::Asked {
+            bytes: chunk,
+            answer,
+            took,
+            reclaimed: self.book.estimate(),
+            missing: missing.map(|missing| missing.saturating_sub(chunk)),
+        });
+        step
+    }
+
+    /// Takes the kernel's word for a chunk, as long as something moves now and then.
+    fn believe(&mut self, chunk: u64) -> Result<Step, StoppedBy> {
+        self.book.credit(chunk);
+        let before = self.book.usage();
+        self.look_at_usage()?;
+        let fell = before.zip(self.book.usage()).map_or(0, |(before, now)| before.saturating_sub(now));
+        self.unproven = if fell >= chunk / 2 { 0 } else { self.unproven.saturating_add(chunk) };
+        if self.unproven <= self.target.blind_spot() {
+            return Ok(Step::Full);
+        }
+        // More was promised than the counters can be blind to: they must have moved by now.
+        if self.look_at_counters()? {
+            self.unproven = 0;
+            return Ok(Step::Full);
+        }
+        Ok(Step::Nothing)
+    }
+
+    /// Whether a write that didn't succeed got somewhere all the same.
+    fn progress_or(&mut self, otherwise: Step) -> Result<Step, StoppedBy> {
+        let fell = self.look_at_usage()?;
+        let counted = self.look_at_counters()?;
+        let (start, now) = (self.book.start().1, self.book.stat());
+        self.slow_swap |=
+            self.request.kind.takes_anon() && now.anon < start.anon && now.file_writeback > Some(0);
+        Ok(if fell || counted { Step::Partial } else { otherwise })
+    }
+
+    fn look_at_usage(&mut self) -> Result<bool, StoppedBy> {
+        let usage = self.target.usage().map_err(lost)?;
+        Ok(self.book.enter_usage(usage))
+    }
+
+    fn look_at_counters(&mut self) -> Result<bool, StoppedBy> {
+        let before = self.target.now();
+        let stat = self.target.stat(false).map_err(lost)?;
+        self.stat_cost = self.target.now().saturating_sub(before);
+        self.since_stat = Duration::ZERO;
+        Ok(self.book.enter_stat(stat))
+    }
+
+    /// Swap-out is asynchronous: pages leave `anon` and stay charged until they are written, and then until reclaim
+    /// visits them again. Asking on meanwhile would push ever more to swap. So where enough is on its way for what
+    /// is `missing` (anything, where that is `None`), waits for it, bounded over the whole request. Says whether it
+    /// came through.
+    fn await_writeback(&mut self, missing: Option<u64>) -> Result<bool, StoppedBy> {
+        let in_flight = |book: &Ledger| book.stat().file_writeback.unwrap_or(0);
+        let at_first = in_flight(&self.book);
+        if !self.slow_swap || at_first < missing.unwrap_or(1).max(1) {
+            return Ok(false);
+        }
+        let enough = at_first - missing.unwrap_or(at_first).min(at_first / 2);
+        while self.writeback_waited < WRITEBACK_WAIT {
+            (self.tell)(Event::AwaitingWriteback { bytes: in_flight(&self.book) });
+            self.target.pause(LOOK);
+            self.writeback_waited += LOOK;
+            self.may_go_on()?;
+            self.look_at_usage()?;
+            self.look_at_counters()?;
+            if in_flight(&self.book) <= enough {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Takes the last stock: bounded in time, and not at all patient after a signal.
+    fn reconcile(&mut self, why: StoppedBy) -> StoppedBy {
+        if matches!(why, StoppedBy::Removed) {
+            return why;
+        }
+        let patient = !matches!(why, StoppedBy::Interrupted | StoppedBy::Timeout | StoppedBy::Failed(_));
+        let mut waited = Duration::ZERO;
+        loop {
+            let looked = self.look_at_usage().and_then(|_| self.target.stat(true).map_err(lost));
+            match looked {
+                Ok(stat) => self.book.enter_stat(stat),
+                // Removed at the last moment: what was seen until then stands.
+                Err(lost) => return if why == StoppedBy::Reached { why } else { lost },
+            };
+            if self.book.doubt() == 0 || !patient || waited >= FOLD_WAIT || (self.stop)() {
+                return why;
+            }
+            if waited.is_zero() {
+                (self.tell)(Event::AwaitingCounters);
+            }
+            self.target.pause(LOOK);
+            waited += LOOK;
+        }
+    }
+
+    fn stalled(&mut self) -> Option<Duration> {
+        Some(self.target.stalled()?.saturating_sub(self.stalled_before?))
+    }
+
+    fn report(mut self, stopped_by: StoppedBy) -> Report {
+        let elapsed = self.target.now().saturating_sub(self.began);
+        let stalled = self.stalled();
+        let swap_now = self.target.swap_usage();
+        let taken = self.book.taken();
+        let ((before, start), end) = (self.book.start(), self.book.stat());
+        let pages = |from: Option<u64>, to: Option<u64>| Some(to?.saturating_sub(from?) * self.page);
+        let swapped =
+            pages(start.pswpout, end.pswpout).or_else(|| Some(swap_now?.saturating_sub(self.swap_before?)));
+        let freed = |from: Option<u64>, to: Option<u64>| Some(from?.saturating_sub(to?));
+        let by_usage = self.down_to.is_some();
+        let mut report = Report {
+            requested: self.requested,
+            down_to: self.down_to,
+            reclaimed: if by_usage { self.book.fell() } else { taken.reclaimed },
+            measured_by: if by_usage { Measure::MemoryCurrent } else { taken.measured_by },
+            counted: self.book.counted(),
+            unconfirmed: taken.unconfirmed,
+            tolerance: self.request.tolerance,
+            stopped_by,
+            obstacles: Vec::new(),
+            current_before: before,
+            current_after: self.book.usage(),
+            anon_freed: freed(start.anon, end.anon),
+            file_freed: freed(start.file, end.file),
+            slab_freed: freed(start.slab, end.slab),
+            swapped_out: swapped,
+            zswapped: pages(start.zswpout, end.zswpout),
+            demoted: self.book.tells_demotions().then(|| self.book.demoted()),
+            chunks: self.chunks,
+            elapsed,
+            writing: self.writing,
+            cpu: self.cpu,
+            stalled,
+        };
+        let all_there_is = report.requested.is_none();
+        if stopped_by == StoppedBy::Exhausted && (all_there_is || report.verdict() == Some(Verdict::Under)) {
+            report.obstacles = if self.growing {
+                vec![Obstacle::Growing]
+            } else {
+                obstacles(self.request.kind, self.book.stat(), &self.target.conditions())
+            };
+        }
+        report
+    }
+}
+
+/// A sample that can't be read any more: the cgroup is gone, or something is wrong that shouldn't be.
+fn lost(errno: Errno) -> StoppedBy {
+    match errno {
+        Errno::NODEV | Errno::NOENT => StoppedBy::Removed,
+        errno => StoppedBy::Failed(errno),
+    }
+}

@@ -1,0 +1,103 @@
+//! How much to ask for in one write: a pure function of what is missing and of the speed seen.
+//!
+//! A chunk is the smaller of two bounds. *In time*: some tens of milliseconds at the speed seen, so that a signal is
+//! answered promptly (before 6.6 the kernel looks at signals only at the end of a write) and `rmdir` of the cgroup,
+//! which waits for the write with `cgroup_mutex` held, isn't held up. *In size*: an eighth of what is missing, but
+//! no less than [`SMALLEST`], so that a kernel which frees more than it was asked can't overshoot far.
+
+use std::time::Duration;
+
+/// What one write should take.
+const TIME: Duration = Duration::from_millis(30);
+
+/// The kernel's own batch, `SWAP_CLUSTER_MAX` pages: asking for less costs it as much work.
+pub const SMALLEST: u64 = 128 << 10;
+
+/// The first chunk, while no speed is known yet.
+const FIRST: u64 = 1 << 20;
+
+/// The part of what is missing that one chunk may be.
+const PART: u64 = 8;
+
+/// How fast writes have been so far, and the size that follows from it.
+#[derive(Clone, Debug)]
+pub struct Pace {
+    in_time: u64,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { in_time: FIRST }
+    }
+}
+
+impl Pace {
+    /// Takes account of a write that asked for `bytes` and took `time`.
+    pub fn saw(&mut self, bytes: u64, time: Duration) {
+        let nanos = time.as_nanos().max(1);
+        let fitting = u128::from(bytes) * TIME.as_nanos() / nanos;
+        let fitting = u64::try_from(fitting).unwrap_or(u64::MAX);
+        // Upwards only by steps: one quick write, served from pages at hand, promises little for the next. Downwards
+        // at once, but by what this write can tell: the chunk of a nearly met request says nothing of larger ones.
+        self.in_time =
+            if fitting >= self.in_time { fitting.min(self.in_time.saturating_mul(4)) } else { fitting }
+                .max(SMALLEST);
+    }
+
+    /// The next chunk, at most `missing` bytes, in whole pages of `page` bytes.
+    #[must_use]
+    pub fn chunk(&self, missing: u64, page: u64) -> u64 {
+        let in_size = (missing / PART).max(SMALLEST);
+        in_pages(in_size.min(self.in_time), missing, page)
+    }
+}
+
+/// `bytes` in whole pages, but no more than `missing` comes to and at least one page.
+#[must_use]
+pub fn in_pages(bytes: u64, missing: u64, page: u64) -> u64 {
+    let down = |bytes: u64| bytes / page * page;
+    down(bytes).min(down(missing.saturating_add(page - 1))).max(page)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const PAGE: u64 = 4096;
+
+    #[test]
+    fn the_first_chunk_is_small_whatever_is_asked() {
+        assert_eq!(Pace::default().chunk(u64::MAX, PAGE), FIRST);
+        assert_eq!(Pace::default().chunk(1 << 20, PAGE), SMALLEST);
+        assert_eq!(Pace::default().chunk(5000, PAGE), 8192);
+        assert_eq!(Pace::default().chunk(1, PAGE), PAGE);
+    }
+
+    #[test]
+    fn a_fast_kernel_is_asked_for_more_and_a_slow_one_for_less() {
+        let mut pace = Pace::default();
+        for _ in 0..10 {
+            let chunk = pace.chunk(10 << 30, PAGE);
+            pace.saw(chunk, Duration::from_millis(chunk / (1 << 20))); // 1 GiB a second
+        }
+        let fast = pace.chunk(10 << 30, PAGE);
+        assert!((28 << 20..=31 << 20).contains(&fast), "{fast}");
+        pace.saw(fast, Duration::from_secs(30)); // 1 MiB a second: slow swap
+        assert_eq!(pace.chunk(10 << 30, PAGE), SMALLEST);
+    }
+
+    proptest! {
+        #[test]
+        fn a_chunk_is_whole_pages_and_never_more_than_is_missing(
+            missing in 1u64..1 << 50, asked in 1u64..1 << 40, nanos in 0u64..1 << 40,
+        ) {
+            let mut pace = Pace::default();
+            pace.saw(asked, Duration::from_nanos(nanos));
+            let chunk = pace.chunk(missing, PAGE);
+            prop_assert!(chunk >= PAGE && chunk % PAGE == 0);
+            prop_assert!(chunk < missing.saturating_add(PAGE));
+            prop_assert!(chunk <= (missing / PART).max(SMALLEST));
+        }
+    }
+}

@@ -1,0 +1,345 @@
+//! How much has been reclaimed so far: the book kept between the writes, all in numbers and without I/O.
+//!
+//! Three witnesses, none of which is enough alone:
+//!
+//! - a **counter** in `memory.stat` says how much was reclaimed, exactly, but may lag by a blind spot (64 pages a
+//!   CPU) until the kernel folds it;
+//! - the **usage** (`memory.current`) is fresh, but contains everything else that happened meanwhile;
+//! - a successful **write** is the kernel's word that it freed what was asked: credit, and no proof.
+//!
+//! The counter is the truth to within its blind spot; what it can't see yet is filled in from the other two.
+
+use crate::cgroup::stat::MemoryStat;
+
+/// What tells how much was reclaimed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Measure {
+    /// `pgsteal_proactive` less `pgdemote_proactive`: every proactive writer's, here or above (6.15 on).
+    PgstealProactive,
+    /// `pgsteal_direct` less `pgdemote_direct`: proactive writers' and the application's own direct reclaim.
+    PgstealDirect,
+    /// `pgsteal`: all reclaim of this cgroup (5.19).
+    Pgsteal,
+    /// The fall of `memory.current`.
+    MemoryCurrent,
+}
+
+impl Measure {
+    /// The best measure that this kernel's `memory.stat` offers.
+    #[must_use]
+    pub fn best(stat: &MemoryStat) -> Self {
+        if stat.pgsteal_proactive.is_some() {
+            Self::PgstealProactive
+        } else if stat.pgsteal_direct.is_some() {
+            Self::PgstealDirect
+        } else if stat.pgsteal.is_some() {
+            Self::Pgsteal
+        } else {
+            Self::MemoryCurrent
+        }
+    }
+
+    /// The name of the counter or file.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::PgstealProactive => "pgsteal_proactive",
+            Self::PgstealDirect => "pgsteal_direct",
+            Self::Pgsteal => "pgsteal",
+            Self::MemoryCurrent => "memory.current",
+        }
+    }
+
+    /// Pages reclaimed, demotions included, and pages demoted.
+    fn pages(self, stat: &MemoryStat) -> (u64, u64) {
+        let (stolen, demoted) = match self {
+            Self::PgstealProactive => (stat.pgsteal_proactive, stat.pgdemote_proactive),
+            Self::PgstealDirect => (stat.pgsteal_direct, stat.pgdemote_direct),
+            Self::Pgsteal => (stat.pgsteal, None),
+            Self::MemoryCurrent => (None, None),
+        };
+        (stolen.unwrap_or(0), demoted.unwrap_or(0))
+    }
+}
+
+/// The book of one request. All amounts are bytes.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    measure: Measure,
+    page: u64,
+    blind: u64,
+    start: (Option<u64>, MemoryStat),
+    /// What the counters said last, and what the other witnesses had said by then.
+    stat: MemoryStat,
+    at_stat: Witnesses,
+    now: Witnesses,
+    lowest: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Witnesses {
+    credit: u64,
+    usage: Option<u64>,
+}
+
+/// What can be said at the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// What was reclaimed, as far as a counter or the usage moved with it.
+    pub reclaimed: u64,
+    /// What the kernel said it freed beyond that, and nothing confirms.
+    pub unconfirmed: u64,
+    /// What tells so.
+    pub measured_by: Measure,
+}
+
+impl Ledger {
+    /// Opens the book.
+    #[must_use]
+    pub fn new(usage: Option<u64>, stat: MemoryStat, blind: u64, page: u64) -> Self {
+        let now = Witnesses { credit: 0, usage };
+        Self {
+            measure: Measure::best(&stat),
+            page,
+            blind,
+            start: (usage, stat.clone()),
+            stat,
+            at_stat: now,
+            now,
+            lowest: usage,
+        }
+    }
+
+    /// The counters as they were at the start.
+    #[must_use]
+    pub fn start(&self) -> (Option<u64>, &MemoryStat) {
+        (self.start.0, &self.start.1)
+    }
+
+    /// The counters as they were read last.
+    #[must_use]
+    pub fn stat(&self) -> &MemoryStat {
+        &self.stat
+    }
+
+    /// The usage as it was read last.
+    #[must_use]
+    pub fn usage(&self) -> Option<u64> {
+        self.now.usage
+    }
+
+    /// Enters a write that the kernel said it fulfilled.
+    pub fn credit(&mut self, bytes: u64) {
+        self.now.credit = self.now.credit.saturating_add(bytes);
+    }
+
+    /// Enters a fresh usage. Says whether it is below all that were seen before, by more than the kernel's batch of
+    /// charges blurs.
+    pub fn enter_usage(&mut self, usage: Option<u64>) -> bool {
+        const BLUR_PAGES: u64 = 32;
+        self.now.usage = usage;
+        let fell = matches!((usage, self.lowest), (Some(now), Some(lowest)) if now + BLUR_PAGES * self.page < lowest);
+        if fell {
+            self.lowest = usage;
+        }
+        fell
+    }
+
+    /// Enters fresh counters. Says whether they moved.
+    pub fn enter_stat(&mut self, stat: MemoryStat) -> bool {
+        let before = self.moved();
+        self.stat = stat;
+        self.at_stat = self.now;
+        self.moved() > before
+    }
+
+    /// What the counters say was freed or demoted since the start: progress, if not all of it saving.
+    #[must_use]
+    pub fn moved(&self) -> u64 {
+        let (stolen, _) = self.pages_since_start();
+        stolen.saturating_mul(self.page)
+    }
+
+    /// What was demoted to a slower tier of memory since the start.
+    #[must_use]
+    pub fn demoted(&self) -> u64 {
+        let (_, demoted) = self.pages_since_start();
+        demoted.saturating_mul(self.page)
+    }
+
+    /// Whether the kernel counts demotions apart.
+    #[must_use]
+    pub fn tells_demotions(&self) -> bool {
+        match self.measure {
+            Measure::PgstealProactive => self.stat.pgdemote_proactive.is_some(),
+            Measure::PgstealDirect => self.stat.pgdemote_direct.is_some(),
+            Measure::Pgsteal | Measure::MemoryCurrent => false,
+        }
+    }
+
+    /// What the counter says was reclaimed since the start, less demotions. `None` where there is no counter.
+    #[must_use]
+    pub fn counted(&self) -> Option<u64> {
+        (self.measure != Measure::MemoryCurrent).then(|| self.moved().saturating_sub(self.demoted()))
+    }
+
+    /// How much the usage fell since the start; 0 if it rose.
+    #[must_use]
+    pub fn fell(&self) -> u64 {
+        fall(self.start.0, self.now.usage)
+    }
+
+    /// The best estimate of what was reclaimed so far: the counter, filled in from the fresh witnesses as far as it
+    /// can be blind, and what they saw since it was read.
+    #[must_use]
+    pub fn estimate(&self) -> u64 {
+        let counted = self.counted().unwrap_or_else(|| fall(self.start.0, self.at_stat.usage));
+        let witnessed = self.word(self.at_stat).max(fall(self.start.0, self.at_stat.usage));
+        let so_far = witnessed.clamp(counted, counted.saturating_add(self.blind));
+        let credited = self.now.credit - self.at_stat.credit;
+        so_far.saturating_add(credited.max(fall(self.at_stat.usage, self.now.usage)))
+    }
+
+    /// By how much the counters and the other witnesses differ in a way that their lag could explain, beyond what is
+    /// worth waiting for.
+    #[must_use]
+    pub fn doubt(&self) -> u64 {
+        const BLUR_PAGES: u64 = 32;
+        let Some(counted) = self.counted() else { return 0 };
+        let word = self.word(self.now);
+        let unproven = word.saturating_sub(self.taken().reclaimed);
+        // Freed on the way to an EAGAIN: the usage saw it, the counter can't have yet, and nobody gave a word on it.
+        let unsaid = self.fell().saturating_sub(counted.max(word));
+        let unsaid = if unsaid <= self.blind && unsaid > BLUR_PAGES * self.page + self.fell() / 32 {
+            unsaid
+        } else {
+            0
+        };
+        let unproven = if unproven > word / 100 { unproven } else { 0 };
+        unproven.max(unsaid)
+    }
+
+    /// What can be said at the end. Whatever the kernel said counts only as far as something moved with it.
+    #[must_use]
+    pub fn taken(&self) -> Taken {
+        let word = self.word(self.now);
+        let Some(counted) = self.counted() else {
+            let reclaimed = self.fell();
+            let unconfirmed = word.saturating_sub(reclaimed);
+            return Taken { reclaimed, unconfirmed, measured_by: Measure::MemoryCurrent };
+        };
+        let witnessed = word.min(self.fell()).min(counted.saturating_add(self.blind));
+        let measured_by = if counted >= witnessed { self.measure } else { Measure::MemoryCurrent };
+        let reclaimed = counted.max(witnessed);
+        Taken { reclaimed, unconfirmed: word.saturating_sub(reclaimed), measured_by }
+    }
+
+    /// The kernel's word, less what it only demoted.
+    fn word(&self, at: Witnesses) -> u64 {
+        at.credit.saturating_sub(self.demoted())
+    }
+
+    fn pages_since_start(&self) -> (u64, u64) {
+        let (stolen, demoted) = self.measure.pages(&self.stat);
+        let (stolen_before, demoted_before) = self.measure.pages(&self.start.1);
+        (stolen.saturating_sub(stolen_before), demoted.saturating_sub(demoted_before))
+    }
+}
+
+fn fall(from: Option<u64>, to: Option<u64>) -> u64 {
+    from.zip(to).map_or(0, |(from, to)| from.saturating_sub(to))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const M: u64 = 1 << 20;
+    const PAGE: u64 = 4096;
+
+    fn stat(stolen: u64, demoted: u64) -> MemoryStat {
+        MemoryStat {
+            pgsteal_proactive: Some(stolen / PAGE),
+            pgdemote_proactive: Some(demoted / PAGE),
+            ..MemoryStat::default()
+        }
+    }
+
+    fn ledger(blind: u64) -> Ledger {
+        Ledger::new(Some(100 * M), stat(0, 0), blind, PAGE)
+    }
+
+    #[test]
+    fn a_lagging_counter_is_filled_in_as_far_as_it_can_be_blind() {
+        let mut book = ledger(2 * M);
+        book.credit(10 * M);
+        book.enter_usage(Some(90 * M));
+        book.enter_stat(stat(9 * M, 0));
+        assert_eq!(book.estimate(), 10 * M);
+        let taken = Taken { reclaimed: 10 * M, unconfirmed: 0, measured_by: Measure::MemoryCurrent };
+        assert_eq!(book.taken(), taken);
+        book.enter_stat(stat(3 * M, 0));
+        assert_eq!(book.estimate(), 5 * M, "beyond the blind spot the counter is believed");
+    }
+
+    #[test]
+    fn what_the_application_frees_is_not_reclaim() {
+        let mut book = ledger(M);
+        book.credit(M);
+        book.enter_usage(Some(20 * M));
+        assert_eq!(book.estimate(), 80 * M, "until the counter is read");
+        book.enter_stat(stat(M, 0));
+        assert_eq!(book.estimate(), 2 * M, "to within the blind spot");
+        assert_eq!(book.taken().reclaimed, M);
+    }
+
+    #[test]
+    fn a_lying_kernel_gets_no_credit() {
+        let mut book = ledger(M);
+        book.credit(50 * M);
+        book.enter_usage(Some(100 * M));
+        book.enter_stat(stat(0, 0));
+        assert_eq!(
+            book.taken(),
+            Taken { reclaimed: 0, unconfirmed: 50 * M, measured_by: Measure::PgstealProactive }
+        );
+        assert_eq!(book.doubt(), 50 * M);
+    }
+
+    #[test]
+    fn growth_does_not_hide_what_the_counter_saw() {
+        let mut book = ledger(M);
+        book.credit(10 * M);
+        book.enter_usage(Some(130 * M));
+        book.enter_stat(stat(10 * M, 0));
+        assert_eq!((book.taken().reclaimed, book.fell(), book.doubt()), (10 * M, 0, 0));
+    }
+
+    #[test]
+    fn demotion_is_progress_but_not_reclaim() {
+        let mut book = ledger(0);
+        book.credit(10 * M);
+        assert!(book.enter_stat(stat(10 * M, 8 * M)));
+        assert_eq!((book.moved(), book.demoted(), book.estimate()), (10 * M, 8 * M, 2 * M));
+        assert_eq!(book.taken().unconfirmed, 0);
+    }
+
+    #[test]
+    fn partial_progress_unseen_by_the_counter_raises_a_doubt() {
+        let mut book = ledger(M);
+        book.enter_usage(Some(100 * M - M / 2));
+        book.enter_stat(stat(0, 0));
+        assert_eq!(book.doubt(), M / 2);
+        book.enter_stat(stat(M / 2, 0));
+        assert_eq!(book.doubt(), 0);
+    }
+
+    #[test]
+    fn only_a_new_low_of_the_usage_is_a_fall() {
+        let mut book = ledger(0);
+        assert!(book.enter_usage(Some(99 * M)));
+        assert!(!book.enter_usage(Some(105 * M)));
+        assert!(!book.enter_usage(Some(99 * M)), "back to where it was");
+        assert!(book.enter_usage(Some(98 * M)));
+    }
+}

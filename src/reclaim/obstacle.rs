@@ -1,0 +1,142 @@
+//! What stands in the way of reclaiming more.
+
+use super::request::Kind;
+use super::target::Conditions;
+use crate::cgroup::stat::MemoryStat;
+use crate::cgroup::swap::SwapBound;
+
+/// Something that kept the kernel from reclaiming more. Amounts are bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Obstacle {
+    /// So much anonymous memory and tmpfs is left and has no room in swap.
+    NoSwapRoom(u64, SwapBound),
+    /// So much anonymous memory is left, but it wasn't to be taken.
+    AnonNotAsked(u64),
+    /// So much page cache is left, but it wasn't to be taken.
+    FileNotAsked(u64),
+    /// Children hold so much under their `memory.min`; the name of the one that holds most.
+    Protected(u64, String),
+    /// So much is locked in memory or otherwise unevictable.
+    Unevictable(u64),
+    /// So much is still on its way to slow swap or disk.
+    Writeback(u64),
+    /// There is next to no page cache left.
+    NoCache,
+    /// The cgroup grows as fast as it is reclaimed from.
+    Growing,
+    /// So much is in use and evictable, but the kernel, which looks at pages in use last, gave up on it.
+    InUse(u64),
+}
+
+impl Obstacle {
+    /// The word for it in JSON.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::NoSwapRoom(..) => "no_swap_room",
+            Self::AnonNotAsked(_) => "anon_not_asked",
+            Self::FileNotAsked(_) => "file_not_asked",
+            Self::Protected(..) => "protected",
+            Self::Unevictable(_) => "unevictable",
+            Self::Writeback(_) => "writeback",
+            Self::NoCache => "no_cache",
+            Self::Growing => "growing",
+            Self::InUse(_) => "in_use",
+        }
+    }
+}
+
+/// Amounts below this aren't worth a word.
+const NOTABLE: u64 = 256 << 10;
+
+/// What stands in the way of reclaiming more memory of that kind, given what is left.
+#[must_use]
+pub fn obstacles(kind: Kind, left: &MemoryStat, conditions: &Conditions) -> Vec<Obstacle> {
+    let mut found = Vec::new();
+    let shmem = left.shmem.unwrap_or(0);
+    let anon =
+        left.inactive_anon.zip(left.active_anon).map_or(left.anon.unwrap_or(0) + shmem, |(i, a)| i + a);
+    let file = left.inactive_file.zip(left.active_file).map_or(0, |(inactive, active)| inactive + active);
+
+    if anon >= NOTABLE {
+        if !kind.takes_anon() {
+            found.push(Obstacle::AnonNotAsked(anon));
+        } else if let Some(room) = &conditions.swap
+            && room.bytes < NOTABLE
+        {
+            found.push(Obstacle::NoSwapRoom(anon, room.bound.clone()));
+        }
+    }
+    if file >= NOTABLE && !kind.takes_file() {
+        found.push(Obstacle::FileNotAsked(file));
+    }
+    if let Some((bytes, child)) = &conditions.protected {
+        found.push(Obstacle::Protected(*bytes, child.clone()));
+    }
+    found.extend(left.unevictable.filter(|&bytes| bytes >= NOTABLE).map(Obstacle::Unevictable));
+    found.extend(left.file_writeback.filter(|&bytes| bytes >= NOTABLE).map(Obstacle::Writeback));
+    if file < NOTABLE && kind.takes_file() {
+        found.push(Obstacle::NoCache);
+    }
+    let protected = conditions.protected.as_ref().map_or(0, |(bytes, _)| *bytes);
+    let in_use = if kind.takes_file() { file.saturating_sub(protected) } else { 0 };
+    if found.is_empty() && in_use >= NOTABLE {
+        found.push(Obstacle::InUse(in_use));
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cgroup::swap::SwapRoom;
+
+    const M: u64 = 1 << 20;
+
+    fn left(anon: u64, file: u64) -> MemoryStat {
+        MemoryStat {
+            inactive_anon: Some(anon),
+            active_anon: Some(0),
+            inactive_file: Some(file),
+            active_file: Some(0),
+            ..MemoryStat::default()
+        }
+    }
+
+    fn room(bytes: u64, bound: SwapBound) -> Conditions {
+        Conditions { swap: Some(SwapRoom { bytes, bound }), protected: None }
+    }
+
+    #[test]
+    fn anon_without_swap_is_named() {
+        let found = obstacles(Kind::All, &left(40 * M, 0), &room(0, SwapBound::NoSwap));
+        assert_eq!(found, [Obstacle::NoSwapRoom(40 * M, SwapBound::NoSwap), Obstacle::NoCache]);
+    }
+
+    #[test]
+    fn what_was_not_asked_for_is_named() {
+        let plenty = room(1 << 30, SwapBound::Free);
+        let file = Kind::File;
+        assert_eq!(
+            obstacles(file, &left(40 * M, 0), &plenty),
+            [Obstacle::AnonNotAsked(40 * M), Obstacle::NoCache]
+        );
+        assert_eq!(obstacles(Kind::Anon, &left(0, 9 * M), &plenty), [Obstacle::FileNotAsked(9 * M)]);
+    }
+
+    #[test]
+    fn protection_and_locked_memory_are_named() {
+        let mut rest = left(0, 50 * M);
+        rest.unevictable = Some(8 * M);
+        let mut conditions = room(1 << 30, SwapBound::Free);
+        conditions.protected = Some((50 * M, "/app/db".into()));
+        let found = obstacles(Kind::All, &rest, &conditions);
+        assert_eq!(found, [Obstacle::Protected(50 * M, "/app/db".into()), Obstacle::Unevictable(8 * M)]);
+    }
+
+    #[test]
+    fn when_nothing_explains_it_the_pages_are_in_use() {
+        let found = obstacles(Kind::All, &left(0, 50 * M), &room(1 << 30, SwapBound::Free));
+        assert_eq!(found, [Obstacle::InUse(50 * M)]);
+    }
+}

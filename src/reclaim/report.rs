@@ -1,0 +1,184 @@
+//! What came of a request, and what it cost.
+
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+use super::ledger::Measure;
+use super::obstacle::Obstacle;
+use super::request::Tolerance;
+
+/// Why the loop ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoppedBy {
+    /// What was asked for was reclaimed.
+    Reached,
+    /// Nothing more was to be had.
+    Exhausted,
+    /// A signal came.
+    Interrupted,
+    /// The time was up.
+    Timeout,
+    /// The cgroup was stalled for more of the time than was allowed.
+    Pressure,
+    /// The cgroup was removed meanwhile.
+    Removed,
+    /// The kernel refused in a way that it shouldn't.
+    Failed(Errno),
+}
+
+impl StoppedBy {
+    /// The word for it, in JSON and in sentences.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Reached => "reached",
+            Self::Exhausted => "exhausted",
+            Self::Interrupted => "interrupted",
+            Self::Timeout => "timeout",
+            Self::Pressure => "pressure",
+            Self::Removed => "removed",
+            Self::Failed(_) => "failed",
+        }
+    }
+}
+
+/// How what was reclaimed compares with what was requested.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Within the tolerance.
+    Exact,
+    /// More than the tolerance above.
+    Over,
+    /// More than the tolerance below.
+    Under,
+}
+
+impl Verdict {
+    /// The word for it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::Over => "over",
+            Self::Under => "under",
+        }
+    }
+}
+
+/// What came of one request. Amounts are bytes; what this kernel doesn't offer is `None`.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// What was asked for; `None` for all there is.
+    pub requested: Option<u64>,
+    /// The usage to come down to, if that was the request.
+    pub down_to: Option<u64>,
+    /// What was reclaimed, by [`Report::measured_by`].
+    pub reclaimed: u64,
+    /// What tells how much was reclaimed.
+    pub measured_by: Measure,
+    /// What the counter alone says was reclaimed, less demotions.
+    pub counted: Option<u64>,
+    /// What the kernel said it reclaimed and nothing confirms.
+    pub unconfirmed: u64,
+    /// How far off still counts as exact.
+    pub tolerance: Tolerance,
+    /// Why it ended.
+    pub stopped_by: StoppedBy,
+    /// What stood in the way, when less was reclaimed than was asked.
+    pub obstacles: Vec<Obstacle>,
+    /// `memory.current` before.
+    pub current_before: Option<u64>,
+    /// `memory.current` after.
+    pub current_after: Option<u64>,
+    /// By how much anonymous memory shrank; 0 if it grew.
+    pub anon_freed: Option<u64>,
+    /// By how much page cache shrank; 0 if it grew.
+    pub file_freed: Option<u64>,
+    /// By how much slab shrank; 0 if it grew.
+    pub slab_freed: Option<u64>,
+    /// What was written to swap (`pswpout`; before 6.13 the growth of `memory.swap.current`).
+    pub swapped_out: Option<u64>,
+    /// What went to zswap, at full size.
+    pub zswapped: Option<u64>,
+    /// What was demoted to a slower tier: not part of what was reclaimed.
+    pub demoted: Option<u64>,
+    /// How many writes it took.
+    pub chunks: u32,
+    /// How long it all took.
+    pub elapsed: Duration,
+    /// How much of that was inside write(2).
+    pub writing: Duration,
+    /// CPU time of the reclaiming thread in its writes.
+    pub cpu: Duration,
+    /// How long tasks of the cgroup stood still for want of memory meanwhile (PSI `some`).
+    pub stalled: Option<Duration>,
+}
+
+impl Report {
+    /// What was reclaimed less what was requested; `None` without a fixed request.
+    #[must_use]
+    pub fn difference(&self) -> Option<i64> {
+        self.requested.map(|requested| self.reclaimed as i64 - requested as i64)
+    }
+
+    /// How far off, in the direction in which it is off, still counts as exact.
+    #[must_use]
+    pub fn tolerated(&self) -> Option<u64> {
+        let requested = self.requested?;
+        // A counter that lags by some pages is no shortfall as long as the loop had its reasons to be content.
+        let lenient =
+            self.reclaimed >= requested || self.stopped_by == StoppedBy::Reached && self.unconfirmed == 0;
+        Some(if lenient { self.tolerance.over(requested) } else { self.tolerance.under(requested) })
+    }
+
+    /// The verdict; `None` without a fixed request.
+    #[must_use]
+    pub fn verdict(&self) -> Option<Verdict> {
+        let difference = self.difference()?;
+        let exact = difference.unsigned_abs() <= self.tolerated()?;
+        Some(match difference {
+            _ if exact => Verdict::Exact,
+            0.. => Verdict::Over,
+            _ => Verdict::Under,
+        })
+    }
+
+    /// By how much the usage fell: negative if it rose.
+    #[must_use]
+    pub fn net_freed(&self) -> Option<i64> {
+        self.current_before.zip(self.current_after).map(|(before, after)| before as i64 - after as i64)
+    }
+
+    /// What the cgroup took anew while it was reclaimed from.
+    #[must_use]
+    pub fn grown(&self) -> Option<u64> {
+        let reclaimed = self.counted.unwrap_or(self.reclaimed) as i64;
+        self.net_freed().map(|net| u64::try_from(reclaimed - net).unwrap_or(0))
+    }
+
+    /// What went to swap beyond what was asked for, if it is more than the tolerance: the kernel can push two or
+    /// three times the request to a slow swap before it counts as reclaimed.
+    #[must_use]
+    pub fn over_swapped(&self) -> Option<u64> {
+        let requested = self.requested?;
+        let swapped = self.swapped_out?.saturating_add(self.zswapped.unwrap_or(0));
+        let wanted = requested.max(self.reclaimed);
+        let over = swapped.saturating_sub(wanted);
+        (over > self.tolerance.over(wanted)).then_some(over)
+    }
+
+    /// Whether the kernel said success again and again while nothing moved.
+    #[must_use]
+    pub fn kernel_lied(&self) -> bool {
+        let said = self.reclaimed.saturating_add(self.unconfirmed);
+        self.unconfirmed > 0 && self.unconfirmed >= said / 2
+    }
+
+    /// Seconds of CPU time that a GiB cost; `None` when nothing was reclaimed.
+    #[must_use]
+    pub fn cpu_per_gib(&self) -> Option<f64> {
+        let gib = self.reclaimed as f64 / f64::from(1 << 30);
+        (self.reclaimed > 0).then(|| self.cpu.as_secs_f64() / gib)
+    }
+}

@@ -1,0 +1,233 @@
+//! What is asked for.
+
+use std::time::Duration;
+
+use rustix::io::Errno;
+use thiserror::Error;
+
+use super::Target;
+use crate::cgroup::reclaim::Swappiness;
+use crate::cgroup::swap::{SwapBound, SwapRoom};
+use crate::size::{Amount, Percent, whole_pages};
+
+/// One request.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// How much.
+    pub goal: Goal,
+    /// Which memory.
+    pub kind: Kind,
+    /// A fixed number of bytes for each write, instead of one that adapts.
+    pub chunk: Option<u64>,
+    /// Stop after that time.
+    pub timeout: Option<Duration>,
+    /// Stop when the cgroup was stalled for more than this share of the time since the start.
+    pub max_pressure: Option<Percent>,
+    /// How far from the request still counts as exact; by default [`Tolerance::default`].
+    pub tolerance: Tolerance,
+}
+
+/// How much is to be reclaimed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Goal {
+    /// So much.
+    Reclaim(Amount),
+    /// As much as brings the usage down to this. Never [`Amount::Max`].
+    DownTo(Amount),
+}
+
+/// Which memory is asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kind {
+    /// Whatever the kernel finds coldest.
+    #[default]
+    All,
+    /// Anonymous memory only: `swappiness=max`.
+    Anon,
+    /// Page cache only: `swappiness=0`.
+    File,
+    /// Weighed by the user.
+    Weighed(Swappiness),
+}
+
+impl Kind {
+    /// What is written for it.
+    #[must_use]
+    pub fn swappiness(self) -> Option<Swappiness> {
+        match self {
+            Self::All => None,
+            Self::Anon => Some(Swappiness::Max),
+            Self::File => Some(Swappiness::Value(0)),
+            Self::Weighed(swappiness) => Some(swappiness),
+        }
+    }
+
+    /// Whether anonymous memory may be taken.
+    #[must_use]
+    pub fn takes_anon(self) -> bool {
+        self.swappiness() != Some(Swappiness::Value(0))
+    }
+
+    /// Whether page cache may be taken.
+    #[must_use]
+    pub fn takes_file(self) -> bool {
+        self.swappiness() != Some(Swappiness::Max)
+    }
+}
+
+/// How far from the request still counts as exact.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tolerance {
+    /// 3% of the request, or one large folio where that is more: the kernel frees folios as a whole.
+    Folio,
+    /// That share of the request.
+    Share(Percent),
+}
+
+/// The largest folio on x86-64 and arm64 with 4 KiB pages.
+pub const LARGE_FOLIO: u64 = 2 << 20;
+
+impl Tolerance {
+    /// How many bytes more than `requested` are still exact.
+    #[must_use]
+    pub fn over(self, requested: u64) -> u64 {
+        match self {
+            Self::Folio => self.under(requested).max(LARGE_FOLIO),
+            Self::Share(share) => share.of(requested),
+        }
+    }
+
+    /// How many bytes less than `requested` are still exact. Folios excuse no shortfall.
+    #[must_use]
+    pub fn under(self, requested: u64) -> u64 {
+        match self {
+            Self::Folio => requested / 100 * 3 + requested % 100 * 3 / 100,
+            Self::Share(share) => share.of(requested),
+        }
+    }
+}
+
+/// Why a request isn't even begun. Nothing was touched.
+#[derive(Debug, Error)]
+#[allow(missing_docs)]
+pub enum Refusal {
+    #[error("this kernel doesn't know swappiness= in memory.reclaim: it came with Linux 6.11")]
+    NoSwappiness,
+    #[error("this kernel doesn't know swappiness=max in memory.reclaim: it came with Linux 6.16")]
+    NoSwappinessMax,
+    #[error("anonymous memory can't be reclaimed: {}", no_room(.0))]
+    NoSwapRoom(SwapRoom),
+    #[error("the root cgroup has no memory.current to measure that by")]
+    NoUsage,
+    #[error("{0}")]
+    Unreadable(Errno),
+}
+
+fn no_room(room: &SwapRoom) -> String {
+    match &room.bound {
+        SwapBound::NoSwap => "this host has no swap".into(),
+        SwapBound::Free => "the swap is full".into(),
+        SwapBound::Limit(cgroup) => format!("memory.swap.max of {cgroup} leaves no room in swap"),
+    }
+}
+
+impl Refusal {
+    /// What the user can do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::NoSwappiness => {
+                Some("leave out --type and --swappiness: the kernel then follows vm.swappiness")
+            }
+            Self::NoSwappinessMax => {
+                Some("--swappiness 200 prefers anonymous memory, but takes page cache first")
+            }
+            Self::NoSwapRoom(SwapRoom { bound: SwapBound::Limit(_), .. }) => {
+                Some("raise memory.swap.max there")
+            }
+            Self::NoSwapRoom(_) => Some("add swap (zram will do), or ask for --type file"),
+            Self::NoUsage => Some("give the size in bytes, such as 10M"),
+            Self::Unreadable(_) => None,
+        }
+    }
+}
+
+impl From<Errno> for Refusal {
+    fn from(errno: Errno) -> Self {
+        Self::Unreadable(errno)
+    }
+}
+
+impl Request {
+    /// Makes sure that this kernel and this moment can serve the request, without touching anything.
+    ///
+    /// Kernels 6.16 to 7.2 evict page cache and say success on `swappiness=max` without swap; that is why the room
+    /// is looked at first.
+    ///
+    /// # Errors
+    /// [`Refusal`], the reason.
+    pub fn check(&self, target: &mut impl Target) -> Result<(), Refusal> {
+        if let Some(swappiness) = self.kind.swappiness()
+            && !target.accepts(swappiness)?
+        {
+            return Err(match swappiness {
+                Swappiness::Max if target.accepts(Swappiness::Value(0))? => Refusal::NoSwappinessMax,
+                _ => Refusal::NoSwappiness,
+            });
+        }
+        if !self.kind.takes_file()
+            && let Some(room) = target.conditions().swap.filter(|room| room.bytes == 0)
+        {
+            return Err(Refusal::NoSwapRoom(room));
+        }
+        let needs_usage = !matches!(self.goal, Goal::Reclaim(Amount::Bytes(_) | Amount::Max));
+        if needs_usage && target.usage()?.is_none() {
+            return Err(Refusal::NoUsage);
+        }
+        Ok(())
+    }
+
+    /// How much the request comes to for a cgroup that uses `usage` now, in whole pages of `page` bytes. `None`
+    /// for all there is.
+    pub(super) fn bytes(&self, usage: Option<u64>, page: u64) -> Option<u64> {
+        let used = usage.unwrap_or(0);
+        let bytes = match self.goal {
+            Goal::Reclaim(Amount::Bytes(bytes)) => bytes,
+            Goal::Reclaim(Amount::Share(share)) => share.of(used),
+            Goal::Reclaim(Amount::Max) => return None,
+            Goal::DownTo(to) => used.saturating_sub(Self::floor(to, used)),
+        };
+        Some(whole_pages(bytes, page).unwrap_or(bytes / page * page))
+    }
+
+    /// The usage to come down to, for [`Goal::DownTo`].
+    pub(super) fn down_to(&self, usage: Option<u64>) -> Option<u64> {
+        match self.goal {
+            Goal::DownTo(to) => Some(Self::floor(to, usage.unwrap_or(0))),
+            Goal::Reclaim(_) => None,
+        }
+    }
+
+    fn floor(to: Amount, used: u64) -> u64 {
+        match to {
+            Amount::Bytes(bytes) => bytes,
+            Amount::Share(share) => share.of(used),
+            Amount::Max => 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shortfall_is_not_excused_by_folios() {
+        assert_eq!(Tolerance::Folio.over(10 << 20), LARGE_FOLIO);
+        assert_eq!(Tolerance::Folio.under(1000), 30);
+        assert_eq!(Tolerance::Folio.over(1 << 30), ((1 << 30) / 100 * 3));
+        let _ = Tolerance::Folio.under(u64::MAX);
+        let one: Percent = "1".parse().unwrap();
+        assert_eq!(Tolerance::Share(one).over(10_000), 100);
+    }
+}

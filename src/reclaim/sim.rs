@@ -1,0 +1,290 @@
+//! A simulated kernel, for what a real one won't do on command.
+//!
+//! It follows the loop of `memory_reclaim` (mm/memcontrol.c, 5.19): batches until the request is met, seventeen of
+//! them without progress and it gives up with `EAGAIN`, signals looked at between batches only. It lives in its own
+//! time, and it can over-reclaim, lag in its counters, swap slowly, demote, lie, lose the cgroup, and be interrupted.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+use super::{Conditions, Target};
+use crate::cgroup::reclaim::Swappiness;
+use crate::cgroup::stat::MemoryStat;
+use crate::cgroup::swap::{SwapBound, SwapRoom};
+
+pub const PAGE: u64 = 4096;
+
+/// What the kernel returns when it has done its loop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manners {
+    /// `EAGAIN` when less than the request was freed.
+    Honest,
+    /// Success always, whatever was freed: the patch of September 2020, as seen by a caller that looks no further.
+    Always,
+    /// Success, and nothing done: 6.17 and 6.18 without `CONFIG_NUMA`.
+    Idle,
+}
+
+/// Which counters its `memory.stat` has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counters {
+    Proactive,
+    Direct,
+    Total,
+    Missing,
+}
+
+/// The simulated kernel with its one cgroup. Amounts are pages.
+#[derive(Debug)]
+pub struct Sim {
+    // What the world is like.
+    pub file: u64,
+    pub anon: u64,
+    /// In memory still, on its way to swap.
+    pub writeback: u64,
+    /// Written to swap and still in memory, until reclaim comes by again.
+    pub swap_cache: u64,
+    pub swap_room: u64,
+    /// How many pages a second the swap takes; `None` for at once, like zram.
+    pub swap_speed: Option<u64>,
+    pub manners: Manners,
+    pub counters: Counters,
+    /// A batch frees up to this many times what was asked of it.
+    pub overshoot: u64,
+    /// Counters show what is older than this many pages only.
+    pub lag: u64,
+    /// How many file pages can be demoted instead of freed.
+    pub lower_tier: u64,
+    /// Whether there is a `memory.current`.
+    pub root: bool,
+    /// Pages a second that the application adds to its cache, or gives back.
+    pub growth: i64,
+    /// Time that a batch of the kernel's takes.
+    pub batch_time: Duration,
+    /// Share of the time that the application is stalled, in percent.
+    pub stall_percent: u32,
+    pub signal_at: Option<Duration>,
+    pub removed_at: Option<Duration>,
+    // What happened.
+    pub clock: Rc<Cell<Duration>>,
+    pub stolen: u64,
+    pub demoted: u64,
+    pub swapped: u64,
+    pub asked: Vec<u64>,
+    pub grown_until: Duration,
+}
+
+impl Sim {
+    /// A quiet, honest, exact kernel, with that much page cache.
+    pub fn new(file_bytes: u64) -> Self {
+        Self {
+            file: file_bytes / PAGE,
+            anon: 0,
+            writeback: 0,
+            swap_cache: 0,
+            swap_room: 0,
+            swap_speed: None,
+            manners: Manners::Honest,
+            counters: Counters::Proactive,
+            overshoot: 1,
+            lag: 0,
+            lower_tier: 0,
+            root: false,
+            growth: 0,
+            batch_time: Duration::from_micros(50),
+            stall_percent: 0,
+            signal_at: None,
+            removed_at: None,
+            clock: Rc::default(),
+            stolen: 0,
+            demoted: 0,
+            swapped: 0,
+            asked: Vec::new(),
+            grown_until: Duration::ZERO,
+        }
+    }
+
+    /// Bytes really reclaimed, demotions apart.
+    pub fn truth(&self) -> u64 {
+        (self.stolen - self.demoted) * PAGE
+    }
+
+    /// The same as far as the counters on offer can tell: `pgsteal` alone can't tell demotions apart.
+    pub fn visible_truth(&self) -> u64 {
+        if self.counters == Counters::Total { self.stolen * PAGE } else { self.truth() }
+    }
+
+    pub fn usage_bytes(&self) -> u64 {
+        (self.file + self.anon + self.writeback + self.swap_cache + self.demoted) * PAGE
+    }
+
+    /// What says whether the signal has come, from outside.
+    pub fn signal(&self) -> impl Fn() -> bool + use<> {
+        let (clock, at) = (Rc::clone(&self.clock), self.signal_at);
+        move || at.is_some_and(|at| clock.get() >= at)
+    }
+
+    fn passed(&self, moment: Option<Duration>) -> bool {
+        moment.is_some_and(|at| self.clock.get() >= at)
+    }
+
+    fn live(&self) -> Result<(), Errno> {
+        if self.passed(self.removed_at) { Err(Errno::NODEV) } else { Ok(()) }
+    }
+
+    /// Time goes by: the application grows or shrinks, the swap takes what is on its way.
+    fn elapse(&mut self, time: Duration) {
+        self.clock.set(self.clock.get() + time);
+        // Whole milliseconds, so that nothing is lost to rounding.
+        let since = self.clock.get().checked_sub(self.grown_until).unwrap().as_millis();
+        if since > 0 {
+            self.grown_until += Duration::from_millis(since as u64);
+            let pages = i128::from(self.growth) * since as i128 / 1000;
+            self.file = (i128::from(self.file) + pages).max(0) as u64;
+            let written = self.swap_speed.map_or(0, |speed| speed * since as u64 / 1000).min(self.writeback);
+            self.writeback -= written;
+            self.swap_cache += written;
+        }
+    }
+
+    /// `try_to_free_mem_cgroup_pages`: one batch. Says how many pages the kernel counts as reclaimed.
+    fn batch(&mut self, wanted: u64, anon: bool, file: bool) -> u64 {
+        self.elapse(self.batch_time);
+        let most = wanted * self.overshoot;
+        let mut freed = 0;
+        let take = |from: &mut u64, most: u64| {
+            let taken = most.min(*from);
+            *from -= taken;
+            taken
+        };
+        if anon {
+            freed += take(&mut self.swap_cache, most);
+        }
+        if file {
+            let taken = take(&mut self.file, most - freed);
+            let down = taken.min(self.lower_tier);
+            // Demoted: still charged, but counted as reclaimed and out of reach from here.
+            self.lower_tier -= down;
+            self.demoted += down;
+
+            freed += taken;
+        }
+        if anon {
+            let room = self.swap_room.saturating_sub(self.writeback);
+            let out = take(&mut self.anon, (most - freed).min(room));
+            self.swap_room -= out;
+            self.swapped += out;
+            if self.swap_speed.is_some() {
+                self.writeback += out;
+            } else {
+                freed += out;
+            }
+        }
+        self.stolen += freed;
+        freed
+    }
+}
+
+impl Target for Sim {
+    fn usage(&mut self) -> Result<Option<u64>, Errno> {
+        self.live()?;
+        Ok((!self.root).then(|| self.usage_bytes()))
+    }
+
+    fn stat(&mut self, flush: bool) -> Result<MemoryStat, Errno> {
+        self.live()?;
+        let lag = if flush { 0 } else { self.lag };
+        let stolen = Some(self.stolen.saturating_sub(lag));
+        let demoted = Some(self.demoted.saturating_sub(lag));
+        let mut stat = MemoryStat {
+            anon: Some(self.anon * PAGE),
+            file: Some(self.file * PAGE),
+            file_writeback: Some(self.writeback * PAGE),
+            pswpout: Some(self.swapped),
+            ..MemoryStat::default()
+        };
+        match self.counters {
+            Counters::Proactive => (stat.pgsteal_proactive, stat.pgdemote_proactive) = (stolen, demoted),
+            Counters::Direct => (stat.pgsteal_direct, stat.pgdemote_direct) = (stolen, demoted),
+            Counters::Total => stat.pgsteal = stolen,
+            Counters::Missing => {}
+        }
+        Ok(stat)
+    }
+
+    fn blind_spot(&self) -> u64 {
+        self.lag * PAGE
+    }
+
+    fn stalled(&mut self) -> Option<Duration> {
+        Some(self.clock.get() * self.stall_percent / 100)
+    }
+
+    fn swap_usage(&mut self) -> Option<u64> {
+        Some(self.swapped * PAGE)
+    }
+
+    fn conditions(&mut self) -> Conditions {
+        let bound = if self.swap_room == 0 { SwapBound::NoSwap } else { SwapBound::Free };
+        Conditions { swap: Some(SwapRoom { bytes: self.swap_room * PAGE, bound }), protected: None }
+    }
+
+    fn reclaim(&mut self, bytes: u64, swappiness: Option<Swappiness>) -> Result<(), Errno> {
+        const RETRIES: u32 = 16;
+        assert!(bytes > 0 && bytes.is_multiple_of(PAGE), "the kernel would round {bytes} down");
+        self.asked.push(bytes);
+        self.live()?;
+        if self.manners == Manners::Idle {
+            self.elapse(self.batch_time);
+            return Ok(());
+        }
+        let wanted = bytes / PAGE;
+        let (mut reclaimed, mut retries) = (0, RETRIES);
+        while reclaimed < wanted {
+            if self.passed(self.signal_at) {
+                return Err(Errno::INTR);
+            }
+            self.live()?;
+            let batch = ((wanted - reclaimed) / 4).max(32).min(wanted - reclaimed);
+            let anon = swappiness != Some(Swappiness::Value(0));
+            let file = swappiness != Some(Swappiness::Max);
+            let freed = self.batch(batch, anon, file);
+            if freed == 0 {
+                if retries == 0 {
+                    return if self.manners == Manners::Always { Ok(()) } else { Err(Errno::AGAIN) };
+                }
+                retries -= 1;
+            }
+            reclaimed += freed;
+        }
+        Ok(())
+    }
+
+    fn accepts(&mut self, _: Swappiness) -> Result<bool, Errno> {
+        Ok(true)
+    }
+
+    fn now(&self) -> Duration {
+        self.clock.get()
+    }
+
+    fn cpu(&self) -> Duration {
+        self.clock.get()
+    }
+
+    fn pause(&mut self, time: Duration) {
+        self.elapse(time);
+    }
+}
+
+#[test]
+fn the_simulated_kernel_keeps_its_pages() {
+    let mut sim = Sim::new(100 * PAGE);
+    assert_eq!(sim.reclaim(40 * PAGE, None), Ok(()));
+    assert_eq!((sim.file, sim.truth()), (60, 40 * PAGE));
+    assert_eq!(sim.reclaim(100 * PAGE, None), Err(Errno::AGAIN));
+    assert_eq!((sim.file, sim.truth()), (0, 100 * PAGE));
+}

@@ -1,0 +1,70 @@
+//! The seam between the loop and what it acts on.
+
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+use crate::cgroup::reclaim::Swappiness;
+use crate::cgroup::stat::MemoryStat;
+use crate::cgroup::swap::SwapRoom;
+
+/// Something that can be sampled and asked to reclaim: a cgroup, and in tests a simulated kernel.
+///
+/// Time belongs to it too, so that a simulation has its own.
+pub trait Target {
+    /// The usage (`memory.current`) in bytes: always fresh, to within 64 pages a CPU. `None` where there is none,
+    /// at the root.
+    ///
+    /// # Errors
+    /// `ENODEV` when the cgroup was removed.
+    fn usage(&mut self) -> Result<Option<u64>, Errno>;
+
+    /// The counters. They may lag by [`Target::blind_spot`]; `flush` asks for what makes the kernel fold them
+    /// first, where there is such a thing.
+    ///
+    /// # Errors
+    /// `ENODEV` when the cgroup was removed.
+    fn stat(&mut self, flush: bool) -> Result<MemoryStat, Errno>;
+
+    /// By how many bytes the counters can lag behind while nothing folds them.
+    fn blind_spot(&self) -> u64;
+
+    /// Time that tasks of the cgroup have been stalled for want of memory (PSI `some`), if the kernel keeps it.
+    fn stalled(&mut self) -> Option<Duration>;
+
+    /// The cgroup's `memory.swap.current` in bytes.
+    fn swap_usage(&mut self) -> Option<u64>;
+
+    /// What could stand in the way of reclaim. Slow to gather: asked for when something did, and before promises.
+    fn conditions(&mut self) -> Conditions;
+
+    /// Asks once, with one write(2), for `bytes`.
+    ///
+    /// # Errors
+    /// The kernel's. `Ok` is the kernel's word that it freed at least that much, and no proof.
+    fn reclaim(&mut self, bytes: u64, swappiness: Option<Swappiness>) -> Result<(), Errno>;
+
+    /// Whether it knows `swappiness=` with this value.
+    ///
+    /// # Errors
+    /// The kernel's.
+    fn accepts(&mut self, swappiness: Swappiness) -> Result<bool, Errno>;
+
+    /// Monotonic time since some fixed moment.
+    fn now(&self) -> Duration;
+
+    /// CPU time that the calling thread has used.
+    fn cpu(&self) -> Duration;
+
+    /// Waits. A signal may end it early.
+    fn pause(&mut self, time: Duration);
+}
+
+/// What could stand in the way of reclaim.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Conditions {
+    /// How much anonymous memory can still go to swap.
+    pub swap: Option<SwapRoom>,
+    /// What children hold under their `memory.min`, bytes; and the child that holds most.
+    pub protected: Option<(u64, String)>,
+}

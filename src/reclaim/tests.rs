@@ -1,0 +1,399 @@
+//! The loop against the simulated kernel: the cases that a real kernel won't show on command, and properties.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use rustix::io::Errno;
+
+use super::sim::{Counters, Manners, PAGE, Sim};
+use super::{
+    Event, Goal, Kind, LARGE_FOLIO, Measure, Obstacle, Report, Request, StoppedBy, Tolerance, Verdict, run,
+};
+use crate::size::Amount;
+
+const M: u64 = 1 << 20;
+
+fn request(bytes: u64) -> Request {
+    Request {
+        goal: Goal::Reclaim(Amount::Bytes(bytes)),
+        kind: Kind::All,
+        chunk: None,
+        timeout: None,
+        max_pressure: None,
+        tolerance: Tolerance::Folio,
+    }
+}
+
+fn reclaim(sim: &mut Sim, request: &Request) -> Report {
+    let signal = sim.signal();
+    run(sim, request, &signal, &mut |_| {}).expect("the target can be sampled")
+}
+
+fn summary(report: &Report) -> (u64, StoppedBy, Option<Verdict>) {
+    (report.reclaimed, report.stopped_by, report.verdict())
+}
+
+#[test]
+fn an_honest_kernel_gives_what_is_asked() {
+    let mut sim = Sim::new(100 * M);
+    let report = reclaim(&mut sim, &request(10 * M));
+    assert_eq!(summary(&report), (10 * M, StoppedBy::Reached, Some(Verdict::Exact)));
+    assert_eq!(report.measured_by, Measure::PgstealProactive);
+    assert_eq!(report.net_freed(), Some(10 * M as i64));
+    assert_eq!(report.grown(), Some(0));
+    assert!(report.writing <= report.elapsed && report.chunks as usize == sim.asked.len());
+}
+
+#[test]
+fn exhaustion_after_partial_progress_is_told_truly() {
+    for counters in [Counters::Proactive, Counters::Direct, Counters::Total, Counters::Missing] {
+        let mut sim = Sim { counters, ..Sim::new(150 * M) };
+        let report = reclaim(&mut sim, &request(10 << 30));
+        assert_eq!(summary(&report), (150 * M, StoppedBy::Exhausted, Some(Verdict::Under)), "{counters:?}");
+        assert!(report.obstacles.contains(&Obstacle::NoCache));
+    }
+}
+
+#[test]
+fn three_writes_without_progress_and_no_more() {
+    let mut sim = Sim::new(0);
+    let report = reclaim(&mut sim, &request(M));
+    assert_eq!(summary(&report), (0, StoppedBy::Exhausted, Some(Verdict::Under)));
+    assert_eq!(sim.asked.len(), 3);
+}
+
+#[test]
+fn small_shortfalls_are_not_excused_by_folios() {
+    let mut sim = Sim::new(M / 2);
+    let report = reclaim(&mut sim, &request(M));
+    assert_eq!(summary(&report), (M / 2, StoppedBy::Exhausted, Some(Verdict::Under)));
+}
+
+#[test]
+fn an_over_reclaiming_kernel_can_not_overshoot_far() {
+    let mut sim = Sim { overshoot: 2, counters: Counters::Direct, ..Sim::new(500 * M) };
+    let report = reclaim(&mut sim, &request(50 * M));
+    assert_eq!(report.stopped_by, StoppedBy::Reached);
+    assert_eq!(report.reclaimed, sim.truth());
+    assert!(report.reclaimed <= 50 * M + 2 * super::chunk::SMALLEST, "{}", report.reclaimed);
+}
+
+#[test]
+fn over_reclaim_is_told_and_succeeds() {
+    let mut sim = Sim { overshoot: 8, counters: Counters::Direct, ..Sim::new(500 * M) };
+    let fixed = Request { chunk: Some(10 * M), ..request(10 * M) };
+    let report = reclaim(&mut sim, &fixed);
+    assert_eq!((report.stopped_by, report.verdict()), (StoppedBy::Reached, Some(Verdict::Over)));
+    assert_eq!(report.reclaimed, sim.truth());
+}
+
+#[test]
+fn success_that_frees_nothing_is_the_kernels_fault_and_named_so() {
+    for lag in [0, 128, 64 * 64] {
+        let mut sim = Sim { manners: Manners::Idle, lag, ..Sim::new(500 * M) };
+        let report = reclaim(&mut sim, &request(10 * M));
+        assert_eq!(report.verdict(), Some(Verdict::Under), "lag {lag}");
+        assert_eq!(report.reclaimed, 0);
+        assert!(report.unconfirmed > 0 && report.kernel_lied(), "lag {lag}");
+    }
+}
+
+#[test]
+fn an_idle_kernel_asked_for_everything_does_not_hold_us_for_ever() {
+    let mut sim = Sim { manners: Manners::Idle, lag: 128, ..Sim::new(500 * M) };
+    let report = reclaim(&mut sim, &Request { goal: Goal::Reclaim(Amount::Max), ..request(M) });
+    assert_eq!((report.stopped_by, report.requested, report.verdict()), (StoppedBy::Exhausted, None, None));
+    assert!(sim.asked.len() < 20, "{}", sim.asked.len());
+}
+
+#[test]
+fn the_success_of_2020_is_not_believed() {
+    let mut sim = Sim { manners: Manners::Always, ..Sim::new(15 * M) };
+    let report = reclaim(&mut sim, &request(100 * M));
+    assert_eq!(summary(&report), (15 * M, StoppedBy::Exhausted, Some(Verdict::Under)));
+}
+
+#[test]
+fn everything_once_is_everything_even_if_the_application_comes_back() {
+    let mut sim = Sim { growth: 20_000, ..Sim::new(50 * M) };
+    let report = reclaim(&mut sim, &Request { goal: Goal::Reclaim(Amount::Max), ..request(M) });
+    assert_eq!(report.stopped_by, StoppedBy::Exhausted);
+    assert!((50 * M..80 * M).contains(&report.reclaimed), "{}", report.reclaimed);
+}
+
+#[test]
+fn growth_is_told_apart_from_reclaim() {
+    // Two thirds of the speed of reclaim: memory.current falls by a third of what is reclaimed.
+    let mut sim = Sim { growth: 400_000, ..Sim::new(100 * M) };
+    let report = reclaim(&mut sim, &request(30 * M));
+    assert_eq!((report.stopped_by, report.verdict()), (StoppedBy::Reached, Some(Verdict::Exact)));
+    assert_eq!(report.reclaimed, sim.truth());
+    let net = report.net_freed().unwrap();
+    assert!(net < 25 * M as i64, "{net}");
+    assert_eq!(report.grown(), Some((report.reclaimed as i64 - net) as u64));
+}
+
+#[test]
+fn what_the_application_gives_back_is_not_counted_as_reclaimed() {
+    let mut sim = Sim { growth: -3_000_000, lag: 128, ..Sim::new(2000 * M) };
+    let report = reclaim(&mut sim, &request(30 * M));
+    assert_eq!(report.verdict(), Some(Verdict::Exact));
+    assert!(report.reclaimed.abs_diff(sim.truth()) <= 128 * PAGE);
+    assert!(report.net_freed().unwrap() > 40 * M as i64);
+}
+
+#[test]
+fn coming_down_to_a_usage_is_judged_by_the_usage() {
+    let mut sim = Sim { growth: 100_000, ..Sim::new(100 * M) };
+    let to = Request { goal: Goal::DownTo(Amount::Bytes(60 * M)), ..request(M) };
+    let report = reclaim(&mut sim, &to);
+    assert_eq!((report.stopped_by, report.requested), (StoppedBy::Reached, Some(40 * M)));
+    assert_eq!(report.measured_by, Measure::MemoryCurrent);
+    assert!(report.current_after.unwrap() <= 60 * M);
+    assert!(report.counted.unwrap() > report.reclaimed);
+}
+
+#[test]
+fn coming_down_to_what_is_reached_already_touches_nothing() {
+    let mut sim = Sim::new(50 * M);
+    let report = reclaim(&mut sim, &Request { goal: Goal::DownTo(Amount::Bytes(60 * M)), ..request(M) });
+    assert_eq!(summary(&report), (0, StoppedBy::Reached, Some(Verdict::Exact)));
+    assert!(sim.asked.is_empty());
+}
+
+#[test]
+fn chasing_a_cgroup_that_grows_as_fast_ends() {
+    let mut sim = Sim { growth: 10_000_000, ..Sim::new(100 * M) };
+    let report = reclaim(&mut sim, &Request { goal: Goal::DownTo(Amount::Bytes(60 * M)), ..request(M) });
+    assert_eq!((report.stopped_by, report.verdict()), (StoppedBy::Exhausted, Some(Verdict::Under)));
+    assert_eq!(report.obstacles, [Obstacle::Growing]);
+}
+
+#[test]
+fn demotion_moves_the_loop_on_but_is_no_reclaim() {
+    let mut sim = Sim { lower_tier: 20 * M / PAGE, ..Sim::new(100 * M) };
+    let report = reclaim(&mut sim, &request(10 * M));
+    assert_eq!((report.stopped_by, report.demoted), (StoppedBy::Reached, Some(20 * M)));
+    assert_eq!((report.reclaimed, report.verdict()), (sim.truth(), Some(Verdict::Exact)));
+}
+
+#[test]
+fn slow_swap_is_waited_for_and_the_rest_asked_again() {
+    let anon = 40 * M / PAGE;
+    // 20 MiB a second: long after the kernel gave up, but within the wait.
+    let mut sim = Sim { anon, swap_room: 4 * anon, swap_speed: Some(5_120), ..Sim::new(0) };
+    let mut waits = 0;
+    let signal = sim.signal();
+    let tell = &mut |event| waits += u32::from(matches!(event, Event::AwaitingWriteback { .. }));
+    let report = run(&mut sim, &request(20 * M), &signal, tell).unwrap();
+    assert_eq!((report.stopped_by, report.verdict()), (StoppedBy::Reached, Some(Verdict::Exact)));
+    assert!(waits > 0);
+    assert!(report.swapped_out.unwrap() >= report.reclaimed);
+    assert!(
+        report.swapped_out.unwrap() < 30 * M,
+        "asked on while enough was on its way: {:?}",
+        report.swapped_out
+    );
+}
+
+#[test]
+fn too_slow_a_swap_is_named_and_over_swap_flagged() {
+    let anon = 400 * M / PAGE;
+    let mut sim = Sim { anon, swap_room: 4 * anon, swap_speed: Some(256), ..Sim::new(0) };
+    let report = reclaim(&mut sim, &request(20 * M));
+    assert_eq!((report.stopped_by, report.verdict()), (StoppedBy::Exhausted, Some(Verdict::Under)));
+    assert!(report.obstacles.iter().any(|o| matches!(o, Obstacle::Writeback(_))), "{:?}", report.obstacles);
+    assert!(report.elapsed < Duration::from_secs(10), "{:?}", report.elapsed);
+}
+
+#[test]
+fn a_signal_or_a_deadline_ends_the_wait_for_swap() {
+    let anon = 400 * M / PAGE;
+    let slow = || Sim { anon, swap_room: 4 * anon, swap_speed: Some(256), ..Sim::new(0) };
+    let mut sim = Sim { signal_at: Some(Duration::from_millis(400)), ..slow() };
+    let report = reclaim(&mut sim, &request(20 * M));
+    assert_eq!(report.stopped_by, StoppedBy::Interrupted);
+    assert!(report.elapsed < Duration::from_millis(500), "{:?}", report.elapsed);
+    let mut sim = slow();
+    let timed = Request { timeout: Some(Duration::from_millis(400)), ..request(20 * M) };
+    let report = reclaim(&mut sim, &timed);
+    assert_eq!(report.stopped_by, StoppedBy::Timeout);
+    assert!(report.elapsed < Duration::from_millis(500), "{:?}", report.elapsed);
+}
+
+#[test]
+fn removal_halfway_ends_in_a_partial_report() {
+    let mut sim = Sim { removed_at: Some(Duration::from_millis(3)), ..Sim::new(1000 * M) };
+    let report = reclaim(&mut sim, &request(900 * M));
+    assert_eq!((report.stopped_by, report.verdict()), (StoppedBy::Removed, Some(Verdict::Under)));
+    assert!(report.reclaimed > 0 && report.reclaimed <= sim.truth());
+}
+
+#[test]
+fn a_cgroup_that_is_gone_before_the_start_is_an_error() {
+    let mut sim = Sim { removed_at: Some(Duration::ZERO), ..Sim::new(M) };
+    assert_eq!(run(&mut sim, &request(M), &|| false, &mut |_| {}).unwrap_err(), Errno::NODEV);
+}
+
+#[test]
+fn pressure_stops_it() {
+    let calm = || Sim { batch_time: Duration::from_millis(5), ..Sim::new(1000 * M) };
+    let guarded = Request { max_pressure: Some("10".parse().unwrap()), ..request(900 * M) };
+    let report = reclaim(&mut Sim { stall_percent: 50, ..calm() }, &guarded);
+    assert_eq!((report.stopped_by, report.verdict()), (StoppedBy::Pressure, Some(Verdict::Under)));
+    let report = reclaim(&mut Sim { stall_percent: 5, ..calm() }, &guarded);
+    assert_eq!(report.stopped_by, StoppedBy::Reached);
+}
+
+#[test]
+fn the_root_is_measured_by_counters_alone() {
+    let mut sim = Sim { root: true, lag: 128, ..Sim::new(100 * M) };
+    let report = reclaim(&mut sim, &request(10 * M));
+    assert_eq!(
+        (report.stopped_by, report.current_before, report.net_freed()),
+        (StoppedBy::Reached, None, None)
+    );
+    assert_eq!(report.reclaimed, sim.truth());
+}
+
+fn any_sim() -> impl Strategy<Value = Sim> {
+    let manners = prop_oneof![Just(Manners::Honest), Just(Manners::Always), Just(Manners::Idle)];
+    let counters = prop_oneof![
+        Just(Counters::Proactive),
+        Just(Counters::Direct),
+        Just(Counters::Total),
+        Just(Counters::Missing)
+    ];
+    let pages = (0u64..100_000, 0u64..100_000, 0u64..100_000, 0u64..20_000);
+    let speeds = (proptest::option::of(1u64..100_000), 1u64..5, -200_000i64..200_000, 1u64..5000);
+    let lag = prop_oneof![Just(0u64), 0u64..5000];
+    (manners, counters, pages, speeds, lag, any::<bool>()).prop_map(
+        |(
+            manners,
+            counters,
+            (file, anon, swap_room, lower_tier),
+            (swap_speed, overshoot, growth, micros),
+            lag,
+            root,
+        )| {
+            let batch_time = Duration::from_micros(micros);
+            let clean = Sim::new(file * PAGE);
+            Sim {
+                anon,
+                swap_room,
+                swap_speed,
+                manners,
+                counters,
+                overshoot,
+                lag,
+                lower_tier,
+                root,
+                growth,
+                batch_time,
+                ..clean
+            }
+        },
+    )
+}
+
+fn any_goal() -> impl Strategy<Value = Goal> {
+    let bytes = || (4096u64..2 << 30).prop_map(Amount::Bytes);
+    prop_oneof![
+        4 => bytes().prop_map(Goal::Reclaim),
+        2 => bytes().prop_map(Goal::DownTo),
+        1 => Just(Goal::Reclaim(Amount::Max)),
+    ]
+}
+
+/// A run that must end, whatever the kernel does: a test that hung would tell nobody why.
+fn bounded(sim: &mut Sim, request: &Request) -> Report {
+    let signal = sim.signal();
+    let mut writes = 0;
+    let tell = &mut |event| {
+        if matches!(event, Event::Asking { .. }) {
+            writes += 1;
+            assert!(writes < 300_000, "it doesn't end");
+        }
+    };
+    run(sim, request, &signal, tell).expect("the target can be sampled")
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn it_always_ends_and_the_arithmetic_adds_up(mut sim in any_sim(), goal in any_goal()) {
+        prop_assume!(!(sim.root && matches!(goal, Goal::DownTo(_))));
+        let started = sim.usage_bytes();
+        let report = bounded(&mut sim, &Request { goal, ..request(M) });
+        let lag = sim.lag * PAGE;
+        if let Some(requested) = report.requested {
+            prop_assert_eq!(report.difference(), Some(report.reclaimed as i64 - requested as i64));
+        }
+        prop_assert_eq!(report.current_before, (!sim.root).then_some(started));
+        prop_assert_eq!(report.chunks as usize, sim.asked.len());
+        prop_assert!(report.writing <= report.elapsed);
+        if report.down_to.is_none() && sim.counters != Counters::Missing {
+            prop_assert!(report.reclaimed <= sim.visible_truth() + lag, "more than was reclaimed");
+        }
+        if report.verdict() == Some(Verdict::Exact) && report.stopped_by == StoppedBy::Exhausted {
+            let requested = report.requested.unwrap();
+            prop_assert!(report.reclaimed >= requested - requested / 100 * 3 - 3);
+        }
+    }
+
+    #[test]
+    fn it_never_asks_for_more_than_is_missing(
+        file in 1u64..200_000, bytes in 4096u64..1 << 30, overshoot in 1u64..4, chunk in proptest::option::of(4096u64..1 << 30),
+    ) {
+        let mut sim = Sim { overshoot, ..Sim::new(file * PAGE) };
+        let request = Request { chunk, ..request(bytes) };
+        let wanted = bytes.next_multiple_of(PAGE);
+        let signal = sim.signal();
+        let mut missing = wanted;
+        let mut worst = 0i64;
+        let tell = &mut |event| match event {
+            Event::Asking { bytes } => worst = worst.max(bytes as i64 - missing as i64),
+            Event::Asked { reclaimed, .. } => missing = wanted.saturating_sub(reclaimed),
+            _ => {}
+        };
+        let report = run(&mut sim, &request, &signal, tell).unwrap();
+        prop_assert!(worst <= 0, "asked for {} too much", worst);
+        prop_assert_eq!(report.reclaimed, sim.truth());
+        // One batch of the last chunk is all that an over-reclaiming kernel can add.
+        let slack = chunk.unwrap_or(super::chunk::SMALLEST).max(super::chunk::SMALLEST) * (overshoot - 1) * 2;
+        let fixed = chunk.map_or(0, |c| c.min(wanted) * overshoot);
+        prop_assert!(report.reclaimed <= wanted + slack.max(fixed) + wanted / 8 * (overshoot - 1));
+    }
+
+    #[test]
+    fn a_signal_at_any_moment_gives_a_true_partial_report(
+        mut sim in any_sim(), goal in any_goal(), micros in 0u64..200_000,
+    ) {
+        prop_assume!(sim.manners != Manners::Idle && sim.counters != Counters::Missing);
+        prop_assume!(!(sim.root && matches!(goal, Goal::DownTo(_))));
+        sim.signal_at = Some(Duration::from_micros(micros));
+        let report = bounded(&mut sim, &Request { goal, ..request(M) });
+        let cut_short = report.stopped_by == StoppedBy::Interrupted;
+        prop_assert!(cut_short || report.elapsed <= Duration::from_micros(micros) + Duration::from_secs(3));
+        if report.down_to.is_none() {
+            let truth = sim.visible_truth();
+            prop_assert!(report.reclaimed <= truth + sim.lag * PAGE);
+            prop_assert!(report.reclaimed + sim.lag * PAGE >= truth, "{} of {}", report.reclaimed, truth);
+        }
+        if cut_short {
+            // Answered within a batch of the kernel's, and nothing asked anew.
+            let late = report.elapsed.saturating_sub(Duration::from_micros(micros));
+            prop_assert!(late <= sim.batch_time + Duration::from_millis(25), "{:?} late", late);
+        }
+    }
+}
+
+#[test]
+fn one_folio_more_is_exact() {
+    let mut sim = Sim { overshoot: 2, counters: Counters::Direct, ..Sim::new(100 * M) };
+    let fixed = Request { chunk: Some(M), ..request(M) };
+    let report = reclaim(&mut sim, &fixed);
+    assert!(report.reclaimed <= M + LARGE_FOLIO);
+    assert_eq!(report.verdict(), Some(Verdict::Exact));
+}

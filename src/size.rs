@@ -1,0 +1,323 @@
+//! Byte sizes as people write them.
+//!
+//! This module is responsible for turning words such as `10M`, `1.5GiB`, `25%` or `max` into numbers, and for
+//! refusing every word that two readers could read differently. It does no rounding beyond what its documents
+//! say and knows nothing of what the size is for.
+//!
+//! The kernel's own parser (`memparse`, lib/cmdline.c) reads a leading `0` as octal, `0x` as hexadecimal, and
+//! wraps silently on overflow up to Linux 7.1. That is why memctl parses here and only ever writes plain decimal
+//! byte counts.
+
+use std::fmt;
+use std::str::FromStr;
+
+use thiserror::Error;
+
+/// The smallest request that means anything: below one page of 4 KiB the kernel answers "done" without acting.
+pub const SMALLEST: u64 = 4096;
+
+/// An amount of memory as a user gives it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Amount {
+    /// A number of bytes, at least [`SMALLEST`].
+    Bytes(u64),
+    /// A share of what the cgroup uses now.
+    Share(Percent),
+    /// All that the kernel will give.
+    Max,
+}
+
+/// A percentage from 0 to 100, kept in millionths of a percent so that it compares and prints exactly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Percent(u64);
+
+/// Why a word is not a size. The word itself is named by the caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[allow(missing_docs)]
+pub enum SizeError {
+    #[error("a size can't be empty")]
+    Empty,
+    #[error("a size can't be negative")]
+    Negative,
+    #[error("a size has no sign")]
+    Signed,
+    #[error("hexadecimal sizes are not understood")]
+    Hex,
+    #[error("a size has no leading zero (the kernel would read it as octal)")]
+    LeadingZero,
+    #[error("{0}B is ambiguous: write {0} or {0}iB (a power of 1024), or the number of bytes")]
+    Decimal(char),
+    #[error("{0:?} is not a unit (K, M, G, T, P, E, powers of 1024)")]
+    Unit(char),
+    #[error("it is not a size (as in 10M, 1.5G, 25% or max)")]
+    NotANumber,
+    #[error("it is more than 2^64 bytes can count")]
+    Overflow,
+    #[error("it is below the smallest request, one page of 4096 bytes")]
+    TooSmall,
+    #[error("it is nothing at all")]
+    Nothing,
+    #[error("it is more than 100%")]
+    OverAll,
+    #[error("a percentage has no meaning here: give bytes")]
+    NoShare,
+    #[error("max has no meaning here: give bytes")]
+    NoMax,
+}
+
+impl Percent {
+    const UNIT: u64 = 1_000_000;
+
+    /// That share of `whole`, rounded down.
+    #[must_use]
+    pub fn of(self, whole: u64) -> u64 {
+        (u128::from(whole) * u128::from(self.0) / u128::from(100 * Self::UNIT)) as u64
+    }
+
+    /// The share as a ratio between 0 and 1.
+    #[must_use]
+    pub fn ratio(self) -> f64 {
+        self.0 as f64 / (100 * Self::UNIT) as f64
+    }
+}
+
+impl fmt::Display for Percent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}%", self.0 as f64 / Self::UNIT as f64)
+    }
+}
+
+impl FromStr for Percent {
+    type Err = SizeError;
+
+    /// Reads `25%`, `2.5%`, and for options that are percentages by name also plain `25`.
+    fn from_str(word: &str) -> Result<Self, SizeError> {
+        let (whole, fraction, rest) = split_number(word)?;
+        if !matches!(rest, "" | "%") {
+            return Err(SizeError::NotANumber);
+        }
+        match scale(whole, fraction, Self::UNIT)? {
+            parts if parts > 100 * Self::UNIT => Err(SizeError::OverAll),
+            parts => Ok(Self(parts)),
+        }
+    }
+}
+
+impl FromStr for Amount {
+    type Err = SizeError;
+
+    fn from_str(word: &str) -> Result<Self, SizeError> {
+        if word.eq_ignore_ascii_case("max") {
+            Ok(Self::Max)
+        } else if word.ends_with('%') {
+            match word.parse()? {
+                Percent(0) => Err(SizeError::Nothing),
+                share => Ok(Self::Share(share)),
+            }
+        } else {
+            parse_bytes(word).map(Self::Bytes)
+        }
+    }
+}
+
+/// Reads a size in bytes: `4096`, `10M`, `10MiB`, `10Mi`, `1.5g`.
+///
+/// # Errors
+/// [`SizeError`], for every word that is not exactly one size of at least [`SMALLEST`].
+pub fn parse_bytes(word: &str) -> Result<u64, SizeError> {
+    let (whole, fraction, unit) = split_number(word)?;
+    let scaled = scale(whole, fraction, multiplier(unit)?)?;
+    if scaled < SMALLEST { Err(SizeError::TooSmall) } else { Ok(scaled) }
+}
+
+/// Reads a size in bytes, or says why a percentage or `max` won't do where only bytes make sense.
+///
+/// # Errors
+/// [`SizeError`], also for a share and for `max`.
+pub fn parse_only_bytes(word: &str) -> Result<u64, SizeError> {
+    match word.parse()? {
+        Amount::Bytes(bytes) => Ok(bytes),
+        Amount::Share(_) => Err(SizeError::NoShare),
+        Amount::Max => Err(SizeError::NoMax),
+    }
+}
+
+/// Whether a word was meant as a size, right or wrong, rather than as the name of a cgroup.
+#[must_use]
+pub fn looks_like_size(word: &str) -> bool {
+    match word.parse::<Amount>() {
+        Err(SizeError::NotANumber | SizeError::Unit(_) | SizeError::Empty) => false,
+        Ok(_) | Err(_) => true,
+    }
+}
+
+/// `bytes` rounded up to whole pages, or `None` past 2^64.
+#[must_use]
+pub fn whole_pages(bytes: u64, page: u64) -> Option<u64> {
+    bytes.checked_next_multiple_of(page)
+}
+
+/// Splits `1.5G` into `1`, `5` and `G`, and refuses every spelling of a number that the kernel or a reader could
+/// take for another.
+fn split_number(word: &str) -> Result<(&str, &str, &str), SizeError> {
+    match word.as_bytes() {
+        [] => return Err(SizeError::Empty),
+        [b'-', b'0'..=b'9' | b'.', ..] => return Err(SizeError::Negative),
+        [b'+', b'0'..=b'9' | b'.', ..] => return Err(SizeError::Signed),
+        [b'0', b'x' | b'X', ..] => return Err(SizeError::Hex),
+        [b'0', b'0'..=b'9', ..] => return Err(SizeError::LeadingZero),
+        _ => {}
+    }
+    let digits = |s: &str| s.bytes().take_while(u8::is_ascii_digit).count();
+    let (whole, rest) = word.split_at(digits(word));
+    if whole.is_empty() {
+        return Err(SizeError::NotANumber);
+    }
+    let Some(rest_after_point) = rest.strip_prefix('.') else { return Ok((whole, "", rest)) };
+    let (fraction, unit) = rest_after_point.split_at(digits(rest_after_point));
+    if fraction.is_empty() { Err(SizeError::NotANumber) } else { Ok((whole, fraction, unit)) }
+}
+
+fn multiplier(unit: &str) -> Result<u64, SizeError> {
+    let mut letters = unit.chars();
+    let Some(letter) = letters.next() else { return Ok(1) };
+    let upper = letter.to_ascii_uppercase();
+    let rest = letters.as_str();
+    let Some(power) = "BKMGTPE".find(upper) else {
+        return Err(if letter.is_alphabetic() && rest.len() <= 2 {
+            SizeError::Unit(letter)
+        } else {
+            SizeError::NotANumber
+        });
+    };
+    match rest.to_ascii_lowercase().as_str() {
+        "" => Ok(1 << (10 * power)),
+        "i" | "ib" if power > 0 => Ok(1 << (10 * power)),
+        "b" if power > 0 => Err(SizeError::Decimal(upper)),
+        _ => Err(SizeError::NotANumber),
+    }
+}
+
+/// `whole.fraction × unit`, rounded up, in integers: a size must not depend on floating point.
+fn scale(whole: &str, fraction: &str, unit: u64) -> Result<u64, SizeError> {
+    let whole: u64 = whole.parse().map_err(|_| SizeError::Overflow)?;
+    // Eighteen digits are finer than any unit can show; more would overflow.
+    let fraction = &fraction[..fraction.len().min(18)];
+    let denominator = 10u128.pow(fraction.len() as u32);
+    let numerator: u128 =
+        if fraction.is_empty() { 0 } else { fraction.parse().map_err(|_| SizeError::Overflow)? };
+    let part = (numerator * u128::from(unit)).div_ceil(denominator);
+    u64::try_from(u128::from(whole) * u128::from(unit) + part).map_err(|_| SizeError::Overflow)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn sizes_as_people_write_them() {
+        let cases = [
+            ("4096", 4096),
+            ("4096B", 4096),
+            ("10M", 10 << 20),
+            ("10m", 10 << 20),
+            ("10MiB", 10 << 20),
+            ("10mib", 10 << 20),
+            ("10Mi", 10 << 20),
+            ("4K", 4096),
+            ("1.5G", 3 << 29),
+            ("0.5M", 1 << 19),
+            ("1.1M", 1_153_434),
+            ("2T", 2 << 40),
+            ("3P", 3 << 50),
+            ("15E", 15 << 60),
+        ];
+        for (word, bytes) in cases {
+            assert_eq!(word.parse(), Ok(Amount::Bytes(bytes)), "{word}");
+        }
+        assert_eq!("max".parse(), Ok(Amount::Max));
+        assert_eq!("MAX".parse(), Ok(Amount::Max));
+    }
+
+    #[test]
+    fn words_that_are_refused_and_why() {
+        let cases = [
+            ("", SizeError::Empty),
+            ("-10M", SizeError::Negative),
+            ("+10M", SizeError::Signed),
+            ("0x10000", SizeError::Hex),
+            ("010M", SizeError::LeadingZero),
+            ("00", SizeError::LeadingZero),
+            ("0", SizeError::TooSmall),
+            ("0%", SizeError::Nothing),
+            ("4095", SizeError::TooSmall),
+            ("1K", SizeError::TooSmall),
+            ("10MB", SizeError::Decimal('M')),
+            ("10kb", SizeError::Decimal('K')),
+            ("10Q", SizeError::Unit('Q')),
+            ("10Mx", SizeError::NotANumber),
+            ("10 M", SizeError::NotANumber),
+            ("M", SizeError::NotANumber),
+            ("1.M", SizeError::NotANumber),
+            (".5M", SizeError::NotANumber),
+            ("1,5M", SizeError::NotANumber),
+            ("1e6", SizeError::NotANumber),
+            ("16E", SizeError::Overflow),
+            ("18446744073709551616", SizeError::Overflow),
+            ("101%", SizeError::OverAll),
+            ("100.000001%", SizeError::OverAll),
+            ("-5%", SizeError::Negative),
+            ("app", SizeError::NotANumber),
+        ];
+        for (word, why) in cases {
+            assert_eq!(word.parse::<Amount>(), Err(why), "{word}");
+        }
+    }
+
+    #[test]
+    fn shares_are_exact() {
+        let quarter: Percent = "25%".parse().unwrap();
+        assert_eq!(quarter.of(400), 100);
+        assert_eq!(quarter.of(u64::MAX), u64::MAX / 4);
+        assert_eq!("2.5%".parse::<Percent>().unwrap().to_string(), "2.5%");
+        assert_eq!("100%".parse::<Percent>().unwrap().of(u64::MAX), u64::MAX);
+        assert_eq!("0.1".parse::<Percent>().unwrap().of(1_000_000), 1000);
+    }
+
+    #[test]
+    fn a_name_is_not_taken_for_a_size() {
+        for name in ["app", "10min.slice", "1000", "m", "10Q"] {
+            assert_eq!(looks_like_size(name), name == "1000", "{name}");
+        }
+        for size in ["10M", "10MB", "0", "-1", "010", "0x1", "50%", "120%", "max", "99999999999E"] {
+            assert!(looks_like_size(size), "{size}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_word_is_answered(word in ".{0,24}") {
+            let _ = word.parse::<Amount>();
+            let _ = looks_like_size(&word);
+        }
+
+        #[test]
+        fn bytes_survive_the_round_trip(bytes in SMALLEST..) {
+            prop_assert_eq!(bytes.to_string().parse(), Ok(Amount::Bytes(bytes)));
+        }
+
+        #[test]
+        fn no_size_wraps(n in 1u64.., unit in 0usize..6) {
+            let word = format!("{n}{}", ["K", "M", "G", "T", "P", "E"][unit]);
+            let exact = u128::from(n) << (10 * (unit + 1));
+            match word.parse() {
+                Ok(Amount::Bytes(b)) => prop_assert_eq!(u128::from(b), exact),
+                other => {
+                    prop_assert_eq!(other, Err(SizeError::Overflow));
+                    prop_assert!(exact > u128::from(u64::MAX));
+                }
+            }
+        }
+    }
+}

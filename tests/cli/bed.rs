@@ -1,0 +1,195 @@
+//! What the cases stand on: cgroups made for one case, and memctl run on them.
+
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::workload::{Work, Workload};
+
+pub const M: u64 = 1 << 20;
+
+/// The cgroup2 mount of a guest.
+pub fn root() -> PathBuf {
+    PathBuf::from("/sys/fs/cgroup")
+}
+
+/// A cgroup with what runs in it. Both go when it does.
+pub struct Cgroup {
+    path: PathBuf,
+    name: String,
+    work: RefCell<Vec<Workload>>,
+}
+
+impl Cgroup {
+    /// A new cgroup below the root.
+    pub fn new(name: &str) -> Self {
+        Self::at(name.to_owned())
+    }
+
+    /// A new cgroup below this one, which passes the memory controller on to it.
+    pub fn child(&self, name: &str) -> Self {
+        self.write("cgroup.subtree_control", "+memory");
+        Self::at(format!("{}/{name}", self.name))
+    }
+
+    fn at(name: String) -> Self {
+        let path = root().join(&name);
+        std::fs::create_dir(&path).unwrap_or_else(|e| panic!("make {}: {e}", path.display()));
+        Self { path, name, work: RefCell::default() }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The name without the mount and without a leading `/`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Starts a process that uses memory in it.
+    pub fn uses(&self, work: &Work) -> &Self {
+        self.work.borrow_mut().push(Workload::start(work, &self.path));
+        self
+    }
+
+    /// Ends all processes in it.
+    pub fn rest(&self) {
+        self.work.borrow_mut().clear();
+    }
+
+    pub fn read(&self, file: &str) -> String {
+        std::fs::read_to_string(self.path.join(file))
+            .unwrap_or_else(|e| panic!("read {}/{file}: {e}", self.name))
+    }
+
+    pub fn write(&self, file: &str, text: &str) {
+        self.try_write(file, text).unwrap_or_else(|e| panic!("write {text} to {}/{file}: {e}", self.name));
+    }
+
+    pub fn try_write(&self, file: &str, text: &str) -> std::io::Result<()> {
+        use std::io::Write;
+        let mut file = std::fs::OpenOptions::new().write(true).open(self.path.join(file))?;
+        file.write(text.as_bytes()).map(drop)
+    }
+
+    pub fn current(&self) -> u64 {
+        self.read("memory.current").trim().parse().expect("a number")
+    }
+
+    /// A value of memory.stat; 0 where this kernel doesn't have it.
+    pub fn stat(&self, key: &str) -> u64 {
+        let text = self.read("memory.stat");
+        let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
+        line.map_or(0, |value| value.parse().expect("a number"))
+    }
+
+    /// Bytes that proactive writers reclaimed, by the kernel's own counter.
+    pub fn stolen(&self) -> u64 {
+        let proactive = self.stat("pgsteal_proactive")
+            - self.stat("pgdemote_proactive").min(self.stat("pgsteal_proactive"));
+        (if self.read("memory.stat").contains("pgsteal_proactive") {
+            proactive
+        } else {
+            self.stat("pgsteal_direct")
+        }) * 4096
+    }
+
+    /// The same once the kernel has folded its counters: after its 2 s, and the timer's lateness.
+    pub fn stolen_settled(&self) -> u64 {
+        std::thread::sleep(Duration::from_millis(2600));
+        self.stolen()
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        self.rest();
+        // A cgroup can't be removed right after its last process left.
+        let until = Instant::now() + Duration::from_secs(5);
+        while let Err(e) = std::fs::remove_dir(&self.path) {
+            if e.kind() == std::io::ErrorKind::NotFound || Instant::now() > until || std::thread::panicking()
+            {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+/// memctl, to be run with these words.
+pub fn memctl<I: AsRef<std::ffi::OsStr>>(words: impl IntoIterator<Item = I>) -> Command {
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("memctl"));
+    // What the tests' own surroundings say about colour is not what users see.
+    command.args(words).env_remove("NO_COLOR").env_remove("CLICOLOR_FORCE").env_remove("CLICOLOR");
+    command
+}
+
+/// What came of running memctl, all three parts of which every case has to look at.
+#[derive(Debug)]
+pub struct Ran {
+    pub status: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl From<Output> for Ran {
+    fn from(output: Output) -> Self {
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("output is UTF-8");
+        Self { status: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    }
+}
+
+/// Runs memctl to its end.
+pub fn run(words: &[&str]) -> Ran {
+    memctl(words).output().expect("memctl runs").into()
+}
+
+/// Runs memctl and takes its report, which must be one line of JSON on stdout.
+pub fn report(words: &[&str], status: i32) -> Value {
+    let words: Vec<_> = words.iter().copied().chain(["--json"]).collect();
+    let ran = run(&words);
+    assert_eq!((ran.status, ran.stderr.as_str()), (Some(status), ""), "{words:?}: {}", ran.stdout);
+    parse(&ran.stdout)
+}
+
+/// The one line of JSON.
+pub fn parse(stdout: &str) -> Value {
+    assert_eq!(stdout.matches('\n').count(), 1, "one line: {stdout:?}");
+    serde_json::from_str(stdout).unwrap_or_else(|e| panic!("{e}: {stdout}"))
+}
+
+/// A number of the report.
+pub fn number(report: &Value, key: &str) -> i64 {
+    report[key].as_i64().unwrap_or_else(|| panic!("{key} in {report}"))
+}
+
+/// Asserts that an error is told as it should be: nothing on stdout, one line that names the thing, perhaps a hint.
+#[track_caller]
+pub fn refuses(words: &[&str], status: i32, line: &str) -> Ran {
+    refused(run(words), words, status, line)
+}
+
+/// The same for what was run already.
+#[track_caller]
+pub fn refused(ran: Ran, words: &[&str], status: i32, line: &str) -> Ran {
+    let lines: Vec<_> = ran.stderr.lines().collect();
+    assert_eq!((ran.status, ran.stdout.as_str()), (Some(status), ""), "{words:?}: {}", ran.stderr);
+    assert_eq!(lines.first().copied(), Some(line), "{words:?}");
+    assert!(
+        lines.len() == 1 || lines.len() == 2 && lines[1].starts_with("hint: "),
+        "{words:?}: {}",
+        ran.stderr
+    );
+    ran
+}
+
+/// Whether `got` is within 3% of `wanted`, or within a large folio.
+#[track_caller]
+pub fn assert_close(what: &str, got: u64, wanted: u64) {
+    let off = got.abs_diff(wanted);
+    assert!(off <= (wanted / 100 * 3).max(2 * M), "{what}: {got} instead of {wanted}, {off} off");
+}

@@ -1,0 +1,56 @@
+//! The program as a user runs it: natively, and inside real kernels booted by tests/vm.
+//!
+//! Every case says what it needs. tests/vm/kernels.tsv, checked in, says which kernel has what; a case that needs
+//! what a place doesn't have is not applicable there, and said to be. There is no other way to skip a case.
+
+use libtest_mimic::{Arguments, Completion, Trial};
+
+mod bad_places;
+mod bed;
+#[path = "../../src/cli.rs"]
+#[allow(dead_code, missing_docs)]
+mod cli;
+mod kernel_selftests;
+mod man;
+mod options;
+mod place;
+mod reclaim;
+mod signals;
+mod swap;
+mod usage;
+mod workload;
+
+use place::{Case, Place};
+
+fn main() {
+    if let Some(work) = workload::asked_for() {
+        return work.run();
+    }
+    let here = Place::here();
+    println!("place: {here}");
+    let cases: Vec<Case> = [
+        place::cases(),
+        usage::cases(),
+        man::cases(),
+        bad_places::cases(),
+        reclaim::cases(),
+        options::cases(),
+        signals::cases(),
+        swap::cases(),
+        kernel_selftests::cases(),
+    ]
+    .concat();
+    place::every_case_applies_somewhere(&cases);
+    let trials = cases.into_iter().map(|case| {
+        let missing = here.missing(&case);
+        Trial::ignorable_test(case.name, move || {
+            if let Some(need) = missing {
+                Ok(Completion::ignored_with(format!("not applicable here: needs {need}")))
+            } else {
+                (case.run)();
+                Ok(Completion::Completed)
+            }
+        })
+    });
+    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit();
+}

@@ -1,0 +1,117 @@
+//! Where the tests run, what that place has, and which cases apply to it.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use crate::bed::{Cgroup, root};
+
+/// The checked-in table of kernels and what they have.
+const KERNELS: &str = include_str!("../vm/kernels.tsv");
+
+/// A test and what it needs, in words: `host`, `guest`, features of tests/vm/kernels.tsv; with a `!`, their absence.
+#[derive(Clone)]
+pub struct Case {
+    pub name: &'static str,
+    pub needs: &'static str,
+    pub run: fn(),
+}
+
+/// Lists the cases of a module: `list!["guest reclaim" => first, second; "host" => third]`.
+macro_rules! list {
+    ($($needs:literal => $($name:ident),+);+ $(;)?) => {
+        vec![$($(crate::place::Case {
+            name: concat!(module_path!(), "::", stringify!($name)),
+            needs: $needs,
+            run: $name,
+        }),+),+]
+    };
+}
+pub(crate) use list;
+
+/// A place to run in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    name: String,
+    has: BTreeSet<String>,
+}
+
+impl Place {
+    /// This place. In a guest, tests/vm/run says which kernel of the table it is.
+    pub fn here() -> Self {
+        match std::env::var("MEMCTL_KERNEL") {
+            Ok(name) => {
+                Self::all().into_iter().find(|place| place.name == name).expect("a kernel of the table")
+            }
+            Err(_) => Self::host(),
+        }
+    }
+
+    fn host() -> Self {
+        Self { name: "host".into(), has: ["host".into()].into() }
+    }
+
+    /// Every place there is.
+    fn all() -> Vec<Self> {
+        let rows = KERNELS.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty());
+        let guests = rows.map(|line| {
+            let fields: Vec<_> = line.split_whitespace().collect();
+            let features = fields[3].split(',').filter(|&feature| feature != "-").map(str::to_owned);
+            Self { name: fields[0].to_owned(), has: features.chain(["guest".into()]).collect() }
+        });
+        guests.chain([Self::host()]).collect()
+    }
+
+    /// The first thing that the case needs and this place doesn't have.
+    pub fn missing(&self, case: &Case) -> Option<&'static str> {
+        case.needs.split(' ').filter(|need| !need.is_empty()).find(|&need| match need.strip_prefix('!') {
+            Some(unwanted) => self.has.contains(unwanted),
+            None => !self.has.contains(need),
+        })
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let has: Vec<_> = self.has.iter().map(String::as_str).collect();
+        write!(f, "{} ({})", self.name, has.join(", "))
+    }
+}
+
+/// A case that applies nowhere is a mistake in its needs, and would never be noticed.
+pub fn every_case_applies_somewhere(cases: &[Case]) {
+    for case in cases {
+        let somewhere = Place::all().iter().any(|place| place.missing(case).is_none());
+        assert!(somewhere, "{} applies nowhere: {:?}", case.name, case.needs);
+    }
+}
+
+pub fn cases() -> Vec<Case> {
+    list!["guest" => the_table_tells_the_truth]
+}
+
+/// What the table says of this kernel is what a look at the kernel itself says.
+fn the_table_tells_the_truth() {
+    let mut seen: BTreeSet<String> = ["guest".to_owned()].into();
+    let cgroup = Cgroup::new("probe");
+    if cgroup.path().join("memory.reclaim").exists() {
+        seen.insert("reclaim".into());
+        for (key, feature) in [("60", "swappiness"), ("max", "swappiness-max")] {
+            if cgroup.try_write("memory.reclaim", &format!("0 swappiness={key}\n")).is_ok() {
+                seen.insert(feature.into());
+            }
+        }
+    }
+    let stat = std::fs::read_to_string(root().join("memory.stat")).unwrap_or_default();
+    for (key, feature) in [("pgsteal_proactive", "pgsteal-proactive"), ("pswpout", "pswpout")] {
+        if stat.lines().any(|line| line.split(' ').next() == Some(key)) {
+            seen.insert(feature.into());
+        }
+    }
+    if std::path::Path::new("/sys/devices/system/node/node0/reclaim").exists() {
+        seen.insert("node-reclaim".into());
+    }
+    // Whether requests are met exactly can't be probed for free; the cases on over-reclaim try it.
+    let mut told = Place::here().has;
+    told.remove("exact");
+    assert_eq!(seen, told);
+}

@@ -1,0 +1,5 @@
+use crate::place::Case;
+
+pub fn cases() -> Vec<Case> {
+    Vec::new()
+}

@@ -1,0 +1,136 @@
+//! The command line: what is refused and how, help, version, streams. None of it needs a kernel.
+
+use crate::bed::{memctl, refuses, run};
+use crate::place::{Case, list};
+
+pub fn cases() -> Vec<Case> {
+    list![
+        "" =>
+            sizes_are_refused_with_a_reason,
+            words_that_do_not_make_a_request,
+            options_that_do_not_go_together,
+            global_options_stand_anywhere,
+            help_fits_one_screen,
+            long_help_has_examples_and_exit_statuses,
+            version_is_told,
+            no_words_are_a_usage_error,
+            a_closed_pipe_is_no_error,
+            colour_only_when_asked_for
+    ]
+}
+
+fn sizes_are_refused_with_a_reason() {
+    let cases = [
+        ("0", "it is below the smallest request, one page of 4096 bytes"),
+        ("4095", "it is below the smallest request, one page of 4096 bytes"),
+        ("1K", "it is below the smallest request, one page of 4096 bytes"),
+        ("010M", "a size has no leading zero (the kernel would read it as octal)"),
+        ("0x10000", "hexadecimal sizes are not understood"),
+        ("+10M", "a size has no sign"),
+        ("-10M", "a size can't be negative"),
+        ("16E", "it is more than 2^64 bytes can count"),
+        ("10MB", "MB is ambiguous: write M or MiB (a power of 1024), or the number of bytes"),
+        ("101%", "it is more than 100%"),
+        ("0%", "it is nothing at all"),
+        ("10Q", "'Q' is not a unit (K, M, G, T, P, E, powers of 1024)"),
+        ("ten", "it is not a size (as in 10M, 1.5G, 25% or max)"),
+        ("", "a size can't be empty"),
+    ];
+    for (size, why) in cases {
+        refuses(&["reclaim", "app", size], 2, &format!("memctl: {size}: {why}"));
+    }
+}
+
+fn words_that_do_not_make_a_request() {
+    refuses(&["reclaim", "app"], 2, "memctl: app: how much is to be reclaimed?");
+    refuses(&["reclaim", "10M"], 2, "memctl: 10M: of which cgroup?");
+    refuses(&["reclaim", "--to", "10M", "app", "5M"], 2, "memctl: 5M: --to already says how much");
+    refuses(&["reclaim", "a", "b", "5M"], 2, "memctl: a b: one cgroup at a time, please");
+    refuses(&["reclaim"], 2, "memctl: the following required arguments were not provided: <CGROUP> <SIZE>...");
+    refuses(&["reclam", "app", "5M"], 2, "memctl: unrecognized subcommand 'reclam'");
+    let ran = refuses(&["reclaim", "--jsn", "app", "5M"], 2, "memctl: unexpected argument '--jsn' found");
+    assert!(ran.stderr.contains("hint: a similar argument exists: '--json'"), "{}", ran.stderr);
+}
+
+fn options_that_do_not_go_together() {
+    let invalid = |option: &str, value: &str, shown: &str, why: &str| {
+        let line = format!("memctl: invalid value '{value}' for '{shown}': {why}");
+        refuses(&["reclaim", "app", "5M", &format!("{option}={value}")], 2, &line);
+    };
+    let size = "it is not a size (as in 10M, 1.5G, 25% or max)";
+    invalid("--chunk", "x", "--chunk <SIZE>", size);
+    invalid("--chunk", "5%", "--chunk <SIZE>", "a percentage has no meaning here: give bytes");
+    invalid("--timeout", "0", "--timeout <DUR>", "no time at all is no bound that could be met");
+    invalid("--timeout", "soon", "--timeout <DUR>", "it is not a duration (as in 500ms, 10s, 2m)");
+    invalid("--timeout", "-1", "--timeout <DUR>", "it is not a duration (as in 500ms, 10s, 2m)");
+    invalid("--tolerance", "200", "--tolerance <PCT>", "it is more than 100%");
+    invalid("--swappiness", "201", "--swappiness <0..200|max>", "it is not a number from 0 to 200, nor max");
+    refuses(
+        &["reclaim", "app", "5M", "--type=tmpfs"],
+        2,
+        "memctl: invalid value 'tmpfs' for '--type <TYPE>'; possible values: all, anon, file",
+    );
+    refuses(
+        &["reclaim", "app", "5M", "--type=anon", "--swappiness=5"],
+        2,
+        "memctl: the argument '--type <TYPE>' cannot be used with '--swappiness <0..200|max>'",
+    );
+}
+
+fn global_options_stand_anywhere() {
+    let line = "memctl: --quiet and --verbose exclude each other";
+    refuses(&["-q", "reclaim", "-v", "app", "5M"], 2, line);
+    refuses(&["-qv", "reclaim", "app", "5M"], 2, line);
+    // Quiet as it is, an error is told.
+    refuses(&["reclaim", "app", "-q", "5MB", "-q"], 2, "memctl: 5MB: MB is ambiguous: write M or MiB (a power of 1024), or the number of bytes");
+}
+
+fn help_fits_one_screen() {
+    for words in [&["-h"][..], &["reclaim", "-h"]] {
+        let ran = run(words);
+        assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""));
+        assert!(ran.stdout.lines().count() <= 40, "{}", ran.stdout);
+        assert!(ran.stdout.lines().all(|line| line.chars().count() <= 100), "{}", ran.stdout);
+    }
+}
+
+fn long_help_has_examples_and_exit_statuses() {
+    for words in [&["--help"][..], &["reclaim", "--help"]] {
+        let ran = run(words);
+        assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""));
+        for part in ["Examples:", "Exit status:", "memctl reclaim"] {
+            assert!(ran.stdout.contains(part), "{part} in {}", ran.stdout);
+        }
+    }
+}
+
+fn version_is_told() {
+    let ran = run(&["-V"]);
+    assert_eq!((ran.status, ran.stdout), (Some(0), format!("memctl {}\n", env!("CARGO_PKG_VERSION"))));
+}
+
+fn no_words_are_a_usage_error() {
+    let ran = run(&[]);
+    assert_eq!((ran.status, ran.stdout.as_str()), (Some(2), ""));
+    assert!(ran.stderr.contains("Usage: memctl"), "{}", ran.stderr);
+}
+
+fn a_closed_pipe_is_no_error() {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let mut command = memctl(["reclaim", "--help"]);
+    let status = command.stdout(writer).status().expect("memctl runs");
+    assert_eq!(status.code(), Some(0));
+}
+
+fn colour_only_when_asked_for() {
+    let coloured = |command: &mut std::process::Command| {
+        let output = command.args(["reclaim", "app", "5MB"]).output().expect("memctl runs");
+        String::from_utf8(output.stderr).expect("UTF-8").contains('\u{1b}')
+    };
+    assert!(!coloured(&mut memctl([""; 0])));
+    assert!(coloured(&mut memctl(["--color=always"])));
+    assert!(coloured(memctl([""; 0]).env("CLICOLOR_FORCE", "1")));
+    assert!(!coloured(memctl(["--color=never"]).env("CLICOLOR_FORCE", "1")));
+    assert!(!coloured(memctl([""; 0]).env("CLICOLOR_FORCE", "1").env("NO_COLOR", "1")));
+}

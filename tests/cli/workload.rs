@@ -1,0 +1,156 @@
+//! Processes that use memory inside a cgroup: this test binary, run again under another name.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::time::Duration;
+
+/// What a process uses.
+#[derive(Clone, Debug)]
+pub enum Work {
+    /// Reads so many bytes of a file of its own, once: page cache.
+    File(u64),
+    /// Fills so much anonymous memory.
+    Anon(u64),
+    /// Fills and locks so much anonymous memory.
+    Locked(u64),
+    /// Fills so much anonymous memory, then takes and gives back as much again and again.
+    Sawtooth(u64),
+    /// Reads a file of so many bytes over and over, dropping nothing itself.
+    Stream(u64),
+}
+
+const MARK: &str = "memctl-test-workload";
+
+/// The work that this process was started for, if it was.
+pub fn asked_for() -> Option<Asked> {
+    let mut args = std::env::args().skip(1);
+    (args.next()? == MARK).then_some(())?;
+    let (kind, bytes, cgroup) = (args.next()?, args.next()?.parse().ok()?, PathBuf::from(args.next()?));
+    let work = match kind.as_str() {
+        "file" => Work::File(bytes),
+        "anon" => Work::Anon(bytes),
+        "locked" => Work::Locked(bytes),
+        "sawtooth" => Work::Sawtooth(bytes),
+        "stream" => Work::Stream(bytes),
+        _ => return None,
+    };
+    Some(Asked { work, cgroup })
+}
+
+pub struct Asked {
+    work: Work,
+    cgroup: PathBuf,
+}
+
+impl Asked {
+    /// Enters the cgroup, does the work, says so, and holds on until stdin closes.
+    pub fn run(self) {
+        std::fs::write(self.cgroup.join("cgroup.procs"), "0").expect("enter the cgroup");
+        let held = match self.work {
+            Work::File(bytes) => {
+                read_own_file(bytes);
+                Vec::new()
+            }
+            Work::Anon(bytes) => filled(bytes),
+            Work::Locked(bytes) => locked(bytes),
+            Work::Sawtooth(bytes) => {
+                std::thread::spawn(move || {
+                    loop {
+                        drop(filled(bytes));
+                        std::thread::sleep(Duration::from_millis(5));
+                    }
+                });
+                filled(bytes)
+            }
+            Work::Stream(bytes) => {
+                let path = own_file(bytes);
+                std::thread::spawn(move || {
+                    loop {
+                        read_file(&path);
+                    }
+                });
+                Vec::new()
+            }
+        };
+        println!("ready");
+        let _ = std::io::stdin().read(&mut [0]);
+        drop(held);
+    }
+}
+
+/// A file of its own, all holes: read, it becomes page cache like any other.
+fn own_file(bytes: u64) -> PathBuf {
+    let path = PathBuf::from(format!("/data/file.{}", std::process::id()));
+    File::create(&path).and_then(|file| file.set_len(bytes)).expect("make a file on /data");
+    path
+}
+
+fn read_own_file(bytes: u64) {
+    read_file(&own_file(bytes));
+}
+
+fn read_file(path: &PathBuf) {
+    let mut file = File::open(path).expect("open the file");
+    let mut buffer = vec![0; 256 << 10];
+    while file.read(&mut buffer).expect("read the file") > 0 {}
+}
+
+/// Memory that no kernel takes for a page of zeroes, nor two pages for the same.
+fn filled(bytes: u64) -> Vec<u8> {
+    let mut memory = vec![0u8; bytes as usize];
+    for (page, number) in memory.chunks_mut(4096).zip(1u64..) {
+        for (word, salt) in page.chunks_exact_mut(8).step_by(8).zip(0u64..) {
+            word.copy_from_slice(&(number * 0x9E37_79B9 + salt).to_le_bytes());
+        }
+    }
+    memory
+}
+
+fn locked(bytes: u64) -> Vec<u8> {
+    let memory = filled(bytes);
+    // SAFETY: the range is the allocation just made, which outlives the lock: it is held until the process ends.
+    unsafe { rustix::mm::mlock(memory.as_ptr().cast_mut().cast(), memory.len()) }.expect("lock the memory");
+    memory
+}
+
+/// A running process with its work done.
+pub struct Workload {
+    child: Child,
+    _stdin: ChildStdin,
+}
+
+impl Workload {
+    /// Starts the work in a cgroup, and waits until it is done.
+    pub fn start(work: &Work, cgroup: &std::path::Path) -> Self {
+        let (kind, bytes) = match *work {
+            Work::File(bytes) => ("file", bytes),
+            Work::Anon(bytes) => ("anon", bytes),
+            Work::Locked(bytes) => ("locked", bytes),
+            Work::Sawtooth(bytes) => ("sawtooth", bytes),
+            Work::Stream(bytes) => ("stream", bytes),
+        };
+        let mut child = Command::new(std::env::current_exe().expect("this binary"))
+            .args([MARK, kind, &bytes.to_string()])
+            .arg(cgroup)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("start a workload");
+        let stdin = child.stdin.take().expect("a pipe");
+        let mut said = [0; 6];
+        let _ = std::io::stdout().flush();
+        child.stdout.as_mut().expect("a pipe").read_exact(&mut said).expect("the workload is ready");
+        assert_eq!(&said, b"ready\n");
+        Self { child, _stdin: stdin }
+    }
+}
+
+impl Drop for Workload {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_file(format!("/data/file.{}", self.child.id()));
+    }
+}

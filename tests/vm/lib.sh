@@ -1,0 +1,59 @@
+# shellcheck shell=bash
+# What the scripts beside this file share. Sourced, never run.
+
+vm="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+# shellcheck disable=SC2034  # for the scripts that source this one
+root="$(cd "$vm/../.." && pwd)"
+cache="${MEMCTL_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/memctl}"
+# mkfs.ext4 and mkswap are not in an ordinary user's PATH.
+PATH="$PATH:/usr/sbin:/sbin"
+
+say() { echo "${0##*/}: $*" >&2; }
+die() { say "$@"; exit 1; }
+
+# kernel_names: the names in the table, one a line.
+kernel_names() { awk '!/^#/ && NF { print $1 }' "$vm/kernels.tsv"; }
+
+# kernel_row NAME: sets `suite`, `metapackage` and `features` from the table.
+kernel_row() {
+    local row
+    row=$(awk -v name="$1" '!/^#/ && $1 == name { print $2, $3, $4 }' "$vm/kernels.tsv")
+    [ -n "$row" ] || die "$1: no such kernel: the table has $(kernel_names | paste -sd' ')"
+    # shellcheck disable=SC2034
+    read -r suite metapackage features <<<"$row"
+}
+
+# lock: one script at a time changes the cache. Held until `unlock`, or the end of the script.
+lock() { mkdir -p "$cache"; exec 9>"$cache/lock"; flock 9; }
+unlock() { exec 9>&-; }
+
+# apt_state NAME: sets `apt`, options for an apt whose lists and downloads are in a folder of their
+# own, so that the machine's stay as they are. Root needs no sandbox user, who can't read the cache.
+apt_state() {
+    local state="$cache/apt/$1"
+    mkdir -p "$state/lists/partial" "$state/archives/partial"
+    apt=(-q -o Dir::State::Lists="$state/lists" -o Dir::Cache="$state" -o APT::Sandbox::User=root
+        -o Acquire::Languages=none -o Acquire::Retries=3
+        -o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false)
+}
+
+# mirror: the address of the Debian archive, as this machine is set up: none is named here.
+# apt knows which of its sources is Debian's only after an update, so make one if need be.
+mirror() {
+    local apt uri
+    uri=$(mirror_in)
+    if [ -z "$uri" ]; then
+        apt_state machine
+        apt-get "${apt[@]}" update >&2 || true
+        uri=$(mirror_in "${apt[@]}")
+    fi
+    [ -n "$uri" ] || die "no debian archive in this machine's apt sources"
+    echo "$uri"
+}
+
+# Security and backports have labels of their own: this is the main archive only.
+mirror_in() {
+    # shellcheck disable=SC2016  # apt expands it
+    apt-get "$@" indextargets --format '$(REPO_URI)' \
+        'Created-By: Packages' 'Origin: Debian' 'Label: Debian' 2>/dev/null | sed -n 1p
+}
