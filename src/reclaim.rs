@@ -47,6 +47,9 @@ const WRITEBACK_WAIT: Duration = Duration::from_secs(2);
 /// How long to wait at the end for lagging counters: the kernel folds them every 2 s, by a timer that may be late.
 const FOLD_WAIT: Duration = Duration::from_millis(2500);
 
+/// So much on its way to swap shows that the swap takes its time. With zram there is next to none.
+const SWAP_CACHE: u64 = 512 << 10;
+
 /// How often to look while waiting.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -75,8 +78,8 @@ pub enum Event {
         took: Duration,
         /// The estimate of what was reclaimed since the start.
         reclaimed: u64,
-        /// What is still missing; `None` where all there is was asked for.
-        missing: Option<u64>,
+        /// What was asked for; `None` for all there is.
+        requested: Option<u64>,
     },
     /// It waits for so many bytes on their way to swap.
     AwaitingWriteback {
@@ -142,7 +145,7 @@ struct Run<'a, T: Target> {
     stat_cost: Duration,
     /// What successful writes promised since anything was last seen to move.
     unproven: u64,
-    /// The kernel fell short while pages were on their way to swap.
+    /// Pages were seen on their way to swap.
     slow_swap: bool,
     writeback_waited: Duration,
     growing: bool,
@@ -209,15 +212,18 @@ impl<'a, T: Target> Run<'a, T> {
         loop {
             self.may_go_on()?;
             let missing = self.missing()?;
-            if self.slow_swap && missing.is_some() {
+            if self.slow_swap {
                 self.look_at_counters()?;
-                self.await_writeback(missing)?;
+                self.await_writeback(missing.unwrap_or(u64::MAX))?;
             }
             let chunk = match self.request.chunk {
                 Some(fixed) => chunk::in_pages(fixed, missing.unwrap_or(fixed), self.page),
+                None if self.slow_swap => {
+                    self.pace.chunk_of(self.written(), missing.unwrap_or(u64::MAX), self.page)
+                }
                 None => self.pace.chunk(missing.unwrap_or(u64::MAX), self.page),
             };
-            match self.ask(chunk, missing)? {
+            match self.ask(chunk)? {
                 // All that was there at the start went once, and the kernel is short of more: what is left came
                 // since, and taking that too would only fight the application for it.
                 Step::Partial if self.book.moved() >= self.all => return Err(StoppedBy::Exhausted),
@@ -226,7 +232,7 @@ impl<'a, T: Target> Run<'a, T> {
                 Step::Stray | Step::Nothing => {
                     self.retries += 1;
                     if self.retries == RETRIES {
-                        if !self.await_writeback(None)? {
+                        if !self.await_writeback(0)? {
                             return Err(StoppedBy::Exhausted);
                         }
                         self.retries = 0;
@@ -301,7 +307,7 @@ impl<'a, T: Target> Run<'a, T> {
     }
 
     /// Asks for one chunk and takes stock.
-    fn ask(&mut self, chunk: u64, missing: Option<u64>) -> Result<Step, StoppedBy> {
+    fn ask(&mut self, chunk: u64) -> Result<Step, StoppedBy> {
         (self.tell)(Event::Asking { bytes: chunk });
         let (cpu, began) = (self.target.cpu(), self.target.now());
         let answer = self.target.reclaim(chunk, self.request.kind.swappiness());
@@ -327,7 +333,7 @@ impl<'a, T: Target> Run<'a, T> {
             answer,
             took,
             reclaimed: self.book.estimate(),
-            missing: missing.map(|missing| missing.saturating_sub(chunk)),
+            requested: self.requested,
         });
         step
     }
@@ -354,9 +360,6 @@ impl<'a, T: Target> Run<'a, T> {
     fn progress_or(&mut self, otherwise: Step) -> Result<Step, StoppedBy> {
         let fell = self.look_at_usage()?;
         let counted = self.look_at_counters()?;
-        let (start, now) = (self.book.start().1, self.book.stat());
-        self.slow_swap |=
-            self.request.kind.takes_anon() && now.anon < start.anon && now.file_writeback > Some(0);
         Ok(if fell || counted { Step::Partial } else { otherwise })
     }
 
@@ -370,32 +373,44 @@ impl<'a, T: Target> Run<'a, T> {
         let stat = self.target.stat(false).map_err(lost)?;
         self.stat_cost = self.target.now().saturating_sub(before);
         self.since_stat = Duration::ZERO;
-        Ok(self.book.enter_stat(stat))
+        let moved = self.book.enter_stat(stat);
+        self.slow_swap |= self.request.kind.takes_anon() && self.on_its_way() >= SWAP_CACHE;
+        Ok(moved)
+    }
+
+    /// What went to swap since the start and is still charged: being written, or written and not yet visited again.
+    fn on_its_way(&self) -> u64 {
+        let now = self.book.stat().swapcached.unwrap_or(0);
+        now.saturating_sub(self.book.start().1.swapcached.unwrap_or(0))
+    }
+
+    /// The part of it that is written: the next request takes it at once.
+    fn written(&self) -> u64 {
+        self.on_its_way().saturating_sub(self.book.stat().file_writeback.unwrap_or(0))
     }
 
     /// Swap-out is asynchronous: pages leave `anon` and stay charged until they are written, and then until reclaim
-    /// visits them again. Asking on meanwhile would push ever more to swap. So where enough is on its way for what
-    /// is `missing` (anything, where that is `None`), waits for it, bounded over the whole request. Says whether it
-    /// came through.
-    fn await_writeback(&mut self, missing: Option<u64>) -> Result<bool, StoppedBy> {
-        let in_flight = |book: &Ledger| book.stat().file_writeback.unwrap_or(0);
-        let at_first = in_flight(&self.book);
-        if !self.slow_swap || at_first < missing.unwrap_or(1).max(1) {
+    /// visits them again. Asking on meanwhile would push ever more to swap (Linux 7.3 was seen to write 60 MiB for
+    /// the first one). So where enough is on its way for what is `missing`, waits until some of it is written,
+    /// bounded over the whole request. Says whether that came.
+    fn await_writeback(&mut self, missing: u64) -> Result<bool, StoppedBy> {
+        if !self.slow_swap || self.on_its_way() < missing.max(1) {
             return Ok(false);
         }
-        let enough = at_first - missing.unwrap_or(at_first).min(at_first / 2);
-        while self.writeback_waited < WRITEBACK_WAIT {
-            (self.tell)(Event::AwaitingWriteback { bytes: in_flight(&self.book) });
+        let enough = chunk::SMALLEST.min(self.on_its_way());
+        while self.written() < enough {
+            if self.writeback_waited >= WRITEBACK_WAIT {
+                return Ok(false);
+            }
+            let bytes = self.book.stat().file_writeback.unwrap_or(0);
+            (self.tell)(Event::AwaitingWriteback { bytes });
             self.target.pause(LOOK);
             self.writeback_waited += LOOK;
             self.may_go_on()?;
             self.look_at_usage()?;
             self.look_at_counters()?;
-            if in_flight(&self.book) <= enough {
-                return Ok(true);
-            }
         }
-        Ok(false)
+        Ok(true)
     }
 
     /// Takes the last stock: bounded in time, and not at all patient after a signal.

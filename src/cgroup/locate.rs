@@ -38,8 +38,8 @@ impl Located {
 /// # Errors
 /// [`Unreclaimable`]: cgroup2 isn't mounted, or there is no such cgroup; the nearest names are suggested.
 pub fn locate(word: &str) -> Result<Located, Unreclaimable> {
-    let mount = Mount::find().map_err(|e| Unreclaimable::io("/proc/self/mountinfo", &e))?;
     let given = Path::new(word);
+    let mount = Mount::find(given).map_err(|e| Unreclaimable::io("/proc/self/mountinfo", &e))?;
     let Some(mount) = mount else {
         return Err(Unreclaimable::no_cgroup2());
     };

@@ -19,19 +19,22 @@ pub struct Mount {
 }
 
 impl Mount {
-    /// Finds the cgroup2 mount of this mount namespace in `/proc/self/mountinfo`.
+    /// Finds the cgroup2 mount of this mount namespace that `path` lies in, or else the one to begin names from, in `/proc/self/mountinfo`.
     ///
     /// # Errors
     /// What reading that file gives.
-    pub fn find() -> io::Result<Option<Self>> {
-        Ok(Self::parse(&super::read_system_file("/proc/self/mountinfo")?))
+    pub fn find(path: &Path) -> io::Result<Option<Self>> {
+        Ok(Self::parse(&super::read_system_file("/proc/self/mountinfo")?, path))
     }
 
-    /// The cgroup2 mount in the text of a mountinfo: the one that shows most of the hierarchy, the first of equals.
+    /// The cgroup2 mount in the text of a mountinfo: the one that `path` lies in, or else the one that shows most of
+    /// the hierarchy, the first of equals.
     #[must_use]
-    pub fn parse(mountinfo: &str) -> Option<Self> {
-        let mounts = mountinfo.lines().filter_map(Self::parse_line);
-        mounts.min_by_key(|mount| mount.root.components().count())
+    pub fn parse(mountinfo: &str, path: &Path) -> Option<Self> {
+        let mounts: Vec<_> = mountinfo.lines().filter_map(Self::parse_line).collect();
+        let around = mounts.iter().filter(|mount| path.starts_with(&mount.point));
+        let around = around.max_by_key(|mount| mount.point.components().count());
+        around.or_else(|| mounts.iter().min_by_key(|mount| mount.root.components().count())).cloned()
     }
 
     /// One line of mountinfo, if it is a cgroup2 mount (proc(5)).
@@ -111,21 +114,21 @@ mod tests {
 
     #[test]
     fn the_mount_is_where_mountinfo_says() {
-        let mount = Mount::parse(UNIFIED).unwrap();
+        let mount = Mount::parse(UNIFIED, Path::new("app")).unwrap();
         assert_eq!(mount.point, Path::new("/sys/fs/cgroup"));
         assert!(!mount.read_only);
-        let mount = Mount::parse(HYBRID).unwrap();
+        let mount = Mount::parse(HYBRID, Path::new("app")).unwrap();
         assert_eq!(mount.point, Path::new("/sys/fs/cgroup/unified"));
-        assert_eq!(Mount::parse(""), None);
+        assert_eq!(Mount::parse("", Path::new("app")), None);
     }
 
     #[test]
     fn the_widest_view_wins_and_blanks_are_decoded() {
         let text = "1 2 0:3 /kube/a /mnt/one\\040pod ro,nosuid - cgroup2 cgroup2 rw\n\
             2 2 0:3 / /mnt/all rw - cgroup2 cgroup2 ro\n";
-        let mount = Mount::parse(text).unwrap();
+        let mount = Mount::parse(text, Path::new("/")).unwrap();
         assert_eq!((mount.point.as_path(), mount.read_only), (Path::new("/mnt/all"), true));
-        let pod = Mount::parse(text.lines().next().unwrap()).unwrap();
+        let pod = Mount::parse(text, Path::new("/mnt/one pod/x")).unwrap();
         assert_eq!(pod.point, Path::new("/mnt/one pod"));
         assert_eq!(pod.directory_of("/kube/a/b"), Some(PathBuf::from("/mnt/one pod/b")));
         assert_eq!(pod.directory_of("/kube"), None);
@@ -134,7 +137,7 @@ mod tests {
 
     #[test]
     fn names_start_at_the_mount() {
-        let mount = Mount::parse(UNIFIED).unwrap();
+        let mount = Mount::parse(UNIFIED, Path::new("app")).unwrap();
         assert_eq!(mount.name_of(Path::new("/sys/fs/cgroup")).unwrap(), "/");
         assert_eq!(mount.name_of(Path::new("/sys/fs/cgroup/a/b")).unwrap(), "/a/b");
         assert_eq!(mount.name_of(Path::new("/tmp")), None);

@@ -44,6 +44,8 @@ pub struct Reclaimed<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     zswapped_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    over_swapped_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     demoted_bytes: Option<u64>,
     unconfirmed_bytes: u64,
     chunks: u32,
@@ -80,6 +82,7 @@ impl<'a> Reclaimed<'a> {
             slab_freed_bytes: report.slab_freed,
             swapped_out_bytes: report.swapped_out,
             zswapped_bytes: report.zswapped,
+            over_swapped_bytes: report.over_swapped(),
             demoted_bytes: report.demoted,
             unconfirmed_bytes: report.unconfirmed,
             chunks: report.chunks,

@@ -22,12 +22,10 @@ impl Progress {
     /// Shows where the request stands.
     pub fn show(&self, event: &Event) {
         match *event {
-            Event::Asked { reclaimed, missing, .. } => {
-                if let Some(missing) = missing {
-                    if self.0.length().is_none() {
-                        self.0.set_style(style(BAR));
-                    }
-                    self.0.set_length(reclaimed + missing);
+            Event::Asked { reclaimed, requested, .. } => {
+                if let Some(requested) = requested.filter(|_| self.0.length().is_none()) {
+                    self.0.set_style(style(BAR));
+                    self.0.set_length(requested);
                 }
                 self.0.set_position(reclaimed);
             }
@@ -54,7 +52,7 @@ impl Progress {
 }
 
 const BAR: &str =
-    "{prefix}{msg} {bar:20} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}, {eta} left";
+    "{prefix}{msg} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}, {eta} left";
 const SPINNER: &str = "{prefix}{msg} {binary_bytes} {binary_bytes_per_sec}, {elapsed}";
 
 fn style(template: &str) -> ProgressStyle {

@@ -86,7 +86,10 @@ fn details(report: &Report, width: u16) -> String {
     if let Some(over) = report.over_swapped() {
         lines.push((
             "over-swap",
-            format!("{} more went to swap than was asked for: slow swap is overrun so", size(over)),
+            format!(
+                "{} more went to swap than was reclaimed: the kernel writes ahead of slow swap",
+                size(over)
+            ),
         ));
     }
     if let Some(demoted) = report.demoted.filter(|&demoted| demoted > 0) {

@@ -14,7 +14,7 @@ const TIME: Duration = Duration::from_millis(30);
 pub const SMALLEST: u64 = 128 << 10;
 
 /// The first chunk, while no speed is known yet.
-const FIRST: u64 = 1 << 20;
+const FIRST: u64 = SMALLEST;
 
 /// The part of what is missing that one chunk may be.
 const PART: u64 = 8;
@@ -47,7 +47,13 @@ impl Pace {
     /// The next chunk, at most `missing` bytes, in whole pages of `page` bytes.
     #[must_use]
     pub fn chunk(&self, missing: u64, page: u64) -> u64 {
-        let in_size = (missing / PART).max(SMALLEST);
+        self.chunk_of(u64::MAX, missing, page)
+    }
+
+    /// The same where only `ready` bytes can be taken at once, and asking for more would write ahead to swap.
+    #[must_use]
+    pub fn chunk_of(&self, ready: u64, missing: u64, page: u64) -> u64 {
+        let in_size = (missing / PART).min(ready).max(SMALLEST);
         in_pages(in_size.min(self.in_time), missing, page)
     }
 }

@@ -203,6 +203,7 @@ impl Target for Sim {
             anon: Some(self.anon * PAGE),
             file: Some(self.file * PAGE),
             file_writeback: Some(self.writeback * PAGE),
+            swapcached: Some((self.writeback + self.swap_cache) * PAGE),
             pswpout: Some(self.swapped),
             ..MemoryStat::default()
         };

@@ -1,5 +1,259 @@
-use crate::place::Case;
+//! Places where nothing can be reclaimed: each gets its own clear error, and nothing changes.
+
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+use rustix::mount::{MountFlags, UnmountFlags};
+
+use crate::bed::{Cgroup, M, Ran, memctl, parse, refused, refuses, root, run};
+use crate::place::{Case, list};
+use crate::workload::Work;
 
 pub fn cases() -> Vec<Case> {
-    Vec::new()
+    list![
+        "guest" =>
+            no_such_cgroup,
+            the_nearest_names_are_suggested,
+            not_a_cgroup,
+            a_cgroup_of_version_one,
+            controller_not_enabled,
+            threaded,
+            names_are_escaped;
+        "guest !reclaim" => kernel_without_the_file;
+        "guest reclaim" =>
+            no_permission,
+            delegated,
+            read_only,
+            removed_halfway,
+            removed_before,
+            self_is_the_cgroup_we_are_in,
+            every_spelling_of_a_name,
+            a_share_of_the_root;
+        "guest memory-v1" => controller_on_version_one
+    ]
+}
+
+/// The unprivileged user of the guest.
+const APP: u32 = 1000;
+
+/// Runs memctl as that user.
+fn as_app(words: &[&str]) -> Ran {
+    memctl(words).uid(APP).gid(APP).output().expect("memctl runs").into()
+}
+
+fn no_such_cgroup() {
+    let ran = refuses(&["reclaim", "nowhere/at/all", "10M"], 1, "memctl: nowhere/at/all: no such cgroup");
+    assert!(ran.stderr.contains("\nhint: "), "{}", ran.stderr);
+    refuses(
+        &["reclaim", "/sys/fs/cgroup/nowhere", "10M"],
+        1,
+        "memctl: /sys/fs/cgroup/nowhere: no such cgroup",
+    );
+}
+
+fn the_nearest_names_are_suggested() {
+    let slice = Cgroup::new("system.slice");
+    let _service = slice.child("nginx.service");
+    let ran = refuses(&["reclaim", "ngnix.service", "10M"], 1, "memctl: ngnix.service: no such cgroup");
+    assert!(ran.stderr.contains("hint: did you mean system.slice/nginx.service?"), "{}", ran.stderr);
+    let ran = refuses(&["reclaim", "nginx", "10M"], 1, "memctl: nginx: no such cgroup");
+    assert!(ran.stderr.contains("hint: did you mean system.slice/nginx.service?"), "{}", ran.stderr);
+}
+
+fn not_a_cgroup() {
+    refuses(&["reclaim", "/data", "10M"], 1, "memctl: /data: it is not a cgroup");
+    let file = "/sys/fs/cgroup/cgroup.procs";
+    refuses(&["reclaim", file, "10M"], 1, &format!("memctl: {file}: it is not a cgroup"));
+}
+
+/// A mount that goes when the case ends.
+struct Mounted(&'static str);
+
+impl Mounted {
+    fn new(target: &'static str, fs: &str, options: &str) -> Self {
+        std::fs::create_dir_all(target).expect("make the mount point");
+        let options = std::ffi::CString::new(options).expect("no zero bytes");
+        rustix::mount::mount(fs, target, fs, MountFlags::empty(), options.as_c_str())
+            .unwrap_or_else(|e| panic!("mount {fs} at {target}: {e}"));
+        Self(target)
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(self.0, UnmountFlags::DETACH);
+    }
+}
+
+fn a_cgroup_of_version_one() {
+    let _v1 = Mounted::new("/tmp/v1", "cgroup", "none,name=test");
+    refuses(
+        &["reclaim", "/tmp/v1", "10M"],
+        1,
+        "memctl: /tmp/v1: it is a cgroup of version 1, which has no memory.reclaim",
+    );
+}
+
+fn controller_on_version_one() {
+    let memory = |sign: &str| std::fs::write(root().join("cgroup.subtree_control"), format!("{sign}memory"));
+    memory("-").expect("take the controller off version 2");
+    let v1 = Mounted::new("/tmp/memory", "cgroup", "memory");
+    let ran = run(&["reclaim", "/", "10M"]);
+    drop(v1);
+    // The hierarchy lingers until it is empty, and only then does the controller come back.
+    for _ in 0..100 {
+        if memory("+").is_ok() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    memory("+").expect("give the controller back to version 2");
+    let line = "memctl: /: the memory controller is on cgroup v1 (/tmp/memory), which has no memory.reclaim";
+    refused(ran, &["reclaim", "/", "10M"], 1, line);
+}
+
+fn controller_not_enabled() {
+    let app = Cgroup::new("app");
+    std::fs::create_dir(app.path().join("job")).expect("make a cgroup");
+    let ran = run(&["reclaim", "app/job", "10M"]);
+    std::fs::remove_dir(app.path().join("job")).expect("remove it");
+    let line = "memctl: /app/job: the memory controller is not enabled here: /app lacks it in cgroup.subtree_control";
+    let ran = refused(ran, &["reclaim", "app/job", "10M"], 1, line);
+    assert!(
+        ran.stderr.contains("hint: echo +memory > /sys/fs/cgroup/app/cgroup.subtree_control"),
+        "{}",
+        ran.stderr
+    );
+}
+
+fn threaded() {
+    let app = Cgroup::new("app");
+    let job = app.path().join("job");
+    std::fs::create_dir(&job).expect("make a cgroup");
+    std::fs::write(job.join("cgroup.type"), "threaded").expect("make it threaded");
+    let ran = run(&["reclaim", "app/job", "10M"]);
+    std::fs::remove_dir(&job).expect("remove it");
+    let line = "memctl: /app/job: it is a threaded cgroup: its memory is accounted to /app";
+    refused(ran, &["reclaim", "app/job", "10M"], 1, line);
+}
+
+fn names_are_escaped() {
+    let ran = refuses(&["reclaim", "a\u{1b}[2Jb", "10M"], 1, "memctl: a\\u{1b}[2Jb: no such cgroup");
+    assert!(!ran.stderr.contains('\u{1b}'));
+}
+
+fn kernel_without_the_file() {
+    let _app = Cgroup::new("app");
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    for (word, name) in [("app", "/app"), ("/", "/")] {
+        let line =
+            format!("memctl: {name}: this kernel ({release}) has no memory.reclaim: it came with Linux 5.19");
+        refuses(&["reclaim", word, "10M"], 1, &line);
+    }
+}
+
+fn no_permission() {
+    let app = Cgroup::new("app");
+    app.uses(&Work::File(10 * M));
+    let before = app.current();
+    let words = ["reclaim", "app", "5M"];
+    let line = "memctl: /sys/fs/cgroup/app/memory.reclaim: permission denied";
+    let ran = refused(as_app(&words), &words, 1, line);
+    assert!(ran.stderr.contains("hint: run as root, or have the file delegated"), "{}", ran.stderr);
+    assert_eq!(app.current(), before);
+}
+
+fn delegated() {
+    let app = Cgroup::new("app");
+    app.uses(&Work::File(20 * M));
+    std::os::unix::fs::chown(app.path().join("memory.reclaim"), Some(APP), Some(APP)).expect("delegate");
+    let ran = as_app(&["reclaim", "app", "5M", "--json"]);
+    assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""), "{}", ran.stdout);
+    assert_eq!(parse(&ran.stdout)["verdict"], "exact");
+}
+
+fn read_only() {
+    let app = Cgroup::new("app");
+    app.uses(&Work::File(10 * M));
+    let before = app.current();
+    let target = "/tmp/ro";
+    std::fs::create_dir_all(target).expect("make the mount point");
+    rustix::mount::mount_bind(root(), target).expect("bind the hierarchy");
+    let mounted = Mounted(target);
+    rustix::mount::mount_remount(target, MountFlags::BIND | MountFlags::RDONLY, "")
+        .expect("make it read-only");
+    let words = ["reclaim", "/tmp/ro/app", "5M"];
+    let line = "memctl: /tmp/ro/app/memory.reclaim: the cgroup file system is mounted read-only";
+    refused(run(&words), &words, 1, line);
+    assert_eq!(app.current(), before);
+    drop(mounted);
+}
+
+fn removed_halfway() {
+    let app = Cgroup::new("app");
+    app.uses(&Work::File(200 * M));
+    // The cache stays charged when the process that read it is gone, and then the cgroup can be removed.
+    app.rest();
+    let used = app.current();
+    assert!(used > 190 * M, "{used}");
+    let child = memctl(["reclaim", "app", "190M", "--chunk", "4K", "--json"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("memctl starts");
+    while app.current() + 8 * M > used {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    let began = std::time::Instant::now();
+    std::fs::remove_dir(app.path()).expect("remove it while it is reclaimed from");
+    let took = began.elapsed();
+    assert!(took.as_millis() < 1000, "rmdir was held up for {took:?}");
+    let ran: Ran = child.wait_with_output().expect("memctl ends").into();
+    assert_eq!(ran.status, Some(1), "{ran:?}");
+    assert_eq!(ran.stderr, "memctl: /app: the cgroup was removed meanwhile\n");
+    let report = parse(&ran.stdout);
+    assert_eq!(report["stopped_by"], "removed", "{report}");
+    let reclaimed = report["reclaimed_bytes"].as_u64().expect("a number");
+    assert!(reclaimed > 0 && reclaimed < 190 * M, "{report}");
+}
+
+fn removed_before() {
+    let app = Cgroup::new("app");
+    drop(app);
+    refuses(&["reclaim", "app", "5M"], 1, "memctl: app: no such cgroup");
+}
+
+fn self_is_the_cgroup_we_are_in() {
+    let app = Cgroup::new("app");
+    app.uses(&Work::File(20 * M));
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", "echo 0 > /sys/fs/cgroup/app/cgroup.procs && exec \"$0\" reclaim self 5M --json"]);
+    let ran: Ran = shell.arg(assert_cmd::cargo::cargo_bin!("memctl")).output().expect("memctl runs").into();
+    assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""), "{}", ran.stdout);
+    assert_eq!(parse(&ran.stdout)["cgroup"], "/app");
+}
+
+fn every_spelling_of_a_name() {
+    let app = Cgroup::new("app");
+    let job = app.child("a job");
+    job.uses(&Work::File(20 * M));
+    for word in [
+        "app/a job",
+        "/app/a job",
+        "/sys/fs/cgroup/app/a job",
+        "/sys/fs/cgroup/app/../app/a job/",
+        "app//a job",
+    ] {
+        let ran = run(&["reclaim", word, "1M", "--json"]);
+        assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""), "{word}");
+        assert_eq!(parse(&ran.stdout)["cgroup"], "/app/a job", "{word}");
+    }
+    assert!(Path::new("/sys/fs/cgroup/app/a job").exists());
+}
+
+fn a_share_of_the_root() {
+    let line = "memctl: /: the root cgroup has no memory.current to measure that by";
+    refuses(&["reclaim", "/", "25%"], 1, line);
+    refuses(&["reclaim", "/", "--to", "100M"], 1, line);
 }

@@ -21,6 +21,7 @@ pub struct Cgroup {
     path: PathBuf,
     name: String,
     work: RefCell<Vec<Workload>>,
+    files: RefCell<Vec<PathBuf>>,
 }
 
 impl Cgroup {
@@ -38,7 +39,7 @@ impl Cgroup {
     fn at(name: String) -> Self {
         let path = root().join(&name);
         std::fs::create_dir(&path).unwrap_or_else(|e| panic!("make {}: {e}", path.display()));
-        Self { path, name, work: RefCell::default() }
+        Self { path, name, work: RefCell::default(), files: RefCell::default() }
     }
 
     pub fn path(&self) -> &Path {
@@ -52,11 +53,13 @@ impl Cgroup {
 
     /// Starts a process that uses memory in it.
     pub fn uses(&self, work: &Work) -> &Self {
-        self.work.borrow_mut().push(Workload::start(work, &self.path));
+        let work = Workload::start(work, &self.path);
+        self.files.borrow_mut().push(work.file());
+        self.work.borrow_mut().push(work);
         self
     }
 
-    /// Ends all processes in it.
+    /// Ends all processes in it. Page cache stays.
     pub fn rest(&self) {
         self.work.borrow_mut().clear();
     }
@@ -108,6 +111,9 @@ impl Cgroup {
 impl Drop for Cgroup {
     fn drop(&mut self) {
         self.rest();
+        for file in self.files.borrow().iter() {
+            let _ = std::fs::remove_file(file);
+        }
         // A cgroup can't be removed right after its last process left.
         let until = Instant::now() + Duration::from_secs(5);
         while let Err(e) = std::fs::remove_dir(&self.path) {

@@ -17,6 +17,7 @@ mod place;
 mod reclaim;
 mod signals;
 mod swap;
+mod terminal;
 mod usage;
 mod workload;
 

@@ -1,5 +1,107 @@
-use crate::place::Case;
+//! Anonymous memory and swap on real kernels: room, none, and a slow one.
+
+use std::process::Command;
+
+use crate::bed::{Cgroup, M, number, parse, refuses, report, run};
+use crate::place::{Case, list};
+use crate::workload::Work;
 
 pub fn cases() -> Vec<Case> {
-    Vec::new()
+    list![
+        "guest reclaim" => without_swap, a_limit_on_swap_is_named, slow_swap;
+        "guest swappiness-max" => only_anon_without_swap;
+        "guest reclaim pswpout" => fast_swap
+    ]
+}
+
+/// The guest's quick and slow swap disks.
+const QUICK: &str = "/dev/vdb";
+const SLOW: &str = "/dev/vdc";
+
+/// Swap as a case wants it, and as it was when the case ends.
+struct Swap(Option<&'static str>);
+
+impl Swap {
+    fn only(device: Option<&'static str>) -> Self {
+        turn("swapoff", QUICK);
+        if let Some(device) = device {
+            turn("swapon", device);
+        }
+        Self(device)
+    }
+}
+
+impl Drop for Swap {
+    fn drop(&mut self) {
+        if let Some(device) = self.0 {
+            turn("swapoff", device);
+        }
+        turn("swapon", QUICK);
+    }
+}
+
+fn turn(how: &str, device: &str) {
+    let status = Command::new(format!("/bin/{how}")).arg(device).status().expect("busybox");
+    assert!(status.success() || std::thread::panicking(), "{how} {device}");
+}
+
+fn without_swap() {
+    let _none = Swap::only(None);
+    let app = Cgroup::new("app");
+    app.uses(&Work::Anon(40 * M));
+    let report = report(&["reclaim", "app", "20M"], 3);
+    assert_eq!(report["obstacles"][0], "no_swap_room", "{report}");
+    assert!(number(&report, "elapsed_usec") < 2_000_000, "{report}");
+    let ran = run(&["reclaim", "app", "20M"]);
+    assert!(ran.stdout.contains("of anonymous memory: this host has no swap"), "{}", ran.stdout);
+    assert!(app.stat("anon") > 39 * M);
+}
+
+fn only_anon_without_swap() {
+    let _none = Swap::only(None);
+    let app = Cgroup::new("app");
+    app.uses(&Work::Anon(40 * M)).uses(&Work::File(20 * M));
+    let before = app.current();
+    let line = "memctl: /app: anonymous memory can't be reclaimed: this host has no swap";
+    refuses(&["reclaim", "app", "10M", "--type", "anon"], 1, line);
+    assert_eq!(app.current(), before);
+}
+
+fn a_limit_on_swap_is_named() {
+    let app = Cgroup::new("app");
+    let job = app.child("job");
+    app.write("memory.swap.max", "0");
+    job.uses(&Work::Anon(40 * M));
+    let ran = run(&["reclaim", "app/job", "20M"]);
+    assert_eq!(ran.status, Some(3), "{ran:?}");
+    assert!(ran.stdout.contains("of anonymous memory: memory.swap.max of /app is reached"), "{}", ran.stdout);
+}
+
+fn fast_swap() {
+    let app = Cgroup::new("app");
+    app.uses(&Work::Anon(100 * M));
+    let report = report(&["reclaim", "app", "40M"], 0);
+    let swapped = number(&report, "swapped_out_bytes") as u64;
+    assert_eq!(swapped, app.stat("pswpout") * 4096);
+    assert!(swapped >= 36 * M, "{report}");
+    assert!(number(&report, "anon_freed_bytes") >= 36 << 20, "{report}");
+}
+
+/// Four megabytes a second: most of what is asked is still on its way when the kernel gives up. It is waited for, for
+/// two seconds at most, and what is missing then is named.
+fn slow_swap() {
+    let _slow = Swap::only(Some(SLOW));
+    let app = Cgroup::new("app");
+    app.uses(&Work::Anon(60 * M));
+    let ran = run(&["reclaim", "app", "4M", "--json"]);
+    let report = parse(&ran.stdout);
+    let reclaimed = number(&report, "reclaimed_bytes");
+    println!("slow swap: {report}");
+    assert!(number(&report, "elapsed_usec") < 20_000_000, "{report}");
+    match ran.status {
+        Some(0) => assert!(reclaimed >= 3900 << 10, "{report}"),
+        Some(3) => assert!(report["obstacles"].to_string().contains("writeback"), "{report}"),
+        other => panic!("{other:?}: {report}"),
+    }
+    app.rest();
 }

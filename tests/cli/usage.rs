@@ -46,7 +46,11 @@ fn words_that_do_not_make_a_request() {
     refuses(&["reclaim", "10M"], 2, "memctl: 10M: of which cgroup?");
     refuses(&["reclaim", "--to", "10M", "app", "5M"], 2, "memctl: 5M: --to already says how much");
     refuses(&["reclaim", "a", "b", "5M"], 2, "memctl: a b: one cgroup at a time, please");
-    refuses(&["reclaim"], 2, "memctl: the following required arguments were not provided: <CGROUP> <SIZE>...");
+    refuses(
+        &["reclaim"],
+        2,
+        "memctl: the following required arguments were not provided: <CGROUP> <SIZE>...",
+    );
     refuses(&["reclam", "app", "5M"], 2, "memctl: unrecognized subcommand 'reclam'");
     let ran = refuses(&["reclaim", "--jsn", "app", "5M"], 2, "memctl: unexpected argument '--jsn' found");
     assert!(ran.stderr.contains("hint: a similar argument exists: '--json'"), "{}", ran.stderr);
@@ -82,7 +86,11 @@ fn global_options_stand_anywhere() {
     refuses(&["-q", "reclaim", "-v", "app", "5M"], 2, line);
     refuses(&["-qv", "reclaim", "app", "5M"], 2, line);
     // Quiet as it is, an error is told.
-    refuses(&["reclaim", "app", "-q", "5MB", "-q"], 2, "memctl: 5MB: MB is ambiguous: write M or MiB (a power of 1024), or the number of bytes");
+    refuses(
+        &["reclaim", "app", "-q", "5MB", "-q"],
+        2,
+        "memctl: 5MB: MB is ambiguous: write M or MiB (a power of 1024), or the number of bytes",
+    );
 }
 
 fn help_fits_one_screen() {

@@ -6,11 +6,15 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::Duration;
 
+use rustix::fs::Advice;
+
 /// What a process uses.
 #[derive(Clone, Debug)]
 pub enum Work {
-    /// Reads so many bytes of a file of its own, once: page cache.
+    /// Reads so many bytes of a file of its own, once: page cache, page by page.
     File(u64),
+    /// The same as it comes in practice: with readahead, and so in large folios where the kernel has them.
+    Folios(u64),
     /// Fills so much anonymous memory.
     Anon(u64),
     /// Fills and locks so much anonymous memory.
@@ -30,6 +34,7 @@ pub fn asked_for() -> Option<Asked> {
     let (kind, bytes, cgroup) = (args.next()?, args.next()?.parse().ok()?, PathBuf::from(args.next()?));
     let work = match kind.as_str() {
         "file" => Work::File(bytes),
+        "folios" => Work::Folios(bytes),
         "anon" => Work::Anon(bytes),
         "locked" => Work::Locked(bytes),
         "sawtooth" => Work::Sawtooth(bytes),
@@ -50,7 +55,11 @@ impl Asked {
         std::fs::write(self.cgroup.join("cgroup.procs"), "0").expect("enter the cgroup");
         let held = match self.work {
             Work::File(bytes) => {
-                read_own_file(bytes);
+                read_file(&own_file(bytes), Advice::Random);
+                Vec::new()
+            }
+            Work::Folios(bytes) => {
+                read_file(&own_file(bytes), Advice::Normal);
                 Vec::new()
             }
             Work::Anon(bytes) => filled(bytes),
@@ -68,7 +77,7 @@ impl Asked {
                 let path = own_file(bytes);
                 std::thread::spawn(move || {
                     loop {
-                        read_file(&path);
+                        read_file(&path, Advice::Normal);
                     }
                 });
                 Vec::new()
@@ -87,12 +96,9 @@ fn own_file(bytes: u64) -> PathBuf {
     path
 }
 
-fn read_own_file(bytes: u64) {
-    read_file(&own_file(bytes));
-}
-
-fn read_file(path: &PathBuf) {
+fn read_file(path: &PathBuf, advice: Advice) {
     let mut file = File::open(path).expect("open the file");
+    rustix::fs::fadvise(&file, 0, None, advice).expect("advise the kernel");
     let mut buffer = vec![0; 256 << 10];
     while file.read(&mut buffer).expect("read the file") > 0 {}
 }
@@ -126,6 +132,7 @@ impl Workload {
     pub fn start(work: &Work, cgroup: &std::path::Path) -> Self {
         let (kind, bytes) = match *work {
             Work::File(bytes) => ("file", bytes),
+            Work::Folios(bytes) => ("folios", bytes),
             Work::Anon(bytes) => ("anon", bytes),
             Work::Locked(bytes) => ("locked", bytes),
             Work::Sawtooth(bytes) => ("sawtooth", bytes),
@@ -147,10 +154,16 @@ impl Workload {
     }
 }
 
+impl Workload {
+    /// The file it made, if it made one.
+    pub fn file(&self) -> PathBuf {
+        PathBuf::from(format!("/data/file.{}", self.child.id()))
+    }
+}
+
 impl Drop for Workload {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let _ = std::fs::remove_file(format!("/data/file.{}", self.child.id()));
     }
 }
