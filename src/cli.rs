@@ -32,13 +32,20 @@ pub struct Global {
     /// When to use colour
     ///
     /// With auto, the default, colour is used on terminals; NO_COLOR and CLICOLOR_FORCE are honoured.
-    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", hide_default_value = true)]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Everywhere",
+        value_name = "WHEN",
+        default_value = "auto",
+        hide_default_value = true
+    )]
     pub color: ColorChoice,
     /// No table, progress or notes; errors and --json stay
-    #[arg(short, long, global = true, action = ArgAction::Count)]
+    #[arg(short, long, global = true, help_heading = "Everywhere", action = ArgAction::Count)]
     pub quiet: u8,
     /// Tell of every write to the kernel, on standard error
-    #[arg(short, long, global = true, action = ArgAction::Count)]
+    #[arg(short, long, global = true, help_heading = "Everywhere", action = ArgAction::Count)]
     pub verbose: u8,
 }
 

@@ -15,12 +15,14 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 mod chunk;
+mod close;
 mod ledger;
 mod obstacle;
 mod report;
 mod request;
 #[cfg(test)]
 mod sim;
+mod swap_out;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -29,26 +31,16 @@ pub use ledger::{Measure, Taken};
 pub use obstacle::Obstacle;
 pub use report::{Report, StoppedBy, Verdict};
 pub use request::{Goal, Kind, LARGE_FOLIO, Refusal, Request, Tolerance};
-pub use target::{Conditions, Target};
+pub use target::Target;
 
 use chunk::Pace;
 use ledger::Ledger;
-use obstacle::obstacles;
 
 /// How many writes in a row without any progress are exhaustion.
 const RETRIES: u32 = 3;
 
 /// How many writes in a row a signal that isn't meant for us may end before that counts as no progress.
 const STRAY_SIGNALS: u32 = 64;
-
-/// How long to wait, all in all, for pages on their way to swap.
-const WRITEBACK_WAIT: Duration = Duration::from_secs(2);
-
-/// How long to wait at the end for lagging counters: the kernel folds them every 2 s, by a timer that may be late.
-const FOLD_WAIT: Duration = Duration::from_millis(2500);
-
-/// So much on its way to swap shows that the swap takes its time. With zram there is next to none.
-const SWAP_CACHE: u64 = 512 << 10;
 
 /// How often to look while waiting.
 const LOOK: Duration = Duration::from_millis(20);
@@ -210,8 +202,8 @@ impl<'a, T: Target> Run<'a, T> {
     /// The loop.
     fn reclaim(&mut self) -> Result<std::convert::Infallible, StoppedBy> {
         loop {
-            self.may_go_on()?;
             let missing = self.missing()?;
+            self.may_go_on()?;
             if self.slow_swap {
                 self.look_at_counters()?;
                 self.await_writeback(missing.unwrap_or(u64::MAX))?;
@@ -374,118 +366,12 @@ impl<'a, T: Target> Run<'a, T> {
         self.stat_cost = self.target.now().saturating_sub(before);
         self.since_stat = Duration::ZERO;
         let moved = self.book.enter_stat(stat);
-        self.slow_swap |= self.request.kind.takes_anon() && self.on_its_way() >= SWAP_CACHE;
+        self.slow_swap |= self.swap_is_slow();
         Ok(moved)
-    }
-
-    /// What went to swap since the start and is still charged: being written, or written and not yet visited again.
-    fn on_its_way(&self) -> u64 {
-        let now = self.book.stat().swapcached.unwrap_or(0);
-        now.saturating_sub(self.book.start().1.swapcached.unwrap_or(0))
-    }
-
-    /// The part of it that is written: the next request takes it at once.
-    fn written(&self) -> u64 {
-        self.on_its_way().saturating_sub(self.book.stat().file_writeback.unwrap_or(0))
-    }
-
-    /// Swap-out is asynchronous: pages leave `anon` and stay charged until they are written, and then until reclaim
-    /// visits them again. Asking on meanwhile would push ever more to swap (Linux 7.3 was seen to write 60 MiB for
-    /// the first one). So where enough is on its way for what is `missing`, waits until some of it is written,
-    /// bounded over the whole request. Says whether that came.
-    fn await_writeback(&mut self, missing: u64) -> Result<bool, StoppedBy> {
-        if !self.slow_swap || self.on_its_way() < missing.max(1) {
-            return Ok(false);
-        }
-        let enough = chunk::SMALLEST.min(self.on_its_way());
-        while self.written() < enough {
-            if self.writeback_waited >= WRITEBACK_WAIT {
-                return Ok(false);
-            }
-            let bytes = self.book.stat().file_writeback.unwrap_or(0);
-            (self.tell)(Event::AwaitingWriteback { bytes });
-            self.target.pause(LOOK);
-            self.writeback_waited += LOOK;
-            self.may_go_on()?;
-            self.look_at_usage()?;
-            self.look_at_counters()?;
-        }
-        Ok(true)
-    }
-
-    /// Takes the last stock: bounded in time, and not at all patient after a signal.
-    fn reconcile(&mut self, why: StoppedBy) -> StoppedBy {
-        if matches!(why, StoppedBy::Removed) {
-            return why;
-        }
-        let patient = !matches!(why, StoppedBy::Interrupted | StoppedBy::Timeout | StoppedBy::Failed(_));
-        let mut waited = Duration::ZERO;
-        loop {
-            let looked = self.look_at_usage().and_then(|_| self.target.stat(true).map_err(lost));
-            match looked {
-                Ok(stat) => self.book.enter_stat(stat),
-                // Removed at the last moment: what was seen until then stands.
-                Err(lost) => return if why == StoppedBy::Reached { why } else { lost },
-            };
-            if self.book.doubt() == 0 || !patient || waited >= FOLD_WAIT || (self.stop)() {
-                return why;
-            }
-            if waited.is_zero() {
-                (self.tell)(Event::AwaitingCounters);
-            }
-            self.target.pause(LOOK);
-            waited += LOOK;
-        }
     }
 
     fn stalled(&mut self) -> Option<Duration> {
         Some(self.target.stalled()?.saturating_sub(self.stalled_before?))
-    }
-
-    fn report(mut self, stopped_by: StoppedBy) -> Report {
-        let elapsed = self.target.now().saturating_sub(self.began);
-        let stalled = self.stalled();
-        let swap_now = self.target.swap_usage();
-        let taken = self.book.taken();
-        let ((before, start), end) = (self.book.start(), self.book.stat());
-        let pages = |from: Option<u64>, to: Option<u64>| Some(to?.saturating_sub(from?) * self.page);
-        let swapped =
-            pages(start.pswpout, end.pswpout).or_else(|| Some(swap_now?.saturating_sub(self.swap_before?)));
-        let freed = |from: Option<u64>, to: Option<u64>| Some(from?.saturating_sub(to?));
-        let by_usage = self.down_to.is_some();
-        let mut report = Report {
-            requested: self.requested,
-            down_to: self.down_to,
-            reclaimed: if by_usage { self.book.fell() } else { taken.reclaimed },
-            measured_by: if by_usage { Measure::MemoryCurrent } else { taken.measured_by },
-            counted: self.book.counted(),
-            unconfirmed: taken.unconfirmed,
-            tolerance: self.request.tolerance,
-            stopped_by,
-            obstacles: Vec::new(),
-            current_before: before,
-            current_after: self.book.usage(),
-            anon_freed: freed(start.anon, end.anon),
-            file_freed: freed(start.file, end.file),
-            slab_freed: freed(start.slab, end.slab),
-            swapped_out: swapped,
-            zswapped: pages(start.zswpout, end.zswpout),
-            demoted: self.book.tells_demotions().then(|| self.book.demoted()),
-            chunks: self.chunks,
-            elapsed,
-            writing: self.writing,
-            cpu: self.cpu,
-            stalled,
-        };
-        let all_there_is = report.requested.is_none();
-        if stopped_by == StoppedBy::Exhausted && (all_there_is || report.verdict() == Some(Verdict::Under)) {
-            report.obstacles = if self.growing {
-                vec![Obstacle::Growing]
-            } else {
-                obstacles(self.request.kind, self.book.stat(), &self.target.conditions())
-            };
-        }
-        report
     }
 }
 

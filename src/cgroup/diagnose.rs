@@ -13,6 +13,8 @@ use super::{Cgroup, Located, read_system_file, reclaim};
 #[derive(Debug, Error)]
 #[allow(missing_docs)]
 pub enum Unreclaimable {
+    #[error("a cgroup's name can't be empty (the root is called /)")]
+    NoName,
     #[error("{word}: no such cgroup")]
     NoSuchCgroup { word: String, near: Vec<String> },
     #[error("{}: it is not a cgroup", .path.display())]
@@ -81,7 +83,7 @@ impl Unreclaimable {
             Self::ReadOnly { .. } => {
                 "containers usually get it so: run memctl on the host, or mount it rw".into()
             }
-            Self::OutOfSight { .. } | Self::Other { .. } => return None,
+            Self::NoName | Self::OutOfSight { .. } | Self::Other { .. } => return None,
         })
     }
 }

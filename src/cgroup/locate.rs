@@ -1,7 +1,7 @@
 //! From a name as a user gives it to the directory of a cgroup.
 //!
-//! A name is a path under the cgroup2 mount (`/sys/fs/cgroup/app`), the same without the mount (`app`, `/app`), or
-//! `self`. Whether memory can be reclaimed there is the business of [`super::diagnose`].
+//! A name is a path under the cgroup2 mount (`/sys/fs/cgroup/app`), the same without the mount (`app`, `/app`),
+//! `self`, or, within the hierarchy, a path that begins with `.`. Whether memory can be reclaimed there is the business of [`super::diagnose`].
 
 use std::ffi::OsStr;
 use std::io;
@@ -38,7 +38,15 @@ impl Located {
 /// # Errors
 /// [`Unreclaimable`]: cgroup2 isn't mounted, or there is no such cgroup; the nearest names are suggested.
 pub fn locate(word: &str) -> Result<Located, Unreclaimable> {
-    let given = Path::new(word);
+    // A script whose variable is empty doesn't mean the root, which joining an empty path would make of it.
+    if word.is_empty() {
+        return Err(Unreclaimable::NoName);
+    }
+    let from_here = word.split('/').next().filter(|first| matches!(*first, "." | "..")).map(|_| {
+        std::env::current_dir().map(|here| here.join(word)).map_err(|e| Unreclaimable::io(word, &e))
+    });
+    let from_here = from_here.transpose()?;
+    let given = from_here.as_deref().unwrap_or(Path::new(word));
     let mount = Mount::find(given).map_err(|e| Unreclaimable::io("/proc/self/mountinfo", &e))?;
     let Some(mount) = mount else {
         return Err(Unreclaimable::no_cgroup2());
@@ -47,6 +55,9 @@ pub fn locate(word: &str) -> Result<Located, Unreclaimable> {
         return own(&mount);
     }
     if given.is_absolute() && given.starts_with(&mount.point) {
+        return existing(given, word, &mount);
+    }
+    if from_here.is_some() {
         return existing(given, word, &mount);
     }
     let below = given.strip_prefix("/").unwrap_or(given);

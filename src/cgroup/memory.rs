@@ -4,14 +4,22 @@ use std::path::Path;
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::thread::{NanosleepRelativeResult, nanosleep};
-use rustix::time::{ClockId, Timespec, clock_gettime};
 
 use super::reclaim::{ReclaimFile, Swappiness};
 use super::stat::MemoryStat;
 use super::swap::SwapRoom;
 use super::{Cgroup, Located, Reader, diagnose, parse_number, pressure, read_system_file, tree};
-use crate::reclaim::{Conditions, Target};
+
+/// What could stand in the way of reclaim.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Conditions {
+    /// How much anonymous memory can still go to swap.
+    pub swap: Option<SwapRoom>,
+    /// What children hold under their `memory.min`, bytes; and the child that holds most.
+    pub protected: Option<(u64, String)>,
+    /// The cgroup's own `memory.min`, bytes. It doesn't count, but kernels before 6.2 are mistaken about that.
+    pub own_min: Option<u64>,
+}
 
 /// A cgroup whose memory can be reclaimed.
 #[derive(Debug)]
@@ -60,6 +68,71 @@ impl MemoryCgroup {
         &self.cgroup
     }
 
+    /// `memory.current`, bytes; `None` where there is none, at the root.
+    ///
+    /// # Errors
+    /// `ENODEV` when the cgroup was removed.
+    pub fn usage(&mut self) -> Result<Option<u64>, Errno> {
+        match self.read(|files| files.current.as_ref())? {
+            Some(text) => parse_number(text),
+            None => Ok(None),
+        }
+    }
+
+    /// `memory.stat`; `flush` tries to make the kernel fold its counters first.
+    ///
+    /// # Errors
+    /// `ENODEV` when the cgroup was removed.
+    pub fn stat(&mut self, flush: bool) -> Result<MemoryStat, Errno> {
+        if flush {
+            // Only an attempt: what it costs to fail is a lag that the ledger knows of.
+            let _ = self.read(|files| files.folding.as_ref());
+        }
+        let text = self.read(|files| Some(&files.stat))?;
+        Ok(text.map(MemoryStat::parse).unwrap_or_default())
+    }
+
+    /// By how many bytes the counters can lag behind while nothing folds them.
+    #[must_use]
+    pub fn blind_spot(&self) -> u64 {
+        self.blind_spot
+    }
+
+    /// The `some` total of `memory.pressure`, if the kernel keeps it.
+    pub fn stalled(&mut self) -> Option<Duration> {
+        let text = self.read(|files| files.pressure.as_ref()).ok()??;
+        pressure::some_total(text).map(Duration::from_micros)
+    }
+
+    /// `memory.swap.current`, bytes.
+    pub fn swap_usage(&mut self) -> Option<u64> {
+        let text = self.read(|files| files.swap_current.as_ref()).ok()??;
+        parse_number(text).ok()?
+    }
+
+    /// What could stand in the way of reclaim.
+    pub fn conditions(&mut self) -> Conditions {
+        let swap = Some(SwapRoom::of(self.cgroup.path(), &self.top));
+        let own_min = self.cgroup.number("memory.min").ok().map(|min| min.unwrap_or(u64::MAX));
+        Conditions { swap, protected: self.protected(), own_min }
+    }
+
+    /// Asks once, with one write(2), for `bytes`.
+    ///
+    /// # Errors
+    /// As [`ReclaimFile::request`].
+    pub fn reclaim(&mut self, bytes: u64, swappiness: Option<Swappiness>) -> Result<(), Errno> {
+        self.reclaim.request(bytes, swappiness)
+    }
+
+    /// Whether the kernel knows `swappiness=` with this value.
+    ///
+    /// # Errors
+    /// As [`ReclaimFile::accepts`].
+    pub fn accepts(&mut self, swappiness: Swappiness) -> Result<bool, Errno> {
+        self.reclaim.accepts(swappiness)
+    }
+
     fn read(&mut self, file: impl Fn(&Self) -> Option<&Reader>) -> Result<Option<&str>, Errno> {
         let mut text = std::mem::take(&mut self.text);
         let result = file(self).map(|reader| reader.read(&mut text)).transpose();
@@ -82,69 +155,6 @@ impl MemoryCgroup {
         let name = Path::new("/").join(most.strip_prefix(&self.top).unwrap_or(most));
         Some((held.iter().map(|(bytes, _)| bytes).sum(), name.to_string_lossy().into_owned()))
     }
-}
-
-impl Target for MemoryCgroup {
-    fn usage(&mut self) -> Result<Option<u64>, Errno> {
-        match self.read(|files| files.current.as_ref())? {
-            Some(text) => parse_number(text),
-            None => Ok(None),
-        }
-    }
-
-    fn stat(&mut self, flush: bool) -> Result<MemoryStat, Errno> {
-        if flush {
-            // Only an attempt: what it costs to fail is a lag that the ledger knows of.
-            let _ = self.read(|files| files.folding.as_ref());
-        }
-        let text = self.read(|files| Some(&files.stat))?;
-        Ok(text.map(MemoryStat::parse).unwrap_or_default())
-    }
-
-    fn blind_spot(&self) -> u64 {
-        self.blind_spot
-    }
-
-    fn stalled(&mut self) -> Option<Duration> {
-        let text = self.read(|files| files.pressure.as_ref()).ok()??;
-        pressure::some_total(text).map(Duration::from_micros)
-    }
-
-    fn swap_usage(&mut self) -> Option<u64> {
-        let text = self.read(|files| files.swap_current.as_ref()).ok()??;
-        parse_number(text).ok()?
-    }
-
-    fn conditions(&mut self) -> Conditions {
-        let swap = Some(SwapRoom::of(self.cgroup.path(), &self.top));
-        Conditions { swap, protected: self.protected() }
-    }
-
-    fn reclaim(&mut self, bytes: u64, swappiness: Option<Swappiness>) -> Result<(), Errno> {
-        self.reclaim.request(bytes, swappiness)
-    }
-
-    fn accepts(&mut self, swappiness: Swappiness) -> Result<bool, Errno> {
-        self.reclaim.accepts(swappiness)
-    }
-
-    fn now(&self) -> Duration {
-        duration(clock_gettime(ClockId::Monotonic))
-    }
-
-    fn cpu(&self) -> Duration {
-        duration(clock_gettime(ClockId::ThreadCPUTime))
-    }
-
-    fn pause(&mut self, time: Duration) {
-        let time = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: i64::from(time.subsec_nanos()) };
-        // A signal may end it early: the loop looks at that next.
-        let (NanosleepRelativeResult::Ok | NanosleepRelativeResult::Interrupted(_) | _) = nanosleep(&time);
-    }
-}
-
-fn duration(time: Timespec) -> Duration {
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 /// `memory.stat` is folded on reading only when more than 64 updates a CPU are pending (`MEMCG_CHARGE_BATCH`,

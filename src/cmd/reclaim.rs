@@ -45,7 +45,8 @@ pub fn run(args: &Reclaim, global: &Global) -> Result<Exit> {
     let report = report.with_context(|| name.clone())?;
 
     output::reclaim::print(&name, &located.path, &report, args.json, loudness)?;
-    if let Some(signal) = interrupted.filter(|_| report.stopped_by == StoppedBy::Interrupted) {
+    // Even if it came too late to cut anything short: a shell that runs memctl in a loop must see it.
+    if let Some(signal) = interrupted {
         signal::die_by(signal);
     }
     if let StoppedBy::Failed(errno) = report.stopped_by {

@@ -47,14 +47,9 @@ fn summary(name: &str, report: &Report, width: Option<u16>) -> String {
         column.set_cell_alignment(CellAlignment::Right);
     }
     // The verdict stands last, outside of the table: a coloured cell would be measured with its escape codes.
-    let verdicts = [format!("{DIM}VERDICT{DIM:#}"), verdict(report)];
-    let lines =
-        table.lines().zip(verdicts).map(|(line, verdict)| format!("{}  {verdict}\n", line.trim_end()));
-    let mut lines = lines.collect::<Vec<_>>();
-    if let Some(header) = lines.first_mut() {
-        *header = format!("{DIM}{header}").replace(&format!("{DIM}VERDICT"), "VERDICT");
-    }
-    lines.concat()
+    let mut lines = lines_of(&mut table);
+    let (header, row) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+    format!("{DIM}{header}  VERDICT{DIM:#}\n{row}  {}\n", verdict(report))
 }
 
 fn verdict(report: &Report) -> String {
@@ -99,23 +94,25 @@ fn details(report: &Report, width: u16) -> String {
     let mut table = plain_table();
     table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
     table.add_rows(lines.iter().map(|(label, text)| [*label, text]));
-    let labelled = |line: String| {
-        let line = line.trim_end().to_owned();
-        match line.find("  ").filter(|&end| end > 0) {
-            Some(end) => format!("{DIM}{}{DIM:#}{}\n", &line[..end], &line[end..]),
-            None => format!("{line}\n"),
-        }
+    let labelled = |line: String| match line.find("  ").filter(|&end| end > 0) {
+        Some(end) => format!("{DIM}{}{DIM:#}{}\n", &line[..end], &line[end..]),
+        None => format!("{line}\n"),
     };
-    table.lines().map(labelled).collect()
+    lines_of(&mut table).map(labelled).collect()
 }
 
 fn plain_table() -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
+    table
+}
+
+/// Two blanks between columns, none before the first. For a table that has its rows: it knows its columns by them.
+fn lines_of(table: &mut Table) -> impl Iterator<Item = String> {
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }
-    table
+    table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().into_iter()
 }
 
 fn why(report: &Report) -> String {
@@ -152,7 +149,7 @@ fn measured(report: &Report) -> String {
     let parts = [
         part("file", report.file_freed),
         part("anon", report.anon_freed),
-        part("slab", report.slab_freed),
+        part("slab", report.slab_freed.filter(|&b| b > 0)),
         part("to swap", report.swapped_out.filter(|&b| b > 0)),
         part("to zswap", report.zswapped.filter(|&b| b > 0)),
     ];
@@ -219,10 +216,128 @@ fn in_the_way(obstacle: &Obstacle) -> String {
                 escaped(child)
             )
         }
+        Obstacle::OwnMin(bytes) => {
+            format!(
+                "{} of page cache, under its own memory.min, which kernels before 6.2 honour by mistake",
+                size(*bytes)
+            )
+        }
         Obstacle::Unevictable(bytes) => format!("{} are locked in memory (unevictable)", size(*bytes)),
         Obstacle::Writeback(bytes) => format!("{} are still being written to swap or disk", size(*bytes)),
         Obstacle::NoCache => "no page cache is left".into(),
         Obstacle::Growing => "the cgroup grows as fast as it is reclaimed from".into(),
         Obstacle::InUse(bytes) => format!("{} of page cache are in use", size(*bytes)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use memctl::reclaim::{Measure, Tolerance};
+    use rustix::io::Errno;
+
+    use super::*;
+
+    const M: u64 = 1 << 20;
+
+    /// Ten MiB asked and got.
+    fn report() -> Report {
+        Report {
+            requested: Some(10 * M),
+            down_to: None,
+            reclaimed: 10 * M,
+            measured_by: Measure::PgstealProactive,
+            counted: Some(10 * M),
+            unconfirmed: 0,
+            tolerance: Tolerance::Folio,
+            stopped_by: StoppedBy::Reached,
+            obstacles: Vec::new(),
+            current_before: Some(50 * M),
+            current_after: Some(40 * M),
+            anon_freed: Some(0),
+            file_freed: Some(10 * M),
+            slab_freed: None,
+            swapped_out: Some(0),
+            zswapped: None,
+            demoted: None,
+            chunks: 12,
+            elapsed: Duration::from_millis(41),
+            writing: Duration::from_millis(40),
+            cpu: Duration::from_millis(39),
+            stalled: Some(Duration::ZERO),
+        }
+    }
+
+    fn shown(report: &Report) -> String {
+        format!("{}{}", summary("/app", report, None), details(report, u16::MAX))
+    }
+
+    fn has(report: &Report, parts: &[&str]) {
+        let shown = shown(report);
+        for part in parts {
+            assert!(shown.contains(part), "{part:?} in:\n{shown}");
+        }
+    }
+
+    #[test]
+    fn what_was_asked_for_was_got() {
+        let parts =
+            ["/app       10 MiB     10 MiB         0 B  ", "exact", "reached, within 2 MiB of the request"];
+        has(&report(), &parts);
+        has(&report(), &["50 MiB -> 40 MiB (-10 MiB)\n", "41 ms in 12 writes, 39 ms of CPU (3.99 s a GiB)"]);
+    }
+
+    #[test]
+    fn a_success_that_moved_nothing_is_called_the_kernels_fault() {
+        let lied = Report { reclaimed: 0, counted: Some(0), unconfirmed: 10 * M, ..report() };
+        has(
+            &lied,
+            &[
+                "under",
+                "10 MiB: the kernel said that it freed that, but nothing moved",
+                "a fault of this kernel",
+            ],
+        );
+        let lagging = Report { reclaimed: 9 * M, unconfirmed: M, ..report() };
+        assert!(!shown(&lagging).contains("fault"));
+    }
+
+    #[test]
+    fn over_reclaim_over_swap_growth_and_demotion_are_told() {
+        has(
+            &Report { reclaimed: 20 * M, ..report() },
+            &["+10 MiB", "over", "more than 2 MiB over the request"],
+        );
+        has(
+            &Report { swapped_out: Some(40 * M), ..report() },
+            &["to swap 40 MiB", "over-swap", "30 MiB more went"],
+        );
+        has(&Report { current_after: Some(45 * M), ..report() }, &["(-5 MiB, grew by 5 MiB meanwhile)"]);
+        has(&Report { demoted: Some(3 * M), ..report() }, &["demoted", "3 MiB to slower memory"]);
+    }
+
+    #[test]
+    fn every_end_has_its_words() {
+        let ends = [
+            (StoppedBy::Exhausted, "the kernel found nothing more to free, 6 MiB short of the request"),
+            (StoppedBy::Interrupted, "a signal came"),
+            (StoppedBy::Timeout, "the time was up"),
+            (StoppedBy::Pressure, "than --max-pressure allows"),
+            (StoppedBy::Removed, "the cgroup was removed meanwhile"),
+            (StoppedBy::Failed(Errno::INVAL), "the kernel refused: invalid argument"),
+        ];
+        for (stopped_by, words) in ends {
+            has(&Report { stopped_by, reclaimed: 4 * M, ..report() }, &["under", stopped_by.word(), words]);
+        }
+        let all = Report { requested: None, stopped_by: StoppedBy::Exhausted, ..report() };
+        has(&all, &["max", " -  exhausted", "nothing more was to be had"]);
+    }
+
+    #[test]
+    fn names_of_other_cgroups_are_escaped_too() {
+        let obstacles = vec![Obstacle::Protected(M, "/app/\u{1b}[2J".into())];
+        let report = Report { obstacles, stopped_by: StoppedBy::Exhausted, reclaimed: 0, ..report() };
+        has(&report, &["most by /app/\\u{1b}[2J"]);
     }
 }

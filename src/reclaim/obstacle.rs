@@ -1,7 +1,7 @@
 //! What stands in the way of reclaiming more.
 
 use super::request::Kind;
-use super::target::Conditions;
+use crate::cgroup::memory::Conditions;
 use crate::cgroup::stat::MemoryStat;
 use crate::cgroup::swap::SwapBound;
 
@@ -16,6 +16,8 @@ pub enum Obstacle {
     FileNotAsked(u64),
     /// Children hold so much under their `memory.min`; the name of the one that holds most.
     Protected(u64, String),
+    /// So much page cache is left under the cgroup's own `memory.min`, which kernels before 6.2 honour by mistake.
+    OwnMin(u64),
     /// So much is locked in memory or otherwise unevictable.
     Unevictable(u64),
     /// So much is still on its way to slow swap or disk.
@@ -37,6 +39,7 @@ impl Obstacle {
             Self::AnonNotAsked(_) => "anon_not_asked",
             Self::FileNotAsked(_) => "file_not_asked",
             Self::Protected(..) => "protected",
+            Self::OwnMin(_) => "own_min",
             Self::Unevictable(_) => "unevictable",
             Self::Writeback(_) => "writeback",
             Self::NoCache => "no_cache",
@@ -81,7 +84,8 @@ pub fn obstacles(kind: Kind, left: &MemoryStat, conditions: &Conditions) -> Vec<
     let protected = conditions.protected.as_ref().map_or(0, |(bytes, _)| *bytes);
     let in_use = if kind.takes_file() { file.saturating_sub(protected) } else { 0 };
     if found.is_empty() && in_use >= NOTABLE {
-        found.push(Obstacle::InUse(in_use));
+        let own = conditions.own_min.is_some_and(|min| min > 0);
+        found.push(if own { Obstacle::OwnMin(in_use) } else { Obstacle::InUse(in_use) });
     }
     found
 }
@@ -104,7 +108,7 @@ mod tests {
     }
 
     fn room(bytes: u64, bound: SwapBound) -> Conditions {
-        Conditions { swap: Some(SwapRoom { bytes, bound }), protected: None }
+        Conditions { swap: Some(SwapRoom { bytes, bound }), protected: None, own_min: None }
     }
 
     #[test]

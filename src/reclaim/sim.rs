@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use super::{Conditions, Target};
+use super::Target;
+use crate::cgroup::memory::Conditions;
 use crate::cgroup::reclaim::Swappiness;
 use crate::cgroup::stat::MemoryStat;
 use crate::cgroup::swap::{SwapBound, SwapRoom};
@@ -230,7 +231,11 @@ impl Target for Sim {
 
     fn conditions(&mut self) -> Conditions {
         let bound = if self.swap_room == 0 { SwapBound::NoSwap } else { SwapBound::Free };
-        Conditions { swap: Some(SwapRoom { bytes: self.swap_room * PAGE, bound }), protected: None }
+        Conditions {
+            swap: Some(SwapRoom { bytes: self.swap_room * PAGE, bound }),
+            protected: None,
+            own_min: None,
+        }
     }
 
     fn reclaim(&mut self, bytes: u64, swappiness: Option<Swappiness>) -> Result<(), Errno> {

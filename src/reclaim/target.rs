@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use rustix::io::Errno;
+use rustix::thread::{NanosleepRelativeResult, nanosleep};
+use rustix::time::{ClockId, Timespec, clock_gettime};
 
+use crate::cgroup::memory::{Conditions, MemoryCgroup};
 use crate::cgroup::reclaim::Swappiness;
 use crate::cgroup::stat::MemoryStat;
-use crate::cgroup::swap::SwapRoom;
 
 /// Something that can be sampled and asked to reclaim: a cgroup, and in tests a simulated kernel.
 ///
@@ -60,11 +62,54 @@ pub trait Target {
     fn pause(&mut self, time: Duration);
 }
 
-/// What could stand in the way of reclaim.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Conditions {
-    /// How much anonymous memory can still go to swap.
-    pub swap: Option<SwapRoom>,
-    /// What children hold under their `memory.min`, bytes; and the child that holds most.
-    pub protected: Option<(u64, String)>,
+impl Target for MemoryCgroup {
+    fn usage(&mut self) -> Result<Option<u64>, Errno> {
+        self.usage()
+    }
+
+    fn stat(&mut self, flush: bool) -> Result<MemoryStat, Errno> {
+        self.stat(flush)
+    }
+
+    fn blind_spot(&self) -> u64 {
+        self.blind_spot()
+    }
+
+    fn stalled(&mut self) -> Option<Duration> {
+        self.stalled()
+    }
+
+    fn swap_usage(&mut self) -> Option<u64> {
+        self.swap_usage()
+    }
+
+    fn conditions(&mut self) -> Conditions {
+        self.conditions()
+    }
+
+    fn reclaim(&mut self, bytes: u64, swappiness: Option<Swappiness>) -> Result<(), Errno> {
+        self.reclaim(bytes, swappiness)
+    }
+
+    fn accepts(&mut self, swappiness: Swappiness) -> Result<bool, Errno> {
+        self.accepts(swappiness)
+    }
+
+    fn now(&self) -> Duration {
+        duration(clock_gettime(ClockId::Monotonic))
+    }
+
+    fn cpu(&self) -> Duration {
+        duration(clock_gettime(ClockId::ThreadCPUTime))
+    }
+
+    fn pause(&mut self, time: Duration) {
+        let time = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: i64::from(time.subsec_nanos()) };
+        // A signal may end it early: the loop looks at that next.
+        let (NanosleepRelativeResult::Ok | NanosleepRelativeResult::Interrupted(_) | _) = nanosleep(&time);
+    }
+}
+
+fn duration(time: Timespec) -> Duration {
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }

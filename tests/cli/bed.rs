@@ -83,6 +83,14 @@ impl Cgroup {
         self.read("memory.current").trim().parse().expect("a number")
     }
 
+    /// Asserts that nothing was reclaimed since it used `before`, to within what the kernel's batches of charges blur.
+    #[track_caller]
+    pub fn assert_untouched(&self, before: u64) {
+        let current = self.current();
+        assert!(current.abs_diff(before) <= M, "{before} before, {current} now");
+        assert_eq!(self.stolen(), 0);
+    }
+
     /// A value of memory.stat; 0 where this kernel doesn't have it.
     pub fn stat(&self, key: &str) -> u64 {
         let text = self.read("memory.stat");

@@ -8,7 +8,7 @@ use crate::place::{Case, list};
 use crate::workload::Work;
 
 pub fn cases() -> Vec<Case> {
-    list!["guest reclaim" => reclaim, protection_min, protection_low]
+    list!["guest reclaim" => reclaim; "guest fresh-protection" => protection_min, protection_low; "guest reclaim !fresh-protection" => stale_protection_is_named]
 }
 
 /// The kernel's measure of likeness: `percent` of the sum.
@@ -83,6 +83,14 @@ fn protection_min() {
     let (_grandparent, parent, children) = protection("memory.min");
     assert!(children[0].current() > 20 * M, "the kernel protected {}", children[0].current());
     assert!(reclaim_until(&children[0], 10 * M), "its own protection doesn't count");
+    drop((children, parent));
+}
+
+/// Before 6.2 the kernel honours what it last computed of the target's own protection, and the reclaim falls short.
+fn stale_protection_is_named() {
+    let (_grandparent, parent, children) = protection("memory.min");
+    let ran = run(&["reclaim", children[0].name(), "max"]);
+    assert!(ran.stdout.contains("under its own memory.min"), "{}", ran.stdout);
     drop((children, parent));
 }
 

@@ -30,6 +30,7 @@ fn main() {
     let here = Place::here();
     println!("place: {here}");
     let cases: Vec<Case> = [
+        bad_places::first_cases(),
         place::cases(),
         usage::cases(),
         man::cases(),

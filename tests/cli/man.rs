@@ -1,5 +1,96 @@
-use crate::place::Case;
+//! The man pages say what the program does: names, options and their descriptions come from the command line itself.
+//!
+//! `MEMCTL_BLESS=1 cargo test --test cli man` writes them anew. What no type can tell, the reasons, the report and
+//! the examples, stands in man/parts.
+
+use clap::CommandFactory;
+use clap_mangen::Man;
+
+use crate::place::{Case, list};
 
 pub fn cases() -> Vec<Case> {
-    Vec::new()
+    list!["host" => the_pages_are_true, the_pages_name_every_key_of_the_report]
+}
+
+struct Page {
+    file: &'static str,
+    subcommand: Option<&'static str>,
+    synopsis: &'static [&'static str],
+    parts: &'static str,
+}
+
+const PAGES: [Page; 2] = [
+    Page {
+        file: "memctl.1",
+        subcommand: None,
+        synopsis: &["reclaim [\\fIOPTIONS\\fR] \\fICGROUP\\fR \\fISIZE\\fR"],
+        parts: include_str!("../../man/parts/memctl.roff"),
+    },
+    Page {
+        file: "memctl-reclaim.1",
+        subcommand: Some("reclaim"),
+        synopsis: &[
+            "reclaim [\\fIOPTIONS\\fR] \\fICGROUP\\fR \\fISIZE\\fR",
+            "reclaim [\\fIOPTIONS\\fR] \\fB\\-\\-to\\fR \\fISIZE\\fR \\fICGROUP\\fR",
+        ],
+        parts: include_str!("../../man/parts/memctl-reclaim.roff"),
+    },
+];
+
+/// The page as the command line of today makes it.
+fn rendered(page: &Page) -> String {
+    let mut root = crate::cli::Cli::command();
+    root.build();
+    let command = match page.subcommand {
+        Some(name) => root.find_subcommand(name).expect("the subcommand").clone(),
+        None => root,
+    };
+    let name = page.file.trim_end_matches(".1");
+    let version = format!("memctl {}", env!("CARGO_PKG_VERSION"));
+    let command = command.name(name).display_name(name);
+    let man = Man::new(command).title(name.to_uppercase()).date("").source(version).manual("User Commands");
+    let mut out = Vec::new();
+    man.render_title(&mut out).expect("title");
+    man.render_name_section(&mut out).expect("name");
+    out.extend_from_slice(b".SH SYNOPSIS\n");
+    for line in page.synopsis {
+        out.extend_from_slice(format!("\\fBmemctl\\fR {line}\n.br\n").as_bytes());
+    }
+    man.render_description_section(&mut out).expect("description");
+    man.render_options_section(&mut out).expect("options");
+    out.extend_from_slice(page.parts.as_bytes());
+    String::from_utf8(out).expect("UTF-8")
+}
+
+fn checked_in(page: &Page) -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("man").join(page.file)
+}
+
+fn the_pages_are_true() {
+    for page in &PAGES {
+        let path = checked_in(page);
+        if std::env::var_os("MEMCTL_BLESS").is_some() {
+            std::fs::write(&path, rendered(page)).expect("write the page");
+        }
+        let there = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(
+            there == rendered(page),
+            "man/{} is not what the command line says: MEMCTL_BLESS=1 cargo test --test cli man",
+            page.file
+        );
+    }
+}
+
+/// The keys of the JSON report are documented, all of them.
+fn the_pages_name_every_key_of_the_report() {
+    let source = include_str!("../../src/output/json.rs");
+    let page = include_str!("../../man/parts/memctl-reclaim.roff");
+    let fields =
+        source.lines().filter_map(|line| line.strip_prefix("    ")?.split_once(": ")).map(|(key, _)| key);
+    let keys: Vec<_> =
+        fields.filter(|key| key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')).collect();
+    assert!(keys.len() > 20, "{keys:?}");
+    for key in keys {
+        assert!(page.contains(&format!("\\fB{key}\\fR")), "{key} is not in man/parts/memctl-reclaim.roff");
+    }
 }

@@ -110,10 +110,10 @@ fn the_table_tells_the_truth() {
     if std::path::Path::new("/sys/devices/system/node/node0/reclaim").exists() {
         seen.insert("node-reclaim".into());
     }
-    // What can't be probed for free is tried by the cases that need it: whether a signal ends a write, and whether
-    // the controller may go to a hierarchy of version 1.
+    // What can't be probed for free is tried by the cases that need it: whether a signal ends a write, whether the
+    // controller may go to a hierarchy of version 1, and whether stale protection is honoured.
     let mut told = Place::here().has;
-    for tried in ["prompt", "memory-v1"] {
+    for tried in ["prompt", "memory-v1", "fresh-protection"] {
         told.remove(tried);
     }
     assert_eq!(seen, told);

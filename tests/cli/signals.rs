@@ -13,8 +13,10 @@ use crate::workload::Work;
 
 pub fn cases() -> Vec<Case> {
     list![
-        "guest reclaim prompt" => amid_anon, amid_one_large_write, a_timeout_amid_one_large_write;
-        "guest reclaim !prompt" => a_write_that_can_not_be_interrupted, a_second_signal_kills;
+        "guest reclaim" => a_signal_that_comes_too_late_kills_all_the_same;
+        "guest swappiness" => amid_anon;
+        "guest prompt" => amid_one_large_write, a_timeout_amid_one_large_write;
+        "guest reclaim !swappiness" => a_write_that_can_not_be_interrupted, a_second_signal_kills;
         "guest reclaim" =>
             interrupt_amid_page_cache,
             terminate_amid_page_cache,
@@ -107,6 +109,21 @@ fn a_timeout_amid_one_large_write() {
     assert!(number(&report, "elapsed_usec") < 400_000, "{report}");
 }
 
+/// The request is met, and the report says so; but a shell must see that Ctrl-C was pressed.
+fn a_signal_that_comes_too_late_kills_all_the_same() {
+    let app = Cgroup::new("app");
+    app.uses(&Work::File(40 * M));
+    let running = Running::start(&["reclaim", "app", "max", "--timeout", "60ms", "--chunk", "4K", "--json"]);
+    let stopped = |running: &Running, signal| running.signal(signal);
+    after(20);
+    stopped(&running, Signal::STOP);
+    running.signal(Signal::INT);
+    after(100);
+    running.signal(Signal::CONT);
+    let output = running.finish();
+    assert_eq!(output.status.signal(), Some(Signal::INT.as_raw()), "{output:?}");
+}
+
 fn interrupt_amid_page_cache() {
     let app = Cgroup::new("app");
     app.uses(&Work::File(300 * M));
@@ -140,10 +157,10 @@ fn the_table_is_printed_too() {
 fn a_write_that_can_not_be_interrupted() {
     let app = Cgroup::new("app");
     app.uses(&Work::Anon(360 * M));
-    let words = ["reclaim", "app", "350M", "--chunk", "340M", "--json"];
+    let words = ["reclaim", "app", "350M", "--chunk", "240M", "--json"];
     let (report, _, stderr) = cut_short(&app, &words, Signal::INT);
     let line =
-        "memctl: stopping: the kernel has yet to return from a write of 340 MiB (a second signal kills)\n";
+        "memctl: stopping: the kernel has yet to return from a write of 240 MiB (a second signal kills)\n";
     assert_eq!(stderr, line);
     assert_eq!(number(&report, "chunks"), 1);
 }

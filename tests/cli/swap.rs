@@ -64,7 +64,7 @@ fn only_anon_without_swap() {
     let before = app.current();
     let line = "memctl: /app: anonymous memory can't be reclaimed: this host has no swap";
     refuses(&["reclaim", "app", "10M", "--type", "anon"], 1, line);
-    assert_eq!(app.current(), before);
+    app.assert_untouched(before);
 }
 
 fn a_limit_on_swap_is_named() {
@@ -96,7 +96,6 @@ fn slow_swap() {
     let ran = run(&["reclaim", "app", "4M", "--json"]);
     let report = parse(&ran.stdout);
     let reclaimed = number(&report, "reclaimed_bytes");
-    println!("slow swap: {report}");
     assert!(number(&report, "elapsed_usec") < 20_000_000, "{report}");
     match ran.status {
         Some(0) => assert!(reclaimed >= 3900 << 10, "{report}"),

@@ -1,0 +1,53 @@
+//! Anonymous memory on its way out: swap-out is asynchronous, and the loop has to wait for it.
+
+use std::time::Duration;
+
+use super::{Event, LOOK, Run, StoppedBy, Target, chunk};
+
+/// How long to wait, all in all, for pages on their way to swap.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// So much on its way to swap shows that the swap takes its time. With zram there is next to none.
+const NOTABLE: u64 = 512 << 10;
+
+impl<T: Target> Run<'_, T> {
+    /// Whether so much is on its way to swap that what is asked for must follow it, not run ahead.
+    pub(super) fn swap_is_slow(&self) -> bool {
+        self.request.kind.takes_anon() && self.on_its_way() >= NOTABLE
+    }
+
+    /// What went to swap since the start and is still charged: being written, or written and not yet visited again.
+    fn on_its_way(&self) -> u64 {
+        let now = self.book.stat().swapcached.unwrap_or(0);
+        now.saturating_sub(self.book.start().1.swapcached.unwrap_or(0))
+    }
+
+    /// The part of it that is written: the next request takes it at once.
+    pub(super) fn written(&self) -> u64 {
+        self.on_its_way().saturating_sub(self.book.stat().file_writeback.unwrap_or(0))
+    }
+
+    /// Swap-out is asynchronous: pages leave `anon` and stay charged until they are written, and then until reclaim
+    /// visits them again. Asking on meanwhile would push ever more to swap (Linux 7.3 was seen to write 60 MiB for
+    /// the first one). So where enough is on its way for what is `missing`, waits until some of it is written,
+    /// bounded over the whole request. Says whether that came.
+    pub(super) fn await_writeback(&mut self, missing: u64) -> Result<bool, StoppedBy> {
+        if !self.slow_swap || self.on_its_way() < missing.max(1) {
+            return Ok(false);
+        }
+        let enough = chunk::SMALLEST.min(self.on_its_way());
+        while self.written() < enough {
+            if self.writeback_waited >= PATIENCE {
+                return Ok(false);
+            }
+            let bytes = self.book.stat().file_writeback.unwrap_or(0);
+            (self.tell)(Event::AwaitingWriteback { bytes });
+            self.target.pause(LOOK);
+            self.writeback_waited += LOOK;
+            self.may_go_on()?;
+            self.look_at_usage()?;
+            self.look_at_counters()?;
+        }
+        Ok(true)
+    }
+}
