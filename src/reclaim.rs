@@ -204,16 +204,11 @@ impl<'a, T: Target> Run<'a, T> {
         loop {
             let missing = self.missing()?;
             self.may_go_on()?;
-            if self.slow_swap {
-                self.look_at_counters()?;
-                self.await_writeback(missing.unwrap_or(u64::MAX))?;
-            }
+            let missing = missing.unwrap_or(u64::MAX);
+            let ready = self.await_swap(missing)?;
             let chunk = match self.request.chunk {
-                Some(fixed) => chunk::in_pages(fixed, missing.unwrap_or(fixed), self.page),
-                None if self.slow_swap => {
-                    self.pace.chunk_of(self.written(), missing.unwrap_or(u64::MAX), self.page)
-                }
-                None => self.pace.chunk(missing.unwrap_or(u64::MAX), self.page),
+                Some(fixed) => chunk::in_pages(fixed, missing, self.page),
+                None => self.pace.chunk(missing, ready, self.page),
             };
             match self.ask(chunk)? {
                 // All that was there at the start went once, and the kernel is short of more: what is left came

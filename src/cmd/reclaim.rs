@@ -1,13 +1,14 @@
 //! `memctl reclaim`.
 
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use memctl::cgroup::{MemoryCgroup, locate};
-use memctl::reclaim::{self, Event, Goal, Report, Request, StoppedBy, Tolerance};
+use memctl::reclaim::{self, Event, Goal, Request, StoppedBy, Tolerance};
 use memctl::size::{Amount, Percent, looks_like_size};
-use nix::sys::signal::Signal;
 
 use crate::cli::{Global, Kind, Reclaim};
 use crate::exit::{Exit, UsageError};
@@ -37,16 +38,28 @@ pub fn run(args: &Reclaim, global: &Global) -> Result<Exit> {
     let progress = Progress::new(&name, loudness.progress());
     let timeout = request.timeout;
     let (told, hear) = channel();
+    let in_flight = Arc::new(AtomicU64::new(0));
+    let asked = Arc::clone(&in_flight);
+    let heard = loudness.progress() || loudness == Loudness::Verbose;
     let worker = std::thread::Builder::new().name("reclaim".into());
-    let worker = worker.spawn(move || work(&mut cgroup, &request, &told)).context("can't start a thread")?;
-    let interrupted = attend(&worker, &hear, timeout, &progress, loudness);
+    let worker = worker.spawn(move || {
+        reclaim::run(&mut cgroup, &request, &|| signal::pending().is_some(), &mut |event| {
+            asked.store(if let Event::Asking { bytes } = event { bytes } else { 0 }, Ordering::Relaxed);
+            if heard {
+                // Nobody listens any more only when nobody needs to know.
+                let _ = told.send(event);
+            }
+        })
+    });
+    let worker = worker.context("can't start a thread")?;
+    attend(&worker, &hear, timeout, &in_flight, &progress, loudness);
     let report = worker.join().map_err(|_| anyhow!("{name}: the reclaiming thread panicked"))?;
     progress.finish();
     let report = report.with_context(|| name.clone())?;
 
     output::reclaim::print(&name, &located.path, &report, args.json, loudness)?;
     // Even if it came too late to cut anything short: a shell that runs memctl in a loop must see it.
-    if let Some(signal) = interrupted {
+    if let Some(signal) = signal::pending() {
         signal::die_by(signal);
     }
     if let StoppedBy::Failed(errno) = report.stopped_by {
@@ -59,39 +72,27 @@ pub fn run(args: &Reclaim, global: &Global) -> Result<Exit> {
     Ok(Exit::from(&report))
 }
 
-/// The reclaiming thread. Its own, so that signals can be passed on to it while another one waits and draws.
-fn work(
-    cgroup: &mut MemoryCgroup,
-    request: &Request,
-    told: &Sender<Event>,
-) -> Result<Report, rustix::io::Errno> {
-    reclaim::run(cgroup, request, &|| signal::pending().is_some(), &mut |event| {
-        // Nobody listens any more only when nobody needs to know.
-        let _ = told.send(event);
-    })
-}
-
-/// Waits for the reclaiming thread: draws what it tells, and passes signals and the end of the time on to it.
+/// Waits for the reclaiming thread: draws what it tells, and passes signals and the end of the time on to it, which
+/// is why it is a thread of its own.
 fn attend<T>(
     worker: &std::thread::JoinHandle<T>,
     hear: &Receiver<Event>,
     timeout: Option<Duration>,
+    in_flight: &AtomicU64,
     progress: &Progress,
     loudness: Loudness,
-) -> Option<Signal> {
+) {
     let began = Instant::now();
     let mut since_signal: Option<Instant> = None;
-    let mut in_flight = None;
     let mut said = false;
     loop {
         match hear.recv_timeout(LOOK) {
             Ok(event) => {
-                in_flight = if let Event::Asking { bytes } = event { Some(bytes) } else { None };
                 progress.show(&event);
                 notes::event(&event, loudness);
             }
             Err(RecvTimeoutError::Timeout) => progress.tick(),
-            Err(RecvTimeoutError::Disconnected) => return signal::pending(),
+            Err(RecvTimeoutError::Disconnected) => return,
         }
         let late = timeout.is_some_and(|timeout| began.elapsed() >= timeout);
         if signal::pending().is_some() && since_signal.is_none() {
@@ -103,7 +104,8 @@ fn attend<T>(
             signal::nudge(worker);
         }
         let overdue = since_signal.is_some_and(|since| since.elapsed() >= PATIENCE);
-        if let Some(bytes) = in_flight.filter(|_| overdue && !said) {
+        let bytes = in_flight.load(Ordering::Relaxed);
+        if overdue && !said && bytes > 0 {
             said = true;
             progress.suspend(|| notes::waiting_for_write(bytes, loudness));
         }

@@ -44,15 +44,10 @@ impl Pace {
                 .max(SMALLEST);
     }
 
-    /// The next chunk, at most `missing` bytes, in whole pages of `page` bytes.
+    /// The next chunk, at most `missing` bytes, in whole pages of `page` bytes. `ready` is how much can be taken at
+    /// once where asking for more would write ahead to swap.
     #[must_use]
-    pub fn chunk(&self, missing: u64, page: u64) -> u64 {
-        self.chunk_of(u64::MAX, missing, page)
-    }
-
-    /// The same where only `ready` bytes can be taken at once, and asking for more would write ahead to swap.
-    #[must_use]
-    pub fn chunk_of(&self, ready: u64, missing: u64, page: u64) -> u64 {
+    pub fn chunk(&self, missing: u64, ready: u64, page: u64) -> u64 {
         let in_size = (missing / PART).min(ready).max(SMALLEST);
         in_pages(in_size.min(self.in_time), missing, page)
     }
@@ -74,23 +69,23 @@ mod tests {
 
     #[test]
     fn the_first_chunk_is_small_whatever_is_asked() {
-        assert_eq!(Pace::default().chunk(u64::MAX, PAGE), FIRST);
-        assert_eq!(Pace::default().chunk(1 << 20, PAGE), SMALLEST);
-        assert_eq!(Pace::default().chunk(5000, PAGE), 8192);
-        assert_eq!(Pace::default().chunk(1, PAGE), PAGE);
+        assert_eq!(Pace::default().chunk(u64::MAX, u64::MAX, PAGE), FIRST);
+        assert_eq!(Pace::default().chunk(1 << 20, u64::MAX, PAGE), SMALLEST);
+        assert_eq!(Pace::default().chunk(5000, u64::MAX, PAGE), 8192);
+        assert_eq!(Pace::default().chunk(1, u64::MAX, PAGE), PAGE);
     }
 
     #[test]
     fn a_fast_kernel_is_asked_for_more_and_a_slow_one_for_less() {
         let mut pace = Pace::default();
         for _ in 0..10 {
-            let chunk = pace.chunk(10 << 30, PAGE);
+            let chunk = pace.chunk(10 << 30, u64::MAX, PAGE);
             pace.saw(chunk, Duration::from_millis(chunk / (1 << 20))); // 1 GiB a second
         }
-        let fast = pace.chunk(10 << 30, PAGE);
+        let fast = pace.chunk(10 << 30, u64::MAX, PAGE);
         assert!((28 << 20..=31 << 20).contains(&fast), "{fast}");
         pace.saw(fast, Duration::from_secs(30)); // 1 MiB a second: slow swap
-        assert_eq!(pace.chunk(10 << 30, PAGE), SMALLEST);
+        assert_eq!(pace.chunk(10 << 30, u64::MAX, PAGE), SMALLEST);
     }
 
     proptest! {
@@ -100,7 +95,7 @@ mod tests {
         ) {
             let mut pace = Pace::default();
             pace.saw(asked, Duration::from_nanos(nanos));
-            let chunk = pace.chunk(missing, PAGE);
+            let chunk = pace.chunk(missing, u64::MAX, PAGE);
             prop_assert!(chunk >= PAGE && chunk % PAGE == 0);
             prop_assert!(chunk < missing.saturating_add(PAGE));
             prop_assert!(chunk <= (missing / PART).max(SMALLEST));

@@ -27,6 +27,19 @@ impl<T: Target> Run<'_, T> {
         self.on_its_way().saturating_sub(self.book.stat().file_writeback.unwrap_or(0))
     }
 
+    /// Before the next request: how much can be asked for without writing ever more to swap.
+    ///
+    /// What is on its way counts only once it is written and visited again. As long as it is less than what is
+    /// `missing`, it will be wanted; after that the rest is to be taken from it, and nothing else.
+    pub(super) fn await_swap(&mut self, missing: u64) -> Result<u64, StoppedBy> {
+        if !self.slow_swap || self.on_its_way() < missing / 2 {
+            return Ok(u64::MAX);
+        }
+        self.look_at_counters()?;
+        self.await_writeback(missing)?;
+        Ok(self.written())
+    }
+
     /// Swap-out is asynchronous: pages leave `anon` and stay charged until they are written, and then until reclaim
     /// visits them again. Asking on meanwhile would push ever more to swap (Linux 7.3 was seen to write 60 MiB for
     /// the first one). So where enough is on its way for what is `missing`, waits until some of it is written,
