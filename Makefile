@@ -19,7 +19,8 @@ help:
 demo:
 	tests/vm/setup
 	cargo build --release --target $(TARGET)
-	tests/vm/boot --file target/$(TARGET)/release/memctl:/bin/memctl 7 -- "$$(cat tests/vm/demo-job)"
+	colour=; [ ! -t 1 ] || colour='export CLICOLOR_FORCE=1'; \
+	tests/vm/boot --file target/$(TARGET)/release/memctl:/bin/memctl 7 -- "$$colour"$$'\n'"$$(cat tests/vm/demo-job)"
 
 test:
 	tests/vm/setup
