@@ -11,7 +11,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 pub mod diagnose;
@@ -20,6 +20,7 @@ pub mod memory;
 pub mod mount;
 pub mod pressure;
 pub mod reclaim;
+pub mod select;
 pub mod stat;
 pub mod swap;
 pub mod tree;
@@ -27,6 +28,7 @@ pub mod tree;
 pub use locate::{Located, locate};
 pub use memory::MemoryCgroup;
 pub use mount::Mount;
+pub use select::{Selected, select};
 
 /// An open cgroup directory, known to lie on a cgroup2 file system.
 #[derive(Debug)]
@@ -80,6 +82,18 @@ impl Cgroup {
     #[must_use]
     pub fn is_root(&self) -> bool {
         self.name == "/"
+    }
+
+    /// Takes the advisory lock on the cgroup's directory, if nobody else has it. It is held as long as this lives.
+    ///
+    /// # Errors
+    /// The kernel's, from flock(2), but for `EWOULDBLOCK`, which is the answer no.
+    pub fn try_lock(&self) -> Result<bool, Errno> {
+        match rustix::fs::flock(&self.dir, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(true),
+            Err(Errno::WOULDBLOCK) => Ok(false),
+            Err(errno) => Err(errno),
+        }
     }
 
     /// Opens one of the cgroup's files for reading, to be read again and again with [`Reader::read`].

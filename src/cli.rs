@@ -62,17 +62,17 @@ pub enum Command {
 /// bound that was given is met. Then tells what was reclaimed and by which measure, and what it cost.
 #[derive(Args, Debug)]
 #[command(
-    override_usage = "memctl reclaim [OPTIONS] <CGROUP> <SIZE>\n       memctl reclaim [OPTIONS] --to <SIZE> <CGROUP>"
+    override_usage = "memctl reclaim [OPTIONS] <CGROUP>... <SIZE>\n       memctl reclaim [OPTIONS] --to <SIZE> <CGROUP>..."
 )]
 #[command(after_long_help = AFTER_RECLAIM)]
 pub struct Reclaim {
-    /// The cgroup, then how much to reclaim
+    /// The cgroups, then how much to reclaim from each
     ///
-    /// The cgroup is a path below the cgroup2 mount (/sys/fs/cgroup/app), the same without the mount (app, /app), or
-    /// self. SIZE is a number of bytes, or one with K, M, G, T, P or E, powers of 1024, in any case, also spelled
+    /// A cgroup is a path below the cgroup2 mount (/sys/fs/cgroup/app), the same without the mount (app, /app), self,
+    /// or a glob ('batch/*'; ** crosses levels). Each is taken once, however often it is named. SIZE is a number of bytes, or one with K, M, G, T, P or E, powers of 1024, in any case, also spelled
     /// MiB (10M, 1.5GiB); or a share of what the cgroup uses now (25%); or max, for all the kernel will give. It is
     /// rounded up to whole pages.
-    #[arg(required = true, value_name = "CGROUP> <SIZE")]
+    #[arg(required = true, value_name = "CGROUP>... <SIZE")]
     pub words: Vec<String>,
     /// Reclaim until the cgroup uses no more than SIZE
     ///
@@ -98,6 +98,18 @@ pub struct Reclaim {
     /// there is no such bound. 100% switches it off.
     #[arg(long, value_name = "PCT")]
     pub max_pressure: Option<Percent>,
+    /// Reclaim at most SIZE a second, over all cgroups
+    #[arg(long, value_name = "SIZE", value_parser = parse_only_bytes)]
+    pub max_rate: Option<u64>,
+    /// Reclaim from so many cgroups at the same time
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub jobs: u16,
+    /// Don't keep other memctl off the cgroup meanwhile
+    ///
+    /// Without it memctl waits for up to 2 s for another one on the same cgroup. The lock is advisory, an flock on the
+    /// cgroup's directory: anybody who can open that can hold it, so after that time memctl says so and goes on.
+    #[arg(long)]
+    pub no_lock: bool,
     /// Ask for SIZE with each write, instead of adapting to the kernel's speed
     ///
     /// A write can't always be interrupted, and blocks the removal of the cgroup while it lasts.
@@ -148,7 +160,8 @@ Examples:
   memctl reclaim app 25% --type file     a quarter of its usage, from page cache
   memctl reclaim --to 1G app             down to a usage of 1 GiB
   memctl reclaim app max --timeout 10s   all that goes within ten seconds
-  memctl reclaim app 1G --json           for a script";
+  memctl reclaim app 1G --json           for a script
+  memctl reclaim 'batch/*' db 10M        ten MiB of each";
 
 fn amount(word: &str) -> Result<Amount, String> {
     match word.parse() {

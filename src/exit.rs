@@ -4,19 +4,21 @@ use std::process::ExitCode;
 
 use memctl::reclaim::{Report, StoppedBy, Verdict};
 
-/// How memctl ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+use crate::cmd::reclaim::Outcome;
+
+/// How memctl ends. The worst of several comes last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Exit {
     /// What was asked for was done.
     Reached,
-    /// It failed.
-    Failed,
-    /// The command line was not understood.
-    Usage,
     /// The kernel reclaimed less than was asked.
     Short,
     /// The time was up.
     TimedOut,
+    /// It failed.
+    Failed,
+    /// The command line was not understood.
+    Usage,
 }
 
 impl From<Exit> for ExitCode {
@@ -43,6 +45,12 @@ impl From<&Report> for Exit {
                 _ => Self::Reached,
             },
         }
+    }
+}
+
+impl From<&Outcome> for Exit {
+    fn from(outcome: &Outcome) -> Self {
+        outcome.report.as_ref().map_or(Self::Failed, Self::from)
     }
 }
 

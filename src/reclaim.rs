@@ -18,6 +18,7 @@ mod chunk;
 mod close;
 mod ledger;
 mod obstacle;
+mod rate;
 mod report;
 mod request;
 #[cfg(test)]
@@ -29,6 +30,7 @@ mod tests;
 
 pub use ledger::{Measure, Taken};
 pub use obstacle::Obstacle;
+pub use rate::Rate;
 pub use report::{Report, StoppedBy, Verdict};
 pub use request::{Goal, Kind, LARGE_FOLIO, Refusal, Request, Tolerance};
 pub use target::Target;
@@ -210,6 +212,7 @@ impl<'a, T: Target> Run<'a, T> {
                 Some(fixed) => chunk::in_pages(fixed, missing, self.page),
                 None => self.pace.chunk(missing, ready, self.page),
             };
+            let chunk = self.take_turn(chunk)?;
             match self.ask(chunk)? {
                 // All that was there at the start went once, and the kernel is short of more: what is left came
                 // since, and taking that too would only fight the application for it.
@@ -293,9 +296,26 @@ impl<'a, T: Target> Run<'a, T> {
         Err(StoppedBy::Exhausted)
     }
 
+    /// Waits until a chunk is within the bound on the rate, if there is one. Says how much of it.
+    fn take_turn(&mut self, chunk: u64) -> Result<u64, StoppedBy> {
+        let Some(rate) = self.request.rate.clone() else { return Ok(chunk) };
+        let chunk = chunk::in_pages(chunk.min(rate.chunk()), chunk, self.page);
+        let now = self.target.now();
+        let until = now + rate.turn(chunk, now);
+        loop {
+            let left = until.saturating_sub(self.target.now());
+            if left.is_zero() {
+                return Ok(chunk);
+            }
+            self.target.pause(left.min(LOOK));
+            self.may_go_on()?;
+        }
+    }
+
     /// Asks for one chunk and takes stock.
     fn ask(&mut self, chunk: u64) -> Result<Step, StoppedBy> {
         (self.tell)(Event::Asking { bytes: chunk });
+        let before = self.book.estimate();
         let (cpu, began) = (self.target.cpu(), self.target.now());
         let answer = self.target.reclaim(chunk, self.request.kind.swappiness());
         let took = self.target.now().saturating_sub(began);
@@ -314,6 +334,10 @@ impl<'a, T: Target> Run<'a, T> {
         };
         if self.since_stat >= self.stat_cost * STAT_SHARE {
             self.look_at_counters()?;
+        }
+        if let Some(rate) = &self.request.rate {
+            let freed = self.book.estimate().saturating_sub(before);
+            rate.charge(freed.saturating_sub(chunk), self.target.now());
         }
         (self.tell)(Event::Asked {
             bytes: chunk,

@@ -17,6 +17,12 @@ pub enum Unreclaimable {
     NoName,
     #[error("{word}: no such cgroup")]
     NoSuchCgroup { word: String, near: Vec<String> },
+    #[error("{word}: no cgroup matches")]
+    NoMatch { word: String },
+    #[error("{word}: it is a malformed glob: {why}")]
+    BadGlob { word: String, why: String },
+    #[error("{word}: nothing can be reclaimed from any cgroup that matches")]
+    NoneReclaimable { word: String },
     #[error("{}: it is not a cgroup", .path.display())]
     NotACgroup { path: PathBuf },
     #[error("{}: it is a cgroup of version 1, which has no memory.reclaim", .path.display())]
@@ -83,7 +89,12 @@ impl Unreclaimable {
             Self::ReadOnly { .. } => {
                 "containers usually get it so: run memctl on the host, or mount it rw".into()
             }
-            Self::NoName | Self::OutOfSight { .. } | Self::Other { .. } => return None,
+            Self::NoName
+            | Self::NoMatch { .. }
+            | Self::BadGlob { .. }
+            | Self::NoneReclaimable { .. }
+            | Self::OutOfSight { .. }
+            | Self::Other { .. } => return None,
         })
     }
 }

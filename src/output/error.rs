@@ -5,11 +5,12 @@ use std::io;
 use anstyle::{AnsiColor, Style};
 use clap::error::ErrorKind;
 use memctl::cgroup::diagnose::Unreclaimable;
-use memctl::reclaim::Refusal;
+use memctl::reclaim::{Refusal, StoppedBy};
 use memctl::size::{SizeError, looks_like_size};
 use rustix::io::Errno;
 
 use super::remark;
+use crate::cmd::reclaim::Outcome;
 use crate::exit::{Exit, UsageError};
 use crate::output::words::escaped;
 
@@ -30,6 +31,19 @@ pub fn print(error: &anyhow::Error) -> Exit {
     let chain: Vec<_> = error.chain().map(ToString::to_string).collect();
     line(&chain.join(": "), hint.as_deref());
     exit
+}
+
+/// Prints what went wrong with one of several requests, if something did.
+pub fn print_outcome(outcome: &Outcome) {
+    let name = &outcome.name;
+    match outcome.report.as_ref().map(|report| report.stopped_by) {
+        Err(errno) => line(&format!("{name}: {}", plain(*errno)), None),
+        Ok(StoppedBy::Failed(errno)) => {
+            line(&format!("{}: {}", outcome.path.join("memory.reclaim").display(), plain(errno)), None);
+        }
+        Ok(StoppedBy::Removed) => line(&format!("{name}: the cgroup was removed meanwhile"), None),
+        Ok(_) => {}
+    }
 }
 
 fn line(what: &str, hint: Option<&str>) {

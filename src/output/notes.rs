@@ -2,28 +2,29 @@
 
 use memctl::reclaim::Event;
 
-use super::words::{size, time};
+use super::words::{escaped, size, time};
 use super::{Loudness, error, remark};
 
-/// What `-v` tells of a step.
-pub fn event(event: &Event, loudness: Loudness) {
+/// What `-v` tells of a step; with several cgroups under way, of which.
+pub fn event(cgroup: Option<&str>, event: &Event, loudness: Loudness) {
     if loudness != Loudness::Verbose {
         return;
     }
+    let of = cgroup.map_or_else(String::new, |name| format!("{}: ", escaped(name)));
     match event {
         Event::Asked { bytes, answer, took, reclaimed, .. } => {
             let said = answer.map_or_else(error::plain, |()| "done".into());
             remark(&format!(
-                "asked {}: {said} after {}; {} so far",
+                "{of}asked {}: {said} after {}; {} so far",
                 size(*bytes),
                 time(*took),
                 size(*reclaimed)
             ));
         }
         Event::AwaitingWriteback { bytes } => {
-            remark(&format!("waiting for {} on their way to swap", size(*bytes)));
+            remark(&format!("{of}waiting for {} on their way to swap", size(*bytes)));
         }
-        Event::AwaitingCounters => remark("waiting for the kernel's counters to catch up"),
+        Event::AwaitingCounters => remark(&format!("{of}waiting for the kernel's counters to catch up")),
         Event::Asking { .. } => {}
     }
 }
@@ -35,5 +36,22 @@ pub fn waiting_for_write(bytes: u64, loudness: Loudness) {
             "memctl: stopping: the kernel has yet to return from a write of {} (a second signal kills)",
             size(bytes)
         ));
+    }
+}
+
+/// Somebody else keeps the lock on a cgroup.
+pub fn locked(cgroup: &str, loudness: Loudness) {
+    if loudness != Loudness::Quiet {
+        remark(&format!(
+            "memctl: {}: another process holds a lock on it; reclaiming all the same (--no-lock doesn't ask)",
+            escaped(cgroup)
+        ));
+    }
+}
+
+/// What a glob matched and can't be reclaimed from.
+pub fn passed_over(why: &str, loudness: Loudness) {
+    if loudness == Loudness::Verbose {
+        remark(&format!("passed over: {}", escaped(why)));
     }
 }

@@ -1,59 +1,92 @@
-//! The progress bar: on standard error, on terminals only.
+//! Progress bars, one for each cgroup under way and one for all: on standard error, on terminals only.
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use memctl::reclaim::Event;
 
 use super::words::{escaped, shortened};
 
-/// A progress bar, or nothing.
-pub struct Progress(ProgressBar);
+/// Progress bars, or nothing.
+pub struct Progress {
+    all: MultiProgress,
+    bars: Vec<ProgressBar>,
+    /// How many are done; only where there are several.
+    total: Option<ProgressBar>,
+}
 
 impl Progress {
-    /// One factory for all bars. `visible` is whether standard error is a terminal that wants one.
-    pub fn new(cgroup: &str, visible: bool) -> Self {
-        const NAME: usize = 24;
+    /// `visible` is whether standard error is a terminal that wants bars.
+    pub fn new(cgroups: &[String], visible: bool) -> Self {
         let target = if visible { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        let bar = ProgressBar::with_draw_target(None, target);
-        bar.set_style(style(SPINNER));
-        bar.set_message(shortened(&escaped(cgroup), NAME));
-        Self(bar)
+        let all = MultiProgress::with_draw_target(target);
+        let bars = cgroups.iter().map(|cgroup| bar(cgroup)).collect();
+        let total = (cgroups.len() > 1).then(|| {
+            let total = ProgressBar::new(cgroups.len() as u64).with_style(style(TOTAL));
+            all.add(total)
+        });
+        Self { all, bars, total }
     }
 
-    /// Shows where the request stands.
-    pub fn show(&self, event: &Event) {
+    /// Shows where a request stands.
+    pub fn show(&mut self, index: usize, event: &Event) {
+        let bar = &self.bars[index];
+        if bar.is_hidden() && !self.all.is_hidden() {
+            // Only what is under way takes a line.
+            self.bars[index] = self.all.insert(0, bar.clone());
+        }
+        let bar = &self.bars[index];
         match *event {
             Event::Asked { reclaimed, requested, .. } => {
-                if let Some(requested) = requested.filter(|_| self.0.length().is_none()) {
-                    self.0.set_style(style(BAR));
-                    self.0.set_length(requested);
+                if let Some(requested) = requested.filter(|_| bar.length().is_none()) {
+                    bar.set_style(style(BAR));
+                    bar.set_length(requested);
                 }
-                self.0.set_position(reclaimed);
+                bar.set_position(reclaimed);
             }
-            Event::AwaitingWriteback { .. } => self.0.set_prefix("waiting for swap "),
-            Event::AwaitingCounters => self.0.set_prefix("counting "),
-            Event::Asking { .. } => self.0.set_prefix(""),
+            Event::AwaitingWriteback { .. } => bar.set_prefix("waiting for swap "),
+            Event::AwaitingCounters => bar.set_prefix("counting "),
+            Event::Asking { .. } => bar.set_prefix(""),
+        }
+    }
+
+    /// A request is over.
+    pub fn done(&mut self, index: usize) {
+        self.bars[index].finish_and_clear();
+        if let Some(total) = &self.total {
+            total.inc(1);
         }
     }
 
     /// Keeps the clock running while nothing is told.
     pub fn tick(&self) {
-        self.0.tick();
+        self.total
+            .iter()
+            .chain(&self.bars)
+            .filter(|bar| !bar.is_hidden() && !bar.is_finished())
+            .for_each(ProgressBar::tick);
     }
 
-    /// Prints something without the bar in the way.
+    /// Prints something without the bars in the way.
     pub fn suspend(&self, print: impl FnOnce()) {
-        self.0.suspend(print);
+        self.all.suspend(print);
     }
 
-    /// Clears the line: the report says it all.
+    /// Clears the lines: the report says it all.
     pub fn finish(&self) {
-        self.0.finish_and_clear();
+        self.total.iter().chain(&self.bars).for_each(ProgressBar::finish_and_clear);
     }
 }
 
 const BAR: &str =
     "{prefix}{msg} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}, {eta} left";
 const SPINNER: &str = "{prefix}{msg} {binary_bytes} {binary_bytes_per_sec}, {elapsed}";
+const TOTAL: &str = "{pos} of {len} cgroups {wide_bar} {elapsed}";
+
+/// One factory for all bars. Hidden until there is something to show.
+fn bar(cgroup: &str) -> ProgressBar {
+    const NAME: usize = 24;
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
+    bar.with_style(style(SPINNER)).with_message(shortened(&escaped(cgroup), NAME))
+}
 
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
@@ -65,7 +98,7 @@ mod tests {
 
     #[test]
     fn the_templates_are_sound() {
-        for template in [BAR, SPINNER] {
+        for template in [BAR, SPINNER, TOTAL] {
             assert!(ProgressStyle::with_template(template).is_ok());
         }
     }

@@ -1,7 +1,5 @@
 //! The report of `memctl reclaim` for people: a row that says what came of it, and lines that say why.
 
-use std::path::Path;
-
 use anstyle::{AnsiColor, Style};
 use anyhow::Result;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
@@ -11,45 +9,98 @@ use memctl::reclaim::{Obstacle, Report, StoppedBy, Verdict};
 use super::json::Reclaimed;
 use super::words::{difference, escaped, shortened, size, time};
 use super::{Loudness, answer, terminal_width};
+use crate::cmd::reclaim::Outcome;
 
 const DIM: Style = Style::new().dimmed();
 
-/// Prints the report.
-pub fn print(name: &str, path: &Path, report: &Report, json: bool, loudness: Loudness) -> Result<()> {
+/// Prints the reports of those that were begun.
+pub fn print(outcomes: &[Outcome], json: bool, loudness: Loudness) -> Result<()> {
+    let begun = outcomes.iter().filter_map(|outcome| Some((outcome, outcome.report.as_ref().ok()?)));
     if json {
-        let line = serde_json::to_string(&Reclaimed::new(name, path, report))?;
-        return answer(&format!("{line}\n"));
+        let lines = begun.map(|(outcome, report)| {
+            let line = serde_json::to_string(&Reclaimed::new(&outcome.name, &outcome.path, report))?;
+            Ok(line + "\n")
+        });
+        return answer(&lines.collect::<Result<String>>()?);
     }
-    if loudness == Loudness::Quiet {
+    let rows: Vec<_> = begun.map(|(outcome, report)| (outcome.name.as_str(), report)).collect();
+    if loudness == Loudness::Quiet || rows.is_empty() {
         return Ok(());
     }
     let width = terminal_width();
-    answer(&format!("{}{}", summary(name, report, width), details(report, width.unwrap_or(u16::MAX))))
+    answer(&shown(&rows, width))
 }
 
-/// The row: what was asked, what was got, and the verdict, which alone is coloured.
-fn summary(name: &str, report: &Report, width: Option<u16>) -> String {
+/// One report in full; several as a row each, with what there is to say of those that fell short.
+fn shown(rows: &[(&str, &Report)], width: Option<u16>) -> String {
+    let table = summary(rows, width);
+    let width = width.unwrap_or(u16::MAX);
+    match rows {
+        [(_, report)] => table + &labelled(&details(report), width),
+        _ => table + &labelled(&remarks(rows), width),
+    }
+}
+
+/// The rows: what was asked, what was got, and the verdict, which alone is coloured.
+fn summary(rows: &[(&str, &Report)], width: Option<u16>) -> String {
     // What the other columns and the verdict need at most.
     const OTHERS: usize = 54;
-    let name = match width {
+    let named = |name: &str| match width {
         Some(width) => shortened(&escaped(name), usize::from(width).saturating_sub(OTHERS).max(16)),
         None => escaped(name),
     };
+    let row = |name: String, requested: Option<u64>, reclaimed: u64, off: Option<i64>| {
+        let requested = requested.map_or_else(|| "max".into(), size);
+        [name, requested, size(reclaimed), off.map_or_else(|| "-".into(), difference)]
+    };
     let mut table = plain_table();
     table.set_header(["CGROUP", "REQUESTED", "RECLAIMED", "DIFFERENCE"]);
-    table.add_row([
-        name,
-        report.requested.map_or_else(|| "max".into(), size),
-        size(report.reclaimed),
-        report.difference().map_or_else(|| "-".into(), difference),
-    ]);
+    for (name, report) in rows {
+        table.add_row(row(named(name), report.requested, report.reclaimed, report.difference()));
+    }
+    if rows.len() > 1 {
+        let requested = rows.iter().map(|(_, report)| report.requested).sum::<Option<u64>>();
+        let off = rows.iter().map(|(_, report)| report.difference()).sum();
+        table.add_row(row(
+            "total".into(),
+            requested,
+            rows.iter().map(|(_, report)| report.reclaimed).sum(),
+            off,
+        ));
+    }
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
     // The verdict stands last, outside of the table: a coloured cell would be measured with its escape codes.
     let mut lines = lines_of(&mut table);
-    let (header, row) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
-    format!("{DIM}{header}  VERDICT{DIM:#}\n{row}  {}\n", verdict(report))
+    let header = lines.next().unwrap_or_default();
+    let verdicts = rows.iter().map(|(_, report)| verdict(report)).chain([String::new()]);
+    let body =
+        lines.zip(verdicts).map(|(line, verdict)| format!("{line}  {verdict}").trim_end().to_owned() + "\n");
+    format!("{DIM}{header}  VERDICT{DIM:#}\n{}", body.collect::<String>())
+}
+
+/// What there is to say of several: why some fell short, and what it all cost.
+fn remarks(rows: &[(&str, &Report)]) -> Vec<(String, String)> {
+    let mut lines = Vec::new();
+    for (name, report) in rows {
+        if !matches!(report.verdict(), Some(Verdict::Exact)) && report.requested.is_some() {
+            let obstacles = report.obstacles.iter().map(in_the_way);
+            let why = [why(report)].into_iter().chain(obstacles).collect::<Vec<_>>().join("; ");
+            lines.push((escaped(name), why));
+        }
+        lines.extend((report.unconfirmed > 0).then(|| (escaped(name), unconfirmed(report))));
+    }
+    let cpu: std::time::Duration = rows.iter().map(|(_, report)| report.cpu).sum();
+    let reclaimed: u64 = rows.iter().map(|(_, report)| report.reclaimed).sum();
+    let per_gib = if reclaimed > 0 {
+        format!(" ({:.2} s a GiB)", cpu.as_secs_f64() / (reclaimed as f64 / f64::from(1 << 30)))
+    } else {
+        String::new()
+    };
+    let writes: u32 = rows.iter().map(|(_, report)| report.chunks).sum();
+    lines.push(("cost".into(), format!("{} of CPU in {writes} writes{per_gib}", time(cpu))));
+    lines
 }
 
 fn verdict(report: &Report) -> String {
@@ -67,7 +118,7 @@ fn verdict(report: &Report) -> String {
 }
 
 /// The lines: why, by which measure, from what, and at which cost.
-fn details(report: &Report, width: u16) -> String {
+fn details(report: &Report) -> Vec<(String, String)> {
     let mut lines = vec![
         ("why", why(report)),
         ("measured", measured(report)),
@@ -90,15 +141,19 @@ fn details(report: &Report, width: u16) -> String {
     if let Some(demoted) = report.demoted.filter(|&demoted| demoted > 0) {
         lines.push(("demoted", format!("{} to slower memory, not counted as reclaimed", size(demoted))));
     }
-    lines.retain(|(_, text)| !text.is_empty());
+    lines.into_iter().map(|(label, text)| (label.to_owned(), text)).collect()
+}
+
+/// Lines with a label each, wrapped to the width.
+fn labelled(lines: &[(String, String)], width: u16) -> String {
     let mut table = plain_table();
     table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
-    table.add_rows(lines.iter().map(|(label, text)| [*label, text]));
-    let labelled = |line: String| match line.find("  ").filter(|&end| end > 0) {
+    table.add_rows(lines.iter().map(|(label, text)| [label, text]));
+    let dimmed = |line: String| match line.find("  ").filter(|&end| end > 0) {
         Some(end) => format!("{DIM}{}{DIM:#}{}\n", &line[..end], &line[end..]),
         None => format!("{line}\n"),
     };
-    lines_of(&mut table).map(labelled).collect()
+    lines_of(&mut table).map(dimmed).collect()
 }
 
 fn plain_table() -> Table {
@@ -270,7 +325,7 @@ mod tests {
     }
 
     fn shown(report: &Report) -> String {
-        format!("{}{}", summary("/app", report, None), details(report, u16::MAX))
+        super::shown(&[("/app", report)], None)
     }
 
     fn has(report: &Report, parts: &[&str]) {
@@ -332,6 +387,27 @@ mod tests {
         }
         let all = Report { requested: None, stopped_by: StoppedBy::Exhausted, ..report() };
         has(&all, &["max", " -  exhausted", "nothing more was to be had"]);
+    }
+
+    #[test]
+    fn several_get_a_row_each_and_a_total() {
+        let short = Report {
+            reclaimed: 4 * M,
+            stopped_by: StoppedBy::Exhausted,
+            obstacles: vec![Obstacle::NoCache],
+            ..report()
+        };
+        let shown = super::shown(&[("/app", &report()), ("/batch/one", &short)], None);
+        let plain = anstream::adapter::strip_str(&shown).to_string();
+        let lines: Vec<_> = plain.lines().collect();
+        assert_eq!(lines[0], "CGROUP      REQUESTED  RECLAIMED  DIFFERENCE  VERDICT");
+        assert_eq!(lines[2], "/batch/one     10 MiB      4 MiB      -6 MiB  under, exhausted");
+        assert_eq!(lines[3], "total          20 MiB     14 MiB      -6 MiB");
+        assert!(
+            lines[4].starts_with("/batch/one  the kernel found nothing more")
+                && lines[4].contains("; no page cache")
+        );
+        assert_eq!(lines[5], "cost        78 ms of CPU in 24 writes (5.71 s a GiB)");
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! What is asked for.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::io::Errno;
 use thiserror::Error;
 
-use super::Target;
+use super::{Rate, Target};
 use crate::cgroup::reclaim::Swappiness;
 use crate::cgroup::swap::{SwapBound, SwapRoom};
 use crate::size::{Amount, Percent, whole_pages};
@@ -23,6 +24,8 @@ pub struct Request {
     pub timeout: Option<Duration>,
     /// Stop when the cgroup was stalled for more than this share of the time since the start.
     pub max_pressure: Option<Percent>,
+    /// Reclaim no faster than that, together with all others that share the bound.
+    pub rate: Option<Arc<Rate>>,
     /// How far from the request still counts as exact; by default [`Tolerance::default`].
     pub tolerance: Tolerance,
 }

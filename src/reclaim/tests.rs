@@ -1,5 +1,6 @@
 //! The loop against the simulated kernel: the cases that a real kernel won't show on command, and properties.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -7,7 +8,8 @@ use rustix::io::Errno;
 
 use super::sim::{Counters, Manners, PAGE, Sim};
 use super::{
-    Event, Goal, Kind, LARGE_FOLIO, Measure, Obstacle, Report, Request, StoppedBy, Tolerance, Verdict, run,
+    Event, Goal, Kind, LARGE_FOLIO, Measure, Obstacle, Rate, Report, Request, StoppedBy, Tolerance, Verdict,
+    run,
 };
 use crate::size::Amount;
 
@@ -20,6 +22,7 @@ fn request(bytes: u64) -> Request {
         chunk: None,
         timeout: None,
         max_pressure: None,
+        rate: None,
         tolerance: Tolerance::Folio,
     }
 }
@@ -243,6 +246,16 @@ fn pressure_stops_it() {
     assert_eq!((report.stopped_by, report.verdict()), (StoppedBy::Pressure, Some(Verdict::Under)));
     let report = reclaim(&mut Sim { stall_percent: 5, ..calm() }, &guarded);
     assert_eq!(report.stopped_by, StoppedBy::Reached);
+}
+
+#[test]
+fn a_bound_on_the_rate_holds() {
+    let mut sim = Sim { overshoot: 2, ..Sim::new(200 * M) };
+    let bound = Request { rate: Some(Arc::new(Rate::new(20 * M))), ..request(60 * M) };
+    let report = reclaim(&mut sim, &bound);
+    assert_eq!(report.stopped_by, StoppedBy::Reached);
+    let seconds = report.elapsed.as_secs_f64();
+    assert!((2.7..3.3).contains(&seconds), "{seconds}");
 }
 
 #[test]

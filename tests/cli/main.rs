@@ -15,6 +15,7 @@ mod man;
 mod options;
 mod place;
 mod reclaim;
+mod several;
 mod signals;
 mod swap;
 mod terminal;
@@ -37,6 +38,7 @@ fn main() {
         bad_places::cases(),
         reclaim::cases(),
         options::cases(),
+        several::cases(),
         signals::cases(),
         swap::cases(),
         kernel_selftests::cases(),

@@ -23,15 +23,15 @@ const PAGES: [Page; 2] = [
     Page {
         file: "memctl.1",
         subcommand: None,
-        synopsis: &["reclaim [\\fIOPTIONS\\fR] \\fICGROUP\\fR \\fISIZE\\fR"],
+        synopsis: &["reclaim [\\fIOPTIONS\\fR] \\fICGROUP\\fR... \\fISIZE\\fR"],
         parts: include_str!("../../man/parts/memctl.roff"),
     },
     Page {
         file: "memctl-reclaim.1",
         subcommand: Some("reclaim"),
         synopsis: &[
-            "reclaim [\\fIOPTIONS\\fR] \\fICGROUP\\fR \\fISIZE\\fR",
-            "reclaim [\\fIOPTIONS\\fR] \\fB\\-\\-to\\fR \\fISIZE\\fR \\fICGROUP\\fR",
+            "reclaim [\\fIOPTIONS\\fR] \\fICGROUP\\fR... \\fISIZE\\fR",
+            "reclaim [\\fIOPTIONS\\fR] \\fB\\-\\-to\\fR \\fISIZE\\fR \\fICGROUP\\fR...",
         ],
         parts: include_str!("../../man/parts/memctl-reclaim.roff"),
     },

@@ -45,11 +45,10 @@ fn words_that_do_not_make_a_request() {
     refuses(&["reclaim", "app"], 2, "memctl: app: how much is to be reclaimed?");
     refuses(&["reclaim", "10M"], 2, "memctl: 10M: of which cgroup?");
     refuses(&["reclaim", "--to", "10M", "app", "5M"], 2, "memctl: 5M: --to already says how much");
-    refuses(&["reclaim", "a", "b", "5M"], 2, "memctl: a b: one cgroup at a time, please");
     refuses(
         &["reclaim"],
         2,
-        "memctl: the following required arguments were not provided: <CGROUP> <SIZE>...",
+        "memctl: the following required arguments were not provided: <CGROUP>... <SIZE>...",
     );
     refuses(&["reclam", "app", "5M"], 2, "memctl: unrecognized subcommand 'reclam'");
     let ran = refuses(&["reclaim", "--jsn", "app", "5M"], 2, "memctl: unexpected argument '--jsn' found");

@@ -1,0 +1,86 @@
+//! From names and globs to cgroups, each of them once.
+
+use std::path::Path;
+
+use globset::{GlobBuilder, GlobMatcher};
+
+use super::diagnose::Unreclaimable;
+use super::locate::{Located, locate};
+use super::mount::Mount;
+use super::tree;
+
+/// A cgroup that was asked for, by its own name or by a glob.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Selected {
+    /// Where it is.
+    pub located: Located,
+    /// Whether only globs matched it. Then nobody promised that memory can be reclaimed there.
+    pub by_glob: bool,
+}
+
+/// Finds all cgroups that the words name. A glob has `*`, `?`, `[…]`, `{a,b}`, which stay within a level, or `**`, which
+/// crosses levels. Names keep the order in which they were given; what a glob matches comes in the order of names.
+///
+/// # Errors
+/// [`Unreclaimable`]: a name that doesn't exist, a glob that is malformed or matches nothing.
+pub fn select(words: &[String]) -> Result<Vec<Selected>, Unreclaimable> {
+    let mut selected: Vec<Selected> = Vec::new();
+    for word in words {
+        let found = if is_glob(word) { matches(word)? } else { vec![locate(word)?] };
+        let by_glob = is_glob(word);
+        for located in found {
+            match selected.iter_mut().find(|known| known.located.path == located.path) {
+                Some(known) => known.by_glob &= by_glob,
+                None => selected.push(Selected { located, by_glob }),
+            }
+        }
+    }
+    Ok(selected)
+}
+
+/// Whether a word is a glob. A name with such a character in it can still be given by its path: what exists is a name.
+fn is_glob(word: &str) -> bool {
+    word.contains(['*', '?', '[', '{']) && locate(word).is_err()
+}
+
+fn matches(word: &str) -> Result<Vec<Located>, Unreclaimable> {
+    let mount = Mount::find(Path::new(word)).map_err(|e| Unreclaimable::io("/proc/self/mountinfo", &e))?;
+    let mount = mount.ok_or_else(Unreclaimable::no_cgroup2)?;
+    let point = mount.point.to_string_lossy();
+    let pattern = word.strip_prefix(&*point).unwrap_or(word).trim_matches('/');
+    let glob = matcher(pattern).map_err(|why| Unreclaimable::BadGlob { word: word.to_owned(), why })?;
+    let named = tree::below(&mount.point).filter_map(|path| Some((mount.name_of(&path)?, path)));
+    let mut found: Vec<_> = named
+        .filter(|(name, _)| glob.is_match(name.trim_start_matches('/')))
+        .map(|(name, path)| Located { path, name, mount: mount.clone() })
+        .collect();
+    if found.is_empty() {
+        return Err(Unreclaimable::NoMatch { word: word.to_owned() });
+    }
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(found)
+}
+
+fn matcher(pattern: &str) -> Result<GlobMatcher, String> {
+    // A backslash is a character of systemd's unit names (`\x2d`) before it is anything else.
+    let glob = GlobBuilder::new(pattern).literal_separator(true).backslash_escape(false).build();
+    glob.map(|glob| glob.compile_matcher()).map_err(|e| e.kind().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stars_stay_within_a_level_but_for_two() {
+        let is = |pattern: &str, name: &str| matcher(pattern).unwrap().is_match(name);
+        assert!(is("batch/*", "batch/a"));
+        assert!(!is("batch/*", "batch/a/b"));
+        assert!(is("batch/**", "batch/a/b"));
+        assert!(is("**/*.service", "system.slice/nginx.service"));
+        assert!(is("**/*.service", "nginx.service"));
+        assert!(is("job-[0-9]?", "job-1a"));
+        assert!(is(r"system.slice/a\x2db*", r"system.slice/a\x2db.service"));
+        assert!(matcher("a[").is_err());
+    }
+}
