@@ -142,6 +142,11 @@ impl AsFd for Cgroup {
 pub struct Reader(OwnedFd);
 
 impl Reader {
+    /// Opens a file outside of the hierarchy to be read again and again.
+    pub(crate) fn open(path: &str) -> Result<Self, Errno> {
+        rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map(Self)
+    }
+
     /// Reads the whole file anew into `text`, whose memory is reused.
     ///
     /// # Errors

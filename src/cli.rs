@@ -16,7 +16,7 @@ use memctl::size::{Amount, Percent, parse_only_bytes};
 /// says how much was asked for, how much was got, what stood in the way, and what it cost.
 #[derive(Debug, Parser)]
 #[command(name = "memctl", version, max_term_width = 100, after_long_help = AFTER)]
-#[command(subcommand_required = true, arg_required_else_help = true, disable_help_subcommand = true)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
 pub struct Cli {
     /// What every subcommand understands.
     #[command(flatten)]
@@ -71,38 +71,38 @@ pub struct Reclaim {
     /// A cgroup is a path below the cgroup2 mount (/sys/fs/cgroup/app), the same without the mount (app, /app), self,
     /// or a glob ('batch/*'; ** crosses levels). Each is taken once, however often it is named. SIZE is a number of bytes, or one with K, M, G, T, P or E, powers of 1024, in any case, also spelled
     /// MiB (10M, 1.5GiB); or a share of what the cgroup uses now (25%); or max, for all the kernel will give. It is
-    /// rounded up to whole pages.
+    /// at least 4096 bytes, and rounded up to whole pages.
     #[arg(required = true, value_name = "CGROUP>... <SIZE")]
     pub words: Vec<String>,
-    /// Reclaim until the cgroup uses no more than SIZE
+    /// Reclaim until it uses no more than SIZE
     ///
     /// Judged by memory.current. A share is of what the cgroup uses at the start.
     #[arg(long, value_name = "SIZE", value_parser = amount)]
     pub to: Option<Amount>,
-    /// Which memory to take: all, anon (needs Linux 6.16 and swap), file (6.11)
+    /// Take all, anon (Linux 6.16 and swap), or file (6.11)
     #[arg(long = "type", value_name = "TYPE", conflicts_with = "swappiness", hide_possible_values = true)]
     pub kind: Option<Kind>,
-    /// Weigh anon against file for this request: 0 to 200, or max (needs 6.11, 6.16)
+    /// Weigh anon against file: 0..200 (6.11), max (6.16)
     ///
     /// As vm.swappiness: 0 takes page cache only, max anonymous memory only. Even 200 takes page cache where it is
     /// cold.
-    #[arg(long, value_name = "0..200|max")]
+    #[arg(long, value_name = "N")]
     pub swappiness: Option<Swappiness>,
-    /// Stop after DUR, such as 500ms, 10s or 2m
+    /// Stop after DUR: 500ms, 10s, 2m, or bare seconds
     #[arg(long, value_name = "DUR", value_parser = duration)]
     pub timeout: Option<Duration>,
-    /// Stop when the cgroup is stalled for more than PCT of the time
+    /// Stop when stalled for more than PCT of the time
     ///
     /// The share of the time since the start in which tasks of the cgroup stood still for want of memory (PSI some).
     /// For the root cgroup and for max it is 10% by default, since nothing else would hold those back; elsewhere
-    /// there is no such bound. 100% switches it off.
+    /// there is no such bound. It is looked at after half a second. 100% switches it off.
     #[arg(long, value_name = "PCT")]
     pub max_pressure: Option<Percent>,
     /// Reclaim at most SIZE a second, over all cgroups
     #[arg(long, value_name = "SIZE", value_parser = parse_only_bytes)]
     pub max_rate: Option<u64>,
-    /// Reclaim from so many cgroups at the same time
-    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    /// Reclaim from so many cgroups at a time [default: 1]
+    #[arg(long, value_name = "N", default_value = "1", hide_default_value = true, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub jobs: u16,
     /// Don't keep other memctl off the cgroup meanwhile
     ///
@@ -110,12 +110,14 @@ pub struct Reclaim {
     /// cgroup's directory: anybody who can open that can hold it, so after that time memctl says so and goes on.
     #[arg(long)]
     pub no_lock: bool,
-    /// Ask for SIZE with each write, instead of adapting to the kernel's speed
+    /// Ask for SIZE with each write, instead of adapting
     ///
     /// A write can't always be interrupted, and blocks the removal of the cgroup while it lasts.
     #[arg(long, value_name = "SIZE", value_parser = parse_only_bytes)]
     pub chunk: Option<u64>,
-    /// How far off the request still is exact [default: 3%, or a 2 MiB folio]
+    /// How far off is still exact [default: 3%, or 2 MiB]
+    ///
+    /// By default 3% of the request, or one large folio of 2 MiB where that is more.
     #[arg(long, value_name = "PCT")]
     pub tolerance: Option<Percent>,
     /// Print the report as one line of JSON
@@ -185,7 +187,7 @@ fn duration(word: &str) -> Result<Duration, String> {
     };
     match read {
         None => Err("it is not a duration (as in 500ms, 10s, 2m)".into()),
-        Some(Duration::ZERO) => Err("no time at all is no bound that could be met".into()),
+        Some(Duration::ZERO) => Err("it must be more than no time at all".into()),
         Some(time) => Ok(time),
     }
 }

@@ -137,11 +137,14 @@ struct Run<'a, T: Target> {
     /// Time in writes since the counters were read, and what reading them costs.
     since_stat: Duration,
     stat_cost: Duration,
+    /// Nothing was written since the counters were read.
+    stat_is_fresh: bool,
     /// What successful writes promised since anything was last seen to move.
     unproven: u64,
     /// Pages were seen on their way to swap.
     slow_swap: bool,
     writeback_waited: Duration,
+    counters_waited: Duration,
     growing: bool,
     /// What there was at the start.
     all: u64,
@@ -157,13 +160,13 @@ impl<'a, T: Target> Run<'a, T> {
         let page = rustix::param::page_size() as u64;
         let began = target.now();
         let stalled_before = target.stalled();
-        let swap_before = target.swap_usage();
         let before_stat = target.now();
         let stat = target.stat(true)?;
         let stat_cost = target.now().saturating_sub(before_stat);
+        // Where the counters tell what went to swap, they tell it better.
+        let swap_before = stat.pswpout.is_none().then(|| target.swap_usage()).flatten();
         let usage = target.usage()?;
         let blind = target.blind_spot();
-        let all = usage.unwrap_or_else(|| stat.anon.unwrap_or(0) + stat.file.unwrap_or(0));
         Ok(Self {
             target,
             stop,
@@ -185,11 +188,13 @@ impl<'a, T: Target> Run<'a, T> {
             strays: 0,
             since_stat: Duration::ZERO,
             stat_cost,
+            stat_is_fresh: true,
             unproven: 0,
             slow_swap: false,
             writeback_waited: Duration::ZERO,
+            counters_waited: Duration::ZERO,
             growing: false,
-            all,
+            all: usage,
         })
     }
 
@@ -222,7 +227,7 @@ impl<'a, T: Target> Run<'a, T> {
                 Step::Stray | Step::Nothing => {
                     self.retries += 1;
                     if self.retries == RETRIES {
-                        if !self.await_writeback(0)? {
+                        if !self.await_writeback()? {
                             return Err(StoppedBy::Exhausted);
                         }
                         self.retries = 0;
@@ -258,7 +263,8 @@ impl<'a, T: Target> Run<'a, T> {
 
     /// What is still missing; `None` where all there is was asked for.
     fn missing(&mut self) -> Result<Option<u64>, StoppedBy> {
-        if let (Some(floor), Some(usage)) = (self.down_to, self.book.usage()) {
+        if let Some(floor) = self.down_to {
+            let usage = self.book.usage();
             if usage <= floor {
                 return Err(StoppedBy::Reached);
             }
@@ -272,7 +278,7 @@ impl<'a, T: Target> Run<'a, T> {
         };
         if self.book.estimate() >= requested {
             // An estimate from the usage may owe itself to the application: the counters have the last word.
-            self.look_at_counters()?;
+            self.look_at_counters(true)?;
         }
         match requested.saturating_sub(self.book.estimate()) {
             0 => Err(StoppedBy::Reached),
@@ -288,7 +294,7 @@ impl<'a, T: Target> Run<'a, T> {
         if self.book.estimate() < enough {
             return Ok(());
         }
-        self.look_at_counters()?;
+        self.look_at_counters(false)?;
         if self.book.estimate() < enough {
             return Ok(());
         }
@@ -323,6 +329,7 @@ impl<'a, T: Target> Run<'a, T> {
         self.writing += took;
         self.since_stat += took;
         self.chunks += 1;
+        self.stat_is_fresh = false;
         self.pace.saw(chunk, took);
 
         let step = match answer {
@@ -333,7 +340,7 @@ impl<'a, T: Target> Run<'a, T> {
             Err(errno) => Err(StoppedBy::Failed(errno)),
         };
         if self.since_stat >= self.stat_cost * STAT_SHARE {
-            self.look_at_counters()?;
+            self.look_at_counters(false)?;
         }
         if let Some(rate) = &self.request.rate {
             let freed = self.book.estimate().saturating_sub(before);
@@ -354,13 +361,13 @@ impl<'a, T: Target> Run<'a, T> {
         self.book.credit(chunk);
         let before = self.book.usage();
         self.look_at_usage()?;
-        let fell = before.zip(self.book.usage()).map_or(0, |(before, now)| before.saturating_sub(now));
+        let fell = before.saturating_sub(self.book.usage());
         self.unproven = if fell >= chunk / 2 { 0 } else { self.unproven.saturating_add(chunk) };
         if self.unproven <= self.target.blind_spot() {
             return Ok(Step::Full);
         }
         // More was promised than the counters can be blind to: they must have moved by now.
-        if self.look_at_counters()? {
+        if self.look_at_counters(false)? {
             self.unproven = 0;
             return Ok(Step::Full);
         }
@@ -370,7 +377,7 @@ impl<'a, T: Target> Run<'a, T> {
     /// Whether a write that didn't succeed got somewhere all the same.
     fn progress_or(&mut self, otherwise: Step) -> Result<Step, StoppedBy> {
         let fell = self.look_at_usage()?;
-        let counted = self.look_at_counters()?;
+        let counted = self.look_at_counters(false)?;
         Ok(if fell || counted { Step::Partial } else { otherwise })
     }
 
@@ -379,11 +386,12 @@ impl<'a, T: Target> Run<'a, T> {
         Ok(self.book.enter_usage(usage))
     }
 
-    fn look_at_counters(&mut self) -> Result<bool, StoppedBy> {
+    fn look_at_counters(&mut self, flush: bool) -> Result<bool, StoppedBy> {
         let before = self.target.now();
-        let stat = self.target.stat(false).map_err(lost)?;
+        let stat = self.target.stat(flush).map_err(lost)?;
         self.stat_cost = self.target.now().saturating_sub(before);
         self.since_stat = Duration::ZERO;
+        self.stat_is_fresh = true;
         let moved = self.book.enter_stat(stat);
         self.slow_swap |= self.swap_is_slow();
         Ok(moved)

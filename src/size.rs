@@ -16,6 +16,9 @@ use thiserror::Error;
 /// The smallest request that means anything: below one page of 4 KiB the kernel answers "done" without acting.
 pub const SMALLEST: u64 = 4096;
 
+/// Sizes from here on are refused: differences between sizes must fit a signed number, whole pages included.
+const LARGEST: u64 = (1 << 63) - (1 << 20);
+
 /// An amount of memory as a user gives it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Amount {
@@ -51,7 +54,7 @@ pub enum SizeError {
     Unit(char),
     #[error("it is not a size (as in 10M, 1.5G, 25% or max)")]
     NotANumber,
-    #[error("it is more than 2^64 bytes can count")]
+    #[error("it is 8 EiB or more, which no machine has")]
     Overflow,
     #[error("it is below the smallest request, one page of 4096 bytes")]
     TooSmall,
@@ -127,7 +130,11 @@ impl FromStr for Amount {
 pub fn parse_bytes(word: &str) -> Result<u64, SizeError> {
     let (whole, fraction, unit) = split_number(word)?;
     let scaled = scale(whole, fraction, multiplier(unit)?)?;
-    if scaled < SMALLEST { Err(SizeError::TooSmall) } else { Ok(scaled) }
+    match scaled {
+        ..SMALLEST => Err(SizeError::TooSmall),
+        SMALLEST..LARGEST => Ok(scaled),
+        _ => Err(SizeError::Overflow),
+    }
 }
 
 /// Reads a size in bytes, or says why a percentage or `max` won't do where only bytes make sense.
@@ -231,7 +238,7 @@ mod tests {
             ("1.1M", 1_153_434),
             ("2T", 2 << 40),
             ("3P", 3 << 50),
-            ("15E", 15 << 60),
+            ("7E", 7 << 60),
         ];
         for (word, bytes) in cases {
             assert_eq!(word.parse(), Ok(Amount::Bytes(bytes)), "{word}");
@@ -264,6 +271,9 @@ mod tests {
             ("1,5M", SizeError::NotANumber),
             ("1e6", SizeError::NotANumber),
             ("16E", SizeError::Overflow),
+            ("8E", SizeError::Overflow),
+            ("9223372036854775807", SizeError::Overflow),
+            ("18446744073709551615", SizeError::Overflow),
             ("18446744073709551616", SizeError::Overflow),
             ("101%", SizeError::OverAll),
             ("100.000001%", SizeError::OverAll),
@@ -303,7 +313,7 @@ mod tests {
         }
 
         #[test]
-        fn bytes_survive_the_round_trip(bytes in SMALLEST..) {
+        fn bytes_survive_the_round_trip(bytes in SMALLEST..LARGEST) {
             prop_assert_eq!(bytes.to_string().parse(), Ok(Amount::Bytes(bytes)));
         }
 
@@ -315,7 +325,7 @@ mod tests {
                 Ok(Amount::Bytes(b)) => prop_assert_eq!(u128::from(b), exact),
                 other => {
                     prop_assert_eq!(other, Err(SizeError::Overflow));
-                    prop_assert!(exact > u128::from(u64::MAX));
+                    prop_assert!(exact >= u128::from(LARGEST));
                 }
             }
         }

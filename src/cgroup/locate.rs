@@ -117,7 +117,9 @@ fn nearest(path: &Path, mount: &Mount) -> Vec<String> {
     const LOOKED_AT: usize = 5000;
     const SUGGESTED: usize = 3;
     const ALIKE: f64 = 0.8;
-    let Some(wanted) = path.file_name().map(OsStr::as_bytes).map(String::from_utf8_lossy) else {
+    let Some(wanted) =
+        path.file_name().map(OsStr::as_bytes).map(|name| String::from_utf8_lossy(name).to_lowercase())
+    else {
         return Vec::new();
     };
     let mut scored: Vec<(f64, String)> = tree::below(&mount.point)
@@ -125,7 +127,8 @@ fn nearest(path: &Path, mount: &Mount) -> Vec<String> {
         .filter_map(|found| {
             let last = found.file_name()?.to_string_lossy().into_owned();
             let stem = last.split_once('.').map_or(last.as_str(), |(stem, _)| stem);
-            let score = strsim::jaro_winkler(&wanted, &last).max(strsim::jaro_winkler(&wanted, stem));
+            let alike = |name: &str| strsim::jaro_winkler(&wanted, &name.to_lowercase());
+            let score = alike(&last).max(alike(stem));
             let name = mount.name_of(&found)?;
             (score >= ALIKE).then(|| (score, name.trim_start_matches('/').to_owned()))
         })

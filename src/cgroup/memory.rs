@@ -21,6 +21,9 @@ pub struct Conditions {
     pub own_min: Option<u64>,
 }
 
+/// The LRU lists in `/proc/vmstat`, less their `nr_`.
+const LRU_LISTS: [&str; 5] = ["inactive_anon", "active_anon", "inactive_file", "active_file", "unevictable"];
+
 /// A cgroup whose memory can be reclaimed.
 #[derive(Debug)]
 pub struct MemoryCgroup {
@@ -30,6 +33,7 @@ pub struct MemoryCgroup {
     stat: Reader,
     /// None of these is on every kernel and in every cgroup: the root lacks two, PSI may be off, swap not built in.
     current: Option<Reader>,
+    vmstat: Option<Reader>,
     swap_current: Option<Reader>,
     pressure: Option<Reader>,
     /// Reading it makes kernels before 6.16 or so fold the counters of all controllers.
@@ -52,6 +56,7 @@ impl MemoryCgroup {
             top: located.mount.point.clone(),
             reclaim,
             stat,
+            vmstat: Reader::open("/proc/vmstat").ok().filter(|_| !cgroup.has("memory.current")),
             current: cgroup.reader("memory.current").ok(),
             swap_current: cgroup.reader("memory.swap.current").ok(),
             pressure: cgroup.reader("memory.pressure").ok(),
@@ -68,15 +73,25 @@ impl MemoryCgroup {
         &self.cgroup
     }
 
-    /// `memory.current`, bytes; `None` where there is none, at the root.
+    /// `memory.current`, bytes. The root has none: what the host's LRU lists hold stands in for it, which is as fresh.
     ///
     /// # Errors
     /// `ENODEV` when the cgroup was removed.
-    pub fn usage(&mut self) -> Result<Option<u64>, Errno> {
-        match self.read(|files| files.current.as_ref())? {
-            Some(text) => parse_number(text),
-            None => Ok(None),
+    pub fn usage(&mut self) -> Result<u64, Errno> {
+        if let Some(text) = self.read(|files| files.current.as_ref())? {
+            return parse_number(text)?.ok_or(Errno::INVAL);
         }
+        let text = self.read(|files| files.vmstat.as_ref())?.unwrap_or_default();
+        let pages = text.lines().filter_map(|line| line.strip_prefix("nr_")?.split_once(' '));
+        let lru = pages.filter(|(key, _)| LRU_LISTS.contains(key));
+        Ok(lru.filter_map(|(_, pages)| pages.parse::<u64>().ok()).sum::<u64>()
+            * rustix::param::page_size() as u64)
+    }
+
+    /// Whether there is a `memory.current`.
+    #[must_use]
+    pub fn has_current(&self) -> bool {
+        self.current.is_some()
     }
 
     /// `memory.stat`; `flush` tries to make the kernel fold its counters first.

@@ -83,8 +83,15 @@ fn split(args: &Reclaim) -> Result<(Vec<String>, Goal)> {
             usage(format!("{last}: how much is to be reclaimed?"), "memctl reclaim CGROUP SIZE, such as 10M")
         });
     }
-    let amount: Amount =
-        last.parse().map_err(|why| UsageError { what: format!("{last}: {why}"), hint: None })?;
+    let amount: Amount = match last.parse() {
+        Ok(amount) => amount,
+        Err(why) => {
+            let swapped = looks_like_size(&words[0]) && !looks_like_size(&last);
+            let hint = swapped.then(|| "the cgroup comes first: memctl reclaim CGROUP SIZE".to_owned());
+            let what = if last.is_empty() { why.to_string() } else { format!("{last}: {why}") };
+            return Err(UsageError { what, hint }.into());
+        }
+    };
     Ok((words, Goal::Reclaim(amount)))
 }
 

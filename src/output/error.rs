@@ -3,10 +3,11 @@
 use std::io;
 
 use anstyle::{AnsiColor, Style};
+use clap::CommandFactory;
 use clap::error::ErrorKind;
 use memctl::cgroup::diagnose::Unreclaimable;
 use memctl::reclaim::{Refusal, StoppedBy};
-use memctl::size::{SizeError, looks_like_size};
+use memctl::size::{Amount, SizeError};
 use rustix::io::Errno;
 
 use super::remark;
@@ -22,7 +23,8 @@ pub fn print(error: &anyhow::Error) -> Exit {
     let (hint, exit) = if let Some(usage) = error.downcast_ref::<UsageError>() {
         (usage.hint.clone(), Exit::Usage)
     } else if let Some(place) = error.downcast_ref::<Unreclaimable>() {
-        (place.hint(), Exit::Failed)
+        let exit = if matches!(place, Unreclaimable::NoName) { Exit::Usage } else { Exit::Failed };
+        (place.hint(), exit)
     } else if let Some(refusal) = error.downcast_ref::<Refusal>() {
         (refusal.hint().map(str::to_owned), Exit::Failed)
     } else {
@@ -70,22 +72,28 @@ pub fn explain(error: &clap::Error) -> Exit {
 }
 
 /// From clap's paragraphs to one line and a hint.
-fn in_our_form(rendered: &str, mut words: impl Iterator<Item = String>) -> (String, String) {
-    let help = |verb: Option<&str>| {
-        format!("memctl {}--help tells more", verb.map_or(String::new(), |v| format!("{v} ")))
-    };
-    let verb = rendered
-        .lines()
-        .find_map(|l| l.strip_prefix("Usage: memctl "))
-        .and_then(|usage| usage.split(' ').next())
-        .filter(|verb| verb.starts_with(char::is_alphabetic));
-    // What clap takes for an unknown option may have been meant as a size.
+fn in_our_form(rendered: &str, words: impl Iterator<Item = String>) -> (String, String) {
+    let words: Vec<_> = words.collect();
+    let command = crate::cli::Cli::command();
+    let verb = words.iter().find(|word| command.find_subcommand(word).is_some());
+    let help =
+        || format!("memctl {}--help tells more", verb.map_or(String::new(), |verb| format!("{verb} ")));
+    // What clap takes for an unknown option may have been meant as a number.
+    let negative = |word: &&String| word.parse::<Amount>() == Err(SizeError::Negative);
     if rendered.contains("unexpected argument")
-        && let Some(negative) =
-            words.find(|word| word.parse::<memctl::size::Amount>() == Err(SizeError::Negative))
-        && looks_like_size(&negative)
+        && let Some(at) = words.iter().position(|word| negative(&word))
     {
-        return (format!("{negative}: {}", SizeError::Negative), help(verb));
+        let what = match words[..at].last().filter(|before| before.starts_with("--")) {
+            Some(option) => format!("{option} {}: it can't be negative", words[at]),
+            None => format!("{}: {}", words[at], SizeError::Negative),
+        };
+        return (what, help());
+    }
+    // clap would name all words of `reclaim` as missing, even where --to says how much.
+    if rendered.contains("required arguments were not provided") {
+        let to = words.iter().any(|word| word == "--to" || word.starts_with("--to="));
+        let what = if to { "of which cgroup?" } else { "which cgroup, and how much of it?" };
+        return (what.to_owned(), help());
     }
     let first = rendered.split("\n\n").next().unwrap_or_default();
     let what = first.trim_start_matches("error: ").lines().map(str::trim).collect::<Vec<_>>().join(" ");
@@ -96,7 +104,7 @@ fn in_our_form(rendered: &str, mut words: impl Iterator<Item = String>) -> (Stri
             format!("one of {}", values.trim_end_matches(']'))
         }
         (Some(tip), _) => tip.to_owned(),
-        _ => help(verb),
+        _ => help(),
     };
     (what.replace(" [possible values", "; possible values").trim_end_matches(']').to_owned(), hint)
 }

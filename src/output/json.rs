@@ -40,6 +40,8 @@ pub struct Reclaimed<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     slab_freed_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    swap_cache_freed_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     swapped_out_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     zswapped_bytes: Option<u64>,
@@ -51,6 +53,7 @@ pub struct Reclaimed<'a> {
     chunks: u32,
     elapsed_usec: u64,
     writing_usec: u64,
+    waited_usec: u64,
     cpu_usec: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     stalled_usec: Option<u64>,
@@ -80,6 +83,7 @@ impl<'a> Reclaimed<'a> {
             anon_freed_bytes: report.anon_freed,
             file_freed_bytes: report.file_freed,
             slab_freed_bytes: report.slab_freed,
+            swap_cache_freed_bytes: report.swap_cache_freed,
             swapped_out_bytes: report.swapped_out,
             zswapped_bytes: report.zswapped,
             over_swapped_bytes: report.over_swapped(),
@@ -88,6 +92,7 @@ impl<'a> Reclaimed<'a> {
             chunks: report.chunks,
             elapsed_usec: usec(report.elapsed),
             writing_usec: usec(report.writing),
+            waited_usec: usec(report.waited),
             cpu_usec: usec(report.cpu),
             stalled_usec: report.stalled.map(usec),
         }

@@ -1,6 +1,7 @@
 //! Notes on standard error while memctl works.
 
 use memctl::reclaim::Event;
+use rustix::io::Errno;
 
 use super::words::{escaped, size, time};
 use super::{Loudness, error, remark};
@@ -13,7 +14,11 @@ pub fn event(cgroup: Option<&str>, event: &Event, loudness: Loudness) {
     let of = cgroup.map_or_else(String::new, |name| format!("{}: ", escaped(name)));
     match event {
         Event::Asked { bytes, answer, took, reclaimed, .. } => {
-            let said = answer.map_or_else(error::plain, |()| "done".into());
+            let said = match answer {
+                Ok(()) => "done".into(),
+                Err(Errno::AGAIN) => "fell short".into(),
+                Err(errno) => error::plain(*errno),
+            };
             remark(&format!(
                 "{of}asked {}: {said} after {}; {} so far",
                 size(*bytes),

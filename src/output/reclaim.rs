@@ -94,7 +94,7 @@ fn remarks(rows: &[(&str, &Report)]) -> Vec<(String, String)> {
     let cpu: std::time::Duration = rows.iter().map(|(_, report)| report.cpu).sum();
     let reclaimed: u64 = rows.iter().map(|(_, report)| report.reclaimed).sum();
     let per_gib = if reclaimed > 0 {
-        format!(" ({:.2} s a GiB)", cpu.as_secs_f64() / (reclaimed as f64 / f64::from(1 << 30)))
+        format!(" ({:.2} s/GiB)", cpu.as_secs_f64() / (reclaimed as f64 / f64::from(1 << 30)))
     } else {
         String::new()
     };
@@ -111,10 +111,14 @@ fn verdict(report: &Report) -> String {
         None => return report.stopped_by.word().to_owned(),
     };
     let style = colour.on_default().bold();
-    match report.stopped_by {
-        StoppedBy::Reached => format!("{style}{word}{style:#}"),
-        why => format!("{style}{word}{style:#}, {}", why.word()),
-    }
+    let stopped = match report.stopped_by {
+        StoppedBy::Reached => String::new(),
+        why => format!(", {}", why.word()),
+    };
+    let warning = AnsiColor::Yellow.on_default().bold();
+    let over_swap =
+        report.over_swapped().map_or_else(String::new, |_| format!(", {warning}over-swap{warning:#}"));
+    format!("{style}{word}{style:#}{stopped}{over_swap}")
 }
 
 /// The lines: why, by which measure, from what, and at which cost.
@@ -132,10 +136,7 @@ fn details(report: &Report) -> Vec<(String, String)> {
     if let Some(over) = report.over_swapped() {
         lines.push((
             "over-swap",
-            format!(
-                "{} more went to swap than was reclaimed: the kernel writes ahead of slow swap",
-                size(over)
-            ),
+            format!("{} more went to swap than was reclaimed: the kernel writes ahead", size(over)),
         ));
     }
     if let Some(demoted) = report.demoted.filter(|&demoted| demoted > 0) {
@@ -184,19 +185,33 @@ fn why(report: &Report) -> String {
         (StoppedBy::Reached, _) => {
             format!("the kernel said success, but {} are not accounted for", size(short))
         }
+        (StoppedBy::Exhausted, verdict) if verdict != Some(Verdict::Exact) && awaits_swap(report) => {
+            format!(
+                "gave up waiting for swap after {}, {} short of the request",
+                time(report.elapsed),
+                size(short)
+            )
+        }
         (StoppedBy::Exhausted, None) => "nothing more was to be had".into(),
         (StoppedBy::Exhausted, Some(Verdict::Under)) => {
             format!("the kernel found nothing more to free, {} short of the request", size(short))
         }
         (StoppedBy::Exhausted, _) => format!("nothing more was to be had, within {tolerated} of the request"),
         (StoppedBy::Interrupted, _) => "a signal came".into(),
-        (StoppedBy::Timeout, _) => "the time was up".into(),
+        (StoppedBy::Timeout, _) => format!("the time was up after {}", time(report.elapsed)),
         (StoppedBy::Pressure, _) => {
-            "the cgroup was stalled for more of the time than --max-pressure allows".into()
+            let stalled = report.stalled.map_or(0.0, |stalled| stalled.as_secs_f64());
+            let share = 100.0 * stalled / report.elapsed.as_secs_f64();
+            let most = report.max_pressure.map_or_else(String::new, |most| most.to_string());
+            format!("the cgroup was stalled for {share:.0}% of the time, and --max-pressure is {most}")
         }
         (StoppedBy::Removed, _) => "the cgroup was removed meanwhile".into(),
         (StoppedBy::Failed(errno), _) => format!("the kernel refused: {}", super::error::plain(errno)),
     }
+}
+
+fn awaits_swap(report: &Report) -> bool {
+    report.obstacles.iter().any(|obstacle| matches!(obstacle, Obstacle::Writeback(_)))
 }
 
 fn measured(report: &Report) -> String {
@@ -204,6 +219,7 @@ fn measured(report: &Report) -> String {
     let parts = [
         part("file", report.file_freed),
         part("anon", report.anon_freed),
+        part("swap cache", report.swap_cache_freed.filter(|&b| b > 0)),
         part("slab", report.slab_freed.filter(|&b| b > 0)),
         part("to swap", report.swapped_out.filter(|&b| b > 0)),
         part("to zswap", report.zswapped.filter(|&b| b > 0)),
@@ -220,17 +236,25 @@ fn usage(report: &Report) -> String {
     };
     let grown = report.grown().filter(|&grown| grown > 0);
     let grown = grown.map_or_else(String::new, |grown| format!(", grew by {} meanwhile", size(grown)));
-    format!("{} -> {} ({}{grown})", size(before), size(after), difference(-net))
+    // A blur of some pages, and the slab that goes with what is reclaimed, aren't worth a word.
+    let left = report.left().filter(|&left| left > (1 << 20) && left > report.reclaimed / 20);
+    let left = left.map_or_else(String::new, |left| format!(", {} of it not by reclaim", size(left)));
+    format!("{} -> {} ({}{grown}{left})", size(before), size(after), difference(-net))
 }
 
 fn cost(report: &Report) -> String {
-    let per_gib = report.cpu_per_gib().map_or_else(String::new, |cost| format!(" ({cost:.2} s a GiB)"));
+    let per_gib = report.cpu_per_gib().map_or_else(String::new, |cost| format!(" ({cost:.2} s/GiB)"));
     let stalled = report
         .stalled
         .map_or_else(String::new, |stalled| format!("; the cgroup was stalled for {}", time(stalled)));
+    let waited = if report.waited.as_millis() < 100 {
+        String::new()
+    } else {
+        format!(" (waited for {})", time(report.waited))
+    };
     let writes = if report.chunks == 1 { "write" } else { "writes" };
     format!(
-        "{} in {} {writes}, {} of CPU{per_gib}{stalled}",
+        "{}{waited} in {} {writes}, {} of CPU{per_gib}{stalled}",
         time(report.elapsed),
         report.chunks,
         time(report.cpu)
@@ -280,6 +304,7 @@ fn in_the_way(obstacle: &Obstacle) -> String {
         Obstacle::Unevictable(bytes) => format!("{} are locked in memory (unevictable)", size(*bytes)),
         Obstacle::Writeback(bytes) => format!("{} are still being written to swap or disk", size(*bytes)),
         Obstacle::NoCache => "no page cache is left".into(),
+        Obstacle::Empty => "next to nothing is left that could be reclaimed".into(),
         Obstacle::Growing => "the cgroup grows as fast as it is reclaimed from".into(),
         Obstacle::InUse(bytes) => format!("{} of page cache are in use", size(*bytes)),
     }
@@ -321,6 +346,9 @@ mod tests {
             writing: Duration::from_millis(40),
             cpu: Duration::from_millis(39),
             stalled: Some(Duration::ZERO),
+            waited: Duration::ZERO,
+            max_pressure: None,
+            swap_cache_freed: Some(0),
         }
     }
 
@@ -340,7 +368,7 @@ mod tests {
         let parts =
             ["/app       10 MiB     10 MiB         0 B  ", "exact", "reached, within 2 MiB of the request"];
         has(&report(), &parts);
-        has(&report(), &["50 MiB -> 40 MiB (-10 MiB)\n", "41 ms in 12 writes, 39 ms of CPU (3.99 s a GiB)"]);
+        has(&report(), &["50 MiB -> 40 MiB (-10 MiB)\n", "41 ms in 12 writes, 39 ms of CPU (3.99 s/GiB)"]);
     }
 
     #[test]
@@ -377,8 +405,8 @@ mod tests {
         let ends = [
             (StoppedBy::Exhausted, "the kernel found nothing more to free, 6 MiB short of the request"),
             (StoppedBy::Interrupted, "a signal came"),
-            (StoppedBy::Timeout, "the time was up"),
-            (StoppedBy::Pressure, "than --max-pressure allows"),
+            (StoppedBy::Timeout, "the time was up after 41 ms"),
+            (StoppedBy::Pressure, "the cgroup was stalled for 0% of the time, and --max-pressure is"),
             (StoppedBy::Removed, "the cgroup was removed meanwhile"),
             (StoppedBy::Failed(Errno::INVAL), "the kernel refused: invalid argument"),
         ];
@@ -407,7 +435,7 @@ mod tests {
             lines[4].starts_with("/batch/one  the kernel found nothing more")
                 && lines[4].contains("; no page cache")
         );
-        assert_eq!(lines[5], "cost        78 ms of CPU in 24 writes (5.71 s a GiB)");
+        assert_eq!(lines[5], "cost        78 ms of CPU in 24 writes (5.71 s/GiB)");
     }
 
     #[test]

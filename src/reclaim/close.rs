@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::obstacle::obstacles;
-use super::{Event, LOOK, Measure, Obstacle, Report, Run, StoppedBy, Target, Verdict, lost};
+use super::{Event, LOOK, Measure, Obstacle, Report, Run, StoppedBy, Target, Verdict};
 
 /// How long to wait for lagging counters: the kernel folds them every 2 s, by a timer that may be late.
 const PATIENCE: Duration = Duration::from_millis(2500);
@@ -15,36 +15,37 @@ impl<T: Target> Run<'_, T> {
             return why;
         }
         let patient = !matches!(why, StoppedBy::Interrupted | StoppedBy::Timeout | StoppedBy::Failed(_));
-        let mut waited = Duration::ZERO;
         loop {
-            let looked = self.look_at_usage().and_then(|_| self.target.stat(true).map_err(lost));
-            match looked {
-                Ok(stat) => self.book.enter_stat(stat),
-                // Removed at the last moment: what was seen until then stands.
-                Err(lost) => return if why == StoppedBy::Reached { why } else { lost },
-            };
-            if self.book.doubt() == 0 || !patient || waited >= PATIENCE || (self.stop)() {
+            if !self.stat_is_fresh {
+                match self.look_at_usage().and_then(|_| self.look_at_counters(true)) {
+                    Ok(_) => {}
+                    // Removed at the last moment: what was seen until then stands.
+                    Err(lost) => return if why == StoppedBy::Reached { why } else { lost },
+                }
+            }
+            if self.book.doubt() == 0 || !patient || self.counters_waited >= PATIENCE || (self.stop)() {
                 return why;
             }
-            if waited.is_zero() {
+            if self.counters_waited.is_zero() {
                 (self.tell)(Event::AwaitingCounters);
             }
             self.target.pause(LOOK);
-            waited += LOOK;
+            self.counters_waited += LOOK;
+            self.stat_is_fresh = false;
         }
     }
 
     pub(super) fn report(mut self, stopped_by: StoppedBy) -> Report {
         let elapsed = self.target.now().saturating_sub(self.began);
         let stalled = self.stalled();
-        let swap_now = self.target.swap_usage();
+        let swap_now = self.swap_before.and_then(|_| self.target.swap_usage());
         let taken = self.book.taken();
         let ((before, start), end) = (self.book.start(), self.book.stat());
         let pages = |from: Option<u64>, to: Option<u64>| Some(to?.saturating_sub(from?) * self.page);
         let swapped =
             pages(start.pswpout, end.pswpout).or_else(|| Some(swap_now?.saturating_sub(self.swap_before?)));
         let freed = |from: Option<u64>, to: Option<u64>| Some(from?.saturating_sub(to?));
-        let by_usage = self.down_to.is_some();
+        let (by_usage, has_current) = (self.down_to.is_some(), self.target.has_current());
         let mut report = Report {
             requested: self.requested,
             down_to: self.down_to,
@@ -55,11 +56,12 @@ impl<T: Target> Run<'_, T> {
             tolerance: self.request.tolerance,
             stopped_by,
             obstacles: Vec::new(),
-            current_before: before,
-            current_after: self.book.usage(),
+            current_before: has_current.then_some(before),
+            current_after: has_current.then(|| self.book.usage()),
             anon_freed: freed(start.anon, end.anon),
             file_freed: freed(start.file, end.file),
             slab_freed: freed(start.slab, end.slab),
+            swap_cache_freed: freed(start.swapcached, end.swapcached),
             swapped_out: swapped,
             zswapped: pages(start.zswpout, end.zswpout),
             demoted: self.book.tells_demotions().then(|| self.book.demoted()),
@@ -68,13 +70,22 @@ impl<T: Target> Run<'_, T> {
             writing: self.writing,
             cpu: self.cpu,
             stalled,
+            waited: self.writeback_waited + self.counters_waited,
+            max_pressure: self.request.max_pressure,
         };
         let all_there_is = report.requested.is_none();
-        if stopped_by == StoppedBy::Exhausted && (all_there_is || report.verdict() == Some(Verdict::Under)) {
+        let fell_short =
+            matches!(stopped_by, StoppedBy::Exhausted | StoppedBy::Timeout | StoppedBy::Pressure);
+        if fell_short && (all_there_is || report.verdict() == Some(Verdict::Under)) {
             report.obstacles = if self.growing {
                 vec![Obstacle::Growing]
             } else {
-                obstacles(self.request.kind, self.book.stat(), &self.target.conditions())
+                obstacles(
+                    self.request.kind,
+                    self.book.stat(),
+                    &self.target.conditions(),
+                    stopped_by == StoppedBy::Exhausted,
+                )
             };
         }
         report

@@ -68,18 +68,18 @@ pub struct Ledger {
     measure: Measure,
     page: u64,
     blind: u64,
-    start: (Option<u64>, MemoryStat),
+    start: (u64, MemoryStat),
     /// What the counters said last, and what the other witnesses had said by then.
     stat: MemoryStat,
     at_stat: Witnesses,
     now: Witnesses,
-    lowest: Option<u64>,
+    lowest: u64,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Witnesses {
     credit: u64,
-    usage: Option<u64>,
+    usage: u64,
 }
 
 /// What can be said at the end.
@@ -96,7 +96,7 @@ pub struct Taken {
 impl Ledger {
     /// Opens the book.
     #[must_use]
-    pub fn new(usage: Option<u64>, stat: MemoryStat, blind: u64, page: u64) -> Self {
+    pub fn new(usage: u64, stat: MemoryStat, blind: u64, page: u64) -> Self {
         let now = Witnesses { credit: 0, usage };
         Self {
             measure: Measure::best(&stat),
@@ -112,7 +112,7 @@ impl Ledger {
 
     /// The counters as they were at the start.
     #[must_use]
-    pub fn start(&self) -> (Option<u64>, &MemoryStat) {
+    pub fn start(&self) -> (u64, &MemoryStat) {
         (self.start.0, &self.start.1)
     }
 
@@ -124,7 +124,7 @@ impl Ledger {
 
     /// The usage as it was read last.
     #[must_use]
-    pub fn usage(&self) -> Option<u64> {
+    pub fn usage(&self) -> u64 {
         self.now.usage
     }
 
@@ -135,10 +135,10 @@ impl Ledger {
 
     /// Enters a fresh usage. Says whether it is below all that were seen before, by more than the kernel's batch of
     /// charges blurs.
-    pub fn enter_usage(&mut self, usage: Option<u64>) -> bool {
+    pub fn enter_usage(&mut self, usage: u64) -> bool {
         const BLUR_PAGES: u64 = 32;
         self.now.usage = usage;
-        let fell = matches!((usage, self.lowest), (Some(now), Some(lowest)) if now + BLUR_PAGES * self.page < lowest);
+        let fell = usage + BLUR_PAGES * self.page < self.lowest;
         if fell {
             self.lowest = usage;
         }
@@ -186,18 +186,18 @@ impl Ledger {
     /// How much the usage fell since the start; 0 if it rose.
     #[must_use]
     pub fn fell(&self) -> u64 {
-        fall(self.start.0, self.now.usage)
+        self.start.0.saturating_sub(self.now.usage)
     }
 
     /// The best estimate of what was reclaimed so far: the counter, filled in from the fresh witnesses as far as it
     /// can be blind, and what they saw since it was read.
     #[must_use]
     pub fn estimate(&self) -> u64 {
-        let counted = self.counted().unwrap_or_else(|| fall(self.start.0, self.at_stat.usage));
-        let witnessed = self.word(self.at_stat).max(fall(self.start.0, self.at_stat.usage));
+        let counted = self.counted().unwrap_or_else(|| self.start.0.saturating_sub(self.at_stat.usage));
+        let witnessed = self.word(self.at_stat).max(self.start.0.saturating_sub(self.at_stat.usage));
         let so_far = witnessed.clamp(counted, counted.saturating_add(self.blind));
         let credited = self.now.credit - self.at_stat.credit;
-        so_far.saturating_add(credited.max(fall(self.at_stat.usage, self.now.usage)))
+        so_far.saturating_add(credited.max(self.at_stat.usage.saturating_sub(self.now.usage)))
     }
 
     /// By how much the counters and the other witnesses differ in a way that their lag could explain, beyond what is
@@ -246,10 +246,6 @@ impl Ledger {
     }
 }
 
-fn fall(from: Option<u64>, to: Option<u64>) -> u64 {
-    from.zip(to).map_or(0, |(from, to)| from.saturating_sub(to))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -266,14 +262,14 @@ mod tests {
     }
 
     fn ledger(blind: u64) -> Ledger {
-        Ledger::new(Some(100 * M), stat(0, 0), blind, PAGE)
+        Ledger::new(100 * M, stat(0, 0), blind, PAGE)
     }
 
     #[test]
     fn a_lagging_counter_is_filled_in_as_far_as_it_can_be_blind() {
         let mut book = ledger(2 * M);
         book.credit(10 * M);
-        book.enter_usage(Some(90 * M));
+        book.enter_usage(90 * M);
         book.enter_stat(stat(9 * M, 0));
         assert_eq!(book.estimate(), 10 * M);
         let taken = Taken { reclaimed: 10 * M, unconfirmed: 0, measured_by: Measure::MemoryCurrent };
@@ -286,7 +282,7 @@ mod tests {
     fn what_the_application_frees_is_not_reclaim() {
         let mut book = ledger(M);
         book.credit(M);
-        book.enter_usage(Some(20 * M));
+        book.enter_usage(20 * M);
         assert_eq!(book.estimate(), 80 * M, "until the counter is read");
         book.enter_stat(stat(M, 0));
         assert_eq!(book.estimate(), 2 * M, "to within the blind spot");
@@ -297,7 +293,7 @@ mod tests {
     fn a_lying_kernel_gets_no_credit() {
         let mut book = ledger(M);
         book.credit(50 * M);
-        book.enter_usage(Some(100 * M));
+        book.enter_usage(100 * M);
         book.enter_stat(stat(0, 0));
         assert_eq!(
             book.taken(),
@@ -310,7 +306,7 @@ mod tests {
     fn growth_does_not_hide_what_the_counter_saw() {
         let mut book = ledger(M);
         book.credit(10 * M);
-        book.enter_usage(Some(130 * M));
+        book.enter_usage(130 * M);
         book.enter_stat(stat(10 * M, 0));
         assert_eq!((book.taken().reclaimed, book.fell(), book.doubt()), (10 * M, 0, 0));
     }
@@ -327,7 +323,7 @@ mod tests {
     #[test]
     fn partial_progress_unseen_by_the_counter_raises_a_doubt() {
         let mut book = ledger(M);
-        book.enter_usage(Some(100 * M - M / 2));
+        book.enter_usage(100 * M - M / 2);
         book.enter_stat(stat(0, 0));
         assert_eq!(book.doubt(), M / 2);
         book.enter_stat(stat(M / 2, 0));
@@ -337,9 +333,9 @@ mod tests {
     #[test]
     fn only_a_new_low_of_the_usage_is_a_fall() {
         let mut book = ledger(0);
-        assert!(book.enter_usage(Some(99 * M)));
-        assert!(!book.enter_usage(Some(105 * M)));
-        assert!(!book.enter_usage(Some(99 * M)), "back to where it was");
-        assert!(book.enter_usage(Some(98 * M)));
+        assert!(book.enter_usage(99 * M));
+        assert!(!book.enter_usage(105 * M));
+        assert!(!book.enter_usage(99 * M), "back to where it was");
+        assert!(book.enter_usage(98 * M));
     }
 }

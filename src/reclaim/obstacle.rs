@@ -24,6 +24,8 @@ pub enum Obstacle {
     Writeback(u64),
     /// There is next to no page cache left.
     NoCache,
+    /// There is next to nothing left that could be reclaimed.
+    Empty,
     /// The cgroup grows as fast as it is reclaimed from.
     Growing,
     /// So much is in use and evictable, but the kernel, which looks at pages in use last, gave up on it.
@@ -43,6 +45,7 @@ impl Obstacle {
             Self::Unevictable(_) => "unevictable",
             Self::Writeback(_) => "writeback",
             Self::NoCache => "no_cache",
+            Self::Empty => "empty",
             Self::Growing => "growing",
             Self::InUse(_) => "in_use",
         }
@@ -52,13 +55,13 @@ impl Obstacle {
 /// Amounts below this aren't worth a word.
 const NOTABLE: u64 = 256 << 10;
 
-/// What stands in the way of reclaiming more memory of that kind, given what is left.
+/// What stands in the way of reclaiming more memory of that kind, given what is left. Unless the kernel found that it was
+/// `exhausted`, what merely wasn't reached yet is no obstacle.
 #[must_use]
-pub fn obstacles(kind: Kind, left: &MemoryStat, conditions: &Conditions) -> Vec<Obstacle> {
+pub fn obstacles(kind: Kind, left: &MemoryStat, conditions: &Conditions, exhausted: bool) -> Vec<Obstacle> {
     let mut found = Vec::new();
-    let shmem = left.shmem.unwrap_or(0);
-    let anon =
-        left.inactive_anon.zip(left.active_anon).map_or(left.anon.unwrap_or(0) + shmem, |(i, a)| i + a);
+    // Without what is in the swap cache: that has left already, and is told of as being written.
+    let anon = left.anon.unwrap_or(0) + left.shmem.unwrap_or(0);
     let file = left.inactive_file.zip(left.active_file).map_or(0, |(inactive, active)| inactive + active);
 
     if anon >= NOTABLE {
@@ -78,7 +81,12 @@ pub fn obstacles(kind: Kind, left: &MemoryStat, conditions: &Conditions) -> Vec<
     }
     found.extend(left.unevictable.filter(|&bytes| bytes >= NOTABLE).map(Obstacle::Unevictable));
     found.extend(left.file_writeback.filter(|&bytes| bytes >= NOTABLE).map(Obstacle::Writeback));
-    if file < NOTABLE && kind.takes_file() {
+    if !exhausted {
+        return found;
+    }
+    if anon + file < NOTABLE && found.is_empty() {
+        found.push(Obstacle::Empty);
+    } else if file < NOTABLE && kind.takes_file() && !kind.takes_anon() {
         found.push(Obstacle::NoCache);
     }
     let protected = conditions.protected.as_ref().map_or(0, |(bytes, _)| *bytes);
@@ -99,8 +107,7 @@ mod tests {
 
     fn left(anon: u64, file: u64) -> MemoryStat {
         MemoryStat {
-            inactive_anon: Some(anon),
-            active_anon: Some(0),
+            anon: Some(anon),
             inactive_file: Some(file),
             active_file: Some(0),
             ..MemoryStat::default()
@@ -113,8 +120,8 @@ mod tests {
 
     #[test]
     fn anon_without_swap_is_named() {
-        let found = obstacles(Kind::All, &left(40 * M, 0), &room(0, SwapBound::NoSwap));
-        assert_eq!(found, [Obstacle::NoSwapRoom(40 * M, SwapBound::NoSwap), Obstacle::NoCache]);
+        let found = obstacles(Kind::All, &left(40 * M, 0), &room(0, SwapBound::NoSwap), true);
+        assert_eq!(found, [Obstacle::NoSwapRoom(40 * M, SwapBound::NoSwap)]);
     }
 
     #[test]
@@ -122,10 +129,10 @@ mod tests {
         let plenty = room(1 << 30, SwapBound::Free);
         let file = Kind::File;
         assert_eq!(
-            obstacles(file, &left(40 * M, 0), &plenty),
+            obstacles(file, &left(40 * M, 0), &plenty, true),
             [Obstacle::AnonNotAsked(40 * M), Obstacle::NoCache]
         );
-        assert_eq!(obstacles(Kind::Anon, &left(0, 9 * M), &plenty), [Obstacle::FileNotAsked(9 * M)]);
+        assert_eq!(obstacles(Kind::Anon, &left(0, 9 * M), &plenty, true), [Obstacle::FileNotAsked(9 * M)]);
     }
 
     #[test]
@@ -134,13 +141,13 @@ mod tests {
         rest.unevictable = Some(8 * M);
         let mut conditions = room(1 << 30, SwapBound::Free);
         conditions.protected = Some((50 * M, "/app/db".into()));
-        let found = obstacles(Kind::All, &rest, &conditions);
+        let found = obstacles(Kind::All, &rest, &conditions, true);
         assert_eq!(found, [Obstacle::Protected(50 * M, "/app/db".into()), Obstacle::Unevictable(8 * M)]);
     }
 
     #[test]
     fn when_nothing_explains_it_the_pages_are_in_use() {
-        let found = obstacles(Kind::All, &left(0, 50 * M), &room(1 << 30, SwapBound::Free));
+        let found = obstacles(Kind::All, &left(0, 50 * M), &room(1 << 30, SwapBound::Free), true);
         assert_eq!(found, [Obstacle::InUse(50 * M)]);
     }
 }

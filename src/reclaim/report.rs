@@ -7,6 +7,7 @@ use rustix::io::Errno;
 use super::ledger::Measure;
 use super::obstacle::Obstacle;
 use super::request::Tolerance;
+use crate::size::Percent;
 
 /// Why the loop ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +98,8 @@ pub struct Report {
     pub file_freed: Option<u64>,
     /// By how much slab shrank; 0 if it grew.
     pub slab_freed: Option<u64>,
+    /// By how much the swap cache shrank; 0 if it grew.
+    pub swap_cache_freed: Option<u64>,
     /// What was written to swap (`pswpout`; before 6.13 the growth of `memory.swap.current`).
     pub swapped_out: Option<u64>,
     /// What went to zswap, at full size.
@@ -113,6 +116,10 @@ pub struct Report {
     pub cpu: Duration,
     /// How long tasks of the cgroup stood still for want of memory meanwhile (PSI `some`).
     pub stalled: Option<Duration>,
+    /// How much of the time it waited, for slow swap and for lagging counters.
+    pub waited: Duration,
+    /// The bound on the share of the time in which the cgroup might be stalled.
+    pub max_pressure: Option<Percent>,
 }
 
 impl Report {
@@ -157,6 +164,13 @@ impl Report {
         self.net_freed().map(|net| u64::try_from(reclaimed - net).unwrap_or(0))
     }
 
+    /// By how much the usage fell beyond what was reclaimed: what the cgroup gave back by itself, and slab.
+    #[must_use]
+    pub fn left(&self) -> Option<u64> {
+        let reclaimed = self.counted.unwrap_or(self.reclaimed) as i64;
+        self.net_freed().map(|net| u64::try_from(net - reclaimed).unwrap_or(0))
+    }
+
     /// What went to swap beyond what was asked for, if it is more than the tolerance: the kernel can push two or
     /// three times the request to a slow swap before it counts as reclaimed.
     #[must_use]
@@ -175,10 +189,10 @@ impl Report {
         self.unconfirmed > 0 && self.unconfirmed >= said / 2
     }
 
-    /// Seconds of CPU time that a GiB cost; `None` when nothing was reclaimed.
+    /// Seconds of CPU time that a GiB cost; `None` when too little was reclaimed to tell.
     #[must_use]
     pub fn cpu_per_gib(&self) -> Option<f64> {
         let gib = self.reclaimed as f64 / f64::from(1 << 30);
-        (self.reclaimed > 0).then(|| self.cpu.as_secs_f64() / gib)
+        (self.reclaimed >= 1 << 20).then(|| self.cpu.as_secs_f64() / gib)
     }
 }

@@ -184,7 +184,7 @@ impl Request {
             return Err(Refusal::NoSwapRoom(room));
         }
         let needs_usage = !matches!(self.goal, Goal::Reclaim(Amount::Bytes(_) | Amount::Max));
-        if needs_usage && target.usage()?.is_none() {
+        if needs_usage && !target.has_current() {
             return Err(Refusal::NoUsage);
         }
         Ok(())
@@ -192,8 +192,7 @@ impl Request {
 
     /// How much the request comes to for a cgroup that uses `usage` now, in whole pages of `page` bytes. `None`
     /// for all there is.
-    pub(super) fn bytes(&self, usage: Option<u64>, page: u64) -> Option<u64> {
-        let used = usage.unwrap_or(0);
+    pub(super) fn bytes(&self, used: u64, page: u64) -> Option<u64> {
         let bytes = match self.goal {
             Goal::Reclaim(Amount::Bytes(bytes)) => bytes,
             Goal::Reclaim(Amount::Share(share)) => share.of(used),
@@ -204,9 +203,9 @@ impl Request {
     }
 
     /// The usage to come down to, for [`Goal::DownTo`].
-    pub(super) fn down_to(&self, usage: Option<u64>) -> Option<u64> {
+    pub(super) fn down_to(&self, used: u64) -> Option<u64> {
         match self.goal {
-            Goal::DownTo(to) => Some(Self::floor(to, usage.unwrap_or(0))),
+            Goal::DownTo(to) => Some(Self::floor(to, used)),
             Goal::Reclaim(_) => None,
         }
     }

@@ -57,6 +57,8 @@ pub struct Sim {
     pub overshoot: u64,
     /// Counters show what is older than this many pages only.
     pub lag: u64,
+    /// What is written to swap stays in memory all the same.
+    pub stuck: bool,
     /// How many file pages can be demoted instead of freed.
     pub lower_tier: u64,
     /// Whether there is a `memory.current`.
@@ -92,6 +94,7 @@ impl Sim {
             counters: Counters::Proactive,
             overshoot: 1,
             lag: 0,
+            stuck: false,
             lower_tier: 0,
             root: false,
             growth: 0,
@@ -161,7 +164,7 @@ impl Sim {
             *from -= taken;
             taken
         };
-        if anon {
+        if anon && !self.stuck {
             freed += take(&mut self.swap_cache, most);
         }
         if file {
@@ -190,9 +193,13 @@ impl Sim {
 }
 
 impl Target for Sim {
-    fn usage(&mut self) -> Result<Option<u64>, Errno> {
+    fn usage(&mut self) -> Result<u64, Errno> {
         self.live()?;
-        Ok((!self.root).then(|| self.usage_bytes()))
+        Ok(self.usage_bytes())
+    }
+
+    fn has_current(&self) -> bool {
+        !self.root
     }
 
     fn stat(&mut self, flush: bool) -> Result<MemoryStat, Errno> {

@@ -13,18 +13,24 @@ const NOTABLE: u64 = 512 << 10;
 impl<T: Target> Run<'_, T> {
     /// Whether so much is on its way to swap that what is asked for must follow it, not run ahead.
     pub(super) fn swap_is_slow(&self) -> bool {
-        self.request.kind.takes_anon() && self.on_its_way() >= NOTABLE
+        let before = self.book.start().1.swapcached.unwrap_or(0);
+        self.request.kind.takes_anon()
+            && (self.in_flight() >= NOTABLE || self.on_its_way().saturating_sub(before) >= NOTABLE)
     }
 
-    /// What went to swap since the start and is still charged: being written, or written and not yet visited again.
+    /// What went to swap and is still charged: being written, or written and not yet visited again.
     fn on_its_way(&self) -> u64 {
-        let now = self.book.stat().swapcached.unwrap_or(0);
-        now.saturating_sub(self.book.start().1.swapcached.unwrap_or(0))
+        self.book.stat().swapcached.unwrap_or(0)
+    }
+
+    /// The part of it that is being written.
+    fn in_flight(&self) -> u64 {
+        self.on_its_way().min(self.book.stat().file_writeback.unwrap_or(0))
     }
 
     /// The part of it that is written: the next request takes it at once.
-    pub(super) fn written(&self) -> u64 {
-        self.on_its_way().saturating_sub(self.book.stat().file_writeback.unwrap_or(0))
+    fn written(&self) -> u64 {
+        self.on_its_way() - self.in_flight()
     }
 
     /// Before the next request: how much can be asked for without writing ever more to swap.
@@ -35,32 +41,31 @@ impl<T: Target> Run<'_, T> {
         if !self.slow_swap || self.on_its_way() < missing / 2 {
             return Ok(u64::MAX);
         }
-        self.look_at_counters()?;
-        self.await_writeback(missing)?;
+        self.look_at_counters(false)?;
+        if self.on_its_way() >= missing && self.written() < chunk::SMALLEST {
+            self.await_writeback()?;
+        }
         Ok(self.written())
     }
 
     /// Swap-out is asynchronous: pages leave `anon` and stay charged until they are written, and then until reclaim
     /// visits them again. Asking on meanwhile would push ever more to swap (Linux 7.3 was seen to write 60 MiB for
-    /// the first one). So where enough is on its way for what is `missing`, waits until some of it is written,
-    /// bounded over the whole request. Says whether that came.
-    pub(super) fn await_writeback(&mut self, missing: u64) -> Result<bool, StoppedBy> {
-        if !self.slow_swap || self.on_its_way() < missing.max(1) {
-            return Ok(false);
-        }
-        let enough = chunk::SMALLEST.min(self.on_its_way());
-        while self.written() < enough {
-            if self.writeback_waited >= PATIENCE {
-                return Ok(false);
-            }
-            let bytes = self.book.stat().file_writeback.unwrap_or(0);
+    /// the first one). So this waits until some of what is in flight is written, bounded over the whole request, and
+    /// says whether it came to that. What is written already, and stays all the same, is no reason to wait.
+    pub(super) fn await_writeback(&mut self) -> Result<bool, StoppedBy> {
+        let enough = self.written() + chunk::SMALLEST.min(self.in_flight());
+        while self.in_flight() > 0 && self.writeback_waited < PATIENCE {
+            let bytes = self.in_flight();
             (self.tell)(Event::AwaitingWriteback { bytes });
             self.target.pause(LOOK);
             self.writeback_waited += LOOK;
             self.may_go_on()?;
             self.look_at_usage()?;
-            self.look_at_counters()?;
+            self.look_at_counters(false)?;
+            if self.written() >= enough {
+                return Ok(true);
+            }
         }
-        Ok(true)
+        Ok(false)
     }
 }

@@ -14,12 +14,15 @@ use crate::cgroup::stat::MemoryStat;
 ///
 /// Time belongs to it too, so that a simulation has its own.
 pub trait Target {
-    /// The usage (`memory.current`) in bytes: always fresh, to within 64 pages a CPU. `None` where there is none,
-    /// at the root.
+    /// How many bytes it uses: always fresh, if blurred by some pages a CPU. That is `memory.current`, or at the root,
+    /// which has none, what the host's LRU lists hold.
     ///
     /// # Errors
     /// `ENODEV` when the cgroup was removed.
-    fn usage(&mut self) -> Result<Option<u64>, Errno>;
+    fn usage(&mut self) -> Result<u64, Errno>;
+
+    /// Whether that is `memory.current`.
+    fn has_current(&self) -> bool;
 
     /// The counters. They may lag by [`Target::blind_spot`]; `flush` asks for what makes the kernel fold them
     /// first, where there is such a thing.
@@ -63,8 +66,12 @@ pub trait Target {
 }
 
 impl Target for MemoryCgroup {
-    fn usage(&mut self) -> Result<Option<u64>, Errno> {
+    fn usage(&mut self) -> Result<u64, Errno> {
         self.usage()
+    }
+
+    fn has_current(&self) -> bool {
+        self.has_current()
     }
 
     fn stat(&mut self, flush: bool) -> Result<MemoryStat, Errno> {

@@ -53,7 +53,7 @@ fn exhaustion_after_partial_progress_is_told_truly() {
         let mut sim = Sim { counters, ..Sim::new(150 * M) };
         let report = reclaim(&mut sim, &request(10 << 30));
         assert_eq!(summary(&report), (150 * M, StoppedBy::Exhausted, Some(Verdict::Under)), "{counters:?}");
-        assert!(report.obstacles.contains(&Obstacle::NoCache));
+        assert_eq!(report.obstacles, [Obstacle::Empty]);
     }
 }
 
@@ -210,6 +210,24 @@ fn too_slow_a_swap_is_named_and_over_swap_flagged() {
 }
 
 #[test]
+fn what_is_swapped_and_stays_is_not_waited_for_again_and_again() {
+    let mut sim =
+        Sim { anon: 40 * M / PAGE, swap_room: 600, swap_speed: Some(100_000), stuck: true, ..Sim::new(0) };
+    let report = bounded(&mut sim, &request(10 * M));
+    assert_eq!((report.stopped_by, report.verdict()), (StoppedBy::Exhausted, Some(Verdict::Under)));
+    assert!(sim.asked.len() < 40 && report.elapsed < Duration::from_secs(3), "{} writes", sim.asked.len());
+}
+
+#[test]
+fn the_root_does_not_ask_on_for_what_its_counters_have_yet_to_show() {
+    // Folios of 2 MiB, and counters that don't show them yet.
+    let mut sim = Sim { root: true, lag: 16 * 512, overshoot: 16, ..Sim::new(400 * M) };
+    let report = reclaim(&mut sim, &request(M));
+    assert!(sim.truth() <= 3 * M, "{}", sim.truth());
+    assert_eq!(report.stopped_by, StoppedBy::Reached);
+}
+
+#[test]
 fn a_signal_or_a_deadline_ends_the_wait_for_swap() {
     let anon = 400 * M / PAGE;
     let slow = || Sim { anon, swap_room: 4 * anon, swap_speed: Some(256), ..Sim::new(0) };
@@ -280,14 +298,14 @@ fn any_sim() -> impl Strategy<Value = Sim> {
     let pages = (0u64..100_000, 0u64..100_000, 0u64..100_000, 0u64..20_000);
     let speeds = (proptest::option::of(1u64..100_000), 1u64..5, -200_000i64..200_000, 1u64..5000);
     let lag = prop_oneof![Just(0u64), 0u64..5000];
-    (manners, counters, pages, speeds, lag, any::<bool>()).prop_map(
+    (manners, counters, pages, speeds, lag, any::<(bool, bool)>()).prop_map(
         |(
             manners,
             counters,
             (file, anon, swap_room, lower_tier),
             (swap_speed, overshoot, growth, micros),
             lag,
-            root,
+            (root, stuck),
         )| {
             let batch_time = Duration::from_micros(micros);
             let clean = Sim::new(file * PAGE);
@@ -299,6 +317,7 @@ fn any_sim() -> impl Strategy<Value = Sim> {
                 counters,
                 overshoot,
                 lag,
+                stuck,
                 lower_tier,
                 root,
                 growth,

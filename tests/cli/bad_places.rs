@@ -84,12 +84,14 @@ fn the_nearest_names_are_suggested() {
     let _service = slice.child("nginx.service");
     let ran = refuses(&["reclaim", "ngnix.service", "10M"], 1, "memctl: ngnix.service: no such cgroup");
     assert!(ran.stderr.contains("hint: did you mean system.slice/nginx.service?"), "{}", ran.stderr);
+    let ran = refuses(&["reclaim", "Nginx.Service", "10M"], 1, "memctl: Nginx.Service: no such cgroup");
+    assert!(ran.stderr.contains("hint: did you mean system.slice/nginx.service?"), "{}", ran.stderr);
     let ran = refuses(&["reclaim", "nginx", "10M"], 1, "memctl: nginx: no such cgroup");
     assert!(ran.stderr.contains("hint: did you mean system.slice/nginx.service?"), "{}", ran.stderr);
 }
 
 fn not_a_cgroup() {
-    refuses(&["reclaim", "", "10M"], 1, "memctl: a cgroup's name can't be empty (the root is called /)");
+    refuses(&["reclaim", "", "10M"], 2, "memctl: a cgroup's name can't be empty (the root is called /)");
 
     refuses(&["reclaim", "/data", "10M"], 1, "memctl: /data: it is not a cgroup");
     let file = "/sys/fs/cgroup/cgroup.procs";

@@ -85,7 +85,7 @@ fn more_than_there_is() {
     let (told, stolen) = (number(&report, "reclaimed_bytes") as u64, app.stolen_settled());
     assert!(told.abs_diff(stolen) <= stolen / 20, "{told} told, {stolen} counted");
     assert!(told > 140 * M, "{told}");
-    assert_eq!(report["obstacles"][0], "no_cache", "{report}");
+    assert_eq!(report["obstacles"][0], "empty", "{report}");
 }
 
 fn everything() {

@@ -8,7 +8,7 @@ use crate::workload::Work;
 
 pub fn cases() -> Vec<Case> {
     list![
-        "guest reclaim" => without_swap, a_limit_on_swap_is_named, slow_swap;
+        "guest reclaim" => without_swap, a_limit_on_swap_is_named, swap_that_runs_out_ends_it, slow_swap;
         "guest swappiness-max" => only_anon_without_swap;
         "guest reclaim pswpout" => fast_swap
     ]
@@ -75,6 +75,21 @@ fn a_limit_on_swap_is_named() {
     let ran = run(&["reclaim", "app/job", "20M"]);
     assert_eq!(ran.status, Some(3), "{ran:?}");
     assert!(ran.stdout.contains("of anonymous memory: memory.swap.max of /app is reached"), "{}", ran.stdout);
+}
+
+/// What went to swap before it ran out stays charged, and is no progress to wait for.
+fn swap_that_runs_out_ends_it() {
+    for room in ["1M", "3M"] {
+        let app = Cgroup::new("app");
+        app.write("memory.swap.max", room);
+        app.uses(&Work::Anon(40 * M));
+        for _ in 0..5 {
+            let report = report(&["reclaim", "app", "10M", "--timeout", "20s"], 3);
+            assert_eq!(report["stopped_by"], "exhausted", "{report}");
+            assert_eq!(report["obstacles"][0], "no_swap_room", "{report}");
+            assert!(number(&report, "elapsed_usec") < 6_000_000, "{report}");
+        }
+    }
 }
 
 fn fast_swap() {
