@@ -8,13 +8,14 @@ TARGET = x86_64-unknown-linux-gnu
 STATIC = -C target-feature=+crt-static
 demo test: export RUSTFLAGS = $(STATIC)
 
-.PHONY: help demo test install clean-cache
+.PHONY: help demo test bench-reclaim install clean-cache
 
 help:
-	@echo 'make demo         boot a real kernel and show memctl at work on it'
-	@echo 'make test         run all tests: on this machine, and in real kernels'
-	@echo 'make install      install what `cargo build --release` built (PREFIX=$(PREFIX) DESTDIR=$(DESTDIR))'
-	@echo 'make clean-cache  remove the kernels and disks that demo and test fetched and made'
+	@echo 'make demo           boot a real kernel and show memctl at work on it'
+	@echo 'make test           run all tests: on this machine, and in real kernels'
+	@echo 'make bench-reclaim  measure the engine beside bare writes, in real kernels'
+	@echo 'make install        install what `cargo build --release` built (PREFIX=$(PREFIX) DESTDIR=$(DESTDIR))'
+	@echo 'make clean-cache    remove the kernels and disks that demo and test fetched and made'
 
 demo:
 	tests/vm/setup
@@ -29,6 +30,10 @@ test:
 	tests/vm/build >/dev/null
 	cargo test --target $(TARGET)
 	paths=$$(tests/vm/build) && eval "$$paths" && export MEMCTL_BIN CLI_TESTS && tests/vm/run
+
+bench-reclaim:
+	tests/vm/setup
+	tests/vm/bench-reclaim
 
 install:
 	install -D -m 755 target/release/memctl '$(DESTDIR)$(PREFIX)/bin/memctl'

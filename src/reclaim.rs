@@ -35,6 +35,7 @@ pub use report::{Report, StoppedBy, Verdict};
 pub use request::{Goal, Kind, LARGE_FOLIO, Refusal, Request, Tolerance};
 pub use target::Target;
 
+use crate::cgroup::reclaim::Swappiness;
 use chunk::Pace;
 use ledger::Ledger;
 
@@ -48,7 +49,7 @@ const STRAY_SIGNALS: u32 = 64;
 const LOOK: Duration = Duration::from_millis(20);
 
 /// Between the writes, counters are read when this many times the cost of reading them has passed.
-const STAT_SHARE: u32 = 40;
+const STAT_SHARE: u32 = 100;
 
 /// How long the cgroup must have been watched before its stalls weigh, and how often they are looked at.
 const PRESSURE_WINDOW: Duration = Duration::from_millis(500);
@@ -167,6 +168,8 @@ impl<'a, T: Target> Run<'a, T> {
         let swap_before = stat.pswpout.is_none().then(|| target.swap_usage()).flatten();
         let usage = target.usage()?;
         let blind = target.blind_spot();
+        // The key is there since 6.11; that a kernel meets requests exactly, since 6.9, can't be tried for free.
+        let exactly = target.accepts(Swappiness::Value(60)).unwrap_or(false);
         Ok(Self {
             target,
             stop,
@@ -176,7 +179,7 @@ impl<'a, T: Target> Run<'a, T> {
             down_to: request.down_to(usage),
             request,
             book: Ledger::new(usage, stat, blind, page),
-            pace: Pace::default(),
+            pace: Pace::new(exactly),
             began,
             swap_before,
             stalled_before,

@@ -3,7 +3,9 @@
 //! A chunk is the smaller of two bounds. *In time*: some tens of milliseconds at the speed seen, so that a signal is
 //! answered promptly (before 6.6 the kernel looks at signals only at the end of a write) and `rmdir` of the cgroup,
 //! which waits for the write with `cgroup_mutex` held, isn't held up. *In size*: an eighth of what is missing, but
-//! no less than [`SMALLEST`], so that a kernel which frees more than it was asked can't overshoot far.
+//! no less than [`SMALLEST`], so that a kernel which frees more than it was asked can't overshoot far. Kernels from 6.9
+//! on size their own batches by what is left of the request and meet it exactly: there the bound in size would only
+//! cost (a write has its price: ten of them for 64 MiB take 3% of the time on 7.3).
 
 use std::time::Duration;
 
@@ -23,15 +25,16 @@ const PART: u64 = 8;
 #[derive(Clone, Debug)]
 pub struct Pace {
     in_time: u64,
-}
-
-impl Default for Pace {
-    fn default() -> Self {
-        Self { in_time: FIRST }
-    }
+    part: u64,
 }
 
 impl Pace {
+    /// For a kernel that meets requests `exactly`, or one that overshoots.
+    #[must_use]
+    pub fn new(exactly: bool) -> Self {
+        Self { in_time: FIRST, part: if exactly { 1 } else { PART } }
+    }
+
     /// Takes account of a write that asked for `bytes` and took `time`.
     pub fn saw(&mut self, bytes: u64, time: Duration) {
         let nanos = time.as_nanos().max(1);
@@ -48,7 +51,7 @@ impl Pace {
     /// once where asking for more would write ahead to swap.
     #[must_use]
     pub fn chunk(&self, missing: u64, ready: u64, page: u64) -> u64 {
-        let in_size = (missing / PART).min(ready).max(SMALLEST);
+        let in_size = (missing / self.part).min(ready).max(SMALLEST);
         in_pages(in_size.min(self.in_time), missing, page)
     }
 }
@@ -69,15 +72,15 @@ mod tests {
 
     #[test]
     fn the_first_chunk_is_small_whatever_is_asked() {
-        assert_eq!(Pace::default().chunk(u64::MAX, u64::MAX, PAGE), FIRST);
-        assert_eq!(Pace::default().chunk(1 << 20, u64::MAX, PAGE), SMALLEST);
-        assert_eq!(Pace::default().chunk(5000, u64::MAX, PAGE), 8192);
-        assert_eq!(Pace::default().chunk(1, u64::MAX, PAGE), PAGE);
+        assert_eq!(Pace::new(false).chunk(u64::MAX, u64::MAX, PAGE), FIRST);
+        assert_eq!(Pace::new(false).chunk(1 << 20, u64::MAX, PAGE), SMALLEST);
+        assert_eq!(Pace::new(false).chunk(5000, u64::MAX, PAGE), 8192);
+        assert_eq!(Pace::new(false).chunk(1, u64::MAX, PAGE), PAGE);
     }
 
     #[test]
     fn a_fast_kernel_is_asked_for_more_and_a_slow_one_for_less() {
-        let mut pace = Pace::default();
+        let mut pace = Pace::new(false);
         for _ in 0..10 {
             let chunk = pace.chunk(10 << 30, u64::MAX, PAGE);
             pace.saw(chunk, Duration::from_millis(chunk / (1 << 20))); // 1 GiB a second
@@ -88,15 +91,29 @@ mod tests {
         assert_eq!(pace.chunk(10 << 30, u64::MAX, PAGE), SMALLEST);
     }
 
+    #[test]
+    fn an_exact_kernel_is_asked_for_all_that_fits_in_time() {
+        let mut pace = Pace::new(true);
+        let mut writes = 0;
+        let mut missing = 64 << 20;
+        while missing > 0 {
+            let chunk = pace.chunk(missing, u64::MAX, PAGE);
+            pace.saw(chunk, Duration::from_millis(chunk / (2 << 20))); // 2 GiB a second
+            missing -= chunk;
+            writes += 1;
+        }
+        assert!(writes <= 7, "{writes}");
+    }
+
     proptest! {
         #[test]
         fn a_chunk_is_whole_pages_and_never_more_than_is_missing(
             missing in 1u64..1 << 50, asked in 1u64..1 << 40, nanos in 0u64..1 << 40,
         ) {
-            let mut pace = Pace::default();
+            let mut pace = Pace::new(false);
             pace.saw(asked, Duration::from_nanos(nanos));
             let chunk = pace.chunk(missing, u64::MAX, PAGE);
-            prop_assert!(chunk >= PAGE && chunk % PAGE == 0);
+            prop_assert!(chunk >= PAGE && chunk.is_multiple_of(PAGE));
             prop_assert!(chunk < missing.saturating_add(PAGE));
             prop_assert!(chunk <= (missing / PART).max(SMALLEST));
         }

@@ -277,7 +277,8 @@ impl Target for Sim {
     }
 
     fn accepts(&mut self, _: Swappiness) -> Result<bool, Errno> {
-        Ok(true)
+        // What overshoots is older than the key.
+        Ok(self.overshoot == 1)
     }
 
     fn now(&self) -> Duration {
