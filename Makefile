@@ -36,6 +36,7 @@ bench-reclaim:
 	tests/vm/bench-reclaim
 
 install:
+	@[ -x target/release/memctl ] || { echo 'make install: target/release/memctl: not there: run cargo build --release first' >&2; exit 1; }
 	install -D -m 755 target/release/memctl '$(DESTDIR)$(PREFIX)/bin/memctl'
 	install -d '$(DESTDIR)$(PREFIX)/share/man/man1'
 	install -m 644 man/*.1 '$(DESTDIR)$(PREFIX)/share/man/man1'

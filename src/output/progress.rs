@@ -1,5 +1,7 @@
 //! Progress bars, one for each cgroup under way and one for all: on standard error, on terminals only.
 
+use std::time::{Duration, Instant};
+
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use memctl::reclaim::Event;
 
@@ -11,7 +13,11 @@ pub struct Progress {
     bars: Vec<ProgressBar>,
     /// How many are done; only where there are several.
     total: Option<ProgressBar>,
+    began: Instant,
 }
+
+/// What is over sooner needs no bar: it would only flash.
+const WORTHWHILE: Duration = Duration::from_millis(200);
 
 impl Progress {
     /// `visible` is whether standard error is a terminal that wants bars.
@@ -23,11 +29,14 @@ impl Progress {
             let total = ProgressBar::new(cgroups.len() as u64).with_style(style(TOTAL));
             all.add(total)
         });
-        Self { all, bars, total }
+        Self { all, bars, total, began: Instant::now() }
     }
 
     /// Shows where a request stands.
     pub fn show(&mut self, index: usize, event: &Event) {
+        if self.began.elapsed() < WORTHWHILE {
+            return;
+        }
         let bar = &self.bars[index];
         if bar.is_hidden() && !self.all.is_hidden() {
             // Only what is under way takes a line.
@@ -58,6 +67,9 @@ impl Progress {
 
     /// Keeps the clock running while nothing is told.
     pub fn tick(&self) {
+        if self.began.elapsed() < WORTHWHILE {
+            return;
+        }
         self.total
             .iter()
             .chain(&self.bars)

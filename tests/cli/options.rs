@@ -208,7 +208,7 @@ fn on_a_terminal() {
         "a-container-with-a-name-that-is-longer-than-a-line-of-the-terminal-could-ever-hold.scope",
     );
     app.uses(&Work::File(100 * M));
-    let screen = crate::terminal::show(&["reclaim", app.name(), "60M", "--chunk", "256K"], 80);
+    let screen = crate::terminal::show(&["reclaim", app.name(), "60M", "--max-rate", "60M"], 80);
     assert!(screen.contains("\u{1b}[") && screen.contains("exact"), "{screen}");
     let (progress, table) = screen.split_once("CGROUP").expect("a table");
     assert!(progress.contains("/60.00 MiB") && progress.contains("MiB/s"), "{progress:?}");
