@@ -169,17 +169,18 @@ impl<'a, T: Target> Run<'a, T> {
         let usage = target.usage()?;
         let blind = target.blind_spot();
         // The key is there since 6.11; that a kernel meets requests exactly, since 6.9, can't be tried for free.
+        let requested = request.bytes(usage, page);
         let exactly = target.accepts(Swappiness::Value(60)).unwrap_or(false);
         Ok(Self {
             target,
             stop,
             tell,
             page,
-            requested: request.bytes(usage, page),
+            requested,
             down_to: request.down_to(usage),
             request,
             book: Ledger::new(usage, stat, blind, page),
-            pace: Pace::new(exactly),
+            pace: Pace::new(exactly, requested.unwrap_or(0)),
             began,
             swap_before,
             stalled_before,

@@ -219,8 +219,8 @@ fn stopped_and_continued_repeats_at_most_a_chunk() {
     let report = parse(&String::from_utf8(output.stdout).expect("UTF-8"));
     assert_eq!((output.status.code(), &report["stopped_by"]), (Some(0), &"reached".into()), "{report}");
     let stolen = app.stolen_settled();
-    let eighth = 100 * M / 8;
-    assert!(stolen <= 100 * M + eighth, "{stolen}");
+    let chunk = 100 * M / 8;
+    assert!(stolen <= 100 * M + chunk, "{stolen}");
     let told = number(&report, "reclaimed_bytes") as u64;
     assert!(told.abs_diff(stolen) <= 2 * M, "{told} told, {stolen} counted");
 }
