@@ -49,7 +49,7 @@ const STRAY_SIGNALS: u32 = 64;
 const LOOK: Duration = Duration::from_millis(20);
 
 /// Between the writes, counters are read when this many times the cost of reading them has passed.
-const STAT_SHARE: u32 = 100;
+const STAT_SHARE: u32 = 400;
 
 /// How long the cgroup must have been watched before its stalls weigh, and how often they are looked at.
 const PRESSURE_WINDOW: Duration = Duration::from_millis(500);
