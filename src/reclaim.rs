@@ -138,7 +138,7 @@ struct Run<'a, T: Target> {
     /// Time in writes since the counters were read, and what reading them costs.
     since_stat: Duration,
     stat_cost: Duration,
-    /// Nothing was written since the counters were read.
+    /// Nothing was written since the counters were folded, as far as the kernel does, and read.
     stat_is_fresh: bool,
     /// What successful writes promised since anything was last seen to move.
     unproven: u64,
@@ -395,7 +395,7 @@ impl<'a, T: Target> Run<'a, T> {
         let stat = self.target.stat(flush).map_err(lost)?;
         self.stat_cost = self.target.now().saturating_sub(before);
         self.since_stat = Duration::ZERO;
-        self.stat_is_fresh = true;
+        self.stat_is_fresh = flush;
         let moved = self.book.enter_stat(stat);
         self.slow_swap |= self.swap_is_slow();
         Ok(moved)
