@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use memctl::cgroup::MemoryCgroup;
-use memctl::reclaim::{Goal, Kind, Report, Request, StoppedBy, Target, Tolerance};
+use memctl::reclaim::{Event, Goal, Kind, Report, Request, StoppedBy, Target, Tolerance};
 use memctl::size::Amount;
 use rustix::fs::{Advice, Mode, OFlags};
 use rustix::time::{ClockId, clock_gettime};
@@ -96,13 +96,28 @@ struct Leaf {
     bare: OwnedFd,
 }
 
-/// What a run cost, and what it freed.
+/// A moment, by both clocks.
+#[derive(Clone, Copy)]
+struct Moment {
+    wall: Instant,
+    cpu: Duration,
+}
+
+impl Moment {
+    fn now() -> Self {
+        Self { wall: Instant::now(), cpu: cpu() }
+    }
+}
+
+/// What a run cost from its first write to the end of its last, and what it freed.
 struct Ran {
     wall: Duration,
     cpu: Duration,
     freed: u64,
     /// The engine's own report.
     report: Option<Report>,
+    /// What the engine took around that: its first samples, its last, and the report.
+    around: Duration,
 }
 
 impl Ran {
@@ -153,15 +168,17 @@ impl Leaf {
         &mut self,
         bytes: u64,
         folios: Folios,
-        run: impl FnOnce(&mut Self) -> Result<Option<Report>>,
+        run: impl FnOnce(&mut Self) -> Result<(Moment, Moment, Option<Report>)>,
     ) -> Result<Ran> {
         self.fill(filled_for(bytes), folios)?;
         let before = self.usage()?;
         ensure!(before >= bytes, "the cgroup uses only {before} bytes after it was filled");
-        let (cpu, wall) = (cpu(), Instant::now());
-        let report = run(self)?;
-        let (wall, cpu) = (wall.elapsed(), self::cpu().saturating_sub(cpu));
-        Ok(Ran { wall, cpu, freed: before.saturating_sub(self.usage()?).max(1), report })
+        let began = Instant::now();
+        let (first, last, report) = run(self)?;
+        let whole = began.elapsed();
+        let (wall, cpu) = (last.wall - first.wall, last.cpu.saturating_sub(first.cpu));
+        let freed = before.saturating_sub(self.usage()?).max(1);
+        Ok(Ran { wall, cpu, freed, report, around: whole.saturating_sub(wall) })
     }
 
     /// One run of the engine, in writes of `chunk` or of what it finds fit.
@@ -176,9 +193,16 @@ impl Leaf {
             tolerance: Tolerance::Folio,
         };
         self.measure(bytes, folios, |leaf| {
-            let report = memctl::reclaim::run(&mut leaf.target, &request, &|| false, &mut |_| {})?;
+            let (mut first, mut last) = (None, None);
+            let report =
+                memctl::reclaim::run(&mut leaf.target, &request, &|| false, &mut |event| match event {
+                    Event::Asking { .. } => first = first.or_else(|| Some(Moment::now())),
+                    Event::Asked { .. } => last = Some(Moment::now()),
+                    Event::AwaitingWriteback { .. } | Event::AwaitingCounters => {}
+                })?;
             ensure!(report.stopped_by == StoppedBy::Reached, "the engine got no further: {report:?}");
-            Ok(Some(report))
+            let (first, last) = first.zip(last).context("the engine wrote nothing")?;
+            Ok((first, last, Some(report)))
         })
     }
 
@@ -186,8 +210,9 @@ impl Leaf {
     fn bare(&mut self, bytes: u64, folios: Folios) -> Result<Ran> {
         let word = bytes.to_string();
         self.measure(bytes, folios, |leaf| {
+            let first = Moment::now();
             rustix::io::write(&leaf.bare, word.as_bytes()).context("the bare write")?;
-            Ok(None)
+            Ok((first, Moment::now(), None))
         })
     }
 }
@@ -234,6 +259,9 @@ impl Sample {
 }
 
 /// The engine and a bare write in turns, the order turned around every time, so that what drifts hits both alike.
+///
+/// Judged is what a byte costs from the first write to the last. What a request costs once, however large, stands
+/// apart, as starting the program does: the samples without which nothing could be reported.
 fn pairs(count: usize) -> Result<()> {
     println!("                    engine      bare   ratio of    bare writes' own spread");
     println!(" size folios      median, s/GiB      med.  pairs   p25-p75     min-max");
@@ -295,7 +323,10 @@ fn row(size: u64, folios: Folios, runs: &[(Ran, Ran)]) -> String {
         let writing = engine.report.as_ref().map_or(Duration::ZERO, |report| report.writing);
         100.0 * writing.as_secs_f64() / engine.wall.as_secs_f64()
     });
-    println!("             engine: {writes} writes, in which it spends {writing:.1}% of its time");
+    let around = over(|(engine, _)| engine.around.as_secs_f64() * 1e3);
+    let whole = over(|(engine, bare)| (engine.wall + engine.around).as_secs_f64() / bare.wall.as_secs_f64());
+    println!("             {writes} writes, in them {writing:.1}% of the time from the first to the last");
+    println!("             {around:.2} ms for its samples and the report around that: {whole:.3} with them");
     format!("{name} {}", judged.join("\n             "))
 }
 

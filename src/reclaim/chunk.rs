@@ -8,12 +8,16 @@
 //! Kernels from 6.9 on size their own batches by what is left of the request and meet it exactly, and every write has
 //! its price: with an eighth, 64 MiB of page cache cost 14% more than one bare write on 7.3, most of it inside the
 //! writes. There a chunk is half of what is missing, so that even one which a stop signal makes the kernel begin anew
-//! can't overshoot; and a rest of a sixteenth of the request is asked for at once.
+//! can't overshoot; and a rest is asked for at once that is a sixteenth of the request, or takes some milliseconds
+//! only, in which a stop signal is most unlikely.
 
 use std::time::Duration;
 
 /// What one write should take.
 const TIME: Duration = Duration::from_millis(30);
+
+/// A write that takes this part of it is short: 5 ms.
+const SHORT: u64 = 6;
 
 /// The kernel's own batch, `SWAP_CLUSTER_MAX` pages: asking for less costs it as much work.
 pub const SMALLEST: u64 = 128 << 10;
@@ -21,14 +25,15 @@ pub const SMALLEST: u64 = 128 << 10;
 /// The first chunk, while no speed is known yet.
 const FIRST: u64 = SMALLEST;
 
-/// How much larger a chunk may be than the one before it.
+/// How much larger a chunk may be than the one before it, to a kernel that overshoots and to an exact one.
 const STEP: u64 = 16;
+const EXACT_STEP: u64 = 64;
 
 /// How fast writes have been so far, and the size that follows from it.
 #[derive(Clone, Debug)]
 pub struct Pace {
     in_time: u64,
-    part: u64,
+    exactly: bool,
     /// What is asked for at once when no more is missing.
     rest: u64,
 }
@@ -37,8 +42,8 @@ impl Pace {
     /// For a request of `whole` bytes, to a kernel that meets requests `exactly` or to one that overshoots.
     #[must_use]
     pub fn new(exactly: bool, whole: u64) -> Self {
-        let (part, rest) = if exactly { (2, whole / 16) } else { (8, 0) };
-        Self { in_time: FIRST, part, rest }
+        let rest = if exactly { whole / 16 } else { 0 };
+        Self { in_time: FIRST, exactly, rest }
     }
 
     /// Takes account of a write that asked for `bytes` and took `time`.
@@ -48,8 +53,9 @@ impl Pace {
         let fitting = u64::try_from(fitting).unwrap_or(u64::MAX);
         // Upwards only by steps: one quick write, served from pages at hand, promises little for the next. Downwards
         // at once, but by what this write can tell: the chunk of a nearly met request says nothing of larger ones.
+        let step = if self.exactly { EXACT_STEP } else { STEP };
         self.in_time =
-            if fitting >= self.in_time { fitting.min(self.in_time.saturating_mul(STEP)) } else { fitting }
+            if fitting >= self.in_time { fitting.min(self.in_time.saturating_mul(step)) } else { fitting }
                 .max(SMALLEST);
     }
 
@@ -57,7 +63,11 @@ impl Pace {
     /// once where asking for more would write ahead to swap.
     #[must_use]
     pub fn chunk(&self, missing: u64, ready: u64, page: u64) -> u64 {
-        let in_size = if missing <= self.rest { missing } else { missing / self.part };
+        let in_size = match self.exactly {
+            false => missing / 8,
+            true if missing <= self.rest.max(self.in_time / SHORT) => missing,
+            true => missing / 2,
+        };
         let in_size = in_size.min(ready).max(SMALLEST);
         in_pages(in_size.min(self.in_time), missing, page)
     }
