@@ -1,0 +1,171 @@
+//! One report in lines with a label each: why, by which measure, from what, at which cost, and what stood in the way.
+
+use memctl::cgroup::swap::SwapBound;
+use memctl::reclaim::{Obstacle, Report, StoppedBy, Verdict};
+
+use crate::output::words::{difference, escaped, size, time};
+
+/// The lines: why, by which measure, from what, and at which cost.
+pub fn details(report: &Report) -> Vec<(String, String)> {
+    let mut lines = vec![
+        ("why", why(report)),
+        ("measured", measured(report)),
+        ("usage", usage(report)),
+        ("cost", cost(report)),
+    ];
+    lines.extend(report.obstacles.iter().map(|obstacle| ("in the way", in_the_way(obstacle))));
+    if report.unconfirmed > 0 {
+        lines.push(("unconfirmed", unconfirmed(report)));
+    }
+    if let Some(over) = report.over_swapped() {
+        lines.push((
+            "over-swap",
+            format!("{} more went to swap than was reclaimed: the kernel writes ahead", size(over)),
+        ));
+    }
+    if let Some(demoted) = report.demoted.filter(|&demoted| demoted > 0) {
+        lines.push(("demoted", format!("{} to slower memory, not counted as reclaimed", size(demoted))));
+    }
+    lines.into_iter().map(|(label, text)| (label.to_owned(), text)).collect()
+}
+
+pub fn why(report: &Report) -> String {
+    let short = report.requested.map_or(0, |requested| requested.saturating_sub(report.reclaimed));
+    let tolerated = report.tolerated().map_or_else(String::new, size);
+    match (report.stopped_by, report.verdict()) {
+        (StoppedBy::Reached, Some(Verdict::Exact)) if report.requested == Some(0) => {
+            "the usage was low enough already: nothing was asked of the kernel".into()
+        }
+        (StoppedBy::Reached, Some(Verdict::Exact)) => format!("reached, within {tolerated} of the request"),
+        (StoppedBy::Reached, Some(Verdict::Over)) => {
+            format!("reached, but the kernel freed more than {tolerated} over the request")
+        }
+        (StoppedBy::Reached, _) => {
+            format!("the kernel said success, but {} are not accounted for", size(short))
+        }
+        (StoppedBy::Exhausted, verdict) if verdict != Some(Verdict::Exact) && awaits_swap(report) => {
+            format!(
+                "gave up waiting for swap after {}, {} short of the request",
+                time(report.elapsed),
+                size(short)
+            )
+        }
+        (StoppedBy::Exhausted, None) => "nothing more was to be had".into(),
+        (StoppedBy::Exhausted, Some(Verdict::Under)) => {
+            format!("the kernel found nothing more to free, {} short of the request", size(short))
+        }
+        (StoppedBy::Exhausted, _) => format!("nothing more was to be had, within {tolerated} of the request"),
+        (StoppedBy::Interrupted, _) => "a signal came".into(),
+        (StoppedBy::Timeout, _) => format!("the time was up after {}", time(report.elapsed)),
+        (StoppedBy::Pressure, _) => {
+            let stalled = report.stalled.map_or(0.0, |stalled| stalled.as_secs_f64());
+            let share = 100.0 * stalled / report.elapsed.as_secs_f64();
+            let most = report.max_pressure.map_or_else(String::new, |most| most.to_string());
+            format!("the cgroup was stalled for {share:.0}% of the time, and --max-pressure is {most}")
+        }
+        (StoppedBy::Removed, _) => "the cgroup was removed meanwhile".into(),
+        (StoppedBy::Failed(errno), _) => {
+            format!("the kernel refused: {}", crate::output::error::plain(errno))
+        }
+    }
+}
+
+fn awaits_swap(report: &Report) -> bool {
+    report.obstacles.iter().any(|obstacle| matches!(obstacle, Obstacle::Writeback(_)))
+}
+
+fn measured(report: &Report) -> String {
+    let part = |what: &str, bytes: Option<u64>| bytes.map(|bytes| format!("{what} {}", size(bytes)));
+    let parts = [
+        part("file", report.file_freed),
+        part("anon", report.anon_freed),
+        part("swap cache", report.swap_cache_freed.filter(|&b| b > 0)),
+        part("slab", report.slab_freed.filter(|&b| b > 0)),
+        part("to swap", report.swapped_out.filter(|&b| b > 0)),
+        part("to zswap", report.zswapped.filter(|&b| b > 0)),
+    ];
+    let parts: Vec<_> = parts.into_iter().flatten().collect();
+    format!("by {}; shrunk: {}", report.measured_by.name(), parts.join(", "))
+}
+
+fn usage(report: &Report) -> String {
+    let (Some(before), Some(after), Some(net)) =
+        (report.current_before, report.current_after, report.net_freed())
+    else {
+        return "unknown: the root cgroup has no memory.current".into();
+    };
+    let grown = report.grown().filter(|&grown| grown > 0);
+    let grown = grown.map_or_else(String::new, |grown| format!(", grew by {} meanwhile", size(grown)));
+    // A blur of some pages, and the slab that goes with what is reclaimed, aren't worth a word.
+    let left = report.left().filter(|&left| left > (1 << 20) && left > report.reclaimed / 20);
+    let left = left.map_or_else(String::new, |left| format!(", {} of it not by reclaim", size(left)));
+    format!("{} -> {} ({}{grown}{left})", size(before), size(after), difference(-net))
+}
+
+fn cost(report: &Report) -> String {
+    let per_gib = report.cpu_per_gib().map_or_else(String::new, |cost| format!(" ({cost:.2} s/GiB)"));
+    let stalled = report
+        .stalled
+        .map_or_else(String::new, |stalled| format!("; the cgroup was stalled for {}", time(stalled)));
+    let waited = if report.waited.as_millis() < 100 {
+        String::new()
+    } else {
+        format!(" (waited for {})", time(report.waited))
+    };
+    let writes = if report.chunks == 1 { "write" } else { "writes" };
+    format!(
+        "{}{waited} in {} {writes}, {} of CPU{per_gib}{stalled}",
+        time(report.elapsed),
+        report.chunks,
+        time(report.cpu)
+    )
+}
+
+pub fn unconfirmed(report: &Report) -> String {
+    let fault = if report.kernel_lied() {
+        ": a fault of this kernel, known of 6.17 and 6.18 without CONFIG_NUMA"
+    } else {
+        ""
+    };
+    format!(
+        "{}: the kernel said that it freed that, but nothing moved with it{fault}",
+        size(report.unconfirmed)
+    )
+}
+
+pub fn in_the_way(obstacle: &Obstacle) -> String {
+    match obstacle {
+        Obstacle::NoSwapRoom(bytes, SwapBound::NoSwap) => {
+            format!("{} of anonymous memory: this host has no swap", size(*bytes))
+        }
+        Obstacle::NoSwapRoom(bytes, SwapBound::Free) => {
+            format!("{} of anonymous memory: the swap is full", size(*bytes))
+        }
+        Obstacle::NoSwapRoom(bytes, SwapBound::Limit(cgroup)) => {
+            format!("{} of anonymous memory: memory.swap.max of {} is reached", size(*bytes), escaped(cgroup))
+        }
+        Obstacle::AnonNotAsked(bytes) => {
+            format!("{} are anonymous memory, which wasn't to be taken", size(*bytes))
+        }
+        Obstacle::FileNotAsked(bytes) => format!("{} are page cache, which wasn't to be taken", size(*bytes)),
+        Obstacle::Protected(bytes, child) => {
+            format!(
+                "{} are protected by memory.min of child cgroups (most by {})",
+                size(*bytes),
+                escaped(child)
+            )
+        }
+        Obstacle::OwnMin(bytes) => {
+            format!(
+                "{} of page cache, under its own memory.min, which kernels before 6.2 honour by mistake",
+                size(*bytes)
+            )
+        }
+        Obstacle::Unevictable(bytes) => format!("{} are locked in memory (unevictable)", size(*bytes)),
+        Obstacle::Writeback(bytes) => format!("{} are still being written to swap or disk", size(*bytes)),
+        Obstacle::NoCache => "no page cache is left".into(),
+        Obstacle::Empty => "next to nothing is left that could be reclaimed".into(),
+        Obstacle::Growing => "the cgroup grows as fast as it is reclaimed from".into(),
+        Obstacle::InUse(bytes) => format!("{} of page cache are in use", size(*bytes)),
+    }
+}

@@ -1,0 +1,125 @@
+use std::time::Duration;
+
+use memctl::reclaim::{Measure, Obstacle, Tolerance};
+use rustix::io::Errno;
+
+use super::*;
+
+const M: u64 = 1 << 20;
+
+/// Ten MiB asked and got.
+fn report() -> Report {
+    Report {
+        requested: Some(10 * M),
+        down_to: None,
+        reclaimed: 10 * M,
+        measured_by: Measure::PgstealProactive,
+        counted: Some(10 * M),
+        unconfirmed: 0,
+        tolerance: Tolerance::Folio,
+        stopped_by: StoppedBy::Reached,
+        obstacles: Vec::new(),
+        current_before: Some(50 * M),
+        current_after: Some(40 * M),
+        anon_freed: Some(0),
+        file_freed: Some(10 * M),
+        slab_freed: None,
+        swapped_out: Some(0),
+        zswapped: None,
+        demoted: None,
+        chunks: 12,
+        elapsed: Duration::from_millis(41),
+        writing: Duration::from_millis(40),
+        cpu: Duration::from_millis(39),
+        stalled: Some(Duration::ZERO),
+        waited: Duration::ZERO,
+        max_pressure: None,
+        swap_cache_freed: Some(0),
+    }
+}
+
+fn shown(report: &Report) -> String {
+    super::shown(&[("/app", report)], None)
+}
+
+fn has(report: &Report, parts: &[&str]) {
+    let shown = shown(report);
+    for part in parts {
+        assert!(shown.contains(part), "{part:?} in:\n{shown}");
+    }
+}
+
+#[test]
+fn what_was_asked_for_was_got() {
+    let parts =
+        ["/app       10 MiB     10 MiB         0 B  ", "exact", "reached, within 2 MiB of the request"];
+    has(&report(), &parts);
+    has(&report(), &["50 MiB -> 40 MiB (-10 MiB)\n", "41 ms in 12 writes, 39 ms of CPU (3.99 s/GiB)"]);
+}
+
+#[test]
+fn a_success_that_moved_nothing_is_called_the_kernels_fault() {
+    let lied = Report { reclaimed: 0, counted: Some(0), unconfirmed: 10 * M, ..report() };
+    has(
+        &lied,
+        &["under", "10 MiB: the kernel said that it freed that, but nothing moved", "a fault of this kernel"],
+    );
+    let lagging = Report { reclaimed: 9 * M, unconfirmed: M, ..report() };
+    assert!(!shown(&lagging).contains("fault"));
+}
+
+#[test]
+fn over_reclaim_over_swap_growth_and_demotion_are_told() {
+    has(&Report { reclaimed: 20 * M, ..report() }, &["+10 MiB", "over", "more than 2 MiB over the request"]);
+    has(
+        &Report { swapped_out: Some(40 * M), ..report() },
+        &["to swap 40 MiB", "over-swap", "30 MiB more went"],
+    );
+    has(&Report { current_after: Some(45 * M), ..report() }, &["(-5 MiB, grew by 5 MiB meanwhile)"]);
+    has(&Report { demoted: Some(3 * M), ..report() }, &["demoted", "3 MiB to slower memory"]);
+}
+
+#[test]
+fn every_end_has_its_words() {
+    let ends = [
+        (StoppedBy::Exhausted, "the kernel found nothing more to free, 6 MiB short of the request"),
+        (StoppedBy::Interrupted, "a signal came"),
+        (StoppedBy::Timeout, "the time was up after 41 ms"),
+        (StoppedBy::Pressure, "the cgroup was stalled for 0% of the time, and --max-pressure is"),
+        (StoppedBy::Removed, "the cgroup was removed meanwhile"),
+        (StoppedBy::Failed(Errno::INVAL), "the kernel refused: invalid argument"),
+    ];
+    for (stopped_by, words) in ends {
+        has(&Report { stopped_by, reclaimed: 4 * M, ..report() }, &["under", stopped_by.word(), words]);
+    }
+    let all = Report { requested: None, stopped_by: StoppedBy::Exhausted, ..report() };
+    has(&all, &["max", " -  exhausted", "nothing more was to be had"]);
+}
+
+#[test]
+fn several_get_a_row_each_and_a_total() {
+    let short = Report {
+        reclaimed: 4 * M,
+        stopped_by: StoppedBy::Exhausted,
+        obstacles: vec![Obstacle::NoCache],
+        ..report()
+    };
+    let shown = super::shown(&[("/app", &report()), ("/batch/one", &short)], None);
+    let plain = anstream::adapter::strip_str(&shown).to_string();
+    let lines: Vec<_> = plain.lines().collect();
+    assert_eq!(lines[0], "CGROUP      REQUESTED  RECLAIMED  DIFFERENCE  VERDICT");
+    assert_eq!(lines[2], "/batch/one     10 MiB      4 MiB      -6 MiB  under, exhausted");
+    assert_eq!(lines[3], "total          20 MiB     14 MiB      -6 MiB");
+    assert!(
+        lines[4].starts_with("/batch/one  the kernel found nothing more")
+            && lines[4].contains("; no page cache")
+    );
+    assert_eq!(lines[5], "cost        78 ms of CPU in 24 writes (5.71 s/GiB)");
+}
+
+#[test]
+fn names_of_other_cgroups_are_escaped_too() {
+    let obstacles = vec![Obstacle::Protected(M, "/app/\u{1b}[2J".into())];
+    let report = Report { obstacles, stopped_by: StoppedBy::Exhausted, reclaimed: 0, ..report() };
+    has(&report, &["most by /app/\\u{1b}[2J"]);
+}
