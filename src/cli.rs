@@ -104,6 +104,14 @@ pub struct Reclaim {
     /// Reclaim from so many cgroups at a time [default: 1]
     #[arg(long, value_name = "N", default_value = "1", hide_default_value = true, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub jobs: u16,
+    /// Then watch for DUR, and tell what came back
+    ///
+    /// Tells what refaulted, what of that had been in use (restores) and what was swapped in since the request began,
+    /// against the rate before it, for which the cgroup is watched for DUR, but no more than 2 s, beforehand; and how
+    /// long the cgroup was stalled in that time. Several cgroups are watched together, after the last of them. A signal
+    /// ends the watching early.
+    #[arg(long, value_name = "DUR", value_parser = duration)]
+    pub settle: Option<Duration>,
     /// Don't keep other memctl off the cgroup meanwhile
     ///
     /// Without it memctl waits for up to 2 s for another one on the same cgroup. The lock is advisory, an flock on the

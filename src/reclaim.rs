@@ -21,6 +21,7 @@ mod obstacle;
 mod rate;
 mod report;
 mod request;
+mod settle;
 #[cfg(test)]
 mod sim;
 mod swap_out;
@@ -33,6 +34,7 @@ pub use obstacle::Obstacle;
 pub use rate::Rate;
 pub use report::{Report, StoppedBy, Verdict};
 pub use request::{Goal, Kind, LARGE_FOLIO, Refusal, Request, Tolerance};
+pub use settle::{Activity, CameBack, Settled};
 pub use target::Target;
 
 use crate::cgroup::reclaim::Swappiness;

@@ -68,8 +68,20 @@ memory_stat! {
     pgdemote_proactive,
     /// Pages written to swap (since 6.13).
     pswpout,
+    /// Pages read back from swap (since 6.13).
+    pswpin,
     /// Pages stored in zswap (since 5.19).
     zswpout,
+    /// Pages read back from zswap (since 5.19).
+    zswpin,
+    /// Anonymous pages that came back while the kernel remembered their eviction (since 5.9).
+    workingset_refault_anon,
+    /// The same for page cache (since 5.9).
+    workingset_refault_file,
+    /// Those among the refaults that were in use when they were evicted, anonymous (since 5.9).
+    workingset_restore_anon,
+    /// The same for page cache (since 5.9).
+    workingset_restore_file,
 }
 
 #[cfg(test)]

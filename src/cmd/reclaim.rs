@@ -14,6 +14,7 @@ use crate::output::{self, Loudness, notes};
 use crate::signal;
 
 mod pool;
+mod settle;
 
 use pool::Job;
 pub use pool::Outcome;
@@ -26,9 +27,16 @@ pub fn run(args: &Reclaim, global: &Global) -> Result<Exit> {
     let loudness = Loudness::new(global)?;
     let (words, goal) = split(args)?;
     // All of them before the first: a mistake in one changes nothing anywhere.
-    let jobs = prepare(args, &words, goal, loudness)?;
+    let mut jobs = prepare(args, &words, goal, loudness)?;
     signal::install();
-    let outcomes = pool::serve(jobs, usize::from(args.jobs), loudness)?;
+    if let Some(time) = args.settle {
+        let usual = settle::baseline(&mut jobs, time, loudness);
+        jobs.iter_mut().zip(usual).for_each(|(job, usual)| job.usual = usual);
+    }
+    let mut outcomes = pool::serve(jobs, usize::from(args.jobs), loudness)?;
+    if let Some(time) = args.settle {
+        settle::settle(&mut outcomes, time, loudness);
+    }
     output::reclaim::print(&outcomes, args.json, loudness)?;
     // Even if it came too late to cut anything short: a shell that runs memctl in a loop must see it.
     if let Some(signal) = signal::pending() {
@@ -56,7 +64,7 @@ fn prepare(args: &Reclaim, words: &[String], goal: Goal, loudness: Loudness) -> 
         };
         let request = request(args, goal, rate.clone(), cgroup.cgroup().is_root());
         request.check(&mut cgroup).with_context(|| located.name.clone())?;
-        jobs.push(Job { cgroup, request, lock: !args.no_lock });
+        jobs.push(Job { cgroup, request, lock: !args.no_lock, usual: None });
     }
     if jobs.is_empty() {
         return Err(Unreclaimable::NoneReclaimable { word: words.join(" ") }.into());

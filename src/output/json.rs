@@ -1,8 +1,9 @@
 //! JSON: one object a line. Base units, the unit in the key; what this kernel doesn't offer is absent.
 
 use std::path::Path;
+use std::time::Duration;
 
-use memctl::reclaim::Report;
+use memctl::reclaim::{Report, Settled};
 use serde::Serialize;
 
 /// The report of `memctl reclaim`, as a line of JSON. Keys are only ever added.
@@ -57,12 +58,55 @@ pub struct Reclaimed<'a> {
     cpu_usec: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     stalled_usec: Option<u64>,
+    #[serde(flatten)]
+    settled: Option<SettledKeys>,
+}
+
+/// What `--settle` adds.
+#[allow(clippy::struct_field_names)]
+#[derive(Serialize)]
+struct SettledKeys {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refaulted_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    restored_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    swapped_in_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usual_refaulted_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usual_restored_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usual_swapped_in_bytes: Option<u64>,
+    settle_usec: u64,
+    baseline_usec: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    settle_stalled_usec: Option<u64>,
+}
+
+impl From<&Settled> for SettledKeys {
+    fn from(settled: &Settled) -> Self {
+        Self {
+            refaulted_bytes: settled.came_back.refaulted,
+            restored_bytes: settled.came_back.restored,
+            swapped_in_bytes: settled.came_back.swapped_in,
+            usual_refaulted_bytes: settled.usual.refaulted,
+            usual_restored_bytes: settled.usual.restored,
+            usual_swapped_in_bytes: settled.usual.swapped_in,
+            settle_usec: usec(settled.watched),
+            baseline_usec: usec(settled.watched_before),
+            settle_stalled_usec: settled.stalled.map(usec),
+        }
+    }
+}
+
+fn usec(time: Duration) -> u64 {
+    time.as_micros() as u64
 }
 
 impl<'a> Reclaimed<'a> {
     /// Takes over a report.
     pub fn new(cgroup: &'a str, path: &'a Path, report: &Report) -> Self {
-        let usec = |time: std::time::Duration| time.as_micros() as u64;
         Self {
             cgroup,
             path,
@@ -95,6 +139,7 @@ impl<'a> Reclaimed<'a> {
             waited_usec: usec(report.waited),
             cpu_usec: usec(report.cpu),
             stalled_usec: report.stalled.map(usec),
+            settled: report.settled.as_ref().map(SettledKeys::from),
         }
     }
 }

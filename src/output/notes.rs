@@ -1,5 +1,7 @@
 //! Notes on standard error while memctl works.
 
+use std::time::Duration;
+
 use memctl::reclaim::Event;
 use rustix::io::Errno;
 
@@ -31,6 +33,20 @@ pub fn event(cgroup: Option<&str>, event: &Event, loudness: Loudness) {
         }
         Event::AwaitingCounters => remark(&format!("{of}waiting for the kernel's counters to catch up")),
         Event::Asking { .. } => {}
+    }
+}
+
+/// Time that is spent on nothing but watching.
+pub fn watching(what: &str, span: Duration, loudness: Loudness) {
+    if loudness == Loudness::Verbose {
+        remark(&format!("{what} for {}", time(span)));
+    }
+}
+
+/// What came back can't be told.
+pub fn unwatched(cgroup: &str, loudness: Loudness) {
+    if loudness != Loudness::Quiet {
+        remark(&format!("memctl: {}: the cgroup was removed while it was watched", escaped(cgroup)));
     }
 }
 

@@ -88,6 +88,32 @@ impl Progress {
     }
 }
 
+/// A bar for time that goes by, or nothing.
+pub struct Watching {
+    bar: ProgressBar,
+    began: Instant,
+}
+
+impl Watching {
+    /// `visible` is whether standard error is a terminal that wants bars.
+    pub fn new(what: &'static str, time: Duration, visible: bool) -> Self {
+        let target = if visible { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let bar = ProgressBar::with_draw_target(Some(time.as_millis() as u64), target);
+        Self { bar: bar.with_style(style(WATCHING)).with_message(what), began: Instant::now() }
+    }
+
+    /// Shows how much of the time is over.
+    pub fn tick(&self) {
+        self.bar.set_position(self.began.elapsed().as_millis() as u64);
+    }
+
+    /// Clears the line.
+    pub fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+const WATCHING: &str = "{msg} {wide_bar} {eta} left";
 const BAR: &str =
     "{prefix}{msg} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}, {eta} left";
 const SPINNER: &str = "{prefix}{msg} {binary_bytes} {binary_bytes_per_sec}, {elapsed}";
@@ -110,7 +136,7 @@ mod tests {
 
     #[test]
     fn the_templates_are_sound() {
-        for template in [BAR, SPINNER, TOTAL] {
+        for template in [BAR, SPINNER, TOTAL, WATCHING] {
             assert!(ProgressStyle::with_template(template).is_ok());
         }
     }

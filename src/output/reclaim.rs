@@ -14,7 +14,7 @@ mod details;
 #[cfg(test)]
 mod tests;
 
-use details::{details, in_the_way, unconfirmed, why};
+use details::{came_back, details, in_the_way, unconfirmed, why};
 
 const DIM: Style = Style::new().dimmed();
 
@@ -94,6 +94,12 @@ fn remarks(rows: &[(&str, &Report)]) -> Vec<(String, String)> {
             let why = [why(report)].into_iter().chain(obstacles).collect::<Vec<_>>().join("; ");
             lines.push((escaped(name), why));
         }
+        lines.extend(
+            report
+                .settled
+                .as_ref()
+                .map(|settled| (escaped(name), format!("came back: {}", came_back(settled)))),
+        );
         lines.extend((report.unconfirmed > 0).then(|| (escaped(name), unconfirmed(report))));
     }
     let cpu: std::time::Duration = rows.iter().map(|(_, report)| report.cpu).sum();

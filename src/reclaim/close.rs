@@ -72,6 +72,7 @@ impl<T: Target> Run<'_, T> {
             stalled,
             waited: self.writeback_waited + self.counters_waited,
             max_pressure: self.request.max_pressure,
+            settled: None,
         };
         let all_there_is = report.requested.is_none();
         let fell_short =

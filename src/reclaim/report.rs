@@ -7,6 +7,7 @@ use rustix::io::Errno;
 use super::ledger::Measure;
 use super::obstacle::Obstacle;
 use super::request::Tolerance;
+use super::settle::Settled;
 use crate::size::Percent;
 
 /// Why the loop ended.
@@ -120,6 +121,8 @@ pub struct Report {
     pub waited: Duration,
     /// The bound on the share of the time in which the cgroup might be stalled.
     pub max_pressure: Option<Percent>,
+    /// What came back afterwards, if the cgroup was watched for that.
+    pub settled: Option<Settled>,
 }
 
 impl Report {

@@ -15,6 +15,7 @@ mod man;
 mod options;
 mod place;
 mod reclaim;
+mod settle;
 mod several;
 mod signals;
 mod swap;
@@ -39,6 +40,7 @@ fn main() {
         reclaim::cases(),
         options::cases(),
         several::cases(),
+        settle::cases(),
         signals::cases(),
         swap::cases(),
         kernel_selftests::cases(),

@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use memctl::cgroup::MemoryCgroup;
-use memctl::reclaim::{self, Event, Report, Request};
+use memctl::reclaim::{self, Activity, Event, Report, Request};
 use rustix::io::Errno;
 
+use super::settle::Watched;
 use crate::output::progress::Progress;
 use crate::output::{Loudness, notes};
 use crate::signal;
@@ -35,6 +36,8 @@ pub struct Job {
     pub request: Request,
     /// Whether to keep other memctl off the cgroup meanwhile.
     pub lock: bool,
+    /// Two looks at the cgroup, if it is to be watched for what comes back.
+    pub usual: Option<(Activity, Activity)>,
 }
 
 /// What came of it.
@@ -43,13 +46,21 @@ pub struct Outcome {
     pub path: PathBuf,
     /// An error only if nothing was begun.
     pub report: Result<Report, Errno>,
+    /// The cgroup, if it is to be watched on.
+    pub watched: Option<Box<Watched>>,
+}
+
+/// A request that is over.
+struct Done {
+    report: Result<Report, Errno>,
+    watched: Option<Box<Watched>>,
 }
 
 /// What a reclaiming thread tells the waiting one.
 enum Told {
     Event(usize, Event),
     Locked(usize),
-    Done(usize, Box<Result<Report, Errno>>),
+    Done(usize, Box<Done>),
 }
 
 /// What all threads share.
@@ -94,8 +105,9 @@ pub fn serve(jobs: Vec<Job>, parallel: usize, loudness: Loudness) -> Result<Vec<
         .collect();
     let workers = workers.context("can't start a thread")?;
     drop(tell);
-    attend(&shared, &workers, &hear, &names, &mut progress, loudness, |index, report| {
-        outcomes[index].report = report;
+    attend(&shared, &workers, &hear, &names, &mut progress, loudness, |index, done| {
+        outcomes[index].report = done.report;
+        outcomes[index].watched = done.watched;
     });
     progress.finish();
     Ok(outcomes)
@@ -109,6 +121,7 @@ impl Outcome {
             name: cgroup.name().to_owned(),
             path: cgroup.path().to_path_buf(),
             report: Err(Errno::CANCELED),
+            watched: None,
         }
     }
 }
@@ -121,7 +134,7 @@ impl Shared {
             let index = self.next.fetch_add(1, Ordering::Relaxed);
             let Some(job) = self.jobs.get(index) else { return };
             let Some(job) = job.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
-            let Job { mut cgroup, request, lock } = job;
+            let Job { mut cgroup, request, lock, usual } = job;
             if lock && !locked(&cgroup) {
                 let _ = tell.send(Told::Locked(index));
             }
@@ -138,7 +151,11 @@ impl Shared {
                 }
             });
             thread.deadline.store(0, Ordering::Relaxed);
-            let _ = tell.send(Told::Done(index, Box::new(report)));
+            let watched = usual.filter(|_| report.is_ok()).and_then(|(before, began)| {
+                let ended = Activity::of(&mut cgroup).ok()?;
+                Some(Box::new(Watched { cgroup, before, began, ended }))
+            });
+            let _ = tell.send(Told::Done(index, Box::new(Done { report, watched })));
         }
     }
 
@@ -170,7 +187,7 @@ fn attend(
     names: &[String],
     progress: &mut Progress,
     loudness: Loudness,
-    mut done: impl FnMut(usize, Result<Report, Errno>),
+    mut done: impl FnMut(usize, Done),
 ) {
     let mut since_signal: Option<Instant> = None;
     let mut said = false;
@@ -181,9 +198,9 @@ fn attend(
                 notes::event((names.len() > 1).then(|| names[index].as_str()), &event, loudness);
             }
             Ok(Told::Locked(index)) => progress.suspend(|| notes::locked(&names[index], loudness)),
-            Ok(Told::Done(index, report)) => {
+            Ok(Told::Done(index, outcome)) => {
                 progress.done(index);
-                done(index, *report);
+                done(index, *outcome);
             }
             Err(RecvTimeoutError::Timeout) => progress.tick(),
             Err(RecvTimeoutError::Disconnected) => return,

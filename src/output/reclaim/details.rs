@@ -1,7 +1,7 @@
 //! One report in lines with a label each: why, by which measure, from what, at which cost, and what stood in the way.
 
 use memctl::cgroup::swap::SwapBound;
-use memctl::reclaim::{Obstacle, Report, StoppedBy, Verdict};
+use memctl::reclaim::{CameBack, Obstacle, Report, Settled, StoppedBy, Verdict};
 
 use crate::output::words::{difference, escaped, size, time};
 
@@ -26,6 +26,7 @@ pub fn details(report: &Report) -> Vec<(String, String)> {
     if let Some(demoted) = report.demoted.filter(|&demoted| demoted > 0) {
         lines.push(("demoted", format!("{} to slower memory, not counted as reclaimed", size(demoted))));
     }
+    lines.extend(report.settled.as_ref().map(|settled| ("came back", came_back(settled))));
     lines.into_iter().map(|(label, text)| (label.to_owned(), text)).collect()
 }
 
@@ -68,6 +69,22 @@ pub fn why(report: &Report) -> String {
             format!("the kernel refused: {}", crate::output::error::plain(errno))
         }
     }
+}
+
+/// What `--settle` saw.
+pub fn came_back(settled: &Settled) -> String {
+    let CameBack { refaulted, restored, swapped_in } = settled.came_back;
+    let usual = settled.usual.refaulted;
+    let Some(refaulted) = refaulted else { return "unknown: this kernel doesn't count refaults".into() };
+    let parts = [
+        restored.map(|bytes| format!("{} of it was in use", size(bytes))),
+        swapped_in.filter(|&bytes| bytes > 0).map(|bytes| format!("{} from swap", size(bytes))),
+        usual.map(|bytes| format!("usual for that time is {}", size(bytes))),
+    ];
+    let parts: Vec<_> = parts.into_iter().flatten().collect();
+    let stalled =
+        settled.stalled.map_or_else(String::new, |stalled| format!("; stalled for {}", time(stalled)));
+    format!("{} within {} ({}){stalled}", size(refaulted), time(settled.watched), parts.join(", "))
 }
 
 fn awaits_swap(report: &Report) -> bool {

@@ -34,6 +34,7 @@ fn report() -> Report {
         stalled: Some(Duration::ZERO),
         waited: Duration::ZERO,
         max_pressure: None,
+        settled: None,
         swap_cache_freed: Some(0),
     }
 }

@@ -1,0 +1,71 @@
+//! `--settle`: watching the cgroups before and after their requests, all of them together.
+
+use std::time::{Duration, Instant};
+
+use memctl::cgroup::MemoryCgroup;
+use memctl::reclaim::{Activity, Settled};
+
+use super::Outcome;
+use super::pool::Job;
+use crate::output::progress::Watching;
+use crate::output::{Loudness, notes};
+use crate::signal;
+
+/// No more than that is spent on learning what is usual: the kernel folds its counters every 2 s.
+const BASELINE: Duration = Duration::from_secs(2);
+
+const LOOK: Duration = Duration::from_millis(20);
+
+/// A cgroup under watch.
+#[derive(Debug)]
+pub struct Watched {
+    pub cgroup: MemoryCgroup,
+    pub before: Activity,
+    pub began: Activity,
+    pub ended: Activity,
+}
+
+/// Watches the cgroups for a while before anything is asked of them, and gives the looks at each, at the beginning and at
+/// the end of that. `None` for one that can't be looked at: its request will say why.
+pub fn baseline(jobs: &mut [Job], time: Duration, loudness: Loudness) -> Vec<Option<(Activity, Activity)>> {
+    let before: Vec<_> = jobs.iter_mut().map(|job| Activity::of(&mut job.cgroup).ok()).collect();
+    watch(time.min(BASELINE), "watching what is usual", loudness);
+    let both =
+        jobs.iter_mut().zip(before).map(|(job, before)| Some((before?, Activity::of(&mut job.cgroup).ok()?)));
+    both.collect()
+}
+
+/// Watches them again after the last, and enters what came back into their reports.
+pub fn settle(outcomes: &mut [Outcome], time: Duration, loudness: Loudness) {
+    // Nothing was reclaimed from those that weren't begun, and those that are gone take nothing back.
+    let watched = |outcome: &Outcome| outcome.watched.is_some();
+    if outcomes.iter().any(watched) {
+        watch(time, "watching what comes back", loudness);
+    }
+    for outcome in outcomes {
+        let (Some(watched), Ok(report)) = (&mut outcome.watched, &mut outcome.report) else { continue };
+        match Activity::of(&mut watched.cgroup) {
+            Ok(now) => {
+                let Watched { before, began, ended, .. } = &**watched;
+                report.settled = Some(Settled::new(before, began, ended, &now));
+            }
+            Err(_) => notes::unwatched(&outcome.name, loudness),
+        }
+    }
+}
+
+/// Lets the time go by, until a signal comes.
+fn watch(time: Duration, what: &'static str, loudness: Loudness) {
+    notes::watching(what, time, loudness);
+    let watching = Watching::new(what, time, loudness.progress());
+    let until = Instant::now() + time;
+    while signal::pending().is_none() {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            break;
+        }
+        std::thread::sleep(left.min(LOOK));
+        watching.tick();
+    }
+    watching.finish();
+}

@@ -1,0 +1,142 @@
+//! What comes back after a request: refaults, restores and swap-ins, against the rate before, and the stall meanwhile.
+//!
+//! What was reclaimed and is taken back soon was no saving. Of the counters, *refaults* count all pages that come back
+//! while the kernel still remembers their eviction; *restores* those among them that were in use when they were
+//! evicted, which is what hurts; a stream larger than the cache refaults all the time and restores nothing.
+
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+use super::Target;
+
+/// How much a cgroup has taken back in its life, at one moment. What this kernel doesn't offer is `None`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Activity {
+    at: Duration,
+    stalled: Option<Duration>,
+    came_back: CameBack,
+}
+
+/// Amounts that came back, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CameBack {
+    /// `workingset_refault_anon` and `_file`.
+    pub refaulted: Option<u64>,
+    /// `workingset_restore_anon` and `_file`.
+    pub restored: Option<u64>,
+    /// `pswpin` and `zswpin`; before 6.13 `workingset_refault_anon`, which is what of it the kernel remembers.
+    pub swapped_in: Option<u64>,
+}
+
+impl CameBack {
+    fn each(self, other: Self, with: impl Fn(u64, u64) -> u64) -> Self {
+        let both = |one: Option<u64>, other: Option<u64>| Some(with(one?, other?));
+        Self {
+            refaulted: both(self.refaulted, other.refaulted),
+            restored: both(self.restored, other.restored),
+            swapped_in: both(self.swapped_in, other.swapped_in),
+        }
+    }
+
+    fn since(self, before: Self) -> Self {
+        self.each(before, u64::saturating_sub)
+    }
+
+    /// What the same rate gives in another time.
+    fn over(self, seen: Duration, time: Duration) -> Self {
+        let ratio = time.as_secs_f64() / seen.as_secs_f64().max(1e-6);
+        self.each(self, |bytes, _| (bytes as f64 * ratio) as u64)
+    }
+}
+
+impl Activity {
+    /// Looks at the cgroup now.
+    ///
+    /// # Errors
+    /// `ENODEV` when the cgroup was removed.
+    pub fn of(target: &mut impl Target) -> Result<Self, Errno> {
+        let page = rustix::param::page_size() as u64;
+        let stat = target.stat(true)?;
+        let bytes = |one: Option<u64>, other: Option<u64>| Some((one? + other.unwrap_or(0)) * page);
+        let came_back = CameBack {
+            refaulted: bytes(stat.workingset_refault_file, stat.workingset_refault_anon),
+            restored: bytes(stat.workingset_restore_file, stat.workingset_restore_anon),
+            swapped_in: bytes(stat.pswpin, stat.zswpin).or(bytes(stat.workingset_refault_anon, None)),
+        };
+        Ok(Self { at: target.now(), stalled: target.stalled(), came_back })
+    }
+}
+
+/// What came of a cgroup after a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settled {
+    /// How long it was watched after the request.
+    pub watched: Duration,
+    /// How long tasks of it stood still for want of memory in that time (PSI `some`).
+    pub stalled: Option<Duration>,
+    /// What came back from the beginning of the request to the end of that time.
+    pub came_back: CameBack,
+    /// What would have come back in so much time at the rate before the request.
+    pub usual: CameBack,
+    /// How long it was watched before the request, to know that rate.
+    pub watched_before: Duration,
+}
+
+impl Settled {
+    /// From looks at the cgroup: two before the request, one right after it, and one at the end.
+    #[must_use]
+    pub fn new(before: &Activity, began: &Activity, ended: &Activity, now: &Activity) -> Self {
+        let watched_before = began.at.saturating_sub(before.at);
+        let usual = began.came_back.since(before.came_back);
+        Self {
+            watched: now.at.saturating_sub(ended.at),
+            stalled: now.stalled.zip(ended.stalled).map(|(now, ended)| now.saturating_sub(ended)),
+            came_back: now.came_back.since(began.came_back),
+            usual: usual.over(watched_before, now.at.saturating_sub(began.at)),
+            watched_before,
+        }
+    }
+
+    /// What came back because of the request, as far as that can be told: what refaulted beyond the usual.
+    #[must_use]
+    pub fn more_than_usual(&self) -> Option<u64> {
+        Some(self.came_back.refaulted?.saturating_sub(self.usual.refaulted?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(seconds: u64, stalled_ms: u64, refaulted: u64, restored: u64) -> Activity {
+        Activity {
+            at: Duration::from_secs(seconds),
+            stalled: Some(Duration::from_millis(stalled_ms)),
+            came_back: CameBack { refaulted: Some(refaulted), restored: Some(restored), swapped_in: None },
+        }
+    }
+
+    #[test]
+    fn what_came_back_is_told_against_the_rate_before() {
+        let settled = Settled::new(
+            &seen(0, 0, 1000, 0),
+            &seen(2, 5, 1200, 0),
+            &seen(3, 6, 1300, 0),
+            &seen(13, 46, 5200, 900),
+        );
+        assert_eq!(settled.watched, Duration::from_secs(10));
+        assert_eq!(settled.stalled, Some(Duration::from_millis(40)));
+        assert_eq!(settled.came_back.refaulted, Some(4000), "what came back amid the request too");
+        assert_eq!((settled.came_back.restored, settled.came_back.swapped_in), (Some(900), None));
+        assert_eq!(settled.usual.refaulted, Some(1100), "100 a second, for eleven seconds");
+        assert_eq!(settled.more_than_usual(), Some(2900));
+    }
+
+    #[test]
+    fn a_rate_from_no_time_at_all_is_no_rate() {
+        let same = seen(1, 0, 0, 0);
+        let settled = Settled::new(&same, &same, &same, &seen(2, 0, 7, 0));
+        assert_eq!((settled.usual.refaulted, settled.came_back.refaulted), (Some(0), Some(7)));
+    }
+}
