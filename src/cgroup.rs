@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
+pub mod conditions;
 pub mod diagnose;
 pub mod locate;
 pub mod memory;
@@ -25,6 +26,7 @@ pub mod stat;
 pub mod swap;
 pub mod tree;
 
+pub use conditions::{Conditions, Protected};
 pub use locate::{Located, locate};
 pub use memory::MemoryCgroup;
 pub use mount::Mount;
@@ -193,6 +195,12 @@ pub(crate) fn open_directory(path: &Path) -> io::Result<OwnedFd> {
 /// Reads a file outside the cgroup hierarchy, under `/proc` or `/sys`, that memctl depends on.
 pub(crate) fn read_system_file(path: &str) -> io::Result<String> {
     io::read_to_string(File::open(path)?)
+}
+
+/// The kernel's release, as in `uname -r`.
+#[must_use]
+pub fn kernel_release() -> Option<String> {
+    Some(read_system_file("/proc/sys/kernel/osrelease").ok()?.trim().to_owned())
 }
 
 /// A number as cgroup files spell it; `max` is `None`.

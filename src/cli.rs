@@ -128,6 +128,13 @@ pub struct Reclaim {
     /// By default 3% of the request, or one large folio of 2 MiB where that is more.
     #[arg(long, value_name = "PCT")]
     pub tolerance: Option<Percent>,
+    /// Only say what would be asked of whom, and what is reclaimable
+    ///
+    /// Shows the arithmetic: page cache that could be evicted, plus anonymous memory as far as swap has room, less what
+    /// memory.min of child cgroups protects; and what would stop the request. Nothing is written to the kernel. The
+    /// exit status is the one that the arithmetic foretells.
+    #[arg(long, conflicts_with = "settle")]
+    pub dry_run: bool,
     /// Print the report as one line of JSON
     #[arg(long)]
     pub json: bool,

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use memctl::reclaim::{Report, StoppedBy, Verdict};
+use memctl::reclaim::{Guard, Plan, Report, StoppedBy, Verdict};
 
 use crate::cmd::reclaim::Outcome;
 
@@ -45,6 +45,17 @@ impl From<&Report> for Exit {
                 _ => Self::Reached,
             },
         }
+    }
+}
+
+impl From<&Plan> for Exit {
+    /// The status that a request would end with, by the arithmetic.
+    fn from(plan: &Plan) -> Self {
+        let of = |guard: &Guard| match guard {
+            Guard::Timeout(_) => Self::TimedOut,
+            Guard::Short(_) | Guard::Pressure(_) => Self::Short,
+        };
+        plan.guards.iter().map(of).max().unwrap_or(Self::Reached)
     }
 }
 

@@ -12,8 +12,10 @@ use crate::exit::UsageError;
 pub mod error;
 pub mod json;
 pub mod notes;
+pub mod plan;
 pub mod progress;
 pub mod reclaim;
+pub mod table;
 pub mod words;
 
 /// How much the user wants to hear.

@@ -18,6 +18,7 @@ mod chunk;
 mod close;
 mod ledger;
 mod obstacle;
+mod plan;
 mod rate;
 mod report;
 mod request;
@@ -31,6 +32,7 @@ mod tests;
 
 pub use ledger::{Measure, Taken};
 pub use obstacle::Obstacle;
+pub use plan::{Guard, Plan, Reclaimable};
 pub use rate::Rate;
 pub use report::{Report, StoppedBy, Verdict};
 pub use request::{Goal, Kind, LARGE_FOLIO, Refusal, Request, Tolerance};

@@ -1,25 +1,12 @@
 //! A real cgroup as something to sample and to reclaim from, its files held open.
 
-use std::path::Path;
 use std::time::Duration;
 
 use rustix::io::Errno;
 
 use super::reclaim::{ReclaimFile, Swappiness};
 use super::stat::MemoryStat;
-use super::swap::SwapRoom;
-use super::{Cgroup, Located, Reader, diagnose, parse_number, pressure, read_system_file, tree};
-
-/// What could stand in the way of reclaim.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Conditions {
-    /// How much anonymous memory can still go to swap.
-    pub swap: Option<SwapRoom>,
-    /// What children hold under their `memory.min`, bytes; and the child that holds most.
-    pub protected: Option<(u64, String)>,
-    /// The cgroup's own `memory.min`, bytes. It doesn't count, but kernels before 6.2 are mistaken about that.
-    pub own_min: Option<u64>,
-}
+use super::{Cgroup, Conditions, Located, Reader, diagnose, parse_number, pressure, read_system_file};
 
 /// The LRU lists in `/proc/vmstat`, less their `nr_`.
 const LRU_LISTS: [&str; 5] = ["inactive_anon", "active_anon", "inactive_file", "active_file", "unevictable"];
@@ -126,10 +113,9 @@ impl MemoryCgroup {
     }
 
     /// What could stand in the way of reclaim.
-    pub fn conditions(&mut self) -> Conditions {
-        let swap = Some(SwapRoom::of(self.cgroup.path(), &self.top));
-        let own_min = self.cgroup.number("memory.min").ok().map(|min| min.unwrap_or(u64::MAX));
-        Conditions { swap, protected: self.protected(), own_min }
+    #[must_use]
+    pub fn conditions(&self) -> Conditions {
+        Conditions::of(&self.cgroup, &self.top)
     }
 
     /// Asks once, with one write(2), for `bytes`.
@@ -153,22 +139,6 @@ impl MemoryCgroup {
         let result = file(self).map(|reader| reader.read(&mut text)).transpose();
         self.text = text;
         Ok(result?.map(|()| self.text.as_str()))
-    }
-
-    /// What direct children hold under their `memory.min`. Deeper protection counts only within theirs.
-    fn protected(&self) -> Option<(u64, String)> {
-        let number = |dir: &Path, file: &str| {
-            let text = std::fs::read_to_string(dir.join(file)).ok()?;
-            Some(parse_number(&text).ok()?.unwrap_or(u64::MAX))
-        };
-        let held = tree::children(self.cgroup.path()).filter_map(|child| {
-            let held = number(&child, "memory.min")?.min(number(&child, "memory.current")?);
-            (held > 0).then_some((held, child))
-        });
-        let held: Vec<_> = held.collect();
-        let (_, most) = held.iter().max_by_key(|(bytes, _)| *bytes)?;
-        let name = Path::new("/").join(most.strip_prefix(&self.top).unwrap_or(most));
-        Some((held.iter().map(|(bytes, _)| bytes).sum(), name.to_string_lossy().into_owned()))
     }
 }
 

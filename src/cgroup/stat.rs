@@ -84,6 +84,20 @@ memory_stat! {
     workingset_restore_file,
 }
 
+impl MemoryStat {
+    /// Page cache on the LRU lists, bytes: without tmpfs, and without what is unevictable.
+    #[must_use]
+    pub fn evictable_file(&self) -> u64 {
+        self.inactive_file.unwrap_or(0) + self.active_file.unwrap_or(0)
+    }
+
+    /// What is backed by swap, on the LRU lists, bytes: anonymous memory, tmpfs and the swap cache.
+    #[must_use]
+    pub fn evictable_anon(&self) -> u64 {
+        self.inactive_anon.unwrap_or(0) + self.active_anon.unwrap_or(0)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,11 +1,12 @@
 //! `memctl reclaim`.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use memctl::cgroup::diagnose::Unreclaimable;
 use memctl::cgroup::{MemoryCgroup, Selected, select};
-use memctl::reclaim::{self, Goal, Rate, Request, Tolerance};
+use memctl::reclaim::{self, Goal, Plan, Rate, Request, Tolerance};
 use memctl::size::{Amount, Percent, looks_like_size};
 
 use crate::cli::{Global, Kind, Reclaim};
@@ -22,12 +23,24 @@ pub use pool::Outcome;
 /// The bound on pressure where nothing else would hold a request back: the root, and `max`.
 const DEFAULT_MAX_PRESSURE: &str = "10%";
 
+/// A request that was only foretold.
+pub struct Foretold {
+    pub name: String,
+    pub path: PathBuf,
+    pub plan: Plan,
+    /// Whether somebody else holds the lock.
+    pub locked: bool,
+}
+
 /// Runs the subcommand.
 pub fn run(args: &Reclaim, global: &Global) -> Result<Exit> {
     let loudness = Loudness::new(global)?;
     let (words, goal) = split(args)?;
     // All of them before the first: a mistake in one changes nothing anywhere.
     let mut jobs = prepare(args, &words, goal, loudness)?;
+    if args.dry_run {
+        return foretell(jobs, args.json, loudness);
+    }
     signal::install();
     if let Some(time) = args.settle {
         let usual = settle::baseline(&mut jobs, time, loudness);
@@ -63,13 +76,28 @@ fn prepare(args: &Reclaim, words: &[String], goal: Goal, loudness: Loudness) -> 
             Err(why) => return Err(why.into()),
         };
         let request = request(args, goal, rate.clone(), cgroup.cgroup().is_root());
-        request.check(&mut cgroup).with_context(|| located.name.clone())?;
+        let check = if args.dry_run { Request::check_without_a_write } else { Request::check };
+        check(&request, &mut cgroup).with_context(|| located.name.clone())?;
         jobs.push(Job { cgroup, request, lock: !args.no_lock, usual: None });
     }
     if jobs.is_empty() {
         return Err(Unreclaimable::NoneReclaimable { word: words.join(" ") }.into());
     }
     Ok(jobs)
+}
+
+/// Says what the requests would come to, without a write.
+fn foretell(jobs: Vec<Job>, json: bool, loudness: Loudness) -> Result<Exit> {
+    let mut foretold = Vec::new();
+    for Job { mut cgroup, request, lock, .. } in jobs {
+        let name = cgroup.cgroup().name().to_owned();
+        let plan = Plan::of(&mut cgroup, &request).map_err(std::io::Error::from).context(name.clone())?;
+        let path = cgroup.cgroup().path().to_path_buf();
+        let locked = lock && matches!(cgroup.cgroup().try_lock(), Ok(false));
+        foretold.push(Foretold { name, path, plan, locked });
+    }
+    output::plan::print(&foretold, json, loudness)?;
+    Ok(foretold.iter().map(|foretold| Exit::from(&foretold.plan)).max().unwrap_or(Exit::Reached))
 }
 
 /// Splits the words into the cgroups and how much is asked of each.

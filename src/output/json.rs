@@ -6,6 +6,8 @@ use std::time::Duration;
 use memctl::reclaim::{Report, Settled};
 use serde::Serialize;
 
+use crate::cmd::reclaim::Foretold;
+
 /// The report of `memctl reclaim`, as a line of JSON. Keys are only ever added.
 #[allow(clippy::struct_field_names)] // The names are the keys.
 #[derive(Serialize)]
@@ -60,6 +62,54 @@ pub struct Reclaimed<'a> {
     stalled_usec: Option<u64>,
     #[serde(flatten)]
     settled: Option<SettledKeys>,
+}
+
+/// A request foretold by `--dry-run`, as a line of JSON.
+#[allow(clippy::struct_field_names)]
+#[derive(Serialize)]
+pub struct Planned<'a> {
+    cgroup: &'a str,
+    path: &'a Path,
+    dry_run: bool,
+    requested_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    current_bytes: Option<u64>,
+    reclaimable_bytes: u64,
+    expected_bytes: u64,
+    file_bytes: u64,
+    anon_bytes: u64,
+    swappable_bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    swap_room_bytes: Option<u64>,
+    protected_bytes: u64,
+    unevictable_bytes: u64,
+    guards: Vec<&'static str>,
+}
+
+impl<'a> From<&'a Foretold> for Planned<'a> {
+    fn from(foretold: &'a Foretold) -> Self {
+        let Foretold { name, path, plan, locked } = foretold;
+        let there = &plan.reclaimable;
+        Self {
+            cgroup: name,
+            path,
+            dry_run: true,
+            requested_bytes: plan.requested,
+            target_bytes: plan.down_to,
+            current_bytes: plan.current,
+            reclaimable_bytes: there.bytes(),
+            expected_bytes: plan.expected(),
+            file_bytes: there.file,
+            anon_bytes: there.anon,
+            swappable_bytes: there.swappable,
+            swap_room_bytes: there.swap.as_ref().map(|room| room.bytes),
+            protected_bytes: there.protected,
+            unevictable_bytes: there.unevictable,
+            guards: plan.guards.iter().map(|guard| guard.word()).chain(locked.then_some("lock")).collect(),
+        }
+    }
 }
 
 /// What `--settle` adds.

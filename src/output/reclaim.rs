@@ -1,11 +1,12 @@
 //! The report of `memctl reclaim` for people: a row that says what came of it, and lines that say why.
 
-use anstyle::{AnsiColor, Style};
+use anstyle::AnsiColor;
 use anyhow::Result;
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use comfy_table::CellAlignment;
 use memctl::reclaim::{Report, StoppedBy, Verdict};
 
 use super::json::Reclaimed;
+use super::table::{DIM, labelled, lines_of, plain_table};
 use super::words::{difference, escaped, shortened, size, time};
 use super::{Loudness, answer, terminal_width};
 use crate::cmd::reclaim::Outcome;
@@ -15,8 +16,6 @@ mod details;
 mod tests;
 
 use details::{came_back, details, in_the_way, unconfirmed, why};
-
-const DIM: Style = Style::new().dimmed();
 
 /// Prints the reports of those that were begun.
 pub fn print(outcomes: &[Outcome], json: bool, loudness: Loudness) -> Result<()> {
@@ -130,30 +129,4 @@ fn verdict(report: &Report) -> String {
     let over_swap =
         report.over_swapped().map_or_else(String::new, |_| format!(", {warning}over-swap{warning:#}"));
     format!("{style}{word}{style:#}{stopped}{over_swap}")
-}
-
-/// Lines with a label each, wrapped to the width.
-fn labelled(lines: &[(String, String)], width: u16) -> String {
-    let mut table = plain_table();
-    table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
-    table.add_rows(lines.iter().map(|(label, text)| [label, text]));
-    let dimmed = |line: String| match line.find("  ").filter(|&end| end > 0) {
-        Some(end) => format!("{DIM}{}{DIM:#}{}\n", &line[..end], &line[end..]),
-        None => format!("{line}\n"),
-    };
-    lines_of(&mut table).map(dimmed).collect()
-}
-
-fn plain_table() -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    table
-}
-
-/// Two blanks between columns, none before the first. For a table that has its rows: it knows its columns by them.
-fn lines_of(table: &mut Table) -> impl Iterator<Item = String> {
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
-    }
-    table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().into_iter()
 }

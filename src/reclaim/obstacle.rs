@@ -1,7 +1,7 @@
 //! What stands in the way of reclaiming more.
 
 use super::request::Kind;
-use crate::cgroup::memory::Conditions;
+use crate::cgroup::Conditions;
 use crate::cgroup::stat::MemoryStat;
 use crate::cgroup::swap::SwapBound;
 
@@ -12,6 +12,8 @@ pub enum Obstacle {
     NoSwapRoom(u64, SwapBound),
     /// So much anonymous memory is left, but it wasn't to be taken.
     AnonNotAsked(u64),
+    /// So much anonymous memory is left, but `vm.swappiness` is 0, and the request followed it.
+    NoSwappiness(u64),
     /// So much page cache is left, but it wasn't to be taken.
     FileNotAsked(u64),
     /// Children hold so much under their `memory.min`; the name of the one that holds most.
@@ -39,6 +41,7 @@ impl Obstacle {
         match self {
             Self::NoSwapRoom(..) => "no_swap_room",
             Self::AnonNotAsked(_) => "anon_not_asked",
+            Self::NoSwappiness(_) => "no_swappiness",
             Self::FileNotAsked(_) => "file_not_asked",
             Self::Protected(..) => "protected",
             Self::OwnMin(_) => "own_min",
@@ -62,11 +65,14 @@ pub fn obstacles(kind: Kind, left: &MemoryStat, conditions: &Conditions, exhaust
     let mut found = Vec::new();
     // Without what is in the swap cache: that has left already, and is told of as being written.
     let anon = left.anon.unwrap_or(0) + left.shmem.unwrap_or(0);
-    let file = left.inactive_file.zip(left.active_file).map_or(0, |(inactive, active)| inactive + active);
+    let file = left.evictable_file();
+    let unswappable = kind == Kind::All && conditions.swappiness == Some(0);
 
     if anon >= NOTABLE {
         if !kind.takes_anon() {
             found.push(Obstacle::AnonNotAsked(anon));
+        } else if unswappable {
+            found.push(Obstacle::NoSwappiness(anon));
         } else if let Some(room) = &conditions.swap
             && room.bytes < NOTABLE
         {
@@ -76,8 +82,8 @@ pub fn obstacles(kind: Kind, left: &MemoryStat, conditions: &Conditions, exhaust
     if file >= NOTABLE && !kind.takes_file() {
         found.push(Obstacle::FileNotAsked(file));
     }
-    if let Some((bytes, child)) = &conditions.protected {
-        found.push(Obstacle::Protected(*bytes, child.clone()));
+    if let Some((bytes, child)) = conditions.held() {
+        found.push(Obstacle::Protected(bytes, child.to_owned()));
     }
     found.extend(left.unevictable.filter(|&bytes| bytes >= NOTABLE).map(Obstacle::Unevictable));
     found.extend(left.file_writeback.filter(|&bytes| bytes >= NOTABLE).map(Obstacle::Writeback));
@@ -89,7 +95,7 @@ pub fn obstacles(kind: Kind, left: &MemoryStat, conditions: &Conditions, exhaust
     } else if file < NOTABLE && kind.takes_file() && !kind.takes_anon() {
         found.push(Obstacle::NoCache);
     }
-    let protected = conditions.protected.as_ref().map_or(0, |(bytes, _)| *bytes);
+    let protected = conditions.held().map_or(0, |(bytes, _)| bytes);
     let in_use = if kind.takes_file() { file.saturating_sub(protected) } else { 0 };
     if found.is_empty() && in_use >= NOTABLE {
         let own = conditions.own_min.is_some_and(|min| min > 0);
@@ -101,6 +107,7 @@ pub fn obstacles(kind: Kind, left: &MemoryStat, conditions: &Conditions, exhaust
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cgroup::Protected;
     use crate::cgroup::swap::SwapRoom;
 
     const M: u64 = 1 << 20;
@@ -115,13 +122,22 @@ mod tests {
     }
 
     fn room(bytes: u64, bound: SwapBound) -> Conditions {
-        Conditions { swap: Some(SwapRoom { bytes, bound }), protected: None, own_min: None }
+        Conditions { swap: Some(SwapRoom { bytes, bound }), ..Conditions::default() }
     }
 
     #[test]
     fn anon_without_swap_is_named() {
         let found = obstacles(Kind::All, &left(40 * M, 0), &room(0, SwapBound::NoSwap), true);
         assert_eq!(found, [Obstacle::NoSwapRoom(40 * M, SwapBound::NoSwap)]);
+    }
+
+    #[test]
+    fn a_host_that_never_swaps_is_named() {
+        let conditions = Conditions { swappiness: Some(0), ..room(1 << 30, SwapBound::Free) };
+        let found = obstacles(Kind::All, &left(40 * M, 0), &conditions, true);
+        assert_eq!(found, [Obstacle::NoSwappiness(40 * M)]);
+        let own = Kind::Weighed(crate::cgroup::reclaim::Swappiness::Value(60));
+        assert_eq!(obstacles(own, &left(40 * M, 0), &conditions, true), []);
     }
 
     #[test]
@@ -140,7 +156,9 @@ mod tests {
         let mut rest = left(0, 50 * M);
         rest.unevictable = Some(8 * M);
         let mut conditions = room(1 << 30, SwapBound::Free);
-        conditions.protected = Some((50 * M, "/app/db".into()));
+        let (min, current) = (60 * M, 50 * M);
+        let child = Protected { name: "/app/db".into(), min, current, file: current, anon: 0 };
+        conditions.protected = vec![child];
         let found = obstacles(Kind::All, &rest, &conditions, true);
         assert_eq!(found, [Obstacle::Protected(50 * M, "/app/db".into()), Obstacle::Unevictable(8 * M)]);
     }

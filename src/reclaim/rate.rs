@@ -37,7 +37,9 @@ impl Rate {
         let _ = self.turn(bytes, now);
     }
 
-    fn time_for(&self, bytes: u64) -> Duration {
+    /// How long so many bytes take at that rate.
+    #[must_use]
+    pub fn time_for(&self, bytes: u64) -> Duration {
         let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(self.bytes_per_second);
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }

@@ -178,6 +178,14 @@ impl Request {
                 _ => Refusal::NoSwappiness,
             });
         }
+        self.check_without_a_write(target)
+    }
+
+    /// The same as far as it can be known without writing to the kernel's file, not even a request for nothing.
+    ///
+    /// # Errors
+    /// [`Refusal`], the reason.
+    pub fn check_without_a_write(&self, target: &mut impl Target) -> Result<(), Refusal> {
         if !self.kind.takes_file()
             && let Some(room) = target.conditions().swap.filter(|room| room.bytes == 0)
         {

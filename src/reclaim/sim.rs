@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use super::Target;
-use crate::cgroup::memory::Conditions;
+use crate::cgroup::Conditions;
 use crate::cgroup::reclaim::Swappiness;
 use crate::cgroup::stat::MemoryStat;
 use crate::cgroup::swap::{SwapBound, SwapRoom};
@@ -238,11 +238,7 @@ impl Target for Sim {
 
     fn conditions(&mut self) -> Conditions {
         let bound = if self.swap_room == 0 { SwapBound::NoSwap } else { SwapBound::Free };
-        Conditions {
-            swap: Some(SwapRoom { bytes: self.swap_room * PAGE, bound }),
-            protected: None,
-            own_min: None,
-        }
+        Conditions { swap: Some(SwapRoom { bytes: self.swap_room * PAGE, bound }), ..Conditions::default() }
     }
 
     fn reclaim(&mut self, bytes: u64, swappiness: Option<Swappiness>) -> Result<(), Errno> {

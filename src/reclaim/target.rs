@@ -6,9 +6,9 @@ use rustix::io::Errno;
 use rustix::thread::{NanosleepRelativeResult, nanosleep};
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
-use crate::cgroup::memory::{Conditions, MemoryCgroup};
 use crate::cgroup::reclaim::Swappiness;
 use crate::cgroup::stat::MemoryStat;
+use crate::cgroup::{Conditions, MemoryCgroup};
 
 /// Something that can be sampled and asked to reclaim: a cgroup, and in tests a simulated kernel.
 ///
@@ -91,7 +91,7 @@ impl Target for MemoryCgroup {
     }
 
     fn conditions(&mut self) -> Conditions {
-        self.conditions()
+        MemoryCgroup::conditions(self)
     }
 
     fn reclaim(&mut self, bytes: u64, swappiness: Option<Swappiness>) -> Result<(), Errno> {

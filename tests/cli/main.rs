@@ -14,6 +14,7 @@ mod kernel_selftests;
 mod man;
 mod options;
 mod place;
+mod plan;
 mod reclaim;
 mod settle;
 mod several;
@@ -41,6 +42,7 @@ fn main() {
         options::cases(),
         several::cases(),
         settle::cases(),
+        plan::cases(),
         signals::cases(),
         swap::cases(),
         kernel_selftests::cases(),

@@ -164,6 +164,9 @@ pub fn in_the_way(obstacle: &Obstacle) -> String {
         Obstacle::AnonNotAsked(bytes) => {
             format!("{} are anonymous memory, which wasn't to be taken", size(*bytes))
         }
+        Obstacle::NoSwappiness(bytes) => {
+            format!("{} are anonymous memory, which isn't swapped while vm.swappiness is 0", size(*bytes))
+        }
         Obstacle::FileNotAsked(bytes) => format!("{} are page cache, which wasn't to be taken", size(*bytes)),
         Obstacle::Protected(bytes, child) => {
             format!(

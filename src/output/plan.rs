@@ -1,0 +1,200 @@
+//! What `memctl reclaim --dry-run` says, for people: a row that says what would come of a request, and the arithmetic.
+
+use anstyle::AnsiColor;
+use anyhow::Result;
+use comfy_table::CellAlignment;
+use memctl::cgroup::kernel_release;
+use memctl::cgroup::reclaim::Swappiness;
+use memctl::cgroup::swap::SwapBound;
+use memctl::reclaim::{Guard, Plan};
+
+use super::json::Planned;
+use super::table::{DIM, labelled, lines_of, plain_table};
+use super::words::{escaped, shortened, size, time};
+use super::{Loudness, answer, terminal_width};
+use crate::cmd::reclaim::Foretold;
+
+/// Prints what was foretold.
+pub fn print(foretold: &[Foretold], json: bool, loudness: Loudness) -> Result<()> {
+    if json {
+        let lines = foretold.iter().map(|one| Ok(serde_json::to_string(&Planned::from(one))? + "\n"));
+        return answer(&lines.collect::<Result<String>>()?);
+    }
+    if loudness == Loudness::Quiet {
+        return Ok(());
+    }
+    let width = terminal_width();
+    let lines = match foretold {
+        [one] => arithmetic(one),
+        _ => remarks(foretold),
+    };
+    answer(&(rows(foretold, width) + &labelled(&lines, width.unwrap_or(u16::MAX))))
+}
+
+/// A row each, and for several a total.
+fn rows(foretold: &[Foretold], width: Option<u16>) -> String {
+    // What the other columns and the outlook need at most.
+    const OTHERS: usize = 54;
+    let named = |name: &str| match width {
+        Some(width) => shortened(&escaped(name), usize::from(width).saturating_sub(OTHERS).max(16)),
+        None => escaped(name),
+    };
+    let requested = |bytes: Option<u64>| bytes.map_or_else(|| "max".into(), size);
+    let mut table = plain_table();
+    table.set_header(["CGROUP", "REQUESTED", "RECLAIMABLE"]);
+    for Foretold { name, plan, .. } in foretold {
+        table.add_row([named(name), requested(plan.requested), size(plan.reclaimable.bytes())]);
+    }
+    if foretold.len() > 1 {
+        let plans = || foretold.iter().map(|one| &one.plan);
+        table.add_row([
+            "total".into(),
+            requested(plans().map(|plan| plan.requested).sum()),
+            size(plans().map(|plan| plan.reclaimable.bytes()).sum()),
+        ]);
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    let mut lines = lines_of(&mut table);
+    let header = lines.next().unwrap_or_default();
+    let outlooks = foretold.iter().map(|one| outlook(&one.plan)).chain([String::new()]);
+    let body =
+        lines.zip(outlooks).map(|(line, outlook)| format!("{line}  {outlook}").trim_end().to_owned() + "\n");
+    format!("{DIM}{header}  OUTLOOK{DIM:#}\n{}", body.collect::<String>())
+}
+
+fn outlook(plan: &Plan) -> String {
+    let (words, colour) = match plan.guards.first() {
+        None if plan.requested.is_none() => return "all of it at most".into(),
+        None => ("enough".to_owned(), AnsiColor::Green),
+        Some(Guard::Short(bytes)) => (format!("short by {}", size(*bytes)), AnsiColor::Red),
+        Some(Guard::Timeout(_)) => ("timeout".into(), AnsiColor::Red),
+        Some(Guard::Pressure(_)) => ("under pressure".into(), AnsiColor::Red),
+    };
+    let style = colour.on_default().bold();
+    format!("{style}{words}{style:#}")
+}
+
+/// One in full.
+fn arithmetic(foretold: &Foretold) -> Vec<(String, String)> {
+    let plan = &foretold.plan;
+    let mut lines = vec![("would ask", would_ask(foretold)), ("reclaimable", reclaimable(plan))];
+    lines.extend(left_out(plan).map(|left| ("left out", left)));
+    lines.extend(would_stop(foretold).into_iter().map(|stop| ("would stop", stop)));
+    lines.extend(untried(plan).map(|what| ("not tried", what)));
+    let mut lines: Vec<_> = lines.into_iter().map(|(label, text)| (label.to_owned(), text)).collect();
+    lines.push(nothing_written());
+    lines
+}
+
+/// What there is to say of several.
+fn remarks(foretold: &[Foretold]) -> Vec<(String, String)> {
+    let stops = foretold.iter().filter(|one| !one.plan.guards.is_empty() || one.locked);
+    let mut lines: Vec<_> = stops
+        .map(|one| {
+            let text = format!("{}; {}", reclaimable(&one.plan), would_stop(one).join("; "));
+            (escaped(&one.name), text)
+        })
+        .collect();
+    lines.push(nothing_written());
+    lines
+}
+
+fn nothing_written() -> (String, String) {
+    ("dry run".into(), "nothing was written; what is dirty or in use may stay all the same".into())
+}
+
+fn would_ask(Foretold { path, plan, .. }: &Foretold) -> String {
+    let file = escaped(&path.join("memory.reclaim").display().to_string());
+    if plan.requested == Some(0) {
+        return format!("nothing of {file}: the usage is low enough already");
+    }
+    let amount = plan.requested.map_or_else(|| "all there is".into(), size);
+    let chunk = match plan.chunk {
+        Some(bytes) => format!("{} with each write", size(bytes)),
+        None => "in chunks that adapt to its speed".into(),
+    };
+    let swappiness = plan.kind.swappiness().map_or_else(String::new, |value| format!(", swappiness={value}"));
+    format!("{amount} of {file}, {chunk}{swappiness}")
+}
+
+fn reclaimable(plan: &Plan) -> String {
+    let there = &plan.reclaimable;
+    let mut parts = Vec::new();
+    if plan.kind.takes_file() {
+        parts.push(format!("{} of page cache", size(there.file)));
+    }
+    if there.unswappable {
+        parts.push("no anonymous memory, since vm.swappiness is 0".into());
+    } else if plan.kind.takes_anon() {
+        let bound = match there.swap.as_ref().map(|room| &room.bound) {
+            _ if there.swappable == there.anon => String::new(),
+            Some(SwapBound::NoSwap) => format!(" of {}: this host has no swap", size(there.anon)),
+            Some(SwapBound::Limit(name)) => {
+                format!(" of {}: memory.swap.max of {} leaves no more room", size(there.anon), escaped(name))
+            }
+            Some(SwapBound::Free) | None => format!(" of {}: swap has no more room", size(there.anon)),
+        };
+        parts.push(format!("{} of anonymous memory and tmpfs{bound}", size(there.swappable)));
+    }
+    let protector = there.protector.as_deref().map_or_else(String::new, |child| {
+        format!(
+            ", less {} under memory.min of child cgroups (most by {})",
+            size(there.protected),
+            escaped(child)
+        )
+    });
+    format!("{} = {}{protector}", size(there.bytes()), parts.join(" + "))
+}
+
+fn left_out(plan: &Plan) -> Option<String> {
+    const NOTABLE: u64 = 256 << 10;
+    let there = &plan.reclaimable;
+    (there.unevictable >= NOTABLE)
+        .then(|| format!("{} are unevictable (locked in memory)", size(there.unevictable)))
+}
+
+fn would_stop(Foretold { plan, locked, .. }: &Foretold) -> Vec<String> {
+    let mut stops: Vec<String> = plan.guards.iter().map(|guard| guarded(*guard, plan)).collect();
+    let slow = plan.guards.iter().any(|guard| matches!(guard, Guard::Timeout(_)));
+    stops.extend(plan.timeout.filter(|_| !slow).map(|timeout| format!("--timeout, after {}", time(timeout))));
+    let pressed = plan.guards.iter().any(|guard| matches!(guard, Guard::Pressure(_)));
+    stops.extend(plan.max_pressure.filter(|_| !pressed).map(|most| {
+        let now =
+            plan.pressure.map_or_else(String::new, |now| format!(" ({} in the last 10 s)", percent(now)));
+        format!("--max-pressure, when it is stalled for more than {most} of the time{now}")
+    }));
+    if *locked {
+        stops.push("another process holds a lock on it: for up to 2 s that is waited for".into());
+    }
+    stops
+}
+
+fn guarded(guard: Guard, plan: &Plan) -> String {
+    match guard {
+        Guard::Short(bytes) => format!("exhaustion, {} short of the request", size(bytes)),
+        Guard::Timeout(best) => format!("--timeout: at --max-rate it takes {} at least", time(best)),
+        Guard::Pressure(now) => {
+            let most = plan.max_pressure.map_or_else(String::new, |most| most.to_string());
+            format!(
+                "--max-pressure: it was stalled for {} of the last 10 s, and the bound is {most}",
+                percent(now)
+            )
+        }
+    }
+}
+
+fn percent(hundredths: u16) -> String {
+    format!("{}%", f64::from(hundredths) / 100.0)
+}
+
+/// What only a write could tell.
+fn untried(plan: &Plan) -> Option<String> {
+    let swappiness = plan.kind.swappiness()?;
+    let since = if swappiness == Swappiness::Max { "6.16" } else { "6.11" };
+    let release = kernel_release().map_or_else(String::new, |release| format!(" ({})", escaped(&release)));
+    Some(format!(
+        "whether this kernel{release} knows swappiness={swappiness}, of Linux {since}: that takes a write"
+    ))
+}

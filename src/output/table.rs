@@ -1,0 +1,32 @@
+//! Tables without lines: columns two blanks apart, and lines with a label each.
+
+use anstyle::Style;
+use comfy_table::{ContentArrangement, Table, presets};
+
+pub const DIM: Style = Style::new().dimmed();
+
+/// Lines with a label each, wrapped to the width.
+pub fn labelled(lines: &[(String, String)], width: u16) -> String {
+    let mut table = plain_table();
+    table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
+    table.add_rows(lines.iter().map(|(label, text)| [label, text]));
+    let dimmed = |line: String| match line.find("  ").filter(|&end| end > 0) {
+        Some(end) => format!("{DIM}{}{DIM:#}{}\n", &line[..end], &line[end..]),
+        None => format!("{line}\n"),
+    };
+    lines_of(&mut table).map(dimmed).collect()
+}
+
+pub fn plain_table() -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table
+}
+
+/// Two blanks between columns, none before the first. For a table that has its rows: it knows its columns by them.
+pub fn lines_of(table: &mut Table) -> impl Iterator<Item = String> {
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().into_iter()
+}

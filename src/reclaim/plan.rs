@@ -1,0 +1,229 @@
+//! A request foretold: what it would ask for, what is reclaimable, and what would stop it. Arithmetic on what the kernel
+//! tells, without a single write.
+//!
+//! It bounds from above: pages that are dirty, in use or mapped may stay all the same, which only the kernel can tell,
+//! and only by trying. Slab is left out: since Linux 6.4 it isn't counted as reclaimed.
+
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+use super::{Kind, Request, Target, Tolerance};
+use crate::cgroup::stat::MemoryStat;
+use crate::cgroup::swap::SwapRoom;
+use crate::cgroup::{Conditions, Protected};
+use crate::size::Percent;
+
+/// How much could be reclaimed, and how that comes about. Amounts are bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reclaimable {
+    /// Page cache that could be evicted, without tmpfs and what is unevictable; 0 if it isn't to be taken.
+    pub file: u64,
+    /// Anonymous memory and tmpfs that could go to swap; 0 if it isn't to be taken.
+    pub anon: u64,
+    /// How much of that has room in swap, or lies there already.
+    pub swappable: u64,
+    /// What bounds the room in swap.
+    pub swap: Option<SwapRoom>,
+    /// What of both the children hold under their `memory.min`.
+    pub protected: u64,
+    /// The child that holds most.
+    pub protector: Option<String>,
+    /// What is locked or otherwise unevictable. Not among the others.
+    pub unevictable: u64,
+    /// Anonymous memory isn't taken since `vm.swappiness` is 0.
+    pub unswappable: bool,
+}
+
+impl Reclaimable {
+    /// Does the arithmetic for a request of that kind.
+    #[must_use]
+    pub fn new(kind: Kind, stat: &MemoryStat, conditions: &Conditions) -> Self {
+        let unswappable = kind == Kind::All && conditions.swappiness == Some(0);
+        let file = if kind.takes_file() { stat.evictable_file() } else { 0 };
+        let anon = if kind.takes_anon() && !unswappable { stat.evictable_anon() } else { 0 };
+        let room = conditions.swap.as_ref().map_or(u64::MAX, |room| room.bytes);
+        let swappable = anon.min(room.saturating_add(stat.swapcached.unwrap_or(0)));
+        // A child gives no more than what it uses beyond its protection, whatever else it has.
+        let held = |child: &Protected| {
+            let has = child.file.min(file) + child.anon.min(swappable);
+            has.saturating_sub(child.current.saturating_sub(child.held()))
+        };
+        let most =
+            conditions.protected.iter().filter(|child| held(child) > 0).max_by_key(|child| held(child));
+        Self {
+            file,
+            anon,
+            swappable,
+            swap: conditions.swap.clone(),
+            protected: conditions.protected.iter().map(held).sum(),
+            protector: most.map(|child| child.name.clone()),
+            unevictable: stat.unevictable.unwrap_or(0),
+            unswappable,
+        }
+    }
+
+    /// How much could be reclaimed at most.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        (self.file + self.swappable).saturating_sub(self.protected)
+    }
+}
+
+/// What would stop a request before it is met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guard {
+    /// There isn't as much to reclaim: so many bytes short.
+    Short(u64),
+    /// At the bound on the rate the request takes at least that long, which is more than its timeout.
+    Timeout(Duration),
+    /// The cgroup is stalled more than the bound allows already: hundredths of a percent of the last 10 s.
+    Pressure(u16),
+}
+
+impl Guard {
+    /// The word for it in JSON.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Short(_) => "exhausted",
+            Self::Timeout(_) => "timeout",
+            Self::Pressure(_) => "pressure",
+        }
+    }
+}
+
+/// A request foretold. Amounts are bytes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// What would be asked for; `None` for all there is.
+    pub requested: Option<u64>,
+    /// The usage to come down to, if that is the request.
+    pub down_to: Option<u64>,
+    /// `memory.current`, where there is one.
+    pub current: Option<u64>,
+    /// What could be had.
+    pub reclaimable: Reclaimable,
+    /// Which memory would be asked for.
+    pub kind: Kind,
+    /// A fixed size for each write.
+    pub chunk: Option<u64>,
+    /// When it would end at the latest.
+    pub timeout: Option<Duration>,
+    /// At which pressure it would end.
+    pub max_pressure: Option<Percent>,
+    /// PSI `some` over the last 10 s, hundredths of a percent.
+    pub pressure: Option<u16>,
+    /// What would stop it, by the arithmetic.
+    pub guards: Vec<Guard>,
+}
+
+impl Plan {
+    /// Foretells a request to a target.
+    ///
+    /// # Errors
+    /// The kernel's, if the target can't be sampled.
+    pub fn of(target: &mut impl Target, request: &Request) -> Result<Self, Errno> {
+        let page = rustix::param::page_size() as u64;
+        let usage = target.usage()?;
+        let stat = target.stat(true)?;
+        let conditions = target.conditions();
+        let reclaimable = Reclaimable::new(request.kind, &stat, &conditions);
+        let requested = request.bytes(usage, page);
+        let guards = guards(request, requested, &reclaimable, conditions.pressure);
+        Ok(Self {
+            requested,
+            down_to: request.down_to(usage),
+            current: target.has_current().then_some(usage),
+            reclaimable,
+            kind: request.kind,
+            chunk: request.chunk,
+            timeout: request.timeout,
+            max_pressure: request.max_pressure,
+            pressure: conditions.pressure,
+            guards,
+        })
+    }
+
+    /// How much would be reclaimed at most.
+    #[must_use]
+    pub fn expected(&self) -> u64 {
+        let there = self.reclaimable.bytes();
+        self.requested.map_or(there, |requested| requested.min(there))
+    }
+}
+
+fn guards(
+    request: &Request,
+    requested: Option<u64>,
+    there: &Reclaimable,
+    pressure: Option<u16>,
+) -> Vec<Guard> {
+    let short = requested.map_or(0, |requested| requested.saturating_sub(there.bytes()));
+    let tolerated = requested.map_or(0, |requested| Tolerance::under(request.tolerance, requested));
+    let expected = requested.unwrap_or(u64::MAX).min(there.bytes());
+    let at_best = request.rate.as_ref().map(|rate| rate.time_for(expected));
+    let stalled = |most: Percent| pressure.filter(|&now| f64::from(now) / 10_000.0 > most.ratio());
+    let found = [
+        (short > tolerated).then_some(Guard::Short(short)),
+        at_best.filter(|&best| request.timeout.is_some_and(|timeout| timeout < best)).map(Guard::Timeout),
+        request.max_pressure.and_then(stalled).map(Guard::Pressure),
+    ];
+    found.into_iter().flatten().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cgroup::swap::SwapBound;
+
+    const M: u64 = 1 << 20;
+
+    fn stat(file: u64, anon: u64) -> MemoryStat {
+        MemoryStat {
+            inactive_file: Some(file / 2),
+            active_file: Some(file - file / 2),
+            inactive_anon: Some(0),
+            active_anon: Some(anon),
+            unevictable: Some(3 * M),
+            ..MemoryStat::default()
+        }
+    }
+
+    fn conditions(room: u64) -> Conditions {
+        let swap = Some(SwapRoom { bytes: room, bound: SwapBound::Free });
+        Conditions { swap, ..Conditions::default() }
+    }
+
+    fn child(min: u64, current: u64, file: u64, anon: u64) -> Protected {
+        Protected { name: format!("/app/{min}"), min, current, file, anon }
+    }
+
+    #[test]
+    fn anonymous_memory_counts_as_far_as_swap_goes() {
+        let of = |kind, room| Reclaimable::new(kind, &stat(100 * M, 60 * M), &conditions(room));
+        assert_eq!(of(Kind::All, 40 * M).bytes(), 140 * M);
+        assert_eq!(of(Kind::All, 0).bytes(), 100 * M);
+        assert_eq!(of(Kind::All, u64::MAX).bytes(), 160 * M);
+        assert_eq!(of(Kind::File, 40 * M).bytes(), 100 * M);
+        assert_eq!(of(Kind::Anon, 40 * M).bytes(), 40 * M);
+        let never = Conditions { swappiness: Some(0), ..conditions(40 * M) };
+        assert_eq!(Reclaimable::new(Kind::All, &stat(100 * M, 60 * M), &never).bytes(), 100 * M);
+        assert_eq!(Reclaimable::new(Kind::Anon, &stat(0, 60 * M), &never).bytes(), 40 * M);
+    }
+
+    #[test]
+    fn protection_holds_what_a_child_can_not_spare_otherwise() {
+        let with = |children: Vec<Protected>| {
+            let conditions = Conditions { protected: children, ..conditions(0) };
+            Reclaimable::new(Kind::All, &stat(100 * M, 60 * M), &conditions)
+        };
+        // 50M of page cache, all of it protected.
+        assert_eq!(with(vec![child(60 * M, 50 * M, 50 * M, 0)]).bytes(), 50 * M);
+        // 30M of 80M protected, and 50M of them page cache: the cache can go, what stays is anonymous.
+        let spare = with(vec![child(30 * M, 80 * M, 50 * M, 30 * M)]);
+        assert_eq!((spare.bytes(), spare.protector), (100 * M, None));
+        let two = with(vec![child(10 * M, 20 * M, 20 * M, 0), child(30 * M, 40 * M, 40 * M, 0)]);
+        assert_eq!((two.protected, two.protector.as_deref()), (40 * M, Some("/app/31457280")));
+    }
+}
