@@ -25,6 +25,7 @@ pub mod select;
 pub mod stat;
 pub mod swap;
 pub mod tree;
+pub mod zram;
 
 pub use conditions::{Conditions, Protected};
 pub use locate::{Located, locate};

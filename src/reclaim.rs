@@ -40,6 +40,7 @@ pub use settle::{Activity, CameBack, Settled};
 pub use target::Target;
 
 use crate::cgroup::reclaim::Swappiness;
+use crate::cgroup::zram::Zram;
 use chunk::Pace;
 use ledger::Ledger;
 
@@ -132,6 +133,7 @@ struct Run<'a, T: Target> {
     pace: Pace,
     began: Duration,
     swap_before: Option<u64>,
+    zram_before: Option<Zram>,
     stalled_before: Option<Duration>,
     pressure_looked: Duration,
     writing: Duration,
@@ -170,6 +172,7 @@ impl<'a, T: Target> Run<'a, T> {
         let stat_cost = target.now().saturating_sub(before_stat);
         // Where the counters tell what went to swap, they tell it better.
         let swap_before = stat.pswpout.is_none().then(|| target.swap_usage()).flatten();
+        let zram_before = target.zram();
         let usage = target.usage()?;
         let blind = target.blind_spot();
         // The key is there since 6.11; that a kernel meets requests exactly, since 6.9, can't be tried for free.
@@ -187,6 +190,7 @@ impl<'a, T: Target> Run<'a, T> {
             pace: Pace::new(exactly, requested.unwrap_or(0)),
             began,
             swap_before,
+            zram_before,
             stalled_before,
             pressure_looked: began,
             writing: Duration::ZERO,

@@ -6,7 +6,7 @@ use rustix::io::Errno;
 
 use super::reclaim::{ReclaimFile, Swappiness};
 use super::stat::MemoryStat;
-use super::{Cgroup, Conditions, Located, Reader, diagnose, parse_number, pressure, read_system_file};
+use super::{Cgroup, Conditions, Located, Reader, diagnose, parse_number, pressure, read_system_file, zram};
 
 /// The LRU lists in `/proc/vmstat`, less their `nr_`.
 const LRU_LISTS: [&str; 5] = ["inactive_anon", "active_anon", "inactive_file", "active_file", "unevictable"];
@@ -25,6 +25,7 @@ pub struct MemoryCgroup {
     pressure: Option<Reader>,
     /// Reading it makes kernels before 6.16 or so fold the counters of all controllers.
     folding: Option<Reader>,
+    zram: zram::Devices,
     blind_spot: u64,
     text: String,
 }
@@ -48,6 +49,7 @@ impl MemoryCgroup {
             swap_current: cgroup.reader("memory.swap.current").ok(),
             pressure: cgroup.reader("memory.pressure").ok(),
             folding: cgroup.reader("cpu.stat").ok(),
+            zram: zram::Devices::find(),
             blind_spot: blind_spot(),
             text: String::new(),
             cgroup,
@@ -110,6 +112,11 @@ impl MemoryCgroup {
     pub fn swap_usage(&mut self) -> Option<u64> {
         let text = self.read(|files| files.swap_current.as_ref()).ok()??;
         parse_number(text).ok()?
+    }
+
+    /// What the host's zram swap holds, if it swaps to zram.
+    pub fn zram(&mut self) -> Option<zram::Zram> {
+        self.zram.read(&mut self.text)
     }
 
     /// What could stand in the way of reclaim.

@@ -49,6 +49,11 @@ pub struct Reclaimed<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     zswapped_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    zswap_grown_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    zram_grown_estimate_bytes: Option<u64>,
+    net_saved_bytes: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
     over_swapped_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     demoted_bytes: Option<u64>,
@@ -180,6 +185,9 @@ impl<'a> Reclaimed<'a> {
             swap_cache_freed_bytes: report.swap_cache_freed,
             swapped_out_bytes: report.swapped_out,
             zswapped_bytes: report.zswapped,
+            zswap_grown_bytes: report.zswap_grown,
+            zram_grown_estimate_bytes: report.zram_grown,
+            net_saved_bytes: report.saved(),
             over_swapped_bytes: report.over_swapped(),
             demoted_bytes: report.demoted,
             unconfirmed_bytes: report.unconfirmed,

@@ -15,7 +15,7 @@ mod details;
 #[cfg(test)]
 mod tests;
 
-use details::{came_back, details, in_the_way, unconfirmed, why};
+use details::{came_back, details, in_the_way, net_saving, unconfirmed, why};
 
 /// Prints the reports of those that were begun.
 pub fn print(outcomes: &[Outcome], json: bool, loudness: Loudness) -> Result<()> {
@@ -101,6 +101,8 @@ fn remarks(rows: &[(&str, &Report)]) -> Vec<(String, String)> {
         );
         lines.extend((report.unconfirmed > 0).then(|| (escaped(name), unconfirmed(report))));
     }
+    let saving = net_saving(rows.iter().map(|(_, report)| *report));
+    lines.extend(saving.map(|saving| ("net saving".into(), saving)));
     let cpu: std::time::Duration = rows.iter().map(|(_, report)| report.cpu).sum();
     let reclaimed: u64 = rows.iter().map(|(_, report)| report.reclaimed).sum();
     let per_gib = if reclaimed > 0 {

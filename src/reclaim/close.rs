@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::obstacle::obstacles;
 use super::{Event, LOOK, Measure, Obstacle, Report, Run, StoppedBy, Target, Verdict};
+use crate::cgroup::zram::Zram;
 
 /// How long to wait for lagging counters: the kernel folds them every 2 s, by a timer that may be late.
 const PATIENCE: Duration = Duration::from_millis(2500);
@@ -44,6 +45,8 @@ impl<T: Target> Run<'_, T> {
         let pages = |from: Option<u64>, to: Option<u64>| Some(to?.saturating_sub(from?) * self.page);
         let swapped =
             pages(start.pswpout, end.pswpout).or_else(|| Some(swap_now?.saturating_sub(self.swap_before?)));
+        let zram_now = self.zram_before.and_then(|_| self.target.zram());
+        let zram_grown = self.zram_before.zip(zram_now).zip(swapped);
         let freed = |from: Option<u64>, to: Option<u64>| Some(from?.saturating_sub(to?));
         let (by_usage, has_current) = (self.down_to.is_some(), self.target.has_current());
         let mut report = Report {
@@ -64,6 +67,8 @@ impl<T: Target> Run<'_, T> {
             swap_cache_freed: freed(start.swapcached, end.swapcached),
             swapped_out: swapped,
             zswapped: pages(start.zswpout, end.zswpout),
+            zswap_grown: end.zswap.zip(start.zswap).map(|(end, start)| end.saturating_sub(start)),
+            zram_grown: zram_grown.map(|((before, now), swapped)| Zram::taken(before, now, swapped)),
             demoted: self.book.tells_demotions().then(|| self.book.demoted()),
             chunks: self.chunks,
             elapsed,

@@ -105,6 +105,11 @@ pub struct Report {
     pub swapped_out: Option<u64>,
     /// What went to zswap, at full size.
     pub zswapped: Option<u64>,
+    /// By how much the compressed copies in zswap, which are charged to the cgroup, grew.
+    pub zswap_grown: Option<u64>,
+    /// How much memory the compressed copies in zram took, by estimate; `None` if the host doesn't swap to zram. They are
+    /// charged to nobody.
+    pub zram_grown: Option<u64>,
     /// What was demoted to a slower tier: not part of what was reclaimed.
     pub demoted: Option<u64>,
     /// How many writes it took.
@@ -160,18 +165,30 @@ impl Report {
         self.current_before.zip(self.current_after).map(|(before, after)| before as i64 - after as i64)
     }
 
+    /// What the host has more of in the end: what was reclaimed, less the compressed copies that stay in memory.
+    #[must_use]
+    pub fn saved(&self) -> i64 {
+        let copies = self.zswap_grown.unwrap_or(0).saturating_add(self.zram_grown.unwrap_or(0));
+        self.reclaimed as i64 - copies as i64
+    }
+
     /// What the cgroup took anew while it was reclaimed from.
     #[must_use]
     pub fn grown(&self) -> Option<u64> {
-        let reclaimed = self.counted.unwrap_or(self.reclaimed) as i64;
-        self.net_freed().map(|net| u64::try_from(reclaimed - net).unwrap_or(0))
+        let left = self.left_by_reclaim();
+        self.net_freed().map(|net| u64::try_from(left - net).unwrap_or(0))
     }
 
     /// By how much the usage fell beyond what was reclaimed: what the cgroup gave back by itself, and slab.
     #[must_use]
     pub fn left(&self) -> Option<u64> {
-        let reclaimed = self.counted.unwrap_or(self.reclaimed) as i64;
-        self.net_freed().map(|net| u64::try_from(net - reclaimed).unwrap_or(0))
+        let left = self.left_by_reclaim();
+        self.net_freed().map(|net| u64::try_from(net - left).unwrap_or(0))
+    }
+
+    /// By how much reclaim alone brought the usage down: what stays in zswap, compressed, stays charged.
+    fn left_by_reclaim(&self) -> i64 {
+        self.counted.unwrap_or(self.reclaimed) as i64 - self.zswap_grown.unwrap_or(0) as i64
     }
 
     /// What went to swap beyond what was asked for, if it is more than the tolerance: the kernel can push two or

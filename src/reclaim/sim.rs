@@ -15,6 +15,7 @@ use crate::cgroup::Conditions;
 use crate::cgroup::reclaim::Swappiness;
 use crate::cgroup::stat::MemoryStat;
 use crate::cgroup::swap::{SwapBound, SwapRoom};
+use crate::cgroup::zram::Zram;
 
 pub const PAGE: u64 = 4096;
 
@@ -234,6 +235,10 @@ impl Target for Sim {
 
     fn swap_usage(&mut self) -> Option<u64> {
         Some(self.swapped * PAGE)
+    }
+
+    fn zram(&mut self) -> Option<Zram> {
+        None
     }
 
     fn conditions(&mut self) -> Conditions {

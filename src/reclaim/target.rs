@@ -8,6 +8,7 @@ use rustix::time::{ClockId, Timespec, clock_gettime};
 
 use crate::cgroup::reclaim::Swappiness;
 use crate::cgroup::stat::MemoryStat;
+use crate::cgroup::zram::Zram;
 use crate::cgroup::{Conditions, MemoryCgroup};
 
 /// Something that can be sampled and asked to reclaim: a cgroup, and in tests a simulated kernel.
@@ -39,6 +40,9 @@ pub trait Target {
 
     /// The cgroup's `memory.swap.current` in bytes.
     fn swap_usage(&mut self) -> Option<u64>;
+
+    /// What the host's zram swap holds, if it swaps to zram.
+    fn zram(&mut self) -> Option<Zram>;
 
     /// What could stand in the way of reclaim. Slow to gather: asked for when something did, and before promises.
     fn conditions(&mut self) -> Conditions;
@@ -88,6 +92,10 @@ impl Target for MemoryCgroup {
 
     fn swap_usage(&mut self) -> Option<u64> {
         self.swap_usage()
+    }
+
+    fn zram(&mut self) -> Option<Zram> {
+        self.zram()
     }
 
     fn conditions(&mut self) -> Conditions {

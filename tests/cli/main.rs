@@ -12,6 +12,7 @@ mod bed;
 mod cli;
 mod kernel_selftests;
 mod man;
+mod net_saving;
 mod options;
 mod place;
 mod plan;
@@ -42,6 +43,7 @@ fn main() {
         options::cases(),
         several::cases(),
         settle::cases(),
+        net_saving::cases(),
         plan::cases(),
         signals::cases(),
         swap::cases(),

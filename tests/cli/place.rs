@@ -107,6 +107,9 @@ fn the_table_tells_the_truth() {
             seen.insert(feature.into());
         }
     }
+    if std::path::Path::new("/sys/module/zswap").exists() {
+        seen.insert("zswap".into());
+    }
     if std::path::Path::new("/sys/devices/system/node/node0/reclaim").exists() {
         seen.insert("node-reclaim".into());
     }

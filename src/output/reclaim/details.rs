@@ -26,6 +26,7 @@ pub fn details(report: &Report) -> Vec<(String, String)> {
     if let Some(demoted) = report.demoted.filter(|&demoted| demoted > 0) {
         lines.push(("demoted", format!("{} to slower memory, not counted as reclaimed", size(demoted))));
     }
+    lines.extend(net_saving([report].into_iter()).map(|saving| ("net saving", saving)));
     lines.extend(report.settled.as_ref().map(|settled| ("came back", came_back(settled))));
     lines.into_iter().map(|(label, text)| (label.to_owned(), text)).collect()
 }
@@ -69,6 +70,27 @@ pub fn why(report: &Report) -> String {
             format!("the kernel refused: {}", crate::output::error::plain(errno))
         }
     }
+}
+
+/// What is left of what was reclaimed, by one or by several, where compressed copies of it stay in memory.
+pub fn net_saving<'a>(reports: impl Iterator<Item = &'a Report> + Clone) -> Option<String> {
+    let zswap: u64 = reports.clone().filter_map(|report| report.zswap_grown).sum();
+    let zram: u64 = reports.clone().filter_map(|report| report.zram_grown).sum();
+    let copies = match (zswap, zram) {
+        (0, 0) => return None,
+        (_, 0) => format!("less {} that the compressed copies take in zswap", size(zswap)),
+        (0, _) => format!("less some {} in zram, estimated from its mm_stat", size(zram)),
+        _ => format!(
+            "less {} in zswap, and some {} in zram, estimated from its mm_stat",
+            size(zswap),
+            size(zram)
+        ),
+    };
+    let about = if zram > 0 { "about " } else { "" };
+    // Copies can take more than was freed.
+    let saved: i64 = reports.map(Report::saved).sum();
+    let sign = if saved < 0 { "-" } else { "" };
+    Some(format!("{about}{sign}{}: {copies}", size(saved.unsigned_abs())))
 }
 
 /// What `--settle` saw.

@@ -26,6 +26,8 @@ fn report() -> Report {
         slab_freed: None,
         swapped_out: Some(0),
         zswapped: None,
+        zswap_grown: None,
+        zram_grown: None,
         demoted: None,
         chunks: 12,
         elapsed: Duration::from_millis(41),
@@ -77,6 +79,14 @@ fn over_reclaim_over_swap_growth_and_demotion_are_told() {
         &["to swap 40 MiB", "over-swap", "30 MiB more went"],
     );
     has(&Report { current_after: Some(45 * M), ..report() }, &["(-5 MiB, grew by 5 MiB meanwhile)"]);
+    has(
+        &Report { zswap_grown: Some(3 * M), current_after: Some(43 * M), ..report() },
+        &["net saving", "7 MiB: less 3 MiB that the compressed copies take in zswap", "(-7 MiB)"],
+    );
+    has(
+        &Report { zram_grown: Some(2 * M), ..report() },
+        &["about 8 MiB: less some 2 MiB in zram, estimated from its mm_stat"],
+    );
     has(&Report { demoted: Some(3 * M), ..report() }, &["demoted", "3 MiB to slower memory"]);
 }
 
