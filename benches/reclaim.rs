@@ -189,6 +189,7 @@ impl Leaf {
             chunk,
             timeout: None,
             max_pressure: None,
+            max_cost: None,
             rate: None,
             tolerance: Tolerance::Folio,
         };

@@ -79,6 +79,13 @@ pub struct Reclaim {
     /// Judged by memory.current. A share is of what the cgroup uses at the start.
     #[arg(long, value_name = "SIZE", value_parser = amount)]
     pub to: Option<Amount>,
+    /// Reclaim SIZE over all cgroups together, cheapest first
+    ///
+    /// Inactive page cache first, from each in proportion to what it has; then, in slices, from whichever gave most for
+    /// a CPU second so far. --timeout is then for all together. A share is of what all of them use; with max, all that
+    /// goes, for which --max-cost can set a price.
+    #[arg(long, value_name = "SIZE", conflicts_with = "to")]
+    pub total: Option<Amount>,
     /// Take all, anon (Linux 6.16 and swap), or file (6.11)
     #[arg(long = "type", value_name = "TYPE", conflicts_with = "swappiness", hide_possible_values = true)]
     pub kind: Option<Kind>,
@@ -98,6 +105,12 @@ pub struct Reclaim {
     /// there is no such bound. It is looked at after half a second. 100% switches it off.
     #[arg(long, value_name = "PCT")]
     pub max_pressure: Option<Percent>,
+    /// Stop when a GiB costs more than SECONDS of CPU time
+    ///
+    /// The price of late: of the last 20 ms of CPU time or more, in the writes. Cold memory goes first and is cheap; the
+    /// price rises as it runs out. With max this is no shortfall.
+    #[arg(long, value_name = "SECONDS", value_parser = duration)]
+    pub max_cost: Option<Duration>,
     /// Reclaim at most SIZE a second, over all cgroups
     #[arg(long, value_name = "SIZE", value_parser = parse_only_bytes)]
     pub max_rate: Option<u64>,
@@ -164,10 +177,10 @@ Each subcommand tells more with --help.";
 
 const AFTER_RECLAIM: &str = "\
 Exit status:
-  0    reached; with max also when nothing more was to be had
+  0    reached; with max also when nothing more was to be had (at that price)
   1    failed, or the cgroup was removed meanwhile
   2    the command line was not understood
-  3    the kernel reclaimed less than was asked, or pressure stopped it
+  3    the kernel reclaimed less than was asked, or pressure or cost stopped it
   124  the timeout ran out
   On SIGINT and SIGTERM the report of what was done is printed and memctl dies
   by that signal; a second one kills it at once.
@@ -178,7 +191,8 @@ Examples:
   memctl reclaim --to 1G app             down to a usage of 1 GiB
   memctl reclaim app max --timeout 10s   all that goes within ten seconds
   memctl reclaim app 1G --json           for a script
-  memctl reclaim 'batch/*' db 10M        ten MiB of each";
+  memctl reclaim 'batch/*' db 10M        ten MiB of each
+  memctl reclaim --total 2G 'batch/*'    2 GiB in all, cheapest first";
 
 fn amount(word: &str) -> Result<Amount, String> {
     match word.parse() {

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use memctl::reclaim::{Guard, Plan, Report, StoppedBy, Verdict};
 
-use crate::cmd::reclaim::Outcome;
+use crate::cmd::reclaim::{Outcome, Outcomes};
 
 /// How memctl ends. The worst of several comes last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,7 +39,9 @@ impl From<&Report> for Exit {
         match report.stopped_by {
             StoppedBy::Removed | StoppedBy::Failed(_) => Self::Failed,
             StoppedBy::Timeout => Self::TimedOut,
-            StoppedBy::Pressure => Self::Short,
+            // With max the price is all that was asked.
+            StoppedBy::Cost if report.requested.is_none() => Self::Reached,
+            StoppedBy::Cost | StoppedBy::Pressure => Self::Short,
             StoppedBy::Reached | StoppedBy::Exhausted | StoppedBy::Interrupted => match report.verdict() {
                 Some(Verdict::Under) => Self::Short,
                 _ => Self::Reached,
@@ -56,6 +58,17 @@ impl From<&Plan> for Exit {
             Guard::Short(_) | Guard::Pressure(_) => Self::Short,
         };
         plan.guards.iter().map(of).max().unwrap_or(Self::Reached)
+    }
+}
+
+impl From<&Outcomes> for Exit {
+    /// The worst of all; where one amount was for all together, what came of that and what failed.
+    fn from(outcomes: &Outcomes) -> Self {
+        let each = outcomes.each.iter().map(Self::from);
+        match &outcomes.total {
+            None => each.max().unwrap_or(Self::Reached),
+            Some(total) => each.filter(|&exit| exit == Self::Failed).max().unwrap_or(Self::from(total)),
+        }
     }
 }
 

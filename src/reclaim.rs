@@ -16,6 +16,7 @@ use rustix::io::Errno;
 
 mod chunk;
 mod close;
+mod cost;
 mod ledger;
 mod obstacle;
 mod plan;
@@ -23,6 +24,7 @@ mod rate;
 mod report;
 mod request;
 mod settle;
+pub mod share;
 #[cfg(test)]
 mod sim;
 mod swap_out;
@@ -42,6 +44,7 @@ pub use target::Target;
 use crate::cgroup::reclaim::Swappiness;
 use crate::cgroup::zram::Zram;
 use chunk::Pace;
+use cost::Price;
 use ledger::Ledger;
 
 /// How many writes in a row without any progress are exhaustion.
@@ -153,6 +156,7 @@ struct Run<'a, T: Target> {
     writeback_waited: Duration,
     counters_waited: Duration,
     growing: bool,
+    price: Price,
     /// What there was at the start.
     all: u64,
 }
@@ -206,6 +210,7 @@ impl<'a, T: Target> Run<'a, T> {
             writeback_waited: Duration::ZERO,
             counters_waited: Duration::ZERO,
             growing: false,
+            price: Price::default(),
             all: usage,
         })
     }
@@ -257,6 +262,11 @@ impl<'a, T: Target> Run<'a, T> {
         let elapsed = now.saturating_sub(self.began);
         if self.request.timeout.is_some_and(|timeout| elapsed >= timeout) {
             return Err(StoppedBy::Timeout);
+        }
+        if let Some(most) = self.request.max_cost
+            && self.price.last().is_some_and(|price| price > most)
+        {
+            return Err(StoppedBy::Cost);
         }
         if let Some(most) = self.request.max_pressure
             && elapsed >= PRESSURE_WINDOW
@@ -337,7 +347,8 @@ impl<'a, T: Target> Run<'a, T> {
         let (cpu, began) = (self.target.cpu(), self.target.now());
         let answer = self.target.reclaim(chunk, self.request.kind.swappiness());
         let took = self.target.now().saturating_sub(began);
-        self.cpu += self.target.cpu().saturating_sub(cpu);
+        let cpu = self.target.cpu().saturating_sub(cpu);
+        self.cpu += cpu;
         self.writing += took;
         self.since_stat += took;
         self.chunks += 1;
@@ -358,6 +369,7 @@ impl<'a, T: Target> Run<'a, T> {
             let freed = self.book.estimate().saturating_sub(before);
             rate.charge(freed.saturating_sub(chunk), self.target.now());
         }
+        self.price.saw(self.book.estimate().saturating_sub(before), cpu);
         (self.tell)(Event::Asked {
             bytes: chunk,
             answer,

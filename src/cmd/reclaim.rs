@@ -8,17 +8,23 @@ use memctl::cgroup::diagnose::Unreclaimable;
 use memctl::cgroup::{MemoryCgroup, Selected, select};
 use memctl::reclaim::{self, Goal, Plan, Rate, Request, Tolerance};
 use memctl::size::{Amount, Percent, looks_like_size};
+use rustix::io::Errno;
 
 use crate::cli::{Global, Kind, Reclaim};
 use crate::exit::{Exit, UsageError};
+use crate::output::progress::Progress;
 use crate::output::{self, Loudness, notes};
 use crate::signal;
 
+mod feed;
 mod pool;
 mod settle;
+mod total;
 
-use pool::Job;
-pub use pool::Outcome;
+use feed::{EachOnce, Feed, Job};
+pub use feed::{Outcome, Outcomes};
+use total::Total;
+pub use total::TotalForetold;
 
 /// The bound on pressure where nothing else would hold a request back: the root, and `max`.
 const DEFAULT_MAX_PRESSURE: &str = "10%";
@@ -39,26 +45,49 @@ pub fn run(args: &Reclaim, global: &Global) -> Result<Exit> {
     // All of them before the first: a mistake in one changes nothing anywhere.
     let mut jobs = prepare(args, &words, goal, loudness)?;
     if args.dry_run {
-        return foretell(jobs, args.json, loudness);
+        return foretell(jobs, args, loudness);
     }
     signal::install();
     if let Some(time) = args.settle {
         let usual = settle::baseline(&mut jobs, time, loudness);
         jobs.iter_mut().zip(usual).for_each(|(job, usual)| job.usual = usual);
     }
-    let mut outcomes = pool::serve(jobs, usize::from(args.jobs), loudness)?;
+    let mut outcomes = serve(jobs, args, loudness)?;
     if let Some(time) = args.settle {
-        settle::settle(&mut outcomes, time, loudness);
+        settle::settle(&mut outcomes.each, time, loudness);
     }
     output::reclaim::print(&outcomes, args.json, loudness)?;
     // Even if it came too late to cut anything short: a shell that runs memctl in a loop must see it.
     if let Some(signal) = signal::pending() {
         signal::die_by(signal);
     }
-    for outcome in &outcomes {
+    for outcome in &outcomes.each {
         output::error::print_outcome(outcome);
     }
-    Ok(outcomes.iter().map(Exit::from).max().unwrap_or(Exit::Reached))
+    Ok(Exit::from(&outcomes))
+}
+
+/// Has the requests served.
+fn serve(jobs: Vec<Job>, args: &Reclaim, loudness: Loudness) -> Result<Outcomes> {
+    let names = names(&jobs);
+    let (feed, progress): (Box<dyn Feed>, _) = match args.total {
+        None => (Box::new(EachOnce::new(jobs)), Progress::new(&names, loudness.progress())),
+        Some(amount) => {
+            let total =
+                Total::new(jobs, amount).map_err(|(index, errno)| unreadable(&names[index], errno))?;
+            let progress = Progress::of_total(&names, total.requested(), loudness.progress());
+            (Box::new(total), progress)
+        }
+    };
+    pool::serve(feed, &names, progress, usize::from(args.jobs), loudness)
+}
+
+fn names(jobs: &[Job]) -> Vec<String> {
+    jobs.iter().map(|job| job.cgroup.cgroup().name().to_owned()).collect()
+}
+
+fn unreadable(name: &str, errno: Errno) -> anyhow::Error {
+    anyhow::anyhow!("{}", output::error::plain(errno)).context(name.to_owned())
 }
 
 /// Opens the cgroups and makes sure that they can serve what is asked of them.
@@ -87,7 +116,10 @@ fn prepare(args: &Reclaim, words: &[String], goal: Goal, loudness: Loudness) -> 
 }
 
 /// Says what the requests would come to, without a write.
-fn foretell(jobs: Vec<Job>, json: bool, loudness: Loudness) -> Result<Exit> {
+fn foretell(mut jobs: Vec<Job>, args: &Reclaim, loudness: Loudness) -> Result<Exit> {
+    let names = names(&jobs);
+    let lost = |(index, errno): (usize, Errno)| unreadable(&names[index], errno);
+    let total = args.total.map(|amount| Total::foretell(&mut jobs, amount)).transpose().map_err(lost)?;
     let mut foretold = Vec::new();
     for Job { mut cgroup, request, lock, .. } in jobs {
         let name = cgroup.cgroup().name().to_owned();
@@ -96,8 +128,11 @@ fn foretell(jobs: Vec<Job>, json: bool, loudness: Loudness) -> Result<Exit> {
         let locked = lock && matches!(cgroup.cgroup().try_lock(), Ok(false));
         foretold.push(Foretold { name, path, plan, locked });
     }
-    output::plan::print(&foretold, json, loudness)?;
-    Ok(foretold.iter().map(|foretold| Exit::from(&foretold.plan)).max().unwrap_or(Exit::Reached))
+    output::plan::print(&foretold, total.as_ref(), args.json, loudness)?;
+    let there: u64 = foretold.iter().map(|one| one.plan.reclaimable.bytes()).sum();
+    let short = total.and_then(|total| total.requested).is_some_and(|requested| there < requested);
+    let worst = foretold.iter().map(|foretold| Exit::from(&foretold.plan)).max().unwrap_or(Exit::Reached);
+    Ok(if short { worst.max(Exit::Short) } else { worst })
 }
 
 /// Splits the words into the cgroups and how much is asked of each.
@@ -110,6 +145,13 @@ fn split(args: &Reclaim) -> Result<(Vec<String>, Goal)> {
             return Err(usage(what, "give either SIZE or --to SIZE"));
         }
         return Ok((words, Goal::DownTo(to)));
+    }
+    if let Some(total) = args.total {
+        if let Some(last) = words.last().filter(|last| words.len() > 1 && looks_like_size(last)) {
+            let what = format!("{last}: --total already says how much");
+            return Err(usage(what, "give either SIZE, for each, or --total SIZE"));
+        }
+        return Ok((words, Goal::Reclaim(total)));
     }
     let last = words.pop().unwrap_or_default();
     if words.is_empty() {
@@ -146,6 +188,7 @@ fn request(args: &Reclaim, goal: Goal, rate: Option<Arc<Rate>>, is_root: bool) -
         chunk: args.chunk,
         timeout: args.timeout,
         max_pressure: args.max_pressure.or(default),
+        max_cost: args.max_cost.map(|cost| cost.as_secs_f64()),
         rate,
         tolerance: args.tolerance.map_or(Tolerance::Folio, Tolerance::Share),
     }

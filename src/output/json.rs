@@ -69,6 +69,38 @@ pub struct Reclaimed<'a> {
     settled: Option<SettledKeys>,
 }
 
+/// What came of one amount for several cgroups, as a line of JSON after theirs. Its keys are not theirs, so that whoever
+/// adds up the lines counts nothing twice.
+#[allow(clippy::struct_field_names)]
+#[derive(Serialize)]
+pub struct TotalReclaimed {
+    total_requested_bytes: Option<u64>,
+    total_reclaimed_bytes: u64,
+    total_difference_bytes: Option<i64>,
+    total_verdict: Option<&'static str>,
+    total_stopped_by: &'static str,
+    total_net_saved_bytes: i64,
+    total_chunks: u32,
+    total_elapsed_usec: u64,
+    total_cpu_usec: u64,
+}
+
+impl From<&Report> for TotalReclaimed {
+    fn from(total: &Report) -> Self {
+        Self {
+            total_requested_bytes: total.requested,
+            total_reclaimed_bytes: total.reclaimed,
+            total_difference_bytes: total.difference(),
+            total_verdict: total.verdict().map(memctl::reclaim::Verdict::word),
+            total_stopped_by: total.stopped_by.word(),
+            total_net_saved_bytes: total.saved(),
+            total_chunks: total.chunks,
+            total_elapsed_usec: usec(total.elapsed),
+            total_cpu_usec: usec(total.cpu),
+        }
+    }
+}
+
 /// A request foretold by `--dry-run`, as a line of JSON.
 #[allow(clippy::struct_field_names)]
 #[derive(Serialize)]

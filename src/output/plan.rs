@@ -12,10 +12,15 @@ use super::json::Planned;
 use super::table::{DIM, labelled, lines_of, plain_table};
 use super::words::{escaped, shortened, size, time};
 use super::{Loudness, answer, terminal_width};
-use crate::cmd::reclaim::Foretold;
+use crate::cmd::reclaim::{Foretold, TotalForetold};
 
 /// Prints what was foretold.
-pub fn print(foretold: &[Foretold], json: bool, loudness: Loudness) -> Result<()> {
+pub fn print(
+    foretold: &[Foretold],
+    total: Option<&TotalForetold>,
+    json: bool,
+    loudness: Loudness,
+) -> Result<()> {
     if json {
         let lines = foretold.iter().map(|one| Ok(serde_json::to_string(&Planned::from(one))? + "\n"));
         return answer(&lines.collect::<Result<String>>()?);
@@ -25,14 +30,14 @@ pub fn print(foretold: &[Foretold], json: bool, loudness: Loudness) -> Result<()
     }
     let width = terminal_width();
     let lines = match foretold {
-        [one] => arithmetic(one),
-        _ => remarks(foretold),
+        [one] if total.is_none() => arithmetic(one),
+        _ => remarks(foretold, total),
     };
-    answer(&(rows(foretold, width) + &labelled(&lines, width.unwrap_or(u16::MAX))))
+    answer(&(rows(foretold, total, width) + &labelled(&lines, width.unwrap_or(u16::MAX))))
 }
 
 /// A row each, and for several a total.
-fn rows(foretold: &[Foretold], width: Option<u16>) -> String {
+fn rows(foretold: &[Foretold], total: Option<&TotalForetold>, width: Option<u16>) -> String {
     // What the other columns and the outlook need at most.
     const OTHERS: usize = 54;
     let named = |name: &str| match width {
@@ -40,6 +45,7 @@ fn rows(foretold: &[Foretold], width: Option<u16>) -> String {
         None => escaped(name),
     };
     let requested = |bytes: Option<u64>| bytes.map_or_else(|| "max".into(), size);
+    let mut short = None;
     let mut table = plain_table();
     table.set_header(["CGROUP", "REQUESTED", "RECLAIMABLE"]);
     for Foretold { name, plan, .. } in foretold {
@@ -47,18 +53,18 @@ fn rows(foretold: &[Foretold], width: Option<u16>) -> String {
     }
     if foretold.len() > 1 {
         let plans = || foretold.iter().map(|one| &one.plan);
-        table.add_row([
-            "total".into(),
-            requested(plans().map(|plan| plan.requested).sum()),
-            size(plans().map(|plan| plan.reclaimable.bytes()).sum()),
-        ]);
+        let all = total.map_or_else(|| plans().map(|plan| plan.requested).sum(), |total| total.requested);
+        let there: u64 = plans().map(|plan| plan.reclaimable.bytes()).sum();
+        table.add_row(["total".into(), requested(all), size(there)]);
+        short = total.and_then(|total| total.requested?.checked_sub(there)).filter(|&short| short > 0);
     }
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
     let mut lines = lines_of(&mut table);
     let header = lines.next().unwrap_or_default();
-    let outlooks = foretold.iter().map(|one| outlook(&one.plan)).chain([String::new()]);
+    let outlooks =
+        foretold.iter().map(|one| outlook(&one.plan)).chain([short.map_or_else(String::new, short_by)]);
     let body =
         lines.zip(outlooks).map(|(line, outlook)| format!("{line}  {outlook}").trim_end().to_owned() + "\n");
     format!("{DIM}{header}  OUTLOOK{DIM:#}\n{}", body.collect::<String>())
@@ -68,7 +74,7 @@ fn outlook(plan: &Plan) -> String {
     let (words, colour) = match plan.guards.first() {
         None if plan.requested.is_none() => return "all of it at most".into(),
         None => ("enough".to_owned(), AnsiColor::Green),
-        Some(Guard::Short(bytes)) => (format!("short by {}", size(*bytes)), AnsiColor::Red),
+        Some(Guard::Short(bytes)) => return short_by(*bytes),
         Some(Guard::Timeout(_)) => ("timeout".into(), AnsiColor::Red),
         Some(Guard::Pressure(_)) => ("under pressure".into(), AnsiColor::Red),
     };
@@ -89,7 +95,7 @@ fn arithmetic(foretold: &Foretold) -> Vec<(String, String)> {
 }
 
 /// What there is to say of several.
-fn remarks(foretold: &[Foretold]) -> Vec<(String, String)> {
+fn remarks(foretold: &[Foretold], total: Option<&TotalForetold>) -> Vec<(String, String)> {
     let stops = foretold.iter().filter(|one| !one.plan.guards.is_empty() || one.locked);
     let mut lines: Vec<_> = stops
         .map(|one| {
@@ -97,8 +103,17 @@ fn remarks(foretold: &[Foretold]) -> Vec<(String, String)> {
             (escaped(&one.name), text)
         })
         .collect();
+    if let Some(rest) = total.and_then(|total| total.rest).filter(|&rest| rest > 0) {
+        let text = "more, in slices from whichever gives most for a CPU second, which only trying tells";
+        lines.push(("then".into(), format!("{} {text}", size(rest))));
+    }
     lines.push(nothing_written());
     lines
+}
+
+fn short_by(bytes: u64) -> String {
+    let style = AnsiColor::Red.on_default().bold();
+    format!("{style}short by {}{style:#}", size(bytes))
 }
 
 fn nothing_written() -> (String, String) {

@@ -13,6 +13,8 @@ pub struct Progress {
     bars: Vec<ProgressBar>,
     /// How many are done; only where there are several.
     total: Option<ProgressBar>,
+    /// With one amount for all together: what each gave in requests that are over, and in the one under way.
+    shared: Option<Vec<(u64, u64)>>,
     began: Instant,
 }
 
@@ -29,11 +31,28 @@ impl Progress {
             let total = ProgressBar::new(cgroups.len() as u64).with_style(style(TOTAL));
             all.add(total)
         });
-        Self { all, bars, total, began: Instant::now() }
+        Self { all, bars, total, shared: None, began: Instant::now() }
+    }
+
+    /// The same with one amount for all together; `None` for all there is.
+    pub fn of_total(cgroups: &[String], amount: Option<u64>, visible: bool) -> Self {
+        let mut progress = Self::new(cgroups, visible);
+        progress.shared = Some(vec![(0, 0); cgroups.len()]);
+        if let Some(total) = &progress.total {
+            total.set_style(style(if amount.is_some() { BAR } else { SPINNER }));
+            total.set_message("total");
+            total.set_length(amount.unwrap_or(0));
+        }
+        progress
     }
 
     /// Shows where a request stands.
     pub fn show(&mut self, index: usize, event: &Event) {
+        let mut so_far = 0;
+        if let (Some(shared), Event::Asked { reclaimed, .. }) = (&mut self.shared, event) {
+            shared[index].1 = *reclaimed;
+            so_far = shared[index].0;
+        }
         if self.began.elapsed() < WORTHWHILE {
             return;
         }
@@ -45,11 +64,14 @@ impl Progress {
         let bar = &self.bars[index];
         match *event {
             Event::Asked { reclaimed, requested, .. } => {
-                if let Some(requested) = requested.filter(|_| bar.length().is_none()) {
+                if let Some(shared) = &self.shared {
+                    let sum = shared.iter().map(|(before, now)| before + now).sum();
+                    self.total.iter().for_each(|total| total.set_position(sum));
+                } else if let Some(requested) = requested.filter(|_| bar.length().is_none()) {
                     bar.set_style(style(BAR));
                     bar.set_length(requested);
                 }
-                bar.set_position(reclaimed);
+                bar.set_position(so_far + reclaimed);
             }
             Event::AwaitingWriteback { .. } => bar.set_prefix("waiting for swap "),
             Event::AwaitingCounters => bar.set_prefix("counting "),
@@ -57,11 +79,18 @@ impl Progress {
         }
     }
 
-    /// A request is over.
-    pub fn done(&mut self, index: usize) {
-        self.bars[index].finish_and_clear();
-        if let Some(total) = &self.total {
-            total.inc(1);
+    /// A request is over, and perhaps the cgroup done with.
+    pub fn served(&mut self, index: usize, done: bool) {
+        if done {
+            self.bars[index].finish_and_clear();
+        }
+        match (&mut self.shared, &self.total) {
+            (Some(shared), _) => {
+                let (before, now) = &mut shared[index];
+                *before += std::mem::take(now);
+            }
+            (None, Some(total)) => total.inc(1),
+            (None, None) => {}
         }
     }
 

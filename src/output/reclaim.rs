@@ -5,11 +5,11 @@ use anyhow::Result;
 use comfy_table::CellAlignment;
 use memctl::reclaim::{Report, StoppedBy, Verdict};
 
-use super::json::Reclaimed;
+use super::json::{Reclaimed, TotalReclaimed};
 use super::table::{DIM, labelled, lines_of, plain_table};
 use super::words::{difference, escaped, shortened, size, time};
 use super::{Loudness, answer, terminal_width};
-use crate::cmd::reclaim::Outcome;
+use crate::cmd::reclaim::Outcomes;
 
 mod details;
 #[cfg(test)]
@@ -18,35 +18,39 @@ mod tests;
 use details::{came_back, details, in_the_way, net_saving, unconfirmed, why};
 
 /// Prints the reports of those that were begun.
-pub fn print(outcomes: &[Outcome], json: bool, loudness: Loudness) -> Result<()> {
-    let begun = outcomes.iter().filter_map(|outcome| Some((outcome, outcome.report.as_ref().ok()?)));
+pub fn print(outcomes: &Outcomes, json: bool, loudness: Loudness) -> Result<()> {
+    let begun = outcomes.each.iter().filter_map(|outcome| Some((outcome, outcome.report.as_ref().ok()?)));
     if json {
         let lines = begun.map(|(outcome, report)| {
             let line = serde_json::to_string(&Reclaimed::new(&outcome.name, &outcome.path, report))?;
             Ok(line + "\n")
         });
-        return answer(&lines.collect::<Result<String>>()?);
+        let mut lines = lines.collect::<Result<String>>()?;
+        if let Some(total) = &outcomes.total {
+            lines += &(serde_json::to_string(&TotalReclaimed::from(total))? + "\n");
+        }
+        return answer(&lines);
     }
     let rows: Vec<_> = begun.map(|(outcome, report)| (outcome.name.as_str(), report)).collect();
     if loudness == Loudness::Quiet || rows.is_empty() {
         return Ok(());
     }
     let width = terminal_width();
-    answer(&shown(&rows, width))
+    answer(&shown(&rows, outcomes.total.as_ref(), width))
 }
 
 /// One report in full; several as a row each, with what there is to say of those that fell short.
-fn shown(rows: &[(&str, &Report)], width: Option<u16>) -> String {
-    let table = summary(rows, width);
+fn shown(rows: &[(&str, &Report)], total: Option<&Report>, width: Option<u16>) -> String {
+    let table = summary(rows, total, width);
     let width = width.unwrap_or(u16::MAX);
     match rows {
-        [(_, report)] => table + &labelled(&details(report), width),
-        _ => table + &labelled(&remarks(rows), width),
+        [(_, report)] if total.is_none() => table + &labelled(&details(report), width),
+        _ => table + &labelled(&remarks(rows, total), width),
     }
 }
 
 /// The rows: what was asked, what was got, and the verdict, which alone is coloured.
-fn summary(rows: &[(&str, &Report)], width: Option<u16>) -> String {
+fn summary(rows: &[(&str, &Report)], total: Option<&Report>, width: Option<u16>) -> String {
     // What the other columns and the verdict need at most.
     const OTHERS: usize = 54;
     let named = |name: &str| match width {
@@ -62,7 +66,9 @@ fn summary(rows: &[(&str, &Report)], width: Option<u16>) -> String {
     for (name, report) in rows {
         table.add_row(row(named(name), report.requested, report.reclaimed, report.difference()));
     }
-    if rows.len() > 1 {
+    if let Some(total) = total {
+        table.add_row(row("total".into(), total.requested, total.reclaimed, total.difference()));
+    } else if rows.len() > 1 {
         let requested = rows.iter().map(|(_, report)| report.requested).sum::<Option<u64>>();
         let off = rows.iter().map(|(_, report)| report.difference()).sum();
         table.add_row(row(
@@ -78,17 +84,25 @@ fn summary(rows: &[(&str, &Report)], width: Option<u16>) -> String {
     // The verdict stands last, outside of the table: a coloured cell would be measured with its escape codes.
     let mut lines = lines_of(&mut table);
     let header = lines.next().unwrap_or_default();
-    let verdicts = rows.iter().map(|(_, report)| verdict(report)).chain([String::new()]);
+    // Where one amount is for all, only that is judged.
+    let each = |report: &Report| match total {
+        Some(_) if report.chunks == 0 => "not asked".into(),
+        Some(_) => report.stopped_by.word().to_owned(),
+        None => verdict(report),
+    };
+    let verdicts = rows.iter().map(|(_, report)| each(report));
+    let verdicts = verdicts.chain([total.map_or_else(String::new, verdict)]);
     let body =
         lines.zip(verdicts).map(|(line, verdict)| format!("{line}  {verdict}").trim_end().to_owned() + "\n");
     format!("{DIM}{header}  VERDICT{DIM:#}\n{}", body.collect::<String>())
 }
 
 /// What there is to say of several: why some fell short, and what it all cost.
-fn remarks(rows: &[(&str, &Report)]) -> Vec<(String, String)> {
-    let mut lines = Vec::new();
+fn remarks(rows: &[(&str, &Report)], total: Option<&Report>) -> Vec<(String, String)> {
+    let mut lines: Vec<_> = total.map(|total| ("why".into(), why(total))).into_iter().collect();
     for (name, report) in rows {
-        if !matches!(report.verdict(), Some(Verdict::Exact)) && report.requested.is_some() {
+        let judged = total.is_none() && report.requested.is_some();
+        if judged && !matches!(report.verdict(), Some(Verdict::Exact)) {
             let obstacles = report.obstacles.iter().map(in_the_way);
             let why = [why(report)].into_iter().chain(obstacles).collect::<Vec<_>>().join("; ");
             lines.push((escaped(name), why));

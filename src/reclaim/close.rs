@@ -77,6 +77,8 @@ impl<T: Target> Run<'_, T> {
             stalled,
             waited: self.writeback_waited + self.counters_waited,
             max_pressure: self.request.max_pressure,
+            max_cost: self.request.max_cost,
+            last_cost: self.price.last(),
             settled: None,
         };
         let all_there_is = report.requested.is_none();

@@ -23,6 +23,8 @@ pub enum StoppedBy {
     Timeout,
     /// The cgroup was stalled for more of the time than was allowed.
     Pressure,
+    /// It cost more CPU time than was allowed.
+    Cost,
     /// The cgroup was removed meanwhile.
     Removed,
     /// The kernel refused in a way that it shouldn't.
@@ -39,6 +41,7 @@ impl StoppedBy {
             Self::Interrupted => "interrupted",
             Self::Timeout => "timeout",
             Self::Pressure => "pressure",
+            Self::Cost => "cost",
             Self::Removed => "removed",
             Self::Failed(_) => "failed",
         }
@@ -126,11 +129,69 @@ pub struct Report {
     pub waited: Duration,
     /// The bound on the share of the time in which the cgroup might be stalled.
     pub max_pressure: Option<Percent>,
+    /// The bound on what a GiB might cost, in seconds of CPU time.
+    pub max_cost: Option<f64>,
+    /// What a GiB cost lately, as far as enough was spent to tell.
+    pub last_cost: Option<f64>,
     /// What came back afterwards, if the cgroup was watched for that.
     pub settled: Option<Settled>,
 }
 
 impl Report {
+    /// This and a later request to the same cgroup as one.
+    #[must_use]
+    pub fn then(self, later: Self) -> Self {
+        let current_before = self.current_before;
+        let current_after = later.current_after;
+        Self { current_before, current_after, ..self.plus(later) }
+    }
+
+    /// The requests to several cgroups as one, which was for `requested` bytes, or for all there is. `None` if there were
+    /// none.
+    #[must_use]
+    pub fn total<'a>(
+        reports: impl Iterator<Item = &'a Self>,
+        requested: Option<u64>,
+        stopped_by: StoppedBy,
+        elapsed: Duration,
+    ) -> Option<Self> {
+        let sum = reports.cloned().reduce(Self::plus)?;
+        // What stood in the way of one is no word on all.
+        Some(Self { requested, stopped_by, elapsed, obstacles: Vec::new(), ..sum })
+    }
+
+    /// Amounts and times add up; of the rest the later one's word stands.
+    fn plus(self, later: Self) -> Self {
+        let sum = |one: Option<u64>, other: Option<u64>| Some(one?.saturating_add(other?));
+        Self {
+            requested: sum(self.requested, later.requested),
+            down_to: None,
+            reclaimed: self.reclaimed + later.reclaimed,
+            counted: sum(self.counted, later.counted),
+            unconfirmed: self.unconfirmed + later.unconfirmed,
+            current_before: sum(self.current_before, later.current_before),
+            current_after: sum(self.current_after, later.current_after),
+            anon_freed: sum(self.anon_freed, later.anon_freed),
+            file_freed: sum(self.file_freed, later.file_freed),
+            slab_freed: sum(self.slab_freed, later.slab_freed),
+            swap_cache_freed: sum(self.swap_cache_freed, later.swap_cache_freed),
+            swapped_out: sum(self.swapped_out, later.swapped_out),
+            zswapped: sum(self.zswapped, later.zswapped),
+            zswap_grown: sum(self.zswap_grown, later.zswap_grown),
+            zram_grown: sum(self.zram_grown, later.zram_grown),
+            demoted: sum(self.demoted, later.demoted),
+            chunks: self.chunks + later.chunks,
+            elapsed: self.elapsed + later.elapsed,
+            writing: self.writing + later.writing,
+            cpu: self.cpu + later.cpu,
+            stalled: self.stalled.zip(later.stalled).map(|(one, other)| one + other),
+            waited: self.waited + later.waited,
+            last_cost: later.last_cost.or(self.last_cost),
+            settled: None,
+            ..later
+        }
+    }
+
     /// What was reclaimed less what was requested; `None` without a fixed request.
     #[must_use]
     pub fn difference(&self) -> Option<i64> {

@@ -24,6 +24,8 @@ pub struct Request {
     pub timeout: Option<Duration>,
     /// Stop when the cgroup was stalled for more than this share of the time since the start.
     pub max_pressure: Option<Percent>,
+    /// Stop when a GiB costs more seconds of CPU time than that.
+    pub max_cost: Option<f64>,
     /// Reclaim no faster than that, together with all others that share the bound.
     pub rate: Option<Arc<Rate>>,
     /// How far from the request still counts as exact; by default [`Tolerance::default`].

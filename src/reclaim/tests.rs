@@ -22,6 +22,7 @@ fn request(bytes: u64) -> Request {
         chunk: None,
         timeout: None,
         max_pressure: None,
+        max_cost: None,
         rate: None,
         tolerance: Tolerance::Folio,
     }
@@ -30,6 +31,11 @@ fn request(bytes: u64) -> Request {
 fn reclaim(sim: &mut Sim, request: &Request) -> Report {
     let signal = sim.signal();
     run(sim, request, &signal, &mut |_| {}).expect("the target can be sampled")
+}
+
+/// Some report, to be told otherwise where it matters.
+pub fn report() -> Report {
+    reclaim(&mut Sim::new(10 * M), &request(10 * M))
 }
 
 fn summary(report: &Report) -> (u64, StoppedBy, Option<Verdict>) {
@@ -428,4 +434,18 @@ fn one_folio_more_is_exact() {
     let report = reclaim(&mut sim, &fixed);
     assert!(report.reclaimed <= M + LARGE_FOLIO);
     assert_eq!(report.verdict(), Some(Verdict::Exact));
+}
+
+#[test]
+fn a_price_that_rises_ends_it() {
+    // 50 us for a batch of 128 KiB: 0.41 s a GiB.
+    let priced = |most: f64| Request { max_cost: Some(most), ..request(900 * M) };
+    let mut sim = Sim::new(1000 * M);
+    let report = reclaim(&mut sim, &Request { chunk: Some(128 << 10), ..priced(0.5) });
+    assert_eq!(report.stopped_by, StoppedBy::Reached);
+    assert!(report.last_cost.is_some_and(|cost| (0.3..0.5).contains(&cost)), "{:?}", report.last_cost);
+    let mut dear = Sim { batch_time: Duration::from_micros(100), ..Sim::new(1000 * M) };
+    let report = reclaim(&mut dear, &Request { chunk: Some(128 << 10), ..priced(0.5) });
+    assert_eq!((report.stopped_by, report.verdict()), (StoppedBy::Cost, Some(Verdict::Under)));
+    assert!(report.reclaimed > 0 && report.reclaimed < 100 * M, "{report:?}");
 }

@@ -22,6 +22,7 @@ mod several;
 mod signals;
 mod swap;
 mod terminal;
+mod total;
 mod usage;
 mod workload;
 
@@ -43,6 +44,7 @@ fn main() {
         options::cases(),
         several::cases(),
         settle::cases(),
+        total::cases(),
         net_saving::cases(),
         plan::cases(),
         signals::cases(),

@@ -3,19 +3,17 @@
 //! The kernel looks at signals of the writing thread only, so each request is written by a thread of its own that does
 //! nothing else, and the waiting thread passes on to it what has to end its write: a signal, the end of its time.
 
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use memctl::cgroup::MemoryCgroup;
-use memctl::reclaim::{self, Activity, Event, Report, Request};
-use rustix::io::Errno;
+use memctl::reclaim::{self, Activity, Event};
 
-use super::settle::Watched;
+use super::feed::{Feed, Job, Next, Outcomes, Served};
 use crate::output::progress::Progress;
 use crate::output::{Loudness, notes};
 use crate::signal;
@@ -30,43 +28,19 @@ const PATIENCE: Duration = Duration::from_millis(200);
 const LOCK_WAIT: Duration = Duration::from_secs(2);
 const LOCK_LOOK: Duration = Duration::from_millis(20);
 
-/// One request to one cgroup.
-pub struct Job {
-    pub cgroup: MemoryCgroup,
-    pub request: Request,
-    /// Whether to keep other memctl off the cgroup meanwhile.
-    pub lock: bool,
-    /// Two looks at the cgroup, if it is to be watched for what comes back.
-    pub usual: Option<(Activity, Activity)>,
-}
-
-/// What came of it.
-pub struct Outcome {
-    pub name: String,
-    pub path: PathBuf,
-    /// An error only if nothing was begun.
-    pub report: Result<Report, Errno>,
-    /// The cgroup, if it is to be watched on.
-    pub watched: Option<Box<Watched>>,
-}
-
-/// A request that is over.
-struct Done {
-    report: Result<Report, Errno>,
-    watched: Option<Box<Watched>>,
-}
-
 /// What a reclaiming thread tells the waiting one.
 enum Told {
     Event(usize, Event),
     Locked(usize),
-    Done(usize, Box<Done>),
+    /// A request is over, and perhaps the cgroup done with.
+    Served(usize, bool),
 }
 
 /// What all threads share.
 struct Shared {
-    jobs: Vec<Mutex<Option<Job>>>,
-    next: AtomicUsize,
+    feed: Mutex<Box<dyn Feed>>,
+    /// Something was served: it may be another one's turn.
+    turn: Condvar,
     /// Whether anybody wants to hear of every step.
     heard: bool,
     began: Instant,
@@ -82,16 +56,19 @@ struct Thread {
     deadline: AtomicU64,
 }
 
-/// Serves all requests, `parallel` of them at a time, and gives the outcomes in the order of the requests. After a
-/// signal what is under way is cut short, and the rest is not begun.
-pub fn serve(jobs: Vec<Job>, parallel: usize, loudness: Loudness) -> Result<Vec<Outcome>> {
-    let mut outcomes: Vec<_> = jobs.iter().map(Outcome::pending).collect();
-    let names: Vec<_> = outcomes.iter().map(|outcome| outcome.name.clone()).collect();
-    let mut progress = Progress::new(&names, loudness.progress());
-    let threads = parallel.clamp(1, jobs.len().max(1));
+/// Serves all that it is fed with, `parallel` requests at a time, to the cgroups of these names. After a signal what is
+/// under way is cut short, and the rest is not begun.
+pub fn serve(
+    feed: Box<dyn Feed>,
+    names: &[String],
+    mut progress: Progress,
+    parallel: usize,
+    loudness: Loudness,
+) -> Result<Outcomes> {
+    let threads = parallel.clamp(1, names.len().max(1));
     let shared = Arc::new(Shared {
-        jobs: jobs.into_iter().map(|job| Mutex::new(Some(job))).collect(),
-        next: AtomicUsize::new(0),
+        feed: Mutex::new(feed),
+        turn: Condvar::new(),
         heard: loudness.progress() || loudness == Loudness::Verbose,
         began: Instant::now(),
         threads: (0..threads).map(|_| Thread::default()).collect(),
@@ -105,44 +82,30 @@ pub fn serve(jobs: Vec<Job>, parallel: usize, loudness: Loudness) -> Result<Vec<
         .collect();
     let workers = workers.context("can't start a thread")?;
     drop(tell);
-    attend(&shared, &workers, &hear, &names, &mut progress, loudness, |index, done| {
-        outcomes[index].report = done.report;
-        outcomes[index].watched = done.watched;
-    });
+    attend(&shared, &workers, &hear, names, &mut progress, loudness);
     progress.finish();
-    Ok(outcomes)
-}
-
-impl Outcome {
-    fn pending(job: &Job) -> Self {
-        let cgroup = job.cgroup.cgroup();
-        // Overwritten by every thread that lives to tell.
-        Self {
-            name: cgroup.name().to_owned(),
-            path: cgroup.path().to_path_buf(),
-            report: Err(Errno::CANCELED),
-            watched: None,
-        }
+    for worker in workers {
+        // One that panicked has said so; what it was at stays without a report.
+        let _ = worker.join();
     }
+    let shared = Arc::into_inner(shared).context("a reclaiming thread is still there")?;
+    Ok(shared.feed.into_inner().unwrap_or_else(PoisonError::into_inner).outcomes())
 }
 
 impl Shared {
-    /// The reclaiming thread: takes one job after the other.
+    /// The reclaiming thread: takes one request after the other.
     fn work(&self, number: usize, tell: &Sender<Told>) {
         let thread = &self.threads[number];
-        loop {
-            let index = self.next.fetch_add(1, Ordering::Relaxed);
-            let Some(job) = self.jobs.get(index) else { return };
-            let Some(job) = job.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
-            let Job { mut cgroup, request, lock, usual } = job;
-            if lock && !locked(&cgroup) {
+        while let Some((index, mut job)) = self.next() {
+            if std::mem::take(&mut job.lock) && !locked(&job.cgroup) {
                 let _ = tell.send(Told::Locked(index));
             }
-            if let Some(timeout) = request.timeout {
+            if let Some(timeout) = job.request.timeout {
                 let deadline = (self.began.elapsed() + timeout).as_millis() as u64;
                 thread.deadline.store(deadline.max(1), Ordering::Relaxed);
             }
-            let report = reclaim::run(&mut cgroup, &request, &|| signal::pending().is_some(), &mut |event| {
+            let Job { cgroup, request, .. } = &mut *job;
+            let report = reclaim::run(cgroup, request, &|| signal::pending().is_some(), &mut |event| {
                 let asked = if let Event::Asking { bytes } = event { bytes } else { 0 };
                 thread.in_flight.store(asked, Ordering::Relaxed);
                 if self.heard {
@@ -151,11 +114,27 @@ impl Shared {
                 }
             });
             thread.deadline.store(0, Ordering::Relaxed);
-            let watched = usual.filter(|_| report.is_ok()).and_then(|(before, began)| {
-                let ended = Activity::of(&mut cgroup).ok()?;
-                Some(Box::new(Watched { cgroup, before, began, ended }))
-            });
-            let _ = tell.send(Told::Done(index, Box::new(Done { report, watched })));
+            let ended = job.usual.as_ref().and_then(|_| Activity::of(&mut job.cgroup).ok());
+            let served = Served { index, job: *job, report, ended };
+            let done = self.feed.lock().unwrap_or_else(PoisonError::into_inner).served(served);
+            self.turn.notify_all();
+            let _ = tell.send(Told::Served(index, done));
+        }
+    }
+
+    /// The next request; `None` when there are no more.
+    fn next(&self) -> Option<(usize, Box<Job>)> {
+        let mut feed = self.feed.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            match feed.next() {
+                Next::Serve(index, job) => return Some((index, job)),
+                Next::Over => return None,
+                // Not for ever: the thread that it waits for may have panicked.
+                Next::Wait => {
+                    let waited = self.turn.wait_timeout(feed, LOOK);
+                    feed = waited.unwrap_or_else(PoisonError::into_inner).0;
+                }
+            }
         }
     }
 
@@ -187,7 +166,6 @@ fn attend(
     names: &[String],
     progress: &mut Progress,
     loudness: Loudness,
-    mut done: impl FnMut(usize, Done),
 ) {
     let mut since_signal: Option<Instant> = None;
     let mut said = false;
@@ -198,10 +176,7 @@ fn attend(
                 notes::event((names.len() > 1).then(|| names[index].as_str()), &event, loudness);
             }
             Ok(Told::Locked(index)) => progress.suspend(|| notes::locked(&names[index], loudness)),
-            Ok(Told::Done(index, outcome)) => {
-                progress.done(index);
-                done(index, *outcome);
-            }
+            Ok(Told::Served(index, done)) => progress.served(index, done),
             Err(RecvTimeoutError::Timeout) => progress.tick(),
             Err(RecvTimeoutError::Disconnected) => return,
         }

@@ -5,8 +5,7 @@ use std::time::{Duration, Instant};
 use memctl::cgroup::MemoryCgroup;
 use memctl::reclaim::{Activity, Settled};
 
-use super::Outcome;
-use super::pool::Job;
+use super::feed::{Job, Outcome};
 use crate::output::progress::Watching;
 use crate::output::{Loudness, notes};
 use crate::signal;
@@ -23,6 +22,14 @@ pub struct Watched {
     pub before: Activity,
     pub began: Activity,
     pub ended: Activity,
+}
+
+impl Watched {
+    /// Keeps the cgroup of a job under watch, if it was watched before and could be looked at after the request.
+    pub fn new(job: Job, ended: Option<Activity>) -> Option<Box<Self>> {
+        let ((before, began), ended) = job.usual.zip(ended)?;
+        Some(Box::new(Self { cgroup: job.cgroup, before, began, ended }))
+    }
 }
 
 /// Watches the cgroups for a while before anything is asked of them, and gives the looks at each, at the beginning and at

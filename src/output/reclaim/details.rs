@@ -65,6 +65,14 @@ pub fn why(report: &Report) -> String {
             let most = report.max_pressure.map_or_else(String::new, |most| most.to_string());
             format!("the cgroup was stalled for {share:.0}% of the time, and --max-pressure is {most}")
         }
+        (StoppedBy::Cost, _) => {
+            let lately = match report.last_cost {
+                Some(cost) if cost.is_finite() => format!(": {cost:.2} s a GiB, lately"),
+                Some(_) => ": lately nothing was freed for it".into(),
+                None => String::new(),
+            };
+            format!("it came to cost more CPU time than --max-cost allows{lately}")
+        }
         (StoppedBy::Removed, _) => "the cgroup was removed meanwhile".into(),
         (StoppedBy::Failed(errno), _) => {
             format!("the kernel refused: {}", crate::output::error::plain(errno))

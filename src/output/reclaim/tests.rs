@@ -36,13 +36,15 @@ fn report() -> Report {
         stalled: Some(Duration::ZERO),
         waited: Duration::ZERO,
         max_pressure: None,
+        max_cost: None,
+        last_cost: None,
         settled: None,
         swap_cache_freed: Some(0),
     }
 }
 
 fn shown(report: &Report) -> String {
-    super::shown(&[("/app", report)], None)
+    super::shown(&[("/app", report)], None, None)
 }
 
 fn has(report: &Report, parts: &[&str]) {
@@ -97,6 +99,7 @@ fn every_end_has_its_words() {
         (StoppedBy::Interrupted, "a signal came"),
         (StoppedBy::Timeout, "the time was up after 41 ms"),
         (StoppedBy::Pressure, "the cgroup was stalled for 0% of the time, and --max-pressure is"),
+        (StoppedBy::Cost, "it came to cost more CPU time than --max-cost allows"),
         (StoppedBy::Removed, "the cgroup was removed meanwhile"),
         (StoppedBy::Failed(Errno::INVAL), "the kernel refused: invalid argument"),
     ];
@@ -115,7 +118,7 @@ fn several_get_a_row_each_and_a_total() {
         obstacles: vec![Obstacle::NoCache],
         ..report()
     };
-    let shown = super::shown(&[("/app", &report()), ("/batch/one", &short)], None);
+    let shown = super::shown(&[("/app", &report()), ("/batch/one", &short)], None, None);
     let plain = anstream::adapter::strip_str(&shown).to_string();
     let lines: Vec<_> = plain.lines().collect();
     assert_eq!(lines[0], "CGROUP      REQUESTED  RECLAIMED  DIFFERENCE  VERDICT");

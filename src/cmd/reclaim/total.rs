@@ -1,0 +1,216 @@
+//! `--total`: one amount over all cgroups, by the policy of [`memctl::reclaim::share`].
+
+use std::time::{Duration, Instant};
+
+use memctl::cgroup::reclaim::Swappiness;
+use memctl::reclaim::share::{self, Bounds, Giver, Turn};
+use memctl::reclaim::{self, Goal, Kind, Report, StoppedBy};
+use memctl::size::Amount;
+use rustix::io::Errno;
+
+use super::feed::{Feed, Job, Next, Outcome, Outcomes, Served};
+use super::settle::Watched;
+use crate::signal;
+
+/// The requests that make up a total.
+pub struct Total {
+    /// What is asked for; `None` for all that goes.
+    requested: Option<u64>,
+    page: u64,
+    bounds: Bounds,
+    timeout: Option<Duration>,
+    began: Option<Instant>,
+    stopped_by: Option<StoppedBy>,
+    members: Vec<Member>,
+    givers: Vec<Giver>,
+}
+
+/// A total that was only foretold.
+pub struct TotalForetold {
+    /// What would be asked for; `None` for all that goes.
+    pub requested: Option<u64>,
+    /// What of it is more than inactive page cache.
+    pub rest: Option<u64>,
+}
+
+/// One of the cgroups.
+struct Member {
+    /// `None` while a thread is at it.
+    job: Option<Job>,
+    outcome: Outcome,
+    /// What it used at the beginning.
+    used: u64,
+    /// Which memory the user asked for, and whether page cache can be asked for alone.
+    kind: Kind,
+    cache_alone: bool,
+    asked_for_cache: bool,
+    ended: Option<memctl::reclaim::Activity>,
+}
+
+impl Total {
+    /// Looks at what each cgroup has.
+    ///
+    /// # Errors
+    /// The kernel's, for the cgroup in that place.
+    pub fn new(mut jobs: Vec<Job>, amount: Amount) -> Result<Self, (usize, Errno)> {
+        let page = rustix::param::page_size() as u64;
+        let first = jobs.first().map(|job| &job.request);
+        let bounds = Bounds {
+            max_cost: first.and_then(|request| request.max_cost),
+            max_pressure: first.and_then(|request| request.max_pressure).map(memctl::size::Percent::ratio),
+        };
+        let timeout = first.and_then(|request| request.timeout);
+        let Holdings { requested, givers, used } = Holdings::of(&mut jobs, amount)?;
+        let members = jobs.into_iter().zip(used).map(|(mut job, used)| {
+            let kind = job.request.kind;
+            let alone = kind == Kind::All && job.cgroup.accepts(Swappiness::Value(0)).unwrap_or(false);
+            let outcome = Outcome::pending(&job);
+            let cache_alone = alone || kind == Kind::File;
+            Member { job: Some(job), outcome, used, kind, cache_alone, asked_for_cache: false, ended: None }
+        });
+        let members = members.collect();
+        Ok(Self { requested, page, bounds, timeout, began: None, stopped_by: None, members, givers })
+    }
+
+    /// Says without a write what each would be asked for at first: enters it into the requests, and gives the whole and
+    /// what is left of it for slices, whose order only trying tells.
+    ///
+    /// # Errors
+    /// As [`Total::new`].
+    pub fn foretell(jobs: &mut [Job], amount: Amount) -> Result<TotalForetold, (usize, Errno)> {
+        let Holdings { requested, givers, .. } = Holdings::of(jobs, amount)?;
+        let Some(bytes) = requested else {
+            return Ok(TotalForetold { requested, rest: None });
+        };
+        let has: Vec<_> = givers.iter().map(Giver::inactive_file).collect();
+        let parts = share::split(bytes, &has);
+        for (job, part) in jobs.iter_mut().zip(&parts) {
+            job.request.goal = Goal::Reclaim(Amount::Bytes(*part));
+        }
+        let rest = bytes.saturating_sub(parts.iter().sum());
+        Ok(TotalForetold { requested, rest: Some(rest) })
+    }
+
+    /// What is asked for in bytes.
+    pub fn requested(&self) -> Option<u64> {
+        self.requested
+    }
+
+    fn reclaimed(&self) -> u64 {
+        let reports = self.members.iter().filter_map(|member| member.outcome.report.as_ref().ok());
+        reports.map(|report| report.reclaimed).sum()
+    }
+
+    fn missing(&self) -> u64 {
+        // All there is: more than anybody has, and no more than arithmetic bears.
+        self.requested.unwrap_or(1 << 62).saturating_sub(self.reclaimed())
+    }
+}
+
+/// What the cgroups have at the beginning.
+struct Holdings {
+    requested: Option<u64>,
+    givers: Vec<Giver>,
+    used: Vec<u64>,
+}
+
+impl Holdings {
+    fn of(jobs: &mut [Job], amount: Amount) -> Result<Self, (usize, Errno)> {
+        let (mut givers, mut used) = (Vec::new(), Vec::new());
+        for (index, job) in jobs.iter_mut().enumerate() {
+            let at = |errno| (index, errno);
+            used.push(job.cgroup.usage().map_err(at)?);
+            let stat = job.cgroup.stat(true).map_err(at)?;
+            // Where the user weighs, the weights decide, not the order.
+            let by_cache = matches!(job.request.kind, Kind::All | Kind::File);
+            givers.push(Giver::new(stat.inactive_file.filter(|_| by_cache).unwrap_or(0)));
+        }
+        let requested = match amount {
+            Amount::Bytes(bytes) => Some(bytes),
+            Amount::Share(share) => Some(share.of(used.iter().sum())),
+            Amount::Max => None,
+        };
+        Ok(Self { requested, givers, used })
+    }
+}
+
+impl Feed for Total {
+    fn next(&mut self) -> Next {
+        let began = *self.began.get_or_insert_with(Instant::now);
+        let left = self.timeout.map(|timeout| timeout.saturating_sub(began.elapsed()));
+        if signal::pending().is_some() {
+            self.stopped_by = Some(StoppedBy::Interrupted);
+        } else if left.is_some_and(|left| left.is_zero()) && self.missing() > 0 {
+            self.stopped_by = Some(StoppedBy::Timeout);
+        }
+        if self.stopped_by.is_some() {
+            return Next::Over;
+        }
+        let missing = self.missing();
+        match share::next(&mut self.givers, missing, self.page) {
+            Turn::Over => Next::Over,
+            Turn::Wait => Next::Wait,
+            Turn::Ask { index, bytes, file_only } => {
+                let member = &mut self.members[index];
+                let Some(mut job) = member.job.take() else { return Next::Wait };
+                member.asked_for_cache = file_only && member.cache_alone;
+                job.request.goal = Goal::Reclaim(Amount::Bytes(bytes));
+                job.request.kind = if member.asked_for_cache { Kind::File } else { member.kind };
+                job.request.timeout = left;
+                // Of all together: a single request is too short to be judged by it.
+                job.request.max_pressure = None;
+                Next::Serve(index, Box::new(job))
+            }
+        }
+    }
+
+    fn served(&mut self, Served { index, job, report, ended }: Served) -> bool {
+        let member = &mut self.members[index];
+        match report {
+            Ok(report) => {
+                self.givers[index].gave(&report, member.asked_for_cache, self.bounds);
+                let so_far = std::mem::replace(&mut member.outcome.report, Err(Errno::CANCELED));
+                member.outcome.report = Ok(match so_far {
+                    Ok(so_far) => so_far.then(report),
+                    Err(_) => report,
+                });
+            }
+            Err(errno) => {
+                self.givers[index].leave_out(StoppedBy::Removed);
+                if member.outcome.report.is_err() {
+                    member.outcome.report = Err(errno);
+                }
+            }
+        }
+        // All that it had went once: what is left came since.
+        let given = member.outcome.report.as_ref().map_or(0, |report| report.reclaimed);
+        if self.requested.is_none() && given >= member.used {
+            self.givers[index].leave_out(StoppedBy::Exhausted);
+        }
+        member.job = Some(job);
+        member.ended = ended.or(member.ended.take());
+        self.givers[index].out().is_some()
+    }
+
+    fn outcomes(mut self: Box<Self>) -> Outcomes {
+        let elapsed = self.began.map_or(Duration::ZERO, |began| began.elapsed());
+        let missing = self.missing();
+        let stopped_by = match self.stopped_by {
+            Some(why) if missing > 0 => why,
+            _ => share::ended(&self.givers, missing),
+        };
+        for member in &mut self.members {
+            let Some(mut job) = member.job.take() else { continue };
+            if matches!(member.outcome.report, Err(Errno::CANCELED)) {
+                // Nothing was needed of it, or nothing any more: the report of that says how it stands.
+                job.request.goal = Goal::Reclaim(Amount::Bytes(0));
+                member.outcome.report = reclaim::run(&mut job.cgroup, &job.request, &|| false, &mut |_| {});
+            }
+            member.outcome.watched = Watched::new(job, member.ended.take());
+        }
+        let each: Vec<_> = self.members.into_iter().map(|member| member.outcome).collect();
+        let reports = each.iter().filter_map(|outcome| outcome.report.as_ref().ok());
+        let total = Report::total(reports, self.requested, stopped_by, elapsed);
+        Outcomes { each, total }
+    }
+}

@@ -1,0 +1,49 @@
+//! What reclaim costs lately, not on average: cold memory is cheap and goes first, and the price rises as it runs out.
+
+use std::time::Duration;
+
+/// A price is told by no less CPU time than that.
+const JUDGED: Duration = Duration::from_millis(20);
+
+/// What was freed lately, and the CPU time it took.
+#[derive(Clone, Debug, Default)]
+pub struct Price {
+    freed: u64,
+    cpu: Duration,
+    last: Option<f64>,
+}
+
+impl Price {
+    /// Enters a write that freed some bytes.
+    pub fn saw(&mut self, freed: u64, cpu: Duration) {
+        self.freed += freed;
+        self.cpu += cpu;
+        if self.cpu >= JUDGED {
+            self.last = Some(self.cpu.as_secs_f64() * f64::from(1 << 30) / self.freed as f64);
+            (self.freed, self.cpu) = (0, Duration::ZERO);
+        }
+    }
+
+    /// Seconds of CPU time a GiB, over the last time that was enough to tell; infinite if nothing was freed.
+    #[must_use]
+    pub fn last(&self) -> Option<f64> {
+        self.last
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_price_is_of_late() {
+        let mut price = Price::default();
+        price.saw(1 << 20, Duration::from_millis(1));
+        assert_eq!(price.last(), None, "too little to tell");
+        price.saw(19 << 20, Duration::from_millis(19));
+        let first = price.last().unwrap();
+        assert!((first - 1.024).abs() < 0.001, "{first}");
+        price.saw(0, Duration::from_millis(30));
+        assert_eq!(price.last(), Some(f64::INFINITY));
+    }
+}
