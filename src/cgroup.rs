@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
+pub mod candidates;
 pub mod conditions;
 pub mod diagnose;
 pub mod locate;

@@ -2,16 +2,17 @@
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
+use clap::Parser;
 
 mod cli;
 mod cmd;
+mod complete;
 mod exit;
 mod output;
 mod signal;
 
 fn main() -> ExitCode {
-    clap_complete::CompleteEnv::with_factory(cli::Cli::command).var("MEMCTL_COMPLETE").complete();
+    complete::answer();
     let cli = match cli::Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return output::error::explain(&error).into(),

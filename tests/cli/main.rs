@@ -10,6 +10,7 @@ mod bed;
 #[path = "../../src/cli.rs"]
 #[allow(dead_code, missing_docs)]
 mod cli;
+mod completion;
 mod kernel_selftests;
 mod man;
 mod net_saving;
@@ -44,6 +45,7 @@ fn main() {
         options::cases(),
         several::cases(),
         settle::cases(),
+        completion::cases(),
         total::cases(),
         net_saving::cases(),
         plan::cases(),

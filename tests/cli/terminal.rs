@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::os::fd::OwnedFd;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
@@ -11,24 +12,29 @@ use crate::bed::memctl;
 
 /// All that memctl writes to a terminal so many columns wide.
 pub fn show(words: &[&str], columns: u16) -> String {
-    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a pseudo-terminal");
-    grantpt(&master).and_then(|()| unlockpt(&master)).expect("its other end");
-    let name = ptsname(&master, Vec::new()).expect("its name");
-    let slave = rustix::fs::open(&name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).expect("open it");
-    tcsetwinsize(&slave, Winsize { ws_row: 24, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 })
-        .expect("set its size");
+    let (mut master, slave) = pair(columns);
     let stderr = slave.try_clone().expect("a second descriptor");
     let mut child =
         memctl(words).env("TERM", "xterm").stdout(slave).stderr(stderr).spawn().expect("memctl starts");
     let mut screen = Vec::new();
     let mut chunk = [0; 4096];
-    let mut master = File::from(master);
     // EIO is how a terminal ends once nobody has its other end open.
     while let Ok(read @ 1..) = master.read(&mut chunk) {
         screen.extend_from_slice(&chunk[..read]);
     }
     child.wait().expect("memctl ends");
     String::from_utf8(screen).expect("UTF-8").replace('\r', "")
+}
+
+/// A terminal so many columns wide: where its keys are pressed and its screen is seen, and where programs run.
+pub fn pair(columns: u16) -> (File, OwnedFd) {
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a pseudo-terminal");
+    grantpt(&master).and_then(|()| unlockpt(&master)).expect("its other end");
+    let name = ptsname(&master, Vec::new()).expect("its name");
+    let slave = rustix::fs::open(&name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).expect("open it");
+    tcsetwinsize(&slave, Winsize { ws_row: 24, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 })
+        .expect("set its size");
+    (File::from(master), slave)
 }
 
 /// The text without what colours it.

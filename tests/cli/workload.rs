@@ -23,6 +23,8 @@ pub enum Work {
     Sawtooth(u64),
     /// Reads a file of so many bytes over and over, dropping nothing itself.
     Stream(u64),
+    /// Maps a file of so many bytes, and touches every page of it over and over: page cache in use, to every kernel.
+    Mapped(u64),
 }
 
 const MARK: &str = "memctl-test-workload";
@@ -39,6 +41,7 @@ pub fn asked_for() -> Option<Asked> {
         "locked" => Work::Locked(bytes),
         "sawtooth" => Work::Sawtooth(bytes),
         "stream" => Work::Stream(bytes),
+        "mapped" => Work::Mapped(bytes),
         _ => return None,
     };
     Some(Asked { work, cgroup })
@@ -82,6 +85,11 @@ impl Asked {
                 });
                 Vec::new()
             }
+            Work::Mapped(bytes) => {
+                let path = own_file(bytes);
+                std::thread::spawn(move || touch_for_ever(&path, bytes));
+                Vec::new()
+            }
         };
         println!("ready");
         let _ = std::io::stdin().read(&mut [0]);
@@ -101,6 +109,22 @@ fn read_file(path: &PathBuf, advice: Advice) {
     rustix::fs::fadvise(&file, 0, None, advice).expect("advise the kernel");
     let mut buffer = vec![0; 256 << 10];
     while file.read(&mut buffer).expect("read the file") > 0 {}
+}
+
+fn touch_for_ever(path: &PathBuf, bytes: u64) {
+    use rustix::mm::{MapFlags, ProtFlags, mmap};
+    let file = File::open(path).expect("open the file");
+    let (flags, len) = (MapFlags::SHARED, bytes as usize);
+    // SAFETY: the kernel picks the place, the file is never cut short while this process lives, and nothing unmaps it.
+    let memory =
+        unsafe { mmap(std::ptr::null_mut(), len, ProtFlags::READ, flags, &file, 0) }.expect("map the file");
+    loop {
+        for offset in (0..len).step_by(4096) {
+            // SAFETY: within the mapping, as above.
+            unsafe { memory.cast::<u8>().add(offset).read_volatile() };
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// Memory that no kernel takes for a page of zeroes, nor two pages for the same.
@@ -137,6 +161,7 @@ impl Workload {
             Work::Locked(bytes) => ("locked", bytes),
             Work::Sawtooth(bytes) => ("sawtooth", bytes),
             Work::Stream(bytes) => ("stream", bytes),
+            Work::Mapped(bytes) => ("mapped", bytes),
         };
         let mut child = Command::new(std::env::current_exe().expect("this binary"))
             .args([MARK, kind, &bytes.to_string()])

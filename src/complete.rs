@@ -1,0 +1,73 @@
+//! Completion in shells: the command line as it is, with live cgroups. The shells ask this binary, so nothing can drift.
+//!
+//! clap's engine finds the candidates; how a shell asks and is answered is in here, one file for each, since names of
+//! cgroups hold what shells treat in ways of their own: `\x2d` in systemd's unit names, and `:`.
+
+use std::ffi::OsStr;
+
+use clap::builder::StyledStr;
+use clap::{Command, CommandFactory};
+use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
+use clap_complete::env::{CompleteEnv, Shells};
+use memctl::cgroup::candidates::candidates;
+
+use crate::cli::Cli;
+use crate::output::words::{escaped, size};
+
+mod bash;
+mod fish;
+mod zsh;
+
+/// The variable that says which shell asks.
+const VARIABLE: &str = "MEMCTL_COMPLETE";
+
+/// Answers a shell that asks for completions, and ends then. Returns if none does.
+pub fn answer() {
+    let shells = Shells(&[&bash::Bash, &zsh::Zsh, &fish::Fish]);
+    CompleteEnv::with_factory(command).var(VARIABLE).shells(shells).complete();
+}
+
+/// The command line with completers where values live outside of it.
+fn command() -> Command {
+    Cli::command().mut_subcommand("reclaim", |reclaim| {
+        reclaim.mut_arg("words", |arg| arg.add(ArgValueCompleter::new(words)))
+    })
+}
+
+/// Cgroups, and what a number could become. Which of the words is the size, only the one after it tells.
+fn words(current: &OsStr) -> Vec<CompletionCandidate> {
+    let Some(typed) = current.to_str() else { return Vec::new() };
+    let found = candidates(typed)
+        .into_iter()
+        // What would act on a terminal isn't shown on one.
+        .filter(|candidate| escaped(&candidate.word) == candidate.word)
+        .map(|candidate| described(candidate.word, candidate.current.map(size)));
+    let own = (!typed.is_empty() && "self".starts_with(typed))
+        .then(|| described("self".into(), Some("the cgroup that memctl runs in".into())));
+    found.chain(own).chain(sizes(typed)).collect()
+}
+
+/// What a number could be a number of.
+fn sizes(typed: &str) -> Vec<CompletionCandidate> {
+    let units = [("K", "KiB"), ("M", "MiB"), ("G", "GiB"), ("%", "percent of what it uses")];
+    let digits = !typed.is_empty() && typed.bytes().all(|b| b.is_ascii_digit());
+    let with_unit = units.into_iter().filter(|_| digits);
+    let mut found: Vec<_> = with_unit
+        .map(|(unit, name)| described(format!("{typed}{unit}"), Some(format!("{typed} {name}"))))
+        .collect();
+    if !typed.is_empty() && "max".starts_with(typed) {
+        found.push(described("max".into(), Some("all the kernel will give".into())));
+    }
+    found
+}
+
+fn described(word: String, help: Option<String>) -> CompletionCandidate {
+    CompletionCandidate::new(word).help(help.map(StyledStr::from))
+}
+
+/// A candidate as shells take it: the word, and what to say of it in one line.
+fn shown(candidate: &CompletionCandidate) -> (String, String) {
+    let help = candidate.get_help().map(ToString::to_string).unwrap_or_default();
+    let help = help.lines().next().unwrap_or_default().to_owned();
+    (candidate.get_value().to_string_lossy().into_owned(), help)
+}
