@@ -43,8 +43,9 @@ fn main() -> Result<()> {
         ["chunks"] => chunks(5)?,
         ["chunks", times] => chunks(times.parse()?)?,
         ["start-up", memctl] => start_up(memctl)?,
+        ["parallel", memctl] => parallel(memctl)?,
         [FILL, cgroup, file, bytes, folios] => fill(cgroup, file, bytes.parse()?, folios)?,
-        _ => bail!("usage: reclaim pairs [COUNT] | chunks [TIMES] | start-up MEMCTL"),
+        _ => bail!("usage: reclaim pairs [COUNT] | chunks [TIMES] | start-up MEMCTL | parallel MEMCTL"),
     }
     Ok(())
 }
@@ -141,6 +142,11 @@ impl Leaf {
     /// of what was reclaimed, by which the kernel would take the new pages for a working set.
     fn fill(&self, bytes: u64, folios: Folios) -> Result<()> {
         self.clear()?;
+        self.add(bytes, folios)
+    }
+
+    /// The same without dropping anything, not even other leaves' cache.
+    fn add(&self, bytes: u64, folios: Folios) -> Result<()> {
         let status = Command::new(std::env::current_exe()?)
             .arg(FILL)
             .args([&self.path, &self.file])
@@ -412,6 +418,53 @@ fn costs(leaf: &mut Leaf, folios: Folios) -> Result<()> {
         let took: Sample = took.into_iter().collect();
         println!("{name:<26} {:>8.1} {:>8.1}", took.median(), took.quantile(1.0));
     }
+    Ok(())
+}
+
+/// Two siblings in parallel, against one after the other: the whole program, from its start to its end.
+fn parallel(memctl: &str) -> Result<()> {
+    const TIMES: usize = 10;
+    const EACH: u64 = 256 * M;
+    let leaves = [Leaf::new("bench-one")?, Leaf::new("bench-two")?];
+    let run = |jobs: &str| -> Result<f64> {
+        for leaf in &leaves {
+            leaf.clear()?;
+        }
+        for leaf in &leaves {
+            leaf.add(filled_for(EACH), Folios::Small)?;
+        }
+        let size = EACH.to_string();
+        let mut command = Command::new(memctl);
+        command.args(["reclaim", "-q", "bench-one", "bench-two", &size, "--jobs", jobs]);
+        let began = Instant::now();
+        let status = command.stdin(Stdio::null()).status()?;
+        ensure!(status.success(), "memctl --jobs {jobs}: {status}");
+        Ok(began.elapsed().as_secs_f64() * 1e3)
+    };
+    let (mut one, mut two) = (Vec::new(), Vec::new());
+    for time in 0..=TIMES {
+        // There and back again: what drifts hits both alike.
+        let (first, second) = if time % 2 == 0 { ("1", "2") } else { ("2", "1") };
+        let (a, b) = (run(first)?, run(second)?);
+        // The first of each pays for what is cold.
+        if time > 0 {
+            let (sequential, parallel) = if first == "1" { (a, b) } else { (b, a) };
+            one.push(sequential);
+            two.push(parallel);
+        }
+    }
+    let ratios: Sample = one.iter().zip(&two).map(|(one, two)| two / one).collect();
+    let (one, two): (Sample, Sample) = (one.into_iter().collect(), two.into_iter().collect());
+    println!("\n{}M from each of two siblings, medians of {TIMES} pairs, ms", EACH / M);
+    println!("one after the other, --jobs 1  {:>8.1}", one.median());
+    println!("in parallel, --jobs 2          {:>8.1}", two.median());
+    println!(
+        "ratio {:.2}, in pairs {:.2} ({:.2}-{:.2})",
+        two.median() / one.median(),
+        ratios.median(),
+        ratios.quantile(0.0),
+        ratios.quantile(1.0)
+    );
     Ok(())
 }
 
