@@ -106,6 +106,11 @@ pub fn came_back(settled: &Settled) -> String {
     let CameBack { refaulted, restored, swapped_in } = settled.came_back;
     let usual = settled.usual.refaulted;
     let Some(refaulted) = refaulted else { return "unknown: this kernel doesn't count refaults".into() };
+    if refaulted == 0 && swapped_in.unwrap_or(0) == 0 {
+        let stalled = settled.stalled.filter(|stalled| !stalled.is_zero());
+        let stalled = stalled.map_or_else(String::new, |stalled| format!("; stalled for {}", time(stalled)));
+        return format!("nothing within {}{stalled}", time(settled.watched));
+    }
     let parts = [
         restored.map(|bytes| format!("{} of it was in use", size(bytes))),
         swapped_in.filter(|&bytes| bytes > 0).map(|bytes| format!("{} from swap", size(bytes))),
