@@ -17,6 +17,7 @@ use rustix::io::Errno;
 pub mod candidates;
 pub mod conditions;
 pub mod diagnose;
+pub mod limit;
 pub mod locate;
 pub mod memory;
 pub mod mount;
@@ -24,15 +25,18 @@ pub mod pressure;
 pub mod reclaim;
 pub mod select;
 pub mod stat;
+pub mod survey;
 pub mod swap;
 pub mod tree;
 pub mod zram;
 
 pub use conditions::{Conditions, Protected};
+pub use limit::Bound;
 pub use locate::{Located, locate};
 pub use memory::MemoryCgroup;
 pub use mount::Mount;
 pub use select::{Selected, select};
+pub use survey::{Reading, Survey};
 
 /// An open cgroup directory, known to lie on a cgroup2 file system.
 #[derive(Debug)]

@@ -53,6 +53,66 @@ pub struct Global {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Reclaim(Reclaim),
+    Stat(Stat),
+}
+
+/// Show how much cgroups use, how much of it could be reclaimed, and what stands in the way
+///
+/// Without a cgroup: those below the root, largest first, and a total. One cgroup alone gets a full page; several, or a
+/// tree, a row each.
+#[allow(clippy::struct_excessive_bools)] // They are flags.
+#[derive(Args, Debug)]
+#[command(override_usage = "memctl stat [OPTIONS] [CGROUP]...", after_long_help = AFTER_STAT)]
+pub struct Stat {
+    /// The cgroups: names, self, or globs
+    #[arg(value_name = "CGROUP")]
+    pub words: Vec<String>,
+    /// The whole tree below, indented
+    #[arg(short, long, conflicts_with = "depth")]
+    pub recursive: bool,
+    /// So many levels below
+    #[arg(long, value_name = "N")]
+    pub depth: Option<u16>,
+    /// Largest first by KEY [default: current]
+    ///
+    /// One of current, working-set, reclaimable, pressure, headroom (least first), refaults, and name (in its order). In
+    /// a tree, siblings are sorted.
+    #[arg(
+        long,
+        value_name = "KEY",
+        hide_possible_values = true,
+        default_value = "current",
+        hide_default_value = true
+    )]
+    pub sort: SortKey,
+    /// Bytes, not units
+    #[arg(short, long)]
+    pub bytes: bool,
+    /// No header and no total
+    #[arg(long)]
+    pub no_legend: bool,
+    /// Print one line of JSON for each cgroup
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What rows are sorted by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SortKey {
+    /// Usage
+    Current,
+    /// Usage less inactive page cache
+    WorkingSet,
+    /// What could be reclaimed
+    Reclaimable,
+    /// Stalls in the last 10 s
+    Pressure,
+    /// What the limit leaves, least first
+    Headroom,
+    /// What came back
+    Refaults,
+    /// The name, in its order
+    Name,
 }
 
 /// Reclaim memory from a cgroup now, in chunks, and report what came of it
@@ -193,6 +253,18 @@ Examples:
   memctl reclaim app 1G --json           for a script
   memctl reclaim 'batch/*' db 10M        ten MiB of each
   memctl reclaim --total 2G 'batch/*'    2 GiB in all, cheapest first";
+
+const AFTER_STAT: &str = "\
+Exit status:
+  0    every cgroup was read
+  1    one could not be; standard error names it
+  2    the command line was not understood
+
+Examples:
+  memctl stat                            what the host's cgroups use
+  memctl stat -r --sort reclaimable      the tree, by what could be had
+  memctl stat system.slice/db.service    a full page on one
+  memctl stat --json -r | jq .cgroup     for a script";
 
 fn amount(word: &str) -> Result<Amount, String> {
     match word.parse() {

@@ -1,3 +1,4 @@
 //! The subcommands: from parsed words to the engine, from its report to the output.
 
 pub mod reclaim;
+pub mod stat;

@@ -29,9 +29,8 @@ pub fn answer() {
 
 /// The command line with completers where values live outside of it.
 fn command() -> Command {
-    Cli::command().mut_subcommand("reclaim", |reclaim| {
-        reclaim.mut_arg("words", |arg| arg.add(ArgValueCompleter::new(words)))
-    })
+    let completed = |command: Command| command.mut_arg("words", |arg| arg.add(ArgValueCompleter::new(words)));
+    Cli::command().mut_subcommand("reclaim", completed).mut_subcommand("stat", completed)
 }
 
 /// Cgroups, and what a number could become. Which of the words is the size, only the one after it tells.

@@ -15,6 +15,7 @@ pub mod notes;
 pub mod plan;
 pub mod progress;
 pub mod reclaim;
+pub mod stat;
 pub mod table;
 pub mod words;
 

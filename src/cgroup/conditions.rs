@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
+use super::pressure::Pressure;
 use super::stat::MemoryStat;
 use super::swap::SwapRoom;
-use super::{Cgroup, parse_number, pressure, read_system_file, tree};
+use super::{Cgroup, parse_number, read_system_file, tree};
 
 /// What could stand in the way of reclaim from a cgroup. What can't be told is `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,12 +50,13 @@ impl Conditions {
     #[must_use]
     pub fn of(cgroup: &Cgroup, top: &Path) -> Self {
         let swappiness = read_system_file("/proc/sys/vm/swappiness").ok();
+        let pressure = cgroup.read("memory.pressure").ok();
         Self {
             swap: Some(SwapRoom::of(cgroup.path(), top)),
             protected: protected(cgroup.path(), top),
             own_min: cgroup.number("memory.min").ok().map(|min| min.unwrap_or(u64::MAX)),
             swappiness: swappiness.and_then(|text| text.trim().parse().ok()),
-            pressure: cgroup.read("memory.pressure").ok().as_deref().and_then(pressure::some_avg10),
+            pressure: pressure.as_deref().and_then(Pressure::parse).map(|pressure| pressure.some.avg10),
         }
     }
 

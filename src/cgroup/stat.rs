@@ -36,6 +36,22 @@ memory_stat! {
     file,
     /// Swap-backed page cache (tmpfs, shared anonymous), bytes.
     shmem,
+    /// All kernel memory: stacks, page tables, slab and more, bytes (since 5.18).
+    kernel,
+    /// Kernel stacks, bytes.
+    kernel_stack,
+    /// Page tables, bytes (since 5.11).
+    pagetables,
+    /// Network buffers, bytes.
+    sock,
+    /// Page cache mapped by processes, bytes.
+    file_mapped,
+    /// Page cache not yet written back, bytes.
+    file_dirty,
+    /// Slab that could be reclaimed, bytes: dentries, inodes.
+    slab_reclaimable,
+    /// Slab that can't, bytes.
+    slab_unreclaimable,
     /// Page cache and swap cache being written out now, bytes.
     file_writeback,
     /// Swapped out but still in memory, and still charged, bytes (since 5.13).
@@ -60,6 +76,16 @@ memory_stat! {
     pgsteal,
     /// Pages reclaimed in someone's own context: by direct reclaim and, before 6.15, by `memory.reclaim`.
     pgsteal_direct,
+    /// Pages reclaimed by kswapd.
+    pgsteal_kswapd,
+    /// Pages looked at for reclaim by anyone.
+    pgscan,
+    /// Pages looked at by kswapd.
+    pgscan_kswapd,
+    /// Pages looked at in someone's own context: direct reclaim and, before 6.15, `memory.reclaim`.
+    pgscan_direct,
+    /// Pages looked at through `memory.reclaim` (since 6.15).
+    pgscan_proactive,
     /// Pages reclaimed through `memory.reclaim`, here or above (since 6.15).
     pgsteal_proactive,
     /// Pages demoted to a slower tier in direct reclaim, and counted in `pgsteal_direct` too.
@@ -85,6 +111,18 @@ memory_stat! {
 }
 
 impl MemoryStat {
+    /// What came back while the kernel remembered its eviction, bytes.
+    #[must_use]
+    pub fn refaulted(&self) -> Option<u64> {
+        pages(self.workingset_refault_file, self.workingset_refault_anon)
+    }
+
+    /// What of that had been in use, bytes.
+    #[must_use]
+    pub fn restored(&self) -> Option<u64> {
+        pages(self.workingset_restore_file, self.workingset_restore_anon)
+    }
+
     /// Page cache on the LRU lists, bytes: without tmpfs, and without what is unevictable.
     #[must_use]
     pub fn evictable_file(&self) -> u64 {
@@ -96,6 +134,11 @@ impl MemoryStat {
     pub fn evictable_anon(&self) -> u64 {
         self.inactive_anon.unwrap_or(0) + self.active_anon.unwrap_or(0)
     }
+}
+
+/// Two counts of pages in bytes; the other one is taken for none where it isn't there.
+fn pages(one: Option<u64>, other: Option<u64>) -> Option<u64> {
+    Some((one? + other.unwrap_or(0)) * rustix::param::page_size() as u64)
 }
 
 #[cfg(test)]

@@ -39,6 +39,20 @@ impl SwapRoom {
         Self::from_levels(&meminfo, levels)
     }
 
+    /// The host's free swap, before any cgroup bounds it.
+    #[must_use]
+    pub fn of_host() -> Self {
+        Self::from_levels(&read_system_file("/proc/meminfo").unwrap_or_default(), std::iter::empty())
+    }
+
+    /// The room that is left once a level with that `memory.swap.max` (`None` for max) and `memory.swap.current` has its
+    /// say.
+    #[must_use]
+    pub fn within(self, name: &str, max: Option<u64>, current: Option<u64>) -> Self {
+        let left = max.map_or(u64::MAX, |max| max.saturating_sub(current.unwrap_or(0)));
+        if left < self.bytes { Self { bytes: left, bound: SwapBound::Limit(name.to_owned()) } } else { self }
+    }
+
     fn from_levels(meminfo: &str, levels: impl Iterator<Item = (PathBuf, Option<u64>, Option<u64>)>) -> Self {
         let kib = |key: &str| {
             let line = meminfo.lines().find_map(|line| line.strip_prefix(key))?;
@@ -48,11 +62,7 @@ impl SwapRoom {
         let bound = if total == 0 { SwapBound::NoSwap } else { SwapBound::Free };
         let mut room = Self { bytes: kib("SwapFree").unwrap_or(0) * 1024, bound };
         for (name, max, current) in levels {
-            let Some(max) = max else { continue };
-            let left = max.saturating_sub(current.unwrap_or(0));
-            if left < room.bytes {
-                room = Self { bytes: left, bound: SwapBound::Limit(name.to_string_lossy().into_owned()) };
-            }
+            room = room.within(&name.to_string_lossy(), max, current);
         }
         room
     }

@@ -48,6 +48,11 @@ pub fn print_outcome(outcome: &Outcome) {
     }
 }
 
+/// Prints that a cgroup couldn't be read.
+pub fn unreadable(name: &str, errno: Errno) {
+    line(&format!("{name}: {}", plain(errno)), None);
+}
+
 fn line(what: &str, hint: Option<&str>) {
     remark(&format!("{RED}memctl:{RED:#} {}", escaped(what)));
     if let Some(hint) = hint {

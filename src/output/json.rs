@@ -3,10 +3,12 @@
 use std::path::Path;
 use std::time::Duration;
 
+use memctl::cgroup::pressure::{Pressure, Stall};
 use memctl::reclaim::{Report, Settled};
 use serde::Serialize;
 
 use crate::cmd::reclaim::Foretold;
+use crate::cmd::stat::Shown;
 
 /// The report of `memctl reclaim`, as a line of JSON. Keys are only ever added.
 #[allow(clippy::struct_field_names)] // The names are the keys.
@@ -145,6 +147,110 @@ impl<'a> From<&'a Foretold> for Planned<'a> {
             protected_bytes: there.protected,
             unevictable_bytes: there.unevictable,
             guards: plan.guards.iter().map(|guard| guard.word()).chain(locked.then_some("lock")).collect(),
+        }
+    }
+}
+
+/// A cgroup as `memctl stat` sees it, as a line of JSON.
+#[allow(clippy::struct_field_names)]
+#[derive(Serialize)]
+pub struct Stated<'a> {
+    cgroup: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    current_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    working_set_bytes: Option<u64>,
+    reclaimable_bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    anon_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shmem_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    slab_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kernel_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unevictable_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    swap_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    swap_room_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    zswap_bytes: Option<u64>,
+    /// null without a limit.
+    limit_bytes: Option<u64>,
+    limit_cgroup: Option<&'a str>,
+    limit_file: Option<&'static str>,
+    headroom_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    min_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    low_bytes: Option<u64>,
+    protected_bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pressure: Option<PressureKeys>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refaulted_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    restored_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reclaimed_bytes: Option<u64>,
+}
+
+/// How long tasks stood still for want of memory.
+#[derive(Serialize)]
+struct PressureKeys {
+    some_avg10_ratio: f64,
+    some_total_usec: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    full_avg10_ratio: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    full_total_usec: Option<u64>,
+}
+
+impl From<Pressure> for PressureKeys {
+    fn from(pressure: Pressure) -> Self {
+        let ratio = |stall: Stall| f64::from(stall.avg10) / 10_000.0;
+        Self {
+            some_avg10_ratio: ratio(pressure.some),
+            some_total_usec: pressure.some.total,
+            full_avg10_ratio: pressure.full.map(ratio),
+            full_total_usec: pressure.full.map(|stall| stall.total),
+        }
+    }
+}
+
+impl<'a> From<&'a Shown> for Stated<'a> {
+    fn from(Shown { reading, reclaimable }: &'a Shown) -> Self {
+        let (stat, bound) = (&reading.stat, reading.bound.as_ref());
+        let page = rustix::param::page_size() as u64;
+        Self {
+            cgroup: &reading.name,
+            current_bytes: reading.current,
+            working_set_bytes: reading.working_set(),
+            reclaimable_bytes: reclaimable.bytes(),
+            anon_bytes: stat.anon,
+            file_bytes: stat.file,
+            shmem_bytes: stat.shmem,
+            slab_bytes: stat.slab,
+            kernel_bytes: stat.kernel,
+            unevictable_bytes: stat.unevictable,
+            swap_bytes: reading.swap,
+            swap_room_bytes: reclaimable.swap.as_ref().map(|room| room.bytes),
+            zswap_bytes: stat.zswap,
+            limit_bytes: bound.map(|bound| bound.limit),
+            limit_cgroup: bound.map(|bound| bound.cgroup.as_str()),
+            limit_file: bound.map(|bound| bound.file.name()),
+            headroom_bytes: bound.map(|bound| bound.headroom),
+            min_bytes: reading.min,
+            low_bytes: reading.low,
+            protected_bytes: reclaimable.protected,
+            pressure: reading.pressure.map(PressureKeys::from),
+            refaulted_bytes: stat.refaulted(),
+            restored_bytes: stat.restored(),
+            reclaimed_bytes: stat.pgsteal.map(|pages| pages * page),
         }
     }
 }

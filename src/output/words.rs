@@ -2,11 +2,18 @@
 
 use std::time::Duration;
 
-use humansize::{BINARY, format_size, format_size_i};
+use humansize::{BINARY, FormatSizeOptions, format_size, format_size_i};
 
 /// `10.07 MiB`.
 pub fn size(bytes: u64) -> String {
     format_size(bytes, BINARY)
+}
+
+/// `10.1M`, `154M`, `0`: for columns.
+pub fn compact(bytes: u64) -> String {
+    let digits = usize::from(bytes >= 1 << 10);
+    let options = FormatSizeOptions::from(BINARY).decimal_places(digits).space_after_value(false);
+    format_size(bytes, options).trim_end_matches('B').trim_end_matches('i').to_owned()
 }
 
 /// `+72 KiB`, `-3 MiB`, `0 B`.
@@ -59,6 +66,8 @@ mod tests {
     fn numbers_read_well() {
         assert_eq!(size(10 << 20), "10 MiB");
         assert_eq!(size(10_559_488), "10.07 MiB");
+        assert_eq!(compact(10_559_488), "10.1M");
+        assert_eq!((compact(0), compact(1023), compact(10 << 30)), ("0".into(), "1023".into(), "10G".into()));
         assert_eq!(difference(73_728), "+72 KiB");
         assert_eq!(difference(-3_145_728), "-3 MiB");
         assert_eq!(difference(0), "0 B");

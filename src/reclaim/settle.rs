@@ -60,8 +60,8 @@ impl Activity {
         let stat = target.stat(true)?;
         let bytes = |one: Option<u64>, other: Option<u64>| Some((one? + other.unwrap_or(0)) * page);
         let came_back = CameBack {
-            refaulted: bytes(stat.workingset_refault_file, stat.workingset_refault_anon),
-            restored: bytes(stat.workingset_restore_file, stat.workingset_restore_anon),
+            refaulted: stat.refaulted(),
+            restored: stat.restored(),
             swapped_in: bytes(stat.pswpin, stat.zswpin).or(bytes(stat.workingset_refault_anon, None)),
         };
         Ok(Self { at: target.now(), stalled: target.stalled(), came_back })

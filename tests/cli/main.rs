@@ -21,6 +21,7 @@ mod reclaim;
 mod settle;
 mod several;
 mod signals;
+mod stat;
 mod swap;
 mod terminal;
 mod total;
@@ -45,6 +46,7 @@ fn main() {
         options::cases(),
         several::cases(),
         settle::cases(),
+        stat::cases(),
         completion::cases(),
         total::cases(),
         net_saving::cases(),

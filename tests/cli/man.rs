@@ -19,11 +19,14 @@ struct Page {
     parts: &'static str,
 }
 
-const PAGES: [Page; 2] = [
+const PAGES: [Page; 3] = [
     Page {
         file: "memctl.1",
         subcommand: None,
-        synopsis: &["reclaim [\\fIOPTIONS\\fR] \\fICGROUP\\fR... \\fISIZE\\fR"],
+        synopsis: &[
+            "reclaim [\\fIOPTIONS\\fR] \\fICGROUP\\fR... \\fISIZE\\fR",
+            "stat [\\fIOPTIONS\\fR] [\\fICGROUP\\fR]...",
+        ],
         parts: include_str!("../../man/parts/memctl.roff"),
     },
     Page {
@@ -34,6 +37,12 @@ const PAGES: [Page; 2] = [
             "reclaim [\\fIOPTIONS\\fR] \\fB\\-\\-to\\fR \\fISIZE\\fR \\fICGROUP\\fR...",
         ],
         parts: include_str!("../../man/parts/memctl-reclaim.roff"),
+    },
+    Page {
+        file: "memctl-stat.1",
+        subcommand: Some("stat"),
+        synopsis: &["stat [\\fIOPTIONS\\fR] [\\fICGROUP\\fR]..."],
+        parts: include_str!("../../man/parts/memctl-stat.roff"),
     },
 ];
 
@@ -84,7 +93,7 @@ fn the_pages_are_true() {
 /// The keys of the JSON report are documented, all of them.
 fn the_pages_name_every_key_of_the_report() {
     let source = include_str!("../../src/output/json.rs");
-    let page = include_str!("../../man/parts/memctl-reclaim.roff");
+    let pages = PAGES.map(|page| page.parts).concat();
     // What is flattened is no key itself.
     let source: Vec<_> = source.split("#[serde(flatten)]\n    ").collect();
     let source = source.iter().enumerate().map(|(at, part)| match part.split_once('\n') {
@@ -98,6 +107,6 @@ fn the_pages_name_every_key_of_the_report() {
         fields.filter(|key| key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')).collect();
     assert!(keys.len() > 20, "{keys:?}");
     for key in keys {
-        assert!(page.contains(&format!("\\fB{key}\\fR")), "{key} is not in man/parts/memctl-reclaim.roff");
+        assert!(pages.contains(&format!("\\fB{key}\\fR")), "{key} is not in man/parts");
     }
 }

@@ -1,0 +1,108 @@
+//! How far a cgroup is from the limit that binds it: its own, or an ancestor's.
+
+use super::Reading;
+
+/// Which file sets a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LimitFile {
+    /// `memory.high`: beyond it the kernel throttles and reclaims.
+    High,
+    /// `memory.max`: beyond it the kernel kills.
+    Max,
+}
+
+impl LimitFile {
+    /// The file's name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::High => "memory.high",
+            Self::Max => "memory.max",
+        }
+    }
+}
+
+/// What a limit's file says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ceiling {
+    /// No limit.
+    Max,
+    /// So many bytes.
+    Bytes(u64),
+}
+
+impl Ceiling {
+    /// The limit, if there is one.
+    #[must_use]
+    pub fn bytes(self) -> Option<u64> {
+        match self {
+            Self::Max => None,
+            Self::Bytes(bytes) => Some(bytes),
+        }
+    }
+}
+
+/// The limit that binds a cgroup: of itself and all ancestors, the one that leaves least. Amounts are bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bound {
+    /// The limit.
+    pub limit: u64,
+    /// What it leaves: less the usage of the level that sets it, which for an ancestor includes siblings'.
+    pub headroom: u64,
+    /// Which level sets it, by its name from the mount point.
+    pub cgroup: String,
+    /// And which file.
+    pub file: LimitFile,
+}
+
+impl Bound {
+    /// The limit of one level alone, if it has one.
+    #[must_use]
+    pub fn of(level: &Reading) -> Option<Self> {
+        let of = |limit: Option<Ceiling>, file| Some((limit?.bytes()?, file));
+        let (high, max) = (of(level.high, LimitFile::High), of(level.max, LimitFile::Max));
+        // Of equal ones memory.max: it is the one that can't be exceeded.
+        let (limit, file) = [max, high].into_iter().flatten().min_by_key(|(limit, _)| *limit)?;
+        let headroom = limit.saturating_sub(level.current?);
+        Some(Self { limit, headroom, cgroup: level.name.clone(), file })
+    }
+
+    /// The one of two that leaves less; of equals the nearer one, which is `own`.
+    #[must_use]
+    pub fn tighter(own: Option<Self>, above: Option<&Self>) -> Option<Self> {
+        match (own, above) {
+            (Some(own), Some(above)) if above.headroom < own.headroom => Some(above.clone()),
+            (None, above) => above.cloned(),
+            (own, _) => own,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn level(name: &str, high: Option<u64>, max: Option<u64>, current: u64) -> Reading {
+        let (high, max) = (high.map(Ceiling::Bytes), max.map(Ceiling::Bytes));
+        Reading { name: name.into(), high, max, current: Some(current), ..Reading::default() }
+    }
+
+    #[test]
+    fn the_level_that_leaves_least_binds() {
+        let own = Bound::of(&level("/a/b", None, Some(100), 40));
+        let above = Bound::of(&level("/a", Some(200), Some(300), 190)).unwrap();
+        assert_eq!((above.headroom, above.file), (10, LimitFile::High));
+        let bound = Bound::tighter(own.clone(), Some(&above)).unwrap();
+        assert_eq!((bound.cgroup.as_str(), bound.limit, bound.headroom), ("/a", 200, 10));
+        let roomy = Bound::of(&level("/a", None, Some(1000), 190));
+        assert_eq!(Bound::tighter(own.clone(), roomy.as_ref()), own);
+        assert_eq!(Bound::tighter(None, None), None);
+        assert_eq!(Bound::of(&level("/a", None, None, 1)), None);
+        assert_eq!(
+            Bound::of(&level("/a", None, Some(10), 20)).unwrap().headroom,
+            0,
+            "above the limit already"
+        );
+        assert_eq!(Bound::of(&level("/a", Some(10), Some(10), 0)).unwrap().file, LimitFile::Max);
+    }
+}

@@ -1,0 +1,112 @@
+//! `memctl stat`.
+
+use anyhow::Result;
+use memctl::cgroup::{Reading, Selected, Survey, locate, select};
+use memctl::reclaim::{Kind, Reclaimable};
+
+use crate::cli::{Global, SortKey, Stat};
+use crate::exit::Exit;
+use crate::output::{self, Loudness};
+
+/// A cgroup as it is shown.
+pub struct Shown {
+    pub reading: Reading,
+    pub reclaimable: Reclaimable,
+}
+
+/// What is shown.
+pub enum View {
+    /// One cgroup in full.
+    Page(Box<Shown>),
+    /// A row each.
+    Rows(Vec<Shown>),
+}
+
+/// Runs the subcommand.
+pub fn run(args: &Stat, global: &Global) -> Result<Exit> {
+    let loudness = Loudness::new(global)?;
+    let depth = if args.recursive { usize::MAX } else { args.depth.map_or(0, usize::from) };
+    let (mut shown, mut unreadable) = (Vec::new(), Vec::new());
+    if args.words.is_empty() {
+        // What is below the root stands for it: its own figures are the host's.
+        let root = locate("/")?;
+        let mut survey = Survey::new(depth.max(1));
+        shown = sorted(survey.of(&root), 1, args.sort);
+        unreadable = survey.unreadable();
+    } else {
+        for Selected { located, .. } in select(&args.words)? {
+            let mut survey = Survey::new(depth);
+            shown.extend(sorted(survey.of(&located), 0, args.sort));
+            unreadable.extend(survey.unreadable());
+        }
+        if depth == 0 {
+            shown.sort_by(|one, other| order(args.sort, one, other));
+        }
+    }
+    let one = args.words.len() == 1 && depth == 0 && shown.len() == 1;
+    let view = match shown.pop() {
+        Some(only) if one => View::Page(Box::new(only)),
+        last => View::Rows(shown.into_iter().chain(last).collect()),
+    };
+    if loudness != Loudness::Quiet || args.json {
+        output::stat::print(&view, args)?;
+    }
+    for (name, errno) in &unreadable {
+        output::error::unreadable(name, *errno);
+    }
+    Ok(if unreadable.is_empty() { Exit::Reached } else { Exit::Failed })
+}
+
+/// Puts siblings in order, each before what is below it, and leaves out what is above the level `from`.
+fn sorted(readings: Vec<Reading>, from: usize, key: SortKey) -> Vec<Shown> {
+    let shown = readings.into_iter().map(|reading| {
+        let reclaimable = Reclaimable::new(Kind::All, &reading.stat, &reading.conditions);
+        Shown { reading, reclaimable }
+    });
+    let shown: Vec<_> = shown.collect();
+    let mut out = Vec::new();
+    let top = shown.first().map_or(0, |first| first.reading.depth);
+    siblings(shown, top, key, &mut out);
+    out.retain(|shown| shown.reading.depth >= from);
+    for shown in &mut out {
+        shown.reading.depth -= from;
+    }
+    out
+}
+
+/// Sorts runs of a cgroup and all below it by their heads, and the same within each.
+fn siblings(shown: Vec<Shown>, depth: usize, key: SortKey, out: &mut Vec<Shown>) {
+    let mut runs: Vec<Vec<Shown>> = Vec::new();
+    for one in shown {
+        match runs.last_mut() {
+            Some(run) if one.reading.depth > depth => run.push(one),
+            _ => runs.push(vec![one]),
+        }
+    }
+    runs.sort_by(|one, other| order(key, &one[0], &other[0]));
+    for mut run in runs {
+        let rest = run.split_off(1);
+        out.append(&mut run);
+        if !rest.is_empty() {
+            siblings(rest, depth + 1, key, out);
+        }
+    }
+}
+
+fn order(key: SortKey, one: &Shown, other: &Shown) -> std::cmp::Ordering {
+    let names = || one.reading.name.cmp(&other.reading.name);
+    let largest = |of: &dyn Fn(&Shown) -> Option<u64>| of(other).cmp(&of(one)).then_with(names);
+    match key {
+        SortKey::Name => names(),
+        SortKey::Current => largest(&|shown| shown.reading.current),
+        SortKey::WorkingSet => largest(&|shown| shown.reading.working_set()),
+        SortKey::Reclaimable => largest(&|shown| Some(shown.reclaimable.bytes())),
+        SortKey::Pressure => largest(&|shown| shown.reading.pressure.map(|all| u64::from(all.some.avg10))),
+        SortKey::Refaults => largest(&|shown| shown.reading.stat.refaulted()),
+        // Without a limit there is no end to it.
+        SortKey::Headroom => {
+            let room = |shown: &Shown| shown.reading.bound.as_ref().map_or(u64::MAX, |bound| bound.headroom);
+            room(one).cmp(&room(other)).then_with(names)
+        }
+    }
+}

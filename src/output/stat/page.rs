@@ -1,0 +1,172 @@
+//! One cgroup in full: what its memory is, what could be reclaimed, what limits and protects it, what reclaim did.
+
+use memctl::cgroup::limit::{Bound, Ceiling};
+use memctl::cgroup::pressure::Stall;
+use memctl::cgroup::swap::SwapBound;
+
+use crate::cmd::stat::Shown;
+use crate::output::words::{escaped, time};
+
+/// How an amount is told.
+type Size<'a> = &'a dyn Fn(u64) -> String;
+
+/// The lines, with a label each. What this kernel doesn't offer has none.
+pub fn lines(shown: &Shown, size: Size) -> Vec<(String, String)> {
+    let reading = &shown.reading;
+    let stat = &reading.stat;
+    let part = |what: &str, bytes: Option<u64>| bytes.map(|bytes| format!("{what} {}", size(bytes)));
+    let joined = |parts: &[Option<String>]| {
+        let parts: Vec<_> = parts.iter().flatten().map(String::as_str).collect();
+        (!parts.is_empty()).then(|| parts.join(", "))
+    };
+    let usage = reading.current.map_or_else(
+        || Some("unknown: the root cgroup has no memory.current".to_owned()),
+        |current| {
+            let set = reading.working_set();
+            let set =
+                set.map_or_else(String::new, |set| format!(", of which the working set is {}", size(set)));
+            Some(format!("{}{set}", size(current)))
+        },
+    );
+    let lines = [
+        ("cgroup", Some(escaped(&reading.name))),
+        ("usage", usage),
+        ("reclaimable", Some(reclaimable(shown, size))),
+        (
+            "anon",
+            joined(&[
+                stat.anon.map(size),
+                part("active", stat.active_anon),
+                part("inactive", stat.inactive_anon),
+                part("tmpfs and shared", stat.shmem),
+            ]),
+        ),
+        (
+            "file",
+            joined(&[
+                stat.file.map(size),
+                part("active", stat.active_file),
+                part("inactive", stat.inactive_file),
+                part("dirty", stat.file_dirty),
+                part("mapped", stat.file_mapped),
+            ]),
+        ),
+        (
+            "kernel",
+            joined(&[
+                stat.kernel.map(size),
+                part("slab", stat.slab),
+                part("of it reclaimable", stat.slab_reclaimable),
+                part("page tables", stat.pagetables),
+                part("stacks", stat.kernel_stack),
+                part("sockets", stat.sock),
+            ]),
+        ),
+        ("unevictable", stat.unevictable.filter(|&bytes| bytes > 0).map(size)),
+        ("swap", swap(shown, size)),
+        ("zswap", zswap(shown, size)),
+        ("limits", limits(shown, size)),
+        ("headroom", Some(headroom(reading.bound.as_ref(), size))),
+        ("protection", joined(&[part("min", reading.min), part("low", reading.low)])),
+        ("pressure", pressure(shown)),
+        ("reclaimed", reclaimed(shown, size)),
+        ("came back", joined(&[part("refaults", stat.refaulted()), part("in use before", stat.restored())])),
+    ];
+    lines.into_iter().filter_map(|(label, text)| Some((label.to_owned(), text?))).collect()
+}
+
+fn reclaimable(shown: &Shown, size: Size) -> String {
+    let there = &shown.reclaimable;
+    let anon = if there.unswappable {
+        "no anonymous memory, since vm.swappiness is 0".to_owned()
+    } else {
+        let bound = match there.swap.as_ref().map(|room| &room.bound) {
+            _ if there.swappable == there.anon => String::new(),
+            Some(SwapBound::NoSwap) => format!(" of {}: no swap", size(there.anon)),
+            Some(SwapBound::Free) | None => format!(" of {}: swap has no more room", size(there.anon)),
+            Some(SwapBound::Limit(name)) => {
+                format!(" of {}: memory.swap.max of {}", size(there.anon), escaped(name))
+            }
+        };
+        format!("{} of anonymous memory and tmpfs{bound}", size(there.swappable))
+    };
+    let protected = there.protector.as_deref().map_or_else(String::new, |child| {
+        format!(", less {} under memory.min of children (most by {})", size(there.protected), escaped(child))
+    });
+    format!("{} = {} of page cache + {anon}{protected}", size(there.bytes()), size(there.file))
+}
+
+fn ceiling(limit: Ceiling, size: Size) -> String {
+    limit.bytes().map_or_else(|| "max".into(), size)
+}
+
+fn swap(shown: &Shown, size: Size) -> Option<String> {
+    let reading = &shown.reading;
+    let used = size(reading.swap?);
+    let max = reading.swap_max.map_or_else(String::new, |max| format!(", limit {}", ceiling(max, size)));
+    let room = reading.conditions.swap.as_ref();
+    let room = room.map_or_else(String::new, |room| format!(", room for {}", size(room.bytes)));
+    Some(format!("{used}{max}{room}"))
+}
+
+fn zswap(shown: &Shown, size: Size) -> Option<String> {
+    let stat = &shown.reading.stat;
+    let (held, takes) = (stat.zswapped?, stat.zswap?);
+    if held == 0 {
+        return None;
+    }
+    Some(format!(
+        "{} in {}, compressed to {:.0}%",
+        size(held),
+        size(takes),
+        100.0 * takes as f64 / held as f64
+    ))
+}
+
+fn limits(shown: &Shown, size: Size) -> Option<String> {
+    let reading = &shown.reading;
+    Some(format!("high {}, max {}", ceiling(reading.high?, size), ceiling(reading.max?, size)))
+}
+
+fn headroom(bound: Option<&Bound>, size: Size) -> String {
+    bound.map_or_else(
+        || "no limit here or above, as far as can be seen from here".into(),
+        |bound| {
+            let Bound { limit, headroom, cgroup, file } = bound;
+            format!("{} below {} of {}, {}", size(*headroom), file.name(), escaped(cgroup), size(*limit))
+        },
+    )
+}
+
+fn pressure(shown: &Shown) -> Option<String> {
+    let pressure = shown.reading.pressure?;
+    let told = |what: &str, stall: Stall| {
+        let total = time(std::time::Duration::from_micros(stall.total));
+        format!("{what} {:.2}% of the last 10 s, {total} in all", f64::from(stall.avg10) / 100.0)
+    };
+    let full = pressure.full.map_or_else(String::new, |full| format!("; {}", told("full", full)));
+    Some(told("some", pressure.some) + &full)
+}
+
+fn reclaimed(shown: &Shown, size: Size) -> Option<String> {
+    let stat = &shown.reading.stat;
+    let page = rustix::param::page_size() as u64;
+    let by = |who: &str, stolen: Option<u64>, scanned: Option<u64>| {
+        let (stolen, scanned) = (stolen?, scanned?);
+        // The share of what was looked at that could be taken.
+        let efficiency = if scanned == 0 {
+            String::new()
+        } else {
+            format!(" ({:.0}%)", 100.0 * stolen as f64 / scanned as f64)
+        };
+        Some(format!("{who} {}{efficiency}", size(stolen * page)))
+    };
+    let parts = [
+        stat.pgsteal.map(|pages| size(pages * page)),
+        by("proactive", stat.pgsteal_proactive, stat.pgscan_proactive),
+        by("direct", stat.pgsteal_direct, stat.pgscan_direct),
+        by("kswapd", stat.pgsteal_kswapd, stat.pgscan_kswapd),
+    ];
+    let parts: Vec<_> = parts.into_iter().flatten().collect();
+    (!parts.is_empty()).then(|| parts.join(", "))
+}

@@ -1,0 +1,198 @@
+//! `memctl stat` on real kernels: the figures against the raw files, limits of ancestors, trees and their order.
+
+use serde_json::Value;
+
+use crate::bed::{Cgroup, M, assert_close, number, refuses, root, run};
+use crate::place::{Case, list};
+use crate::terminal::{show, without_escapes};
+use crate::workload::Work;
+
+pub fn cases() -> Vec<Case> {
+    list![
+        "guest" =>
+            json_agrees_with_the_files_to_the_byte,
+            what_the_kernel_lacks_is_absent,
+            the_tightest_level_binds,
+            reclaimable_takes_off_protection_and_swap,
+            rows_and_a_total,
+            a_tree_with_siblings_in_order,
+            a_page_on_one,
+            columns_fit_the_terminal,
+            a_name_that_is_not_there
+    ]
+}
+
+/// The line of one cgroup.
+fn stat(name: &str) -> Value {
+    let ran = run(&["stat", name, "--json"]);
+    assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""), "{}", ran.stdout);
+    crate::bed::parse(&ran.stdout)
+}
+
+fn bytes(line: &Value, key: &str) -> u64 {
+    number(line, key) as u64
+}
+
+fn names(stdout: &str) -> Vec<String> {
+    let lines = stdout.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+    lines.map(|line| line["cgroup"].as_str().expect("a name").to_owned()).collect()
+}
+
+fn json_agrees_with_the_files_to_the_byte() {
+    let app = Cgroup::new("app");
+    app.uses(&Work::File(30 * M)).uses(&Work::Anon(20 * M));
+    app.write("memory.low", &(4 * M).to_string());
+    // Idle from here on; and the kernel has folded its counters.
+    app.stolen_settled();
+    let line = stat("app");
+    let file = |name: &str| app.read(name).trim().parse::<u64>().expect("a number");
+    let expected = [
+        ("current_bytes", file("memory.current")),
+        ("working_set_bytes", file("memory.current") - app.stat("inactive_file")),
+        ("anon_bytes", app.stat("anon")),
+        ("file_bytes", app.stat("file")),
+        ("shmem_bytes", app.stat("shmem")),
+        ("slab_bytes", app.stat("slab")),
+        ("unevictable_bytes", app.stat("unevictable")),
+        ("swap_bytes", file("memory.swap.current")),
+        ("min_bytes", 0),
+        ("low_bytes", 4 * M),
+        (
+            "refaulted_bytes",
+            (app.stat("workingset_refault_file") + app.stat("workingset_refault_anon")) * 4096,
+        ),
+    ];
+    for (key, truth) in expected {
+        assert_eq!(bytes(&line, key), truth, "{key} in {line}");
+    }
+    let pressure = app.read("memory.pressure");
+    let total = pressure.split("total=").nth(1).and_then(|rest| rest.lines().next()).expect("a total");
+    assert_eq!(line["pressure"]["some_total_usec"].to_string(), total, "{line}");
+}
+
+fn what_the_kernel_lacks_is_absent() {
+    let app = Cgroup::new("app");
+    let line = stat("app");
+    let text = app.read("memory.stat");
+    let has = |key: &str| text.lines().any(|line| line.starts_with(&format!("{key} ")));
+    assert_eq!(line.get("kernel_bytes").is_some(), has("kernel"), "{line}");
+    assert_eq!(line.get("reclaimed_bytes").is_some(), has("pgsteal"), "{line}");
+    assert_eq!(line.get("zswap_bytes").is_some(), has("zswap"), "{line}");
+    // The root has no memory.current on any kernel.
+    let line = stat("/");
+    assert!(line.get("current_bytes").is_none() && line["headroom_bytes"].is_null(), "{line}");
+    assert!(bytes(&line, "file_bytes") > 0, "{line}");
+}
+
+fn the_tightest_level_binds() {
+    let app = Cgroup::new("app");
+    let (job, leak) = (app.child("job"), app.child("leak"));
+    app.write("memory.high", &(300 * M).to_string());
+    job.write("memory.max", &(200 * M).to_string());
+    job.uses(&Work::File(30 * M));
+    let line = stat("app/job");
+    assert_eq!((&line["limit_cgroup"], &line["limit_file"]), (&"/app/job".into(), &"memory.max".into()));
+    assert_close("headroom", bytes(&line, "headroom_bytes"), 170 * M);
+    // A sibling takes it from above.
+    leak.uses(&Work::File(200 * M));
+    let line = stat("app/job");
+    assert_eq!((&line["limit_cgroup"], &line["limit_file"]), (&"/app".into(), &"memory.high".into()));
+    assert_eq!(bytes(&line, "limit_bytes"), 300 * M);
+    assert_close("headroom", bytes(&line, "headroom_bytes"), 70 * M);
+    let ran = run(&["stat", "app/job"]);
+    assert!(ran.stdout.contains(" below memory.high of /app, 300 MiB\n"), "{}", ran.stdout);
+}
+
+fn reclaimable_takes_off_protection_and_swap() {
+    let app = Cgroup::new("app");
+    let (kept, free) = (app.child("kept"), app.child("free"));
+    kept.uses(&Work::File(40 * M));
+    free.uses(&Work::File(20 * M)).uses(&Work::Anon(30 * M));
+    kept.write("memory.min", &(100 * M).to_string());
+    app.write("memory.swap.max", &(10 * M).to_string());
+    let line = stat("app");
+    assert_close("protected", bytes(&line, "protected_bytes"), 40 * M);
+    assert_close("reclaimable", bytes(&line, "reclaimable_bytes"), 30 * M);
+    assert_close("below", bytes(&stat("app/free"), "reclaimable_bytes"), 30 * M);
+    let ran = run(&["stat", "app"]);
+    assert!(ran.stdout.contains("under memory.min of children (most by /app/kept)"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("memory.swap.max of /app"), "{}", ran.stdout);
+}
+
+fn rows_and_a_total() {
+    let (large, small) = (Cgroup::new("large"), Cgroup::new("small"));
+    large.uses(&Work::File(40 * M));
+    small.uses(&Work::File(10 * M));
+    let ran = run(&["stat"]);
+    assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""));
+    let lines: Vec<_> = ran.stdout.lines().collect();
+    assert!(lines[0].starts_with("CGROUP  CURRENT  WORKSET  RECLAIM  "), "{}", ran.stdout);
+    assert!(lines[1].starts_with("/large") && lines[2].starts_with("/small"), "{}", ran.stdout);
+    assert!(lines[3].starts_with("total "), "{}", ran.stdout);
+    let ran = run(&["stat", "--sort", "name", "-b", "--no-legend", "large", "small"]);
+    let rows: Vec<Vec<_>> = ran.stdout.lines().map(|line| line.split_ascii_whitespace().collect()).collect();
+    assert_eq!((rows.len(), rows[0][0], rows[1][0]), (2, "/large", "/small"), "{}", ran.stdout);
+    assert_close("bytes", rows[0][1].parse().expect("a number"), 40 * M);
+    assert_eq!(run(&["stat", "-q"]).stdout, "");
+}
+
+fn a_tree_with_siblings_in_order() {
+    let (one, two) = (Cgroup::new("one"), Cgroup::new("two"));
+    let (inner, other) = (two.child("inner"), two.child("other"));
+    one.uses(&Work::File(20 * M));
+    inner.uses(&Work::File(10 * M));
+    other.uses(&Work::File(30 * M));
+    let ran = run(&["stat", "-r", "--json"]);
+    assert_eq!(names(&ran.stdout), ["/two", "/two/other", "/two/inner", "/one"]);
+    let ran = run(&["stat", "-r", "--sort", "name", "--json"]);
+    assert_eq!(names(&ran.stdout), ["/one", "/two", "/two/inner", "/two/other"]);
+    let ran = run(&["stat", "--depth", "1", "two"]);
+    let lines: Vec<_> = ran.stdout.lines().collect();
+    assert!(lines[1].starts_with("/two ") && lines[2].starts_with("  other "), "{}", ran.stdout);
+    assert_eq!(names(&run(&["stat", "--json"]).stdout), ["/two", "/one"]);
+    // Without a header, which stands for nothing here, a total of one would be the same again.
+    assert!(!ran.stdout.contains("total"), "{}", ran.stdout);
+}
+
+fn a_page_on_one() {
+    let app = Cgroup::new("app");
+    app.uses(&Work::File(30 * M)).uses(&Work::Locked(4 * M));
+    let ran = run(&["stat", "app"]);
+    assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""));
+    for label in [
+        "cgroup",
+        "usage",
+        "reclaimable",
+        "anon",
+        "file",
+        "unevictable",
+        "swap",
+        "limits",
+        "headroom",
+        "pressure",
+    ] {
+        assert!(ran.stdout.lines().any(|line| line.starts_with(label)), "{label} in {}", ran.stdout);
+    }
+    assert!(ran.stdout.contains(" of page cache + "), "{}", ran.stdout);
+}
+
+fn columns_fit_the_terminal() {
+    let app = Cgroup::new("a-service-with-a-rather-long-name-indeed.service");
+    app.uses(&Work::File(10 * M));
+    for width in [60, 80, 120] {
+        for words in [&["stat"][..], &["stat", "-r"], &["stat", app.name()]] {
+            let screen = without_escapes(&show(words, width));
+            let widest = screen.lines().map(|line| line.chars().count()).max().unwrap_or(0);
+            assert!(widest <= usize::from(width), "{widest} of {width}: {screen}");
+        }
+    }
+    let wide = without_escapes(&show(&["stat"], 160));
+    assert!(wide.contains("HEADROOM") && wide.contains("SWAP"), "{wide}");
+    let narrow = without_escapes(&show(&["stat"], 80));
+    assert!(narrow.contains("CURRENT") && narrow.contains("RECLAIM"), "{narrow}");
+}
+
+fn a_name_that_is_not_there() {
+    refuses(&["stat", "nonesuch"], 1, "memctl: nonesuch: no such cgroup");
+    assert!(!root().join("nonesuch").exists());
+}
