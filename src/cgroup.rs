@@ -21,6 +21,7 @@ pub mod limit;
 pub mod locate;
 pub mod memory;
 pub mod mount;
+pub mod named;
 pub mod pressure;
 pub mod reclaim;
 pub mod select;

@@ -64,7 +64,7 @@ pub enum Command {
 #[derive(Args, Debug)]
 #[command(override_usage = "memctl stat [OPTIONS] [CGROUP]...", after_long_help = AFTER_STAT)]
 pub struct Stat {
-    /// The cgroups: names, self, or globs
+    /// The cgroups: paths, unit names, pid:N, container:ID, pod:UID, self, or globs
     #[arg(value_name = "CGROUP")]
     pub words: Vec<String>,
     /// The whole tree below, indented
@@ -129,7 +129,8 @@ pub struct Reclaim {
     /// The cgroups, then how much to reclaim from each
     ///
     /// A cgroup is a path below the cgroup2 mount (/sys/fs/cgroup/app), the same without the mount (app, /app), self,
-    /// or a glob ('batch/*'; ** crosses levels). Each is taken once, however often it is named. SIZE is a number of bytes, or one with K, M, G, T, P or E, powers of 1024, in any case, also spelled
+    /// a systemd unit by its name (nginx.service), pid:N, container:ID and pod:UID (the
+    /// beginning of an ID will do), or a glob ('batch/*'; ** crosses levels). A name that fits several is an error. Each is taken once, however often it is named. SIZE is a number of bytes, or one with K, M, G, T, P or E, powers of 1024, in any case, also spelled
     /// MiB (10M, 1.5GiB); or a share of what the cgroup uses now (25%); or max, for all the kernel will give. It is
     /// at least 4096 bytes, and rounded up to whole pages.
     #[arg(required = true, value_name = "CGROUP>... <SIZE")]

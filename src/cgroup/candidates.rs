@@ -3,7 +3,11 @@
 use std::path::Path;
 
 use super::mount::Mount;
+use super::named::{Named, container_id, pod_uid};
 use super::{parse_number, tree};
+
+/// How much of a container's ID is offered, as other tools show it.
+const ID_SHOWN: usize = 12;
 
 /// A cgroup that the name typed so far could become.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,7 +23,40 @@ pub struct Candidate {
 #[must_use]
 pub fn candidates(typed: &str) -> Vec<Candidate> {
     let Ok(Some(mount)) = Mount::find(Path::new(typed)) else { return Vec::new() };
-    below(&mount.point, typed)
+    let mut found = below(&mount.point, typed);
+    found.extend(elsewhere(&mount.point, typed));
+    found
+}
+
+/// What the word could become that isn't a path: units, containers and pods anywhere below.
+fn elsewhere(point: &Path, typed: &str) -> Vec<Candidate> {
+    type Read = fn(&str) -> Option<String>;
+    let container: Read = |name| container_id(name).map(|id| format!("container:{}", &id[..ID_SHOWN]));
+    let pod: Read = |name| pod_uid(name).map(|uid| format!("pod:{uid}"));
+    let unit: Read = |name| matches!(Named::parse(name), Some(Named::Unit(_))).then(|| name.to_owned());
+    let words: [(&str, Read); 2] = [("container:", container), ("pod:", pod)];
+    let begun = words.iter().find(|(prefix, _)| typed.starts_with(prefix)).map(|&(_, read)| read);
+    let Some(read) = begun.or_else(|| (!typed.is_empty() && !typed.contains('/')).then_some(unit)) else {
+        return Vec::new();
+    };
+    let named = tree::below(point).filter_map(|path| {
+        let word = read(path.file_name()?.to_str()?)?;
+        // What is at the top already is a path, too.
+        let known = begun.is_none() && path.parent() == Some(point);
+        (word.starts_with(typed) && !known).then(|| Candidate { word, current: usage(&path) })
+    });
+    let mut found: Vec<_> = named.collect();
+    found.sort_by(|one, other| one.word.cmp(&other.word));
+    found.dedup_by(|one, other| one.word == other.word);
+    // The words themselves.
+    let begins = |prefix: &str| !typed.is_empty() && prefix.starts_with(typed) && prefix != typed;
+    let prefixes = ["container:", "pid:", "pod:"].into_iter().filter(|prefix| begins(prefix));
+    found.extend(prefixes.map(|prefix| Candidate { word: prefix.into(), current: None }));
+    found
+}
+
+fn usage(path: &Path) -> Option<u64> {
+    parse_number(&std::fs::read_to_string(path.join("memory.current")).ok()?).ok()?
 }
 
 fn below(point: &Path, typed: &str) -> Vec<Candidate> {
@@ -36,9 +73,7 @@ fn below(point: &Path, typed: &str) -> Vec<Candidate> {
         let name = child.file_name()?.to_str()?;
         name.starts_with(part).then(|| {
             let inner = tree::children(&child).next().map_or("", |_| "/");
-            let text = std::fs::read_to_string(child.join("memory.current")).ok();
-            let current = text.and_then(|text| parse_number(&text).ok()?);
-            Candidate { word: format!("{before}{name}{inner}"), current }
+            Candidate { word: format!("{before}{name}{inner}"), current: usage(&child) }
         })
     });
     let mut found: Vec<_> = matching.collect();
@@ -49,6 +84,28 @@ fn below(point: &Path, typed: &str) -> Vec<Candidate> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn units_containers_and_pods_are_found_below() {
+        let root = tempfile::tempdir().unwrap();
+        let id = "0123456789ab".repeat(5) + "cdef";
+        for name in [
+            "system.slice/nginx.service".to_owned(),
+            format!("system.slice/docker-{id}.scope"),
+            "kubepods/pod8d5a2e2c-1111-2222-3333-444455556666".to_owned(),
+        ] {
+            std::fs::create_dir_all(root.path().join(name)).unwrap();
+        }
+        let words = |typed: &str| {
+            let found = elsewhere(root.path(), typed);
+            found.into_iter().map(|candidate| candidate.word).collect::<Vec<_>>()
+        };
+        assert_eq!(words("ngi"), ["nginx.service"]);
+        assert_eq!(words("container:"), ["container:0123456789ab"]);
+        assert_eq!(words("pod:8"), ["pod:8d5a2e2c-1111-2222-3333-444455556666"]);
+        assert_eq!(words("po"), ["pod:"]);
+        assert!(words("").is_empty() && words("system.slice/").is_empty() && words("sys").is_empty());
+    }
 
     #[test]
     fn a_level_at_a_time() {

@@ -43,8 +43,12 @@ pub enum Unreclaimable {
     Permission { file: PathBuf },
     #[error("{}: the cgroup file system is mounted read-only", .file.display())]
     ReadOnly { file: PathBuf },
-    #[error("self: this process is in {name}, outside of what is mounted here ({})", .root.display())]
-    OutOfSight { name: String, root: PathBuf },
+    #[error("{word}: the process is in {name}, outside of what is mounted here ({})", .root.display())]
+    OutOfSight { word: String, name: String, root: PathBuf },
+    #[error("{word}: no such process")]
+    NoProcess { word: String },
+    #[error("{word}: it could be any of {}", several(.candidates))]
+    Ambiguous { word: String, candidates: Vec<String> },
     #[error("{path}: {why}")]
     Other { path: String, why: String },
 }
@@ -89,13 +93,25 @@ impl Unreclaimable {
             Self::ReadOnly { .. } => {
                 "containers usually get it so: run memctl on the host, or mount it rw".into()
             }
+            Self::Ambiguous { .. } => "name one of them by its path, or say more of it".into(),
             Self::NoName
+            | Self::NoProcess { .. }
             | Self::NoMatch { .. }
             | Self::BadGlob { .. }
             | Self::NoneReclaimable { .. }
             | Self::OutOfSight { .. }
             | Self::Other { .. } => return None,
         })
+    }
+}
+
+/// The first of several names, and how many more there are.
+fn several(names: &[String]) -> String {
+    const SHOWN: usize = 5;
+    let shown = names.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
     }
 }
 

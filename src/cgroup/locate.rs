@@ -1,7 +1,8 @@
 //! From a name as a user gives it to the directory of a cgroup.
 //!
 //! A name is a path under the cgroup2 mount (`/sys/fs/cgroup/app`), the same without the mount (`app`, `/app`),
-//! `self`, or, within the hierarchy, a path that begins with `.`. Whether memory can be reclaimed there is the business of [`super::diagnose`].
+//! `self`, a systemd unit's name, `pid:N`, `container:ID`, `pod:UID`, or, within the hierarchy, a path that begins with
+//! `.`. Whether memory can be reclaimed there is the business of [`super::diagnose`].
 
 use std::ffi::OsStr;
 use std::io;
@@ -10,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use super::diagnose::Unreclaimable;
 use super::mount::{self, Mount};
+use super::named::Named;
 use super::{Cgroup, FileSystem, tree};
 
 /// A cgroup that was found: where, and what it is called.
@@ -65,6 +67,13 @@ pub fn locate(word: &str) -> Result<Located, Unreclaimable> {
     if in_mount.is_dir() {
         return existing(&in_mount, word, &mount);
     }
+    if let Some(named) = Named::parse(word) {
+        return by_name(&named, word, &mount);
+    }
+    // `-` typed where systemd has `\\x2d`.
+    if let Some(path) = spelt_otherwise(&mount.point, below) {
+        return existing(&path, word, &mount);
+    }
     // An absolute path elsewhere: another mount of the hierarchy, or a mistake that deserves its own words.
     if given.is_absolute() && given.exists() {
         return existing(given, word, &mount);
@@ -74,13 +83,54 @@ pub fn locate(word: &str) -> Result<Located, Unreclaimable> {
 
 /// The cgroup memctl itself runs in.
 fn own(mount: &Mount) -> Result<Located, Unreclaimable> {
-    const FILE: &str = "/proc/self/cgroup";
-    let text = super::read_system_file(FILE).map_err(|e| Unreclaimable::io(FILE, &e))?;
+    of_process("self", "self", mount)
+}
+
+/// The cgroup that a process runs in.
+fn of_process(process: &str, word: &str, mount: &Mount) -> Result<Located, Unreclaimable> {
+    let file = format!("/proc/{process}/cgroup");
+    let text = super::read_system_file(&file).map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound => Unreclaimable::NoProcess { word: word.to_owned() },
+        _ => Unreclaimable::io(&file, &e),
+    })?;
     let cgroup = mount::own_cgroup(&text).unwrap_or_default();
-    match mount.directory_of(cgroup) {
-        Some(path) => existing(&path, "self", mount),
-        None => Err(Unreclaimable::OutOfSight { name: cgroup.to_owned(), root: mount.root.clone() }),
+    let out_of_sight = || Unreclaimable::OutOfSight {
+        word: word.to_owned(),
+        name: cgroup.to_owned(),
+        root: mount.root.clone(),
+    };
+    // A process of another namespace is seen outside of this one's root.
+    let path = mount.directory_of(cgroup).filter(|_| !cgroup.starts_with("/.."));
+    existing(&path.ok_or_else(out_of_sight)?, word, mount)
+}
+
+/// A unit, container, pod or process.
+fn by_name(named: &Named, word: &str, mount: &Mount) -> Result<Located, Unreclaimable> {
+    if let Named::Pid(pid) = named {
+        return of_process(&pid.to_string(), word, mount);
     }
+    let found = named.find(&mount.point);
+    match &found[..] {
+        [] => Err(missing(word, &mount.point.join(word), mount)),
+        [only] => existing(only, word, mount),
+        several => {
+            let candidates = several.iter().filter_map(|path| mount.name_of(path)).collect();
+            Err(Unreclaimable::Ambiguous { word: word.to_owned(), candidates })
+        }
+    }
+}
+
+/// A path in which systemd's escapes are spelt as what they stand for.
+fn spelt_otherwise(point: &Path, below: &Path) -> Option<PathBuf> {
+    below.components().try_fold(point.to_path_buf(), |path, component| {
+        let plain = path.join(component);
+        if plain.is_dir() {
+            return Some(plain);
+        }
+        let unit = Named::unit(component.as_os_str().to_str()?);
+        tree::children(&path)
+            .find(|child| child.file_name().and_then(OsStr::to_str).is_some_and(|name| unit.is(name)))
+    })
 }
 
 fn existing(path: &Path, word: &str, mount: &Mount) -> Result<Located, Unreclaimable> {

@@ -45,7 +45,7 @@ impl EnvCompleter for Bash {
         COMPREPLY+=("$line")
     done < <({LINE}="${{COMP_LINE:0:COMP_POINT}}" {PART}="$2" {TYPE}="$COMP_TYPE" \
         {var}=bash {completer} -- {name} 2>/dev/null)
-    if [[ ${{#COMPREPLY[@]}} == 1 && ${{COMPREPLY[0]}} == *[/=] ]]; then
+    if [[ ${{#COMPREPLY[@]}} == 1 && ${{COMPREPLY[0]}} == *[/=:] ]]; then
         compopt -o nospace
     fi
 }}

@@ -44,7 +44,7 @@ impl EnvCompleter for Zsh {
     local -a words_on texts_on words_off texts_off
     while IFS= read -r line; do
         word=${{line%%$'\t'*}}
-        if [[ $word == */ ]]; then
+        if [[ $word == *[/:] ]]; then
             words_on+=("$word")
             texts_on+=("${{line/$'\t'/  -- }}")
         else

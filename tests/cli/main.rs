@@ -23,6 +23,7 @@ mod several;
 mod signals;
 mod stat;
 mod swap;
+mod targets;
 mod terminal;
 mod total;
 mod usage;
@@ -46,6 +47,7 @@ fn main() {
         options::cases(),
         several::cases(),
         settle::cases(),
+        targets::cases(),
         stat::cases(),
         completion::cases(),
         total::cases(),

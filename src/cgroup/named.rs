@@ -1,0 +1,201 @@
+//! Names that are no paths: a systemd unit, a container, a pod. Each is looked for by the name of its directory.
+//!
+//! Layouts: systemd (`systemd.unit(5)`: `-`, `/` and others are spelt `\xNN` in names of slices and instances); docker,
+//! podman, containerd and cri-o with the systemd driver (`docker-ID.scope`, `libpod-ID.scope`, `cri-containerd-ID.scope`,
+//! `crio-ID.scope`) and with the cgroupfs driver (`ID`, `libpod-ID`, `crio-ID`); kubelet's pods with the systemd driver
+//! (`kubepods-burstable-podUID.slice`, where the UID has `_` for `-`) and with the cgroupfs driver (`podUID`).
+
+use std::path::{Path, PathBuf};
+
+use super::tree;
+
+/// What a word names, if it isn't a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Named {
+    /// A unit, unescaped.
+    Unit(String),
+    /// The beginning of a container's ID.
+    Container(String),
+    /// The beginning of a pod's UID, with `-`.
+    Pod(String),
+    /// The cgroup that a process is in.
+    Pid(u32),
+}
+
+/// The kinds of units that have cgroups.
+const UNITS: [&str; 6] = [".service", ".scope", ".slice", ".socket", ".mount", ".swap"];
+
+/// What stands before a container's ID in the names of directories, by runtime.
+const RUNTIMES: [&str; 5] = ["docker-", "libpod-", "cri-containerd-", "crio-", "containerd-"];
+
+/// How long an ID is, and how little of it can name a container.
+const ID: usize = 64;
+
+impl Named {
+    /// Reads a word. `None` for what can only be a path.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        if let Some(id) = word.strip_prefix("container:") {
+            return Some(Self::Container(id.to_lowercase()));
+        }
+        if let Some(uid) = word.strip_prefix("pod:") {
+            return Some(Self::Pod(uid.to_lowercase().replace('_', "-")));
+        }
+        if let Some(pid) = word.strip_prefix("pid:") {
+            return pid.parse().ok().map(Self::Pid);
+        }
+        let is_unit = !word.contains('/')
+            && UNITS.iter().any(|suffix| word.len() > suffix.len() && word.ends_with(suffix));
+        is_unit.then(|| Self::unit(word))
+    }
+
+    /// A unit, or part of one's path, however it is spelt.
+    #[must_use]
+    pub fn unit(name: &str) -> Self {
+        Self::Unit(unescaped(name))
+    }
+
+    /// Whether a directory of that name is what is meant.
+    #[must_use]
+    pub fn is(&self, directory: &str) -> bool {
+        match self {
+            Self::Unit(unit) => unescaped(directory) == *unit,
+            Self::Container(id) => {
+                !id.is_empty() && container_id(directory).is_some_and(|found| found.starts_with(&**id))
+            }
+            Self::Pod(uid) => {
+                !uid.is_empty() && pod_uid(directory).is_some_and(|found| found.starts_with(&**uid))
+            }
+            Self::Pid(_) => false,
+        }
+    }
+
+    /// The directories below `top` that are meant. What lies within one isn't looked at: it is part of it.
+    #[must_use]
+    pub fn find(&self, top: &Path) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        let mut ahead = vec![top.to_path_buf()];
+        while let Some(dir) = ahead.pop() {
+            for child in tree::children(&dir) {
+                let name = child.file_name().map(|name| name.to_string_lossy().into_owned());
+                if name.is_some_and(|name| self.is(&name)) { found.push(child) } else { ahead.push(child) }
+            }
+        }
+        found.sort();
+        found
+    }
+}
+
+/// The ID of the container whose directory is called so.
+#[must_use]
+pub fn container_id(directory: &str) -> Option<&str> {
+    let name = directory.strip_suffix(".scope").unwrap_or(directory);
+    let id = RUNTIMES.iter().find_map(|runtime| name.strip_prefix(runtime)).unwrap_or(name);
+    (id.len() == ID && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))).then_some(id)
+}
+
+/// The UID, with `-`, of the pod whose directory is called so.
+#[must_use]
+pub fn pod_uid(directory: &str) -> Option<String> {
+    let uid = match directory.strip_suffix(".slice") {
+        Some(slice) => slice.strip_prefix("kubepods")?.rsplit_once("-pod").map(|(_, uid)| uid)?,
+        None => directory.strip_prefix("pod")?,
+    };
+    let uid = uid.replace('_', "-");
+    // Static pods have a hash of 32 digits.
+    let sound = uid.len() >= 32 && uid.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
+    sound.then(|| uid.to_lowercase())
+}
+
+/// A unit's name without systemd's `\xNN`, so that either spelling is the same name.
+fn unescaped(name: &str) -> String {
+    let mut bytes = Vec::with_capacity(name.len());
+    let mut rest = name;
+    while let Some(at) = rest.find("\\x") {
+        let code = rest.get(at + 2..at + 4).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        let Some(code) = code else {
+            bytes.extend_from_slice(&rest.as_bytes()[..at + 2]);
+            rest = &rest[at + 2..];
+            continue;
+        };
+        bytes.extend_from_slice(&rest.as_bytes()[..at]);
+        bytes.push(code);
+        rest = &rest[at + 4..];
+    }
+    bytes.extend_from_slice(rest.as_bytes());
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const ONE: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+    const POD: &str = "8d5a2e2c-1111-2222-3333-444455556666";
+
+    #[test]
+    fn words_are_read() {
+        assert_eq!(Named::parse("nginx.service"), Some(Named::Unit("nginx.service".into())));
+        assert_eq!(Named::parse(r"a\x2db.service"), Some(Named::Unit("a-b.service".into())));
+        assert_eq!(Named::parse("pid:12"), Some(Named::Pid(12)));
+        assert_eq!(Named::parse("container:ABC"), Some(Named::Container("abc".into())));
+        for path in ["app", ".service", "system.slice/nginx.service", "pid:x", "pid:-1", "nginx.conf"] {
+            assert_eq!(Named::parse(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn containers_of_every_runtime_are_found() {
+        let short = Named::Container("0123456".into());
+        for directory in [
+            format!("docker-{ONE}.scope"),
+            format!("libpod-{ONE}.scope"),
+            format!("cri-containerd-{ONE}.scope"),
+            format!("crio-{ONE}.scope"),
+            format!("libpod-{ONE}"),
+            ONE.to_owned(),
+        ] {
+            assert_eq!(container_id(&directory), Some(ONE), "{directory}");
+            assert!(short.is(&directory) && !Named::Container("fff".into()).is(&directory));
+        }
+        // The monitor beside a container is not the container.
+        assert_eq!(container_id(&format!("libpod-conmon-{ONE}.scope")), None);
+        assert_eq!(container_id(&format!("crio-conmon-{ONE}.scope")), None);
+        assert_eq!((container_id("docker-abc.scope"), container_id("init.scope")), (None, None));
+        assert!(!Named::Container(String::new()).is(ONE));
+    }
+
+    #[test]
+    fn pods_of_both_drivers_are_found() {
+        let slice = format!("kubepods-besteffort-pod{}.slice", POD.replace('-', "_"));
+        for directory in [slice, format!("kubepods-pod{}.slice", POD.replace('-', "_")), format!("pod{POD}")]
+        {
+            assert_eq!(pod_uid(&directory).as_deref(), Some(POD), "{directory}");
+            assert!(Named::parse(&format!("pod:{POD}")).unwrap().is(&directory));
+            assert!(Named::parse(&format!("pod:{}", POD.replace('-', "_"))).unwrap().is(&directory));
+        }
+        for other in ["kubepods.slice", "kubepods-burstable.slice", "podman", "pod"] {
+            assert_eq!(pod_uid(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_unit_is_found_however_it_is_spelt() {
+        let root = tempfile::tempdir().unwrap();
+        let unit = root.path().join(r"system.slice/system-my\x2dapp.slice/my\x2dapp@1.service");
+        std::fs::create_dir_all(unit.join("inner.service")).unwrap();
+        std::fs::create_dir_all(root.path().join("user.slice/other.service")).unwrap();
+        for word in [r"my\x2dapp@1.service", "my-app@1.service"] {
+            assert_eq!(Named::parse(word).unwrap().find(root.path()), std::slice::from_ref(&unit), "{word}");
+        }
+        assert!(Named::parse("app@1.service").unwrap().find(root.path()).is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn any_name_can_be_unescaped(name in "[a-f0-9x\\\\é]{0,12}") {
+            let _ = unescaped(&name);
+        }
+    }
+}

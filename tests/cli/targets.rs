@@ -1,0 +1,107 @@
+//! Every way to name a cgroup, on a real kernel: units, processes, containers, pods.
+
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::bed::{Cgroup, M, assert_close, number, parse, refuses, report, run};
+use crate::place::{Case, list};
+use crate::workload::Work;
+
+pub fn cases() -> Vec<Case> {
+    list![
+        "guest" =>
+            a_unit_by_its_name_in_either_spelling,
+            a_process_by_its_number,
+            containers_by_the_beginning_of_their_id,
+            pods_in_both_spellings,
+            an_ambiguous_name_lists_the_candidates;
+        "guest reclaim" => reclaim_from_a_unit
+    ]
+}
+
+/// Which cgroup a word names.
+#[track_caller]
+fn named(word: &str) -> String {
+    let ran = run(&["stat", word, "--json"]);
+    assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""), "{word}");
+    let line: Value = parse(&ran.stdout);
+    line["cgroup"].as_str().expect("a name").to_owned()
+}
+
+const ONE: &str = "1123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+const TWO: &str = "1124456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+fn a_unit_by_its_name_in_either_spelling() {
+    let slice = Cgroup::new("system.slice");
+    let inner = slice.child(r"system-my\x2dapp.slice");
+    let unit = inner.child(r"my\x2dapp@1.service");
+    let name = format!("/{}", unit.name());
+    for word in [
+        r"my\x2dapp@1.service",
+        "my-app@1.service",
+        r"system.slice/system-my\x2dapp.slice/my\x2dapp@1.service",
+        "system.slice/system-my-app.slice/my-app@1.service",
+    ] {
+        assert_eq!(named(word), name, "{word}");
+    }
+    assert_eq!(named("system.slice"), "/system.slice");
+    refuses(&["stat", "your-app@1.service"], 1, "memctl: your-app@1.service: no such cgroup");
+}
+
+fn a_process_by_its_number() {
+    let app = Cgroup::new("app");
+    let mut child = Command::new("/bin/sleep").arg("60").stdin(Stdio::null()).spawn().expect("sleep");
+    app.write("cgroup.procs", &child.id().to_string());
+    assert_eq!(named(&format!("pid:{}", child.id())), "/app");
+    child.kill().and_then(|()| child.wait()).expect("it ends");
+    let word = format!("pid:{}", child.id());
+    refuses(&["stat", &word], 1, &format!("memctl: {word}: no such process"));
+    refuses(&["stat", "pid:one"], 1, "memctl: pid:one: no such cgroup");
+}
+
+fn containers_by_the_beginning_of_their_id() {
+    let slice = Cgroup::new("system.slice");
+    let scope = slice.child(&format!("docker-{ONE}.scope"));
+    let _inside = scope.child("init.scope");
+    let parent = Cgroup::new("docker");
+    let plain = parent.child(TWO);
+    assert_eq!(named("container:1123"), format!("/{}", scope.name()));
+    assert_eq!(named(&format!("container:{TWO}")), format!("/{}", plain.name()));
+    refuses(&["stat", "container:ffff"], 1, "memctl: container:ffff: no such cgroup");
+    let line = format!("memctl: container:112: it could be any of /{}, /{}", plain.name(), scope.name());
+    refuses(&["stat", "container:112"], 1, &line);
+}
+
+fn pods_in_both_spellings() {
+    const UID: &str = "8d5a2e2c-1111-2222-3333-444455556666";
+    const OTHER: &str = "9d5a2e2c-1111-2222-3333-444455556666";
+    let kubepods = Cgroup::new("kubepods.slice");
+    let burstable = kubepods.child("kubepods-burstable.slice");
+    let systemd = burstable.child(&format!("kubepods-burstable-pod{}.slice", UID.replace('-', "_")));
+    let _container = systemd.child(&format!("cri-containerd-{ONE}.scope"));
+    let fs = Cgroup::new("kubepods");
+    let cgroupfs = fs.child(&format!("pod{OTHER}"));
+    assert_eq!(named(&format!("pod:{UID}")), format!("/{}", systemd.name()));
+    assert_eq!(named(&format!("pod:{}", UID.replace('-', "_"))), format!("/{}", systemd.name()));
+    assert_eq!(named(&format!("pod:{OTHER}")), format!("/{}", cgroupfs.name()));
+    assert_eq!(named("container:1123"), format!("/{}/cri-containerd-{ONE}.scope", systemd.name()));
+}
+
+fn an_ambiguous_name_lists_the_candidates() {
+    let (one, two) = (Cgroup::new("one.slice"), Cgroup::new("two.slice"));
+    let (_a, _b) = (one.child("app.service"), two.child("app.service"));
+    let line = "memctl: app.service: it could be any of /one.slice/app.service, /two.slice/app.service";
+    let ran = refuses(&["stat", "app.service"], 1, line);
+    assert!(ran.stderr.contains("hint: name one of them by its path"), "{}", ran.stderr);
+    assert_eq!(named("two.slice/app.service"), "/two.slice/app.service");
+}
+
+fn reclaim_from_a_unit() {
+    let slice = Cgroup::new("system.slice");
+    let unit = slice.child(r"my\x2dapp.service");
+    unit.uses(&Work::File(40 * M));
+    let report = report(&["reclaim", "my-app.service", "10M"], 0);
+    assert_eq!(report["cgroup"], r"/system.slice/my\x2dapp.service");
+    assert_close("reclaimed", number(&report, "reclaimed_bytes") as u64, 10 * M);
+}
