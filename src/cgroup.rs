@@ -17,6 +17,7 @@ use rustix::io::Errno;
 pub mod candidates;
 pub mod conditions;
 pub mod diagnose;
+pub mod host;
 pub mod limit;
 pub mod locate;
 pub mod memory;

@@ -54,6 +54,25 @@ pub struct Global {
 pub enum Command {
     Reclaim(Reclaim),
     Stat(Stat),
+    Check(Check),
+}
+
+/// Say whether reclaim will work here, and if not, why and what to do
+///
+/// Looks at the cgroup2 mount, the memory controller, the kernel's generation of the interface, permissions, swap, and
+/// what else reclaim depends on. Each key of memory.reclaim is tried with a request for nothing, which is harmless.
+#[derive(Args, Debug)]
+#[command(after_long_help = AFTER_CHECK)]
+pub struct Check {
+    /// The cgroup; the root by default
+    #[arg(value_name = "CGROUP")]
+    pub word: Option<String>,
+    /// Also reclaim 1 MiB, and see the counters move
+    #[arg(long)]
+    pub write: bool,
+    /// Print one line of JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Show how much cgroups use, how much of it could be reclaimed, and what stands in the way
@@ -254,6 +273,16 @@ Examples:
   memctl reclaim app 1G --json           for a script
   memctl reclaim 'batch/*' db 10M        ten MiB of each
   memctl reclaim --total 2G 'batch/*'    2 GiB in all, cheapest first";
+
+const AFTER_CHECK: &str = "\
+Exit status:
+  0    reclaim will work
+  1    it will not; the lines say why, and what to do
+  2    the command line was not understood
+
+Examples:
+  memctl check
+  memctl check app --write";
 
 const AFTER_STAT: &str = "\
 Exit status:

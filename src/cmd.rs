@@ -1,4 +1,5 @@
 //! The subcommands: from parsed words to the engine, from its report to the output.
 
+pub mod check;
 pub mod reclaim;
 pub mod stat;

@@ -30,7 +30,9 @@ pub fn answer() {
 /// The command line with completers where values live outside of it.
 fn command() -> Command {
     let completed = |command: Command| command.mut_arg("words", |arg| arg.add(ArgValueCompleter::new(words)));
-    Cli::command().mut_subcommand("reclaim", completed).mut_subcommand("stat", completed)
+    let command = Cli::command().mut_subcommand("reclaim", completed).mut_subcommand("stat", completed);
+    command
+        .mut_subcommand("check", |check| check.mut_arg("word", |arg| arg.add(ArgValueCompleter::new(words))))
 }
 
 /// Cgroups, and what a number could become. Which of the words is the size, only the one after it tells.

@@ -6,5 +6,6 @@
 //! reads byte sizes as people write them.
 
 pub mod cgroup;
+pub mod check;
 pub mod reclaim;
 pub mod size;

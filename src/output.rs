@@ -9,6 +9,7 @@ use clap::ColorChoice;
 use crate::cli::Global;
 use crate::exit::UsageError;
 
+pub mod check;
 pub mod error;
 pub mod json;
 pub mod notes;

@@ -30,3 +30,36 @@ pub fn lines_of(table: &mut Table) -> impl Iterator<Item = String> {
     }
     table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().into_iter()
 }
+
+/// A text after a head of so many columns, wrapped to the width and indented below it.
+pub fn wrapped(head: &str, columns: usize, text: &str, width: usize) -> String {
+    let room = width.saturating_sub(columns).max(20);
+    let mut lines: Vec<String> = vec![String::new()];
+    for word in text.split(' ') {
+        let line = lines.last_mut().map_or(0, |line| line.chars().count());
+        match lines.last_mut() {
+            Some(last) if line == 0 || line + 1 + word.chars().count() <= room => {
+                if line > 0 {
+                    last.push(' ');
+                }
+                last.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    format!("{head}{}\n", lines.join(&format!("\n{}", " ".repeat(columns))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_wrapped_below_themselves() {
+        assert_eq!(
+            wrapped("a   ", 4, "one two three four five six", 26),
+            "a   one two three four\n    five six\n"
+        );
+        assert_eq!(wrapped("", 0, "short", usize::MAX), "short\n");
+    }
+}

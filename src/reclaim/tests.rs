@@ -449,3 +449,20 @@ fn a_price_that_rises_ends_it() {
     assert_eq!((report.stopped_by, report.verdict()), (StoppedBy::Cost, Some(Verdict::Under)));
     assert!(report.reclaimed > 0 && report.reclaimed < 100 * M, "{report:?}");
 }
+
+/// Found by the property test: a kernel that always says success would be asked again and again for what the application
+/// takes anew, as if it were part of what was there.
+#[test]
+fn a_kernel_that_always_says_success_is_not_asked_for_ever() {
+    let mut sim = Sim {
+        anon: 39_242,
+        swap_room: 37_811,
+        manners: Manners::Always,
+        growth: 1000,
+        batch_time: Duration::from_micros(20),
+        ..Sim::new(3028 * PAGE)
+    };
+    let report = bounded(&mut sim, &request(593_588_225));
+    assert_eq!(report.stopped_by, StoppedBy::Exhausted);
+    assert!(report.chunks < 10_000, "{}", report.chunks);
+}

@@ -7,6 +7,7 @@ use libtest_mimic::{Arguments, Completion, Trial};
 
 mod bad_places;
 mod bed;
+mod check;
 #[path = "../../src/cli.rs"]
 #[allow(dead_code, missing_docs)]
 mod cli;
@@ -47,6 +48,7 @@ fn main() {
         options::cases(),
         several::cases(),
         settle::cases(),
+        check::cases(),
         targets::cases(),
         stat::cases(),
         completion::cases(),

@@ -19,13 +19,14 @@ struct Page {
     parts: &'static str,
 }
 
-const PAGES: [Page; 3] = [
+const PAGES: [Page; 4] = [
     Page {
         file: "memctl.1",
         subcommand: None,
         synopsis: &[
             "reclaim [\\fIOPTIONS\\fR] \\fICGROUP\\fR... \\fISIZE\\fR",
             "stat [\\fIOPTIONS\\fR] [\\fICGROUP\\fR]...",
+            "check [\\fIOPTIONS\\fR] [\\fICGROUP\\fR]",
         ],
         parts: include_str!("../../man/parts/memctl.roff"),
     },
@@ -43,6 +44,12 @@ const PAGES: [Page; 3] = [
         subcommand: Some("stat"),
         synopsis: &["stat [\\fIOPTIONS\\fR] [\\fICGROUP\\fR]..."],
         parts: include_str!("../../man/parts/memctl-stat.roff"),
+    },
+    Page {
+        file: "memctl-check.1",
+        subcommand: Some("check"),
+        synopsis: &["check [\\fIOPTIONS\\fR] [\\fICGROUP\\fR]"],
+        parts: include_str!("../../man/parts/memctl-check.roff"),
     },
 ];
 

@@ -1,0 +1,317 @@
+//! Whether reclaim will work in a place, and for each thing that is missing, what to do.
+
+use crate::cgroup::host::Host;
+use crate::cgroup::reclaim::Swappiness;
+use crate::cgroup::swap::SwapBound;
+use crate::cgroup::{Located, MemoryCgroup, locate};
+use crate::reclaim::{Goal, Kind, Measure, Report, Request, Tolerance};
+use crate::size::Amount;
+
+/// How it stands with one thing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// As it should be.
+    Good,
+    /// Reclaim works without it, but less of it, or less well.
+    Note,
+    /// Reclaim won't work.
+    Bad,
+}
+
+impl State {
+    /// The word for it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Good => "ok",
+            Self::Note => "note",
+            Self::Bad => "missing",
+        }
+    }
+}
+
+/// What was found of one thing. Amounts are written by whoever shows them: they come as bytes in [`Fact`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Finding {
+    /// What was looked at: one word.
+    pub about: &'static str,
+    /// How it stands.
+    pub state: State,
+    /// What was found.
+    pub fact: Fact,
+    /// What to do about it, where something can be done.
+    pub todo: Option<String>,
+}
+
+/// What was found.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Fact {
+    /// In words.
+    Words(String),
+    /// In words that begin with an amount of bytes.
+    Bytes(u64, String),
+}
+
+impl Finding {
+    fn new(about: &'static str, state: State, words: impl Into<String>) -> Self {
+        Self { about, state, fact: Fact::Words(words.into()), todo: None }
+    }
+
+    fn todo(self, todo: impl Into<String>) -> Self {
+        Self { todo: Some(todo.into()), ..self }
+    }
+}
+
+/// What was found in a place.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Checked {
+    /// The cgroup's name, or what was given where there is none.
+    pub name: String,
+    /// One after the other.
+    pub findings: Vec<Finding>,
+}
+
+impl Checked {
+    /// Whether reclaim will work.
+    #[must_use]
+    pub fn works(&self) -> bool {
+        self.findings.iter().all(|finding| finding.state != State::Bad)
+    }
+}
+
+/// How much is reclaimed to see whether the counters move.
+pub const TRIAL: u64 = 1 << 20;
+
+/// Looks at the cgroup that `word` names. With `write`, also reclaims [`TRIAL`] bytes from it.
+#[must_use]
+pub fn check(word: &str, write: bool) -> Checked {
+    let host = Host::look();
+    let mut findings = Vec::new();
+    let located = match locate(word) {
+        Ok(located) => located,
+        Err(why) => {
+            findings.push(bad("cgroup", &why));
+            findings.extend(around(&host));
+            return Checked { name: word.to_owned(), findings };
+        }
+    };
+    findings.push(mounted(&located));
+    let mut cgroup = match MemoryCgroup::open(&located) {
+        Ok(cgroup) => cgroup,
+        Err(why) => {
+            findings.push(bad("reclaim", &why));
+            findings.extend(around(&host));
+            return Checked { name: located.name, findings };
+        }
+    };
+    findings.push(Finding::new(
+        "reclaim",
+        State::Good,
+        "memory.reclaim is there, and this user may write to it",
+    ));
+    findings.push(keys(&mut cgroup, &host));
+    findings.push(measure(&mut cgroup));
+    findings.extend(around(&host));
+    findings.extend(in_the_way(&mut cgroup));
+    if write {
+        findings.push(tried(&mut cgroup));
+    }
+    Checked { name: located.name, findings }
+}
+
+fn bad(about: &'static str, why: &crate::cgroup::diagnose::Unreclaimable) -> Finding {
+    let finding = Finding::new(about, State::Bad, why.to_string());
+    match why.hint() {
+        Some(hint) => finding.todo(hint),
+        None => finding,
+    }
+}
+
+fn mounted(located: &Located) -> Finding {
+    let how = if located.mount.read_only { "read-only" } else { "writable" };
+    Finding::new("cgroup2", State::Good, format!("mounted at {}, {how}", located.mount.point.display()))
+}
+
+/// Each key is tried with a request for nothing, which is exact where version numbers aren't.
+fn keys(cgroup: &mut MemoryCgroup, host: &Host) -> Finding {
+    let mut knows = |swappiness| cgroup.accepts(swappiness).unwrap_or(false);
+    let release = host.release.as_deref().unwrap_or("unknown");
+    if knows(Swappiness::Max) {
+        let words = format!("Linux {release} knows swappiness=0..200 and max: --type file and anon work");
+        return Finding::new("kernel", State::Good, words);
+    }
+    if knows(Swappiness::Value(0)) {
+        let words =
+            format!("Linux {release} knows swappiness=0..200: --type file works, anon came with 6.16");
+        return Finding::new("kernel", State::Good, words);
+    }
+    let words = format!("Linux {release} knows no swappiness=: --type and --swappiness came with 6.11");
+    Finding::new("kernel", State::Note, words)
+}
+
+fn measure(cgroup: &mut MemoryCgroup) -> Finding {
+    match cgroup.stat(false) {
+        Ok(stat) => match Measure::best(&stat) {
+            Measure::PgstealProactive => {
+                Finding::new("measure", State::Good, "by pgsteal_proactive, proactive reclaim alone")
+            }
+            other => {
+                let words = format!("by {}, which counts the application's own reclaim too", other.name());
+                Finding::new("measure", State::Note, words)
+            }
+        },
+        Err(errno) => Finding::new("measure", State::Bad, format!("memory.stat can't be read: {errno}")),
+    }
+}
+
+/// What the host offers, whatever the cgroup.
+fn around(host: &Host) -> Vec<Finding> {
+    let mut findings = vec![if host.psi {
+        Finding::new("pressure", State::Good, "PSI is on")
+    } else {
+        Finding::new("pressure", State::Note, "PSI is off: stalls can't be told, --max-pressure does nothing")
+            .todo("boot with psi=1")
+    }];
+    findings.push(swaps(host));
+    findings.extend(host.zswap.map(|on| {
+        let words = if on { "on: what leaves for swap is compressed in memory first" } else { "off" };
+        Finding::new("zswap", State::Good, words)
+    }));
+    findings.extend(host.mglru.map(|on| {
+        let words = if on { "the multi-generational LRU is on" } else { "the multi-generational LRU is off" };
+        Finding::new("lru", State::Good, words)
+    }));
+    findings.push(if host.may_lock {
+        Finding::new(
+            "locking",
+            State::Good,
+            "this user may lock memory, as a watch does to stay out of reclaim",
+        )
+    } else {
+        let words = "this user may not lock memory as it likes: a watch could be reclaimed itself";
+        Finding::new("locking", State::Note, words).todo("give it CAP_IPC_LOCK, or raise LimitMEMLOCK=")
+    });
+    if host.hugetlb > 0 {
+        let fact = Fact::Bytes(host.hugetlb, "of huge pages are set aside, and never reclaimed".into());
+        findings.push(Finding { about: "hugetlb", state: State::Note, fact, todo: None });
+    }
+    findings
+}
+
+fn swaps(host: &Host) -> Finding {
+    let Some(first) = host.swaps.first() else {
+        let words = "none: only page cache can be reclaimed";
+        return Finding::new("swap", State::Note, words).todo("add swap, if only zram");
+    };
+    if host.swappiness == Some(0) {
+        let words = "vm.swappiness is 0: anonymous memory stays unless --swappiness asks for it";
+        return Finding::new("swap", State::Note, words).todo("sysctl vm.swappiness=60");
+    }
+    let names: Vec<_> =
+        host.swaps.iter().map(|swap| format!("{} (priority {})", swap.name, swap.priority)).collect();
+    let finding = Finding::new("swap", State::Good, names.join(", then "));
+    if !first.is_zram() && host.swaps.iter().any(super::cgroup::host::SwapDevice::is_zram) {
+        let finding = Finding { state: State::Note, ..finding };
+        return finding.todo("give zram the higher priority (swapon -p): the disk is filled first");
+    }
+    finding
+}
+
+/// What stands in the way of this cgroup's memory.
+fn in_the_way(cgroup: &mut MemoryCgroup) -> Vec<Finding> {
+    let conditions = cgroup.conditions();
+    let mut findings = Vec::new();
+    if let Some(room) = &conditions.swap
+        && let SwapBound::Limit(level) = &room.bound
+    {
+        let words = format!("of room in swap: memory.swap.max of {level} leaves no more");
+        let (state, todo) = if room.bytes == 0 {
+            (State::Note, Some(format!("raise memory.swap.max of {level}")))
+        } else {
+            (State::Good, None)
+        };
+        findings.push(Finding { about: "swap room", state, fact: Fact::Bytes(room.bytes, words), todo });
+    }
+    if let Some((held, child)) = conditions.held() {
+        let words = format!("are protected by memory.min of child cgroups (most by {child})");
+        let todo = Some(format!("lower memory.min of {child}, if it is to be reclaimed"));
+        findings.push(Finding {
+            about: "protection",
+            state: State::Note,
+            fact: Fact::Bytes(held, words),
+            todo,
+        });
+    }
+    let unevictable = cgroup.stat(false).ok().and_then(|stat| stat.unevictable).unwrap_or(0);
+    if unevictable > 0 {
+        let words = "are locked or pinned, by mlock or a virtual machine, and never reclaimed".to_owned();
+        let fact = Fact::Bytes(unevictable, words);
+        findings.push(Finding { about: "unevictable", state: State::Note, fact, todo: None });
+    }
+    let words = "no type of its own: slab goes along with page cache, the rest of the kernel's memory stays";
+    findings.push(Finding::new("kmem", State::Good, words));
+    findings
+}
+
+/// Whether a success of the kernel's moves anything (6.17 and 6.18 without `CONFIG_NUMA`).
+fn tried(cgroup: &mut MemoryCgroup) -> Finding {
+    let request = Request {
+        goal: Goal::Reclaim(Amount::Bytes(TRIAL)),
+        kind: Kind::All,
+        chunk: None,
+        timeout: Some(std::time::Duration::from_secs(10)),
+        max_pressure: None,
+        max_cost: None,
+        rate: None,
+        tolerance: Tolerance::Folio,
+    };
+    match crate::reclaim::run(cgroup, &request, &|| false, &mut |_| {}) {
+        Ok(report) => judged(&report),
+        Err(errno) => Finding::new("write", State::Bad, format!("the cgroup can't be sampled: {errno}")),
+    }
+}
+
+fn judged(report: &Report) -> Finding {
+    let fact = |words: &str| Fact::Bytes(report.reclaimed, words.to_owned());
+    let finding = |state, fact| Finding { about: "write", state, fact, todo: None };
+    match report.reclaimed {
+        0 if report.kernel_lied() => {
+            finding(State::Bad, Fact::Words("the kernel says success, and nothing moves".into()))
+                .todo("a fault of Linux 6.17 and 6.18 without CONFIG_NUMA: another kernel helps")
+        }
+        0 => finding(State::Note, Fact::Words("nothing was there to reclaim, so nothing is proven".into())),
+        _ => finding(State::Good, fact("were reclaimed, and the counters moved")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host() -> Host {
+        Host { psi: true, swappiness: Some(60), may_lock: true, ..Host::default() }
+    }
+
+    #[test]
+    fn zram_behind_a_disk_is_told() {
+        let swap =
+            |name: &str, priority| crate::cgroup::host::SwapDevice { name: name.into(), size: 1, priority };
+        let wrong = Host { swaps: vec![swap("/dev/sda", 5), swap("/dev/zram0", -2)], ..host() };
+        let finding = swaps(&wrong);
+        assert!(
+            finding.state == State::Note && finding.todo.is_some_and(|todo| todo.contains("higher priority"))
+        );
+        let right = Host { swaps: vec![swap("/dev/zram0", 100), swap("/dev/sda", 5)], ..host() };
+        assert_eq!(swaps(&right).state, State::Good);
+        assert_eq!(swaps(&host()).state, State::Note);
+        assert_eq!(swaps(&Host { swappiness: Some(0), ..right }).state, State::Note);
+    }
+
+    #[test]
+    fn what_is_missing_around_is_no_obstacle() {
+        let bare = Host { psi: false, may_lock: false, hugetlb: 1 << 30, ..host() };
+        let checked = Checked { name: "/".into(), findings: around(&bare) };
+        assert!(checked.works());
+        assert_eq!(checked.findings.iter().filter(|finding| finding.state == State::Note).count(), 4);
+    }
+}

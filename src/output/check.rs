@@ -1,0 +1,75 @@
+//! What `memctl check` says: a line for each thing, what to do about it below, and the verdict.
+
+use anstyle::AnsiColor;
+use anyhow::Result;
+use memctl::check::{Checked, Fact, Finding, State};
+use serde::Serialize;
+
+use super::table::{DIM, wrapped};
+use super::words::{escaped, size};
+use super::{answer, terminal_width};
+
+/// A finding, as JSON.
+#[derive(Serialize)]
+struct Key<'a> {
+    check: &'a str,
+    state: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    amount_bytes: Option<u64>,
+    says: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    todo: Option<&'a str>,
+}
+
+/// All of them.
+#[derive(Serialize)]
+struct Line<'a> {
+    cgroup: &'a str,
+    works: bool,
+    checks: Vec<Key<'a>>,
+}
+
+/// Prints what was found.
+pub fn print(checked: &Checked, json: bool) -> Result<()> {
+    if json {
+        let checks = checked.findings.iter().map(|finding| Key {
+            check: finding.about,
+            state: finding.state.word(),
+            amount_bytes: if let Fact::Bytes(bytes, _) = finding.fact { Some(bytes) } else { None },
+            says: says(finding),
+            todo: finding.todo.as_deref(),
+        });
+        let line = Line { cgroup: &checked.name, works: checked.works(), checks: checks.collect() };
+        return answer(&(serde_json::to_string(&line)? + "\n"));
+    }
+    let width = terminal_width().map_or(usize::MAX, usize::from);
+    let mut text = String::new();
+    for finding in &checked.findings {
+        let colour = match finding.state {
+            State::Good => AnsiColor::Green,
+            State::Note => AnsiColor::Yellow,
+            State::Bad => AnsiColor::Red,
+        };
+        let style = colour.on_default().bold();
+        let head = format!("{:<12}", finding.about);
+        let state = format!("{style}{:<8}{style:#}", finding.state.word());
+        text += &wrapped(&format!("{DIM}{head}{DIM:#}{state}"), 20, &escaped(&says(finding)), width);
+        if let Some(todo) = &finding.todo {
+            text += &wrapped(&" ".repeat(20), 20, &format!("-> {}", escaped(todo)), width);
+        }
+    }
+    let (word, colour) = if checked.works() {
+        ("reclaim will work", AnsiColor::Green)
+    } else {
+        ("reclaim will not work", AnsiColor::Red)
+    };
+    let style = colour.on_default().bold();
+    answer(&format!("{text}{style}{word}{style:#}: {}\n", escaped(&checked.name)))
+}
+
+fn says(finding: &Finding) -> String {
+    match &finding.fact {
+        Fact::Words(words) => words.clone(),
+        Fact::Bytes(bytes, words) => format!("{} {words}", size(*bytes)),
+    }
+}

@@ -1,0 +1,124 @@
+//! `memctl check` on hosts that can and that can't reclaim.
+
+use serde_json::Value;
+
+use crate::bed::{Cgroup, M, parse, run};
+use crate::place::{Case, list};
+use crate::workload::Work;
+
+pub fn cases() -> Vec<Case> {
+    list![
+        "guest reclaim" => it_works_here, a_megabyte_is_tried, swap_that_is_closed_is_named;
+        "guest reclaim !swappiness" => an_older_interface_is_named;
+        "guest swappiness-max" => the_newest_interface_is_named;
+        "guest !reclaim" => the_kernel_is_too_old;
+        "guest" => a_controller_that_is_off, a_name_that_is_not_there_is_missing
+    ]
+}
+
+/// What was found of each thing: its state, and what is said.
+fn check(words: &[&str], status: i32) -> Value {
+    let words: Vec<_> = ["check", "--json"].iter().chain(words).copied().collect();
+    let ran = run(&words);
+    assert_eq!((ran.status, ran.stderr.as_str()), (Some(status), ""), "{}", ran.stdout);
+    let line = parse(&ran.stdout);
+    assert_eq!(line["works"], status == 0, "{line}");
+    line
+}
+
+#[track_caller]
+fn finding<'a>(line: &'a Value, about: &str) -> &'a Value {
+    let checks = line["checks"].as_array().expect("a list");
+    checks.iter().find(|check| check["check"] == about).unwrap_or_else(|| panic!("{about} in {line}"))
+}
+
+fn it_works_here() {
+    let app = Cgroup::new("app");
+    app.uses(&Work::File(20 * M));
+    let before = app.current();
+    for words in [&["app"][..], &[]] {
+        let line = check(words, 0);
+        assert_eq!(finding(&line, "reclaim")["state"], "ok", "{line}");
+        assert_eq!(finding(&line, "swap")["state"], "ok", "{line}");
+    }
+    let ran = run(&["check", "app"]);
+    assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""));
+    assert!(
+        ran.stdout.starts_with("cgroup2     ok      mounted at /sys/fs/cgroup, writable\n"),
+        "{}",
+        ran.stdout
+    );
+    assert!(ran.stdout.ends_with("\nreclaim will work: /app\n"), "{}", ran.stdout);
+    assert_eq!(run(&["check", "app", "-q"]).stdout, "");
+    app.assert_untouched(before);
+}
+
+fn a_megabyte_is_tried() {
+    let app = Cgroup::new("app");
+    app.uses(&Work::File(20 * M));
+    let line = check(&["app", "--write"], 0);
+    let tried = finding(&line, "write");
+    assert_eq!(tried["state"], "ok", "{line}");
+    assert!(tried["amount_bytes"].as_u64().is_some_and(|bytes| (M..4 * M).contains(&bytes)), "{line}");
+    assert!((M..4 * M).contains(&app.stolen_settled()));
+    // An empty one proves nothing, and is no failure.
+    let empty = Cgroup::new("empty");
+    let line = check(&[empty.name(), "--write"], 0);
+    assert_eq!(finding(&line, "write")["state"], "note", "{line}");
+}
+
+fn swap_that_is_closed_is_named() {
+    let app = Cgroup::new("app");
+    let inner = app.child("inner");
+    inner.write("memory.min", "0");
+    app.write("memory.swap.max", "0");
+    let line = check(&["app/inner"], 0);
+    let room = finding(&line, "swap room");
+    assert_eq!(
+        (&room["state"], &room["todo"]),
+        (&"note".into(), &"raise memory.swap.max of /app".into()),
+        "{line}"
+    );
+    inner.uses(&Work::File(10 * M)).uses(&Work::Locked(4 * M));
+    inner.write("memory.min", &(5 * M).to_string());
+    assert!(finding(&check(&["app"], 0), "protection")["says"].to_string().contains("/app/inner"));
+    assert!(finding(&check(&["app"], 0), "unevictable")["amount_bytes"].as_u64() >= Some(4 * M));
+}
+
+fn an_older_interface_is_named() {
+    let line = check(&[], 0);
+    assert_eq!(finding(&line, "kernel")["state"], "note", "{line}");
+    assert!(finding(&line, "kernel")["says"].to_string().contains("came with 6.11"), "{line}");
+    assert_eq!(finding(&line, "measure")["state"], "note", "{line}");
+}
+
+fn the_newest_interface_is_named() {
+    let line = check(&[], 0);
+    assert_eq!(finding(&line, "kernel")["state"], "ok", "{line}");
+    assert!(finding(&line, "measure")["says"].to_string().contains("pgsteal_proactive"), "{line}");
+}
+
+fn the_kernel_is_too_old() {
+    let app = Cgroup::new("app");
+    let line = check(&[app.name()], 1);
+    let missing = finding(&line, "reclaim");
+    assert_eq!(missing["state"], "missing");
+    assert!(missing["says"].to_string().contains("it came with Linux 5.19"), "{line}");
+}
+
+fn a_controller_that_is_off() {
+    let app = Cgroup::new("app");
+    let inner = app.path().join("inner");
+    std::fs::create_dir(&inner).expect("make it");
+    let line = check(&["app/inner"], 1);
+    std::fs::remove_dir(inner).expect("remove it");
+    let todo = finding(&line, "reclaim")["todo"].as_str().unwrap_or_default().to_owned();
+    assert_eq!(todo, "echo +memory > /sys/fs/cgroup/app/cgroup.subtree_control", "{line}");
+}
+
+fn a_name_that_is_not_there_is_missing() {
+    let line = check(&["nonesuch"], 1);
+    assert_eq!(finding(&line, "cgroup")["state"], "missing", "{line}");
+    let ran = run(&["check", "nonesuch"]);
+    assert!(ran.stdout.ends_with("\nreclaim will not work: nonesuch\n"), "{}", ran.stdout);
+}
