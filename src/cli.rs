@@ -104,6 +104,15 @@ pub struct Stat {
         hide_default_value = true
     )]
     pub sort: SortKey,
+    /// Look again every DUR, and show rates
+    ///
+    /// On a terminal it repaints in place; elsewhere it prints on. What came back, what was reclaimed (both a second),
+    /// and the share of what was looked at for reclaim that could be taken, each since the look before.
+    #[arg(short, long, value_name = "DUR", value_parser = duration)]
+    pub interval: Option<Duration>,
+    /// Look so many times [default: 1, or without end with -i]
+    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub iterations: Option<u32>,
     /// Bytes, not units
     #[arg(short, long)]
     pub bytes: bool,
@@ -294,6 +303,7 @@ Examples:
   memctl stat                            what the host's cgroups use
   memctl stat -r --sort reclaimable      the tree, by what could be had
   memctl stat system.slice/db.service    a full page on one
+  memctl stat -i 2s 'batch/*'            every two seconds, with rates
   memctl stat --json -r | jq .cgroup     for a script";
 
 fn amount(word: &str) -> Result<Amount, String> {

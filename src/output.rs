@@ -61,18 +61,29 @@ pub fn use_colour(choice: ColorChoice) {
 
 /// Prints the answer. A reader that closed the pipe has had enough, which is no error.
 pub fn answer(text: &str) -> Result<()> {
+    answer_on(text).map(drop)
+}
+
+/// The same where more may follow. Says whether anybody still reads.
+pub fn answer_on(text: &str) -> Result<bool> {
     let mut stdout = anstream::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
             Err(anyhow::anyhow!("{}", error::plain_io(&e)).context("standard output"))
         }
-        _ => Ok(()),
+        written => Ok(written.is_ok()),
     }
 }
 
 /// Prints a line to stderr. If even that fails there is nobody left to tell.
 pub fn remark(line: &str) {
     let _ = writeln!(anstream::stderr().lock(), "{line}");
+}
+
+/// The height of the terminal that stdout is, if it is one.
+pub fn terminal_rows() -> Option<u16> {
+    let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
+    Some(size.ws_row).filter(|&rows| rows > 0)
 }
 
 /// The width of the terminal that stdout is, if it is one.

@@ -136,6 +136,38 @@ impl MemoryStat {
     }
 }
 
+/// What happened between two looks at a `memory.stat`. What this kernel doesn't offer is `None`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rates {
+    /// The time between them.
+    pub over: std::time::Duration,
+    /// What came back, bytes a second.
+    pub refaulted: Option<u64>,
+    /// What was reclaimed by anyone, bytes a second.
+    pub reclaimed: Option<u64>,
+    /// What was reclaimed of what was looked at for it, between 0 and 1; `None` also where nothing was.
+    pub efficiency: Option<f64>,
+}
+
+impl Rates {
+    /// From an earlier look to a later one.
+    #[must_use]
+    pub fn new(before: &MemoryStat, now: &MemoryStat, over: std::time::Duration) -> Self {
+        let since = |before: Option<u64>, now: Option<u64>| Some(now?.saturating_sub(before?));
+        let a_second = |bytes: u64| (bytes as f64 / over.as_secs_f64().max(1e-6)) as u64;
+        let page = rustix::param::page_size() as u64;
+        let (stolen, scanned) = (since(before.pgsteal, now.pgsteal), since(before.pgscan, now.pgscan));
+        Self {
+            over,
+            refaulted: since(before.refaulted(), now.refaulted()).map(a_second),
+            reclaimed: stolen.map(|pages| a_second(pages * page)),
+            efficiency: stolen
+                .zip(scanned.filter(|&scanned| scanned > 0))
+                .map(|(stolen, scanned)| stolen as f64 / scanned as f64),
+        }
+    }
+}
+
 /// Two counts of pages in bytes; the other one is taken for none where it isn't there.
 fn pages(one: Option<u64>, other: Option<u64>) -> Option<u64> {
     Some((one? + other.unwrap_or(0)) * rustix::param::page_size() as u64)
@@ -145,6 +177,24 @@ fn pages(one: Option<u64>, other: Option<u64>) -> Option<u64> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn rates_are_of_the_time_between() {
+        let look = |refaults, stolen, scanned| MemoryStat {
+            workingset_refault_file: Some(refaults),
+            pgsteal: Some(stolen),
+            pgscan: Some(scanned),
+            ..MemoryStat::default()
+        };
+        let over = std::time::Duration::from_secs(2);
+        let rates = Rates::new(&look(10, 0, 0), &look(20, 100, 200), over);
+        let page = rustix::param::page_size() as u64;
+        assert_eq!((rates.refaulted, rates.reclaimed), (Some(5 * page), Some(50 * page)));
+        assert_eq!(rates.efficiency, Some(0.5));
+        let idle = Rates::new(&look(10, 5, 5), &look(10, 5, 5), over);
+        assert_eq!((idle.refaulted, idle.efficiency), (Some(0), None));
+        assert_eq!(Rates::new(&MemoryStat::default(), &look(1, 1, 1), over).reclaimed, None);
+    }
 
     #[test]
     fn known_keys_are_read_and_unknown_ones_skipped() {

@@ -1,8 +1,13 @@
 //! `memctl stat`.
 
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
 use anyhow::Result;
+use memctl::cgroup::stat::{MemoryStat, Rates};
 use memctl::cgroup::{Reading, Selected, Survey, locate, select};
 use memctl::reclaim::{Kind, Reclaimable};
+use rustix::io::Errno;
 
 use crate::cli::{Global, SortKey, Stat};
 use crate::exit::Exit;
@@ -12,6 +17,8 @@ use crate::output::{self, Loudness};
 pub struct Shown {
     pub reading: Reading,
     pub reclaimable: Reclaimable,
+    /// What happened since the look before, if there was one.
+    pub rates: Option<Rates>,
 }
 
 /// What is shown.
@@ -22,9 +29,40 @@ pub enum View {
     Rows(Vec<Shown>),
 }
 
+/// Between two looks where no interval is given.
+const INTERVAL: Duration = Duration::from_secs(1);
+
 /// Runs the subcommand.
 pub fn run(args: &Stat, global: &Global) -> Result<Exit> {
     let loudness = Loudness::new(global)?;
+    let times = args.iterations.or_else(|| args.interval.is_none().then_some(1));
+    let again = args.interval.is_some() || times.is_some_and(|times| times > 1);
+    let interval = args.interval.unwrap_or(INTERVAL);
+    let mut screen = output::stat::Screen::new(args, again);
+    let mut known = Known::default();
+    let mut exit = Exit::Reached;
+    let mut next = Instant::now();
+    for look in 1u32.. {
+        let (mut view, unreadable) = look_at(args)?;
+        if again {
+            known.rate(view.rows_mut());
+        }
+        let heard = loudness == Loudness::Quiet && !args.json || screen.show(&view)?;
+        for (name, errno) in &unreadable {
+            output::error::unreadable(name, *errno);
+            exit = Exit::Failed;
+        }
+        if !heard || times.is_some_and(|times| look >= times) {
+            break;
+        }
+        next += interval;
+        std::thread::sleep(next.saturating_duration_since(Instant::now()));
+    }
+    Ok(exit)
+}
+
+/// One look at all that is asked for, and what couldn't be read.
+fn look_at(args: &Stat) -> Result<(View, Vec<(String, Errno)>)> {
     let depth = if args.recursive { usize::MAX } else { args.depth.map_or(0, usize::from) };
     let (mut shown, mut unreadable) = (Vec::new(), Vec::new());
     if args.words.is_empty() {
@@ -48,20 +86,51 @@ pub fn run(args: &Stat, global: &Global) -> Result<Exit> {
         Some(only) if one => View::Page(Box::new(only)),
         last => View::Rows(shown.into_iter().chain(last).collect()),
     };
-    if loudness != Loudness::Quiet || args.json {
-        output::stat::print(&view, args)?;
+    Ok((view, unreadable))
+}
+
+impl View {
+    /// Whatever is shown.
+    pub fn rows(&self) -> &[Shown] {
+        match self {
+            Self::Page(shown) => std::slice::from_ref(shown),
+            Self::Rows(rows) => rows,
+        }
     }
-    for (name, errno) in &unreadable {
-        output::error::unreadable(name, *errno);
+
+    fn rows_mut(&mut self) -> &mut [Shown] {
+        match self {
+            Self::Page(shown) => std::slice::from_mut(shown),
+            Self::Rows(rows) => rows,
+        }
     }
-    Ok(if unreadable.is_empty() { Exit::Reached } else { Exit::Failed })
+}
+
+/// The look before, by name.
+#[derive(Default)]
+struct Known(HashMap<String, (Instant, MemoryStat)>);
+
+impl Known {
+    /// Enters the rates since the look before, and takes this one for the next.
+    fn rate(&mut self, rows: &mut [Shown]) {
+        let now = Instant::now();
+        let mut seen = HashMap::with_capacity(rows.len());
+        for shown in rows {
+            if let Some((then, before)) = self.0.get(&shown.reading.name) {
+                shown.rates = Some(Rates::new(before, &shown.reading.stat, now - *then));
+            }
+            seen.insert(shown.reading.name.clone(), (now, shown.reading.stat.clone()));
+        }
+        // What vanished is forgotten.
+        self.0 = seen;
+    }
 }
 
 /// Puts siblings in order, each before what is below it, and leaves out what is above the level `from`.
 fn sorted(readings: Vec<Reading>, from: usize, key: SortKey) -> Vec<Shown> {
     let shown = readings.into_iter().map(|reading| {
         let reclaimable = Reclaimable::new(Kind::All, &reading.stat, &reading.conditions);
-        Shown { reading, reclaimable }
+        Shown { reading, reclaimable, rates: None }
     });
     let shown: Vec<_> = shown.collect();
     let mut out = Vec::new();

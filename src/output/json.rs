@@ -197,6 +197,14 @@ pub struct Stated<'a> {
     restored_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reclaimed_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    interval_usec: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refaulted_bytes_per_sec: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reclaimed_bytes_per_sec: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scan_efficiency_ratio: Option<f64>,
 }
 
 /// How long tasks stood still for want of memory.
@@ -223,7 +231,7 @@ impl From<Pressure> for PressureKeys {
 }
 
 impl<'a> From<&'a Shown> for Stated<'a> {
-    fn from(Shown { reading, reclaimable }: &'a Shown) -> Self {
+    fn from(Shown { reading, reclaimable, rates }: &'a Shown) -> Self {
         let (stat, bound) = (&reading.stat, reading.bound.as_ref());
         let page = rustix::param::page_size() as u64;
         Self {
@@ -251,6 +259,10 @@ impl<'a> From<&'a Shown> for Stated<'a> {
             refaulted_bytes: stat.refaulted(),
             restored_bytes: stat.restored(),
             reclaimed_bytes: stat.pgsteal.map(|pages| pages * page),
+            interval_usec: rates.map(|rates| usec(rates.over)),
+            refaulted_bytes_per_sec: rates.and_then(|rates| rates.refaulted),
+            reclaimed_bytes_per_sec: rates.and_then(|rates| rates.reclaimed),
+            scan_efficiency_ratio: rates.and_then(|rates| rates.efficiency),
         }
     }
 }

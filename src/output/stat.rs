@@ -7,29 +7,61 @@ use memctl::cgroup::Reading;
 use super::json::Stated;
 use super::table::{DIM, labelled, lines_of, plain_table};
 use super::words::{compact, escaped, shortened};
-use super::{answer, terminal_width};
+use super::{answer_on, terminal_rows, terminal_width};
 use crate::cli::Stat;
 use crate::cmd::stat::{Shown, View};
 
 mod page;
 
-/// Prints it.
-pub fn print(view: &View, args: &Stat) -> Result<()> {
-    let rows = match view {
-        View::Page(shown) => std::slice::from_ref(&**shown),
-        View::Rows(rows) => rows,
-    };
-    if args.json {
-        let lines = rows.iter().map(|shown| Ok(serde_json::to_string(&Stated::from(shown))? + "\n"));
-        return answer(&lines.collect::<Result<String>>()?);
+/// Where one look after the other is shown.
+pub struct Screen<'a> {
+    args: &'a Stat,
+    /// There is more than one look.
+    again: bool,
+    /// A terminal is repainted; anything else is written on.
+    repaint: bool,
+    shown: bool,
+}
+
+impl<'a> Screen<'a> {
+    pub fn new(args: &'a Stat, again: bool) -> Self {
+        Self { args, again, shown: false, repaint: again && !args.json && terminal_width().is_some() }
     }
-    let width = terminal_width();
-    match view {
-        View::Page(shown) => {
-            let size = |bytes| if args.bytes { format!("{bytes}") } else { super::words::size(bytes) };
-            answer(&labelled(&page::lines(shown, &size), width.unwrap_or(u16::MAX)))
+
+    /// Shows a look. Says whether anybody still reads.
+    pub fn show(&mut self, view: &View) -> Result<bool> {
+        let text = self.text(view)?;
+        self.shown = true;
+        if !self.repaint {
+            return answer_on(&text);
         }
-        View::Rows(rows) => answer(&table(rows, args, width)),
+        // Home, and clear what follows. What doesn't fit would scroll the rest away.
+        let rows = usize::from(terminal_rows().unwrap_or(24).saturating_sub(1)).max(1);
+        let fitting: Vec<_> = text.lines().take(rows).collect();
+        answer_on(&format!("\u{1b}[H\u{1b}[J{}\n", fitting.join("\n")))
+    }
+
+    fn text(&self, view: &View) -> Result<String> {
+        let args = self.args;
+        if args.json {
+            let lines =
+                view.rows().iter().map(|shown| Ok(serde_json::to_string(&Stated::from(shown))? + "\n"));
+            return lines.collect();
+        }
+        let width = terminal_width();
+        Ok(match view {
+            View::Page(shown) if !self.again || self.repaint => {
+                let size = |bytes| if args.bytes { format!("{bytes}") } else { super::words::size(bytes) };
+                labelled(&page::lines(shown, &size), width.unwrap_or(u16::MAX))
+            }
+            // One line a look, like vmstat; where there are several, a blank line between looks.
+            _ => {
+                let rows = view.rows();
+                let legend = !(args.no_legend || self.shown && rows.len() == 1);
+                let gap = if self.shown && rows.len() > 1 && !self.repaint { "\n" } else { "" };
+                gap.to_owned() + &table(rows, args, self.again, legend, width)
+            }
+        })
     }
 }
 
@@ -44,11 +76,15 @@ struct Column {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Unit {
     Bytes,
+    /// Of the time between two looks: only shown where there are several.
+    Rate,
+    /// The same in percent.
+    RateShare,
     /// Hundredths of a percent.
     Share,
 }
 
-const COLUMNS: [Column; 9] = [
+const COLUMNS: [Column; 12] = [
     Column { title: "CURRENT", worth: 9, cell: |shown| shown.reading.current, unit: Unit::Bytes },
     Column { title: "WORKSET", worth: 7, cell: |shown| shown.reading.working_set(), unit: Unit::Bytes },
     Column { title: "RECLAIM", worth: 8, cell: |shown| Some(shown.reclaimable.bytes()), unit: Unit::Bytes },
@@ -73,9 +109,17 @@ const COLUMNS: [Column; 9] = [
         cell: |shown| Some(u64::from(shown.reading.pressure?.some.avg10)),
         unit: Unit::Share,
     },
+    Column { title: "REFAULT/s", worth: 8, cell: |shown| shown.rates?.refaulted, unit: Unit::Rate },
+    Column { title: "RECLAIM/s", worth: 8, cell: |shown| shown.rates?.reclaimed, unit: Unit::Rate },
+    Column {
+        title: "EFFIC%",
+        worth: 5,
+        cell: |shown| Some((shown.rates?.efficiency? * 100.0).round() as u64),
+        unit: Unit::RateShare,
+    },
 ];
 
-fn table(rows: &[Shown], args: &Stat, width: Option<u16>) -> String {
+fn table(rows: &[Shown], args: &Stat, again: bool, legend: bool, width: Option<u16>) -> String {
     let indented = |reading: &Reading| {
         let name = if reading.depth == 0 {
             reading.name.as_str()
@@ -87,19 +131,21 @@ fn table(rows: &[Shown], args: &Stat, width: Option<u16>) -> String {
     let number = |value: Option<u64>, unit: Unit| match (value, unit) {
         (None, _) => "-".to_owned(),
         (Some(hundredths), Unit::Share) => format!("{:.2}", hundredths as f64 / 100.0),
-        (Some(bytes), Unit::Bytes) if args.bytes => bytes.to_string(),
-        (Some(bytes), Unit::Bytes) => compact(bytes),
+        (Some(share), Unit::RateShare) => share.to_string(),
+        (Some(bytes), Unit::Bytes | Unit::Rate) if args.bytes => bytes.to_string(),
+        (Some(bytes), Unit::Bytes | Unit::Rate) => compact(bytes),
     };
     // Of what is shown at the outermost level: what is below is part of that.
     let total = |column: &Column| {
-        let own = matches!(column.title, "LIMIT" | "HEADROOM" | "STALL%");
+        let own = matches!(column.title, "LIMIT" | "HEADROOM" | "STALL%" | "EFFIC%");
         let outermost = rows.iter().filter(|shown| shown.reading.depth == 0);
         if own { None } else { Some(outermost.filter_map(column.cell).sum()) }
     };
-    let with_total = !args.no_legend && rows.iter().filter(|shown| shown.reading.depth == 0).count() > 1;
+    let with_total = legend && rows.iter().filter(|shown| shown.reading.depth == 0).count() > 1;
     let mut names: Vec<_> = rows.iter().map(|shown| indented(&shown.reading)).collect();
     let mut cells: Vec<(&Column, Vec<String>)> = COLUMNS
         .iter()
+        .filter(|column| again || !matches!(column.unit, Unit::Rate | Unit::RateShare))
         .map(|column| {
             let mut cells: Vec<_> =
                 rows.iter().map(|shown| number((column.cell)(shown), column.unit)).collect();
@@ -138,6 +184,6 @@ fn table(rows: &[Shown], args: &Stat, width: Option<u16>) -> String {
     }
     let mut lines = lines_of(&mut table);
     let header = lines.next().unwrap_or_default();
-    let header = if args.no_legend { String::new() } else { format!("{DIM}{header}{DIM:#}\n") };
+    let header = if legend { format!("{DIM}{header}{DIM:#}\n") } else { String::new() };
     header + &lines.map(|line| line + "\n").collect::<String>()
 }

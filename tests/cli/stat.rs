@@ -18,7 +18,10 @@ pub fn cases() -> Vec<Case> {
             a_tree_with_siblings_in_order,
             a_page_on_one,
             columns_fit_the_terminal,
-            a_name_that_is_not_there
+            a_name_that_is_not_there,
+            look_after_look,
+            a_reader_that_leaves_ends_it;
+        "guest reclaim" => rates_of_what_happened
     ]
 }
 
@@ -195,4 +198,55 @@ fn columns_fit_the_terminal() {
 fn a_name_that_is_not_there() {
     refuses(&["stat", "nonesuch"], 1, "memctl: nonesuch: no such cgroup");
     assert!(!root().join("nonesuch").exists());
+}
+
+fn look_after_look() {
+    let (one, two) = (Cgroup::new("one"), Cgroup::new("two"));
+    one.uses(&Work::File(10 * M));
+    let ran = run(&["stat", "one", "-i", "300ms", "-n", "3"]);
+    assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""));
+    let lines: Vec<_> = ran.stdout.lines().collect();
+    assert_eq!(lines.len(), 4, "a header, and a line a look: {}", ran.stdout);
+    assert!(lines[0].contains("REFAULT/s") && lines[3].starts_with("/one "), "{}", ran.stdout);
+    // Off a terminal nothing is repainted.
+    assert!(!ran.stdout.contains('\u{1b}'));
+    let ran = run(&["stat", "-n", "2", "-i", "0.2", "--json"]);
+    assert_eq!(names(&ran.stdout), ["/one", "/two", "/one", "/two"]);
+    let screen = show(&["stat", "-n", "2", "-i", "0.2"], 100);
+    assert_eq!(screen.matches("\u{1b}[H\u{1b}[J").count(), 2, "{screen:?}");
+    drop(two);
+}
+
+fn rates_of_what_happened() {
+    let app = Cgroup::new("app");
+    app.uses(&Work::File(60 * M));
+    let looking = std::thread::spawn(|| run(&["stat", "app", "-i", "4s", "-n", "2", "--json"]));
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    crate::bed::report(&["reclaim", "app", "20M"], 0);
+    let ran = looking.join().expect("it ends");
+    let lines: Vec<Value> =
+        ran.stdout.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert!(lines[0].get("reclaimed_bytes_per_sec").is_none(), "there is no look before: {}", lines[0]);
+    let over = number(&lines[1], "interval_usec") as u64;
+    let reclaimed = bytes(&lines[1], "reclaimed_bytes_per_sec") * over / 1_000_000;
+    assert_close("reclaimed", reclaimed, 20 * M);
+    let efficiency = lines[1]["scan_efficiency_ratio"].as_f64().expect("something was looked at");
+    assert!(efficiency > 0.3 && efficiency <= 1.01, "{}", lines[1]);
+}
+
+/// As in `memctl stat -i 1 | head -n 1`.
+fn a_reader_that_leaves_ends_it() {
+    use std::io::{BufRead, BufReader};
+    use std::process::Stdio;
+    let _app = Cgroup::new("app");
+    let mut child =
+        crate::bed::memctl(["stat", "-i", "0.1"]).stdout(Stdio::piped()).spawn().expect("memctl starts");
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut line).expect("a line");
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while child.try_wait().expect("wait for it").is_none() {
+        assert!(std::time::Instant::now() < until, "it goes on without a reader");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    assert!(line.starts_with("CGROUP"));
 }

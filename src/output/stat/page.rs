@@ -71,6 +71,7 @@ pub fn lines(shown: &Shown, size: Size) -> Vec<(String, String)> {
         ("pressure", pressure(shown)),
         ("reclaimed", reclaimed(shown, size)),
         ("came back", joined(&[part("refaults", stat.refaulted()), part("in use before", stat.restored())])),
+        ("rates", rates(shown, size)),
     ];
     lines.into_iter().filter_map(|(label, text)| Some((label.to_owned(), text?))).collect()
 }
@@ -146,6 +147,17 @@ fn pressure(shown: &Shown) -> Option<String> {
     };
     let full = pressure.full.map_or_else(String::new, |full| format!("; {}", told("full", full)));
     Some(told("some", pressure.some) + &full)
+}
+
+fn rates(shown: &Shown, size: Size) -> Option<String> {
+    let rates = shown.rates?;
+    let efficiency = rates.efficiency.map(|ratio| format!("{:.0}% of what was looked at", 100.0 * ratio));
+    let parts = [
+        rates.refaulted.map(|bytes| format!("{}/s came back", size(bytes))),
+        rates.reclaimed.map(|bytes| format!("{}/s reclaimed", size(bytes))),
+        efficiency,
+    ];
+    Some(parts.into_iter().flatten().collect::<Vec<_>>().join(", "))
 }
 
 fn reclaimed(shown: &Shown, size: Size) -> Option<String> {
