@@ -8,12 +8,13 @@ TARGET = x86_64-unknown-linux-gnu
 STATIC = -C target-feature=+crt-static
 demo test: export RUSTFLAGS = $(STATIC)
 
-.PHONY: help demo test bench-reclaim install clean-cache
+.PHONY: help demo test bench-reclaim bench-stat install clean-cache
 
 help:
 	@echo 'make demo           boot a real kernel and show memctl at work on it'
 	@echo 'make test           run all tests: on this machine, and in real kernels'
 	@echo 'make bench-reclaim  measure the engine beside bare writes, in real kernels'
+	@echo 'make bench-stat     measure reading many cgroups beside a minimal reader'
 	@echo 'make install        install what `cargo build --release` built (PREFIX=$(PREFIX) DESTDIR=$(DESTDIR))'
 	@echo 'make clean-cache    remove the kernels and disks that demo and test fetched and made'
 
@@ -34,6 +35,10 @@ test:
 bench-reclaim:
 	tests/vm/setup
 	tests/vm/bench-reclaim
+
+bench-stat:
+	tests/vm/setup
+	tests/vm/bench-stat
 
 install:
 	@[ -x target/release/memctl ] || { echo 'make install: target/release/memctl: not there: run cargo build --release first' >&2; exit 1; }

@@ -38,9 +38,9 @@ pub struct Reading {
     /// `memory.max`.
     pub max: Option<Ceiling>,
     /// `memory.min`.
-    pub min: Option<u64>,
+    pub min: Option<Ceiling>,
     /// `memory.low`.
-    pub low: Option<u64>,
+    pub low: Option<Ceiling>,
     /// `memory.pressure`.
     pub pressure: Option<Pressure>,
     /// The limit that binds, as far as this namespace can see.
@@ -54,6 +54,15 @@ impl Reading {
     #[must_use]
     pub fn working_set(&self) -> Option<u64> {
         Some(self.current?.saturating_sub(self.stat.inactive_file?))
+    }
+}
+
+impl Reading {
+    /// What it holds under protection against reclaim from its parent.
+    fn as_protected(&self) -> Option<Protected> {
+        let (min, current) = (self.min?.bytes().unwrap_or(u64::MAX), self.current?);
+        let (file, anon) = (self.stat.evictable_file(), self.stat.evictable_anon());
+        (min.min(current) > 0).then(|| Protected { name: self.name.clone(), min, current, file, anon })
     }
 }
 
@@ -94,7 +103,9 @@ impl Survey {
         let mut readings = Vec::new();
         let above = self.above(located);
         match open_directory(&located.path) {
-            Ok(dir) => self.visit(&dir, &located.name, 0, &above, &mut readings),
+            Ok(dir) => {
+                self.visit(&dir, &located.name, 0, &above, &mut readings);
+            }
             Err(e) => self.cannot(&located.name, Errno::from_io_error(&e).unwrap_or(Errno::IO)),
         }
         readings
@@ -119,12 +130,23 @@ impl Survey {
         above
     }
 
-    fn visit(&mut self, dir: &OwnedFd, name: &str, depth: usize, above: &Above, into: &mut Vec<Reading>) {
+    /// Says where the reading went, if there is one.
+    fn visit(
+        &mut self,
+        dir: &OwnedFd,
+        name: &str,
+        depth: usize,
+        above: &Above,
+        into: &mut Vec<Reading>,
+    ) -> Option<usize> {
         let reading = match self.read(dir, name, depth) {
             Ok(reading) => reading,
             // It vanished: nobody needs to know.
-            Err(Errno::NODEV | Errno::NOENT) if depth > 0 => return,
-            Err(errno) => return self.cannot(name, errno),
+            Err(Errno::NODEV | Errno::NOENT) if depth > 0 => return None,
+            Err(errno) => {
+                self.cannot(name, errno);
+                return None;
+            }
         };
         let (mut reading, below) = self.limits(dir, reading, above);
         let place = into.len();
@@ -134,20 +156,23 @@ impl Survey {
         let mut protected = Vec::new();
         self.each_child(dir, name, |survey, child, name| {
             // Protection of direct children counts, whether they are asked for or not.
-            protected.extend(survey.protection(child, name));
             if depth < survey.depth {
-                survey.visit(child, name, depth + 1, &below, into);
+                let child = survey.visit(child, name, depth + 1, &below, into);
+                protected.extend(child.and_then(|at| into[at].as_protected()));
+            } else {
+                protected.extend(survey.protection(child, name));
             }
         });
         into[place].conditions.protected = protected;
+        Some(place)
     }
 
     fn read(&mut self, dir: &OwnedFd, name: &str, depth: usize) -> Result<Reading, Errno> {
         let current = self.number(dir, c"memory.current");
         let stat = MemoryStat::parse(self.text(dir, c"memory.stat")?);
         let pressure = self.text(dir, c"memory.pressure").ok().and_then(Pressure::parse);
-        let low = self.number(dir, c"memory.low");
-        let min = self.number(dir, c"memory.min");
+        let low = self.ceiling(dir, c"memory.low");
+        let min = self.ceiling(dir, c"memory.min");
         Ok(Reading { name: name.to_owned(), depth, current, stat, min, low, pressure, ..Reading::default() })
     }
 

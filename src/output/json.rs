@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use memctl::cgroup::limit::Ceiling;
 use memctl::cgroup::pressure::{Pressure, Stall};
 use memctl::reclaim::{Report, Settled};
 use serde::Serialize;
@@ -184,10 +185,11 @@ pub struct Stated<'a> {
     limit_cgroup: Option<&'a str>,
     limit_file: Option<&'static str>,
     headroom_bytes: Option<u64>,
+    /// null for max.
     #[serde(skip_serializing_if = "Option::is_none")]
-    min_bytes: Option<u64>,
+    min_bytes: Option<OrMax>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    low_bytes: Option<u64>,
+    low_bytes: Option<OrMax>,
     protected_bytes: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pressure: Option<PressureKeys>,
@@ -205,6 +207,16 @@ pub struct Stated<'a> {
     reclaimed_bytes_per_sec: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     scan_efficiency_ratio: Option<f64>,
+}
+
+/// Bytes, or null for max.
+#[derive(Serialize)]
+struct OrMax(Option<u64>);
+
+impl From<Ceiling> for OrMax {
+    fn from(ceiling: Ceiling) -> Self {
+        Self(ceiling.bytes())
+    }
 }
 
 /// How long tasks stood still for want of memory.
@@ -252,8 +264,8 @@ impl<'a> From<&'a Shown> for Stated<'a> {
             limit_cgroup: bound.map(|bound| bound.cgroup.as_str()),
             limit_file: bound.map(|bound| bound.file.name()),
             headroom_bytes: bound.map(|bound| bound.headroom),
-            min_bytes: reading.min,
-            low_bytes: reading.low,
+            min_bytes: reading.min.map(OrMax::from),
+            low_bytes: reading.low.map(OrMax::from),
             protected_bytes: reclaimable.protected,
             pressure: reading.pressure.map(PressureKeys::from),
             refaulted_bytes: stat.refaulted(),

@@ -15,6 +15,8 @@ pub fn lines(shown: &Shown, size: Size) -> Vec<(String, String)> {
     let reading = &shown.reading;
     let stat = &reading.stat;
     let part = |what: &str, bytes: Option<u64>| bytes.map(|bytes| format!("{what} {}", size(bytes)));
+    let limited =
+        |what: &str, limit: Option<Ceiling>| limit.map(|limit| format!("{what} {}", ceiling(limit, size)));
     let joined = |parts: &[Option<String>]| {
         let parts: Vec<_> = parts.iter().flatten().map(String::as_str).collect();
         (!parts.is_empty()).then(|| parts.join(", "))
@@ -67,7 +69,7 @@ pub fn lines(shown: &Shown, size: Size) -> Vec<(String, String)> {
         ("zswap", zswap(shown, size)),
         ("limits", limits(shown, size)),
         ("headroom", Some(headroom(reading.bound.as_ref(), size))),
-        ("protection", joined(&[part("min", reading.min), part("low", reading.low)])),
+        ("protection", joined(&[limited("min", reading.min), limited("low", reading.low)])),
         ("pressure", pressure(shown)),
         ("reclaimed", reclaimed(shown, size)),
         ("came back", joined(&[part("refaults", stat.refaulted()), part("in use before", stat.restored())])),
