@@ -25,6 +25,7 @@ pub mod mount;
 pub mod named;
 pub mod pressure;
 pub mod reclaim;
+pub mod release;
 pub mod select;
 pub mod stat;
 pub mod survey;
@@ -37,6 +38,7 @@ pub use limit::Bound;
 pub use locate::{Located, locate};
 pub use memory::MemoryCgroup;
 pub use mount::Mount;
+pub use release::{Version, kernel_release};
 pub use select::{Selected, select};
 pub use survey::{Reading, Survey};
 
@@ -203,12 +205,6 @@ pub(crate) fn open_directory(path: &Path) -> io::Result<OwnedFd> {
 /// Reads a file outside the cgroup hierarchy, under `/proc` or `/sys`, that memctl depends on.
 pub(crate) fn read_system_file(path: &str) -> io::Result<String> {
     io::read_to_string(File::open(path)?)
-}
-
-/// The kernel's release, as in `uname -r`.
-#[must_use]
-pub fn kernel_release() -> Option<String> {
-    Some(read_system_file("/proc/sys/kernel/osrelease").ok()?.trim().to_owned())
 }
 
 /// A number as cgroup files spell it; `max` is `None`.

@@ -198,8 +198,8 @@ pub struct Reclaim {
     ///
     /// The price of late: of the last 20 ms of CPU time or more, in the writes. Cold memory goes first and is cheap; the
     /// price rises as it runs out. With max this is no shortfall.
-    #[arg(long, value_name = "SECONDS", value_parser = duration)]
-    pub max_cost: Option<Duration>,
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub max_cost: Option<f64>,
     /// Reclaim at most SIZE a second, over all cgroups
     #[arg(long, value_name = "SIZE", value_parser = parse_only_bytes)]
     pub max_rate: Option<u64>,
@@ -312,6 +312,15 @@ fn amount(word: &str) -> Result<Amount, String> {
             Err("a usage of max has no meaning; to reclaim all there is: memctl reclaim CGROUP max".into())
         }
         other => other.map_err(|e: memctl::size::SizeError| e.to_string()),
+    }
+}
+
+/// Reads a price: seconds of CPU time.
+fn seconds(word: &str) -> Result<f64, String> {
+    match word.parse::<f64>() {
+        Ok(seconds) if seconds.is_finite() && seconds > 0.0 => Ok(seconds),
+        Ok(_) => Err("it must be more than nothing".into()),
+        Err(_) => Err("it is not a number of seconds (as in 0.5, 2)".into()),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use memctl::reclaim::{Guard, Plan, Report, StoppedBy, Verdict};
+use memctl::reclaim::{Guard, Report, StoppedBy, Verdict};
 
 use crate::cmd::reclaim::{Outcome, Outcomes};
 
@@ -50,14 +50,14 @@ impl From<&Report> for Exit {
     }
 }
 
-impl From<&Plan> for Exit {
+impl From<Guard> for Exit {
     /// The status that a request would end with, by the arithmetic.
-    fn from(plan: &Plan) -> Self {
-        let of = |guard: &Guard| match guard {
+    fn from(guard: Guard) -> Self {
+        match guard {
+            Guard::Unsupported(_) => Self::Failed,
             Guard::Timeout(_) => Self::TimedOut,
             Guard::Short(_) | Guard::Pressure(_) => Self::Short,
-        };
-        plan.guards.iter().map(of).max().unwrap_or(Self::Reached)
+        }
     }
 }
 

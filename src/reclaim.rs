@@ -34,7 +34,7 @@ mod tests;
 
 pub use ledger::{Measure, Taken};
 pub use obstacle::Obstacle;
-pub use plan::{Guard, Plan, Reclaimable};
+pub use plan::{Guard, Plan, Reclaimable, TotalPlan, share_rate};
 pub use rate::Rate;
 pub use report::{Report, StoppedBy, Verdict};
 pub use request::{Goal, Kind, LARGE_FOLIO, Refusal, Request, Tolerance};
@@ -254,13 +254,18 @@ impl<'a, T: Target> Run<'a, T> {
         }
     }
 
+    fn time_is_up(&self) -> bool {
+        let elapsed = || self.target.now().saturating_sub(self.began);
+        self.request.timeout.is_some_and(|timeout| elapsed() >= timeout)
+    }
+
     fn may_go_on(&mut self) -> Flow {
         if (self.stop)() {
             return Err(StoppedBy::Interrupted);
         }
         let now = self.target.now();
         let elapsed = now.saturating_sub(self.began);
-        if self.request.timeout.is_some_and(|timeout| elapsed >= timeout) {
+        if self.time_is_up() {
             return Err(StoppedBy::Timeout);
         }
         if let Some(most) = self.request.max_cost
@@ -344,10 +349,11 @@ impl<'a, T: Target> Run<'a, T> {
     fn ask(&mut self, chunk: u64) -> Result<Step, StoppedBy> {
         (self.tell)(Event::Asking { bytes: chunk });
         let before = self.book.estimate();
-        let (cpu, began) = (self.target.cpu(), self.target.now());
+        // The CPU's clock is read within the wall's, so that the one never tells more than the other.
+        let (began, cpu) = (self.target.now(), self.target.cpu());
         let answer = self.target.reclaim(chunk, self.request.kind.swappiness());
-        let took = self.target.now().saturating_sub(began);
         let cpu = self.target.cpu().saturating_sub(cpu);
+        let took = self.target.now().saturating_sub(began);
         self.cpu += cpu;
         self.writing += took;
         self.since_stat += took;

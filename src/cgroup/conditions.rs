@@ -5,7 +5,7 @@ use std::path::Path;
 use super::pressure::Pressure;
 use super::stat::MemoryStat;
 use super::swap::SwapRoom;
-use super::{Cgroup, parse_number, read_system_file, tree};
+use super::{Cgroup, Version, parse_number, read_system_file, tree};
 
 /// What could stand in the way of reclaim from a cgroup. What can't be told is `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub struct Conditions {
     pub swappiness: Option<u8>,
     /// PSI `some` over the last 10 s, hundredths of a percent.
     pub pressure: Option<u16>,
+    /// The kernel's version.
+    pub kernel: Option<Version>,
 }
 
 /// A child under `memory.min`. Amounts are bytes.
@@ -57,6 +59,7 @@ impl Conditions {
             own_min: cgroup.number("memory.min").ok().map(|min| min.unwrap_or(u64::MAX)),
             swappiness: swappiness.and_then(|text| text.trim().parse().ok()),
             pressure: pressure.as_deref().and_then(Pressure::parse).map(|pressure| pressure.some.avg10),
+            kernel: Version::running(),
         }
     }
 

@@ -162,6 +162,15 @@ fn not_a_cgroup(path: &Path, error: &io::Error) -> Unreclaimable {
     }
 }
 
+/// How alike two names are, up to 1; nothing if more than a third of it would have to be typed anew. What one begins
+/// with counts most.
+fn alike(wanted: &str, name: &str) -> f64 {
+    const BEGINNING: usize = 3;
+    let begins = wanted.len() >= BEGINNING && name.starts_with(wanted);
+    let typed_anew = strsim::osa_distance(wanted, name);
+    if begins || typed_anew <= (wanted.len() / 3).max(1) { strsim::jaro_winkler(wanted, name) } else { 0.0 }
+}
+
 /// Existing names that a mistyped one may have meant, the best first.
 fn nearest(path: &Path, mount: &Mount) -> Vec<String> {
     const LOOKED_AT: usize = 5000;
@@ -177,7 +186,7 @@ fn nearest(path: &Path, mount: &Mount) -> Vec<String> {
         .filter_map(|found| {
             let last = found.file_name()?.to_string_lossy().into_owned();
             let stem = last.split_once('.').map_or(last.as_str(), |(stem, _)| stem);
-            let alike = |name: &str| strsim::jaro_winkler(&wanted, &name.to_lowercase());
+            let alike = |name: &str| alike(&wanted, &name.to_lowercase());
             let score = alike(&last).max(alike(stem));
             let name = mount.name_of(&found)?;
             (score >= ALIKE).then(|| (score, name.trim_start_matches('/').to_owned()))
@@ -185,4 +194,21 @@ fn nearest(path: &Path, mount: &Mount) -> Vec<String> {
         .collect();
     scored.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
     scored.into_iter().take(SUGGESTED).map(|(_, name)| name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_near_when_little_of_it_would_be_typed_anew() {
+        for (wanted, name) in
+            [("ngnix", "nginx"), ("databse", "database"), ("postg", "postgresql"), ("ap", "app")]
+        {
+            assert!(alike(wanted, name) >= 0.8, "{wanted} {name}");
+        }
+        for (wanted, name) in [("nope", "one"), ("nope", "batch"), ("web", "db")] {
+            assert!(alike(wanted, name) < 0.8, "{wanted} {name}");
+        }
+    }
 }

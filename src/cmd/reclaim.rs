@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use memctl::cgroup::diagnose::Unreclaimable;
 use memctl::cgroup::{MemoryCgroup, Selected, select};
-use memctl::reclaim::{self, Goal, Plan, Rate, Request, Tolerance};
+use memctl::reclaim::{self, Goal, Plan, Rate, Request, Tolerance, TotalPlan};
 use memctl::size::{Amount, Percent, looks_like_size};
 use rustix::io::Errno;
 
@@ -24,7 +24,6 @@ mod total;
 use feed::{EachOnce, Feed, Job};
 pub use feed::{Outcome, Outcomes};
 use total::Total;
-pub use total::TotalForetold;
 
 /// The bound on pressure where nothing else would hold a request back: the root, and `max`.
 const DEFAULT_MAX_PRESSURE: &str = "10%";
@@ -118,21 +117,36 @@ fn prepare(args: &Reclaim, words: &[String], goal: Goal, loudness: Loudness) -> 
 /// Says what the requests would come to, without a write.
 fn foretell(mut jobs: Vec<Job>, args: &Reclaim, loudness: Loudness) -> Result<Exit> {
     let names = names(&jobs);
-    let lost = |(index, errno): (usize, Errno)| unreadable(&names[index], errno);
-    let total = args.total.map(|amount| Total::foretell(&mut jobs, amount)).transpose().map_err(lost)?;
-    let mut foretold = Vec::new();
-    for Job { mut cgroup, request, lock, .. } in jobs {
-        let name = cgroup.cgroup().name().to_owned();
-        let plan = Plan::of(&mut cgroup, &request).map_err(std::io::Error::from).context(name.clone())?;
-        let path = cgroup.cgroup().path().to_path_buf();
-        let locked = lock && matches!(cgroup.cgroup().try_lock(), Ok(false));
-        foretold.push(Foretold { name, path, plan, locked });
+    let lost = |index: usize, errno| unreadable(&names[index], errno);
+    let whole = args.total.map(|amount| Total::foretell(&mut jobs, amount)).transpose();
+    let whole = whole.map_err(|(index, errno)| lost(index, errno))?;
+    let mut plans = Vec::new();
+    for (index, job) in jobs.iter_mut().enumerate() {
+        plans.push(Plan::of(&mut job.cgroup, &job.request).map_err(|errno| lost(index, errno))?);
     }
+    let first = &jobs[0].request;
+    let total = whole.map(|requested| TotalPlan::new(requested, &mut plans, first));
+    if let Some(rate) = first.rate.as_ref().filter(|_| total.is_none()) {
+        reclaim::share_rate(&mut plans, rate, usize::from(args.jobs));
+    }
+    let foretold: Vec<_> = jobs
+        .into_iter()
+        .zip(plans)
+        .map(|(Job { cgroup, lock, .. }, plan)| Foretold {
+            name: cgroup.cgroup().name().to_owned(),
+            path: cgroup.cgroup().path().to_path_buf(),
+            plan,
+            locked: lock && matches!(cgroup.cgroup().try_lock(), Ok(false)),
+        })
+        .collect();
     output::plan::print(&foretold, total.as_ref(), args.json, loudness)?;
-    let there: u64 = foretold.iter().map(|one| one.plan.reclaimable.bytes()).sum();
-    let short = total.and_then(|total| total.requested).is_some_and(|requested| there < requested);
-    let worst = foretold.iter().map(|foretold| Exit::from(&foretold.plan)).max().unwrap_or(Exit::Reached);
-    Ok(if short { worst.max(Exit::Short) } else { worst })
+    let guards = || foretold.iter().flat_map(|one| &one.plan.guards);
+    let worst = match &total {
+        // One that is left out only matters if the others can't make up for it.
+        Some(total) => total.guards.iter().map(|&guard| Exit::from(guard)).max(),
+        None => guards().map(|&guard| Exit::from(guard)).max(),
+    };
+    Ok(worst.unwrap_or(Exit::Reached))
 }
 
 /// Splits the words into the cgroups and how much is asked of each.
@@ -188,7 +202,7 @@ fn request(args: &Reclaim, goal: Goal, rate: Option<Arc<Rate>>, is_root: bool) -
         chunk: args.chunk,
         timeout: args.timeout,
         max_pressure: args.max_pressure.or(default),
-        max_cost: args.max_cost.map(|cost| cost.as_secs_f64()),
+        max_cost: args.max_cost,
         rate,
         tolerance: args.tolerance.map_or(Tolerance::Folio, Tolerance::Share),
     }

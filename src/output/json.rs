@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use memctl::cgroup::limit::Ceiling;
 use memctl::cgroup::pressure::{Pressure, Stall};
-use memctl::reclaim::{Report, Settled};
+use memctl::reclaim::{Guard, Report, Settled, TotalPlan};
 use serde::Serialize;
 
 use crate::cmd::reclaim::Foretold;
@@ -17,7 +17,7 @@ use crate::cmd::stat::Shown;
 pub struct Reclaimed<'a> {
     cgroup: &'a str,
     path: &'a Path,
-    /// null for `max`.
+    /// null for `max`, and of what is a share of a total.
     requested_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     target_bytes: Option<u64>,
@@ -26,7 +26,8 @@ pub struct Reclaimed<'a> {
     difference_bytes: Option<i64>,
     tolerance_bytes: Option<u64>,
     verdict: Option<&'static str>,
-    stopped_by: &'static str,
+    /// null if a share of a total wasn't asked for.
+    stopped_by: Option<&'static str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     obstacles: Vec<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -43,6 +44,8 @@ pub struct Reclaimed<'a> {
     anon_freed_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     file_freed_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shmem_freed_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     slab_freed_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -148,6 +151,29 @@ impl<'a> From<&'a Foretold> for Planned<'a> {
             protected_bytes: there.protected,
             unevictable_bytes: there.unevictable,
             guards: plan.guards.iter().map(|guard| guard.word()).chain(locked.then_some("lock")).collect(),
+        }
+    }
+}
+
+/// One amount for several cgroups foretold, as a line of JSON after theirs.
+#[allow(clippy::struct_field_names)]
+#[derive(Serialize)]
+pub struct TotalPlanned {
+    dry_run: bool,
+    total_requested_bytes: Option<u64>,
+    total_reclaimable_bytes: u64,
+    total_expected_bytes: u64,
+    total_guards: Vec<&'static str>,
+}
+
+impl From<&TotalPlan> for TotalPlanned {
+    fn from(total: &TotalPlan) -> Self {
+        Self {
+            dry_run: true,
+            total_requested_bytes: total.requested,
+            total_reclaimable_bytes: total.reclaimable,
+            total_expected_bytes: total.expected(),
+            total_guards: total.guards.iter().copied().map(Guard::word).collect(),
         }
     }
 }
@@ -322,19 +348,20 @@ fn usec(time: Duration) -> u64 {
 }
 
 impl<'a> Reclaimed<'a> {
-    /// Takes over a report.
-    pub fn new(cgroup: &'a str, path: &'a Path, report: &Report) -> Self {
+    /// Takes over a report, of a request or of the share in a total, which alone is judged then.
+    pub fn new(cgroup: &'a str, path: &'a Path, report: &Report, shared: bool) -> Self {
+        let judged = (!shared).then_some(report);
         Self {
             cgroup,
             path,
-            requested_bytes: report.requested,
+            requested_bytes: judged.and_then(|report| report.requested),
             target_bytes: report.down_to,
             reclaimed_bytes: report.reclaimed,
             measured_by: report.measured_by.name(),
-            difference_bytes: report.difference(),
-            tolerance_bytes: report.tolerated(),
-            verdict: report.verdict().map(memctl::reclaim::Verdict::word),
-            stopped_by: report.stopped_by.word(),
+            difference_bytes: judged.and_then(Report::difference),
+            tolerance_bytes: judged.and_then(Report::tolerated),
+            verdict: judged.and_then(Report::verdict).map(memctl::reclaim::Verdict::word),
+            stopped_by: (report.chunks > 0 || !shared).then(|| report.stopped_by.word()),
             obstacles: report.obstacles.iter().map(memctl::reclaim::Obstacle::word).collect(),
             current_before_bytes: report.current_before,
             current_after_bytes: report.current_after,
@@ -343,6 +370,7 @@ impl<'a> Reclaimed<'a> {
             pgsteal_bytes: report.counted,
             anon_freed_bytes: report.anon_freed,
             file_freed_bytes: report.file_freed,
+            shmem_freed_bytes: report.shmem_freed,
             slab_freed_bytes: report.slab_freed,
             swap_cache_freed_bytes: report.swap_cache_freed,
             swapped_out_bytes: report.swapped_out,
@@ -356,7 +384,7 @@ impl<'a> Reclaimed<'a> {
             chunks: report.chunks,
             elapsed_usec: usec(report.elapsed),
             writing_usec: usec(report.writing),
-            waited_usec: usec(report.waited),
+            waited_usec: usec(report.waited_for_swap + report.waited_for_counters),
             cpu_usec: usec(report.cpu),
             stalled_usec: report.stalled.map(usec),
             settled: report.settled.as_ref().map(SettledKeys::from),

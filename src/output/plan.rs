@@ -4,26 +4,24 @@ use anstyle::AnsiColor;
 use anyhow::Result;
 use comfy_table::CellAlignment;
 use memctl::cgroup::kernel_release;
-use memctl::cgroup::reclaim::Swappiness;
 use memctl::cgroup::swap::SwapBound;
-use memctl::reclaim::{Guard, Plan};
+use memctl::reclaim::{Guard, Plan, TotalPlan};
 
-use super::json::Planned;
+use super::json::{Planned, TotalPlanned};
 use super::table::{DIM, labelled, lines_of, plain_table};
 use super::words::{escaped, shortened, size, time};
 use super::{Loudness, answer, terminal_width};
-use crate::cmd::reclaim::{Foretold, TotalForetold};
+use crate::cmd::reclaim::Foretold;
 
 /// Prints what was foretold.
-pub fn print(
-    foretold: &[Foretold],
-    total: Option<&TotalForetold>,
-    json: bool,
-    loudness: Loudness,
-) -> Result<()> {
+pub fn print(foretold: &[Foretold], total: Option<&TotalPlan>, json: bool, loudness: Loudness) -> Result<()> {
     if json {
         let lines = foretold.iter().map(|one| Ok(serde_json::to_string(&Planned::from(one))? + "\n"));
-        return answer(&lines.collect::<Result<String>>()?);
+        let mut lines = lines.collect::<Result<String>>()?;
+        if let Some(total) = total {
+            lines += &(serde_json::to_string(&TotalPlanned::from(total))? + "\n");
+        }
+        return answer(&lines);
     }
     if loudness == Loudness::Quiet {
         return Ok(());
@@ -37,7 +35,7 @@ pub fn print(
 }
 
 /// A row each, and for several a total.
-fn rows(foretold: &[Foretold], total: Option<&TotalForetold>, width: Option<u16>) -> String {
+fn rows(foretold: &[Foretold], total: Option<&TotalPlan>, width: Option<u16>) -> String {
     // What the other columns and the outlook need at most.
     const OTHERS: usize = 54;
     let named = |name: &str| match width {
@@ -45,38 +43,43 @@ fn rows(foretold: &[Foretold], total: Option<&TotalForetold>, width: Option<u16>
         None => escaped(name),
     };
     let requested = |bytes: Option<u64>| bytes.map_or_else(|| "max".into(), size);
-    let mut short = None;
     let mut table = plain_table();
     table.set_header(["CGROUP", "REQUESTED", "RECLAIMABLE"]);
     for Foretold { name, plan, .. } in foretold {
         table.add_row([named(name), requested(plan.requested), size(plan.reclaimable.bytes())]);
     }
-    if foretold.len() > 1 {
+    if let Some(total) = total {
+        table.add_row(["total".into(), requested(total.requested), size(total.reclaimable)]);
+    } else if foretold.len() > 1 {
         let plans = || foretold.iter().map(|one| &one.plan);
-        let all = total.map_or_else(|| plans().map(|plan| plan.requested).sum(), |total| total.requested);
         let there: u64 = plans().map(|plan| plan.reclaimable.bytes()).sum();
-        table.add_row(["total".into(), requested(all), size(there)]);
-        short = total.and_then(|total| total.requested?.checked_sub(there)).filter(|&short| short > 0);
+        table.add_row(["total".into(), requested(plans().map(|plan| plan.requested).sum()), size(there)]);
     }
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
     let mut lines = lines_of(&mut table);
     let header = lines.next().unwrap_or_default();
-    let outlooks =
-        foretold.iter().map(|one| outlook(&one.plan)).chain([short.map_or_else(String::new, short_by)]);
+    let each = |Foretold { plan, .. }: &Foretold| match total {
+        // Where one amount is for all, only that is judged.
+        Some(_) if plan.guards.is_empty() => String::new(),
+        _ => outlook(plan.requested, &plan.guards),
+    };
+    let whole = total.map_or_else(String::new, |total| outlook(total.requested, &total.guards));
+    let outlooks = foretold.iter().map(each).chain([whole]);
     let body =
         lines.zip(outlooks).map(|(line, outlook)| format!("{line}  {outlook}").trim_end().to_owned() + "\n");
     format!("{DIM}{header}  OUTLOOK{DIM:#}\n{}", body.collect::<String>())
 }
 
-fn outlook(plan: &Plan) -> String {
-    let (words, colour) = match plan.guards.first() {
-        None if plan.requested.is_none() => return "all of it at most".into(),
+fn outlook(requested: Option<u64>, guards: &[Guard]) -> String {
+    let (words, colour) = match guards.first() {
+        None if requested.is_none() => return "all of it at most".into(),
         None => ("enough".to_owned(), AnsiColor::Green),
         Some(Guard::Short(bytes)) => return short_by(*bytes),
         Some(Guard::Timeout(_)) => ("timeout".into(), AnsiColor::Red),
         Some(Guard::Pressure(_)) => ("under pressure".into(), AnsiColor::Red),
+        Some(Guard::Unsupported(_)) => ("unsupported".into(), AnsiColor::Red),
     };
     let style = colour.on_default().bold();
     format!("{style}{words}{style:#}")
@@ -88,14 +91,13 @@ fn arithmetic(foretold: &Foretold) -> Vec<(String, String)> {
     let mut lines = vec![("would ask", would_ask(foretold)), ("reclaimable", reclaimable(plan))];
     lines.extend(left_out(plan).map(|left| ("left out", left)));
     lines.extend(would_stop(foretold).into_iter().map(|stop| ("would stop", stop)));
-    lines.extend(untried(plan).map(|what| ("not tried", what)));
     let mut lines: Vec<_> = lines.into_iter().map(|(label, text)| (label.to_owned(), text)).collect();
     lines.push(nothing_written());
     lines
 }
 
 /// What there is to say of several.
-fn remarks(foretold: &[Foretold], total: Option<&TotalForetold>) -> Vec<(String, String)> {
+fn remarks(foretold: &[Foretold], total: Option<&TotalPlan>) -> Vec<(String, String)> {
     let stops = foretold.iter().filter(|one| !one.plan.guards.is_empty() || one.locked);
     let mut lines: Vec<_> = stops
         .map(|one| {
@@ -107,8 +109,27 @@ fn remarks(foretold: &[Foretold], total: Option<&TotalForetold>) -> Vec<(String,
         let text = "more, in slices from whichever gives most for a CPU second, which only trying tells";
         lines.push(("then".into(), format!("{} {text}", size(rest))));
     }
+    let stops = total.into_iter().flat_map(|total| &total.guards);
+    lines.extend(stops.map(|guard| ("would stop".into(), guarded_total(*guard))));
     lines.push(nothing_written());
     lines
+}
+
+fn guarded_total(guard: Guard) -> String {
+    match guard {
+        Guard::Pressure(_) => "--max-pressure: those that aren't stalled already have less than that".into(),
+        Guard::Unsupported(_) => "the kernel, which is too old for it".into(),
+        Guard::Short(bytes) => exhaustion(bytes),
+        Guard::Timeout(best) => too_slow(best),
+    }
+}
+
+fn exhaustion(short: u64) -> String {
+    format!("exhaustion, {} short of the request", size(short))
+}
+
+fn too_slow(best: std::time::Duration) -> String {
+    format!("--timeout: at --max-rate it takes {} at least", time(best))
 }
 
 fn short_by(bytes: u64) -> String {
@@ -172,6 +193,11 @@ fn left_out(plan: &Plan) -> Option<String> {
 
 fn would_stop(Foretold { plan, locked, .. }: &Foretold) -> Vec<String> {
     let mut stops: Vec<String> = plan.guards.iter().map(|guard| guarded(*guard, plan)).collect();
+    // What the kernel refuses ends there.
+    if plan.guards.iter().any(|guard| matches!(guard, Guard::Unsupported(_))) {
+        stops.truncate(1);
+        return stops;
+    }
     let slow = plan.guards.iter().any(|guard| matches!(guard, Guard::Timeout(_)));
     stops.extend(plan.timeout.filter(|_| !slow).map(|timeout| format!("--timeout, after {}", time(timeout))));
     let pressed = plan.guards.iter().any(|guard| matches!(guard, Guard::Pressure(_)));
@@ -188,8 +214,8 @@ fn would_stop(Foretold { plan, locked, .. }: &Foretold) -> Vec<String> {
 
 fn guarded(guard: Guard, plan: &Plan) -> String {
     match guard {
-        Guard::Short(bytes) => format!("exhaustion, {} short of the request", size(bytes)),
-        Guard::Timeout(best) => format!("--timeout: at --max-rate it takes {} at least", time(best)),
+        Guard::Short(bytes) => exhaustion(bytes),
+        Guard::Timeout(best) => too_slow(best),
         Guard::Pressure(now) => {
             let most = plan.max_pressure.map_or_else(String::new, |most| most.to_string());
             format!(
@@ -197,19 +223,17 @@ fn guarded(guard: Guard, plan: &Plan) -> String {
                 percent(now)
             )
         }
+        Guard::Unsupported(since) => {
+            let key = plan.kind.swappiness().map_or_else(String::new, |value| format!("swappiness={value}"));
+            let release = kernel_release().map_or_else(String::new, |release| escaped(&release));
+            format!(
+                "the kernel: {key} came with Linux {since}, and this is {release}, unless it was ported back \
+                 (memctl check tries that, harmlessly)"
+            )
+        }
     }
 }
 
 fn percent(hundredths: u16) -> String {
     format!("{}%", f64::from(hundredths) / 100.0)
-}
-
-/// What only a write could tell.
-fn untried(plan: &Plan) -> Option<String> {
-    let swappiness = plan.kind.swappiness()?;
-    let since = if swappiness == Swappiness::Max { "6.16" } else { "6.11" };
-    let release = kernel_release().map_or_else(String::new, |release| format!(" ({})", escaped(&release)));
-    Some(format!(
-        "whether this kernel{release} knows swappiness={swappiness}, of Linux {since}: that takes a write"
-    ))
 }

@@ -15,14 +15,15 @@ mod details;
 #[cfg(test)]
 mod tests;
 
-use details::{came_back, details, in_the_way, net_saving, unconfirmed, why};
+use details::{came_back, details, in_the_way, net_saving, unconfirmed, why, writes};
 
 /// Prints the reports of those that were begun.
 pub fn print(outcomes: &Outcomes, json: bool, loudness: Loudness) -> Result<()> {
     let begun = outcomes.each.iter().filter_map(|outcome| Some((outcome, outcome.report.as_ref().ok()?)));
     if json {
+        let shared = outcomes.total.is_some();
         let lines = begun.map(|(outcome, report)| {
-            let line = serde_json::to_string(&Reclaimed::new(&outcome.name, &outcome.path, report))?;
+            let line = serde_json::to_string(&Reclaimed::new(&outcome.name, &outcome.path, report, shared))?;
             Ok(line + "\n")
         });
         let mut lines = lines.collect::<Result<String>>()?;
@@ -61,10 +62,14 @@ fn summary(rows: &[(&str, &Report)], total: Option<&Report>, width: Option<u16>)
         let requested = requested.map_or_else(|| "max".into(), size);
         [name, requested, size(reclaimed), off.map_or_else(|| "-".into(), difference)]
     };
+    let share = |name: String, reclaimed: u64| [name, "-".into(), size(reclaimed), "-".into()];
     let mut table = plain_table();
     table.set_header(["CGROUP", "REQUESTED", "RECLAIMED", "DIFFERENCE"]);
     for (name, report) in rows {
-        table.add_row(row(named(name), report.requested, report.reclaimed, report.difference()));
+        table.add_row(match total {
+            Some(_) => share(named(name), report.reclaimed),
+            None => row(named(name), report.requested, report.reclaimed, report.difference()),
+        });
     }
     if let Some(total) = total {
         table.add_row(row("total".into(), total.requested, total.reclaimed, total.difference()));
@@ -124,8 +129,8 @@ fn remarks(rows: &[(&str, &Report)], total: Option<&Report>) -> Vec<(String, Str
     } else {
         String::new()
     };
-    let writes: u32 = rows.iter().map(|(_, report)| report.chunks).sum();
-    lines.push(("cost".into(), format!("{} of CPU in {writes} writes{per_gib}", time(cpu))));
+    let writes = writes(rows.iter().map(|(_, report)| report.chunks).sum());
+    lines.push(("cost".into(), format!("{} of CPU in {writes}{per_gib}", time(cpu))));
     lines
 }
 

@@ -10,7 +10,7 @@ use crate::cgroup::zram::Zram;
 const PATIENCE: Duration = Duration::from_millis(2500);
 
 impl<T: Target> Run<'_, T> {
-    /// Takes the last stock: bounded in time, and not at all patient after a signal.
+    /// Takes the last stock: bounded in time, by the timeout too, and not at all patient after a signal.
     pub(super) fn reconcile(&mut self, why: StoppedBy) -> StoppedBy {
         if matches!(why, StoppedBy::Removed) {
             return why;
@@ -24,7 +24,8 @@ impl<T: Target> Run<'_, T> {
                     Err(lost) => return if why == StoppedBy::Reached { why } else { lost },
                 }
             }
-            if self.book.doubt() == 0 || !patient || self.counters_waited >= PATIENCE || (self.stop)() {
+            let settled = self.book.doubt() == 0 || !patient;
+            if settled || self.counters_waited >= PATIENCE || self.time_is_up() || (self.stop)() {
                 return why;
             }
             if self.counters_waited.is_zero() {
@@ -63,6 +64,7 @@ impl<T: Target> Run<'_, T> {
             current_after: has_current.then(|| self.book.usage()),
             anon_freed: freed(start.anon, end.anon),
             file_freed: freed(start.file, end.file),
+            shmem_freed: freed(start.shmem, end.shmem),
             slab_freed: freed(start.slab, end.slab),
             swap_cache_freed: freed(start.swapcached, end.swapcached),
             swapped_out: swapped,
@@ -75,7 +77,8 @@ impl<T: Target> Run<'_, T> {
             writing: self.writing,
             cpu: self.cpu,
             stalled,
-            waited: self.writeback_waited + self.counters_waited,
+            waited_for_swap: self.writeback_waited,
+            waited_for_counters: self.counters_waited,
             max_pressure: self.request.max_pressure,
             max_cost: self.request.max_cost,
             last_cost: self.price.last(),

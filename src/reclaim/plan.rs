@@ -8,10 +8,15 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
+mod together;
+
+pub use together::{TotalPlan, share_rate};
+
 use super::{Kind, Request, Target, Tolerance};
+use crate::cgroup::reclaim::Swappiness;
 use crate::cgroup::stat::MemoryStat;
 use crate::cgroup::swap::SwapRoom;
-use crate::cgroup::{Conditions, Protected};
+use crate::cgroup::{Conditions, Protected, Version};
 use crate::size::Percent;
 
 /// How much could be reclaimed, and how that comes about. Amounts are bytes.
@@ -79,6 +84,9 @@ pub enum Guard {
     Timeout(Duration),
     /// The cgroup is stalled more than the bound allows already: hundredths of a percent of the last 10 s.
     Pressure(u16),
+    /// The kernel is older than that version, in which what would be written came, and will refuse it, unless its
+    /// distributor ported it back.
+    Unsupported(Version),
 }
 
 impl Guard {
@@ -89,6 +97,7 @@ impl Guard {
             Self::Short(_) => "exhausted",
             Self::Timeout(_) => "timeout",
             Self::Pressure(_) => "pressure",
+            Self::Unsupported(_) => "unsupported",
         }
     }
 }
@@ -130,7 +139,7 @@ impl Plan {
         let conditions = target.conditions();
         let reclaimable = Reclaimable::new(request.kind, &stat, &conditions);
         let requested = request.bytes(usage, page);
-        let guards = guards(request, requested, &reclaimable, conditions.pressure);
+        let guards = guards(request, requested, &reclaimable, &conditions);
         Ok(Self {
             requested,
             down_to: request.down_to(usage),
@@ -153,20 +162,27 @@ impl Plan {
     }
 }
 
+/// When the kernel learnt to read such a key in `memory.reclaim`.
+#[must_use]
+pub fn since(swappiness: Swappiness) -> Version {
+    if swappiness == Swappiness::Max { Version(6, 16) } else { Version(6, 11) }
+}
+
+/// But for the bound on the rate, which others may share.
 fn guards(
     request: &Request,
     requested: Option<u64>,
     there: &Reclaimable,
-    pressure: Option<u16>,
+    conditions: &Conditions,
 ) -> Vec<Guard> {
+    let Conditions { pressure, kernel, .. } = *conditions;
+    let needs = request.kind.swappiness().map(since);
     let short = requested.map_or(0, |requested| requested.saturating_sub(there.bytes()));
     let tolerated = requested.map_or(0, |requested| Tolerance::under(request.tolerance, requested));
-    let expected = requested.unwrap_or(u64::MAX).min(there.bytes());
-    let at_best = request.rate.as_ref().map(|rate| rate.time_for(expected));
     let stalled = |most: Percent| pressure.filter(|&now| f64::from(now) / 10_000.0 > most.ratio());
     let found = [
+        needs.filter(|&since| kernel.is_some_and(|kernel| kernel < since)).map(Guard::Unsupported),
         (short > tolerated).then_some(Guard::Short(short)),
-        at_best.filter(|&best| request.timeout.is_some_and(|timeout| timeout < best)).map(Guard::Timeout),
         request.max_pressure.and_then(stalled).map(Guard::Pressure),
     ];
     found.into_iter().flatten().collect()

@@ -18,6 +18,12 @@ impl Rate {
         Self { bytes_per_second: bytes_per_second.max(1), paid_at: Mutex::default() }
     }
 
+    /// The bound.
+    #[must_use]
+    pub fn bytes_per_second(&self) -> u64 {
+        self.bytes_per_second
+    }
+
     /// The most that one write should ask for, so that the rate holds over tenths of a second and not only on average.
     #[must_use]
     pub fn chunk(&self) -> u64 {

@@ -98,8 +98,11 @@ pub struct Report {
     pub current_after: Option<u64>,
     /// By how much anonymous memory shrank; 0 if it grew.
     pub anon_freed: Option<u64>,
-    /// By how much page cache shrank; 0 if it grew.
+    /// By how much page cache shrank, tmpfs included; 0 if it grew.
     pub file_freed: Option<u64>,
+    /// By how much tmpfs and shared anonymous memory shrank, which the kernel counts as page cache and swaps like
+    /// anonymous memory; 0 if it grew.
+    pub shmem_freed: Option<u64>,
     /// By how much slab shrank; 0 if it grew.
     pub slab_freed: Option<u64>,
     /// By how much the swap cache shrank; 0 if it grew.
@@ -125,8 +128,10 @@ pub struct Report {
     pub cpu: Duration,
     /// How long tasks of the cgroup stood still for want of memory meanwhile (PSI `some`).
     pub stalled: Option<Duration>,
-    /// How much of the time it waited, for slow swap and for lagging counters.
-    pub waited: Duration,
+    /// How much of the time it waited for pages on their way to swap.
+    pub waited_for_swap: Duration,
+    /// How much of the time it waited for lagging counters.
+    pub waited_for_counters: Duration,
     /// The bound on the share of the time in which the cgroup might be stalled.
     pub max_pressure: Option<Percent>,
     /// The bound on what a GiB might cost, in seconds of CPU time.
@@ -173,6 +178,7 @@ impl Report {
             current_after: sum(self.current_after, later.current_after),
             anon_freed: sum(self.anon_freed, later.anon_freed),
             file_freed: sum(self.file_freed, later.file_freed),
+            shmem_freed: sum(self.shmem_freed, later.shmem_freed),
             slab_freed: sum(self.slab_freed, later.slab_freed),
             swap_cache_freed: sum(self.swap_cache_freed, later.swap_cache_freed),
             swapped_out: sum(self.swapped_out, later.swapped_out),
@@ -185,7 +191,8 @@ impl Report {
             writing: self.writing + later.writing,
             cpu: self.cpu + later.cpu,
             stalled: self.stalled.zip(later.stalled).map(|(one, other)| one + other),
-            waited: self.waited + later.waited,
+            waited_for_swap: self.waited_for_swap + later.waited_for_swap,
+            waited_for_counters: self.waited_for_counters + later.waited_for_counters,
             last_cost: later.last_cost.or(self.last_cost),
             settled: None,
             ..later

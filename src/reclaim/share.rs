@@ -38,8 +38,8 @@ pub struct Giver {
     asked_now: Option<u64>,
     /// How often it was asked for a slice.
     slices: u32,
-    /// It was asked for its part of the page cache in this round.
-    had_its_turn: bool,
+    /// Its part of this round's page cache, as far as it wasn't asked for yet.
+    due: u64,
     /// Why it isn't asked any more.
     out: Option<StoppedBy>,
 }
@@ -127,13 +127,9 @@ impl Giver {
         self.asked_now.is_none() && self.out.is_none()
     }
 
-    /// What it can be asked for in this round.
+    /// The page cache that it can still be asked for.
     fn cache(&self) -> u64 {
-        if self.is_free() && !self.had_its_turn && self.inactive_file >= NOTABLE {
-            self.inactive_file
-        } else {
-            0
-        }
+        if self.out.is_none() && self.inactive_file >= NOTABLE { self.inactive_file } else { 0 }
     }
 
     /// Bytes for a CPU second; more than any price where nothing is known.
@@ -154,26 +150,35 @@ pub fn split(missing: u64, has: &[u64]) -> Vec<u64> {
     has.iter().map(|&bytes| part(bytes)).collect()
 }
 
-/// Whom to ask next when so many bytes are missing still, those that are being asked for not deducted.
+/// The most page cache to ask for in a round, where a bound on the rate makes it likely that the whole is cut short: then
+/// each has given its part so far.
 #[must_use]
-pub fn next(givers: &mut [Giver], missing: u64, page: u64) -> Turn {
+pub fn round(bytes_per_second: u64, givers: usize) -> u64 {
+    bytes_per_second.max(NOTABLE.saturating_mul(givers as u64))
+}
+
+/// Whom to ask next when so many bytes are missing still, those that are being asked for not deducted. Page cache is
+/// asked for in rounds of so many bytes, or all at once.
+#[must_use]
+pub fn next(givers: &mut [Giver], missing: u64, round: Option<u64>, page: u64) -> Turn {
     let in_flight: u64 = givers.iter().filter_map(|giver| giver.asked_now).sum();
     let missing = missing.saturating_sub(in_flight);
     if missing == 0 {
         return if in_flight > 0 { Turn::Wait } else { Turn::Over };
     }
-    if givers.iter().all(|giver| giver.cache() == 0) && in_flight == 0 {
-        // The next round, if some gave less than their part and others have more.
-        for giver in givers.iter_mut() {
-            giver.had_its_turn = false;
+    let nothing_due = |givers: &[Giver]| givers.iter().all(|giver| !giver.is_free() || giver.due == 0);
+    if in_flight == 0 && nothing_due(givers) {
+        // The next round: the first, or there are more, or some gave less than their part.
+        let has: Vec<_> = givers.iter().map(Giver::cache).collect();
+        for (giver, part) in givers.iter_mut().zip(split(missing.min(round.unwrap_or(u64::MAX)), &has)) {
+            giver.due = part;
         }
+    } else if round.is_some() && nothing_due(givers) && givers.iter().any(|giver| giver.cache() > 0) {
+        return Turn::Wait;
     }
     let free = || givers.iter().enumerate().filter(|(_, giver)| giver.is_free());
-    let (index, bytes, file_only) = match free().max_by_key(|(_, giver)| giver.cache()) {
-        Some((index, giver)) if giver.cache() > 0 => {
-            let has: Vec<_> = givers.iter().map(Giver::cache).collect();
-            (index, split(missing, &has)[index].max(page), true)
-        }
+    let (index, bytes, file_only) = match free().max_by_key(|(_, giver)| giver.due) {
+        Some((index, giver)) if giver.due > 0 => (index, giver.due.min(missing).max(page), true),
         _ => match free().max_by(|(_, one), (_, other)| one.worth().total_cmp(&other.worth())) {
             Some((index, giver)) => {
                 let slice = (missing / SLICE).min(TRIAL << (2 * giver.slices).min(16)).clamp(TRIAL, LARGEST);
@@ -186,7 +191,7 @@ pub fn next(givers: &mut [Giver], missing: u64, page: u64) -> Turn {
     let giver = &mut givers[index];
     giver.asked_now = Some(bytes);
     if file_only {
-        giver.had_its_turn = true;
+        giver.due = 0;
         giver.inactive_file = giver.inactive_file.saturating_sub(bytes);
     }
     Turn::Ask { index, bytes, file_only }
@@ -222,12 +227,21 @@ mod tests {
 
     /// Asks until it is over; each has so much cache and so much else, at its own price. Gives what each gave.
     fn play(has: &[(u64, u64, f64)], total: u64, bounds: Bounds) -> (Vec<u64>, StoppedBy, Vec<usize>) {
+        play_in_rounds(has, total, bounds, None)
+    }
+
+    fn play_in_rounds(
+        has: &[(u64, u64, f64)],
+        total: u64,
+        bounds: Bounds,
+        round: Option<u64>,
+    ) -> (Vec<u64>, StoppedBy, Vec<usize>) {
         let mut left: Vec<_> = has.to_vec();
         let mut givers: Vec<_> = has.iter().map(|&(cache, _, _)| Giver::new(cache)).collect();
         let (mut given, mut order) = (vec![0; has.len()], Vec::new());
         loop {
             let missing = total.saturating_sub(given.iter().sum());
-            match next(&mut givers, missing, PAGE) {
+            match next(&mut givers, missing, round, PAGE) {
                 Turn::Over => return (given, ended(&givers, missing), order),
                 Turn::Wait => unreachable!("one at a time"),
                 Turn::Ask { index, bytes, file_only } => {
@@ -254,6 +268,14 @@ mod tests {
     fn inactive_cache_comes_first_from_all_in_proportion() {
         let (given, why, order) = play(&[(300 * M, 0, 1.0), (100 * M, 0, 1.0)], 200 * M, Bounds::default());
         assert_eq!((given, why, order), (vec![150 * M, 50 * M], StoppedBy::Reached, vec![0, 1]));
+    }
+
+    #[test]
+    fn in_rounds_each_gives_its_part_all_the_time() {
+        let has = [(300 * M, 0, 1.0), (100 * M, 0, 1.0)];
+        let (given, _, order) = play_in_rounds(&has, 200 * M, Bounds::default(), Some(40 * M));
+        assert_eq!((given, &order[..4], order.len()), (vec![150 * M, 50 * M], &[0, 1, 0, 1][..], 10));
+        assert_eq!((round(10 * M, 3), round(10, 3)), (10 * M, 3 * NOTABLE));
     }
 
     #[test]
@@ -309,9 +331,10 @@ mod tests {
         #[test]
         fn it_always_ends_with_what_was_to_be_had(
             has in prop::collection::vec((0u64..1 << 28, 0u64..1 << 28, 0.01f64..10.0), 1..8), total in 1u64..1 << 31,
+            round in prop::option::of(1u64 << 20..1 << 30),
         ) {
             let all: u64 = has.iter().map(|(cache, rest, _)| cache + rest).sum();
-            let (given, why, _) = play(&has, total, Bounds::default());
+            let (given, why, _) = play_in_rounds(&has, total, Bounds::default(), round);
             let got: u64 = given.iter().sum();
             prop_assert!(got >= total.min(all), "{got} of {total}");
             prop_assert!(got <= total + PAGE * has.len() as u64);

@@ -187,6 +187,17 @@ fn demotion_moves_the_loop_on_but_is_no_reclaim() {
 }
 
 #[test]
+fn the_timeout_bounds_the_wait_for_lagging_counters_too() {
+    let lying = || Sim { manners: Manners::Idle, lag: 1 << 30, ..Sim::new(500 * M) };
+    let waited = reclaim(&mut lying(), &request(10 * M));
+    assert!(waited.waited_for_counters > Duration::from_secs(2), "{waited:?}");
+    let timeout = Some(Duration::from_millis(300));
+    let bounded = reclaim(&mut lying(), &Request { timeout, ..request(10 * M) });
+    assert!(bounded.elapsed < Duration::from_millis(400), "{bounded:?}");
+    assert_eq!(bounded.unconfirmed, waited.unconfirmed);
+}
+
+#[test]
 fn slow_swap_is_waited_for_and_the_rest_asked_again() {
     let anon = 40 * M / PAGE;
     // 20 MiB a second: long after the kernel gave up, but within the wait.

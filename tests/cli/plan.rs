@@ -15,7 +15,10 @@ pub fn cases() -> Vec<Case> {
             protection_of_children_is_taken_off,
             a_host_that_never_swaps_keeps_anonymous_memory,
             guards_are_named,
-            a_row_each_in_a_dry_run
+            a_row_each_in_a_dry_run,
+            a_rate_is_shared;
+        "guest swappiness" => a_key_that_the_kernel_knows;
+        "guest reclaim !swappiness" => a_key_that_the_kernel_does_not_know
     ]
 }
 
@@ -34,11 +37,6 @@ fn it_says_what_would_be_asked_and_touches_nothing() {
     ] {
         assert!(ran.stdout.contains(part), "{part:?} in {}", ran.stdout);
     }
-    // Not even the request for nothing that tells whether the kernel knows the key: 6.1 would refuse it.
-    let ran = run(&["reclaim", "app", "10M", "--dry-run", "--type", "file", "--chunk", "1M"]);
-    assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""));
-    assert!(ran.stdout.contains("1 MiB with each write, swappiness=0"), "{}", ran.stdout);
-    assert!(ran.stdout.contains("not tried    whether this kernel ("), "{}", ran.stdout);
     let ran = run(&["reclaim", "--to", "1G", "app", "--dry-run"]);
     assert!(
         ran.stdout.contains("nothing of /sys/fs/cgroup/app/memory.reclaim: the usage is low"),
@@ -130,6 +128,43 @@ fn guards_are_named() {
         ran.stdout
     );
     app.assert_untouched(before);
+}
+
+fn a_key_that_the_kernel_knows() {
+    let app = Cgroup::new("app");
+    app.uses(&Work::File(40 * M));
+    let before = app.current();
+    let ran = run(&["reclaim", "app", "10M", "--dry-run", "--type", "file", "--chunk", "1M"]);
+    assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""));
+    assert!(ran.stdout.contains("1 MiB with each write, swappiness=0\n"), "{}", ran.stdout);
+    app.assert_untouched(before);
+}
+
+/// The version alone tells: not even the request for nothing is written that `memctl check` tries it with.
+fn a_key_that_the_kernel_does_not_know() {
+    let app = Cgroup::new("app");
+    app.uses(&Work::File(40 * M));
+    let foretold = report(&["reclaim", "app", "10M", "--dry-run", "--type", "file"], 1);
+    assert_eq!(foretold["guards"], serde_json::json!(["unsupported"]));
+    let ran = run(&["reclaim", "app", "10M", "--dry-run", "--type", "file"]);
+    assert!(
+        ran.stdout.contains("would stop   the kernel: swappiness=0 came with Linux 6.11, and this is 6.1."),
+        "{}",
+        ran.stdout
+    );
+    assert_eq!(run(&["reclaim", "app", "10M", "--type", "file"]).status, Some(1), "and so it is");
+}
+
+fn a_rate_is_shared() {
+    let batch = Cgroup::new("batch");
+    let (one, two) = (batch.child("one"), batch.child("two"));
+    one.uses(&Work::File(40 * M));
+    two.uses(&Work::File(40 * M));
+    let words = ["reclaim", "batch/*", "30M", "--dry-run", "--max-rate", "10M", "--timeout", "5s"];
+    assert_eq!(run(&words).status, Some(0), "one after the other");
+    let ran = run(&[&words[..], &["--jobs", "2"]].concat());
+    assert_eq!(ran.status, Some(124), "{}", ran.stdout);
+    assert!(ran.stdout.contains("--timeout: at --max-rate it takes 6.0 s at least"), "{}", ran.stdout);
 }
 
 fn a_row_each_in_a_dry_run() {

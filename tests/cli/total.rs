@@ -16,6 +16,7 @@ pub fn cases() -> Vec<Case> {
             inactive_cache_in_proportion,
             a_row_each_and_the_total,
             all_of_it_and_no_more,
+            in_proportion_even_when_cut_short,
             by_several_threads,
             a_total_takes_no_longer_than_its_timeout,
             a_signal_ends_a_total_with_a_true_report,
@@ -55,6 +56,13 @@ fn reclaimed(report: &Value) -> u64 {
 
 fn a_total_says_how_much_already() {
     refuses(&["reclaim", "--total", "5M", "app", "5M"], 2, "memctl: 5M: --total already says how much");
+    let ran = run(&["reclaim", "app", "5M", "--max-cost", "2m"]);
+    assert_eq!(ran.status, Some(2));
+    assert!(
+        ran.stderr.contains("'2m' for '--max-cost <SECONDS>': it is not a number of seconds"),
+        "{}",
+        ran.stderr
+    );
     let ran = run(&["reclaim", "--total", "5M", "--to", "5M", "app"]);
     assert_eq!(ran.status, Some(2));
     assert!(ran.stderr.contains("'--total <SIZE>' cannot be used with '--to <SIZE>'"), "{}", ran.stderr);
@@ -81,11 +89,33 @@ fn a_row_each_and_the_total() {
     let ran = run(&["reclaim", "--total", "10M", "batch/full", "batch/empty"]);
     assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""), "{}", ran.stdout);
     let lines: Vec<_> = ran.stdout.lines().collect();
-    assert!(lines[1].starts_with("/batch/full") && lines[1].ends_with("  reached"), "{}", ran.stdout);
+    assert!(
+        lines[1].starts_with("/batch/full           -") && lines[1].ends_with("  reached"),
+        "{}",
+        ran.stdout
+    );
     assert!(lines[2].starts_with("/batch/empty") && lines[2].ends_with("  not asked"), "{}", ran.stdout);
     assert!(lines[3].starts_with("total ") && lines[3].ends_with("  exact"), "{}", ran.stdout);
     assert!(lines[4].starts_with("why   ") && lines[4].contains("reached, within"), "{}", ran.stdout);
+    // Only the whole is judged, and what wasn't asked for isn't said to be exact.
+    let (each, total) = reports(&["reclaim", "--total", "10M", "batch/full", "batch/empty"], 0);
+    for key in ["requested_bytes", "difference_bytes", "tolerance_bytes", "verdict"] {
+        assert!(each.iter().all(|one| one[key].is_null()), "{key}: {each:?}");
+    }
+    assert_eq!((&each[0]["stopped_by"], &each[1]["stopped_by"]), (&"reached".into(), &Value::Null));
+    assert_eq!(total["total_verdict"], "exact", "{total}");
     drop(empty);
+}
+
+fn in_proportion_even_when_cut_short() {
+    let batch = Cgroup::new("batch");
+    let (large, small) = (batch.child("large"), batch.child("small"));
+    large.uses(&Work::File(90 * M));
+    small.uses(&Work::File(45 * M));
+    let words = ["reclaim", "--total", "120M", "--max-rate", "15M", "--timeout", "4s", "batch/*"];
+    let (each, total) = reports(&words, 124);
+    let (most, least) = (reclaimed(&each[0]), reclaimed(&each[1]));
+    assert!(least >= 9 * M && most >= 3 * least / 2 && most <= 3 * least, "{most} and {least}: {total}");
 }
 
 fn page_cache_goes_before_anonymous_memory() {
@@ -162,15 +192,21 @@ fn a_signal_ends_a_total_with_a_true_report() {
 fn a_total_foretold() {
     let batch = Cgroup::new("batch");
     let (one, two) = (batch.child("one"), batch.child("two"));
-    one.uses(&Work::File(60 * M));
+    let (kept, free) = (one.child("kept"), one.child("free"));
+    free.uses(&Work::File(60 * M));
     two.uses(&Work::File(20 * M)).uses(&Work::Anon(20 * M));
     let ran = run(&["reclaim", "--total", "40M", "batch/*", "--dry-run", "--json"]);
     assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""));
-    let asked =
-        ran.stdout.lines().map(|line| number(&serde_json::from_str(line).expect("JSON"), "requested_bytes"));
-    let asked: Vec<_> = asked.collect();
-    assert_close("of one", asked[0] as u64, 30 * M);
-    assert_close("of two", asked[1] as u64, 10 * M);
+    let lines: Vec<Value> =
+        ran.stdout.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_close("of one", number(&lines[0], "requested_bytes") as u64, 30 * M);
+    assert_close("of two", number(&lines[1], "requested_bytes") as u64, 10 * M);
+    let there: i64 = lines[..2].iter().map(|line| number(line, "reclaimable_bytes")).sum();
+    assert_eq!(
+        (number(&lines[2], "total_requested_bytes"), there),
+        (40 * M as i64, number(&lines[2], "total_reclaimable_bytes"))
+    );
+    assert_eq!(lines[2]["total_guards"], serde_json::json!([]));
     let ran = run(&["reclaim", "--total", "90M", "batch/*", "--dry-run"]);
     assert!(
         ran.stdout.contains("more, in slices from whichever gives most for a CPU second"),
@@ -180,6 +216,19 @@ fn a_total_foretold() {
     let ran = run(&["reclaim", "--total", "9G", "batch/*", "--dry-run"]);
     assert_eq!(ran.status, Some(3));
     assert!(ran.stdout.contains("\ntotal ") && ran.stdout.contains("short by 8."), "{}", ran.stdout);
+    // What a child's protection holds is asked of nobody, and the other's more makes up for it: only the whole is judged.
+    kept.uses(&Work::File(30 * M));
+    kept.write("memory.min", &(50 * M).to_string());
+    one.write("memory.min", &(100 * M).to_string());
+    let ran = run(&["reclaim", "--total", "70M", "batch/*", "--dry-run"]);
+    assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""), "{}", ran.stdout);
+    let lines: Vec<_> = ran.stdout.lines().collect();
+    assert!(lines[1].starts_with("/batch/one") && !lines[1].contains("short"), "{}", ran.stdout);
+    assert!(lines[3].starts_with("total ") && lines[3].ends_with("  enough"), "{}", ran.stdout);
+    let slow = ["reclaim", "--total", "40M", "batch/*", "--dry-run", "--max-rate", "1M", "--timeout", "30s"];
+    let ran = run(&slow);
+    assert_eq!(ran.status, Some(124), "{}", ran.stdout);
+    assert!(ran.stdout.contains("would stop  --timeout: at --max-rate it takes 40.0 s"), "{}", ran.stdout);
     assert_eq!((one.stolen(), two.stolen()), (0, 0));
 }
 
@@ -187,7 +236,7 @@ fn too_dear() {
     let app = Cgroup::new("app");
     app.uses(&Work::File(300 * M));
     // No kernel reclaims a GiB in a millisecond.
-    let done = report(&["reclaim", "app", "290M", "--max-cost", "1ms"], 3);
+    let done = report(&["reclaim", "app", "290M", "--max-cost", "0.001"], 3);
     assert_eq!((&done["stopped_by"], &done["verdict"]), (&"cost".into(), &"under".into()), "{done}");
     assert!(reclaimed(&done) > 0 && reclaimed(&done) < 200 * M, "{done}");
     let ran = run(&["reclaim", "app", "max", "--max-cost", "0.001"]);

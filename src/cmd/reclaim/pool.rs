@@ -97,7 +97,7 @@ impl Shared {
     fn work(&self, number: usize, tell: &Sender<Told>) {
         let thread = &self.threads[number];
         while let Some((index, mut job)) = self.next() {
-            if std::mem::take(&mut job.lock) && !locked(&job.cgroup) {
+            if std::mem::take(&mut job.lock) && !take_lock(&mut job) {
                 let _ = tell.send(Told::Locked(index));
             }
             if let Some(timeout) = job.request.timeout {
@@ -144,10 +144,19 @@ impl Shared {
     }
 }
 
+/// Takes the lock, or gives up on it. The wait counts towards the timeout, of which at least half is left.
+fn take_lock(job: &mut Job) -> bool {
+    let began = Instant::now();
+    let most = job.request.timeout.map_or(LOCK_WAIT, |timeout| LOCK_WAIT.min(timeout / 2));
+    let taken = locked(&job.cgroup, most);
+    job.request.timeout = job.request.timeout.map(|timeout| timeout.saturating_sub(began.elapsed()));
+    taken
+}
+
 /// Waits, but not for long, for other memctl on the cgroup. Anybody who can open the directory can hold such a lock, so
 /// it is a courtesy, and never a reason not to reclaim.
-fn locked(cgroup: &MemoryCgroup) -> bool {
-    let until = Instant::now() + LOCK_WAIT;
+fn locked(cgroup: &MemoryCgroup, patience: Duration) -> bool {
+    let until = Instant::now() + patience;
     loop {
         match cgroup.cgroup().try_lock() {
             // A file system without locks is as good as an unlocked one.

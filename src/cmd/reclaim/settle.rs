@@ -44,11 +44,13 @@ pub fn baseline(jobs: &mut [Job], time: Duration, loudness: Loudness) -> Vec<Opt
 
 /// Watches them again after the last, and enters what came back into their reports.
 pub fn settle(outcomes: &mut [Outcome], time: Duration, loudness: Loudness) {
-    // Nothing was reclaimed from those that weren't begun, and those that are gone take nothing back.
-    let watched = |outcome: &Outcome| outcome.watched.is_some();
-    if outcomes.iter().any(watched) {
-        watch(time, "watching what comes back", loudness);
+    // Nothing was reclaimed from those that weren't begun, and those that are gone take nothing back. After a signal
+    // there is no time to see anything.
+    let asked = |outcome: &Outcome| outcome.report.as_ref().is_ok_and(|report| report.chunks > 0);
+    if signal::pending().is_some() || !outcomes.iter().any(|one| one.watched.is_some() && asked(one)) {
+        return;
     }
+    watch(time, "watching what comes back", loudness);
     for outcome in outcomes {
         let (Some(watched), Ok(report)) = (&mut outcome.watched, &mut outcome.report) else { continue };
         match Activity::of(&mut watched.cgroup) {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use memctl::cgroup::reclaim::Swappiness;
 use memctl::reclaim::share::{self, Bounds, Giver, Turn};
-use memctl::reclaim::{self, Goal, Kind, Report, StoppedBy};
+use memctl::reclaim::{self, Goal, Kind, Reclaimable, Report, StoppedBy};
 use memctl::size::Amount;
 use rustix::io::Errno;
 
@@ -17,20 +17,14 @@ pub struct Total {
     /// What is asked for; `None` for all that goes.
     requested: Option<u64>,
     page: u64,
+    /// The most page cache to ask for in a round.
+    round: Option<u64>,
     bounds: Bounds,
     timeout: Option<Duration>,
     began: Option<Instant>,
     stopped_by: Option<StoppedBy>,
     members: Vec<Member>,
     givers: Vec<Giver>,
-}
-
-/// A total that was only foretold.
-pub struct TotalForetold {
-    /// What would be asked for; `None` for all that goes.
-    pub requested: Option<u64>,
-    /// What of it is more than inactive page cache.
-    pub rest: Option<u64>,
 }
 
 /// One of the cgroups.
@@ -60,6 +54,8 @@ impl Total {
             max_pressure: first.and_then(|request| request.max_pressure).map(memctl::size::Percent::ratio),
         };
         let timeout = first.and_then(|request| request.timeout);
+        let rate = first.and_then(|request| request.rate.as_ref()).map(|rate| rate.bytes_per_second());
+        let round = rate.map(|rate| share::round(rate, jobs.len()));
         let Holdings { requested, givers, used } = Holdings::of(&mut jobs, amount)?;
         let members = jobs.into_iter().zip(used).map(|(mut job, used)| {
             let kind = job.request.kind;
@@ -69,26 +65,22 @@ impl Total {
             Member { job: Some(job), outcome, used, kind, cache_alone, asked_for_cache: false, ended: None }
         });
         let members = members.collect();
-        Ok(Self { requested, page, bounds, timeout, began: None, stopped_by: None, members, givers })
+        Ok(Self { requested, page, round, bounds, timeout, began: None, stopped_by: None, members, givers })
     }
 
-    /// Says without a write what each would be asked for at first: enters it into the requests, and gives the whole and
-    /// what is left of it for slices, whose order only trying tells.
+    /// Enters into the requests what each would be asked for at first, and gives the whole. Nothing is written.
     ///
     /// # Errors
     /// As [`Total::new`].
-    pub fn foretell(jobs: &mut [Job], amount: Amount) -> Result<TotalForetold, (usize, Errno)> {
+    pub fn foretell(jobs: &mut [Job], amount: Amount) -> Result<Option<u64>, (usize, Errno)> {
         let Holdings { requested, givers, .. } = Holdings::of(jobs, amount)?;
-        let Some(bytes) = requested else {
-            return Ok(TotalForetold { requested, rest: None });
-        };
-        let has: Vec<_> = givers.iter().map(Giver::inactive_file).collect();
-        let parts = share::split(bytes, &has);
-        for (job, part) in jobs.iter_mut().zip(&parts) {
-            job.request.goal = Goal::Reclaim(Amount::Bytes(*part));
+        if let Some(bytes) = requested {
+            let has: Vec<_> = givers.iter().map(Giver::inactive_file).collect();
+            for (job, part) in jobs.iter_mut().zip(share::split(bytes, &has)) {
+                job.request.goal = Goal::Reclaim(Amount::Bytes(part));
+            }
         }
-        let rest = bytes.saturating_sub(parts.iter().sum());
-        Ok(TotalForetold { requested, rest: Some(rest) })
+        Ok(requested)
     }
 
     /// What is asked for in bytes.
@@ -123,7 +115,10 @@ impl Holdings {
             let stat = job.cgroup.stat(true).map_err(at)?;
             // Where the user weighs, the weights decide, not the order.
             let by_cache = matches!(job.request.kind, Kind::All | Kind::File);
-            givers.push(Giver::new(stat.inactive_file.filter(|_| by_cache).unwrap_or(0)));
+            let inactive = stat.inactive_file.filter(|_| by_cache).unwrap_or(0);
+            // What its children's protection holds can't be had from it.
+            let cache = Reclaimable::new(Kind::File, &stat, &job.cgroup.conditions()).bytes();
+            givers.push(Giver::new(inactive.min(cache)));
         }
         let requested = match amount {
             Amount::Bytes(bytes) => Some(bytes),
@@ -147,7 +142,7 @@ impl Feed for Total {
             return Next::Over;
         }
         let missing = self.missing();
-        match share::next(&mut self.givers, missing, self.page) {
+        match share::next(&mut self.givers, missing, self.round, self.page) {
             Turn::Over => Next::Over,
             Turn::Wait => Next::Wait,
             Turn::Ask { index, bytes, file_only } => {

@@ -128,9 +128,12 @@ fn awaits_swap(report: &Report) -> bool {
 
 fn measured(report: &Report) -> String {
     let part = |what: &str, bytes: Option<u64>| bytes.map(|bytes| format!("{what} {}", size(bytes)));
+    // memory.stat counts tmpfs as page cache. It is told of as what it is.
+    let shmem = report.shmem_freed.unwrap_or(0);
     let parts = [
-        part("file", report.file_freed),
+        part("file", report.file_freed.map(|bytes| bytes.saturating_sub(shmem))),
         part("anon", report.anon_freed),
+        part("tmpfs", Some(shmem).filter(|&b| b > 0)),
         part("swap cache", report.swap_cache_freed.filter(|&b| b > 0)),
         part("slab", report.slab_freed.filter(|&b| b > 0)),
         part("to swap", report.swapped_out.filter(|&b| b > 0)),
@@ -159,18 +162,25 @@ fn cost(report: &Report) -> String {
     let stalled = report
         .stalled
         .map_or_else(String::new, |stalled| format!("; the cgroup was stalled for {}", time(stalled)));
-    let waited = if report.waited.as_millis() < 100 {
-        String::new()
-    } else {
-        format!(" (waited for {})", time(report.waited))
-    };
-    let writes = if report.chunks == 1 { "write" } else { "writes" };
+    let waits =
+        [("swap", report.waited_for_swap), ("the kernel to fold its counters", report.waited_for_counters)];
+    let waits = waits.into_iter().filter(|(_, waited)| waited.as_millis() >= 100);
+    let waits: Vec<_> = waits.map(|(what, waited)| format!("{} for {what}", time(waited))).collect();
+    let waited = if waits.is_empty() { String::new() } else { format!(" (waited {})", waits.join(" and ")) };
+    // Too little was spent to tell a price by.
+    let unjudged = report.max_cost.is_some() && report.last_cost.is_none() && report.chunks > 0;
+    let unjudged = if unjudged { "; too little for --max-cost to judge" } else { "" };
     format!(
-        "{}{waited} in {} {writes}, {} of CPU{per_gib}{stalled}",
+        "{}{waited} in {}, {} of CPU{per_gib}{stalled}{unjudged}",
         time(report.elapsed),
-        report.chunks,
+        writes(report.chunks),
         time(report.cpu)
     )
+}
+
+/// `1 write`, `12 writes`.
+pub fn writes(count: u32) -> String {
+    format!("{count} {}", if count == 1 { "write" } else { "writes" })
 }
 
 pub fn unconfirmed(report: &Report) -> String {

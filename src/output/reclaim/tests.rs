@@ -23,6 +23,7 @@ fn report() -> Report {
         current_after: Some(40 * M),
         anon_freed: Some(0),
         file_freed: Some(10 * M),
+        shmem_freed: None,
         slab_freed: None,
         swapped_out: Some(0),
         zswapped: None,
@@ -34,7 +35,8 @@ fn report() -> Report {
         writing: Duration::from_millis(40),
         cpu: Duration::from_millis(39),
         stalled: Some(Duration::ZERO),
-        waited: Duration::ZERO,
+        waited_for_swap: Duration::ZERO,
+        waited_for_counters: Duration::ZERO,
         max_pressure: None,
         max_cost: None,
         last_cost: None,
@@ -90,6 +92,24 @@ fn over_reclaim_over_swap_growth_and_demotion_are_told() {
         &["about 8 MiB: less some 2 MiB in zram, estimated from its mm_stat"],
     );
     has(&Report { demoted: Some(3 * M), ..report() }, &["demoted", "3 MiB to slower memory"]);
+}
+
+#[test]
+fn what_was_waited_for_is_named_and_tmpfs_is_no_page_cache() {
+    let waited = Report {
+        waited_for_swap: Duration::from_millis(1500),
+        waited_for_counters: Duration::from_millis(400),
+        ..report()
+    };
+    has(&waited, &["(waited 1.5 s for swap and 400 ms for the kernel to fold its counters)"]);
+    has(
+        &Report { file_freed: Some(10 * M), shmem_freed: Some(4 * M), anon_freed: Some(0), ..report() },
+        &["shrunk: file 6 MiB, anon 0 B, tmpfs 4 MiB"],
+    );
+    has(
+        &Report { max_cost: Some(1.0), chunks: 1, ..report() },
+        &["in 1 write, ", "; too little for --max-cost"],
+    );
 }
 
 #[test]

@@ -171,7 +171,7 @@ fn reclaimed(shown: &Shown, size: Size) -> Option<String> {
         let efficiency = if scanned == 0 {
             String::new()
         } else {
-            format!(" ({:.0}%)", 100.0 * stolen as f64 / scanned as f64)
+            format!(" ({:.0}% of what it looked at)", 100.0 * stolen as f64 / scanned as f64)
         };
         Some(format!("{who} {}{efficiency}", size(stolen * page)))
     };
