@@ -1,8 +1,8 @@
 //! What reading many cgroups costs beside the least that it could: a C program that opens, reads and closes the same
 //! files and looks at nothing (benches/reader.c).
 //!
-//! `stat pairs DIR READER` runs both in turns, each as a process of its own, on a tree that `stat make DIR COUNT` made, or
-//! on a real hierarchy.
+//! `stat compare DIR READER [COMMAND]...` runs both in turns, and what else is given, each as a process of its own, on a
+//! tree that `stat make DIR COUNT` made, or on a real hierarchy. Ratios are medians of the rounds'.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -13,16 +13,16 @@ use anyhow::{Context, Result, bail, ensure};
 use memctl::cgroup::{Located, Mount, Survey};
 use memctl::reclaim::{Kind, Reclaimable};
 
-const PAIRS: usize = 20;
+const ROUNDS: usize = 20;
 
 fn main() -> Result<()> {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => println!("nothing measured: `make bench-stat` says on what"),
         ["make", tree, count] => make(Path::new(tree), count.parse()?)?,
-        ["walk", tree] => walk(tree)?,
-        ["pairs", tree, reader] => pairs(tree, reader)?,
-        _ => bail!("usage: stat make DIR COUNT | walk DIR | pairs DIR READER"),
+        ["walk", tree, jobs] => walk(tree, jobs.parse()?)?,
+        ["compare", tree, reader, ref commands @ ..] => compare(tree, reader, commands)?,
+        _ => bail!("usage: stat make DIR COUNT | walk DIR JOBS | compare DIR READER [COMMAND]..."),
     }
     Ok(())
 }
@@ -67,14 +67,14 @@ fn make(tree: &Path, count: usize) -> Result<()> {
 }
 
 /// Reads a tree as `memctl stat -r` does, and tells how many cgroups there were and how much memory that took.
-fn walk(tree: &str) -> Result<()> {
+fn walk(tree: &str, jobs: usize) -> Result<()> {
     let path = PathBuf::from(tree);
     let mount = Mount { point: path.clone(), root: "/".into(), read_only: true };
-    let mut survey = Survey::new(usize::MAX);
+    let survey = Survey::new(usize::MAX, jobs);
     let readings = survey.of(&Located { path, name: "/".into(), mount });
     let reclaimable: u64 = readings
         .iter()
-        .map(|reading| Reclaimable::new(Kind::All, &reading.stat, &reading.conditions).bytes())
+        .map(|reading| Reclaimable::new(Kind::All, &reading.stat(), &reading.conditions).bytes())
         .sum();
     let status = std::fs::read_to_string("/proc/self/status")?;
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default().trim();
@@ -82,44 +82,55 @@ fn walk(tree: &str) -> Result<()> {
     Ok(())
 }
 
-fn pairs(tree: &str, reader: &str) -> Result<()> {
+/// Something that is measured: what it is called, and its command.
+type Contender = (&'static str, Vec<String>);
+
+/// Runs all of them in turns, and tells how long each took beside the first, the minimal reader.
+fn compare(tree: &str, reader: &str, commands: &[&str]) -> Result<()> {
+    const FILES: &str = "-name memory.current -o -name memory.stat -o -name memory.pressure -o -name memory.low \
+        -o -name memory.min -o -name memory.high -o -name memory.max -o -name memory.swap.current \
+        -o -name memory.swap.max";
     let own = std::env::current_exe()?.to_string_lossy().into_owned();
-    let run = |words: &[&str]| -> Result<(f64, String)> {
-        let began = Instant::now();
-        let output =
-            Command::new(words[0]).args(&words[1..]).stdin(Stdio::null()).output().context("run it")?;
-        ensure!(output.status.success(), "{words:?}: {}", output.status);
-        Ok((began.elapsed().as_secs_f64() * 1e3, String::from_utf8_lossy(&output.stdout).trim().to_owned()))
-    };
-    let (mut ours, mut least, mut said) = (Vec::new(), Vec::new(), (String::new(), String::new()));
-    for pair in 0..=PAIRS {
-        let (mut us, mut c) = ((0.0, String::new()), (0.0, String::new()));
-        for turn in 0..2 {
-            if (pair + turn) % 2 == 0 {
-                us = run(&[&own, "walk", tree])?;
-            } else {
-                c = run(&[reader, tree])?;
+    let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
+    let pipe = format!("find {tree} {FILES} | xargs cat >/dev/null 2>&1; :");
+    let mut contenders: Vec<Contender> = vec![
+        ("minimal reader", words(&[reader, tree])),
+        ("memctl's survey", words(&[&own, "walk", tree, "1"])),
+        ("with --jobs 2", words(&[&own, "walk", tree, "2"])),
+        ("find | xargs cat", words(&["sh", "-c", &pipe])),
+    ];
+    for command in commands {
+        let name = if command.contains("cgtop") { "systemd-cgtop" } else { "memctl stat -r" };
+        contenders.push((name, command.split_whitespace().map(str::to_owned).collect()));
+    }
+    let mut took = vec![Vec::new(); contenders.len()];
+    let mut said = vec![String::new(); contenders.len()];
+    for round in 0..=ROUNDS {
+        for turn in 0..contenders.len() {
+            // Whoever is first in one round is last in the next.
+            let place = if round % 2 == 0 { turn } else { contenders.len() - 1 - turn };
+            let words = &contenders[place].1;
+            let began = Instant::now();
+            let output =
+                Command::new(&words[0]).args(&words[1..]).stdin(Stdio::null()).output().context("run it")?;
+            let time = began.elapsed().as_secs_f64() * 1e3;
+            ensure!(output.status.success(), "{words:?}: {}", output.status);
+            // The first round pays for what is cold.
+            if round > 0 {
+                took[place].push(time);
             }
+            String::from_utf8_lossy(&output.stdout).trim().clone_into(&mut said[place]);
         }
-        // The first of each pays for what is cold.
-        if pair > 0 {
-            ours.push(us.0);
-            least.push(c.0);
-        }
-        said = (us.1, c.1);
     }
     let middle = |numbers: &[f64]| {
         let mut sorted = numbers.to_vec();
         sorted.sort_by(f64::total_cmp);
         sorted[sorted.len() / 2]
     };
-    let ratios: Vec<f64> = ours.iter().zip(&least).map(|(us, c)| us / c).collect();
-    println!("memctl's survey  {:>8.1} ms  {}", middle(&ours), said.0);
-    println!("minimal reader   {:>8.1} ms  {}", middle(&least), said.1);
-    println!(
-        "ratio of medians {:.2}, median of {PAIRS} pairs {:.2}",
-        middle(&ours) / middle(&least),
-        middle(&ratios)
-    );
+    for (place, (name, _)) in contenders.iter().enumerate() {
+        let ratios: Vec<f64> = took[place].iter().zip(&took[0]).map(|(one, least)| one / least).collect();
+        let remark = if said[place].lines().count() == 1 { said[place].as_str() } else { "" };
+        println!("{name:<17}{:>8.1} ms {:>6.2}  {remark}", middle(&took[place]), middle(&ratios));
+    }
     Ok(())
 }

@@ -113,6 +113,11 @@ pub struct Stat {
     /// Look so many times [default: 1, or without end with -i]
     #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub iterations: Option<u32>,
+    /// Read with so many threads at a time [default: 1]
+    ///
+    /// Worth it with thousands of cgroups: the time is the kernel's, which folds the counters of each.
+    #[arg(long, value_name = "N", default_value = "1", hide_default_value = true, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub jobs: u16,
     /// Bytes, not units
     #[arg(short, long)]
     pub bytes: bool,

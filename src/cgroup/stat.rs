@@ -3,6 +3,10 @@
 //! Every field is an `Option`: what this kernel doesn't offer is absent, not zero. Unknown keys are skipped, since
 //! every kernel adds some.
 
+mod parse;
+
+pub use parse::{PackedStat, StatParser};
+
 macro_rules! memory_stat {
     ($($(#[$doc:meta])* $field:ident),* $(,)?) => {
         /// What one read of `memory.stat` gave, as far as memctl looks at it.
@@ -11,19 +15,13 @@ macro_rules! memory_stat {
             $($(#[$doc])* pub $field: Option<u64>,)*
         }
 
-        impl MemoryStat {
-            /// Reads the text of a `memory.stat`.
-            #[must_use]
-            pub fn parse(text: &str) -> Self {
-                let mut stat = Self::default();
-                for line in text.lines() {
-                    let Some((key, value)) = line.split_once(' ') else { continue };
-                    match key {
-                        $(stringify!($field) => stat.$field = value.parse().ok(),)*
-                        _ => {}
-                    }
-                }
-                stat
+        /// The keys, in the order of the fields.
+        const KEYS: &[&str] = &[$(stringify!($field)),*];
+
+        impl From<&PackedStat> for MemoryStat {
+            fn from(packed: &PackedStat) -> Self {
+                let mut fields = (0..KEYS.len()).map(|field| packed.get(field));
+                Self { $($field: fields.next().flatten(),)* }
             }
         }
     };
@@ -111,6 +109,12 @@ memory_stat! {
 }
 
 impl MemoryStat {
+    /// Reads the text of a `memory.stat`.
+    #[must_use]
+    pub fn parse(text: &str) -> Self {
+        Self::from(&StatParser::default().parse(text))
+    }
+
     /// What came back while the kernel remembered its eviction, bytes.
     #[must_use]
     pub fn refaulted(&self) -> Option<u64> {

@@ -1,12 +1,16 @@
-//! Many cgroups read one after the other: through directory descriptors, into one buffer, and only the files that are
-//! asked for.
+//! Many cgroups read one after the other, or by several threads: through directory descriptors, each thread into one
+//! buffer, and only the files that are asked for.
 //!
 //! What a kernel or a cgroup doesn't offer is absent, not zero. A cgroup that vanishes meanwhile is left out.
 
-use std::ffi::CStr;
+use std::cell::RefCell;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
+use rayon::prelude::*;
+use rayon::{ThreadPool, ThreadPoolBuilder};
 use rustix::fs::{Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
@@ -14,7 +18,7 @@ use super::conditions::Protected;
 use super::limit::{Bound, Ceiling};
 use super::locate::Located;
 use super::pressure::Pressure;
-use super::stat::MemoryStat;
+use super::stat::{MemoryStat, PackedStat, StatParser};
 use super::swap::SwapRoom;
 use super::{Conditions, Reader, open_directory, parse_number, read_system_file};
 
@@ -28,7 +32,7 @@ pub struct Reading {
     /// `memory.current`.
     pub current: Option<u64>,
     /// `memory.stat`.
-    pub stat: MemoryStat,
+    pub(super) stat: PackedStat,
     /// `memory.swap.current`.
     pub swap: Option<u64>,
     /// `memory.swap.max`.
@@ -50,10 +54,22 @@ pub struct Reading {
 }
 
 impl Reading {
+    /// `memory.stat`.
+    #[must_use]
+    pub fn stat(&self) -> MemoryStat {
+        self.stat.unpack()
+    }
+
+    /// The same in less room, to be kept.
+    #[must_use]
+    pub fn packed(&self) -> &PackedStat {
+        &self.stat
+    }
+
     /// The usage less page cache that is inactive: what the cgroup seems to need.
     #[must_use]
     pub fn working_set(&self) -> Option<u64> {
-        Some(self.current?.saturating_sub(self.stat.inactive_file?))
+        Some(self.current?.saturating_sub(self.stat().inactive_file?))
     }
 }
 
@@ -61,7 +77,8 @@ impl Reading {
     /// What it holds under protection against reclaim from its parent.
     fn as_protected(&self) -> Option<Protected> {
         let (min, current) = (self.min?.bytes().unwrap_or(u64::MAX), self.current?);
-        let (file, anon) = (self.stat.evictable_file(), self.stat.evictable_anon());
+        let stat = self.stat();
+        let (file, anon) = (stat.evictable_file(), stat.evictable_anon());
         (min.min(current) > 0).then(|| Protected { name: self.name.clone(), min, current, file, anon })
     }
 }
@@ -73,46 +90,72 @@ struct Above {
     room: SwapRoom,
 }
 
-/// Reads cgroups, all with one buffer.
+/// Reads cgroups, each thread with one buffer.
 #[derive(Debug)]
 pub struct Survey {
-    text: String,
     swappiness: Option<u8>,
     /// How many levels below what is asked for are read as well.
     depth: usize,
+    /// `None` to read with the calling thread alone.
+    threads: Option<ThreadPool>,
     /// What couldn't be read, and why.
-    unreadable: Vec<(String, Errno)>,
+    unreadable: Mutex<Vec<(String, Errno)>>,
 }
 
+/// What a thread reads with.
+#[derive(Default)]
+struct Scratch {
+    text: String,
+    parser: StatParser,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// What is below a cgroup is handed on as it was read: a reading is too large to be moved again and again.
+#[allow(clippy::vec_box)]
+type Readings = Vec<Box<Reading>>;
+
+/// What a look at a child gave: readings of it and of what is below it, and what it holds under protection.
+type Child = (Readings, Option<Protected>);
+
 impl Survey {
-    /// A survey of what is asked for and of so many levels below.
+    /// A survey of what is asked for and of so many levels below, by so many threads at a time.
     #[must_use]
-    pub fn new(depth: usize) -> Self {
+    pub fn new(depth: usize, jobs: usize) -> Self {
         let swappiness = read_system_file("/proc/sys/vm/swappiness").ok();
         let swappiness = swappiness.and_then(|text| text.trim().parse().ok());
-        Self { text: String::new(), swappiness, depth, unreadable: Vec::new() }
+        // Without threads it takes longer, and that is all.
+        let threads = (jobs > 1).then(|| ThreadPoolBuilder::new().num_threads(jobs).build().ok()).flatten();
+        Self { swappiness, depth, threads, unreadable: Mutex::default() }
     }
 
     /// What couldn't be read so far, by name, and why.
-    pub fn unreadable(&mut self) -> Vec<(String, Errno)> {
-        std::mem::take(&mut self.unreadable)
+    #[must_use]
+    pub fn unreadable(self) -> Vec<(String, Errno)> {
+        let mut unreadable = self.unreadable.into_inner().unwrap_or_else(PoisonError::into_inner);
+        unreadable.sort_by(|(one, _), (other, _)| one.cmp(other));
+        unreadable
     }
 
     /// Reads a cgroup and what is below it, each before what is below it.
-    pub fn of(&mut self, located: &Located) -> Vec<Reading> {
-        let mut readings = Vec::new();
-        let above = self.above(located);
+    pub fn of(&self, located: &Located) -> Readings {
+        let above = Self::above(located);
         match open_directory(&located.path) {
             Ok(dir) => {
-                self.visit(&dir, &located.name, 0, &above, &mut readings);
+                let visit = || self.visit(&dir, &located.name, 0, &above);
+                self.threads.as_ref().map_or_else(visit, |threads| threads.install(visit))
             }
-            Err(e) => self.cannot(&located.name, Errno::from_io_error(&e).unwrap_or(Errno::IO)),
+            Err(e) => {
+                self.cannot(&located.name, Errno::from_io_error(&e).unwrap_or(Errno::IO));
+                Vec::new()
+            }
         }
-        readings
     }
 
     /// What the ancestors of a cgroup set, from the mount down.
-    fn above(&mut self, located: &Located) -> Above {
+    fn above(located: &Located) -> Above {
         let mut above = Above { bound: None, room: SwapRoom::of_host() };
         let top = &located.mount.point;
         let mut levels: Vec<_> =
@@ -122,123 +165,137 @@ impl Survey {
             let (Some(name), Ok(dir)) = (located.mount.name_of(level), open_directory(level)) else {
                 continue;
             };
-            let reading =
-                Reading { name, current: self.number(&dir, c"memory.current"), ..Reading::default() };
-            let (_, below) = self.limits(&dir, reading, &above);
-            above = below;
+            let mut reading =
+                Reading { name, current: number(&dir, c"memory.current"), ..Reading::default() };
+            above = limits(&dir, &mut reading, &above);
         }
         above
     }
 
-    /// Says where the reading went, if there is one.
-    fn visit(
-        &mut self,
-        dir: &OwnedFd,
-        name: &str,
-        depth: usize,
-        above: &Above,
-        into: &mut Vec<Reading>,
-    ) -> Option<usize> {
-        let reading = match self.read(dir, name, depth) {
+    fn visit(&self, dir: &OwnedFd, name: &str, depth: usize, above: &Above) -> Readings {
+        let mut reading = match read(dir, name, depth) {
             Ok(reading) => reading,
             // It vanished: nobody needs to know.
-            Err(Errno::NODEV | Errno::NOENT) if depth > 0 => return None,
+            Err(Errno::NODEV | Errno::NOENT) if depth > 0 => return Vec::new(),
             Err(errno) => {
                 self.cannot(name, errno);
-                return None;
+                return Vec::new();
             }
         };
-        let (mut reading, below) = self.limits(dir, reading, above);
-        let place = into.len();
+        let below = limits(dir, &mut reading, above);
         reading.conditions.swap = Some(below.room.clone());
         reading.conditions.swappiness = self.swappiness;
-        into.push(reading);
-        let mut protected = Vec::new();
-        self.each_child(dir, name, |survey, child, name| {
-            // Protection of direct children counts, whether they are asked for or not.
-            if depth < survey.depth {
-                let child = survey.visit(child, name, depth + 1, &below, into);
-                protected.extend(child.and_then(|at| into[at].as_protected()));
-            } else {
-                protected.extend(survey.protection(child, name));
-            }
-        });
-        into[place].conditions.protected = protected;
-        Some(place)
-    }
-
-    fn read(&mut self, dir: &OwnedFd, name: &str, depth: usize) -> Result<Reading, Errno> {
-        let current = self.number(dir, c"memory.current");
-        let stat = MemoryStat::parse(self.text(dir, c"memory.stat")?);
-        let pressure = self.text(dir, c"memory.pressure").ok().and_then(Pressure::parse);
-        let low = self.ceiling(dir, c"memory.low");
-        let min = self.ceiling(dir, c"memory.min");
-        Ok(Reading { name: name.to_owned(), depth, current, stat, min, low, pressure, ..Reading::default() })
-    }
-
-    /// Reads the limits of a level, and what it hands down.
-    fn limits(&mut self, dir: &OwnedFd, mut reading: Reading, above: &Above) -> (Reading, Above) {
-        reading.high = self.ceiling(dir, c"memory.high");
-        reading.max = self.ceiling(dir, c"memory.max");
-        reading.swap = self.number(dir, c"memory.swap.current");
-        reading.swap_max = self.ceiling(dir, c"memory.swap.max");
-        reading.bound = Bound::tighter(Bound::of(&reading), above.bound.as_ref());
-        let room =
-            above.room.clone().within(&reading.name, reading.swap_max.and_then(Ceiling::bytes), reading.swap);
-        let below = Above { bound: reading.bound.clone(), room };
-        (reading, below)
-    }
-
-    fn protection(&mut self, dir: &OwnedFd, name: &str) -> Option<Protected> {
-        let min = self.number_or_max(dir, c"memory.min")?;
-        let current = if min > 0 { self.number(dir, c"memory.current")? } else { 0 };
-        if min.min(current) == 0 {
-            return None;
+        let child = |file_name: &CString| self.child(dir, name, file_name, depth, &below);
+        let file_names = directories(dir);
+        let children: Vec<Child> = if self.threads.is_some() {
+            file_names.par_iter().map(child).collect()
+        } else {
+            file_names.iter().map(child).collect()
+        };
+        let mut readings = vec![Box::new(reading)];
+        for (below, protected) in children {
+            readings[0].conditions.protected.extend(protected);
+            readings.extend(below);
         }
-        let stat = MemoryStat::parse(self.text(dir, c"memory.stat").ok()?);
-        let (file, anon) = (stat.evictable_file(), stat.evictable_anon());
-        Some(Protected { name: name.to_owned(), min, current, file, anon })
+        readings
     }
 
-    fn each_child(&mut self, dir: &OwnedFd, name: &str, mut visit: impl FnMut(&mut Self, &OwnedFd, &str)) {
-        let Ok(mut entries) = Dir::read_from(dir) else { return };
-        while let Some(Ok(entry)) = entries.next() {
-            let file_name = entry.file_name();
-            if entry.file_type() != FileType::Directory || matches!(file_name.to_bytes(), b"." | b"..") {
-                continue;
+    /// Looks at a child: its protection counts, whether it is asked for or not.
+    fn child(&self, dir: &OwnedFd, above: &str, file_name: &CStr, depth: usize, below: &Above) -> Child {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let name = Path::new(above).join(&*file_name.to_string_lossy()).to_string_lossy().into_owned();
+        match rustix::fs::openat(dir, file_name, flags, Mode::empty()) {
+            Ok(child) if depth < self.depth => {
+                let readings = self.visit(&child, &name, depth + 1, below);
+                let protected = readings.first().and_then(|reading| reading.as_protected());
+                (readings, protected)
             }
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let name = Path::new(name).join(&*file_name.to_string_lossy()).to_string_lossy().into_owned();
-            match rustix::fs::openat(dir, file_name, flags, Mode::empty()) {
-                Ok(child) => visit(self, &child, &name),
-                Err(Errno::NOENT | Errno::NODEV) => {}
-                Err(errno) => self.cannot(&name, errno),
+            Ok(child) => (Vec::new(), protection(&child, &name)),
+            Err(errno) => {
+                if !matches!(errno, Errno::NOENT | Errno::NODEV) {
+                    self.cannot(&name, errno);
+                }
+                (Vec::new(), None)
             }
         }
     }
 
-    fn cannot(&mut self, name: &str, errno: Errno) {
-        self.unreadable.push((name.to_owned(), errno));
+    fn cannot(&self, name: &str, errno: Errno) {
+        let mut unreadable = self.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
+        unreadable.push((name.to_owned(), errno));
     }
+}
 
-    fn text(&mut self, dir: impl AsFd, file: &CStr) -> Result<&str, Errno> {
-        Reader::at(dir.as_fd(), file)?.read(&mut self.text)?;
-        Ok(&self.text)
-    }
+fn read(dir: &OwnedFd, name: &str, depth: usize) -> Result<Reading, Errno> {
+    Ok(Reading {
+        name: name.to_owned(),
+        depth,
+        current: number(dir, c"memory.current"),
+        stat: stat(dir)?,
+        min: ceiling(dir, c"memory.min"),
+        low: ceiling(dir, c"memory.low"),
+        pressure: with_text(dir, c"memory.pressure", |text, _| Pressure::parse(text)).ok().flatten(),
+        ..Reading::default()
+    })
+}
 
-    /// A number; `None` for `max` too.
-    fn number(&mut self, dir: &OwnedFd, file: &CStr) -> Option<u64> {
-        parse_number(self.text(dir, file).ok()?).ok()?
-    }
+/// Reads the limits of a level, and says what it hands down.
+fn limits(dir: &OwnedFd, reading: &mut Reading, above: &Above) -> Above {
+    reading.high = ceiling(dir, c"memory.high");
+    reading.max = ceiling(dir, c"memory.max");
+    reading.swap = number(dir, c"memory.swap.current");
+    reading.swap_max = ceiling(dir, c"memory.swap.max");
+    reading.bound = Bound::tighter(Bound::of(reading), above.bound.as_ref());
+    let room =
+        above.room.clone().within(&reading.name, reading.swap_max.and_then(Ceiling::bytes), reading.swap);
+    Above { bound: reading.bound.clone(), room }
+}
 
-    fn ceiling(&mut self, dir: &OwnedFd, file: &CStr) -> Option<Ceiling> {
-        let number = parse_number(self.text(dir, file).ok()?).ok()?;
-        Some(number.map_or(Ceiling::Max, Ceiling::Bytes))
+fn protection(dir: &OwnedFd, name: &str) -> Option<Protected> {
+    let min = ceiling(dir, c"memory.min")?.bytes().unwrap_or(u64::MAX);
+    let current = if min > 0 { number(dir, c"memory.current")? } else { 0 };
+    if min.min(current) == 0 {
+        return None;
     }
+    let stat = stat(dir).ok()?.unpack();
+    let (file, anon) = (stat.evictable_file(), stat.evictable_anon());
+    Some(Protected { name: name.to_owned(), min, current, file, anon })
+}
 
-    fn number_or_max(&mut self, dir: &OwnedFd, file: &CStr) -> Option<u64> {
-        Some(parse_number(self.text(dir, file).ok()?).ok()?.unwrap_or(u64::MAX))
-    }
+/// The names of the directories in a directory.
+fn directories(dir: &OwnedFd) -> Vec<CString> {
+    let Ok(entries) = Dir::read_from(dir) else { return Vec::new() };
+    let directories = entries.flatten().filter(|entry| {
+        entry.file_type() == FileType::Directory && !matches!(entry.file_name().to_bytes(), b"." | b"..")
+    });
+    directories.map(|entry| entry.file_name().to_owned()).collect()
+}
+
+/// Has a file's text read into this thread's buffer, and looked at.
+fn with_text<T>(
+    dir: &OwnedFd,
+    file: &CStr,
+    look: impl FnOnce(&str, &mut StatParser) -> T,
+) -> Result<T, Errno> {
+    let reader = Reader::at(dir.as_fd(), file)?;
+    SCRATCH.with_borrow_mut(|Scratch { text, parser }| {
+        reader.read(text)?;
+        Ok(look(text, parser))
+    })
+}
+
+fn stat(dir: &OwnedFd) -> Result<PackedStat, Errno> {
+    with_text(dir, c"memory.stat", |text, parser| parser.parse(text))
+}
+
+/// A number; `None` for `max` too.
+fn number(dir: &OwnedFd, file: &CStr) -> Option<u64> {
+    ceiling(dir, file)?.bytes()
+}
+
+fn ceiling(dir: &OwnedFd, file: &CStr) -> Option<Ceiling> {
+    let number = with_text(dir, file, |text, _| parse_number(text)).ok()?.ok()?;
+    Some(number.map_or(Ceiling::Max, Ceiling::Bytes))
 }
 
 impl Reader {

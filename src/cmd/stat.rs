@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use memctl::cgroup::stat::{MemoryStat, Rates};
+use memctl::cgroup::stat::{PackedStat, Rates};
 use memctl::cgroup::{Reading, Selected, Survey, locate, select};
 use memctl::reclaim::{Kind, Reclaimable};
 use rustix::io::Errno;
@@ -15,7 +15,7 @@ use crate::output::{self, Loudness};
 
 /// A cgroup as it is shown.
 pub struct Shown {
-    pub reading: Reading,
+    pub reading: Box<Reading>,
     pub reclaimable: Reclaimable,
     /// What happened since the look before, if there was one.
     pub rates: Option<Rates>,
@@ -65,15 +65,16 @@ pub fn run(args: &Stat, global: &Global) -> Result<Exit> {
 fn look_at(args: &Stat) -> Result<(View, Vec<(String, Errno)>)> {
     let depth = if args.recursive { usize::MAX } else { args.depth.map_or(0, usize::from) };
     let (mut shown, mut unreadable) = (Vec::new(), Vec::new());
+    let jobs = usize::from(args.jobs);
     if args.words.is_empty() {
         // What is below the root stands for it: its own figures are the host's.
         let root = locate("/")?;
-        let mut survey = Survey::new(depth.max(1));
+        let survey = Survey::new(depth.max(1), jobs);
         shown = sorted(survey.of(&root), 1, args.sort);
         unreadable = survey.unreadable();
     } else {
         for Selected { located, .. } in select(&args.words)? {
-            let mut survey = Survey::new(depth);
+            let survey = Survey::new(depth, jobs);
             shown.extend(sorted(survey.of(&located), 0, args.sort));
             unreadable.extend(survey.unreadable());
         }
@@ -108,7 +109,7 @@ impl View {
 
 /// The look before, by name.
 #[derive(Default)]
-struct Known(HashMap<String, (Instant, MemoryStat)>);
+struct Known(HashMap<String, (Instant, PackedStat)>);
 
 impl Known {
     /// Enters the rates since the look before, and takes this one for the next.
@@ -117,9 +118,9 @@ impl Known {
         let mut seen = HashMap::with_capacity(rows.len());
         for shown in rows {
             if let Some((then, before)) = self.0.get(&shown.reading.name) {
-                shown.rates = Some(Rates::new(before, &shown.reading.stat, now - *then));
+                shown.rates = Some(Rates::new(&before.unpack(), &shown.reading.stat(), now - *then));
             }
-            seen.insert(shown.reading.name.clone(), (now, shown.reading.stat.clone()));
+            seen.insert(shown.reading.name.clone(), (now, shown.reading.packed().clone()));
         }
         // What vanished is forgotten.
         self.0 = seen;
@@ -127,9 +128,10 @@ impl Known {
 }
 
 /// Puts siblings in order, each before what is below it, and leaves out what is above the level `from`.
-fn sorted(readings: Vec<Reading>, from: usize, key: SortKey) -> Vec<Shown> {
+#[allow(clippy::vec_box)] // As the survey hands them on.
+fn sorted(readings: Vec<Box<Reading>>, from: usize, key: SortKey) -> Vec<Shown> {
     let shown = readings.into_iter().map(|reading| {
-        let reclaimable = Reclaimable::new(Kind::All, &reading.stat, &reading.conditions);
+        let reclaimable = Reclaimable::new(Kind::All, &reading.stat(), &reading.conditions);
         Shown { reading, reclaimable, rates: None }
     });
     let shown: Vec<_> = shown.collect();
@@ -171,7 +173,7 @@ fn order(key: SortKey, one: &Shown, other: &Shown) -> std::cmp::Ordering {
         SortKey::WorkingSet => largest(&|shown| shown.reading.working_set()),
         SortKey::Reclaimable => largest(&|shown| Some(shown.reclaimable.bytes())),
         SortKey::Pressure => largest(&|shown| shown.reading.pressure.map(|all| u64::from(all.some.avg10))),
-        SortKey::Refaults => largest(&|shown| shown.reading.stat.refaulted()),
+        SortKey::Refaults => largest(&|shown| shown.reading.stat().refaulted()),
         // Without a limit there is no end to it.
         SortKey::Headroom => {
             let room = |shown: &Shown| shown.reading.bound.as_ref().map_or(u64::MAX, |bound| bound.headroom);

@@ -270,7 +270,7 @@ impl From<Pressure> for PressureKeys {
 
 impl<'a> From<&'a Shown> for Stated<'a> {
     fn from(Shown { reading, reclaimable, rates }: &'a Shown) -> Self {
-        let (stat, bound) = (&reading.stat, reading.bound.as_ref());
+        let (stat, bound) = (reading.stat(), reading.bound.as_ref());
         let page = rustix::param::page_size() as u64;
         Self {
             cgroup: &reading.name,

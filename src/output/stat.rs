@@ -88,8 +88,8 @@ const COLUMNS: [Column; 12] = [
     Column { title: "CURRENT", worth: 9, cell: |shown| shown.reading.current, unit: Unit::Bytes },
     Column { title: "WORKSET", worth: 7, cell: |shown| shown.reading.working_set(), unit: Unit::Bytes },
     Column { title: "RECLAIM", worth: 8, cell: |shown| Some(shown.reclaimable.bytes()), unit: Unit::Bytes },
-    Column { title: "ANON", worth: 4, cell: |shown| shown.reading.stat.anon, unit: Unit::Bytes },
-    Column { title: "FILE", worth: 3, cell: |shown| shown.reading.stat.file, unit: Unit::Bytes },
+    Column { title: "ANON", worth: 4, cell: |shown| shown.reading.stat().anon, unit: Unit::Bytes },
+    Column { title: "FILE", worth: 3, cell: |shown| shown.reading.stat().file, unit: Unit::Bytes },
     Column { title: "SWAP", worth: 2, cell: |shown| shown.reading.swap, unit: Unit::Bytes },
     Column {
         title: "LIMIT",

@@ -16,6 +16,7 @@ pub fn cases() -> Vec<Case> {
             reclaimable_takes_off_protection_and_swap,
             rows_and_a_total,
             a_tree_with_siblings_in_order,
+            several_threads_see_the_same,
             a_page_on_one,
             columns_fit_the_terminal,
             a_name_that_is_not_there,
@@ -155,6 +156,27 @@ fn a_tree_with_siblings_in_order() {
     assert_eq!(names(&run(&["stat", "--json"]).stdout), ["/two", "/one"]);
     // Without a header, which stands for nothing here, a total of one would be the same again.
     assert!(!ran.stdout.contains("total"), "{}", ran.stdout);
+}
+
+fn several_threads_see_the_same() {
+    let batch = Cgroup::new("batch");
+    let children: Vec<_> = (0..12).map(|number| batch.child(&format!("n{number}"))).collect();
+    let inner: Vec<_> = children[3..6].iter().map(|child| child.child("inner")).collect();
+    children[7].uses(&Work::File(20 * M));
+    inner[1].uses(&Work::File(10 * M));
+    children[4].write("memory.min", &(4 * M).to_string());
+    let alone = run(&["stat", "-r", "batch", "--json", "--sort", "name"]);
+    let together = run(&["stat", "-r", "batch", "--json", "--sort", "name", "--jobs", "3"]);
+    assert_eq!((alone.status, together.status), (Some(0), Some(0)));
+    assert_eq!(names(&alone.stdout), names(&together.stdout));
+    assert_eq!(names(&alone.stdout).len(), 16);
+    for (one, other) in alone.stdout.lines().zip(together.stdout.lines()) {
+        let parsed = |line: &str| serde_json::from_str::<Value>(line).expect("JSON");
+        let (one, other) = (parsed(one), parsed(other));
+        for key in ["anon_bytes", "protected_bytes", "limit_bytes", "min_bytes"] {
+            assert_eq!(one[key], other[key], "{key}: {one}");
+        }
+    }
 }
 
 fn a_page_on_one() {

@@ -13,7 +13,7 @@ type Size<'a> = &'a dyn Fn(u64) -> String;
 /// The lines, with a label each. What this kernel doesn't offer has none.
 pub fn lines(shown: &Shown, size: Size) -> Vec<(String, String)> {
     let reading = &shown.reading;
-    let stat = &reading.stat;
+    let stat = &reading.stat();
     let part = |what: &str, bytes: Option<u64>| bytes.map(|bytes| format!("{what} {}", size(bytes)));
     let limited =
         |what: &str, limit: Option<Ceiling>| limit.map(|limit| format!("{what} {}", ceiling(limit, size)));
@@ -113,7 +113,7 @@ fn swap(shown: &Shown, size: Size) -> Option<String> {
 }
 
 fn zswap(shown: &Shown, size: Size) -> Option<String> {
-    let stat = &shown.reading.stat;
+    let stat = &shown.reading.stat();
     let (held, takes) = (stat.zswapped?, stat.zswap?);
     if held == 0 {
         return None;
@@ -163,7 +163,7 @@ fn rates(shown: &Shown, size: Size) -> Option<String> {
 }
 
 fn reclaimed(shown: &Shown, size: Size) -> Option<String> {
-    let stat = &shown.reading.stat;
+    let stat = &shown.reading.stat();
     let page = rustix::param::page_size() as u64;
     let by = |who: &str, stolen: Option<u64>, scanned: Option<u64>| {
         let (stolen, scanned) = (stolen?, scanned?);
