@@ -8,13 +8,14 @@ TARGET = x86_64-unknown-linux-gnu
 STATIC = -C target-feature=+crt-static
 demo test: export RUSTFLAGS = $(STATIC)
 
-.PHONY: help demo test bench-reclaim bench-stat install clean-cache
+.PHONY: help demo test bench-reclaim bench-stat bench-watch install clean-cache
 
 help:
 	@echo 'make demo           boot a real kernel and show memctl at work on it'
 	@echo 'make test           run all tests: on this machine, and in real kernels'
 	@echo 'make bench-reclaim  measure the engine beside bare writes, in real kernels'
 	@echo 'make bench-stat     measure reading many cgroups beside a minimal reader'
+	@echo 'make bench-watch    measure what watch spares an application, beside a loop in the shell'
 	@echo 'make install        install what `cargo build --release` built (PREFIX=$(PREFIX) DESTDIR=$(DESTDIR))'
 	@echo 'make clean-cache    remove the kernels and disks that demo and test fetched and made'
 
@@ -39,6 +40,10 @@ bench-reclaim:
 bench-stat:
 	tests/vm/setup
 	tests/vm/bench-stat
+
+bench-watch:
+	tests/vm/setup
+	tests/vm/bench-watch
 
 install:
 	@[ -x target/release/memctl ] || { echo 'make install: target/release/memctl: not there: run cargo build --release first' >&2; exit 1; }

@@ -17,6 +17,7 @@ use rustix::io::Errno;
 pub mod candidates;
 pub mod conditions;
 pub mod diagnose;
+pub mod gauge;
 pub mod host;
 pub mod limit;
 pub mod locate;
@@ -30,10 +31,13 @@ pub mod select;
 pub mod stat;
 pub mod survey;
 pub mod swap;
+pub mod swaps;
 pub mod tree;
+pub mod watchlist;
 pub mod zram;
 
 pub use conditions::{Conditions, Protected};
+pub use gauge::Gauge;
 pub use limit::Bound;
 pub use locate::{Located, locate};
 pub use memory::MemoryCgroup;
@@ -41,6 +45,7 @@ pub use mount::Mount;
 pub use release::{Version, kernel_release};
 pub use select::{Selected, select};
 pub use survey::{Reading, Survey};
+pub use watchlist::Watchlist;
 
 /// An open cgroup directory, known to lie on a cgroup2 file system.
 #[derive(Debug)]
@@ -94,6 +99,14 @@ impl Cgroup {
     #[must_use]
     pub fn is_root(&self) -> bool {
         self.name == "/"
+    }
+
+    /// The cgroup's id: its directory's inode, which no other cgroup gets while the host runs.
+    ///
+    /// # Errors
+    /// The kernel's, from fstat(2).
+    pub fn id(&self) -> Result<u64, Errno> {
+        rustix::fs::fstat(&self.dir).map(|stat| stat.st_ino)
     }
 
     /// Takes the advisory lock on the cgroup's directory, if nobody else has it. It is held as long as this lives.

@@ -53,6 +53,7 @@ pub struct Global {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Reclaim(Reclaim),
+    Watch(Watch),
     Stat(Stat),
     Check(Check),
 }
@@ -146,6 +147,65 @@ pub enum SortKey {
     Refaults,
     /// The name, in its order
     Name,
+}
+
+/// Keep memory free below a cgroup's limit, so that its own tasks never have to reclaim
+///
+/// Looks at each cgroup as often as its growth asks for, and reclaims before the limit is met: what is kept free is
+/// the headroom, or what the cgroup was seen to take at once, where that is more. Runs until a signal comes or --duration is over; then it tells what came of it.
+#[allow(clippy::struct_excessive_bools)] // They are flags.
+#[derive(Args, Debug)]
+#[command(override_usage = "memctl watch [OPTIONS] <--headroom <SIZE|PCT>|--keep <SIZE>> <CGROUP>...")]
+#[command(after_long_help = AFTER_WATCH)]
+pub struct Watch {
+    /// The cgroups: paths, unit names, pid:N, container:ID, pod:UID, self, or globs
+    ///
+    /// What a glob matches is followed as it comes and goes.
+    #[arg(required = true, value_name = "CGROUP")]
+    pub words: Vec<String>,
+    /// Keep that much free below the limit
+    ///
+    /// A size, or a share of the limit, which is the lower of memory.high and memory.max.
+    #[arg(long, value_name = "SIZE|PCT", value_parser = amount)]
+    pub headroom: Option<Amount>,
+    /// Keep the usage below SIZE, as if that were the limit
+    #[arg(long, value_name = "SIZE", value_parser = parse_only_bytes)]
+    pub keep: Option<u64>,
+    /// Never bring the usage below SIZE
+    #[arg(long, value_name = "SIZE", default_value = "0", hide_default_value = true, value_parser = bytes_or_none)]
+    pub floor: u64,
+    /// Spend no more than PCT of a CPU, the kernel's work included
+    #[arg(long, value_name = "PCT")]
+    pub cpu: Option<Percent>,
+    /// Take no anonymous memory when less of the swap is free [default: 25%]
+    #[arg(long, value_name = "PCT", default_value = "25%", hide_default_value = true)]
+    pub swap_free: Percent,
+    /// Take no anonymous memory while more than SIZE a second goes to the host's swap, but for zram and zswap
+    #[arg(long, value_name = "SIZE", value_parser = parse_only_bytes)]
+    pub swap_writes: Option<u64>,
+    /// Hold while the cgroup is stalled for more than PCT of the time
+    #[arg(long, value_name = "PCT")]
+    pub max_pressure: Option<Percent>,
+    /// Leave out what GLOB matches; can be given again and again
+    ///
+    /// A glob never takes memctl's own cgroup, init.scope, sshd, journald, the kubelet, and container runtimes; a plain
+    /// name still does.
+    #[arg(long, value_name = "GLOB")]
+    pub exclude: Vec<String>,
+    /// Take all, anon (Linux 6.16 and swap), or file (6.11)
+    ///
+    /// By default anonymous memory is taken only where swap is zram, zswap, or no rotating disk.
+    #[arg(long = "type", value_name = "TYPE", hide_possible_values = true)]
+    pub kind: Option<Kind>,
+    /// Stop after DUR: 500ms, 10s, 2m, or bare seconds
+    #[arg(long, value_name = "DUR", value_parser = duration)]
+    pub duration: Option<Duration>,
+    /// Decide and tell, but never write
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print a line of JSON for everything that happens
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Reclaim memory from a cgroup now, in chunks, and report what came of it
@@ -288,6 +348,18 @@ Examples:
   memctl reclaim 'batch/*' db 10M        ten MiB of each
   memctl reclaim --total 2G 'batch/*'    2 GiB in all, cheapest first";
 
+const AFTER_WATCH: &str = "\
+Exit status:
+  0    told to stop, by SIGTERM or --duration; a summary was printed
+  1    failed
+  2    the command line was not understood
+  On SIGINT the summary is printed and memctl dies by that signal.
+
+Examples:
+  memctl watch app --headroom 10%               a tenth of its limit stays free
+  memctl watch 'batch/*' --headroom 64M         whatever is there and will come
+  memctl watch app --keep 1G --type file        a limit for its cache that kills nobody";
+
 const AFTER_CHECK: &str = "\
 Exit status:
   0    reclaim will work
@@ -318,6 +390,11 @@ fn amount(word: &str) -> Result<Amount, String> {
         }
         other => other.map_err(|e: memctl::size::SizeError| e.to_string()),
     }
+}
+
+/// Reads a size, or 0.
+fn bytes_or_none(word: &str) -> Result<u64, String> {
+    if word == "0" { Ok(0) } else { parse_only_bytes(word).map_err(|e| e.to_string()) }
 }
 
 /// Reads a price: seconds of CPU time.

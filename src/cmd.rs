@@ -3,3 +3,4 @@
 pub mod check;
 pub mod reclaim;
 pub mod stat;
+pub mod watch;

@@ -9,3 +9,4 @@ pub mod cgroup;
 pub mod check;
 pub mod reclaim;
 pub mod size;
+pub mod watch;

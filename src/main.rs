@@ -20,6 +20,7 @@ fn main() -> ExitCode {
     output::use_colour(cli.global.color);
     let ended = match &cli.command {
         cli::Command::Reclaim(args) => cmd::reclaim::run(args, &cli.global),
+        cli::Command::Watch(args) => cmd::watch::run(args, &cli.global),
         cli::Command::Check(args) => cmd::check::run(args, &cli.global),
         cli::Command::Stat(args) => cmd::stat::run(args, &cli.global),
     };

@@ -18,6 +18,7 @@ pub mod progress;
 pub mod reclaim;
 pub mod stat;
 pub mod table;
+pub mod watch;
 pub mod words;
 
 /// How much the user wants to hear.

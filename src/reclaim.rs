@@ -32,6 +32,7 @@ mod target;
 #[cfg(test)]
 mod tests;
 
+pub use chunk::Pace;
 pub use ledger::{Measure, Taken};
 pub use obstacle::Obstacle;
 pub use plan::{Guard, Plan, Reclaimable, TotalPlan, share_rate};
@@ -43,7 +44,6 @@ pub use target::Target;
 
 use crate::cgroup::reclaim::Swappiness;
 use crate::cgroup::zram::Zram;
-use chunk::Pace;
 use cost::Price;
 use ledger::Ledger;
 

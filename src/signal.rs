@@ -17,6 +17,9 @@ static PENDING: AtomicI32 = AtomicI32::new(0);
 /// What asks memctl to stop.
 const STOPPING: [Signal; 2] = [Signal::SIGINT, Signal::SIGTERM];
 
+/// What tells a service to stop.
+pub const TERMINATE: Signal = Signal::SIGTERM;
+
 /// What wakes a writing thread. Its default is to be ignored, so a stray one is harmless.
 const WAKING: Signal = Signal::SIGURG;
 

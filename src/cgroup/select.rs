@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use globset::{GlobBuilder, GlobMatcher};
+use globset::{Glob, GlobBuilder, GlobMatcher};
 
 use super::diagnose::Unreclaimable;
 use super::locate::{Located, locate};
@@ -62,9 +62,14 @@ fn matches(word: &str) -> Result<Vec<Located>, Unreclaimable> {
 }
 
 fn matcher(pattern: &str) -> Result<GlobMatcher, String> {
+    glob(pattern).map(|glob| glob.compile_matcher())
+}
+
+/// A glob over names without their leading slash.
+pub(super) fn glob(pattern: &str) -> Result<Glob, String> {
     // A backslash is a character of systemd's unit names (`\x2d`) before it is anything else.
     let glob = GlobBuilder::new(pattern).literal_separator(true).backslash_escape(false).build();
-    glob.map(|glob| glob.compile_matcher()).map_err(|e| e.kind().to_string())
+    glob.map_err(|e| e.kind().to_string())
 }
 
 #[cfg(test)]

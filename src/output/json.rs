@@ -1,5 +1,9 @@
 //! JSON: one object a line. Base units, the unit in the key; what this kernel doesn't offer is absent.
 
+mod watch;
+
+pub use watch::{Happened, WatchEnded, WatchSummary};
+
 use std::path::Path;
 use std::time::Duration;
 

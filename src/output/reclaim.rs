@@ -15,7 +15,8 @@ mod details;
 #[cfg(test)]
 mod tests;
 
-use details::{came_back, details, in_the_way, net_saving, unconfirmed, why, writes};
+pub use details::writes;
+use details::{came_back, details, in_the_way, net_saving, unconfirmed, why};
 
 /// Prints the reports of those that were begun.
 pub fn print(outcomes: &Outcomes, json: bool, loudness: Loudness) -> Result<()> {

@@ -1,0 +1,283 @@
+//! What `memctl watch` spares an application, beside nothing and beside what people write themselves: a loop in the shell.
+//!
+//! `watch compare MEMCTL SECONDS [SHAPE]...` runs in a guest: an application under a limit, once without a controller, and
+//! once with each. `watch load …` is that application.
+
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+const CGROUPS: &str = "/sys/fs/cgroup";
+const M: u64 = 1 << 20;
+
+/// An application, and its limit. Amounts are MiB.
+#[derive(Clone, Copy)]
+struct Shape {
+    name: &'static str,
+    limit: u64,
+    /// Of a file of 700 MiB, read again and again, a second.
+    stream: u64,
+    /// Touched all the time.
+    hot: u64,
+    /// Allocated at once every three seconds, and given back after one.
+    burst: u64,
+    /// Allocated each second and never given back.
+    leak: u64,
+    /// Grown over five seconds, and given back at once.
+    saw: u64,
+}
+
+const SHAPES: [Shape; 5] = [
+    Shape { name: "stream", limit: 256, stream: 60, hot: 60, burst: 30, leak: 0, saw: 0 },
+    Shape { name: "narrow", limit: 192, stream: 45, hot: 60, burst: 30, leak: 0, saw: 0 },
+    Shape { name: "bursts", limit: 1024, stream: 60, hot: 60, burst: 100, leak: 0, saw: 0 },
+    Shape { name: "leak", limit: 256, stream: 20, hot: 40, burst: 0, leak: 8, saw: 0 },
+    Shape { name: "sawtooth", limit: 256, stream: 40, hot: 40, burst: 0, leak: 0, saw: 80 },
+];
+
+fn main() -> Result<()> {
+    let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
+    match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => println!("nothing measured: `make bench-watch` says on what"),
+        ["load", name] => load(shape(name)?)?,
+        ["compare", memctl, seconds, ref names @ ..] => {
+            println!(
+                "{:<9} {:<16} {:>7} {:>7} {:>9} {:>9} {:>8} {:>6} {:>7}",
+                "SHAPE", "CONTROLLER", "DIRECT", "STALL", "LATE", "BURST", "CPU", "/WRITE", "STREAM"
+            );
+            for shape in SHAPES.iter().filter(|shape| names.is_empty() || names.contains(&shape.name)) {
+                compare(shape, memctl, seconds.parse()?)?;
+            }
+        }
+        _ => bail!("usage: watch compare MEMCTL SECONDS [SHAPE]..."),
+    }
+    Ok(())
+}
+
+fn shape(name: &str) -> Result<Shape> {
+    SHAPES.iter().find(|shape| shape.name == name).copied().with_context(|| format!("{name}: no such shape"))
+}
+
+/// The application. When its input ends, it tells the slowest burst in microseconds, and how much it streamed.
+fn load(shape: Shape) -> Result<()> {
+    let streamed = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let slowest = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let (told, worst) = (streamed.clone(), slowest.clone());
+    if shape.stream > 0 {
+        std::thread::spawn(move || stream(shape.stream, &streamed));
+    }
+    std::thread::spawn(move || {
+        let mut hot = vec![1u8; (shape.hot * M) as usize];
+        loop {
+            touch(&mut hot);
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    });
+    if shape.burst > 0 {
+        std::thread::spawn(move || {
+            loop {
+                std::thread::sleep(Duration::from_secs(2));
+                let began = Instant::now();
+                let mut burst = vec![0u8; (shape.burst * M) as usize];
+                touch(&mut burst);
+                let took = began.elapsed().as_micros() as u64;
+                slowest.fetch_max(took, std::sync::atomic::Ordering::Relaxed);
+                std::thread::sleep(Duration::from_secs(1));
+            }
+        });
+    }
+    let grow = |each_second: u64, seconds: Option<u64>| {
+        let mut kept = Vec::new();
+        loop {
+            std::thread::sleep(Duration::from_millis(250));
+            let mut more = vec![0u8; (each_second * M / 4) as usize];
+            touch(&mut more);
+            kept.push(more);
+            if seconds.is_some_and(|seconds| kept.len() as u64 == seconds * 4) {
+                kept.clear();
+            }
+        }
+    };
+    if shape.leak > 0 {
+        std::thread::spawn(move || grow(shape.leak, None));
+    }
+    if shape.saw > 0 {
+        std::thread::spawn(move || grow(shape.saw / 5, Some(5)));
+    }
+    println!("ready");
+    std::io::stdin().read_to_end(&mut Vec::new())?;
+    let order = std::sync::atomic::Ordering::Relaxed;
+    println!("{} {}", worst.load(order), told.load(order));
+    std::process::exit(0);
+}
+
+fn touch(memory: &mut [u8]) {
+    memory.iter_mut().step_by(4096).for_each(|byte| *byte = byte.wrapping_add(1));
+    std::hint::black_box(memory);
+}
+
+fn stream(each_second: u64, streamed: &std::sync::atomic::AtomicU64) {
+    let path = Path::new("/data/stream");
+    let mut buffer = vec![0u8; M as usize];
+    let Ok(mut file) = std::fs::File::open(path) else { return };
+    let began = Instant::now();
+    let mut done = 0u64;
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) | Err(_) => {
+                let _ = file.seek(SeekFrom::Start(0));
+            }
+            Ok(bytes) => done += bytes as u64,
+        }
+        streamed.store(done, std::sync::atomic::Ordering::Relaxed);
+        let due = Duration::from_secs_f64(done as f64 / (each_second * M) as f64);
+        std::thread::sleep(due.saturating_sub(began.elapsed()));
+    }
+}
+
+fn compare(shape: &Shape, memctl: &str, seconds: u64) -> Result<()> {
+    let headroom = shape.limit * M / 10;
+    let looped = |pause: &str| {
+        format!(
+            "while :; do read used <current; free=$(({limit} - used)); \
+             [ $free -ge {headroom} ] || echo $(({headroom} - free)) >reclaim; sleep {pause}; done 2>/dev/null",
+            limit = shape.limit * M
+        )
+        .replace("<current", &format!("<{CGROUPS}/app/memory.current"))
+        .replace(">reclaim", &format!(">{CGROUPS}/app/memory.reclaim"))
+    };
+    let controllers: [(&str, Vec<String>); 4] = [
+        ("none", Vec::new()),
+        ("shell, each 1 s", vec!["sh".into(), "-c".into(), looped("1")]),
+        ("shell, each 0.1 s", vec!["sh".into(), "-c".into(), looped("0.1")]),
+        ("memctl watch", [memctl, "watch", "app", "--headroom", "10%", "--json"].map(str::to_owned).to_vec()),
+    ];
+    for (name, command) in &controllers {
+        println!("{:<9} {:<16} {}", shape.name, name, measure(shape, command, seconds)?);
+    }
+    Ok(())
+}
+
+fn measure(shape: &Shape, command: &[String], seconds: u64) -> Result<String> {
+    let app = PathBuf::from(CGROUPS).join("app");
+    std::fs::create_dir_all(&app)?;
+    std::fs::write(app.join("memory.max"), (shape.limit * M).to_string())?;
+    std::fs::File::create("/data/stream")?.set_len(700 * M)?;
+    let mut load = Command::new("/bin/sh")
+        .args(["-c", "echo $$ >/sys/fs/cgroup/app/cgroup.procs; exec \"$0\" load \"$1\""])
+        .arg(std::env::current_exe()?)
+        .arg(shape.name)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut said = BufReader::new(load.stdout.take().context("its output")?);
+    let mut line = String::new();
+    said.read_line(&mut line)?;
+    ensure!(line == "ready\n", "the load said {line:?}");
+    let controller = match command {
+        [] => None,
+        [program, words @ ..] => {
+            Some(Command::new(program).args(words).stdout(Stdio::piped()).process_group(0).spawn()?)
+        }
+    };
+    let before = Counters::of(&app)?;
+    // The first third is for learning.
+    std::thread::sleep(Duration::from_secs(seconds) / 3);
+    let learned = Counters::of(&app)?;
+    std::thread::sleep(Duration::from_secs(seconds) * 2 / 3);
+    let after = Counters::of(&app)?;
+    let (cpu, writing) = match controller {
+        Some(child) => end(child)?,
+        None => (0.0, 0.0),
+    };
+    drop(load.stdin.take());
+    line.clear();
+    said.read_line(&mut line)?;
+    load.wait()?;
+    let (slowest, streamed) = line.trim().split_once(' ').context("what the load says at its end")?;
+    let (slowest, streamed): (f64, u64) = (slowest.parse()?, streamed.parse()?);
+    std::fs::remove_file("/data/stream")?;
+    // The cgroup is empty a moment later.
+    for _ in 0..100 {
+        if std::fs::remove_dir(&app).is_ok() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let direct = |from: &Counters, to: &Counters| (to.direct - from.direct) as f64 / M as f64;
+    let mut out = String::new();
+    let _ = write!(
+        out,
+        "{:>6.0}M {:>6.0}ms {:>7.1}ms {:>7.0}ms {:>7.0}ms {:>6.2} {:>6}M",
+        direct(&before, &after),
+        (after.stalled - before.stalled) as f64 / 1e3,
+        (after.stalled - learned.stalled) as f64 / 1e3,
+        slowest / 1e3,
+        cpu * 1e3,
+        if writing > 0.0 { cpu / writing } else { 0.0 },
+        streamed / M
+    );
+    let all = (after.proactive - before.proactive) as f64 / M as f64 + direct(&before, &after);
+    let _ = write!(
+        out,
+        "  direct {:.1}% of {all:.0}M, {:.1}M of it late",
+        100.0 * direct(&before, &after) / all.max(1.0),
+        direct(&learned, &after)
+    );
+    Ok(out)
+}
+
+/// Ends a controller. Gives the CPU time of it and its children, and what of that was inside its writes, if it says so.
+fn end(mut child: Child) -> Result<(f64, f64)> {
+    let ticks = cpu_ticks(&child)?;
+    let group = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process_group(group, rustix::process::Signal::TERM)?;
+    let mut said = String::new();
+    child.stdout.take().context("its output")?.read_to_string(&mut said)?;
+    child.wait()?;
+    let lines = said.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let (mut cpu, mut writing) = (None, 0.0);
+    for line in lines {
+        if line["event"] == "summary" {
+            writing += line["cpu_usec"].as_f64().unwrap_or(0.0) / 1e6;
+        }
+        cpu = line["total_cpu_usec"].as_f64().map(|usec| usec / 1e6).or(cpu);
+    }
+    Ok((cpu.unwrap_or(ticks), writing))
+}
+
+/// CPU time of a process and of the children that it waited for, seconds: /proc/PID/stat.
+fn cpu_ticks(child: &Child) -> Result<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id()))?;
+    let (_, fields) = stat.rsplit_once(')').context("a stat")?;
+    let times = fields.split_whitespace().skip(11).take(4).filter_map(|field| field.parse::<f64>().ok());
+    Ok(times.sum::<f64>() / rustix::param::clock_ticks_per_second() as f64)
+}
+
+struct Counters {
+    direct: u64,
+    proactive: u64,
+    stalled: u64,
+}
+
+impl Counters {
+    fn of(app: &Path) -> Result<Self> {
+        let stat = std::fs::read_to_string(app.join("memory.stat"))?;
+        let pages = |key: &str| -> u64 {
+            let line = stat.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
+            line.and_then(|pages| pages.parse().ok()).unwrap_or(0)
+        };
+        let pressure = std::fs::read_to_string(app.join("memory.pressure"))?;
+        let stalled = pressure.lines().next().and_then(|line| line.rsplit_once("total=")?.1.parse().ok());
+        Ok(Self {
+            direct: pages("pgsteal_direct") * 4096,
+            proactive: pages("pgsteal_proactive") * 4096,
+            stalled: stalled.unwrap_or(0),
+        })
+    }
+}

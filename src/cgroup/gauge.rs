@@ -1,0 +1,138 @@
+//! What a watch looks at again and again, of one cgroup: as few files held open as will do, and nothing allocated by a
+//! look.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+
+use super::limit::LimitFile;
+use super::stat::MemoryStat;
+use super::{Cgroup, Located, Reader, parse_number, pressure};
+
+/// One cgroup under watch.
+#[derive(Debug)]
+pub struct Gauge {
+    cgroup: Cgroup,
+    id: u64,
+    current: Reader,
+    events: Option<Reader>,
+}
+
+/// How often a cgroup's own limits were met: `memory.events.local`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hits {
+    /// Tasks were throttled and made to reclaim, beyond `memory.high`.
+    pub high: u64,
+    /// Usage was about to go beyond `memory.max`.
+    pub max: u64,
+}
+
+impl Gauge {
+    /// Opens what is looked at.
+    ///
+    /// # Errors
+    /// The kernel's: `ENOENT` where there is no such cgroup, or no `memory.current` in it.
+    pub fn open(located: &Located) -> Result<Self, Errno> {
+        let cgroup = Cgroup::open(&located.path, &located.name)
+            .map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::INVAL))?;
+        let id = cgroup.id()?;
+        let current = cgroup.reader("memory.current")?;
+        let events = cgroup.reader("memory.events.local").ok();
+        Ok(Self { cgroup, id, current, events })
+    }
+
+    /// The cgroup.
+    #[must_use]
+    pub fn cgroup(&self) -> &Cgroup {
+        &self.cgroup
+    }
+
+    /// The cgroup's id, which no other has while the host runs.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// `memory.current`, bytes. `text` is a buffer to be used again.
+    ///
+    /// # Errors
+    /// `ENODEV` when the cgroup was removed.
+    pub fn current(&self, text: &mut String) -> Result<u64, Errno> {
+        self.current.read(text)?;
+        parse_number(text)?.ok_or(Errno::INVAL)
+    }
+
+    /// The lower of `memory.high` and `memory.max`, if there is a limit.
+    ///
+    /// # Errors
+    /// `ENODEV` when the cgroup was removed.
+    pub fn limit(&self, text: &mut String) -> Result<Option<(u64, LimitFile)>, Errno> {
+        let max = self.number("memory.max", text)?.map(|max| (max, LimitFile::Max));
+        let high = self.number("memory.high", text)?.map(|high| (high, LimitFile::High));
+        Ok([max, high].into_iter().flatten().min_by_key(|(limit, _)| *limit))
+    }
+
+    /// The larger of `memory.min` and `memory.low`, bytes.
+    ///
+    /// # Errors
+    /// `ENODEV` when the cgroup was removed.
+    pub fn protection(&self, text: &mut String) -> Result<u64, Errno> {
+        let min = self.number("memory.min", text)?.unwrap_or(u64::MAX);
+        Ok(min.max(self.number("memory.low", text)?.unwrap_or(u64::MAX)))
+    }
+
+    /// How often its limits were met so far; nothing where the kernel doesn't tell (before 5.2).
+    pub fn hits(&self, text: &mut String) -> Hits {
+        let mut hits = Hits::default();
+        if self.events.as_ref().is_some_and(|events| events.read(text).is_ok()) {
+            for (key, value) in text.lines().filter_map(|line| line.split_once(' ')) {
+                match key {
+                    "high" => hits.high = value.parse().unwrap_or(0),
+                    "max" => hits.max = value.parse().unwrap_or(0),
+                    _ => {}
+                }
+            }
+        }
+        hits
+    }
+
+    /// What becomes readable with `POLLPRI` when a limit is met.
+    #[must_use]
+    pub fn events(&self) -> Option<BorrowedFd<'_>> {
+        self.events.as_ref().map(AsFd::as_fd)
+    }
+
+    /// `memory.stat`.
+    ///
+    /// # Errors
+    /// `ENODEV` when the cgroup was removed.
+    pub fn stat(&self, text: &mut String) -> Result<MemoryStat, Errno> {
+        self.cgroup.reader("memory.stat")?.read(text)?;
+        Ok(MemoryStat::parse(text))
+    }
+
+    /// The `some` total of `memory.pressure`, microseconds, if the kernel keeps it.
+    pub fn stalled(&self, text: &mut String) -> Option<u64> {
+        self.cgroup.reader("memory.pressure").ok()?.read(text).ok()?;
+        pressure::some_total(text)
+    }
+
+    /// The share of the last five minutes in which tasks were stalled for want of memory (PSI `some`).
+    pub fn pressure_before(&self, text: &mut String) -> Option<f64> {
+        self.cgroup.reader("memory.pressure").ok()?.read(text).ok()?;
+        let field = text.lines().next()?.split(' ').find_map(|field| field.strip_prefix("avg300="))?;
+        Some(field.parse::<f64>().ok()? / 100.0)
+    }
+
+    fn number(&self, file: &str, text: &mut String) -> Result<Option<u64>, Errno> {
+        self.cgroup.reader(file)?.read(text)?;
+        parse_number(text)
+    }
+}
+
+impl AsFd for Reader {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        let fd: &OwnedFd = &self.0;
+        fd.as_fd()
+    }
+}

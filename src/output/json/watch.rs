@@ -1,0 +1,175 @@
+//! The events of `memctl watch`, as lines of JSON.
+
+use memctl::watch::event::{Ended, Event, Summary, Tally, What};
+use serde::Serialize;
+
+use super::usec;
+
+/// Something that happened.
+#[allow(clippy::struct_field_names)]
+#[derive(Serialize)]
+pub struct Happened<'a> {
+    event: &'static str,
+    cgroup: &'a str,
+    at_usec: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    current_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit_file: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    headroom_bytes: Option<u64>,
+    #[serde(flatten)]
+    reclaimed: Option<Reclaimed>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    guard: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wait_usec: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    needed_bytes: Option<u64>,
+}
+
+/// What was reclaimed since it was told last.
+#[allow(clippy::struct_field_names)]
+#[derive(Serialize)]
+struct Reclaimed {
+    requested_bytes: u64,
+    reclaimed_bytes: u64,
+    measured_by: &'static str,
+    difference_bytes: i64,
+    current_before_bytes: u64,
+    current_after_bytes: u64,
+    low_bytes: u64,
+    chunks: u32,
+    writing_usec: u64,
+    cpu_usec: u64,
+}
+
+impl From<&Tally> for Reclaimed {
+    fn from(tally: &Tally) -> Self {
+        Self {
+            requested_bytes: tally.requested,
+            reclaimed_bytes: tally.reclaimed,
+            measured_by: "memory.current",
+            difference_bytes: tally.reclaimed as i64 - tally.requested as i64,
+            current_before_bytes: tally.current_before,
+            current_after_bytes: tally.current_after,
+            low_bytes: tally.low,
+            chunks: tally.writes,
+            writing_usec: usec(tally.writing),
+            cpu_usec: usec(tally.cpu),
+        }
+    }
+}
+
+impl<'a> From<&'a Event> for Happened<'a> {
+    fn from(event: &'a Event) -> Self {
+        let mut happened = Self {
+            event: "",
+            cgroup: &event.cgroup,
+            at_usec: usec(event.at),
+            current_bytes: None,
+            limit_bytes: None,
+            limit_file: None,
+            headroom_bytes: None,
+            reclaimed: None,
+            guard: None,
+            wait_usec: None,
+            needed_bytes: None,
+        };
+        match &event.what {
+            What::Start { current, limit, file, headroom } => {
+                happened.event = "start";
+                happened.current_bytes = Some(*current);
+                happened.limit_bytes = Some(*limit);
+                happened.limit_file = file.map(memctl::cgroup::limit::LimitFile::name);
+                happened.headroom_bytes = Some(*headroom);
+            }
+            What::Reclaim(tally) => {
+                happened.event = "reclaim";
+                happened.limit_bytes = Some(tally.limit);
+                happened.headroom_bytes = Some(tally.limit.saturating_sub(tally.current_after));
+                happened.reclaimed = Some(Reclaimed::from(tally));
+            }
+            What::Hold { guard, wait } => {
+                happened.event = "hold";
+                happened.guard = Some(guard.word());
+                happened.wait_usec = wait.map(usec);
+            }
+            What::Outrun { needed, free } => {
+                happened.event = "outrun";
+                happened.headroom_bytes = Some(*free);
+                happened.needed_bytes = Some(*needed);
+            }
+            What::Gone => happened.event = "gone",
+            What::Blocked => happened.event = "blocked",
+        }
+        happened
+    }
+}
+
+/// What came of one cgroup.
+#[allow(clippy::struct_field_names)]
+#[derive(Serialize)]
+pub struct WatchSummary<'a> {
+    event: &'static str,
+    cgroup: &'a str,
+    requested_bytes: u64,
+    reclaimed_bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    direct_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stalled_usec: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stalled_before_ratio: Option<f64>,
+    outrun: u32,
+    held: u32,
+    chunks: u32,
+    writing_usec: u64,
+    cpu_usec: u64,
+    watched_usec: u64,
+    gone: bool,
+}
+
+impl<'a> From<&'a Summary> for WatchSummary<'a> {
+    fn from(summary: &'a Summary) -> Self {
+        Self {
+            event: "summary",
+            cgroup: &summary.cgroup,
+            requested_bytes: summary.total.requested,
+            reclaimed_bytes: summary.total.reclaimed,
+            direct_bytes: summary.direct,
+            stalled_usec: summary.stalled.map(usec),
+            stalled_before_ratio: summary.stalled_before,
+            outrun: summary.outrun,
+            held: summary.held,
+            chunks: summary.total.writes,
+            writing_usec: usec(summary.total.writing),
+            cpu_usec: usec(summary.total.cpu),
+            watched_usec: usec(summary.watched),
+            gone: summary.gone,
+        }
+    }
+}
+
+/// What it all came to.
+#[derive(Serialize)]
+pub struct WatchEnded {
+    event: &'static str,
+    total_reclaimed_bytes: u64,
+    total_watched_usec: u64,
+    /// Of the whole process, the kernel's work for it included.
+    total_cpu_usec: u64,
+}
+
+impl From<&Ended> for WatchEnded {
+    fn from(ended: &Ended) -> Self {
+        Self {
+            event: "end",
+            total_reclaimed_bytes: ended.each.iter().map(|one| one.total.reclaimed).sum(),
+            total_watched_usec: usec(ended.watched),
+            total_cpu_usec: usec(ended.cpu),
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! What `memctl watch` tells: a line for everything that happens, and at the end what came of it.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::Result;
+use comfy_table::CellAlignment;
+use memctl::watch::event::{Ended, Event, Tally, What};
+use memctl::watch::guard::Guard;
+
+use super::json::{Happened, WatchEnded, WatchSummary};
+use super::table::{DIM, lines_of, plain_table};
+use super::words::{escaped, shortened, size, time};
+use super::{Loudness, answer, answer_on, terminal_width};
+
+/// Set once nobody reads any more.
+static DEAF: AtomicBool = AtomicBool::new(false);
+
+/// Whether the reader of stdout has gone.
+pub fn nobody_reads() -> bool {
+    DEAF.load(Ordering::Relaxed)
+}
+
+/// How events are shown.
+pub struct Shown {
+    json: bool,
+    loudness: Loudness,
+}
+
+impl Shown {
+    pub fn new(json: bool, loudness: Loudness) -> Self {
+        Self { json, loudness }
+    }
+
+    /// Shows an event.
+    pub fn event(&mut self, event: &Event) {
+        let line = if self.json {
+            serde_json::to_string(&Happened::from(event)).unwrap_or_default()
+        } else if self.loudness == Loudness::Quiet {
+            return;
+        } else {
+            line(event)
+        };
+        if !matches!(answer_on(&(line + "\n")), Ok(true)) {
+            DEAF.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+fn line(event: &Event) -> String {
+    let at = format!("{DIM}{:>8.1}s{DIM:#}", event.at.as_secs_f64());
+    format!("{at}  {}  {}", escaped(&event.cgroup), what(&event.what))
+}
+
+fn what(what: &What) -> String {
+    match what {
+        What::Start { current, limit, file, headroom } => {
+            let file = file.map_or("--keep", |file| file.name());
+            format!(
+                "watched: {} of {} used ({file}), {} to be kept free",
+                size(*current),
+                size(*limit),
+                size(*headroom)
+            )
+        }
+        What::Reclaim(tally) => reclaimed(tally),
+        What::Hold { guard, wait } => {
+            let wait = wait.map_or_else(String::new, |wait| format!("; waits {}", time(wait)));
+            format!("held: {}{wait}", guarded(*guard))
+        }
+        What::Outrun { needed, free } => format!(
+            "outrun: {} were free, and {} arrived at once: so much headroom would have been needed",
+            size(*free),
+            size(*needed)
+        ),
+        What::Gone => "gone".into(),
+        What::Blocked => "no write has come back for 5 s, and all workers are waiting for theirs".into(),
+    }
+}
+
+fn reclaimed(tally: &Tally) -> String {
+    let free = tally.limit.saturating_sub(tally.current_after);
+    format!(
+        "reclaimed {} of {} in {}, {} of CPU; {} free",
+        size(tally.reclaimed),
+        size(tally.requested),
+        super::reclaim::writes(tally.writes),
+        time(tally.cpu),
+        size(free)
+    )
+}
+
+fn guarded(guard: Guard) -> String {
+    match guard {
+        Guard::Floor => "it uses no more than its floor or protection".into(),
+        Guard::Pressure => "it is stalled more than --max-pressure allows".into(),
+        Guard::SwapFree => "less of the swap is free than --swap-free asks for".into(),
+        Guard::SwapWrites => "more goes to swap than --swap-writes allows".into(),
+        Guard::SlowSwap => "its memory would go to slow swap (--type all takes it all the same)".into(),
+        Guard::Refaults(share) => format!(
+            "{:.0}% of what was reclaimed had been in use and came back: its limit is too low for what it uses",
+            100.0 * share
+        ),
+        Guard::Exhausted => "nothing more was to be had".into(),
+        Guard::Cpu => "--cpu is spent".into(),
+        Guard::Grace => "it began only now".into(),
+    }
+}
+
+/// Prints what came of it all.
+pub fn print(ended: &Ended, json: bool, loudness: Loudness) -> Result<()> {
+    if json {
+        let mut lines = String::new();
+        for summary in &ended.each {
+            lines += &(serde_json::to_string(&WatchSummary::from(summary))? + "\n");
+        }
+        lines += &(serde_json::to_string(&WatchEnded::from(ended))? + "\n");
+        return answer(&lines);
+    }
+    if loudness == Loudness::Quiet || ended.each.is_empty() {
+        return Ok(());
+    }
+    answer(&summary(ended, terminal_width()))
+}
+
+fn summary(ended: &Ended, width: Option<u16>) -> String {
+    // What the other columns need at most.
+    const OTHERS: usize = 62;
+    let named = |name: &str| match width {
+        Some(width) => shortened(&escaped(name), usize::from(width).saturating_sub(OTHERS).max(16)),
+        None => escaped(name),
+    };
+    let mut table = plain_table();
+    table.set_header(["CGROUP", "REQUESTED", "RECLAIMED", "DIRECT", "STALLED", "OUTRUN", "CPU"]);
+    for one in &ended.each {
+        table.add_row([
+            named(&one.cgroup),
+            size(one.total.requested),
+            size(one.total.reclaimed),
+            one.direct.map_or_else(|| "-".into(), size),
+            one.stalled.map_or_else(|| "-".into(), time),
+            one.outrun.to_string(),
+            time(one.total.cpu),
+        ]);
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    let mut lines = lines_of(&mut table);
+    let header = lines.next().unwrap_or_default();
+    let body: String = lines.map(|line| line + "\n").collect();
+    let reclaimed: u64 = ended.each.iter().map(|one| one.total.reclaimed).sum();
+    let gib = reclaimed as f64 / f64::from(1 << 30);
+    let per_gib =
+        if reclaimed > 0 { format!(" ({:.2} s/GiB)", ended.cpu.as_secs_f64() / gib) } else { String::new() };
+    format!(
+        "{DIM}{header}{DIM:#}\n{body}watched for {}, with {} of CPU in all{per_gib}\n",
+        time(ended.watched),
+        time(ended.cpu)
+    )
+}

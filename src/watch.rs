@@ -1,0 +1,14 @@
+//! Watching cgroups and reclaiming ahead of their limits.
+//!
+//! Data goes one way: look → [law](headroom) → [guards](guard) → act → event. Laws and guards are pure functions of what
+//! they are shown; only the [control loop](control) has threads and a clock.
+
+pub mod act;
+pub mod arrival;
+pub mod brake;
+pub mod control;
+pub mod event;
+pub mod guard;
+pub mod headroom;
+pub mod member;
+mod pool;

@@ -1,0 +1,143 @@
+//! What keeps a law from pushing against what is in use, and from asking again and again for what isn't there. Pure
+//! functions of time and of what came back.
+
+use std::time::Duration;
+
+/// A wait that doubles each time nothing came of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Backoff {
+    first: Duration,
+    most: Duration,
+    wait: Duration,
+    until: Duration,
+}
+
+impl Backoff {
+    /// Waits of `first`, then twice that, up to `most`.
+    #[must_use]
+    pub fn new(first: Duration, most: Duration) -> Self {
+        Self { first, most, wait: Duration::ZERO, until: Duration::ZERO }
+    }
+
+    /// Nothing came of it. Says how long to wait.
+    pub fn failed(&mut self, now: Duration) -> Duration {
+        self.wait = (self.wait * 2).clamp(self.first, self.most);
+        self.until = now + self.wait;
+        self.wait
+    }
+
+    /// Something came of it: the next wait is a short one again.
+    pub fn worked(&mut self) {
+        (self.wait, self.until) = (Duration::ZERO, Duration::ZERO);
+    }
+
+    /// Until when to wait, if that is still to come.
+    #[must_use]
+    pub fn waits(&self, now: Duration) -> Option<Duration> {
+        (now < self.until).then_some(self.until)
+    }
+}
+
+/// So much must have been reclaimed before what came back of it tells anything.
+const ENOUGH: u64 = 8 << 20;
+
+/// Counters are folded by the kernel every 2 s.
+const WINDOW: Duration = Duration::from_secs(2);
+
+/// When more than this share of what was reclaimed had been in use and comes back, it was no cold memory.
+const TOO_MUCH: f64 = 0.5;
+
+/// Whether what is reclaimed comes back: restores and swap-ins against what was reclaimed.
+#[derive(Clone, Debug)]
+pub struct Brake {
+    began: Option<(Duration, u64)>,
+    reclaimed: u64,
+    backoff: Backoff,
+}
+
+impl Default for Brake {
+    fn default() -> Self {
+        let backoff = Backoff::new(Duration::from_secs(5), Duration::from_secs(600));
+        Self { began: None, reclaimed: 0, backoff }
+    }
+}
+
+impl Brake {
+    /// Enters what was reclaimed.
+    pub fn reclaimed(&mut self, bytes: u64) {
+        self.reclaimed += bytes;
+    }
+
+    /// Whether it is time for [`Brake::judge`]: reading the counters has its price.
+    #[must_use]
+    pub fn wants_to_judge(&self, now: Duration) -> bool {
+        match self.began {
+            None => self.reclaimed > 0,
+            Some((began, _)) => self.reclaimed >= ENOUGH && now.saturating_sub(began) >= WINDOW,
+        }
+    }
+
+    /// Enters how much came back in the cgroup's life: restores and swap-ins, bytes. Gives the share of what was reclaimed
+    /// that came back, if that is too much; then it holds for a while.
+    pub fn judge(&mut self, now: Duration, came_back: u64) -> Option<f64> {
+        let began = self.began.replace((now, came_back));
+        let reclaimed = std::mem::take(&mut self.reclaimed);
+        let (_, before) = began?;
+        let share = came_back.saturating_sub(before) as f64 / reclaimed.max(1) as f64;
+        if share <= TOO_MUCH {
+            self.backoff.worked();
+            return None;
+        }
+        self.backoff.failed(now);
+        // What comes back while it holds is not of its doing.
+        self.began = None;
+        Some(share)
+    }
+
+    /// Until when it holds, if it does.
+    #[must_use]
+    pub fn holds(&self, now: Duration) -> Option<Duration> {
+        self.backoff.waits(now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const M: u64 = 1 << 20;
+
+    fn at(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn waits_double_up_to_a_bound_and_begin_anew() {
+        let mut backoff = Backoff::new(at(1), at(5));
+        assert_eq!(backoff.waits(at(0)), None);
+        let waits: Vec<_> = (0..4).map(|_| backoff.failed(at(10)).as_secs()).collect();
+        assert_eq!(waits, [1, 2, 4, 5]);
+        assert_eq!((backoff.waits(at(14)), backoff.waits(at(15))), (Some(at(15)), None));
+        backoff.worked();
+        assert_eq!((backoff.waits(at(14)), backoff.failed(at(20))), (None, at(1)));
+    }
+
+    #[test]
+    fn what_comes_back_pulls_the_brake_and_longer_each_time() {
+        let mut brake = Brake::default();
+        brake.reclaimed(M);
+        assert!(brake.wants_to_judge(at(0)));
+        assert_eq!(brake.judge(at(0), 100 * M), None, "what came back before is none of its doing");
+        brake.reclaimed(20 * M);
+        assert!(!brake.wants_to_judge(at(1)) && brake.wants_to_judge(at(2)));
+        assert_eq!((brake.judge(at(2), 105 * M), brake.holds(at(2))), (None, None), "a quarter");
+        brake.reclaimed(20 * M);
+        assert_eq!(brake.judge(at(4), 121 * M), Some(0.8));
+        assert_eq!((brake.holds(at(8)), brake.holds(at(9))), (Some(at(9)), None));
+        brake.reclaimed(M);
+        assert_eq!(brake.judge(at(10), 200 * M), None);
+        brake.reclaimed(20 * M);
+        assert_eq!(brake.judge(at(12), 220 * M), Some(1.0));
+        assert!(brake.holds(at(21)).is_some(), "twice as long");
+    }
+}

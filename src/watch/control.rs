@@ -1,0 +1,358 @@
+//! The control loop: looks at each cgroup when it is due, hands out what is to be done, and tells what came of it.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rustix::event::epoll;
+use rustix::time::{ClockId, Timespec, clock_gettime};
+
+use super::event::{Ended, Event, Summary, What};
+use super::guard::{Guard, Swap};
+use super::member::{Member, Rule, Step};
+use super::pool::{Job, Pool};
+use crate::cgroup::Located;
+use crate::cgroup::swaps::{Swaps, swapped_out};
+
+/// Looks that are far away are put together on a grid, so that a thousand cgroups at rest don't wake it a thousand times.
+const GRID: Duration = Duration::from_millis(100);
+const FAR: Duration = Duration::from_millis(500);
+
+/// The names are looked through for what is new so often.
+const RENEWED: Duration = Duration::from_secs(2);
+
+/// A cgroup that appears is left alone for so long.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// When no worker has come back for so long, that is worth a word.
+const BLOCKED: Duration = Duration::from_secs(5);
+
+/// How long to wait at the end for writes in flight.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// The share of a CPU is bounded over such a time.
+const BUDGET: Duration = Duration::from_secs(1);
+
+/// What the bell of the workers is known by; cgroups are known by their places.
+const BELL: u64 = u64::MAX;
+
+/// What a watch is to do.
+pub struct Options<'a> {
+    /// What is wanted.
+    pub rule: Rule,
+    /// How many writes may be under way at the same time.
+    pub workers: usize,
+    /// End after that time.
+    pub duration: Option<Duration>,
+    /// The share of a CPU that may be spent, the kernel's work included.
+    pub cpu: Option<f64>,
+    /// Decide and tell, but never write.
+    pub dry_run: bool,
+    /// Whether to end.
+    pub stop: &'a dyn Fn() -> bool,
+    /// Interrupts the system call that a thread is in.
+    pub nudge: fn(&JoinHandle<()>),
+    /// Which cgroups there are now: asked again and again, since they come and go.
+    pub select: &'a mut dyn FnMut() -> Vec<Arc<Located>>,
+    /// Hears of everything.
+    pub tell: &'a mut dyn FnMut(Event),
+}
+
+/// Watches until it is told to stop. `members` are those that there are at the beginning.
+///
+/// # Errors
+/// The system's, if there can't be threads or an epoll.
+pub fn run(members: Vec<Member>, options: Options<'_>) -> std::io::Result<Ended> {
+    let pool = Pool::new(options.workers, members.len().max(64))?;
+    let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    epoll::add(&epoll, pool.bell(), epoll::EventData::new_u64(BELL), epoll::EventFlags::IN)?;
+    let began = now();
+    let mut control = Control {
+        fleet: Vec::with_capacity(members.len()),
+        pool,
+        epoll,
+        swap: SwapWatch::default(),
+        text: String::with_capacity(8192),
+        ended: Vec::new(),
+        heard: began,
+        blocked: false,
+        budget: (began, process_cpu()),
+        began,
+        options,
+    };
+    for member in members {
+        control.begin(member);
+    }
+    control.run();
+    Ok(control.end())
+}
+
+/// Monotonic time, the one clock of all.
+#[must_use]
+pub fn now() -> Duration {
+    duration(clock_gettime(ClockId::Monotonic))
+}
+
+fn process_cpu() -> Duration {
+    duration(clock_gettime(ClockId::ProcessCPUTime))
+}
+
+fn duration(time: Timespec) -> Duration {
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+struct Control<'a> {
+    options: Options<'a>,
+    /// A place stays empty when its cgroup is gone, until another one comes.
+    fleet: Vec<Option<Member>>,
+    pool: Pool,
+    epoll: rustix::fd::OwnedFd,
+    swap: SwapWatch,
+    text: String,
+    ended: Vec<Summary>,
+    /// When a worker was heard of last.
+    heard: Duration,
+    blocked: bool,
+    /// Since when the CPU time is counted, and what it was.
+    budget: (Duration, Duration),
+    began: Duration,
+}
+
+/// The host's swap, looked at no more often than each second.
+#[derive(Default)]
+struct SwapWatch {
+    looked: Option<(Duration, u64)>,
+    swap: Swap,
+}
+
+impl SwapWatch {
+    fn at(&mut self, now: Duration) -> Swap {
+        const EACH: Duration = Duration::from_secs(1);
+        if self.looked.is_some_and(|(looked, _)| now.saturating_sub(looked) < EACH) {
+            return self.swap;
+        }
+        let swaps = Swaps::look();
+        let out = swapped_out();
+        let written = self.looked.map_or(0.0, |(looked, before)| {
+            out.saturating_sub(before) as f64 / now.saturating_sub(looked).as_secs_f64()
+        });
+        self.looked = Some((now, out));
+        self.swap = Swap {
+            total: swaps.total,
+            free: swaps.free,
+            written_per_second: if swaps.wears { written as u64 } else { 0 },
+            quick: swaps.quick,
+        };
+        self.swap
+    }
+}
+
+impl Control<'_> {
+    fn run(&mut self) {
+        let mut renewed = self.began;
+        let mut heard = [const {
+            epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }
+        }; 64];
+        loop {
+            let now = now();
+            if (self.options.stop)()
+                || self.options.duration.is_some_and(|most| now.saturating_sub(self.began) >= most)
+            {
+                return;
+            }
+            if now.saturating_sub(renewed) >= RENEWED {
+                renewed = now;
+                self.renew(now);
+            }
+            self.look_at_all(now);
+            self.say_if_blocked(now);
+            let timeout = self.wait(renewed + RENEWED);
+            // A signal ends it early, and is looked at next.
+            let count = epoll::wait(&self.epoll, &mut heard, Some(&timeout)).unwrap_or(0);
+            for event in &heard[..count] {
+                match event.data.u64() {
+                    BELL => self.take_done(),
+                    place => {
+                        if let Some(Some(member)) = self.fleet.get_mut(place as usize) {
+                            (member.hit, member.due) = (true, Duration::ZERO);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// How long nothing is due.
+    fn wait(&self, renew: Duration) -> Timespec {
+        let now = now();
+        let dues = self.fleet.iter().flatten().flat_map(|member| {
+            let look =
+                (!member.busy).then(|| if member.due >= now + FAR { grid(member.due) } else { member.due });
+            [look, member.to_tell()]
+        });
+        let end = self.options.duration.map(|most| self.began + most);
+        let next = dues.flatten().chain(end).fold(renew, Duration::min);
+        let left = next.saturating_sub(now);
+        Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) }
+    }
+
+    fn look_at_all(&mut self, now: Duration) {
+        for place in 0..self.fleet.len() {
+            let Some(member) = &mut self.fleet[place] else { continue };
+            if member.busy {
+                continue;
+            }
+            if member.due > now {
+                if member.to_tell().is_some_and(|due| due <= now) {
+                    let (tell, name, began) =
+                        (&mut *self.options.tell, Arc::clone(&member.located), self.began);
+                    member.flush(now, false, &mut |what| tell(event(&name, now, began, what)));
+                }
+                continue;
+            }
+            let (tell, name, began) = (&mut *self.options.tell, Arc::clone(&member.located), self.began);
+            let step = member.look(now, &mut || self.swap.at(now), &mut self.text, &mut |what| {
+                tell(event(&name, now, began, what));
+            });
+            self.follow(place, &step, now);
+        }
+    }
+
+    fn follow(&mut self, place: usize, step: &Step, at: Duration) {
+        let Some(member) = &mut self.fleet[place] else { return };
+        match step {
+            Step::Rest => {}
+            Step::Gone => self.gone(place, at),
+            Step::Act(_) if self.options.dry_run => member.due = at + FAR,
+            &Step::Act(allowed) => {
+                if let Some(until) = over_budget(self.options.cpu, &mut self.budget, at) {
+                    let (tell, name, began) =
+                        (&mut *self.options.tell, Arc::clone(&member.located), self.began);
+                    member.hold(at, Guard::Cpu, Some(until), &mut |what| tell(event(&name, at, began, what)));
+                    return;
+                }
+                if self.pool.under_way == 0 {
+                    self.heard = at;
+                }
+                member.busy = true;
+                let (id, located, hands) =
+                    (member.gauge.id(), Arc::clone(&member.located), member.hands.take());
+                self.pool.give(Job { place, id, located, hands, allowed });
+            }
+        }
+    }
+
+    fn take_done(&mut self) {
+        let mut rung = [0; 8];
+        let _ = rustix::io::read(self.pool.bell(), &mut rung);
+        while let Some(done) = self.pool.take() {
+            let now = now();
+            (self.heard, self.blocked) = (now, false);
+            let Some(Some(member)) = self.fleet.get_mut(done.place) else { continue };
+            if member.gauge.id() != done.id {
+                continue;
+            }
+            member.hands = done.hands;
+            let (tell, name, began) = (&mut *self.options.tell, Arc::clone(&member.located), self.began);
+            let step =
+                member.acted(now, &done.acted, &mut || self.swap.at(now), &mut self.text, &mut |what| {
+                    tell(event(&name, now, began, what));
+                });
+            self.follow(done.place, &step, now);
+        }
+    }
+
+    /// Looks for cgroups that appeared.
+    fn renew(&mut self, now: Duration) {
+        for located in (self.options.select)() {
+            // One that was made anew under the same name shows as gone first.
+            if self.fleet.iter().flatten().any(|member| member.located.path == located.path) {
+                continue;
+            }
+            // One without a limit may get one: until then there is nothing to watch.
+            if let Ok(member) = Member::new(located, self.options.rule, now, GRACE, &mut self.text) {
+                self.begin(member);
+            }
+        }
+    }
+
+    fn begin(&mut self, member: Member) {
+        let start = member.start(&mut self.text);
+        (self.options.tell)(event(&member.located, now(), self.began, start));
+        let place = self.fleet.iter().position(Option::is_none).unwrap_or(self.fleet.len());
+        if let Some(events) = member.gauge.events() {
+            // Without it a limit that was met is noticed at the next look.
+            let data = epoll::EventData::new_u64(place as u64);
+            let _ =
+                epoll::add(&self.epoll, events.as_fd(), data, epoll::EventFlags::PRI | epoll::EventFlags::ET);
+        }
+        if place == self.fleet.len() {
+            self.fleet.push(None);
+        }
+        self.fleet[place] = Some(member);
+    }
+
+    fn gone(&mut self, place: usize, now: Duration) {
+        let Some(mut member) = self.fleet[place].take() else { return };
+        let (tell, name, began) = (&mut *self.options.tell, Arc::clone(&member.located), self.began);
+        member.flush(now, true, &mut |what| tell(event(&name, now, began, what)));
+        tell(event(&name, now, began, What::Gone));
+        self.ended.push(member.summary(now, true, &mut self.text));
+    }
+
+    fn say_if_blocked(&mut self, now: Duration) {
+        let waiting = self.pool.under_way > self.pool.workers();
+        if !self.blocked && waiting && now.saturating_sub(self.heard) >= BLOCKED {
+            self.blocked = true;
+            if let Some(member) = self.fleet.iter().flatten().find(|member| member.busy) {
+                (self.options.tell)(event(&member.located, now, self.began, What::Blocked));
+            }
+        }
+    }
+
+    fn end(mut self) -> Ended {
+        self.pool.stop(self.options.nudge);
+        let until = now() + PATIENCE;
+        while !self.pool.ended() && now() < until {
+            std::thread::sleep(Duration::from_millis(2));
+            // Again: one that comes just before the write would be lost.
+            self.pool.stop(self.options.nudge);
+        }
+        // What was under way counts, but leads to nothing any more.
+        self.options.dry_run = true;
+        self.take_done();
+        let now = now();
+        let (tell, began) = (&mut *self.options.tell, self.began);
+        for member in self.fleet.iter_mut().flatten() {
+            let name = Arc::clone(&member.located);
+            member.flush(now, true, &mut |what| tell(event(&name, now, began, what)));
+            self.ended.push(member.summary(now, false, &mut self.text));
+        }
+        Ended { each: self.ended, watched: now.saturating_sub(self.began), cpu: process_cpu() }
+    }
+}
+
+fn event(located: &Located, now: Duration, began: Duration, what: What) -> Event {
+    Event { cgroup: located.name.clone(), at: now.saturating_sub(began), what }
+}
+
+fn grid(time: Duration) -> Duration {
+    let steps = time.as_millis().div_ceil(GRID.as_millis());
+    GRID * u32::try_from(steps).unwrap_or(u32::MAX)
+}
+
+/// Until when to wait, if more than its share of a CPU was spent since the count began.
+fn over_budget(share: Option<f64>, budget: &mut (Duration, Duration), now: Duration) -> Option<Duration> {
+    let share = share?;
+    let (since, before) = *budget;
+    let spent = process_cpu().saturating_sub(before).as_secs_f64();
+    let fair_at = since + Duration::from_secs_f64(spent / share);
+    if fair_at > now {
+        return Some(fair_at);
+    }
+    if now.saturating_sub(since) >= BUDGET {
+        *budget = (now, process_cpu());
+    }
+    None
+}

@@ -1,0 +1,110 @@
+//! What a watch tells while it runs, and at its end. Amounts are bytes.
+
+use std::time::Duration;
+
+use super::guard::Guard;
+use crate::cgroup::limit::LimitFile;
+
+/// Something that happened to one cgroup.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    /// The cgroup's name.
+    pub cgroup: String,
+    /// When, since the watch began.
+    pub at: Duration,
+    /// What.
+    pub what: What,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum What {
+    /// It is watched from now on.
+    Start {
+        /// What it uses.
+        current: u64,
+        /// Its limit.
+        limit: u64,
+        /// Which file sets the limit; `None` where the user does.
+        file: Option<LimitFile>,
+        /// What is to be free below it.
+        headroom: u64,
+    },
+    /// Memory was reclaimed from it: all that was in a second or so.
+    Reclaim(Tally),
+    /// Something held back what should have been done. Told once, not again until something else happens.
+    Hold {
+        /// What held.
+        guard: Guard,
+        /// For how long, where that is known.
+        wait: Option<Duration>,
+    },
+    /// It met its limit: more arrived at once than was free.
+    Outrun {
+        /// What should have been free.
+        needed: u64,
+        /// What was.
+        free: u64,
+    },
+    /// It is gone.
+    Gone,
+    /// No write has come back for a while, and there is nobody left to write.
+    Blocked,
+}
+
+/// What came of actions. Amounts are bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// What was missing when each action began.
+    pub requested: u64,
+    /// What was reclaimed, by the kernel's word and the fall of `memory.current`.
+    pub reclaimed: u64,
+    /// In how many writes.
+    pub writes: u32,
+    /// How long those took.
+    pub writing: Duration,
+    /// The CPU time of those who wrote.
+    pub cpu: Duration,
+    /// What was used before the first and after the last.
+    pub current_before: u64,
+    /// See `current_before`.
+    pub current_after: u64,
+    /// The limit.
+    pub limit: u64,
+    /// The lower watermark: what was to be free.
+    pub low: u64,
+}
+
+/// What came of a watch, for one cgroup.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Summary {
+    /// The cgroup's name.
+    pub cgroup: String,
+    /// How long it was watched.
+    pub watched: Duration,
+    /// All that was reclaimed from it.
+    pub total: Tally,
+    /// What its own tasks had to reclaim meanwhile, in their own time; `None` where the kernel doesn't tell.
+    pub direct: Option<u64>,
+    /// How long its tasks were stalled for want of memory meanwhile (PSI `some`).
+    pub stalled: Option<Duration>,
+    /// The share of the five minutes before in which they were.
+    pub stalled_before: Option<f64>,
+    /// How often it met its limit.
+    pub outrun: u32,
+    /// How often something held back what should have been done.
+    pub held: u32,
+    /// It was removed meanwhile.
+    pub gone: bool,
+}
+
+/// The end of a watch.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Ended {
+    /// A row for each cgroup that was watched, in the order in which they came.
+    pub each: Vec<Summary>,
+    /// How long it watched.
+    pub watched: Duration,
+    /// CPU time of the whole process, the kernel's work for it included.
+    pub cpu: Duration,
+}

@@ -1,0 +1,290 @@
+//! The law of `--headroom`: from looks at a cgroup to when to reclaim, how far, and when to look again. A pure function of
+//! what it is shown.
+//!
+//! A level alone is not enough: what matters is what can arrive before the next look. So free memory below the limit is
+//! held at the larger of what the user wants and of a *reserve*, which is the most that arrived lately in the time that a
+//! look, its lateness and the reclaim itself take (the [arrival curve](super::arrival)). Two watermarks: reclaim starts
+//! below the lower one and goes on to the upper one.
+
+use std::time::Duration;
+
+use super::arrival::ArrivalCurve;
+
+/// How often to look when it is near the lower watermark, and at the least often at rest, near and far from it.
+pub const NEAR: Duration = Duration::from_millis(50);
+const REST: Duration = Duration::from_secs(1);
+const FAR: Duration = Duration::from_secs(5);
+
+/// What may arrive in a second out of the blue, until more is known: one thread that does nothing but touch memory.
+const OUT_OF_THE_BLUE: u64 = 1 << 30;
+
+/// When nothing moved for so long, nothing is about to.
+const CALM: Duration = Duration::from_secs(30);
+
+/// Less than that between two looks is nothing: the kernel charges by batches of 64 pages a CPU.
+const STILL: u64 = 256 << 10;
+
+/// The reserve is no more than this part of the limit: beyond that, free memory costs more than it helps.
+const MOST_RESERVED: u64 = 4;
+
+/// The watermarks are that part of the lower one apart, and no less than that.
+const BETWEEN: u64 = 8;
+const LEAST_BETWEEN: u64 = 1 << 20;
+
+/// How much is to be free below the limit.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Headroom {
+    /// So many bytes.
+    Bytes(u64),
+    /// That share of the limit, from 0 to 1.
+    Share(f64),
+}
+
+impl Headroom {
+    /// In bytes, below a limit.
+    #[must_use]
+    pub fn below(self, limit: u64) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes,
+            Self::Share(share) => (limit as f64 * share) as u64,
+        }
+    }
+}
+
+/// One look at a cgroup. Amounts are bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// When, on the monotonic clock.
+    pub at: Duration,
+    /// `memory.current`.
+    pub current: u64,
+    /// The limit.
+    pub limit: u64,
+}
+
+impl Look {
+    /// What is free below the limit.
+    #[must_use]
+    pub fn free(&self) -> u64 {
+        self.limit.saturating_sub(self.current)
+    }
+}
+
+/// What to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Nothing, until then.
+    Rest {
+        /// When to look again.
+        until: Duration,
+    },
+    /// Reclaim until no more than that is used.
+    Reclaim {
+        /// Bytes of `memory.current`.
+        down_to: u64,
+    },
+}
+
+/// What is known of one cgroup.
+#[derive(Clone, Debug)]
+pub struct Law {
+    headroom: Headroom,
+    /// Whether to keep free what may arrive, or just what is wanted.
+    reserves: bool,
+    curve: ArrivalCurve,
+    /// What was reclaimed so far, by us and, as far as known, by others: it had arrived too.
+    reclaimed: u64,
+    last: Option<Look>,
+    planned: Duration,
+    /// How late looks were, of late.
+    late: Duration,
+    /// How many looks in a row nothing moved, and since when.
+    still: u32,
+    still_since: Duration,
+}
+
+impl Law {
+    /// For a cgroup of which nothing is known yet. Only one that `reserves` keeps free what may arrive.
+    #[must_use]
+    pub fn new(headroom: Headroom, reserves: bool) -> Self {
+        Self {
+            headroom,
+            reserves,
+            curve: ArrivalCurve::default(),
+            reclaimed: 0,
+            last: None,
+            planned: Duration::ZERO,
+            late: Duration::ZERO,
+            still: 0,
+            still_since: Duration::ZERO,
+        }
+    }
+
+    /// Enters what was reclaimed since the last look, by whomever.
+    pub fn reclaimed(&mut self, bytes: u64) {
+        self.reclaimed = self.reclaimed.saturating_add(bytes);
+    }
+
+    /// Enters a look, and decides.
+    pub fn decide(&mut self, look: Look) -> Decision {
+        self.learn(look);
+        let low = self.low(look.limit);
+        let free = look.free();
+        if free < low {
+            self.still = 0;
+            let high = low + (low / BETWEEN).max(LEAST_BETWEEN);
+            // The next look follows the reclaim.
+            self.planned = Duration::MAX;
+            return Decision::Reclaim { down_to: look.limit.saturating_sub(high) };
+        }
+        let until = look.at + self.pause(look, low);
+        self.planned = until;
+        Decision::Rest { until }
+    }
+
+    /// The lower watermark: how much is kept free below a limit.
+    #[must_use]
+    pub fn low(&self, limit: u64) -> u64 {
+        self.headroom.below(limit).max(self.reserve(limit))
+    }
+
+    /// The most that may arrive before anything can be done about it, by what was seen.
+    #[must_use]
+    pub fn reserve(&self, limit: u64) -> u64 {
+        if !self.reserves {
+            return 0;
+        }
+        let soon = self.curve.within(NEAR + self.late).unwrap_or(0);
+        (soon + soon / 8).min(limit / MOST_RESERVED)
+    }
+
+    /// What arrived since the look before the last; `None` for the first.
+    #[must_use]
+    pub fn last(&self) -> Option<Look> {
+        self.last
+    }
+
+    /// The most that arrived within a second, of late, in bytes: growth, as a rate.
+    #[must_use]
+    pub fn within_a_second(&self) -> Option<u64> {
+        self.curve.within(Duration::from_secs(1))
+    }
+
+    fn learn(&mut self, look: Look) {
+        let arrived = look.current.saturating_add(self.reclaimed) as i64;
+        self.curve.look(look.at, arrived);
+        if self.planned > Duration::ZERO && self.planned < Duration::MAX {
+            let late = look.at.saturating_sub(self.planned);
+            // Slowly forgotten: a machine that was busy once is busy again.
+            self.late = late.max(self.late * 63 / 64).min(REST);
+        }
+        let moved = self.last.map_or(0, |last| last.current.abs_diff(look.current));
+        self.still = if moved < STILL { self.still.saturating_add(1) } else { 0 };
+        if self.still == 0 {
+            self.still_since = look.at;
+        }
+        self.last = Some(look);
+    }
+
+    /// How long it is safe not to look.
+    fn pause(&self, look: Look, low: u64) -> Duration {
+        let (free, room) = (look.free(), look.free() - low);
+        let lasts = |bytes| self.curve.lasts(bytes).unwrap_or(NEAR);
+        let out_of_the_blue = Duration::from_secs_f64(room as f64 / OUT_OF_THE_BLUE as f64);
+        // At rest a burst may eat into what is kept free: that is what it is kept for. One larger than that is looked
+        // out for as long as it isn't ages ago.
+        let calm = look.at.saturating_sub(self.still_since) >= CALM;
+        let at_rest = (NEAR * (1 << self.still.min(8))).min(REST);
+        let at_rest = if calm { at_rest } else { at_rest.min(lasts(free)) };
+        out_of_the_blue.min(lasts(room)).max(at_rest).clamp(NEAR, FAR)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const M: u64 = 1 << 20;
+    const LIMIT: u64 = 256 * M;
+
+    fn ms(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    /// Plays an application against the law: what it has taken by a time in ms. Reclaim takes 1 ms for 2 MiB. Gives how
+    /// often it was looked at, the least that was free, and how much was reclaimed in all.
+    fn play(law: &mut Law, from: u64, until: u64, arrived: impl Fn(u64) -> u64) -> (u32, u64, u64) {
+        let (mut now, mut looks, mut freed, mut least) = (from, 0, law.reclaimed, u64::MAX);
+        while now < until {
+            let current = |now: u64, freed: u64| arrived(now).saturating_sub(freed);
+            let look = Look { at: ms(now), current: current(now, freed), limit: LIMIT };
+            looks += 1;
+            let next = match law.decide(look) {
+                Decision::Rest { until } => until.as_millis() as u64,
+                Decision::Reclaim { down_to } => {
+                    let bytes = look.current.saturating_sub(down_to);
+                    let took = bytes.div_ceil(2 * M).max(1);
+                    // It is freed only when it is done.
+                    (now..now + took)
+                        .for_each(|at| least = least.min(LIMIT.saturating_sub(current(at, freed))));
+                    freed += bytes;
+                    law.reclaimed(bytes);
+                    now + took
+                }
+            };
+            assert!(next > now, "time goes on");
+            (now..next.min(until)).for_each(|at| least = least.min(LIMIT.saturating_sub(current(at, freed))));
+            now = next;
+        }
+        (looks, least, freed)
+    }
+
+    fn law() -> Law {
+        Law::new(Headroom::Share(0.1), true)
+    }
+
+    #[test]
+    fn a_stream_never_comes_near_the_limit() {
+        let mut law = law();
+        let (looks, least, freed) = play(&mut law, 0, 20_000, |at| at * 60 * M / 1000);
+        assert!(least > LIMIT / 10 * 8 / 10, "{least}");
+        assert!(looks < 700, "{looks} looks in 20 s");
+        assert!(freed > 950 * M);
+        // Near the headroom, no more: the rest is the application's.
+        assert!(law.low(LIMIT) < LIMIT / 10 + 2 * M, "{}", law.low(LIMIT));
+    }
+
+    #[test]
+    fn bursts_outrun_it_only_until_they_are_learned() {
+        let mut law = law();
+        // 40M at once every 3 s, and a stream.
+        let arrived = |at: u64| at / 3000 * 40 * M + at * 45 * M / 1000;
+        let (_, first, _) = play(&mut law, 0, 7000, arrived);
+        assert_eq!(first, 0, "the headroom is 25.6M");
+        let (_, then, _) = play(&mut law, 7001, 60_000, arrived);
+        assert!(then > 0, "{then}");
+    }
+
+    #[test]
+    fn nothing_happens_and_next_to_nothing_is_done() {
+        let mut idle = law();
+        let (looks, _, freed) = play(&mut idle, 0, 60_000, |_| LIMIT);
+        assert!(looks < 80 && freed < LIMIT / 8, "{looks}, {freed}: once, and never again");
+        // At the watermark, too.
+        let mut near = law();
+        let moves = |at: u64| LIMIT + at.min(200) * 512 * 1024;
+        let (looks, _, _) = play(&mut near, 0, 30_200, moves);
+        assert!(looks < 400, "{looks}");
+        let (looks, _, _) = play(&mut near, 30_201, 90_200, moves);
+        assert!(looks < 70, "{looks}");
+    }
+
+    #[test]
+    fn the_reserve_is_capped_and_fades() {
+        let mut law = law();
+        let _ = play(&mut law, 0, 9000, |at| at / 3000 * 200 * M);
+        assert_eq!(law.reserve(LIMIT), LIMIT / MOST_RESERVED);
+        let _ = play(&mut law, 9001, 3_600_000, |_| 600 * M);
+        assert!(law.low(LIMIT) < LIMIT / 10 + M, "{}", law.low(LIMIT));
+    }
+}
