@@ -24,6 +24,7 @@ pub mod locate;
 pub mod memory;
 pub mod mount;
 pub mod named;
+pub mod node;
 pub mod pressure;
 pub mod reclaim;
 pub mod release;
@@ -42,8 +43,9 @@ pub use limit::Bound;
 pub use locate::{Located, locate};
 pub use memory::MemoryCgroup;
 pub use mount::Mount;
+pub use node::Node;
 pub use release::{Version, kernel_release};
-pub use select::{Selected, select};
+pub use select::{Selected, Wanted, places, select};
 pub use survey::{Reading, Survey};
 pub use watchlist::Watchlist;
 
@@ -114,11 +116,7 @@ impl Cgroup {
     /// # Errors
     /// The kernel's, from flock(2), but for `EWOULDBLOCK`, which is the answer no.
     pub fn try_lock(&self) -> Result<bool, Errno> {
-        match rustix::fs::flock(&self.dir, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(true),
-            Err(Errno::WOULDBLOCK) => Ok(false),
-            Err(errno) => Err(errno),
-        }
+        try_lock(&self.dir)
     }
 
     /// Opens one of the cgroup's files for reading, to be read again and again with [`Reader::read`].
@@ -194,6 +192,15 @@ impl Reader {
         *text =
             String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned());
         Ok(())
+    }
+}
+
+/// Takes the advisory lock on a directory, if nobody else has it.
+fn try_lock(dir: impl AsFd) -> Result<bool, Errno> {
+    match rustix::fs::flock(dir, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(true),
+        Err(Errno::WOULDBLOCK) => Ok(false),
+        Err(errno) => Err(errno),
     }
 }
 

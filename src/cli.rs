@@ -223,7 +223,8 @@ pub struct Reclaim {
     ///
     /// A cgroup is a path below the cgroup2 mount (/sys/fs/cgroup/app), the same without the mount (app, /app), self,
     /// a systemd unit by its name (nginx.service), pid:N, container:ID and pod:UID (the
-    /// beginning of an ID will do), or a glob ('batch/*'; ** crosses levels). A name that fits several is an error. Each is taken once, however often it is named. SIZE is a number of bytes, or one with K, M, G, T, P or E, powers of 1024, in any case, also spelled
+    /// beginning of an ID will do), or a glob ('batch/*'; ** crosses levels). node:N is a NUMA node, all of its memory
+    /// (Linux 6.17, root only). A name that fits several is an error. Each is taken once, however often it is named. SIZE is a number of bytes, or one with K, M, G, T, P or E, powers of 1024, in any case, also spelled
     /// MiB (10M, 1.5GiB); or a share of what the cgroup uses now (25%); or max, for all the kernel will give. It is
     /// at least 4096 bytes, and rounded up to whole pages.
     #[arg(required = true, value_name = "CGROUP>... <SIZE")]
@@ -255,8 +256,8 @@ pub struct Reclaim {
     /// Stop when stalled for more than PCT of the time
     ///
     /// The share of the time since the start in which tasks of the cgroup stood still for want of memory (PSI some).
-    /// For the root cgroup and for max it is 10% by default, since nothing else would hold those back; elsewhere
-    /// there is no such bound. It is looked at after half a second. 100% switches it off.
+    /// For the root cgroup, for max, and for node:N, where it is the whole host's, it is 10% by default, since nothing
+    /// else would hold those back; elsewhere there is no such bound. It is looked at after half a second. 100% switches it off.
     #[arg(long, value_name = "PCT")]
     pub max_pressure: Option<Percent>,
     /// Stop when a GiB costs more than SECONDS of CPU time
@@ -346,7 +347,8 @@ Examples:
   memctl reclaim app max --timeout 10s   all that goes within ten seconds
   memctl reclaim app 1G --json           for a script
   memctl reclaim 'batch/*' db 10M        ten MiB of each
-  memctl reclaim --total 2G 'batch/*'    2 GiB in all, cheapest first";
+  memctl reclaim --total 2G 'batch/*'    2 GiB in all, cheapest first
+  memctl reclaim node:1 1G               from all that is on NUMA node 1";
 
 const AFTER_WATCH: &str = "\
 Exit status:

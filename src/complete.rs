@@ -9,7 +9,7 @@ use clap::builder::StyledStr;
 use clap::{Command, CommandFactory};
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 use clap_complete::env::{CompleteEnv, Shells};
-use memctl::cgroup::candidates::candidates;
+use memctl::cgroup::candidates::{Candidate, candidates, nodes};
 
 use crate::cli::Cli;
 use crate::output::words::{escaped, size};
@@ -29,8 +29,9 @@ pub fn answer() {
 
 /// The command line with completers where values live outside of it.
 fn command() -> Command {
-    let completed = |command: Command| command.mut_arg("words", |arg| arg.add(ArgValueCompleter::new(words)));
-    let command = Cli::command().mut_subcommand("reclaim", completed).mut_subcommand("stat", completed);
+    let stat = |command: Command| command.mut_arg("words", |arg| arg.add(ArgValueCompleter::new(words)));
+    let reclaim = |command: Command| command.mut_arg("words", |arg| arg.add(ArgValueCompleter::new(places)));
+    let command = Cli::command().mut_subcommand("reclaim", reclaim).mut_subcommand("stat", stat);
     command
         .mut_subcommand("check", |check| check.mut_arg("word", |arg| arg.add(ArgValueCompleter::new(words))))
 }
@@ -38,14 +39,22 @@ fn command() -> Command {
 /// Cgroups, and what a number could become. Which of the words is the size, only the one after it tells.
 fn words(current: &OsStr) -> Vec<CompletionCandidate> {
     let Some(typed) = current.to_str() else { return Vec::new() };
-    let found = candidates(typed)
-        .into_iter()
-        // What would act on a terminal isn't shown on one.
-        .filter(|candidate| escaped(&candidate.word) == candidate.word)
-        .map(|candidate| described(candidate.word, candidate.current.map(size)));
+    let found = offered(candidates(typed));
     let own = (!typed.is_empty() && "self".starts_with(typed))
         .then(|| described("self".into(), Some("the cgroup that memctl runs in".into())));
     found.chain(own).chain(sizes(typed)).collect()
+}
+
+/// The same, and NUMA nodes, which are for reclaim only.
+fn places(current: &OsStr) -> Vec<CompletionCandidate> {
+    let nodes = current.to_str().map(nodes).unwrap_or_default();
+    offered(nodes).chain(words(current)).collect()
+}
+
+fn offered(candidates: Vec<Candidate>) -> impl Iterator<Item = CompletionCandidate> {
+    // What would act on a terminal isn't shown on one.
+    let shown = candidates.into_iter().filter(|candidate| escaped(&candidate.word) == candidate.word);
+    shown.map(|candidate| described(candidate.word, candidate.current.map(size)))
 }
 
 /// What a number could be a number of.

@@ -19,6 +19,7 @@ mod close;
 mod cost;
 mod ledger;
 mod obstacle;
+mod place;
 mod plan;
 mod rate;
 mod report;
@@ -33,8 +34,9 @@ mod target;
 mod tests;
 
 pub use chunk::Pace;
-pub use ledger::{Measure, Taken};
+pub use ledger::{Measure, Measures, Taken};
 pub use obstacle::Obstacle;
+pub use place::{Place, Subject};
 pub use plan::{Guard, Plan, Reclaimable, TotalPlan, share_rate};
 pub use rate::Rate;
 pub use report::{Report, StoppedBy, Verdict};
@@ -62,6 +64,9 @@ const STAT_SHARE: u32 = 400;
 /// How long the cgroup must have been watched before its stalls weigh, and how often they are looked at.
 const PRESSURE_WINDOW: Duration = Duration::from_millis(500);
 const PRESSURE_LOOK: Duration = Duration::from_millis(100);
+
+/// How long to wait, all in all, for another one that reclaims from the same node.
+const BUSY_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What the loop tells while it runs.
 #[derive(Clone, Copy, Debug)]
@@ -100,7 +105,7 @@ pub enum Event {
 /// # Errors
 /// The kernel's, if the target can't even be sampled at the start; nothing was touched.
 pub fn run(
-    target: &mut impl Target,
+    target: &mut (impl Target + ?Sized),
     request: &Request,
     stop: &dyn Fn() -> bool,
     tell: &mut dyn FnMut(Event),
@@ -119,12 +124,14 @@ enum Step {
     Nothing,
     /// A signal that wasn't meant for us ended it before it freed anything.
     Stray,
+    /// It freed nothing since another one reclaims from the node at this moment (7.3).
+    Busy,
 }
 
 /// What becomes of the loop after a step.
 type Flow = Result<(), StoppedBy>;
 
-struct Run<'a, T: Target> {
+struct Run<'a, T: Target + ?Sized> {
     target: &'a mut T,
     request: &'a Request,
     stop: &'a dyn Fn() -> bool,
@@ -144,6 +151,8 @@ struct Run<'a, T: Target> {
     chunks: u32,
     retries: u32,
     strays: u32,
+    /// Time spent on waiting for another one's turn at the node to end, in a row.
+    busy: Duration,
     /// Time in writes since the counters were read, and what reading them costs.
     since_stat: Duration,
     stat_cost: Duration,
@@ -161,7 +170,7 @@ struct Run<'a, T: Target> {
     all: u64,
 }
 
-impl<'a, T: Target> Run<'a, T> {
+impl<'a, T: Target + ?Sized> Run<'a, T> {
     fn start(
         target: &'a mut T,
         request: &'a Request,
@@ -179,6 +188,7 @@ impl<'a, T: Target> Run<'a, T> {
         let zram_before = target.zram();
         let usage = target.usage()?;
         let blind = target.blind_spot();
+        let measures = target.measures(&stat);
         // The key is there since 6.11; that a kernel meets requests exactly, since 6.9, can't be tried for free.
         let requested = request.bytes(usage, page);
         let exactly = target.accepts(Swappiness::Value(60)).unwrap_or(false);
@@ -190,7 +200,7 @@ impl<'a, T: Target> Run<'a, T> {
             requested,
             down_to: request.down_to(usage),
             request,
-            book: Ledger::new(usage, stat, blind, page),
+            book: Ledger::new(measures, usage, stat, blind, page),
             pace: Pace::new(exactly, requested.unwrap_or(0)),
             began,
             swap_before,
@@ -202,6 +212,7 @@ impl<'a, T: Target> Run<'a, T> {
             chunks: 0,
             retries: 0,
             strays: 0,
+            busy: Duration::ZERO,
             since_stat: Duration::ZERO,
             stat_cost,
             stat_is_fresh: true,
@@ -239,7 +250,14 @@ impl<'a, T: Target> Run<'a, T> {
                 // All that was there at the start went once, and the kernel is short of more: what is left came
                 // since, and taking that too would only fight the application for it.
                 Step::Partial if self.book.moved() >= self.all => return Err(StoppedBy::Exhausted),
-                Step::Full | Step::Partial => (self.retries, self.strays) = (0, 0),
+                Step::Full | Step::Partial => {
+                    (self.retries, self.strays, self.busy) = (0, 0, Duration::ZERO);
+                }
+                Step::Busy if self.busy >= BUSY_PATIENCE => return Err(StoppedBy::Exhausted),
+                Step::Busy => {
+                    self.target.pause(LOOK);
+                    self.busy += LOOK;
+                }
                 Step::Stray if self.strays < STRAY_SIGNALS => self.strays += 1,
                 Step::Stray | Step::Nothing => {
                     self.retries += 1;
@@ -363,7 +381,8 @@ impl<'a, T: Target> Run<'a, T> {
 
         let step = match answer {
             Ok(()) => self.believe(chunk),
-            Err(Errno::AGAIN | Errno::BUSY) => self.progress_or(Step::Nothing),
+            Err(Errno::AGAIN) => self.progress_or(Step::Nothing),
+            Err(Errno::BUSY) => self.progress_or(Step::Busy),
             Err(Errno::INTR) => self.progress_or(Step::Stray),
             Err(Errno::NODEV | Errno::NOENT) => Err(StoppedBy::Removed),
             Err(errno) => Err(StoppedBy::Failed(errno)),

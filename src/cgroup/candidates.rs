@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::mount::Mount;
 use super::named::{Named, container_id, pod_uid};
-use super::{parse_number, tree};
+use super::{node, parse_number, tree};
 
 /// How much of a container's ID is offered, as other tools show it.
 const ID_SHOWN: usize = 12;
@@ -26,6 +26,21 @@ pub fn candidates(typed: &str) -> Vec<Candidate> {
     let mut found = below(&mount.point, typed);
     found.extend(elsewhere(&mount.point, typed));
     found
+}
+
+/// The NUMA nodes that the word could become: not asked of the hierarchy, and only for what takes them.
+#[must_use]
+pub fn nodes(typed: &str) -> Vec<Candidate> {
+    if typed.is_empty() {
+        return Vec::new();
+    }
+    if typed != node::PREFIX && node::PREFIX.starts_with(typed) {
+        return vec![Candidate { word: node::PREFIX.into(), current: None }];
+    }
+    let online = node::online().into_iter();
+    let named =
+        online.map(|(number, current)| Candidate { word: format!("{}{number}", node::PREFIX), current });
+    named.filter(|candidate| candidate.word.starts_with(typed)).collect()
 }
 
 /// What the word could become that isn't a path: units, containers and pods anywhere below.

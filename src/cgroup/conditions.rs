@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use super::mount::Mount;
+use super::node::Gate;
 use super::pressure::Pressure;
 use super::stat::MemoryStat;
 use super::swap::SwapRoom;
@@ -22,6 +24,8 @@ pub struct Conditions {
     pub pressure: Option<u16>,
     /// The kernel's version.
     pub kernel: Option<Version>,
+    /// What a NUMA node must have before the kernel begins; `None` for a cgroup.
+    pub gate: Option<Gate>,
 }
 
 /// A child under `memory.min`. Amounts are bytes.
@@ -45,21 +49,58 @@ impl Protected {
     pub fn held(&self) -> u64 {
         self.min.min(self.current)
     }
+
+    /// What of it lies on one node, by its `memory.numa_stat`: it can give there what it uses beyond its protection,
+    /// wherever the rest is.
+    fn on_node(self, numa_stat: &str, node: u32) -> Self {
+        let field = format!(" N{node}=");
+        let bytes = |key: &str| {
+            let line = numa_stat
+                .lines()
+                .find_map(|line| line.strip_prefix(key)?.starts_with(' ').then_some(line))?;
+            line.split_once(&field)?.1.split(' ').next()?.parse::<u64>().ok()
+        };
+        let sum = |one, other| bytes(one).unwrap_or(0) + bytes(other).unwrap_or(0);
+        let (file, anon) = (sum("inactive_file", "active_file"), sum("inactive_anon", "active_anon"));
+        let current = file + anon;
+        let min = current.saturating_sub(self.current - self.held());
+        Self { name: self.name, min, current, file, anon }
+    }
 }
 
 impl Conditions {
     /// Looks at them for a cgroup below the mount at `top`.
     #[must_use]
     pub fn of(cgroup: &Cgroup, top: &Path) -> Self {
-        let swappiness = read_system_file("/proc/sys/vm/swappiness").ok();
-        let pressure = cgroup.read("memory.pressure").ok();
         Self {
             swap: Some(SwapRoom::of(cgroup.path(), top)),
-            protected: protected(cgroup.path(), top),
+            protected: protected(cgroup.path(), top, None),
             own_min: cgroup.number("memory.min").ok().map(|min| min.unwrap_or(u64::MAX)),
+            pressure: cgroup.read("memory.pressure").ok().as_deref().and_then(some_avg10),
+            ..Self::of_host()
+        }
+    }
+
+    /// Looks at them for a NUMA node: the host's, and what the cgroups at the top hold there.
+    pub(super) fn of_node(number: u32) -> Self {
+        let mount = Mount::find(Path::new("/")).ok().flatten();
+        let pressure = read_system_file("/proc/pressure/memory").ok();
+        Self {
+            swap: Some(SwapRoom::of_host()),
+            protected: mount
+                .map_or_else(Vec::new, |mount| protected(&mount.point, &mount.point, Some(number))),
+            pressure: pressure.as_deref().and_then(some_avg10),
+            ..Self::of_host()
+        }
+    }
+
+    /// What is the same everywhere on the host.
+    fn of_host() -> Self {
+        let swappiness = read_system_file("/proc/sys/vm/swappiness").ok();
+        Self {
             swappiness: swappiness.and_then(|text| text.trim().parse().ok()),
-            pressure: pressure.as_deref().and_then(Pressure::parse).map(|pressure| pressure.some.avg10),
             kernel: Version::running(),
+            ..Self::default()
         }
     }
 
@@ -71,7 +112,12 @@ impl Conditions {
     }
 }
 
-fn protected(path: &Path, top: &Path) -> Vec<Protected> {
+fn some_avg10(text: &str) -> Option<u16> {
+    Pressure::parse(text).map(|pressure| pressure.some.avg10)
+}
+
+/// The children under protection; with a node, as far as it is that node's memory which that holds.
+fn protected(path: &Path, top: &Path, node: Option<u32>) -> Vec<Protected> {
     let read = |dir: &Path, file: &str| std::fs::read_to_string(dir.join(file)).ok();
     let number = |dir: &Path, file: &str| Some(parse_number(&read(dir, file)?).ok()?.unwrap_or(u64::MAX));
     let children = tree::children(path).filter_map(|child| {
@@ -82,7 +128,30 @@ fn protected(path: &Path, top: &Path) -> Vec<Protected> {
         let stat = MemoryStat::parse(&read(&child, "memory.stat")?);
         let name = Path::new("/").join(child.strip_prefix(top).unwrap_or(&child));
         let name = name.to_string_lossy().into_owned();
-        Some(Protected { name, min, current, file: stat.evictable_file(), anon: stat.evictable_anon() })
+        let all = Protected { name, min, current, file: stat.evictable_file(), anon: stat.evictable_anon() };
+        match node {
+            None => Some(all),
+            Some(node) => {
+                Some(all.on_node(&read(&child, "memory.numa_stat")?, node)).filter(|here| here.min > 0)
+            }
+        }
     });
     children.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn protection_counts_on_a_node_as_far_as_the_rest_is_too_little() {
+        let child = |min| Protected { name: "/db".into(), min, current: 100, file: 60, anon: 40 };
+        let numa_stat = "anon N0=40 N1=0\ninactive_anon N0=10 N1=0\nactive_anon N0=30 N1=0\nfile N0=20 N1=40\n\
+            inactive_file N0=15 N1=40\nactive_file N0=5 N1=0\n";
+        let on = |min, node| child(min).on_node(numa_stat, node);
+        assert_eq!(on(100, 0), Protected { name: "/db".into(), min: 60, current: 60, file: 20, anon: 40 });
+        assert_eq!(on(u64::MAX, 1).held(), 40);
+        assert_eq!((on(70, 0).held(), on(70, 1).held()), (30, 10), "30 can go, from either");
+        assert_eq!((on(40, 0).held(), on(90, 7).held()), (0, 0));
+    }
 }

@@ -47,6 +47,16 @@ pub enum Unreclaimable {
     OutOfSight { word: String, name: String, root: PathBuf },
     #[error("{word}: no such process")]
     NoProcess { word: String },
+    #[error("{word}: no such NUMA node")]
+    NoSuchNode { word: String, nodes: Vec<String> },
+    #[error("{word}: it is a NUMA node, not a cgroup")]
+    IsNode { word: String },
+    #[error("{name}: this kernel ({release}) has no reclaim file for NUMA nodes: it came with Linux 6.17")]
+    NodeWithoutReclaim { name: String, release: String },
+    #[error("{}: permission denied", .file.display())]
+    RootOnly { file: PathBuf },
+    #[error("{}: sysfs is mounted read-only", .file.display())]
+    SysReadOnly { file: PathBuf },
     #[error("{word}: it could be any of {}", several(.candidates))]
     Ambiguous { word: String, candidates: Vec<String> },
     #[error("{path}: {why}")]
@@ -90,7 +100,18 @@ impl Unreclaimable {
                 "run as root, or have the file delegated: chown USER {}, or Delegate=yes in the systemd unit",
                 file.display()
             ),
-            Self::ReadOnly { .. } => {
+            Self::NoSuchNode { nodes, .. } if nodes.is_empty() => {
+                "this host shows no NUMA nodes (/sys/devices/system/node)".into()
+            }
+            Self::NoSuchNode { nodes, .. } => format!("this host has {}", several(nodes)),
+            Self::IsNode { word } => {
+                format!("nodes are for reclaim only: memctl reclaim {word} SIZE --dry-run")
+            }
+            Self::NodeWithoutReclaim { .. } => {
+                "the root cgroup is the whole host, all nodes: memctl reclaim / SIZE".into()
+            }
+            Self::RootOnly { .. } => "only root may reclaim from a node".into(),
+            Self::ReadOnly { .. } | Self::SysReadOnly { .. } => {
                 "containers usually get it so: run memctl on the host, or mount it rw".into()
             }
             Self::Ambiguous { .. } => "name one of them by its path, or say more of it".into(),

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use super::diagnose::Unreclaimable;
 use super::mount::{self, Mount};
 use super::named::Named;
-use super::{Cgroup, FileSystem, tree};
+use super::{Cgroup, FileSystem, node, tree};
 
 /// A cgroup that was found: where, and what it is called.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +66,10 @@ pub fn locate(word: &str) -> Result<Located, Unreclaimable> {
     let in_mount = mount.point.join(below);
     if in_mount.is_dir() {
         return existing(&in_mount, word, &mount);
+    }
+    if let Some(number) = node::parse(word) {
+        number?;
+        return Err(Unreclaimable::IsNode { word: word.to_owned() });
     }
     if let Some(named) = Named::parse(word) {
         return by_name(&named, word, &mount);

@@ -153,10 +153,14 @@ impl MemoryCgroup {
 /// mm/memcontrol.c), each of a page.
 fn blind_spot() -> u64 {
     const UPDATES: u64 = 64;
+    UPDATES * cpus() * rustix::param::page_size() as u64
+}
+
+/// How many CPUs are online.
+pub(super) fn cpus() -> u64 {
     let online = read_system_file("/sys/devices/system/cpu/online").ok();
     let cpus = online.as_deref().and_then(cpu_count);
-    let cpus = cpus.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get() as u64));
-    UPDATES * cpus * rustix::param::page_size() as u64
+    cpus.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get() as u64))
 }
 
 /// How many CPUs a list such as `0-3,8` names.

@@ -10,7 +10,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use thiserror::Error;
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use super::Cgroup;
 
@@ -65,8 +65,13 @@ impl ReclaimFile {
     /// # Errors
     /// The kernel's: `ENOENT`, `EACCES`, `EROFS`. [`super::diagnose`] turns them into reasons.
     pub fn open(cgroup: &Cgroup) -> Result<Self, Errno> {
+        Self::open_in(cgroup, FILE)
+    }
+
+    /// The same for a file that is written alike, in another directory.
+    pub(super) fn open_in(dir: impl AsFd, file: &str) -> Result<Self, Errno> {
         let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-        rustix::fs::openat(cgroup, FILE, flags, Mode::empty()).map(Self)
+        rustix::fs::openat(dir, file, flags, Mode::empty()).map(Self)
     }
 
     /// Asks the kernel once to reclaim `bytes`, a multiple of the page size.

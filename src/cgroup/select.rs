@@ -7,7 +7,7 @@ use globset::{Glob, GlobBuilder, GlobMatcher};
 use super::diagnose::Unreclaimable;
 use super::locate::{Located, locate};
 use super::mount::Mount;
-use super::tree;
+use super::{node, tree};
 
 /// A cgroup that was asked for, by its own name or by a glob.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +36,44 @@ pub fn select(words: &[String]) -> Result<Vec<Selected>, Unreclaimable> {
         }
     }
     Ok(selected)
+}
+
+/// What was asked for where a NUMA node will do as well as a cgroup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// A cgroup.
+    Cgroup(Selected),
+    /// The node of this number, which may not exist.
+    Node(u32),
+}
+
+/// Finds all cgroups and nodes that the words name, each of them once, in the order in which they were given.
+///
+/// # Errors
+/// As [`select`], and for a word that begins as a node's name does and doesn't end in a number.
+pub fn places(words: &[String]) -> Result<Vec<Wanted>, Unreclaimable> {
+    let mut wanted: Vec<Wanted> = Vec::new();
+    for word in words {
+        // A cgroup may be called so, and what exists is a name.
+        if let Some(number) = node::parse(word).filter(|_| locate(word).is_err()) {
+            let node = Wanted::Node(number?);
+            if !wanted.contains(&node) {
+                wanted.push(node);
+            }
+            continue;
+        }
+        for found in select(std::slice::from_ref(word))? {
+            let known = wanted.iter_mut().find_map(|one| match one {
+                Wanted::Cgroup(known) if known.located.path == found.located.path => Some(known),
+                _ => None,
+            });
+            match known {
+                Some(known) => known.by_glob &= found.by_glob,
+                None => wanted.push(Wanted::Cgroup(found)),
+            }
+        }
+    }
+    Ok(wanted)
 }
 
 /// Whether a word is a glob. A name with such a character in it can still be given by its path: what exists is a name.

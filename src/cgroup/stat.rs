@@ -74,6 +74,8 @@ memory_stat! {
     pgsteal,
     /// Pages reclaimed in someone's own context: by direct reclaim and, before 6.15, by `memory.reclaim`.
     pgsteal_direct,
+    /// Anonymous pages reclaimed by anyone (in memory.stat and in a node's vmstat on newer kernels, 7.3 among them).
+    pgsteal_anon,
     /// Pages reclaimed by kswapd.
     pgsteal_kswapd,
     /// Pages looked at for reclaim by anyone.

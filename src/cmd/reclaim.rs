@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use memctl::cgroup::diagnose::Unreclaimable;
-use memctl::cgroup::{MemoryCgroup, Selected, select};
-use memctl::reclaim::{self, Goal, Plan, Rate, Request, Tolerance, TotalPlan};
+use memctl::cgroup::{Wanted, places};
+use memctl::reclaim::{self, Goal, Place, Plan, Rate, Request, Tolerance, TotalPlan};
 use memctl::size::{Amount, Percent, looks_like_size};
 use rustix::io::Errno;
 
@@ -25,7 +25,7 @@ use feed::{EachOnce, Feed, Job};
 pub use feed::{Outcome, Outcomes};
 use total::Total;
 
-/// The bound on pressure where nothing else would hold a request back: the root, and `max`.
+/// The bound on pressure where nothing else would hold a request back: the root, a node, and `max`.
 const DEFAULT_MAX_PRESSURE: &str = "10%";
 
 /// A request that was only foretold.
@@ -82,7 +82,7 @@ fn serve(jobs: Vec<Job>, args: &Reclaim, loudness: Loudness) -> Result<Outcomes>
 }
 
 fn names(jobs: &[Job]) -> Vec<String> {
-    jobs.iter().map(|job| job.cgroup.cgroup().name().to_owned()).collect()
+    jobs.iter().map(|job| job.place.name().to_owned()).collect()
 }
 
 fn unreadable(name: &str, errno: Errno) -> anyhow::Error {
@@ -93,9 +93,10 @@ fn unreadable(name: &str, errno: Errno) -> anyhow::Error {
 fn prepare(args: &Reclaim, words: &[String], goal: Goal, loudness: Loudness) -> Result<Vec<Job>> {
     let rate = args.max_rate.map(|rate| Arc::new(Rate::new(rate)));
     let mut jobs = Vec::new();
-    for Selected { located, by_glob } in select(words)? {
-        let mut cgroup = match MemoryCgroup::open(&located) {
-            Ok(cgroup) => cgroup,
+    for wanted in places(words)? {
+        let by_glob = matches!(&wanted, Wanted::Cgroup(selected) if selected.by_glob);
+        let mut place = match Place::open(&wanted) {
+            Ok(place) => place,
             // Nobody promised anything of what a glob happens to match, or of how long it lives.
             Err(why) if by_glob => {
                 notes::passed_over(&why.to_string(), loudness);
@@ -103,10 +104,10 @@ fn prepare(args: &Reclaim, words: &[String], goal: Goal, loudness: Loudness) -> 
             }
             Err(why) => return Err(why.into()),
         };
-        let request = request(args, goal, rate.clone(), cgroup.cgroup().is_root());
+        let request = request(args, goal, rate.clone(), place.is_of_the_host());
         let check = if args.dry_run { Request::check_without_a_write } else { Request::check };
-        check(&request, &mut cgroup).with_context(|| located.name.clone())?;
-        jobs.push(Job { cgroup, request, lock: !args.no_lock, usual: None });
+        check(&request, place.target()).with_context(|| place.name().to_owned())?;
+        jobs.push(Job { place, request, lock: !args.no_lock, usual: None });
     }
     if jobs.is_empty() {
         return Err(Unreclaimable::NoneReclaimable { word: words.join(" ") }.into());
@@ -122,7 +123,7 @@ fn foretell(mut jobs: Vec<Job>, args: &Reclaim, loudness: Loudness) -> Result<Ex
     let whole = whole.map_err(|(index, errno)| lost(index, errno))?;
     let mut plans = Vec::new();
     for (index, job) in jobs.iter_mut().enumerate() {
-        plans.push(Plan::of(&mut job.cgroup, &job.request).map_err(|errno| lost(index, errno))?);
+        plans.push(Plan::of(job.place.target(), &job.request).map_err(|errno| lost(index, errno))?);
     }
     let first = &jobs[0].request;
     let total = whole.map(|requested| TotalPlan::new(requested, &mut plans, first));
@@ -132,11 +133,11 @@ fn foretell(mut jobs: Vec<Job>, args: &Reclaim, loudness: Loudness) -> Result<Ex
     let foretold: Vec<_> = jobs
         .into_iter()
         .zip(plans)
-        .map(|(Job { cgroup, lock, .. }, plan)| Foretold {
-            name: cgroup.cgroup().name().to_owned(),
-            path: cgroup.cgroup().path().to_path_buf(),
+        .map(|(Job { place, lock, .. }, plan)| Foretold {
+            name: place.name().to_owned(),
+            path: place.path().to_path_buf(),
             plan,
-            locked: lock && matches!(cgroup.cgroup().try_lock(), Ok(false)),
+            locked: lock && matches!(place.try_lock(), Ok(false)),
         })
         .collect();
     output::plan::print(&foretold, total.as_ref(), args.json, loudness)?;
@@ -187,8 +188,8 @@ fn split(args: &Reclaim) -> Result<(Vec<String>, Goal)> {
     Ok((words, Goal::Reclaim(amount)))
 }
 
-fn request(args: &Reclaim, goal: Goal, rate: Option<Arc<Rate>>, is_root: bool) -> Request {
-    let unbounded = is_root || goal == Goal::Reclaim(Amount::Max);
+fn request(args: &Reclaim, goal: Goal, rate: Option<Arc<Rate>>, of_the_host: bool) -> Request {
+    let unbounded = of_the_host || goal == Goal::Reclaim(Amount::Max);
     let default: Option<Percent> = DEFAULT_MAX_PRESSURE.parse().ok().filter(|_| unbounded);
     let kind = match (args.kind, args.swappiness) {
         (Some(Kind::Anon), _) => reclaim::Kind::Anon,

@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use super::remark;
 use crate::cmd::reclaim::Outcome;
 use crate::exit::{Exit, UsageError};
+use crate::output::reclaim::removed;
 use crate::output::words::escaped;
 
 const RED: Style = AnsiColor::Red.on_default().bold();
@@ -38,13 +39,17 @@ pub fn print(error: &anyhow::Error) -> Exit {
 /// Prints what went wrong with one of several requests, if something did.
 pub fn print_outcome(outcome: &Outcome) {
     let name = &outcome.name;
-    match outcome.report.as_ref().map(|report| report.stopped_by) {
-        Err(errno) => line(&format!("{name}: {}", plain(*errno)), None),
-        Ok(StoppedBy::Failed(errno)) => {
-            line(&format!("{}: {}", outcome.path.join("memory.reclaim").display(), plain(errno)), None);
+    let report = match &outcome.report {
+        Ok(report) => report,
+        Err(errno) => return line(&format!("{name}: {}", plain(*errno)), None),
+    };
+    match report.stopped_by {
+        StoppedBy::Failed(errno) => {
+            let file = outcome.path.join(report.subject.file());
+            line(&format!("{}: {}", file.display(), plain(errno)), None);
         }
-        Ok(StoppedBy::Removed) => line(&format!("{name}: the cgroup was removed meanwhile"), None),
-        Ok(_) => {}
+        StoppedBy::Removed => line(&format!("{name}: {}", removed(report.subject)), None),
+        _ => {}
     }
 }
 

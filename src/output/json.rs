@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use memctl::cgroup::limit::Ceiling;
 use memctl::cgroup::pressure::{Pressure, Stall};
-use memctl::reclaim::{Guard, Report, Settled, TotalPlan};
+use memctl::reclaim::{Guard, Report, Settled, Subject, TotalPlan};
 use serde::Serialize;
 
 use crate::cmd::reclaim::Foretold;
@@ -21,6 +21,8 @@ use crate::cmd::stat::Shown;
 pub struct Reclaimed<'a> {
     cgroup: &'a str,
     path: &'a Path,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<u32>,
     /// null for `max`, and of what is a share of a total.
     requested_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -117,6 +119,8 @@ impl From<&Report> for TotalReclaimed {
 pub struct Planned<'a> {
     cgroup: &'a str,
     path: &'a Path,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<u32>,
     dry_run: bool,
     requested_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -142,6 +146,7 @@ impl<'a> From<&'a Foretold> for Planned<'a> {
         Self {
             cgroup: name,
             path,
+            node: node(plan.subject),
             dry_run: true,
             requested_bytes: plan.requested,
             target_bytes: plan.down_to,
@@ -347,6 +352,13 @@ impl From<&Settled> for SettledKeys {
     }
 }
 
+fn node(subject: Subject) -> Option<u32> {
+    match subject {
+        Subject::Cgroup => None,
+        Subject::Node(number) => Some(number),
+    }
+}
+
 fn usec(time: Duration) -> u64 {
     time.as_micros() as u64
 }
@@ -358,6 +370,7 @@ impl<'a> Reclaimed<'a> {
         Self {
             cgroup,
             path,
+            node: node(report.subject),
             requested_bytes: judged.and_then(|report| report.requested),
             target_bytes: report.down_to,
             reclaimed_bytes: report.reclaimed,

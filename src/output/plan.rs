@@ -8,6 +8,7 @@ use memctl::cgroup::swap::SwapBound;
 use memctl::reclaim::{Guard, Plan, TotalPlan};
 
 use super::json::{Planned, TotalPlanned};
+use super::reclaim::below_the_gate;
 use super::table::{DIM, labelled, lines_of, plain_table};
 use super::words::{escaped, shortened, size, time};
 use super::{Loudness, answer, terminal_width};
@@ -142,7 +143,7 @@ fn nothing_written() -> (String, String) {
 }
 
 fn would_ask(Foretold { path, plan, .. }: &Foretold) -> String {
-    let file = escaped(&path.join("memory.reclaim").display().to_string());
+    let file = escaped(&path.join(plan.subject.file()).display().to_string());
     if plan.requested == Some(0) {
         return format!("nothing of {file}: the usage is low enough already");
     }
@@ -157,6 +158,9 @@ fn would_ask(Foretold { path, plan, .. }: &Foretold) -> String {
 
 fn reclaimable(plan: &Plan) -> String {
     let there = &plan.reclaimable;
+    if let Some((has, gate)) = &there.shut {
+        return format!("nothing: {}", below_the_gate(*has, gate));
+    }
     let mut parts = Vec::new();
     if plan.kind.takes_file() {
         parts.push(format!("{} of page cache", size(there.file)));

@@ -15,7 +15,7 @@ mod details;
 #[cfg(test)]
 mod tests;
 
-pub use details::writes;
+pub use details::{below_the_gate, removed, writes};
 use details::{came_back, details, in_the_way, net_saving, unconfirmed, why};
 
 /// Prints the reports of those that were begun.

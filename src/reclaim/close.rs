@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use super::obstacle::obstacles;
-use super::{Event, LOOK, Measure, Obstacle, Report, Run, StoppedBy, Target, Verdict};
+use super::{BUSY_PATIENCE, Event, LOOK, Obstacle, Report, Run, StoppedBy, Target, Verdict};
 use crate::cgroup::zram::Zram;
 
 /// How long to wait for lagging counters: the kernel folds them every 2 s, by a timer that may be late.
 const PATIENCE: Duration = Duration::from_millis(2500);
 
-impl<T: Target> Run<'_, T> {
+impl<T: Target + ?Sized> Run<'_, T> {
     /// Takes the last stock: bounded in time, by the timeout too, and not at all patient after a signal.
     pub(super) fn reconcile(&mut self, why: StoppedBy) -> StoppedBy {
         if matches!(why, StoppedBy::Removed) {
@@ -47,14 +47,18 @@ impl<T: Target> Run<'_, T> {
         let swapped =
             pages(start.pswpout, end.pswpout).or_else(|| Some(swap_now?.saturating_sub(self.swap_before?)));
         let zram_now = self.zram_before.and_then(|_| self.target.zram());
-        let zram_grown = self.zram_before.zip(zram_now).zip(swapped);
+        // A node doesn't count what went to swap, but what of its anonymous memory went.
+        let left = swapped.or_else(|| pages(start.pgsteal_anon, end.pgsteal_anon));
+        let zram_grown = self.zram_before.zip(zram_now).zip(left);
         let freed = |from: Option<u64>, to: Option<u64>| Some(from?.saturating_sub(to?));
         let (by_usage, has_current) = (self.down_to.is_some(), self.target.has_current());
+        let usage = self.target.measures(end).usage;
         let mut report = Report {
+            subject: self.target.subject(),
             requested: self.requested,
             down_to: self.down_to,
             reclaimed: if by_usage { self.book.fell() } else { taken.reclaimed },
-            measured_by: if by_usage { Measure::MemoryCurrent } else { taken.measured_by },
+            measured_by: if by_usage { usage } else { taken.measured_by },
             counted: self.book.counted(),
             unconfirmed: taken.unconfirmed,
             tolerance: self.request.tolerance,
@@ -90,6 +94,8 @@ impl<T: Target> Run<'_, T> {
         if fell_short && (all_there_is || report.verdict() == Some(Verdict::Under)) {
             report.obstacles = if self.growing {
                 vec![Obstacle::Growing]
+            } else if self.busy >= BUSY_PATIENCE {
+                vec![Obstacle::Busy]
             } else {
                 obstacles(
                     self.request.kind,

@@ -20,8 +20,13 @@ pub enum Measure {
     PgstealDirect,
     /// `pgsteal`: all reclaim of this cgroup (5.19).
     Pgsteal,
+    /// The same pair of the whole host, for a NUMA node whose own counters lack it (6.17): every proactive writer's,
+    /// anywhere on the host.
+    HostPgstealProactive,
     /// The fall of `memory.current`.
     MemoryCurrent,
+    /// The fall of what the LRU lists hold, at the root and of a node, which have no `memory.current`.
+    LruLists,
 }
 
 impl Measure {
@@ -46,26 +51,61 @@ impl Measure {
             Self::PgstealProactive => "pgsteal_proactive",
             Self::PgstealDirect => "pgsteal_direct",
             Self::Pgsteal => "pgsteal",
+            Self::HostPgstealProactive => "pgsteal_proactive of the host",
             Self::MemoryCurrent => "memory.current",
+            Self::LruLists => "lru_lists",
         }
+    }
+
+    /// Whether it is a counter of what was reclaimed, not a usage.
+    fn counts(self) -> bool {
+        !matches!(self, Self::MemoryCurrent | Self::LruLists)
     }
 
     /// Pages reclaimed, demotions included, and pages demoted.
     fn pages(self, stat: &MemoryStat) -> (u64, u64) {
         let (stolen, demoted) = match self {
-            Self::PgstealProactive => (stat.pgsteal_proactive, stat.pgdemote_proactive),
+            Self::PgstealProactive | Self::HostPgstealProactive => {
+                (stat.pgsteal_proactive, stat.pgdemote_proactive)
+            }
             Self::PgstealDirect => (stat.pgsteal_direct, stat.pgdemote_direct),
             Self::Pgsteal => (stat.pgsteal, None),
-            Self::MemoryCurrent => (None, None),
+            Self::MemoryCurrent | Self::LruLists => (None, None),
         };
         (stolen.unwrap_or(0), demoted.unwrap_or(0))
+    }
+}
+
+/// What tells how much was reclaimed: a counter, and the usage where that lags.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Measures {
+    /// The counter; where there is none, the usage.
+    pub counter: Measure,
+    /// The usage.
+    pub usage: Measure,
+}
+
+impl Measures {
+    /// A cgroup's, whose `memory.stat` this is, and which has a `memory.current` or hasn't.
+    #[must_use]
+    pub fn of_cgroup(stat: &MemoryStat, has_current: bool) -> Self {
+        let usage = if has_current { Measure::MemoryCurrent } else { Measure::LruLists };
+        let counter = Measure::best(stat);
+        Self { counter: if counter.counts() { counter } else { usage }, usage }
+    }
+
+    /// A NUMA node's, which counts for itself or doesn't.
+    #[must_use]
+    pub fn of_node(for_itself: bool) -> Self {
+        let counter = if for_itself { Measure::PgstealProactive } else { Measure::HostPgstealProactive };
+        Self { counter, usage: Measure::LruLists }
     }
 }
 
 /// The book of one request. All amounts are bytes.
 #[derive(Clone, Debug)]
 pub struct Ledger {
-    measure: Measure,
+    measures: Measures,
     page: u64,
     blind: u64,
     start: (u64, MemoryStat),
@@ -96,18 +136,9 @@ pub struct Taken {
 impl Ledger {
     /// Opens the book.
     #[must_use]
-    pub fn new(usage: u64, stat: MemoryStat, blind: u64, page: u64) -> Self {
+    pub fn new(measures: Measures, usage: u64, stat: MemoryStat, blind: u64, page: u64) -> Self {
         let now = Witnesses { credit: 0, usage };
-        Self {
-            measure: Measure::best(&stat),
-            page,
-            blind,
-            start: (usage, stat.clone()),
-            stat,
-            at_stat: now,
-            now,
-            lowest: usage,
-        }
+        Self { measures, page, blind, start: (usage, stat.clone()), stat, at_stat: now, now, lowest: usage }
     }
 
     /// The counters as they were at the start.
@@ -170,17 +201,19 @@ impl Ledger {
     /// Whether the kernel counts demotions apart.
     #[must_use]
     pub fn tells_demotions(&self) -> bool {
-        match self.measure {
-            Measure::PgstealProactive => self.stat.pgdemote_proactive.is_some(),
+        match self.measures.counter {
+            Measure::PgstealProactive | Measure::HostPgstealProactive => {
+                self.stat.pgdemote_proactive.is_some()
+            }
             Measure::PgstealDirect => self.stat.pgdemote_direct.is_some(),
-            Measure::Pgsteal | Measure::MemoryCurrent => false,
+            Measure::Pgsteal | Measure::MemoryCurrent | Measure::LruLists => false,
         }
     }
 
     /// What the counter says was reclaimed since the start, less demotions. `None` where there is no counter.
     #[must_use]
     pub fn counted(&self) -> Option<u64> {
-        (self.measure != Measure::MemoryCurrent).then(|| self.moved().saturating_sub(self.demoted()))
+        self.measures.counter.counts().then(|| self.moved().saturating_sub(self.demoted()))
     }
 
     /// How much the usage fell since the start; 0 if it rose.
@@ -226,10 +259,10 @@ impl Ledger {
         let Some(counted) = self.counted() else {
             let reclaimed = self.fell();
             let unconfirmed = word.saturating_sub(reclaimed);
-            return Taken { reclaimed, unconfirmed, measured_by: Measure::MemoryCurrent };
+            return Taken { reclaimed, unconfirmed, measured_by: self.measures.usage };
         };
         let witnessed = word.min(self.fell()).min(counted.saturating_add(self.blind));
-        let measured_by = if counted >= witnessed { self.measure } else { Measure::MemoryCurrent };
+        let measured_by = if counted >= witnessed { self.measures.counter } else { self.measures.usage };
         let reclaimed = counted.max(witnessed);
         Taken { reclaimed, unconfirmed: word.saturating_sub(reclaimed), measured_by }
     }
@@ -240,8 +273,8 @@ impl Ledger {
     }
 
     fn pages_since_start(&self) -> (u64, u64) {
-        let (stolen, demoted) = self.measure.pages(&self.stat);
-        let (stolen_before, demoted_before) = self.measure.pages(&self.start.1);
+        let (stolen, demoted) = self.measures.counter.pages(&self.stat);
+        let (stolen_before, demoted_before) = self.measures.counter.pages(&self.start.1);
         (stolen.saturating_sub(stolen_before), demoted.saturating_sub(demoted_before))
     }
 }
@@ -262,7 +295,8 @@ mod tests {
     }
 
     fn ledger(blind: u64) -> Ledger {
-        Ledger::new(100 * M, stat(0, 0), blind, PAGE)
+        let stat = stat(0, 0);
+        Ledger::new(Measures::of_cgroup(&stat, true), 100 * M, stat, blind, PAGE)
     }
 
     #[test]
@@ -300,6 +334,23 @@ mod tests {
             Taken { reclaimed: 0, unconfirmed: 50 * M, measured_by: Measure::PgstealProactive }
         );
         assert_eq!(book.doubt(), 50 * M);
+    }
+
+    #[test]
+    fn a_node_says_by_what_it_was_measured() {
+        let book = |own| {
+            let mut book = Ledger::new(Measures::of_node(own), 100 * M, stat(0, 0), M, PAGE);
+            book.credit(10 * M);
+            book.enter_usage(90 * M);
+            book
+        };
+        let by = |mut book: Ledger, counted| {
+            book.enter_stat(stat(counted, 0));
+            book.taken().measured_by.name()
+        };
+        assert_eq!(by(book(true), 10 * M), "pgsteal_proactive");
+        assert_eq!(by(book(false), 10 * M), "pgsteal_proactive of the host");
+        assert_eq!(by(book(true), 9 * M), "lru_lists", "filled in, since the counter can lag");
     }
 
     #[test]

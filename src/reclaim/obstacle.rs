@@ -2,6 +2,7 @@
 
 use super::request::Kind;
 use crate::cgroup::Conditions;
+use crate::cgroup::node::Gate;
 use crate::cgroup::stat::MemoryStat;
 use crate::cgroup::swap::SwapBound;
 
@@ -28,8 +29,12 @@ pub enum Obstacle {
     NoCache,
     /// There is next to nothing left that could be reclaimed.
     Empty,
-    /// The cgroup grows as fast as it is reclaimed from.
+    /// It grows as fast as it is reclaimed from.
     Growing,
+    /// The node has no more page cache that counts than this, and the kernel wants to see more than the gate's.
+    Gate(u64, Gate),
+    /// Another one reclaims from the node all the time.
+    Busy,
     /// So much is in use and evictable, but the kernel, which looks at pages in use last, gave up on it.
     InUse(u64),
 }
@@ -50,6 +55,8 @@ impl Obstacle {
             Self::NoCache => "no_cache",
             Self::Empty => "empty",
             Self::Growing => "growing",
+            Self::Gate(..) => "node_threshold",
+            Self::Busy => "busy",
             Self::InUse(_) => "in_use",
         }
     }
@@ -66,6 +73,9 @@ pub fn obstacles(kind: Kind, left: &MemoryStat, conditions: &Conditions, exhaust
     // Without what is in the swap cache: that has left already, and is told of as being written.
     let anon = left.anon.unwrap_or(0) + left.shmem.unwrap_or(0);
     let file = left.evictable_file();
+    if let Some(gate) = conditions.gate.filter(|gate| exhausted && gate.is_shut(left)) {
+        found.push(Obstacle::Gate(gate.counted(left), gate));
+    }
     let unswappable = kind == Kind::All && conditions.swappiness == Some(0);
 
     if anon >= NOTABLE {
@@ -161,6 +171,17 @@ mod tests {
         conditions.protected = vec![child];
         let found = obstacles(Kind::All, &rest, &conditions, true);
         assert_eq!(found, [Obstacle::Protected(50 * M, "/app/db".into()), Obstacle::Unevictable(8 * M)]);
+    }
+
+    #[test]
+    fn a_node_below_its_threshold_is_named_and_not_called_empty() {
+        let gate = Gate { cache: 10 * M, slab: 50 * M, mapped: false };
+        let conditions = Conditions { gate: Some(gate), ..room(1 << 30, SwapBound::Free) };
+        let of = |file| obstacles(Kind::All, &left(40 * M, file), &conditions, true);
+        assert_eq!(of(4 * M), [Obstacle::Gate(4 * M, gate)]);
+        assert_eq!(of(0), [Obstacle::Gate(0, gate)]);
+        assert_eq!(of(11 * M), [Obstacle::InUse(11 * M)]);
+        assert_eq!(obstacles(Kind::All, &left(40 * M, 0), &conditions, false), [], "not what ended it");
     }
 
     #[test]

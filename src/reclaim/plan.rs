@@ -12,7 +12,8 @@ mod together;
 
 pub use together::{TotalPlan, share_rate};
 
-use super::{Kind, Request, Target, Tolerance};
+use super::{Kind, Request, Subject, Target, Tolerance};
+use crate::cgroup::node::Gate;
 use crate::cgroup::reclaim::Swappiness;
 use crate::cgroup::stat::MemoryStat;
 use crate::cgroup::swap::SwapRoom;
@@ -38,6 +39,8 @@ pub struct Reclaimable {
     pub unevictable: u64,
     /// Anonymous memory isn't taken since `vm.swappiness` is 0.
     pub unswappable: bool,
+    /// The kernel won't begin: the node has no more page cache that counts than this, and too little for the gate.
+    pub shut: Option<(u64, Gate)>,
 }
 
 impl Reclaimable {
@@ -65,12 +68,16 @@ impl Reclaimable {
             protector: most.map(|child| child.name.clone()),
             unevictable: stat.unevictable.unwrap_or(0),
             unswappable,
+            shut: conditions.gate.filter(|gate| gate.is_shut(stat)).map(|gate| (gate.counted(stat), gate)),
         }
     }
 
     /// How much could be reclaimed at most.
     #[must_use]
     pub fn bytes(&self) -> u64 {
+        if self.shut.is_some() {
+            return 0;
+        }
         (self.file + self.swappable).saturating_sub(self.protected)
     }
 }
@@ -105,6 +112,8 @@ impl Guard {
 /// A request foretold. Amounts are bytes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
+    /// Whose memory it is for.
+    pub subject: Subject,
     /// What would be asked for; `None` for all there is.
     pub requested: Option<u64>,
     /// The usage to come down to, if that is the request.
@@ -132,7 +141,7 @@ impl Plan {
     ///
     /// # Errors
     /// The kernel's, if the target can't be sampled.
-    pub fn of(target: &mut impl Target, request: &Request) -> Result<Self, Errno> {
+    pub fn of(target: &mut (impl Target + ?Sized), request: &Request) -> Result<Self, Errno> {
         let page = rustix::param::page_size() as u64;
         let usage = target.usage()?;
         let stat = target.stat(true)?;
@@ -141,6 +150,7 @@ impl Plan {
         let requested = request.bytes(usage, page);
         let guards = guards(request, requested, &reclaimable, &conditions);
         Ok(Self {
+            subject: target.subject(),
             requested,
             down_to: request.down_to(usage),
             current: target.has_current().then_some(usage),
@@ -226,6 +236,20 @@ mod tests {
         let never = Conditions { swappiness: Some(0), ..conditions(40 * M) };
         assert_eq!(Reclaimable::new(Kind::All, &stat(100 * M, 60 * M), &never).bytes(), 100 * M);
         assert_eq!(Reclaimable::new(Kind::Anon, &stat(0, 60 * M), &never).bytes(), 40 * M);
+    }
+
+    #[test]
+    fn a_node_gives_nothing_below_its_threshold() {
+        let there = |cache| {
+            let gate = Gate { cache, slab: M, mapped: false };
+            Reclaimable::new(
+                Kind::All,
+                &stat(10 * M, 60 * M),
+                &Conditions { gate: Some(gate), ..conditions(M) },
+            )
+        };
+        assert_eq!((there(10 * M).bytes(), there(10 * M - 1).bytes()), (0, 11 * M));
+        assert_eq!(there(10 * M).shut.map(|(has, _)| has), Some(10 * M));
     }
 
     #[test]

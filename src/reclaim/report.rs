@@ -6,6 +6,7 @@ use rustix::io::Errno;
 
 use super::ledger::Measure;
 use super::obstacle::Obstacle;
+use super::place::Subject;
 use super::request::Tolerance;
 use super::settle::Settled;
 use crate::size::Percent;
@@ -74,6 +75,8 @@ impl Verdict {
 /// What came of one request. Amounts are bytes; what this kernel doesn't offer is `None`.
 #[derive(Clone, Debug)]
 pub struct Report {
+    /// Whose memory it was for.
+    pub subject: Subject,
     /// What was asked for; `None` for all there is.
     pub requested: Option<u64>,
     /// The usage to come down to, if that was the request.

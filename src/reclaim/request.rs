@@ -6,7 +6,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 use thiserror::Error;
 
-use super::{Rate, Target};
+use super::{Rate, Subject, Target};
 use crate::cgroup::reclaim::Swappiness;
 use crate::cgroup::swap::{SwapBound, SwapRoom};
 use crate::size::{Amount, Percent, whole_pages};
@@ -122,10 +122,17 @@ pub enum Refusal {
     NoSwappinessMax,
     #[error("anonymous memory can't be reclaimed: {}", no_room(.0))]
     NoSwapRoom(SwapRoom),
-    #[error("the root cgroup has no memory.current to measure that by")]
-    NoUsage,
+    #[error("{} has no memory.current to measure that by", nameless(*.0))]
+    NoUsage(Subject),
     #[error("{0}")]
     Unreadable(Errno),
+}
+
+fn nameless(subject: Subject) -> &'static str {
+    match subject {
+        Subject::Cgroup => "the root cgroup",
+        Subject::Node(_) => "a NUMA node",
+    }
 }
 
 fn no_room(room: &SwapRoom) -> String {
@@ -151,7 +158,7 @@ impl Refusal {
                 Some("raise memory.swap.max there")
             }
             Self::NoSwapRoom(_) => Some("add swap (zram will do), or ask for --type file"),
-            Self::NoUsage => Some("give the size in bytes, such as 10M"),
+            Self::NoUsage(_) => Some("give the size in bytes, such as 10M"),
             Self::Unreadable(_) => None,
         }
     }
@@ -171,7 +178,7 @@ impl Request {
     ///
     /// # Errors
     /// [`Refusal`], the reason.
-    pub fn check(&self, target: &mut impl Target) -> Result<(), Refusal> {
+    pub fn check(&self, target: &mut (impl Target + ?Sized)) -> Result<(), Refusal> {
         if let Some(swappiness) = self.kind.swappiness()
             && !target.accepts(swappiness)?
         {
@@ -187,7 +194,7 @@ impl Request {
     ///
     /// # Errors
     /// [`Refusal`], the reason.
-    pub fn check_without_a_write(&self, target: &mut impl Target) -> Result<(), Refusal> {
+    pub fn check_without_a_write(&self, target: &mut (impl Target + ?Sized)) -> Result<(), Refusal> {
         if !self.kind.takes_file()
             && let Some(room) = target.conditions().swap.filter(|room| room.bytes == 0)
         {
@@ -195,7 +202,7 @@ impl Request {
         }
         let needs_usage = !matches!(self.goal, Goal::Reclaim(Amount::Bytes(_) | Amount::Max));
         if needs_usage && !target.has_current() {
-            return Err(Refusal::NoUsage);
+            return Err(Refusal::NoUsage(target.subject()));
         }
         Ok(())
     }

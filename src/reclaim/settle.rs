@@ -55,7 +55,7 @@ impl Activity {
     ///
     /// # Errors
     /// `ENODEV` when the cgroup was removed.
-    pub fn of(target: &mut impl Target) -> Result<Self, Errno> {
+    pub fn of(target: &mut (impl Target + ?Sized)) -> Result<Self, Errno> {
         let page = rustix::param::page_size() as u64;
         let stat = target.stat(true)?;
         let bytes = |one: Option<u64>, other: Option<u64>| Some((one? + other.unwrap_or(0)) * page);

@@ -72,6 +72,8 @@ pub struct Sim {
     pub stall_percent: u32,
     pub signal_at: Option<Duration>,
     pub removed_at: Option<Duration>,
+    /// Until then another one reclaims from the same node.
+    pub busy_until: Duration,
     // What happened.
     pub clock: Rc<Cell<Duration>>,
     pub stolen: u64,
@@ -103,6 +105,7 @@ impl Sim {
             stall_percent: 0,
             signal_at: None,
             removed_at: None,
+            busy_until: Duration::ZERO,
             clock: Rc::default(),
             stolen: 0,
             demoted: 0,
@@ -251,6 +254,9 @@ impl Target for Sim {
         assert!(bytes > 0 && bytes.is_multiple_of(PAGE), "the kernel would round {bytes} down");
         self.asked.push(bytes);
         self.live()?;
+        if self.clock.get() < self.busy_until {
+            return Err(Errno::BUSY);
+        }
         if self.manners == Manners::Idle {
             self.elapse(self.batch_time);
             return Ok(());

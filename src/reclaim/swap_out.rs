@@ -10,7 +10,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// So much on its way to swap shows that the swap takes its time. With zram there is next to none.
 const NOTABLE: u64 = 512 << 10;
 
-impl<T: Target> Run<'_, T> {
+impl<T: Target + ?Sized> Run<'_, T> {
     /// Whether so much is on its way to swap that what is asked for must follow it, not run ahead.
     pub(super) fn swap_is_slow(&self) -> bool {
         let before = self.book.start().1.swapcached.unwrap_or(0);

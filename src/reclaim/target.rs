@@ -9,14 +9,26 @@ use rustix::time::{ClockId, Timespec, clock_gettime};
 use crate::cgroup::reclaim::Swappiness;
 use crate::cgroup::stat::MemoryStat;
 use crate::cgroup::zram::Zram;
-use crate::cgroup::{Conditions, MemoryCgroup};
+use crate::cgroup::{Conditions, MemoryCgroup, Node};
 
-/// Something that can be sampled and asked to reclaim: a cgroup, and in tests a simulated kernel.
+use super::{Measures, Subject};
+
+/// Something that can be sampled and asked to reclaim: a cgroup, a NUMA node, and in tests a simulated kernel.
 ///
 /// Time belongs to it too, so that a simulation has its own.
 pub trait Target {
-    /// How many bytes it uses: always fresh, if blurred by some pages a CPU. That is `memory.current`, or at the root,
-    /// which has none, what the host's LRU lists hold.
+    /// Whose memory it is.
+    fn subject(&self) -> Subject {
+        Subject::Cgroup
+    }
+
+    /// What tells how much was reclaimed, given what the counters show.
+    fn measures(&mut self, stat: &MemoryStat) -> Measures {
+        Measures::of_cgroup(stat, self.has_current())
+    }
+
+    /// How many bytes it uses: always fresh, if blurred by some pages a CPU. That is `memory.current`, or at the root
+    /// and of a node, which have none, what the LRU lists hold.
     ///
     /// # Errors
     /// `ENODEV` when the cgroup was removed.
@@ -111,18 +123,93 @@ impl Target for MemoryCgroup {
     }
 
     fn now(&self) -> Duration {
-        duration(clock_gettime(ClockId::Monotonic))
+        now()
     }
 
     fn cpu(&self) -> Duration {
-        duration(clock_gettime(ClockId::ThreadCPUTime))
+        cpu()
     }
 
     fn pause(&mut self, time: Duration) {
-        let time = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: i64::from(time.subsec_nanos()) };
-        // A signal may end it early: the loop looks at that next.
-        let (NanosleepRelativeResult::Ok | NanosleepRelativeResult::Interrupted(_) | _) = nanosleep(&time);
+        pause(time);
     }
+}
+
+impl Target for Node {
+    fn subject(&self) -> Subject {
+        Subject::Node(self.number())
+    }
+
+    fn measures(&mut self, _: &MemoryStat) -> Measures {
+        Measures::of_node(self.counts_for_itself().unwrap_or(false))
+    }
+
+    fn usage(&mut self) -> Result<u64, Errno> {
+        self.usage()
+    }
+
+    fn has_current(&self) -> bool {
+        false
+    }
+
+    fn stat(&mut self, flush: bool) -> Result<MemoryStat, Errno> {
+        self.stat(flush)
+    }
+
+    fn blind_spot(&self) -> u64 {
+        self.blind_spot()
+    }
+
+    fn stalled(&mut self) -> Option<Duration> {
+        self.stalled()
+    }
+
+    /// What of a node's memory went to swap is counted for the host alone.
+    fn swap_usage(&mut self) -> Option<u64> {
+        None
+    }
+
+    fn zram(&mut self) -> Option<Zram> {
+        self.zram()
+    }
+
+    fn conditions(&mut self) -> Conditions {
+        self.conditions()
+    }
+
+    fn reclaim(&mut self, bytes: u64, swappiness: Option<Swappiness>) -> Result<(), Errno> {
+        self.reclaim(bytes, swappiness)
+    }
+
+    fn accepts(&mut self, swappiness: Swappiness) -> Result<bool, Errno> {
+        self.accepts(swappiness)
+    }
+
+    fn now(&self) -> Duration {
+        now()
+    }
+
+    fn cpu(&self) -> Duration {
+        cpu()
+    }
+
+    fn pause(&mut self, time: Duration) {
+        pause(time);
+    }
+}
+
+fn now() -> Duration {
+    duration(clock_gettime(ClockId::Monotonic))
+}
+
+fn cpu() -> Duration {
+    duration(clock_gettime(ClockId::ThreadCPUTime))
+}
+
+fn pause(time: Duration) {
+    let time = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: i64::from(time.subsec_nanos()) };
+    // A signal may end it early: the loop looks at that next.
+    let (NanosleepRelativeResult::Ok | NanosleepRelativeResult::Interrupted(_) | _) = nanosleep(&time);
 }
 
 fn duration(time: Timespec) -> Duration {

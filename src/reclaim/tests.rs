@@ -72,6 +72,18 @@ fn three_writes_without_progress_and_no_more() {
 }
 
 #[test]
+fn another_one_at_the_node_is_waited_for_but_not_for_ever() {
+    let mut sim = Sim { busy_until: Duration::from_millis(900), ..Sim::new(100 * M) };
+    let report = reclaim(&mut sim, &request(10 * M));
+    assert_eq!(summary(&report), (10 * M, StoppedBy::Reached, Some(Verdict::Exact)));
+    let mut sim = Sim { busy_until: Duration::from_secs(60), ..Sim::new(100 * M) };
+    let report = reclaim(&mut sim, &request(10 * M));
+    assert_eq!(summary(&report), (0, StoppedBy::Exhausted, Some(Verdict::Under)));
+    assert_eq!(report.obstacles, [Obstacle::Busy]);
+    assert!(report.elapsed < Duration::from_secs(3) && report.waited_for_swap.is_zero(), "{report:?}");
+}
+
+#[test]
 fn small_shortfalls_are_not_excused_by_folios() {
     let mut sim = Sim::new(M / 2);
     let report = reclaim(&mut sim, &request(M));

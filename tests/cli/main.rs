@@ -15,6 +15,7 @@ mod completion;
 mod kernel_selftests;
 mod man;
 mod net_saving;
+mod node;
 mod options;
 mod place;
 mod plan;
@@ -50,6 +51,7 @@ fn main() {
         settle::cases(),
         check::cases(),
         targets::cases(),
+        node::cases(),
         stat::cases(),
         completion::cases(),
         total::cases(),

@@ -3,15 +3,14 @@
 use std::collections::VecDeque;
 use std::path::PathBuf;
 
-use memctl::cgroup::MemoryCgroup;
-use memctl::reclaim::{Activity, Report, Request};
+use memctl::reclaim::{Activity, Place, Report, Request};
 use rustix::io::Errno;
 
 use super::settle::Watched;
 
-/// One request to one cgroup.
+/// One request to one cgroup or node.
 pub struct Job {
-    pub cgroup: MemoryCgroup,
+    pub place: Place,
     pub request: Request,
     /// Whether to keep other memctl off the cgroup meanwhile.
     pub lock: bool,
@@ -68,10 +67,10 @@ pub struct Outcome {
 impl Outcome {
     /// Overwritten by every thread that lives to tell.
     pub fn pending(job: &Job) -> Self {
-        let cgroup = job.cgroup.cgroup();
+        let place = &job.place;
         Self {
-            name: cgroup.name().to_owned(),
-            path: cgroup.path().to_path_buf(),
+            name: place.name().to_owned(),
+            path: place.path().to_path_buf(),
             report: Err(Errno::CANCELED),
             watched: None,
         }

@@ -10,8 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use memctl::cgroup::MemoryCgroup;
-use memctl::reclaim::{self, Activity, Event};
+use memctl::reclaim::{self, Activity, Event, Place};
 
 use super::feed::{Feed, Job, Next, Outcomes, Served};
 use crate::output::progress::Progress;
@@ -104,17 +103,18 @@ impl Shared {
                 let deadline = (self.began.elapsed() + timeout).as_millis() as u64;
                 thread.deadline.store(deadline.max(1), Ordering::Relaxed);
             }
-            let Job { cgroup, request, .. } = &mut *job;
-            let report = reclaim::run(cgroup, request, &|| signal::pending().is_some(), &mut |event| {
-                let asked = if let Event::Asking { bytes } = event { bytes } else { 0 };
-                thread.in_flight.store(asked, Ordering::Relaxed);
-                if self.heard {
-                    // Nobody listens any more only when nobody needs to know.
-                    let _ = tell.send(Told::Event(index, event));
-                }
-            });
+            let Job { place, request, .. } = &mut *job;
+            let report =
+                reclaim::run(place.target(), request, &|| signal::pending().is_some(), &mut |event| {
+                    let asked = if let Event::Asking { bytes } = event { bytes } else { 0 };
+                    thread.in_flight.store(asked, Ordering::Relaxed);
+                    if self.heard {
+                        // Nobody listens any more only when nobody needs to know.
+                        let _ = tell.send(Told::Event(index, event));
+                    }
+                });
             thread.deadline.store(0, Ordering::Relaxed);
-            let ended = job.usual.as_ref().and_then(|_| Activity::of(&mut job.cgroup).ok());
+            let ended = job.usual.as_ref().and_then(|_| Activity::of(job.place.target()).ok());
             let served = Served { index, job: *job, report, ended };
             let done = self.feed.lock().unwrap_or_else(PoisonError::into_inner).served(served);
             self.turn.notify_all();
@@ -148,17 +148,17 @@ impl Shared {
 fn take_lock(job: &mut Job) -> bool {
     let began = Instant::now();
     let most = job.request.timeout.map_or(LOCK_WAIT, |timeout| LOCK_WAIT.min(timeout / 2));
-    let taken = locked(&job.cgroup, most);
+    let taken = locked(&job.place, most);
     job.request.timeout = job.request.timeout.map(|timeout| timeout.saturating_sub(began.elapsed()));
     taken
 }
 
 /// Waits, but not for long, for other memctl on the cgroup. Anybody who can open the directory can hold such a lock, so
 /// it is a courtesy, and never a reason not to reclaim.
-fn locked(cgroup: &MemoryCgroup, patience: Duration) -> bool {
+fn locked(place: &Place, patience: Duration) -> bool {
     let until = Instant::now() + patience;
     loop {
-        match cgroup.cgroup().try_lock() {
+        match place.try_lock() {
             // A file system without locks is as good as an unlocked one.
             Ok(true) | Err(_) => return true,
             Ok(false) if Instant::now() >= until || signal::pending().is_some() => return false,

@@ -2,8 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use memctl::cgroup::MemoryCgroup;
-use memctl::reclaim::{Activity, Settled};
+use memctl::reclaim::{Activity, Place, Settled};
 
 use super::feed::{Job, Outcome};
 use crate::output::progress::Watching;
@@ -18,7 +17,7 @@ const LOOK: Duration = Duration::from_millis(20);
 /// A cgroup under watch.
 #[derive(Debug)]
 pub struct Watched {
-    pub cgroup: MemoryCgroup,
+    pub place: Place,
     pub before: Activity,
     pub began: Activity,
     pub ended: Activity,
@@ -28,17 +27,19 @@ impl Watched {
     /// Keeps the cgroup of a job under watch, if it was watched before and could be looked at after the request.
     pub fn new(job: Job, ended: Option<Activity>) -> Option<Box<Self>> {
         let ((before, began), ended) = job.usual.zip(ended)?;
-        Some(Box::new(Self { cgroup: job.cgroup, before, began, ended }))
+        Some(Box::new(Self { place: job.place, before, began, ended }))
     }
 }
 
 /// Watches the cgroups for a while before anything is asked of them, and gives the looks at each, at the beginning and at
 /// the end of that. `None` for one that can't be looked at: its request will say why.
 pub fn baseline(jobs: &mut [Job], time: Duration, loudness: Loudness) -> Vec<Option<(Activity, Activity)>> {
-    let before: Vec<_> = jobs.iter_mut().map(|job| Activity::of(&mut job.cgroup).ok()).collect();
+    let before: Vec<_> = jobs.iter_mut().map(|job| Activity::of(job.place.target()).ok()).collect();
     watch(time.min(BASELINE), "watching what is usual", loudness);
-    let both =
-        jobs.iter_mut().zip(before).map(|(job, before)| Some((before?, Activity::of(&mut job.cgroup).ok()?)));
+    let both = jobs
+        .iter_mut()
+        .zip(before)
+        .map(|(job, before)| Some((before?, Activity::of(job.place.target()).ok()?)));
     both.collect()
 }
 
@@ -53,7 +54,7 @@ pub fn settle(outcomes: &mut [Outcome], time: Duration, loudness: Loudness) {
     watch(time, "watching what comes back", loudness);
     for outcome in outcomes {
         let (Some(watched), Ok(report)) = (&mut outcome.watched, &mut outcome.report) else { continue };
-        match Activity::of(&mut watched.cgroup) {
+        match Activity::of(watched.place.target()) {
             Ok(now) => {
                 let Watched { before, began, ended, .. } = &**watched;
                 report.settled = Some(Settled::new(before, began, ended, &now));

@@ -59,7 +59,8 @@ impl Total {
         let Holdings { requested, givers, used } = Holdings::of(&mut jobs, amount)?;
         let members = jobs.into_iter().zip(used).map(|(mut job, used)| {
             let kind = job.request.kind;
-            let alone = kind == Kind::All && job.cgroup.accepts(Swappiness::Value(0)).unwrap_or(false);
+            let alone =
+                kind == Kind::All && job.place.target().accepts(Swappiness::Value(0)).unwrap_or(false);
             let outcome = Outcome::pending(&job);
             let cache_alone = alone || kind == Kind::File;
             Member { job: Some(job), outcome, used, kind, cache_alone, asked_for_cache: false, ended: None }
@@ -111,13 +112,14 @@ impl Holdings {
         let (mut givers, mut used) = (Vec::new(), Vec::new());
         for (index, job) in jobs.iter_mut().enumerate() {
             let at = |errno| (index, errno);
-            used.push(job.cgroup.usage().map_err(at)?);
-            let stat = job.cgroup.stat(true).map_err(at)?;
+            let target = job.place.target();
+            used.push(target.usage().map_err(at)?);
+            let stat = target.stat(true).map_err(at)?;
             // Where the user weighs, the weights decide, not the order.
             let by_cache = matches!(job.request.kind, Kind::All | Kind::File);
             let inactive = stat.inactive_file.filter(|_| by_cache).unwrap_or(0);
             // What its children's protection holds can't be had from it.
-            let cache = Reclaimable::new(Kind::File, &stat, &job.cgroup.conditions()).bytes();
+            let cache = Reclaimable::new(Kind::File, &stat, &target.conditions()).bytes();
             givers.push(Giver::new(inactive.min(cache)));
         }
         let requested = match amount {
@@ -199,7 +201,8 @@ impl Feed for Total {
             if matches!(member.outcome.report, Err(Errno::CANCELED)) {
                 // Nothing was needed of it, or nothing any more: the report of that says how it stands.
                 job.request.goal = Goal::Reclaim(Amount::Bytes(0));
-                member.outcome.report = reclaim::run(&mut job.cgroup, &job.request, &|| false, &mut |_| {});
+                member.outcome.report =
+                    reclaim::run(job.place.target(), &job.request, &|| false, &mut |_| {});
             }
             member.outcome.watched = Watched::new(job, member.ended.take());
         }

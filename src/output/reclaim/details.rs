@@ -1,7 +1,8 @@
 //! One report in lines with a label each: why, by which measure, from what, at which cost, and what stood in the way.
 
+use memctl::cgroup::node::Gate;
 use memctl::cgroup::swap::SwapBound;
-use memctl::reclaim::{CameBack, Obstacle, Report, Settled, StoppedBy, Verdict};
+use memctl::reclaim::{CameBack, Obstacle, Report, Settled, StoppedBy, Subject, Verdict};
 
 use crate::output::words::{difference, escaped, size, time};
 
@@ -63,7 +64,12 @@ pub fn why(report: &Report) -> String {
             let stalled = report.stalled.map_or(0.0, |stalled| stalled.as_secs_f64());
             let share = 100.0 * stalled / report.elapsed.as_secs_f64();
             let most = report.max_pressure.map_or_else(String::new, |most| most.to_string());
-            format!("the cgroup was stalled for {share:.0}% of the time, and --max-pressure is {most}")
+            {
+                format!(
+                    "{} was stalled for {share:.0}% of the time, and --max-pressure is {most}",
+                    stalled_one(report)
+                )
+            }
         }
         (StoppedBy::Cost, _) => {
             let lately = match report.last_cost {
@@ -73,7 +79,7 @@ pub fn why(report: &Report) -> String {
             };
             format!("it came to cost more CPU time than --max-cost allows{lately}")
         }
-        (StoppedBy::Removed, _) => "the cgroup was removed meanwhile".into(),
+        (StoppedBy::Removed, _) => removed(report.subject).into(),
         (StoppedBy::Failed(errno), _) => {
             format!("the kernel refused: {}", crate::output::error::plain(errno))
         }
@@ -122,6 +128,34 @@ pub fn came_back(settled: &Settled) -> String {
     format!("{} within {} ({}){stalled}", size(refaulted), time(settled.watched), parts.join(", "))
 }
 
+/// What became of a place that is gone.
+pub fn removed(subject: Subject) -> &'static str {
+    match subject {
+        Subject::Cgroup => "the cgroup was removed meanwhile",
+        Subject::Node(_) => "the node went offline meanwhile",
+    }
+}
+
+/// Whose tasks were stalled: nodes have no pressure file of their own.
+fn stalled_one(report: &Report) -> &'static str {
+    match report.subject {
+        Subject::Cgroup => "the cgroup",
+        Subject::Node(_) => "the host",
+    }
+}
+
+/// Why the kernel doesn't begin to reclaim from a node.
+pub fn below_the_gate(has: u64, gate: &Gate) -> String {
+    let which = if gate.mapped { "clean page cache" } else { "clean, unmapped page cache" };
+    format!(
+        "{} of {which}: the kernel reclaims from a node only above {} of it (vm.min_unmapped_ratio), or above {} of \
+         reclaimable slab (vm.min_slab_ratio)",
+        size(has),
+        size(gate.cache),
+        size(gate.slab)
+    )
+}
+
 fn awaits_swap(report: &Report) -> bool {
     report.obstacles.iter().any(|obstacle| matches!(obstacle, Obstacle::Writeback(_)))
 }
@@ -147,7 +181,10 @@ fn usage(report: &Report) -> String {
     let (Some(before), Some(after), Some(net)) =
         (report.current_before, report.current_after, report.net_freed())
     else {
-        return "unknown: the root cgroup has no memory.current".into();
+        return match report.subject {
+            Subject::Cgroup => "unknown: the root cgroup has no memory.current".into(),
+            Subject::Node(_) => "unknown: a NUMA node has no memory.current".into(),
+        };
     };
     let grown = report.grown().filter(|&grown| grown > 0);
     let grown = grown.map_or_else(String::new, |grown| format!(", grew by {} meanwhile", size(grown)));
@@ -159,9 +196,9 @@ fn usage(report: &Report) -> String {
 
 fn cost(report: &Report) -> String {
     let per_gib = report.cpu_per_gib().map_or_else(String::new, |cost| format!(" ({cost:.2} s/GiB)"));
-    let stalled = report
-        .stalled
-        .map_or_else(String::new, |stalled| format!("; the cgroup was stalled for {}", time(stalled)));
+    let stalled = report.stalled.map_or_else(String::new, |stalled| {
+        format!("; {} was stalled for {}", stalled_one(report), time(stalled))
+    });
     let waits =
         [("swap", report.waited_for_swap), ("the kernel to fold its counters", report.waited_for_counters)];
     let waits = waits.into_iter().filter(|(_, waited)| waited.as_millis() >= 100);
@@ -230,7 +267,9 @@ pub fn in_the_way(obstacle: &Obstacle) -> String {
         Obstacle::Writeback(bytes) => format!("{} are still being written to swap or disk", size(*bytes)),
         Obstacle::NoCache => "no page cache is left".into(),
         Obstacle::Empty => "next to nothing is left that could be reclaimed".into(),
-        Obstacle::Growing => "the cgroup grows as fast as it is reclaimed from".into(),
+        Obstacle::Growing => "it grows as fast as it is reclaimed from".into(),
+        Obstacle::Gate(has, gate) => below_the_gate(*has, gate),
+        Obstacle::Busy => "somebody else reclaims from the node all the time (EBUSY)".into(),
         Obstacle::InUse(bytes) => format!("{} of page cache are in use", size(*bytes)),
     }
 }

@@ -87,6 +87,7 @@ mod tests {
 
     fn plan(requested: u64, there: u64, timeout: Option<u64>) -> Plan {
         Plan {
+            subject: crate::reclaim::Subject::Cgroup,
             requested: Some(requested),
             down_to: None,
             current: None,

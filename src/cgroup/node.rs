@@ -1,0 +1,373 @@
+//! A NUMA node as something to sample and to reclaim from: its files under `/sys/devices/system/node`.
+//!
+//! It is no cgroup, but its `reclaim` file (since 6.17) is written as `memory.reclaim` is, and its counters are the same
+//! ones, in pages. It differs in when the kernel begins at all ([`Gate`]), and in what it answers: up to 7.2 every
+//! failure is `EAGAIN`, even of a request that can't be read; since 7.3 `EBUSY` says that somebody else reclaims there.
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use super::conditions::Conditions;
+use super::diagnose::Unreclaimable;
+use super::reclaim::{ReclaimFile, Swappiness};
+use super::stat::MemoryStat;
+use super::{Reader, kernel_release, memory, open_directory, pressure, read_system_file, zram};
+
+/// Where the nodes are.
+const NODES: &str = "/sys/devices/system/node";
+
+/// The name of the file in a node's directory.
+pub const FILE: &str = "reclaim";
+
+/// What a word must begin with to name a node.
+pub const PREFIX: &str = "node:";
+
+/// The kernel's counters of a node are each up to so many pages behind on every CPU (`calculate_normal_threshold`,
+/// mm/vmstat.c), until a timer folds them, every second.
+const LAG_PAGES: u64 = 125;
+
+/// A NUMA node whose memory can be reclaimed.
+#[derive(Debug)]
+pub struct Node {
+    number: u32,
+    name: String,
+    path: PathBuf,
+    dir: OwnedFd,
+    reclaim: ReclaimFile,
+    meminfo: Reader,
+    vmstat: Reader,
+    /// The whole host's: read where the node doesn't count for itself.
+    host: Option<Reader>,
+    pressure: Option<Reader>,
+    /// Reading it makes every CPU fold its part of the counters.
+    refresh: Option<Reader>,
+    zram: zram::Devices,
+    text: String,
+}
+
+/// What the kernel wants to see of a node before it begins (`__node_reclaim`, mm/vmscan.c). Amounts are bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Gate {
+    /// More unmapped and clean page cache than this (`vm.min_unmapped_ratio`), or ...
+    pub cache: u64,
+    /// ... more reclaimable slab than this (`vm.min_slab_ratio`).
+    pub slab: u64,
+    /// Whether page cache counts that is mapped, and tmpfs (`vm.zone_reclaim_mode` has 4).
+    pub mapped: bool,
+}
+
+impl Gate {
+    /// The page cache that counts for it.
+    #[must_use]
+    pub fn counted(&self, stat: &MemoryStat) -> u64 {
+        let cache = if self.mapped {
+            stat.file.unwrap_or(0)
+        } else {
+            stat.evictable_file().saturating_sub(stat.file_mapped.unwrap_or(0))
+        };
+        cache.saturating_sub(stat.file_dirty.unwrap_or(0))
+    }
+
+    /// Whether the kernel reclaims nothing from a node that has this.
+    #[must_use]
+    pub fn is_shut(&self, stat: &MemoryStat) -> bool {
+        self.counted(stat) <= self.cache && stat.slab_reclaimable.unwrap_or(0) <= self.slab
+    }
+}
+
+/// The number of the node that a word names: `node:0`. `None` if it names none, `Err` if what follows is no number.
+#[must_use]
+pub fn parse(word: &str) -> Option<Result<u32, Unreclaimable>> {
+    let digits = word.strip_prefix(PREFIX)?;
+    let plain = digits.bytes().all(|b| b.is_ascii_digit()) && (digits == "0" || !digits.starts_with('0'));
+    let number = digits.parse().ok().filter(|_| plain);
+    Some(number.ok_or_else(|| no_such_node(word)))
+}
+
+/// The nodes that are online, in order, and their `MemUsed`, bytes.
+#[must_use]
+pub fn online() -> Vec<(u32, Option<u64>)> {
+    let entries = std::fs::read_dir(NODES).into_iter().flatten().flatten();
+    let number = |name: &str| name.strip_prefix("node")?.parse::<u32>().ok();
+    let mut numbers: Vec<_> = entries.filter_map(|entry| number(entry.file_name().to_str()?)).collect();
+    numbers.sort_unstable();
+    let used = |number| used(&read_system_file(&format!("{NODES}/node{number}/meminfo")).ok()?);
+    numbers.into_iter().map(|number| (number, used(number))).collect()
+}
+
+fn no_such_node(word: &str) -> Unreclaimable {
+    let nodes = online().into_iter().map(|(number, _)| format!("{PREFIX}{number}")).collect();
+    Unreclaimable::NoSuchNode { word: word.to_owned(), nodes }
+}
+
+impl Node {
+    /// Opens a node for reclaim.
+    ///
+    /// # Errors
+    /// [`Unreclaimable`]: why nothing can be reclaimed there. Nothing was changed.
+    pub fn open(number: u32) -> Result<Self, Unreclaimable> {
+        let name = format!("{PREFIX}{number}");
+        let path = Path::new(NODES).join(format!("node{number}"));
+        let dir = open_directory(&path).map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => no_such_node(&name),
+            _ => Unreclaimable::io(&path, &e),
+        })?;
+        let reader = |file: &str| {
+            let opened = rustix::fs::openat(&dir, file, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+            opened.map(Reader).map_err(|errno| Unreclaimable::io(path.join(file), &errno.into()))
+        };
+        let reclaim = ReclaimFile::open_in(&dir, FILE).map_err(|errno| shut(&name, &path, errno))?;
+        Ok(Self {
+            number,
+            reclaim,
+            meminfo: reader("meminfo")?,
+            vmstat: reader("vmstat")?,
+            host: Reader::open("/proc/vmstat").ok(),
+            pressure: Reader::open("/proc/pressure/memory").ok(),
+            refresh: Reader::open("/proc/sys/vm/stat_refresh").ok(),
+            zram: zram::Devices::find(),
+            text: String::new(),
+            name,
+            path,
+            dir,
+        })
+    }
+
+    /// Its number.
+    #[must_use]
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// Its name, `node:0`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Takes the advisory lock on its directory, if nobody else has it. It is held as long as this lives.
+    ///
+    /// # Errors
+    /// The kernel's, from flock(2), but for `EWOULDBLOCK`, which is the answer no.
+    pub fn try_lock(&self) -> Result<bool, Errno> {
+        super::try_lock(&self.dir)
+    }
+
+    /// What its LRU lists hold, bytes. Its `MemUsed` won't do: pages that were freed count there as used while they wait
+    /// on the lists of a CPU, and those hold up to an eighth of a zone.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn usage(&mut self) -> Result<u64, Errno> {
+        self.vmstat.read(&mut self.text)?;
+        let stat = counters(&self.text);
+        Ok(stat.evictable_file() + stat.evictable_anon() + stat.unevictable.unwrap_or(0))
+    }
+
+    /// Its counters, under the names that `memory.stat` has for them. Where the node doesn't count what was reclaimed,
+    /// the host's counters are in their place ([`Node::counts_for_itself`]). `flush` has all CPUs fold their part first.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn stat(&mut self, flush: bool) -> Result<MemoryStat, Errno> {
+        if flush && let Some(refresh) = &self.refresh {
+            // Only an attempt: what it costs to fail is a lag that the ledger knows of.
+            let _ = refresh.read(&mut self.text);
+        }
+        self.vmstat.read(&mut self.text)?;
+        let mut stat = counters(&self.text);
+        if stat.pgsteal_proactive.is_none()
+            && let Some(host) = &self.host
+        {
+            host.read(&mut self.text)?;
+            let host = MemoryStat::parse(&self.text);
+            (stat.pgsteal_proactive, stat.pgdemote_proactive) =
+                (host.pgsteal_proactive, host.pgdemote_proactive);
+        }
+        Ok(stat)
+    }
+
+    /// Whether the node's own vmstat has `pgsteal_proactive`: 7.3 has, and 6.17 counts for the host alone.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn counts_for_itself(&mut self) -> Result<bool, Errno> {
+        self.vmstat.read(&mut self.text)?;
+        Ok(counters(&self.text).pgsteal_proactive.is_some())
+    }
+
+    /// By how many bytes its counters can lag behind.
+    #[must_use]
+    pub fn blind_spot(&self) -> u64 {
+        LAG_PAGES * memory::cpus() * rustix::param::page_size() as u64
+    }
+
+    /// The `some` total of the host's memory pressure, if the kernel keeps it: nodes have none of their own.
+    pub fn stalled(&mut self) -> Option<Duration> {
+        self.pressure.as_ref()?.read(&mut self.text).ok()?;
+        pressure::some_total(&self.text).map(Duration::from_micros)
+    }
+
+    /// What the host's zram swap holds, if it swaps to zram.
+    pub fn zram(&mut self) -> Option<zram::Zram> {
+        self.zram.read(&mut self.text)
+    }
+
+    /// What could stand in the way of reclaim.
+    pub fn conditions(&mut self) -> Conditions {
+        let total = self.meminfo.read(&mut self.text).ok().and_then(|()| kib(&self.text, "MemTotal"));
+        Conditions { gate: total.map(gate), ..Conditions::of_node(self.number) }
+    }
+
+    /// Asks once, with one write(2), for `bytes`.
+    ///
+    /// # Errors
+    /// As [`ReclaimFile::request`], and `EBUSY` (see above).
+    pub fn reclaim(&mut self, bytes: u64, swappiness: Option<Swappiness>) -> Result<(), Errno> {
+        self.reclaim.request(bytes, swappiness)
+    }
+
+    /// Whether the kernel knows `swappiness=` with this value. Asking for nothing fails for no other reason.
+    ///
+    /// # Errors
+    /// The kernel's, but for `EINVAL` and, in which that is hidden up to 7.2, `EAGAIN`: the answer no.
+    pub fn accepts(&mut self, swappiness: Swappiness) -> Result<bool, Errno> {
+        match self.reclaim.accepts(swappiness) {
+            Err(Errno::AGAIN) => Ok(false),
+            answer => answer,
+        }
+    }
+}
+
+/// Why the file can't be opened.
+fn shut(name: &str, path: &Path, errno: Errno) -> Unreclaimable {
+    let file = path.join(FILE);
+    match errno {
+        Errno::NOENT => {
+            let release = kernel_release().unwrap_or_default();
+            Unreclaimable::NodeWithoutReclaim { name: name.to_owned(), release }
+        }
+        Errno::ACCESS | Errno::PERM => Unreclaimable::RootOnly { file },
+        Errno::ROFS => Unreclaimable::SysReadOnly { file },
+        _ => Unreclaimable::io(file, &errno.into()),
+    }
+}
+
+/// A line of a node's meminfo (`Node 0 MemTotal:  984076 kB`), bytes.
+fn kib(meminfo: &str, key: &str) -> Option<u64> {
+    let value = meminfo.lines().find_map(|line| {
+        let mut words = line.split_ascii_whitespace().skip(2);
+        (words.next()?.strip_suffix(':')? == key).then(|| words.next())?
+    });
+    value?.parse::<u64>().ok()?.checked_mul(1024)
+}
+
+fn used(meminfo: &str) -> Option<u64> {
+    kib(meminfo, "MemUsed")
+}
+
+/// A bit of `vm.zone_reclaim_mode`.
+const RECLAIM_UNMAP: u64 = 4;
+
+fn gate(total: u64) -> Gate {
+    let sysctl =
+        |name: &str| read_system_file(&format!("/proc/sys/vm/{name}")).ok()?.trim().parse::<u64>().ok();
+    // What they are unless somebody changed them.
+    let part = |name, percent| total / 100 * sysctl(name).unwrap_or(percent).min(100);
+    let mapped = sysctl("zone_reclaim_mode").is_some_and(|mode| mode & RECLAIM_UNMAP != 0);
+    Gate { cache: part("min_unmapped_ratio", 1), slab: part("min_slab_ratio", 5), mapped }
+}
+
+/// From a node's vmstat, which counts in pages, to what `memory.stat` would call it. Events have the same names.
+fn counters(vmstat: &str) -> MemoryStat {
+    let page = rustix::param::page_size() as u64;
+    let lines = vmstat.lines().filter_map(|line| line.split_once(' '));
+    let amounts: HashMap<_, _> = lines
+        .filter_map(|(key, value)| Some((key.strip_prefix("nr_")?, value.parse::<u64>().ok()?)))
+        .collect();
+    let bytes = |key: &str| amounts.get(key).map(|pages| pages * page);
+    let (slab_reclaimable, slab_unreclaimable) = (bytes("slab_reclaimable"), bytes("slab_unreclaimable"));
+    MemoryStat {
+        anon: bytes("anon_pages"),
+        file: bytes("file_pages"),
+        shmem: bytes("shmem"),
+        file_mapped: bytes("mapped"),
+        file_dirty: bytes("dirty"),
+        file_writeback: bytes("writeback"),
+        swapcached: bytes("swapcached"),
+        inactive_anon: bytes("inactive_anon"),
+        active_anon: bytes("active_anon"),
+        inactive_file: bytes("inactive_file"),
+        active_file: bytes("active_file"),
+        unevictable: bytes("unevictable"),
+        slab: slab_reclaimable.zip(slab_unreclaimable).map(|(one, other)| one + other),
+        slab_reclaimable,
+        slab_unreclaimable,
+        pagetables: bytes("page_table_pages"),
+        ..MemoryStat::parse(vmstat)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_named_by_its_number() {
+        assert_eq!(parse("node:0").unwrap().unwrap(), 0);
+        assert_eq!(parse("node:12").unwrap().unwrap(), 12);
+        for word in ["node:", "node:x", "node:-1", "node:+1", "node:01", "node:0x1", "node:4294967296"] {
+            let why = parse(word).unwrap().unwrap_err();
+            assert!(matches!(why, Unreclaimable::NoSuchNode { .. }), "{word}");
+        }
+        for word in ["node0", "node", "/node:0", "nodes:0", ""] {
+            assert!(parse(word).is_none(), "{word}");
+        }
+    }
+
+    const VMSTAT: &str = "nr_free_pages 182182\nnr_inactive_file 1000\nnr_active_file 24\nnr_slab_reclaimable 10\n\
+        nr_slab_unreclaimable 20\nworkingset_refault_file 5\nnr_anon_pages 49\nnr_mapped 433\nnr_file_pages 1586\n\
+        nr_dirty 91\nnr_shmem 562\nnr_swapcached 3\npgdemote_proactive 1\npgsteal_anon 2\npgsteal_proactive 2560\n";
+
+    #[test]
+    fn counters_are_read_under_the_names_of_memory_stat() {
+        let page = rustix::param::page_size() as u64;
+        let stat = counters(VMSTAT);
+        assert_eq!((stat.pgsteal_proactive, stat.pgdemote_proactive), (Some(2560), Some(1)));
+        assert_eq!((stat.pgsteal_anon, stat.workingset_refault_file), (Some(2), Some(5)));
+        assert_eq!((stat.evictable_file(), stat.slab), (1024 * page, Some(30 * page)));
+        assert_eq!((stat.anon, stat.unevictable, stat.pswpout), (Some(49 * page), None, None));
+    }
+
+    #[test]
+    fn meminfo_of_a_node_has_its_number_in_front() {
+        let meminfo = "Node 0 MemTotal:         984076 kB\nNode 0 MemUsed:           44472 kB\n";
+        assert_eq!((kib(meminfo, "MemTotal"), used(meminfo)), (Some(984_076 << 10), Some(44_472 << 10)));
+        assert_eq!((kib(meminfo, "Mem"), used("Node 0 MemUsed: x kB\n")), (None, None));
+    }
+
+    #[test]
+    fn the_gate_counts_clean_unmapped_cache_or_slab() {
+        let page = rustix::param::page_size() as u64;
+        let stat = counters(VMSTAT);
+        let gate = Gate { cache: 500 * page, slab: 10 * page, mapped: false };
+        assert_eq!(gate.counted(&stat), (1024 - 433 - 91) * page);
+        assert!(gate.is_shut(&stat), "exactly that much isn't more");
+        assert!(!Gate { cache: 499 * page, ..gate }.is_shut(&stat));
+        assert!(!Gate { slab: 9 * page, ..gate }.is_shut(&stat));
+        assert!(!Gate { mapped: true, ..gate }.is_shut(&stat));
+        let dirty = MemoryStat { file_dirty: Some(u64::MAX), ..stat };
+        assert_eq!(gate.counted(&dirty), 0);
+    }
+}

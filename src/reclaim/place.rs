@@ -1,0 +1,98 @@
+//! What can be reclaimed from: a cgroup or a NUMA node.
+
+use std::path::Path;
+
+use rustix::io::Errno;
+
+use super::Target;
+use crate::cgroup::diagnose::Unreclaimable;
+use crate::cgroup::{MemoryCgroup, Node, Wanted};
+
+/// Whose memory a request is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Subject {
+    /// A cgroup's.
+    #[default]
+    Cgroup,
+    /// That of the NUMA node of this number.
+    Node(u32),
+}
+
+impl Subject {
+    /// The name of the file that is written to.
+    #[must_use]
+    pub fn file(self) -> &'static str {
+        match self {
+            Self::Cgroup => crate::cgroup::reclaim::FILE,
+            Self::Node(_) => crate::cgroup::node::FILE,
+        }
+    }
+}
+
+/// A cgroup or a node, open for reclaim.
+#[derive(Debug)]
+pub enum Place {
+    /// A cgroup.
+    Cgroup(Box<MemoryCgroup>),
+    /// A NUMA node.
+    Node(Box<Node>),
+}
+
+impl Place {
+    /// Opens what was asked for.
+    ///
+    /// # Errors
+    /// [`Unreclaimable`]: why nothing can be reclaimed there. Nothing was changed.
+    pub fn open(wanted: &Wanted) -> Result<Self, Unreclaimable> {
+        Ok(match wanted {
+            Wanted::Cgroup(selected) => Self::Cgroup(Box::new(MemoryCgroup::open(&selected.located)?)),
+            Wanted::Node(number) => Self::Node(Box::new(Node::open(*number)?)),
+        })
+    }
+
+    /// Its name: the cgroup's path from the mount point, or `node:0`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Cgroup(cgroup) => cgroup.cgroup().name(),
+            Self::Node(node) => node.name(),
+        }
+    }
+
+    /// Its directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Cgroup(cgroup) => cgroup.cgroup().path(),
+            Self::Node(node) => node.path(),
+        }
+    }
+
+    /// Whether its memory is of all that runs here, and no limit holds reclaim back: the root cgroup, or a node.
+    #[must_use]
+    pub fn is_of_the_host(&self) -> bool {
+        match self {
+            Self::Cgroup(cgroup) => cgroup.cgroup().is_root(),
+            Self::Node(_) => true,
+        }
+    }
+
+    /// Takes the advisory lock on its directory, if nobody else has it. It is held as long as this lives.
+    ///
+    /// # Errors
+    /// The kernel's, from flock(2), but for `EWOULDBLOCK`, which is the answer no.
+    pub fn try_lock(&self) -> Result<bool, Errno> {
+        match self {
+            Self::Cgroup(cgroup) => cgroup.cgroup().try_lock(),
+            Self::Node(node) => node.try_lock(),
+        }
+    }
+
+    /// What the engine acts on.
+    pub fn target(&mut self) -> &mut dyn Target {
+        match self {
+            Self::Cgroup(cgroup) => &mut **cgroup,
+            Self::Node(node) => &mut **node,
+        }
+    }
+}
