@@ -153,6 +153,7 @@ struct Run<'a, T: Target + ?Sized> {
     strays: u32,
     /// Time spent on waiting for another one's turn at the node to end, in a row.
     busy: Duration,
+    turns_waited: Duration,
     /// Time in writes since the counters were read, and what reading them costs.
     since_stat: Duration,
     stat_cost: Duration,
@@ -213,6 +214,7 @@ impl<'a, T: Target + ?Sized> Run<'a, T> {
             retries: 0,
             strays: 0,
             busy: Duration::ZERO,
+            turns_waited: Duration::ZERO,
             since_stat: Duration::ZERO,
             stat_cost,
             stat_is_fresh: true,
@@ -257,6 +259,7 @@ impl<'a, T: Target + ?Sized> Run<'a, T> {
                 Step::Busy => {
                     self.target.pause(LOOK);
                     self.busy += LOOK;
+                    self.turns_waited += LOOK;
                 }
                 Step::Stray if self.strays < STRAY_SIGNALS => self.strays += 1,
                 Step::Stray | Step::Nothing => {

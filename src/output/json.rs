@@ -401,7 +401,7 @@ impl<'a> Reclaimed<'a> {
             chunks: report.chunks,
             elapsed_usec: usec(report.elapsed),
             writing_usec: usec(report.writing),
-            waited_usec: usec(report.waited_for_swap + report.waited_for_counters),
+            waited_usec: usec(report.waited_for_swap + report.waited_for_counters + report.waited_for_others),
             cpu_usec: usec(report.cpu),
             stalled_usec: report.stalled.map(usec),
             settled: report.settled.as_ref().map(SettledKeys::from),

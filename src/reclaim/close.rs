@@ -83,6 +83,7 @@ impl<T: Target + ?Sized> Run<'_, T> {
             stalled,
             waited_for_swap: self.writeback_waited,
             waited_for_counters: self.counters_waited,
+            waited_for_others: self.turns_waited,
             max_pressure: self.request.max_pressure,
             max_cost: self.request.max_cost,
             last_cost: self.price.last(),

@@ -135,6 +135,8 @@ pub struct Report {
     pub waited_for_swap: Duration,
     /// How much of the time it waited for lagging counters.
     pub waited_for_counters: Duration,
+    /// How much of the time it waited for others that reclaim from the same node.
+    pub waited_for_others: Duration,
     /// The bound on the share of the time in which the cgroup might be stalled.
     pub max_pressure: Option<Percent>,
     /// The bound on what a GiB might cost, in seconds of CPU time.
@@ -196,6 +198,7 @@ impl Report {
             stalled: self.stalled.zip(later.stalled).map(|(one, other)| one + other),
             waited_for_swap: self.waited_for_swap + later.waited_for_swap,
             waited_for_counters: self.waited_for_counters + later.waited_for_counters,
+            waited_for_others: self.waited_for_others + later.waited_for_others,
             last_cost: later.last_cost.or(self.last_cost),
             settled: None,
             ..later

@@ -76,6 +76,7 @@ fn another_one_at_the_node_is_waited_for_but_not_for_ever() {
     let mut sim = Sim { busy_until: Duration::from_millis(900), ..Sim::new(100 * M) };
     let report = reclaim(&mut sim, &request(10 * M));
     assert_eq!(summary(&report), (10 * M, StoppedBy::Reached, Some(Verdict::Exact)));
+    assert_eq!(report.waited_for_others, Duration::from_millis(900));
     let mut sim = Sim { busy_until: Duration::from_secs(60), ..Sim::new(100 * M) };
     let report = reclaim(&mut sim, &request(10 * M));
     assert_eq!(summary(&report), (0, StoppedBy::Exhausted, Some(Verdict::Under)));

@@ -262,20 +262,17 @@ fn a_busy_node_is_waited_for() {
     app.uses(&Work::Anon(20 * M));
     turn("swapoff");
     let before = stolen();
-    let (ran, _) = with_others_there(Duration::from_secs(1));
-    assert_eq!(ran.status, Some(0), "{}", ran.stdout);
-    assert_eq!(parse(&ran.stdout)["verdict"], "exact", "{}", ran.stdout);
-    assert_close("the node's own counter", stolen() - before, 20 * M);
-    // But not for ever.
-    let (ran, took) = with_others_there(Duration::from_secs(30));
+    let ran = with_others_there(Duration::from_secs(1));
     turn("swapon");
+    assert!(ran.stderr.contains(": device or resource busy after "), "nobody was in the way: {}", ran.stderr);
     let report = parse(&ran.stdout);
-    assert_eq!((ran.status, &report["obstacles"]), (Some(3), &serde_json::json!(["busy"])), "{report}");
-    assert!((2..20).contains(&took.as_secs()), "{took:?}");
+    assert_eq!((ran.status, &report["verdict"]), (Some(0), &"exact".into()), "{report}");
+    assert!(number(&report, "waited_usec") >= 20_000, "{report}");
+    assert_close("the node's own counter", stolen() - before, 20 * M);
 }
 
 /// Runs memctl while others reclaim from the node, for so long at most, and without a moment in between.
-fn with_others_there(most: Duration) -> (Ran, Duration) {
+fn with_others_there(most: Duration) -> Ran {
     let (began, over) = (Instant::now(), Arc::new(AtomicBool::new(false)));
     let others: Vec<_> = (0..3)
         .map(|_| {
@@ -290,13 +287,11 @@ fn with_others_there(most: Duration) -> (Ran, Duration) {
         })
         .collect();
     let ran = run(&["reclaim", "node:0", "20M", "--json", "-v"]);
-    let took = began.elapsed();
     over.store(true, Ordering::Relaxed);
     for other in others {
         other.join().expect("it wrote");
     }
-    assert!(ran.stderr.contains(": device or resource busy after "), "nobody was in the way: {}", ran.stderr);
-    (ran, took)
+    ran
 }
 
 fn turn(how: &str) {

@@ -199,8 +199,11 @@ fn cost(report: &Report) -> String {
     let stalled = report.stalled.map_or_else(String::new, |stalled| {
         format!("; {} was stalled for {}", stalled_one(report), time(stalled))
     });
-    let waits =
-        [("swap", report.waited_for_swap), ("the kernel to fold its counters", report.waited_for_counters)];
+    let waits = [
+        ("swap", report.waited_for_swap),
+        ("others at the node", report.waited_for_others),
+        ("the kernel to fold its counters", report.waited_for_counters),
+    ];
     let waits = waits.into_iter().filter(|(_, waited)| waited.as_millis() >= 100);
     let waits: Vec<_> = waits.map(|(what, waited)| format!("{} for {what}", time(waited))).collect();
     let waited = if waits.is_empty() { String::new() } else { format!(" (waited {})", waits.join(" and ")) };

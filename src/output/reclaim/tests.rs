@@ -38,6 +38,7 @@ fn report() -> Report {
         stalled: Some(Duration::ZERO),
         waited_for_swap: Duration::ZERO,
         waited_for_counters: Duration::ZERO,
+        waited_for_others: Duration::ZERO,
         max_pressure: None,
         max_cost: None,
         last_cost: None,
