@@ -1,10 +1,11 @@
 //! Whether reclaim will work in a place, and for each thing that is missing, what to do.
 
+use crate::cgroup::diagnose::Unreclaimable;
 use crate::cgroup::host::Host;
 use crate::cgroup::reclaim::Swappiness;
 use crate::cgroup::swap::SwapBound;
-use crate::cgroup::{Located, MemoryCgroup, locate};
-use crate::reclaim::{Goal, Kind, Measure, Report, Request, Tolerance};
+use crate::cgroup::{Located, Selected, Wanted, locate, node};
+use crate::reclaim::{Goal, Kind, Measure, Place, Report, Request, Target, Tolerance};
 use crate::size::Amount;
 
 /// How it stands with one thing.
@@ -65,7 +66,7 @@ impl Finding {
 /// What was found in a place.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Checked {
-    /// The cgroup's name, or what was given where there is none.
+    /// The name of the cgroup or node, or what was given where there is none.
     pub name: String,
     /// One after the other.
     pub findings: Vec<Finding>,
@@ -82,44 +83,57 @@ impl Checked {
 /// How much is reclaimed to see whether the counters move.
 pub const TRIAL: u64 = 1 << 20;
 
-/// Looks at the cgroup that `word` names. With `write`, also reclaims [`TRIAL`] bytes from it.
+/// Looks at the cgroup or the NUMA node that `word` names. With `write`, also reclaims [`TRIAL`] bytes from it.
 #[must_use]
 pub fn check(word: &str, write: bool) -> Checked {
     let host = Host::look();
     let mut findings = Vec::new();
-    let located = match locate(word) {
-        Ok(located) => located,
+    let wanted = match wanted(word) {
+        Ok(wanted) => wanted,
         Err(why) => {
-            findings.push(bad("cgroup", &why));
+            let about = if word.starts_with(node::PREFIX) { "node" } else { "cgroup" };
+            findings.push(bad(about, &why));
             findings.extend(around(&host));
             return Checked { name: word.to_owned(), findings };
         }
     };
-    findings.push(mounted(&located));
-    let mut cgroup = match MemoryCgroup::open(&located) {
-        Ok(cgroup) => cgroup,
+    let name = match &wanted {
+        Wanted::Cgroup(Selected { located, .. }) => {
+            findings.push(mounted(located));
+            located.name.clone()
+        }
+        Wanted::Node(number) => format!("{}{number}", node::PREFIX),
+    };
+    let mut place = match Place::open(&wanted) {
+        Ok(place) => place,
         Err(why) => {
             findings.push(bad("reclaim", &why));
             findings.extend(around(&host));
-            return Checked { name: located.name, findings };
+            return Checked { name, findings };
         }
     };
-    findings.push(Finding::new(
-        "reclaim",
-        State::Good,
-        "memory.reclaim is there, and this user may write to it",
-    ));
-    findings.push(keys(&mut cgroup, &host));
-    findings.push(measure(&mut cgroup));
+    let target = place.target();
+    let words = format!("{} is there, and this user may write to it", target.subject().file());
+    findings.push(Finding::new("reclaim", State::Good, words));
+    findings.push(keys(target, &host));
+    findings.push(measure(target));
     findings.extend(around(&host));
-    findings.extend(in_the_way(&mut cgroup));
+    findings.extend(in_the_way(target));
     if write {
-        findings.push(tried(&mut cgroup));
+        findings.push(tried(target));
     }
-    Checked { name: located.name, findings }
+    Checked { name, findings }
 }
 
-fn bad(about: &'static str, why: &crate::cgroup::diagnose::Unreclaimable) -> Finding {
+/// What the word names; a cgroup may be called as nodes are.
+fn wanted(word: &str) -> Result<Wanted, Unreclaimable> {
+    match (locate(word), node::parse(word)) {
+        (Err(_), Some(number)) => Ok(Wanted::Node(number?)),
+        (located, _) => Ok(Wanted::Cgroup(Selected { located: located?, by_glob: false })),
+    }
+}
+
+fn bad(about: &'static str, why: &Unreclaimable) -> Finding {
     let finding = Finding::new(about, State::Bad, why.to_string());
     match why.hint() {
         Some(hint) => finding.todo(hint),
@@ -133,8 +147,8 @@ fn mounted(located: &Located) -> Finding {
 }
 
 /// Each key is tried with a request for nothing, which is exact where version numbers aren't.
-fn keys(cgroup: &mut MemoryCgroup, host: &Host) -> Finding {
-    let mut knows = |swappiness| cgroup.accepts(swappiness).unwrap_or(false);
+fn keys(target: &mut dyn Target, host: &Host) -> Finding {
+    let mut knows = |swappiness| target.accepts(swappiness).unwrap_or(false);
     let release = host.release.as_deref().unwrap_or("unknown");
     if knows(Swappiness::Max) {
         let words = format!("Linux {release} knows swappiness=0..200 and max: --type file and anon work");
@@ -149,18 +163,22 @@ fn keys(cgroup: &mut MemoryCgroup, host: &Host) -> Finding {
     Finding::new("kernel", State::Note, words)
 }
 
-fn measure(cgroup: &mut MemoryCgroup) -> Finding {
-    match cgroup.stat(false) {
-        Ok(stat) => match Measure::best(&stat) {
+fn measure(target: &mut dyn Target) -> Finding {
+    match target.stat(false) {
+        Ok(stat) => match target.measures(&stat).counter {
             Measure::PgstealProactive => {
                 Finding::new("measure", State::Good, "by pgsteal_proactive, proactive reclaim alone")
+            }
+            Measure::HostPgstealProactive => {
+                let words = "by pgsteal_proactive of the host: this kernel doesn't count for each node";
+                Finding::new("measure", State::Note, words)
             }
             other => {
                 let words = format!("by {}, which counts the application's own reclaim too", other.name());
                 Finding::new("measure", State::Note, words)
             }
         },
-        Err(errno) => Finding::new("measure", State::Bad, format!("memory.stat can't be read: {errno}")),
+        Err(errno) => Finding::new("measure", State::Bad, format!("the counters can't be read: {errno}")),
     }
 }
 
@@ -217,9 +235,9 @@ fn swaps(host: &Host) -> Finding {
     finding
 }
 
-/// What stands in the way of this cgroup's memory.
-fn in_the_way(cgroup: &mut MemoryCgroup) -> Vec<Finding> {
-    let conditions = cgroup.conditions();
+/// What stands in the way of this place's memory.
+fn in_the_way(target: &mut dyn Target) -> Vec<Finding> {
+    let conditions = target.conditions();
     let mut findings = Vec::new();
     if let Some(room) = &conditions.swap
         && let SwapBound::Limit(level) = &room.bound
@@ -242,19 +260,34 @@ fn in_the_way(cgroup: &mut MemoryCgroup) -> Vec<Finding> {
             todo,
         });
     }
-    let unevictable = cgroup.stat(false).ok().and_then(|stat| stat.unevictable).unwrap_or(0);
+    let stat = target.stat(false).unwrap_or_default();
+    let unevictable = stat.unevictable.unwrap_or(0);
     if unevictable > 0 {
         let words = "are locked or pinned, by mlock or a virtual machine, and never reclaimed".to_owned();
         let fact = Fact::Bytes(unevictable, words);
         findings.push(Finding { about: "unevictable", state: State::Note, fact, todo: None });
     }
+    findings.extend(conditions.gate.map(|gate| {
+        let about = "threshold";
+        let fact = |words: &str| Fact::Bytes(gate.counted(&stat), words.to_owned());
+        if gate.is_shut(&stat) {
+            let fact = fact(
+                "of clean, unmapped page cache are under vm.min_unmapped_ratio, and slab is under vm.min_slab_ratio: \
+                 nothing is reclaimed from the node while that is so",
+            );
+            let todo = Some("sysctl vm.min_unmapped_ratio=0, if it is to be reclaimed from all the same".into());
+            return Finding { about, state: State::Note, fact, todo };
+        }
+        let fact = fact("of clean, unmapped page cache, or slab, are enough for the kernel to begin");
+        Finding { about, state: State::Good, fact, todo: None }
+    }));
     let words = "no type of its own: slab goes along with page cache, the rest of the kernel's memory stays";
     findings.push(Finding::new("kmem", State::Good, words));
     findings
 }
 
 /// Whether a success of the kernel's moves anything (6.17 and 6.18 without `CONFIG_NUMA`).
-fn tried(cgroup: &mut MemoryCgroup) -> Finding {
+fn tried(target: &mut dyn Target) -> Finding {
     let request = Request {
         goal: Goal::Reclaim(Amount::Bytes(TRIAL)),
         kind: Kind::All,
@@ -265,9 +298,9 @@ fn tried(cgroup: &mut MemoryCgroup) -> Finding {
         rate: None,
         tolerance: Tolerance::Folio,
     };
-    match crate::reclaim::run(cgroup, &request, &|| false, &mut |_| {}) {
+    match crate::reclaim::run(target, &request, &|| false, &mut |_| {}) {
         Ok(report) => judged(&report),
-        Err(errno) => Finding::new("write", State::Bad, format!("the cgroup can't be sampled: {errno}")),
+        Err(errno) => Finding::new("write", State::Bad, format!("it can't be sampled: {errno}")),
     }
 }
 

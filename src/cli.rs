@@ -65,7 +65,7 @@ pub enum Command {
 #[derive(Args, Debug)]
 #[command(after_long_help = AFTER_CHECK)]
 pub struct Check {
-    /// The cgroup; the root by default
+    /// The cgroup, or node:N; the root by default
     #[arg(value_name = "CGROUP")]
     pub word: Option<String>,
     /// Also reclaim 1 MiB, and see the counters move

@@ -33,7 +33,7 @@ fn command() -> Command {
     let reclaim = |command: Command| command.mut_arg("words", |arg| arg.add(ArgValueCompleter::new(places)));
     let command = Cli::command().mut_subcommand("reclaim", reclaim).mut_subcommand("stat", stat);
     command
-        .mut_subcommand("check", |check| check.mut_arg("word", |arg| arg.add(ArgValueCompleter::new(words))))
+        .mut_subcommand("check", |check| check.mut_arg("word", |arg| arg.add(ArgValueCompleter::new(places))))
 }
 
 /// Cgroups, and what a number could become. Which of the words is the size, only the one after it tells.
@@ -45,7 +45,7 @@ fn words(current: &OsStr) -> Vec<CompletionCandidate> {
     found.chain(own).chain(sizes(typed)).collect()
 }
 
-/// The same, and NUMA nodes, which are for reclaim only.
+/// The same, and NUMA nodes.
 fn places(current: &OsStr) -> Vec<CompletionCandidate> {
     let nodes = current.to_str().map(nodes).unwrap_or_default();
     offered(nodes).chain(words(current)).collect()

@@ -105,7 +105,10 @@ impl Unreclaimable {
             }
             Self::NoSuchNode { nodes, .. } => format!("this host has {}", several(nodes)),
             Self::IsNode { word } => {
-                format!("nodes are for reclaim only: memctl reclaim {word} SIZE --dry-run")
+                let node = word.replace(super::node::PREFIX, "node");
+                format!(
+                    "reclaim and check take nodes; its figures are in /sys/devices/system/node/{node}/meminfo"
+                )
             }
             Self::NodeWithoutReclaim { .. } => {
                 "the root cgroup is the whole host, all nodes: memctl reclaim / SIZE".into()

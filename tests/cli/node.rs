@@ -33,8 +33,9 @@ pub fn cases() -> Vec<Case> {
             pressure_of_a_node_is_the_hosts,
             counted_for_the_host_where_the_node_does_not,
             a_node_is_for_root,
-            nodes_are_completed;
-        "guest reclaim" => no_such_node, nodes_are_for_reclaim_only;
+            nodes_are_completed,
+            a_node_is_checked;
+        "guest reclaim" => no_such_node, no_figures_of_nodes;
         "guest !node-reclaim" => a_kernel_that_is_too_old
     ]
 }
@@ -361,6 +362,31 @@ fn nodes_are_completed() {
     assert_eq!(offered("stat", "node:"), "");
 }
 
+fn a_node_is_checked() {
+    let app = cached(40 * M);
+    let before = stolen();
+    let ran = run(&["check", "node:0", "--write"]);
+    assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""), "{}", ran.stdout);
+    for part in [
+        "reclaim     ok      reclaim is there",
+        "measure     ok      by pgsteal_proactive",
+        "threshold   ok ",
+        "write       ok ",
+        "reclaim will work: node:0",
+    ] {
+        assert!(ran.stdout.contains(part), "{part:?} in {}", ran.stdout);
+    }
+    assert_close("the trial", stolen() - before, M);
+    drop(app);
+    drop_caches();
+    let ran = run(&["check", "node:0"]);
+    assert_eq!(ran.status, Some(0), "{}", ran.stdout);
+    let part = "of clean, unmapped page cache are under vm.min_unmapped_ratio";
+    assert!(ran.stdout.contains("threshold   note ") && ran.stdout.contains(part), "{}", ran.stdout);
+    let ran = run(&["check", "node:7"]);
+    assert!(ran.status == Some(1) && ran.stdout.contains("node:7: no such NUMA node"), "{}", ran.stdout);
+}
+
 fn no_such_node() {
     for word in ["node:7", "node:x", "node:", "node:00", "node:-1"] {
         let ran = refuses(&["reclaim", word, "5M"], 1, &format!("memctl: {word}: no such NUMA node"));
@@ -368,12 +394,15 @@ fn no_such_node() {
     }
 }
 
-fn nodes_are_for_reclaim_only() {
+fn no_figures_of_nodes() {
     let ran = refuses(&["stat", "node:0"], 1, "memctl: node:0: it is a NUMA node, not a cgroup");
-    assert!(ran.stderr.contains("hint: nodes are for reclaim only"), "{}", ran.stderr);
-    let ran = run(&["check", "node:0"]);
-    assert_eq!(ran.status, Some(1));
-    assert!(ran.stdout.contains("node:0: it is a NUMA node, not a cgroup"), "{}", ran.stdout);
+    assert!(
+        ran.stderr.contains(
+            "hint: reclaim and check take nodes; its figures are in /sys/devices/system/node/node0/meminfo"
+        ),
+        "{}",
+        ran.stderr
+    );
 }
 
 fn a_kernel_that_is_too_old() {
@@ -384,4 +413,7 @@ fn a_kernel_that_is_too_old() {
     );
     let ran = refuses(&["reclaim", "node:0", "5M"], 1, &line);
     assert!(ran.stderr.contains("hint: the root cgroup is the whole host"), "{}", ran.stderr);
+    let ran = run(&["check", "node:0"]);
+    assert_eq!(ran.status, Some(1));
+    assert!(ran.stdout.contains("it came with Linux 6.17"), "{}", ran.stdout);
 }
