@@ -21,6 +21,7 @@ pub mod gauge;
 pub mod host;
 pub mod limit;
 pub mod locate;
+pub mod managed;
 pub mod memory;
 pub mod mount;
 pub mod named;

@@ -7,7 +7,7 @@ use rustix::io::Errno;
 use thiserror::Error;
 
 use super::mount::{self, Mount};
-use super::{Cgroup, Located, read_system_file, reclaim};
+use super::{Cgroup, Located, managed, read_system_file, reclaim};
 
 /// Why memory can't be reclaimed there.
 #[derive(Debug, Error)]
@@ -40,7 +40,7 @@ pub enum Unreclaimable {
     #[error("{name}: this kernel ({release}) has no memory.reclaim: it came with Linux 5.19")]
     OldKernel { name: String, release: String },
     #[error("{}: permission denied", .file.display())]
-    Permission { file: PathBuf },
+    Permission { name: String, file: PathBuf },
     #[error("{}: the cgroup file system is mounted read-only", .file.display())]
     ReadOnly { file: PathBuf },
     #[error("{word}: the process is in {name}, outside of what is mounted here ({})", .root.display())]
@@ -91,15 +91,13 @@ impl Unreclaimable {
             Self::NoCgroup2 { memory_v1: None } => "mount -t cgroup2 none /sys/fs/cgroup".into(),
             Self::Version1 { .. } | Self::NoCgroup2 { .. } | Self::ControllerOnV1 { .. } => UNIFY.into(),
             Self::ControllerDisabled { .. } => "look for cgroup_disable=memory in /proc/cmdline".into(),
-            Self::ControllerOff { parent_path, .. } => {
-                format!("echo +memory > {}", parent_path.join("cgroup.subtree_control").display())
+            Self::ControllerOff { name, parent_path, .. } => {
+                let file = parent_path.join("cgroup.subtree_control");
+                managed::account(name, &file.display().to_string())
             }
             Self::Threaded { domain, .. } => format!("reclaim from {domain} instead"),
             Self::OldKernel { .. } => "nothing but a newer kernel helps".into(),
-            Self::Permission { file } => format!(
-                "run as root, or have the file delegated: chown USER {}, or Delegate=yes in the systemd unit",
-                file.display()
-            ),
+            Self::Permission { name, file } => managed::permit(name, &file.display().to_string()),
             Self::NoSuchNode { nodes, .. } if nodes.is_empty() => {
                 "this host shows no NUMA nodes (/sys/devices/system/node)".into()
             }
@@ -117,7 +115,11 @@ impl Unreclaimable {
             Self::ReadOnly { .. } | Self::SysReadOnly { .. } => {
                 "containers usually get it so: run memctl on the host, or mount it rw".into()
             }
-            Self::Ambiguous { .. } => "name one of them by its path, or say more of it".into(),
+            // Of an ID there is more to say, of a unit's name there isn't.
+            Self::Ambiguous { word, .. } if word.contains(':') => {
+                "name one of them by its path, or say more of it".into()
+            }
+            Self::Ambiguous { .. } => "name one of them by its path".into(),
             Self::NoName
             | Self::NoProcess { .. }
             | Self::NoMatch { .. }
@@ -152,10 +154,19 @@ fn plain(error: &io::Error) -> String {
 pub fn explain(cgroup: &Cgroup, located: &Located, errno: Errno) -> Unreclaimable {
     let file = cgroup.path().join(reclaim::FILE);
     match errno {
-        Errno::ACCESS | Errno::PERM => Unreclaimable::Permission { file },
+        Errno::ACCESS | Errno::PERM => Unreclaimable::Permission { name: cgroup.name().to_owned(), file },
         Errno::ROFS => Unreclaimable::ReadOnly { file },
         Errno::NOENT => absent(cgroup, &located.mount),
         _ => Unreclaimable::io(file, &errno.into()),
+    }
+}
+
+/// Says why reading the `memory.stat` of what was located gave `errno`.
+#[must_use]
+pub fn unreadable(located: &Located, errno: Errno) -> Unreclaimable {
+    match located.open() {
+        Ok(cgroup) if errno == Errno::NOENT => absent(&cgroup, &located.mount),
+        _ => Unreclaimable::io(&located.name, &errno.into()),
     }
 }
 

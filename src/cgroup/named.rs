@@ -25,6 +25,9 @@ pub enum Named {
 /// The kinds of units that have cgroups.
 const UNITS: [&str; 6] = [".service", ".scope", ".slice", ".socket", ".mount", ".swap"];
 
+/// What systemd calls the root.
+const ROOT: &str = "-.slice";
+
 /// What stands before a container's ID in the names of directories, by runtime.
 const RUNTIMES: [&str; 5] = ["docker-", "libpod-", "cri-containerd-", "crio-", "containerd-"];
 
@@ -73,6 +76,9 @@ impl Named {
     /// The directories below `top` that are meant. What lies within one isn't looked at: it is part of it.
     #[must_use]
     pub fn find(&self, top: &Path) -> Vec<PathBuf> {
+        if matches!(self, Self::Unit(unit) if unit == ROOT) {
+            return vec![top.to_path_buf()];
+        }
         let mut found = Vec::new();
         let mut ahead = vec![top.to_path_buf()];
         while let Some(dir) = ahead.pop() {

@@ -3,14 +3,15 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Error, Result, anyhow};
 use memctl::cgroup::stat::{PackedStat, Rates};
-use memctl::cgroup::{Reading, Selected, Survey, locate, select};
+use memctl::cgroup::{Located, Reading, Selected, Survey, diagnose, locate, select};
 use memctl::reclaim::{Kind, Reclaimable};
 use rustix::io::Errno;
 
 use crate::cli::{Global, SortKey, Stat};
 use crate::exit::Exit;
+use crate::output::error::plain;
 use crate::output::{self, Loudness};
 
 /// A cgroup as it is shown.
@@ -47,10 +48,12 @@ pub fn run(args: &Stat, global: &Global) -> Result<Exit> {
         if again {
             known.rate(view.rows_mut());
         }
-        let heard = loudness == Loudness::Quiet && !args.json || screen.show(&view)?;
-        for (name, errno) in &unreadable {
-            output::error::unreadable(name, *errno);
-            exit = Exit::Failed;
+        // Without a row, a header has nothing to say.
+        let silent =
+            loudness == Loudness::Quiet && !args.json || view.rows().is_empty() && !unreadable.is_empty();
+        let heard = silent || screen.show(&view)?;
+        for why in &unreadable {
+            exit = output::error::print(why);
         }
         if !heard || times.is_some_and(|times| look >= times) {
             break;
@@ -62,7 +65,7 @@ pub fn run(args: &Stat, global: &Global) -> Result<Exit> {
 }
 
 /// One look at all that is asked for, and what couldn't be read.
-fn look_at(args: &Stat) -> Result<(View, Vec<(String, Errno)>)> {
+fn look_at(args: &Stat) -> Result<(View, Vec<Error>)> {
     let depth = if args.recursive { usize::MAX } else { args.depth.map_or(0, usize::from) };
     let (mut shown, mut unreadable) = (Vec::new(), Vec::new());
     let jobs = usize::from(args.jobs);
@@ -71,12 +74,12 @@ fn look_at(args: &Stat) -> Result<(View, Vec<(String, Errno)>)> {
         let root = locate("/")?;
         let survey = Survey::new(depth.max(1), jobs);
         shown = sorted(survey.of(&root), 1, args.sort);
-        unreadable = survey.unreadable();
+        unreadable.extend(failures(survey, &root));
     } else {
         for Selected { located, .. } in select(&args.words)? {
             let survey = Survey::new(depth, jobs);
             shown.extend(sorted(survey.of(&located), 0, args.sort));
-            unreadable.extend(survey.unreadable());
+            unreadable.extend(failures(survey, &located));
         }
         if depth == 0 {
             shown.sort_by(|one, other| order(args.sort, one, other));
@@ -88,6 +91,18 @@ fn look_at(args: &Stat) -> Result<(View, Vec<(String, Errno)>)> {
         last => View::Rows(shown.into_iter().chain(last).collect()),
     };
     Ok((view, unreadable))
+}
+
+/// What the survey couldn't read; of the cgroup that was asked for, with the reason.
+fn failures(survey: Survey, asked: &Located) -> Vec<Error> {
+    let failure = |(name, errno): (String, Errno)| {
+        if name == asked.name {
+            diagnose::unreadable(asked, errno).into()
+        } else {
+            anyhow!("{name}: {}", plain(errno))
+        }
+    };
+    survey.unreadable().into_iter().map(failure).collect()
 }
 
 impl View {

@@ -53,11 +53,6 @@ pub fn print_outcome(outcome: &Outcome) {
     }
 }
 
-/// Prints that a cgroup couldn't be read.
-pub fn unreadable(name: &str, errno: Errno) {
-    line(&format!("{name}: {}", plain(errno)), None);
-}
-
 fn line(what: &str, hint: Option<&str>) {
     remark(&format!("{RED}memctl:{RED:#} {}", escaped(what)));
     if let Some(hint) = hint {
@@ -89,7 +84,11 @@ fn in_our_form(rendered: &str, words: impl Iterator<Item = String>) -> (String, 
     let help =
         || format!("memctl {}--help tells more", verb.map_or(String::new(), |verb| format!("{verb} ")));
     // What clap takes for an unknown option may have been meant as a number.
-    let negative = |word: &&String| word.parse::<Amount>() == Err(SizeError::Negative);
+    let negative = |word: &&String| {
+        let digits =
+            word.strip_prefix('-').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+        digits && word.parse::<Amount>() == Err(SizeError::Negative)
+    };
     if rendered.contains("unexpected argument")
         && let Some(at) = words.iter().position(|word| negative(&word))
     {

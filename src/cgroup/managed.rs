@@ -1,0 +1,80 @@
+//! What systemd makes of a cgroup, told by its name alone: whether it is a unit, whose, and how to have it changed.
+//!
+//! A user's own service manager runs in `user@UID.service`, and what is below belongs to that user. Slices and login
+//! sessions (`session-N.scope`) are root's. `Delegate=` (systemd.resource-control(5)) with `User=` gives a service's
+//! `memory.reclaim` to its user, in systemd 252 and 257 at least.
+
+use super::named::Named;
+
+/// The unit that the cgroup of this name is, if it is one.
+fn unit(name: &str) -> Option<&str> {
+    let (_, last) = name.rsplit_once('/')?;
+    matches!(Named::parse(last), Some(Named::Unit(_))).then_some(last)
+}
+
+/// Whether it is below a user's own service manager.
+fn of_a_user(name: &str) -> bool {
+    let above = name.rsplit_once('/').map_or("", |(above, _)| above);
+    above.split('/').any(|unit| unit.starts_with("user@") && unit.ends_with(".service"))
+}
+
+/// How a user comes to reclaim from the cgroup of this name, whose `memory.reclaim` is `file`.
+#[must_use]
+pub fn permit(name: &str, file: &str) -> String {
+    match unit(name) {
+        Some(_) if of_a_user(name) => "run as root, or as the user whose unit it is".into(),
+        Some(unit) if unit.ends_with(".service") => {
+            "run as root, or have the unit delegated: User= and Delegate=memory in it".into()
+        }
+        None if name != "/" => format!("run as root, or have the file delegated: chown USER {file}"),
+        _ => "run as root, or name a cgroup that is yours: what you start with systemd-run --user has one"
+            .into(),
+    }
+}
+
+/// How the memory controller is turned on for the cgroup of this name, whose parent doesn't pass it on, by what is
+/// written to `file`. That of a unit is systemd's, which would soon write it anew.
+#[must_use]
+pub fn account(name: &str, file: &str) -> String {
+    let Some(unit) = unit(name) else {
+        return format!("echo +memory > {file}");
+    };
+    let user = if of_a_user(name) { "--user " } else { "" };
+    // A shell takes the backslash of `\x2d`.
+    let quote = if unit.contains('\\') { "'" } else { "" };
+    format!("systemctl {user}set-property {quote}{unit}{quote} MemoryAccounting=yes")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OWN: &str = "/user.slice/user-1000.slice/user@1000.service";
+
+    #[test]
+    fn how_to_be_permitted_depends_on_whose_the_cgroup_is() {
+        let hint = |name: &str| permit(name, "FILE");
+        assert!(hint("/system.slice/nginx.service").contains("Delegate=memory"));
+        assert!(hint(OWN).contains("Delegate=memory"));
+        assert!(hint(&format!("{OWN}/app.slice/mine.service")).contains("the user whose unit it is"));
+        for name in ["/", "/system.slice", "/user.slice/user-1000.slice/session-1.scope", "/docker-1.scope"] {
+            assert!(hint(name).contains("systemd-run --user"), "{name}");
+        }
+        for name in
+            ["/app", "/system.slice/nginx.service/inner", &format!("{OWN}/app.slice/mine.service/inner")]
+        {
+            assert!(hint(name).ends_with("chown USER FILE"), "{name}");
+        }
+    }
+
+    #[test]
+    fn accounting_is_turned_on_by_who_manages_the_cgroup() {
+        let hint = |name: &str| account(name, "FILE");
+        assert_eq!(hint("/app"), "echo +memory > FILE");
+        assert_eq!(hint("/system.slice/nginx.service/inner"), "echo +memory > FILE");
+        assert_eq!(hint("/a.slice/b.service"), "systemctl set-property b.service MemoryAccounting=yes");
+        let own = hint(&format!("{OWN}/a.slice/b.service"));
+        assert_eq!(own, "systemctl --user set-property b.service MemoryAccounting=yes");
+        assert_eq!(hint(r"/a\x2db.mount"), r"systemctl set-property 'a\x2db.mount' MemoryAccounting=yes");
+    }
+}
