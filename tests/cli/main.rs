@@ -25,6 +25,7 @@ mod several;
 mod signals;
 mod stat;
 mod swap;
+mod systemd;
 mod targets;
 mod terminal;
 mod total;
@@ -52,6 +53,7 @@ fn main() {
         check::cases(),
         targets::cases(),
         node::cases(),
+        systemd::cases(),
         stat::cases(),
         completion::cases(),
         total::cases(),

@@ -9,6 +9,7 @@ use crate::bed::{Cgroup, root};
 const KERNELS: &str = include_str!("../vm/kernels.tsv");
 
 /// A test and what it needs, in words: `host`, `guest`, features of tests/vm/kernels.tsv; with a `!`, their absence.
+/// A guest whose cgroups systemd manages is no `guest`, where a case may do as it likes with them: it has `systemd`.
 #[derive(Clone)]
 pub struct Case {
     pub name: &'static str,
@@ -56,7 +57,11 @@ impl Place {
         let guests = rows.map(|line| {
             let fields: Vec<_> = line.split_whitespace().collect();
             let features = fields[3].split(',').filter(|&feature| feature != "-").map(str::to_owned);
-            Self { name: fields[0].to_owned(), has: features.chain(["guest".into()]).collect() }
+            let mut has: BTreeSet<_> = features.collect();
+            if !has.contains("systemd") {
+                has.insert("guest".into());
+            }
+            Self { name: fields[0].to_owned(), has }
         });
         guests.chain([Self::host()]).collect()
     }
@@ -86,12 +91,20 @@ pub fn every_case_applies_somewhere(cases: &[Case]) {
 }
 
 pub fn cases() -> Vec<Case> {
-    list!["guest" => the_table_tells_the_truth]
+    list![
+        "guest" => the_table_tells_the_truth;
+        "systemd" => the_table_tells_the_truth_of_systemd
+    ]
+}
+
+fn the_table_tells_the_truth_of_systemd() {
+    the_table_tells_the_truth();
 }
 
 /// What the table says of this kernel is what a look at the kernel itself says.
 fn the_table_tells_the_truth() {
-    let mut seen: BTreeSet<String> = ["guest".to_owned()].into();
+    let manager = if std::path::Path::new("/run/systemd/system").exists() { "systemd" } else { "guest" };
+    let mut seen: BTreeSet<String> = [manager.to_owned()].into();
     let cgroup = Cgroup::new("probe");
     if cgroup.path().join("memory.reclaim").exists() {
         seen.insert("reclaim".into());

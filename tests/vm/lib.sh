@@ -37,6 +37,19 @@ apt_state() {
         -o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false)
 }
 
+# suite_apt: the same for Debian's newest packages of `suite`, with its lists fetched. Nothing is installed
+# as far as this apt knows: what the machine has doesn't matter.
+suite_apt() {
+    local uri empty="$cache/apt/empty"
+    uri=$(mirror) || return
+    apt_state "$suite"
+    : >"$empty"
+    echo "deb $uri $suite main" >"$cache/apt/$suite/sources.list"
+    apt+=(-o Dir::Etc::SourceList="$cache/apt/$suite/sources.list" -o Dir::Etc::SourceParts=/dev/null
+        -o Dir::Etc::Preferences=/dev/null -o Dir::Etc::PreferencesParts=/dev/null -o Dir::State::status="$empty")
+    apt-get "${apt[@]}" -o APT::Update::Error-Mode=any update >&2
+}
+
 # mirror: the address of the Debian archive, as this machine is set up: none is named here.
 # apt knows which of its sources is Debian's only after an update, so make one if need be.
 mirror() {

@@ -1,0 +1,313 @@
+//! A host that systemd manages: units, a user's own service manager, login sessions, delegation.
+
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::bed::{M, Ran, assert_close, memctl, number, parse, refused, refuses, report, root, run};
+use crate::place::{Case, list};
+
+pub fn cases() -> Vec<Case> {
+    list![
+        "systemd" =>
+            a_unit_of_the_system,
+            escaped_names_are_typed_either_way,
+            the_same_name_in_both_managers_is_ambiguous,
+            a_user_reclaims_from_a_service_of_its_own,
+            what_is_not_the_users_is_refused,
+            a_glob_takes_what_is_the_users,
+            a_login_session_is_not_the_users,
+            a_unit_delegated_to_a_user,
+            accounting_that_is_off_is_turned_on_by_the_hint
+    ]
+}
+
+/// The ordinary user of the guest.
+const APP: u32 = 1000;
+
+/// The cgroup of that user's own service manager.
+const OWN: &str = "/user.slice/user-1000.slice/user@1000.service";
+
+/// A command run as that user, who can reach its service manager.
+fn as_app(program: impl AsRef<std::ffi::OsStr>) -> Command {
+    let mut command = Command::new(program);
+    command.uid(APP).gid(APP).current_dir("/");
+    command.env("HOME", "/home/app").env("XDG_RUNTIME_DIR", format!("/run/user/{APP}"));
+    command
+}
+
+fn memctl_as_app(words: &[&str]) -> Ran {
+    as_app(memctl(words).get_program()).args(words).output().expect("memctl runs").into()
+}
+
+/// Runs a command to its end, which must be a success, and takes what it prints.
+#[track_caller]
+fn output(command: &mut Command) -> String {
+    let ran: Ran =
+        command.stdin(Stdio::null()).output().unwrap_or_else(|e| panic!("{command:?}: {e}")).into();
+    assert_eq!(ran.status, Some(0), "{command:?}: {}{}", ran.stdout, ran.stderr);
+    ran.stdout.trim().to_owned()
+}
+
+/// Starts the user's service manager, as a login or lingering does, and waits for it.
+fn user_manager() {
+    output(Command::new("loginctl").args(["enable-linger", "app"]));
+    let until = Instant::now() + Duration::from_secs(60);
+    while !Path::new("/run/user/1000/systemd/private").exists() {
+        assert!(Instant::now() < until, "the user's manager didn't start");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    output(as_app("systemctl").args(["--user", "is-system-running", "--wait"]));
+}
+
+/// Which manager a service belongs to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Manager {
+    System,
+    User,
+}
+
+impl Manager {
+    /// A program of systemd's, to be run for this manager.
+    fn command(self, program: &str) -> Command {
+        match self {
+            Self::System => Command::new(program),
+            Self::User => {
+                let mut command = as_app(program);
+                command.arg("--user");
+                command
+            }
+        }
+    }
+}
+
+/// A running service that holds page cache. It ends when this does.
+struct Service {
+    manager: Manager,
+    unit: &'static str,
+    data: PathBuf,
+}
+
+impl Service {
+    /// Starts it with so much of it, and with properties such as `User=app`.
+    fn start(manager: Manager, unit: &'static str, bytes: u64, properties: &[&str]) -> Self {
+        let whose = if manager == Manager::User { "user" } else { "system" };
+        let data = PathBuf::from(format!("/data/{unit}.{whose}"));
+        std::fs::File::create(&data).and_then(|file| file.set_len(bytes)).expect("make a file on /data");
+        let read = format!("ExecStartPre=/bin/sh -c \"cat '{}' >/dev/null\"", data.display());
+        let mut command = manager.command("systemd-run");
+        command.args(["--quiet", "--unit", unit, "--property=Type=exec", "--property", &read]);
+        for property in properties {
+            command.args(["--property", property]);
+        }
+        output(command.args(["sleep", "infinity"]));
+        Self { manager, unit, data }
+    }
+
+    fn show(&self, property: &str) -> String {
+        output(self.manager.command("systemctl").args(["show", "--value", "--property", property, self.unit]))
+    }
+
+    /// The name of its cgroup, as systemd says it.
+    fn name(&self) -> String {
+        self.show("ControlGroup")
+    }
+
+    fn path(&self) -> PathBuf {
+        root().join(self.name().trim_start_matches('/'))
+    }
+
+    /// A value of its memory.stat, after the time the kernel takes to fold its counters.
+    fn stat(&self, key: &str) -> u64 {
+        std::thread::sleep(Duration::from_millis(2600));
+        let text = std::fs::read_to_string(self.path().join("memory.stat")).expect("memory.stat");
+        let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
+        line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{key} in {text}"))
+    }
+
+    /// Asserts that what the report claims is what the unit's own memory.stat shows.
+    #[track_caller]
+    fn assert_reclaimed(&self, report: &Value, file_before: u64, bytes: u64) {
+        assert_eq!(report["cgroup"], self.name());
+        assert_eq!(report["verdict"], "exact", "{report}");
+        assert_close("told", number(report, "reclaimed_bytes") as u64, bytes);
+        assert_close("gone", file_before.saturating_sub(self.stat("file")), bytes);
+        assert_close("stolen", self.stat("pgsteal") * 4096, bytes);
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.manager.command("systemctl").args(["stop", self.unit]).status();
+        let _ = std::fs::remove_file(&self.data);
+    }
+}
+
+fn a_unit_of_the_system() {
+    let some = Service::start(Manager::System, "some.service", 40 * M, &[]);
+    let before = some.stat("file");
+    let told = report(&["reclaim", "some.service", "10M"], 0);
+    some.assert_reclaimed(&told, before, 10 * M);
+    let process = format!("pid:{}", some.show("MainPID"));
+    for word in ["some.service", "system.slice/some.service", &process] {
+        assert_eq!(report(&["stat", word], 0)["cgroup"], some.name(), "{word}");
+    }
+    // Its last word alone isn't its name, but leads to it.
+    let ran = refuses(&["stat", "some"], 1, "memctl: some: no such cgroup");
+    assert!(ran.stderr.contains("hint: did you mean system.slice/some.service"), "{}", ran.stderr);
+    // systemd's name for the root.
+    assert_eq!(parse(&run(&["stat", "--json", "--", "-.slice"]).stdout)["cgroup"], "/");
+}
+
+fn escaped_names_are_typed_either_way() {
+    let units = Path::new("/run/systemd/system");
+    let (mount, template) = (units.join(r"run-a\x2db.mount"), units.join("my-app@.service"));
+    std::fs::write(&mount, "[Mount]\nWhat=tmpfs\nWhere=/run/a-b\nType=tmpfs\n").expect("a unit");
+    std::fs::write(&template, "[Service]\nType=exec\nExecStart=sleep infinity\n").expect("a unit");
+    output(Command::new("systemctl").arg("daemon-reload"));
+    let started = [r"run-a\x2db.mount", "my-app@1.service"];
+    output(Command::new("systemctl").arg("start").args(started));
+    for (words, name) in [
+        ([r"run-a\x2db.mount", "run-a-b.mount"], r"/system.slice/run-a\x2db.mount"),
+        ([r"system-my\x2dapp.slice", "system-my-app.slice"], r"/system.slice/system-my\x2dapp.slice"),
+        (
+            [r"my-app@1.service", r"my\x2dapp@1.service"],
+            r"/system.slice/system-my\x2dapp.slice/my-app@1.service",
+        ),
+    ] {
+        for word in words {
+            assert_eq!(report(&["stat", word], 0)["cgroup"], name, "{word}");
+        }
+    }
+    output(Command::new("systemctl").arg("stop").args(started));
+    std::fs::remove_file(mount).and_then(|()| std::fs::remove_file(template)).expect("remove the units");
+    refuses(&["stat", "my-app@1.service"], 1, "memctl: my-app@1.service: no such cgroup");
+}
+
+fn the_same_name_in_both_managers_is_ambiguous() {
+    user_manager();
+    let system = Service::start(Manager::System, "mine.service", 20 * M, &[]);
+    let own = Service::start(Manager::User, "mine.service", 20 * M, &[]);
+    let words = ["reclaim", "mine.service", "5M"];
+    let line = format!("memctl: mine.service: it could be any of {}, {}", system.name(), own.name());
+    for ran in [run(&words), memctl_as_app(&words)] {
+        let ran = refused(ran, &words, 1, &line);
+        assert!(ran.stderr.ends_with("\nhint: name one of them by its path\n"), "{}", ran.stderr);
+    }
+    let told = report(&["reclaim", &own.name(), "5M"], 0);
+    assert_eq!((&told["cgroup"], &told["verdict"]), (&own.name().into(), &"exact".into()));
+    assert_eq!(system.stat("pgsteal"), 0);
+}
+
+fn a_user_reclaims_from_a_service_of_its_own() {
+    user_manager();
+    let mine = Service::start(Manager::User, "mine.service", 40 * M, &[]);
+    assert_eq!(mine.name(), format!("{OWN}/app.slice/mine.service"));
+    let before = mine.stat("file");
+    let ran = memctl_as_app(&["check", "mine.service"]);
+    assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""), "{}", ran.stdout);
+    assert!(ran.stdout.ends_with(&format!("\nreclaim will work: {}\n", mine.name())), "{}", ran.stdout);
+    let ran = memctl_as_app(&["reclaim", "mine.service", "10M", "--json"]);
+    assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""), "{}", ran.stdout);
+    mine.assert_reclaimed(&parse(&ran.stdout), before, 10 * M);
+}
+
+fn what_is_not_the_users_is_refused() {
+    const DELEGATE: &str = "run as root, or have the unit delegated: User= and Delegate=memory in it";
+    const OWN_ONLY: &str =
+        "run as root, or name a cgroup that is yours: what you start with systemd-run --user has one";
+    let some = Service::start(Manager::System, "some.service", 20 * M, &[]);
+    for (word, hint) in [
+        ("system.slice/some.service", DELEGATE),
+        ("some.service", DELEGATE),
+        ("system.slice", OWN_ONLY),
+        ("user-1000.slice", OWN_ONLY),
+        ("/", OWN_ONLY),
+    ] {
+        let words = ["reclaim", word, "10M"];
+        let told = report(&["stat", word], 0);
+        let name = told["cgroup"].as_str().expect("a name").trim_start_matches('/');
+        let file = root().join(name).join("memory.reclaim").display().to_string();
+        let ran = refused(memctl_as_app(&words), &words, 1, &format!("memctl: {file}: permission denied"));
+        assert!(ran.stderr.ends_with(&format!("\nhint: {hint}\n")), "{word}: {}", ran.stderr);
+        let checked = memctl_as_app(&["check", word]);
+        assert_eq!((checked.status, checked.stderr.as_str()), (Some(1), ""), "{word}: {}", checked.stdout);
+        assert!(checked.stdout.contains(&format!("-> {hint}\n")), "{word}: {}", checked.stdout);
+    }
+    assert_eq!(some.stat("pgsteal"), 0);
+}
+
+fn a_glob_takes_what_is_the_users() {
+    user_manager();
+    let system = Service::start(Manager::System, "mine.service", 20 * M, &[]);
+    let mine = Service::start(Manager::User, "mine.service", 20 * M, &[]);
+    let ran = memctl_as_app(&["reclaim", "**/mine.service", "5M", "--json"]);
+    assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""), "{}", ran.stdout);
+    assert_eq!(parse(&ran.stdout)["cgroup"], mine.name());
+    assert_eq!(system.stat("pgsteal"), 0);
+}
+
+/// Runs memctl as the user in a login session of its own, as PAM opens one.
+fn in_a_session(words: &[&str]) -> Ran {
+    let mut command = Command::new("systemd-run");
+    command.args(["--quiet", "--pipe", "--wait", "--uid=app", "--property=PAMName=login"]);
+    command.arg(memctl(words).get_program()).args(words).output().expect("systemd-run runs").into()
+}
+
+fn a_login_session_is_not_the_users() {
+    user_manager();
+    let ran = in_a_session(&["reclaim", "self", "1M"]);
+    let (line, hint) = ran.stderr.split_once('\n').expect("a line and a hint");
+    assert_eq!((ran.status, ran.stdout.as_str()), (Some(1), ""), "{}", ran.stderr);
+    let scope = line.strip_prefix("memctl: /sys/fs/cgroup/user.slice/user-1000.slice/session-");
+    assert!(scope.is_some_and(|rest| rest.ends_with(".scope/memory.reclaim: permission denied")), "{line}");
+    assert!(hint.ends_with("what you start with systemd-run --user has one\n"), "{hint}");
+    // As the hint says.
+    let mut command = as_app("systemd-run");
+    command.args(["--user", "--quiet", "--pipe", "--wait"]).arg(memctl(["check"]).get_program());
+    let ran: Ran = command.args(["check", "self"]).output().expect("systemd-run runs").into();
+    assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""), "{}", ran.stdout);
+    assert!(ran.stdout.contains(&format!("\nreclaim will work: {OWN}/app.slice/run-")), "{}", ran.stdout);
+}
+
+fn a_unit_delegated_to_a_user() {
+    let delegated = Service::start(Manager::System, "some.service", 40 * M, &["User=app", "Delegate=memory"]);
+    let before = delegated.stat("file");
+    let ran = memctl_as_app(&["reclaim", "some.service", "10M", "--json"]);
+    assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""), "{}", ran.stdout);
+    delegated.assert_reclaimed(&parse(&ran.stdout), before, 10 * M);
+    drop(delegated);
+    // Either alone is not enough.
+    for property in ["User=app", "Delegate=memory"] {
+        let service = Service::start(Manager::System, "some.service", 20 * M, &[property]);
+        let words = ["reclaim", "some.service", "5M"];
+        let line = "memctl: /sys/fs/cgroup/system.slice/some.service/memory.reclaim: permission denied";
+        refused(memctl_as_app(&words), &words, 1, line);
+        drop(service);
+    }
+}
+
+fn accounting_that_is_off_is_turned_on_by_the_hint() {
+    user_manager();
+    for manager in [Manager::System, Manager::User] {
+        let lean =
+            Service::start(manager, "lean.service", 20 * M, &["Slice=lean.slice", "MemoryAccounting=no"]);
+        let name = lean.name();
+        let parent = name.trim_end_matches("/lean.service");
+        let line = format!(
+            "memctl: {name}: the memory controller is not enabled here: {parent} lacks it in cgroup.subtree_control"
+        );
+        refuses(&["reclaim", "lean.service", "5M"], 1, &line);
+        let ran = refuses(&["stat", "lean.service"], 1, &line);
+        let option = if manager == Manager::User { "--user " } else { "" };
+        let todo = format!("systemctl {option}set-property lean.service MemoryAccounting=yes");
+        assert!(ran.stderr.ends_with(&format!("\nhint: {todo}\n")), "{}", ran.stderr);
+        let mut shell = if manager == Manager::User { as_app("sh") } else { Command::new("sh") };
+        output(shell.args(["-c", &todo]));
+        assert_eq!(report(&["stat", "lean.service"], 0)["cgroup"], name);
+        output(manager.command("systemctl").args(["revert", "lean.service"]));
+    }
+}
