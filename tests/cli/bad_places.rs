@@ -129,15 +129,18 @@ fn a_cgroup_of_version_one() {
 fn controller_not_enabled() {
     let app = Cgroup::new("app");
     std::fs::create_dir(app.path().join("job")).expect("make a cgroup");
-    let ran = run(&["reclaim", "app/job", "10M"]);
+    let asked = [&["reclaim", "app/job", "10M"][..], &["stat", "app/job"]];
+    let ran = asked.map(run);
     std::fs::remove_dir(app.path().join("job")).expect("remove it");
     let line = "memctl: /app/job: the memory controller is not enabled here: /app lacks it in cgroup.subtree_control";
-    let ran = refused(ran, &["reclaim", "app/job", "10M"], 1, line);
-    assert!(
-        ran.stderr.contains("hint: echo +memory > /sys/fs/cgroup/app/cgroup.subtree_control"),
-        "{}",
-        ran.stderr
-    );
+    for (ran, words) in ran.into_iter().zip(asked) {
+        let ran = refused(ran, words, 1, line);
+        assert!(
+            ran.stderr.contains("hint: echo +memory > /sys/fs/cgroup/app/cgroup.subtree_control"),
+            "{}",
+            ran.stderr
+        );
+    }
 }
 
 fn threaded() {
