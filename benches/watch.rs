@@ -20,8 +20,9 @@ const M: u64 = 1 << 20;
 struct Shape {
     name: &'static str,
     limit: u64,
-    /// Of a file of 700 MiB, read again and again, a second.
+    /// Of a file of that size, read again and again, a second.
     stream: u64,
+    file: u64,
     /// Touched all the time.
     hot: u64,
     /// Allocated at once every three seconds, and given back after one.
@@ -33,11 +34,11 @@ struct Shape {
 }
 
 const SHAPES: [Shape; 5] = [
-    Shape { name: "stream", limit: 256, stream: 60, hot: 60, burst: 30, leak: 0, saw: 0 },
-    Shape { name: "narrow", limit: 192, stream: 45, hot: 60, burst: 30, leak: 0, saw: 0 },
-    Shape { name: "bursts", limit: 1024, stream: 60, hot: 60, burst: 100, leak: 0, saw: 0 },
-    Shape { name: "leak", limit: 256, stream: 20, hot: 40, burst: 0, leak: 8, saw: 0 },
-    Shape { name: "sawtooth", limit: 256, stream: 40, hot: 40, burst: 0, leak: 0, saw: 80 },
+    Shape { name: "stream", limit: 256, stream: 60, file: 700, hot: 60, burst: 30, leak: 0, saw: 0 },
+    Shape { name: "narrow", limit: 192, stream: 45, file: 700, hot: 60, burst: 30, leak: 0, saw: 0 },
+    Shape { name: "bursts", limit: 1024, stream: 60, file: 1400, hot: 60, burst: 100, leak: 0, saw: 0 },
+    Shape { name: "leak", limit: 256, stream: 20, file: 700, hot: 40, burst: 0, leak: 8, saw: 0 },
+    Shape { name: "sawtooth", limit: 256, stream: 40, file: 700, hot: 40, burst: 0, leak: 0, saw: 80 },
 ];
 
 fn main() -> Result<()> {
@@ -47,8 +48,8 @@ fn main() -> Result<()> {
         ["load", name] => load(shape(name)?)?,
         ["compare", memctl, seconds, ref names @ ..] => {
             println!(
-                "{:<9} {:<16} {:>7} {:>7} {:>9} {:>9} {:>8} {:>6} {:>7}",
-                "SHAPE", "CONTROLLER", "DIRECT", "STALL", "LATE", "BURST", "CPU", "/WRITE", "STREAM"
+                "{:<9} {:<16} {:>7} {:>8} {:>9} {:>9} {:>9} {:>6} {:>6} {:>7}",
+                "SHAPE", "CONTROLLER", "DIRECT", "STALL", "LATE", "BURST", "CPU", "/WRITE", "LATE", "STREAM"
             );
             for shape in SHAPES.iter().filter(|shape| names.is_empty() || names.contains(&shape.name)) {
                 compare(shape, memctl, seconds.parse()?)?;
@@ -167,7 +168,7 @@ fn measure(shape: &Shape, command: &[String], seconds: u64) -> Result<String> {
     let app = PathBuf::from(CGROUPS).join("app");
     std::fs::create_dir_all(&app)?;
     std::fs::write(app.join("memory.max"), (shape.limit * M).to_string())?;
-    std::fs::File::create("/data/stream")?.set_len(700 * M)?;
+    std::fs::File::create("/data/stream")?.set_len(shape.file * M)?;
     let mut load = Command::new("/bin/sh")
         .args(["-c", "echo $$ >/sys/fs/cgroup/app/cgroup.procs; exec \"$0\" load \"$1\""])
         .arg(std::env::current_exe()?)
@@ -185,15 +186,18 @@ fn measure(shape: &Shape, command: &[String], seconds: u64) -> Result<String> {
             Some(Command::new(program).args(words).stdout(Stdio::piped()).process_group(0).spawn()?)
         }
     };
+    let began = Instant::now();
     let before = Counters::of(&app)?;
     // The first third is for learning.
     std::thread::sleep(Duration::from_secs(seconds) / 3);
     let learned = Counters::of(&app)?;
+    let learning = began.elapsed();
+    let cpu_learning = controller.as_ref().map(cpu_so_far).transpose()?.unwrap_or(0.0);
     std::thread::sleep(Duration::from_secs(seconds) * 2 / 3);
     let after = Counters::of(&app)?;
-    let (cpu, writing) = match controller {
-        Some(child) => end(child)?,
-        None => (0.0, 0.0),
+    let spent = match controller {
+        Some(child) => end(child, learning, cpu_learning)?,
+        None => Spent::default(),
     };
     drop(load.stdin.take());
     line.clear();
@@ -213,13 +217,14 @@ fn measure(shape: &Shape, command: &[String], seconds: u64) -> Result<String> {
     let mut out = String::new();
     let _ = write!(
         out,
-        "{:>6.0}M {:>6.0}ms {:>7.1}ms {:>7.0}ms {:>7.0}ms {:>6.2} {:>6}M",
+        "{:>6.0}M {:>6.0}ms {:>7.1}ms {:>7.0}ms {:>7.0}ms {:>6.2} {:>6.2} {:>6}M",
         direct(&before, &after),
         (after.stalled - before.stalled) as f64 / 1e3,
         (after.stalled - learned.stalled) as f64 / 1e3,
         slowest / 1e3,
-        cpu * 1e3,
-        if writing > 0.0 { cpu / writing } else { 0.0 },
+        spent.cpu * 1e3,
+        if spent.writing > 0.0 { spent.cpu / spent.writing } else { 0.0 },
+        if spent.late_writing > 0.0 { spent.late_cpu / spent.late_writing } else { 0.0 },
         streamed / M
     );
     let all = (after.proactive - before.proactive) as f64 / M as f64 + direct(&before, &after);
@@ -232,23 +237,45 @@ fn measure(shape: &Shape, command: &[String], seconds: u64) -> Result<String> {
     Ok(out)
 }
 
-/// Ends a controller. Gives the CPU time of it and its children, and what of that was inside its writes, if it says so.
-fn end(mut child: Child) -> Result<(f64, f64)> {
-    let ticks = cpu_ticks(&child)?;
+/// What a controller spent, CPU seconds: in all and inside its writes, if it says so; and the same after it has learned.
+#[derive(Default)]
+struct Spent {
+    cpu: f64,
+    writing: f64,
+    late_cpu: f64,
+    late_writing: f64,
+}
+
+/// Ends a controller that had learned after so long, and had spent so much by then.
+fn end(mut child: Child, learning: Duration, cpu_learning: f64) -> Result<Spent> {
+    let (ticks, so_far) = (cpu_ticks(&child)?, cpu_so_far(&child)?);
     let group = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process_group(group, rustix::process::Signal::TERM)?;
     let mut said = String::new();
     child.stdout.take().context("its output")?.read_to_string(&mut said)?;
     child.wait()?;
-    let lines = said.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let (mut cpu, mut writing) = (None, 0.0);
-    for line in lines {
+    let mut spent = Spent { cpu: ticks, late_cpu: so_far - cpu_learning, ..Spent::default() };
+    for line in said.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok()) {
+        let usec = |key: &str| line[key].as_f64().map(|usec| usec / 1e6);
         if line["event"] == "summary" {
-            writing += line["cpu_usec"].as_f64().unwrap_or(0.0) / 1e6;
+            spent.writing += usec("cpu_usec").unwrap_or(0.0);
         }
-        cpu = line["total_cpu_usec"].as_f64().map(|usec| usec / 1e6).or(cpu);
+        if line["event"] == "reclaim" && usec("at_usec") > Some(learning.as_secs_f64()) {
+            spent.late_writing += usec("cpu_usec").unwrap_or(0.0);
+        }
+        spent.cpu = usec("total_cpu_usec").unwrap_or(spent.cpu);
     }
-    Ok((cpu.unwrap_or(ticks), writing))
+    Ok(spent)
+}
+
+/// CPU time of a process's threads, seconds, to the nanosecond: /proc/PID/task/*/schedstat.
+fn cpu_so_far(child: &Child) -> Result<f64> {
+    let mut nanos = 0.0;
+    for task in std::fs::read_dir(format!("/proc/{}/task", child.id()))? {
+        let stat = std::fs::read_to_string(task?.path().join("schedstat"))?;
+        nanos += stat.split(' ').next().and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
+    }
+    Ok(nanos / 1e9)
 }
 
 /// CPU time of a process and of the children that it waited for, seconds: /proc/PID/stat.

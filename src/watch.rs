@@ -12,3 +12,4 @@ pub mod guard;
 pub mod headroom;
 pub mod member;
 mod pool;
+mod price;

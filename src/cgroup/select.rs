@@ -77,7 +77,7 @@ pub fn places(words: &[String]) -> Result<Vec<Wanted>, Unreclaimable> {
 }
 
 /// Whether a word is a glob. A name with such a character in it can still be given by its path: what exists is a name.
-fn is_glob(word: &str) -> bool {
+pub(super) fn is_glob(word: &str) -> bool {
     word.contains(['*', '?', '[', '{']) && locate(word).is_err()
 }
 

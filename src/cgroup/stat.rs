@@ -104,6 +104,8 @@ memory_stat! {
     workingset_refault_anon,
     /// The same for page cache (since 5.9).
     workingset_refault_file,
+    /// Those among the refaults that came back so soon that they belong to the working set, page cache (since 5.9).
+    workingset_activate_file,
     /// Those among the refaults that were in use when they were evicted, anonymous (since 5.9).
     workingset_restore_anon,
     /// The same for page cache (since 5.9).

@@ -27,6 +27,16 @@ impl Swaps {
         Self::from_areas(&text, zswap, rotates)
     }
 
+    /// What is free of all, without a look at what they are.
+    #[must_use]
+    pub fn free() -> u64 {
+        let info = rustix::system::sysinfo();
+        // The kernel's word is as wide as a pointer.
+        #[allow(clippy::unnecessary_cast)]
+        let free = info.freeswap as u64;
+        free.saturating_mul(u64::from(info.mem_unit))
+    }
+
     fn from_areas(text: &str, zswap: bool, rotates: impl Fn(&Path) -> bool) -> Self {
         let mut swaps = Self { quick: true, ..Self::default() };
         for line in text.lines().skip(1) {

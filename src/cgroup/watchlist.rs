@@ -1,9 +1,11 @@
 //! Which cgroups are watched: names and globs, looked through again and again, less what is never taken by a glob.
 
+use std::cell::OnceCell;
+
 use globset::{GlobSet, GlobSetBuilder};
 
 use super::diagnose::Unreclaimable;
-use super::select::{glob, select};
+use super::select::{glob, is_glob, select};
 use super::{Selected, locate};
 
 /// What a glob never takes: what a host is run from. A plain name still does.
@@ -26,9 +28,35 @@ const SPARED: [&str; 12] = [
 #[derive(Debug)]
 pub struct Watchlist {
     words: Vec<String>,
-    excluded: GlobSet,
+    exclude: Vec<String>,
+    /// Made when a glob first matches something: that takes a while.
+    spared: OnceCell<Spared>,
+}
+
+#[derive(Debug)]
+struct Spared {
+    globs: GlobSet,
     /// memctl's own cgroup.
     own: Option<String>,
+}
+
+impl Spared {
+    fn new(exclude: &[String]) -> Result<Self, Unreclaimable> {
+        let mut globs = GlobSetBuilder::new();
+        for word in exclude.iter().map(String::as_str).chain(SPARED) {
+            let bad = |why| Unreclaimable::BadGlob { word: word.to_owned(), why };
+            globs.add(glob(word.trim_start_matches('/')).map_err(bad)?);
+        }
+        let globs = globs.build().map_err(|e| {
+            let why = e.kind().to_string();
+            Unreclaimable::BadGlob { word: exclude.join(" "), why }
+        })?;
+        Ok(Self { globs, own: locate("self").ok().map(|located| located.name) })
+    }
+
+    fn spares(&self, name: &str) -> bool {
+        self.own.as_deref() == Some(name) || self.globs.is_match(name.trim_start_matches('/'))
+    }
 }
 
 impl Watchlist {
@@ -37,18 +65,18 @@ impl Watchlist {
     /// # Errors
     /// [`Unreclaimable::BadGlob`].
     pub fn new(words: &[String], exclude: &[String]) -> Result<Self, Unreclaimable> {
-        let mut excluded = GlobSetBuilder::new();
-        for word in exclude.iter().map(String::as_str).chain(SPARED) {
-            let pattern = word.trim_start_matches('/');
-            let bad = |why| Unreclaimable::BadGlob { word: word.to_owned(), why };
-            excluded.add(glob(pattern).map_err(bad)?);
+        let spared = OnceCell::new();
+        if !exclude.is_empty() {
+            // A mistake in one shows at once.
+            let _ = spared.set(Spared::new(exclude)?);
         }
-        let excluded = excluded.build().map_err(|e| {
-            let why = e.kind().to_string();
-            Unreclaimable::BadGlob { word: exclude.join(" "), why }
-        })?;
-        let own = locate("self").ok().map(|located| located.name);
-        Ok(Self { words: words.to_vec(), excluded, own })
+        Ok(Self { words: words.to_vec(), exclude: exclude.to_vec(), spared })
+    }
+
+    /// Whether there may be more later: there are globs.
+    #[must_use]
+    pub fn follows(&self) -> bool {
+        self.words.iter().any(|word| is_glob(word))
     }
 
     /// What there is at the beginning.
@@ -67,12 +95,12 @@ impl Watchlist {
     }
 
     fn taken(&self, mut selected: Vec<Selected>) -> Vec<Selected> {
-        selected.retain(|one| {
-            let name = &one.located.name;
-            let spared =
-                self.own.as_ref() == Some(name) || self.excluded.is_match(name.trim_start_matches('/'));
-            !one.by_glob || !spared
-        });
+        if selected.iter().any(|one| one.by_glob) && self.spared.get().is_none() {
+            // It can't fail: the globs are our own.
+            let _ = Spared::new(&self.exclude).map(|spared| self.spared.set(spared));
+        }
+        let spares = |name: &str| self.spared.get().is_some_and(|spared| spared.spares(name));
+        selected.retain(|one| !one.by_glob || !spares(&one.located.name));
         selected
     }
 }

@@ -1,14 +1,18 @@
 //! `memctl watch`.
 
+use std::cell::RefCell;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use memctl::cgroup::{Located, MemoryCgroup, Selected, Watchlist};
+use memctl::reclaim::{self, Goal, Request, Tolerance};
 use memctl::size::Amount;
 use memctl::watch::control::{self, Options};
+use memctl::watch::event::View;
 use memctl::watch::guard::{Bounds, Take};
 use memctl::watch::headroom::Headroom;
-use memctl::watch::member::{Member, Rule, Unwatchable};
+use memctl::watch::member::{Member, Rule};
 
 use crate::cli::{Global, Kind, Watch};
 use crate::exit::{Exit, UsageError};
@@ -18,14 +22,24 @@ use crate::signal;
 /// How many writes may be under way at the same time.
 const WORKERS: usize = 4;
 
+/// On a terminal, the table is painted anew so often.
+const REPAINTED: Duration = Duration::from_millis(500);
+
 /// Runs the subcommand.
 pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
     let loudness = Loudness::new(global)?;
     let rule = rule(args)?;
     let watchlist = Watchlist::new(&args.words, &args.exclude)?;
-    let members = members(&watchlist, rule)?;
+    let kind = match args.kind {
+        Some(Kind::File) => Some(reclaim::Kind::File),
+        Some(Kind::Anon) => Some(reclaim::Kind::Anon),
+        _ => None,
+    };
+    let members = members(&watchlist, rule, kind)?;
     signal::install();
-    let mut shown = output::watch::Shown::new(args.json, loudness);
+    let screen = RefCell::new(output::watch::Screen::new(args.json, loudness));
+    let mut show = |rows: &mut dyn Iterator<Item = View<'_>>| screen.borrow_mut().show(rows);
+    let live = screen.borrow().is_live();
     let mut select = || -> Vec<Arc<Located>> {
         watchlist.now().into_iter().map(|selected| Arc::new(selected.located)).collect()
     };
@@ -39,8 +53,10 @@ pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
             dry_run: args.dry_run,
             stop: &|| signal::pending().is_some() || output::watch::nobody_reads(),
             nudge: signal::nudge,
+            follows: watchlist.follows(),
             select: &mut select,
-            tell: &mut |event| shown.event(&event),
+            show: live.then_some((REPAINTED, &mut show)),
+            tell: &mut |event| screen.borrow_mut().event(&event),
         },
     )
     .context("can't watch")?;
@@ -91,40 +107,41 @@ fn rule(args: &Watch) -> Result<Rule, UsageError> {
     })
 }
 
+/// What the kernel must be able to serve.
+fn request(kind: reclaim::Kind) -> Request {
+    Request {
+        goal: Goal::Reclaim(Amount::Max),
+        kind,
+        chunk: None,
+        timeout: None,
+        max_pressure: None,
+        max_cost: None,
+        rate: None,
+        tolerance: Tolerance::Folio,
+    }
+}
+
 /// Makes sure of all that was named before anything is begun: a mistake in one changes nothing anywhere.
-fn members(watchlist: &Watchlist, rule: Rule) -> Result<Vec<Member>> {
+fn members(watchlist: &Watchlist, rule: Rule, kind: Option<reclaim::Kind>) -> Result<Vec<Member>> {
     let mut text = String::new();
     let mut members = Vec::new();
     for Selected { located, by_glob } in watchlist.first()? {
-        let able = MemoryCgroup::open(&located);
-        if by_glob && able.is_err() {
-            continue;
+        let mut able = match MemoryCgroup::open(&located) {
+            Ok(able) => able,
+            Err(_) if by_glob => continue,
+            Err(why) => return Err(why.into()),
+        };
+        if let Some(kind) = kind {
+            let word = if kind == reclaim::Kind::File { "--type file" } else { "--type anon" };
+            request(kind).check(&mut able).context(word)?;
         }
-        able?;
         let name = located.name.clone();
-        match Member::new(Arc::new(located), rule, control::now(), std::time::Duration::ZERO, &mut text) {
+        match Member::new(Arc::new(located), rule, control::now(), Duration::ZERO, &mut text) {
             Ok(member) => members.push(member),
             // It may get a limit yet.
             Err(_) if by_glob => {}
-            Err(why) => return Err(unwatchable(&name, &why)),
+            Err(why) => return Err(anyhow::Error::from(why).context(name)),
         }
     }
     Ok(members)
-}
-
-fn unwatchable(name: &str, why: &Unwatchable) -> anyhow::Error {
-    let (what, hint) = match why {
-        Unwatchable::Errno(errno) => {
-            return anyhow::anyhow!("{}", output::error::plain(*errno)).context(name.to_owned());
-        }
-        Unwatchable::NoLimit => (
-            format!("{name}: it has no limit, neither memory.high nor memory.max"),
-            "--keep SIZE gives it one that memctl keeps",
-        ),
-        Unwatchable::NoRoom { limit } => (
-            format!("{name}: --headroom leaves nothing of its limit of {}", output::words::size(*limit)),
-            "give less than the limit",
-        ),
-    };
-    UsageError { what, hint: Some(hint.into()) }.into()
 }

@@ -8,6 +8,7 @@ use clap::error::ErrorKind;
 use memctl::cgroup::diagnose::Unreclaimable;
 use memctl::reclaim::{Refusal, StoppedBy};
 use memctl::size::{Amount, SizeError};
+use memctl::watch::member::Unwatchable;
 use rustix::io::Errno;
 
 use super::remark;
@@ -28,6 +29,8 @@ pub fn print(error: &anyhow::Error) -> Exit {
         (place.hint(), exit)
     } else if let Some(refusal) = error.downcast_ref::<Refusal>() {
         (refusal.hint().map(str::to_owned), Exit::Failed)
+    } else if let Some(unwatchable) = error.downcast_ref::<Unwatchable>() {
+        (unwatchable.hint().map(str::to_owned), Exit::Failed)
     } else {
         (None, Exit::Failed)
     };

@@ -4,13 +4,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Result;
 use comfy_table::CellAlignment;
-use memctl::watch::event::{Ended, Event, Tally, What};
+use memctl::watch::event::{Ended, Event, Tally, View, What};
 use memctl::watch::guard::Guard;
 
 use super::json::{Happened, WatchEnded, WatchSummary};
 use super::table::{DIM, lines_of, plain_table};
 use super::words::{escaped, shortened, size, time};
-use super::{Loudness, answer, answer_on, terminal_width};
+use super::{Loudness, answer, answer_on, terminal_rows, terminal_width};
+
+mod live;
+
+use live::Table;
 
 /// Set once nobody reads any more.
 static DEAF: AtomicBool = AtomicBool::new(false);
@@ -20,19 +24,40 @@ pub fn nobody_reads() -> bool {
     DEAF.load(Ordering::Relaxed)
 }
 
-/// How events are shown.
-pub struct Shown {
+/// Where events are told: in lines, or on a terminal in a table that is painted anew.
+pub struct Screen {
     json: bool,
     loudness: Loudness,
+    table: Option<Table>,
 }
 
-impl Shown {
+impl Screen {
     pub fn new(json: bool, loudness: Loudness) -> Self {
-        Self { json, loudness }
+        let live = !json && loudness == Loudness::Normal && terminal_width().is_some();
+        Self { json, loudness, table: live.then(Table::default) }
+    }
+
+    /// Whether it wants to show how all of them stand.
+    pub fn is_live(&self) -> bool {
+        self.table.is_some()
+    }
+
+    /// Shows how all of them stand.
+    pub fn show(&mut self, rows: &mut dyn Iterator<Item = View<'_>>) {
+        if let Some(table) = &mut self.table {
+            heard(&answer_on(&table.painted(
+                rows,
+                terminal_width().unwrap_or(80),
+                terminal_rows().unwrap_or(24),
+            )));
+        }
     }
 
     /// Shows an event.
     pub fn event(&mut self, event: &Event) {
+        if let Some(table) = &mut self.table {
+            return table.remember(event, brief(&event.what));
+        }
         let line = if self.json {
             serde_json::to_string(&Happened::from(event)).unwrap_or_default()
         } else if self.loudness == Loudness::Quiet {
@@ -40,9 +65,13 @@ impl Shown {
         } else {
             line(event)
         };
-        if !matches!(answer_on(&(line + "\n")), Ok(true)) {
-            DEAF.store(true, Ordering::Relaxed);
-        }
+        heard(&answer_on(&(line + "\n")));
+    }
+}
+
+fn heard(written: &Result<bool>) {
+    if !matches!(written, Ok(true)) {
+        DEAF.store(true, Ordering::Relaxed);
     }
 }
 
@@ -72,8 +101,22 @@ fn what(what: &What) -> String {
             size(*free),
             size(*needed)
         ),
+        What::Would { requested, .. } => format!("would reclaim {}", size(*requested)),
         What::Gone => "gone".into(),
         What::Blocked => "no write has come back for 5 s, and all workers are waiting for theirs".into(),
+    }
+}
+
+/// What happened, in as few words as a column has room for.
+fn brief(what: &What) -> String {
+    match what {
+        What::Start { .. } => String::new(),
+        What::Reclaim(tally) => format!("reclaimed {}", size(tally.reclaimed)),
+        What::Hold { guard, .. } => format!("held: {}", guard.word().replace('_', " ")),
+        What::Outrun { needed, .. } => format!("outrun: needed {}", size(*needed)),
+        What::Would { requested, .. } => format!("would reclaim {}", size(*requested)),
+        What::Gone => "gone".into(),
+        What::Blocked => "writes are blocked".into(),
     }
 }
 

@@ -13,13 +13,14 @@ use crate::reclaim::{Pace, Target};
 /// So often nothing may come of a write in a row.
 const RETRIES: u32 = 3;
 
-/// An action asks for no more than this many times what was missing at first.
-const TIMES: u64 = 4;
+/// An action reclaims no more than that much of what was missing at first, in percent: the application may take more
+/// meanwhile, and pages on their way to swap stay in use until they are written.
+const PERCENT: u64 = 150;
 
 /// Why an action ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// The usage is where it should be, or as much was reclaimed as was missing some times over.
+    /// The usage is where it should be, or as much was reclaimed as was missing one and a half times over.
     Done,
     /// Nothing more was to be had.
     Exhausted,
@@ -73,7 +74,7 @@ pub fn act(
         Err(errno) => return Acted { end: lost(errno), ..acted },
     };
     acted.requested = acted.current.saturating_sub(down_to);
-    let enough = acted.requested.saturating_mul(TIMES);
+    let enough = acted.requested.saturating_mul(PERCENT) / 100;
     let mut failed = 0;
     while acted.current > down_to && acted.reclaimed < enough {
         if stop() {

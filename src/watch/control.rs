@@ -8,10 +8,11 @@ use std::time::Duration;
 use rustix::event::epoll;
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
-use super::event::{Ended, Event, Summary, What};
+use super::event::{Ended, Event, Summary, View, What};
 use super::guard::{Guard, Swap};
 use super::member::{Member, Rule, Step};
-use super::pool::{Job, Pool};
+use super::pool::{Done, Job, Pool, serve};
+use super::price::Price;
 use crate::cgroup::Located;
 use crate::cgroup::swaps::{Swaps, swapped_out};
 
@@ -37,6 +38,9 @@ const BUDGET: Duration = Duration::from_secs(1);
 /// What the bell of the workers is known by; cgroups are known by their places.
 const BELL: u64 = u64::MAX;
 
+/// Who sees how all of them stand.
+pub type Show<'a> = dyn FnMut(&mut dyn Iterator<Item = View<'_>>) + 'a;
+
 /// What a watch is to do.
 pub struct Options<'a> {
     /// What is wanted.
@@ -53,8 +57,12 @@ pub struct Options<'a> {
     pub stop: &'a dyn Fn() -> bool,
     /// Interrupts the system call that a thread is in.
     pub nudge: fn(&JoinHandle<()>),
+    /// Whether more cgroups may come; else only those that went are looked for.
+    pub follows: bool,
     /// Which cgroups there are now: asked again and again, since they come and go.
     pub select: &'a mut dyn FnMut() -> Vec<Arc<Located>>,
+    /// Sees how all of them stand, so often.
+    pub show: Option<(Duration, &'a mut Show<'a>)>,
     /// Hears of everything.
     pub tell: &'a mut dyn FnMut(Event),
 }
@@ -72,12 +80,14 @@ pub fn run(members: Vec<Member>, options: Options<'_>) -> std::io::Result<Ended>
         fleet: Vec::with_capacity(members.len()),
         pool,
         epoll,
-        swap: SwapWatch::default(),
+        swap: SwapWatch { counts_writes: options.rule.bounds.swap_writes.is_some(), ..SwapWatch::default() },
         text: String::with_capacity(8192),
         ended: Vec::new(),
         heard: began,
         blocked: false,
         budget: (began, process_cpu()),
+        price: Price::new(began, process_cpu()),
+        expected: members.len(),
         began,
         options,
     };
@@ -111,9 +121,12 @@ struct Control<'a> {
     swap: SwapWatch,
     text: String,
     ended: Vec<Summary>,
+    /// How many cgroups there were at the beginning.
+    expected: usize,
     /// When a worker was heard of last.
     heard: Duration,
     blocked: bool,
+    price: Price,
     /// Since when the CPU time is counted, and what it was.
     budget: (Duration, Duration),
     began: Duration,
@@ -122,18 +135,26 @@ struct Control<'a> {
 /// The host's swap, looked at no more often than each second.
 #[derive(Default)]
 struct SwapWatch {
+    /// Whether anybody wants to know how much goes there.
+    counts_writes: bool,
     looked: Option<(Duration, u64)>,
+    areas: Option<(Duration, Swaps)>,
     swap: Swap,
 }
 
 impl SwapWatch {
     fn at(&mut self, now: Duration) -> Swap {
         const EACH: Duration = Duration::from_secs(1);
+        const AREAS: Duration = Duration::from_secs(10);
         if self.looked.is_some_and(|(looked, _)| now.saturating_sub(looked) < EACH) {
             return self.swap;
         }
-        let swaps = Swaps::look();
-        let out = swapped_out();
+        if self.areas.is_none_or(|(looked, _)| now.saturating_sub(looked) >= AREAS) {
+            self.areas = Some((now, Swaps::look()));
+        }
+        let swaps = self.areas.map_or_else(Swaps::default, |(_, swaps)| swaps);
+        let swaps = Swaps { free: Swaps::free(), ..swaps };
+        let out = if self.counts_writes { swapped_out() } else { 0 };
         let written = self.looked.map_or(0.0, |(looked, before)| {
             out.saturating_sub(before) as f64 / now.saturating_sub(looked).as_secs_f64()
         });
@@ -150,7 +171,7 @@ impl SwapWatch {
 
 impl Control<'_> {
     fn run(&mut self) {
-        let mut renewed = self.began;
+        let (mut renewed, mut shown) = (self.began, Duration::ZERO);
         let mut heard = [const {
             epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }
         }; 64];
@@ -165,9 +186,20 @@ impl Control<'_> {
                 renewed = now;
                 self.renew(now);
             }
+            if self.price.is_due(now) {
+                let near = self.price.weigh(now, process_cpu());
+                self.fleet.iter_mut().flatten().for_each(|member| member.look_each(near));
+            }
             self.look_at_all(now);
             self.say_if_blocked(now);
-            let timeout = self.wait(renewed + RENEWED);
+            if let Some((each, show)) = &mut self.options.show
+                && now.saturating_sub(shown) >= *each
+            {
+                shown = now;
+                show(&mut self.fleet.iter().flatten().map(Member::view));
+            }
+            let show = self.options.show.as_ref().map(|(each, _)| shown + *each);
+            let timeout = self.wait((renewed + RENEWED).min(show.unwrap_or(Duration::MAX)));
             // A signal ends it early, and is looked at next.
             let count = epoll::wait(&self.epoll, &mut heard, Some(&timeout)).unwrap_or(0);
             for event in &heard[..count] {
@@ -224,7 +256,11 @@ impl Control<'_> {
         match step {
             Step::Rest => {}
             Step::Gone => self.gone(place, at),
-            Step::Act(_) if self.options.dry_run => member.due = at + FAR,
+            Step::Act(allowed) if self.options.dry_run => {
+                let (tell, name, began) = (&mut *self.options.tell, Arc::clone(&member.located), self.began);
+                let mut tell = |what| tell(event(&name, at, began, what));
+                member.would(at, allowed.down_to, &mut tell);
+            }
             &Step::Act(allowed) => {
                 if let Some(until) = over_budget(self.options.cpu, &mut self.budget, at) {
                     let (tell, name, began) =
@@ -232,39 +268,65 @@ impl Control<'_> {
                     member.hold(at, Guard::Cpu, Some(until), &mut |what| tell(event(&name, at, began, what)));
                     return;
                 }
-                if self.pool.under_way == 0 {
-                    self.heard = at;
-                }
-                member.busy = true;
                 let (id, located, hands) =
                     (member.gauge.id(), Arc::clone(&member.located), member.hands.take());
-                self.pool.give(Job { place, id, located, hands, allowed });
+                member.busy = true;
+                self.hand_out(Job { place, id, located, hands, allowed }, at);
             }
         }
+    }
+
+    /// Has a job done: by a worker, or right here where nobody else would have to wait for it.
+    fn hand_out(&mut self, mut job: Job, at: Duration) {
+        if self.pool.under_way == 0 {
+            self.heard = at;
+        }
+        if self.fleet.len() > 1 {
+            let place = job.place;
+            if self.pool.give(job).is_err() {
+                // It will be due again.
+                self.fleet[place].iter_mut().for_each(|member| (member.busy, member.due) = (false, at + FAR));
+            }
+            return;
+        }
+        let acted = serve(&mut job, self.options.stop);
+        let Job { place, id, hands, .. } = job;
+        self.done(Done { place, id, hands, acted });
     }
 
     fn take_done(&mut self) {
         let mut rung = [0; 8];
         let _ = rustix::io::read(self.pool.bell(), &mut rung);
         while let Some(done) = self.pool.take() {
-            let now = now();
-            (self.heard, self.blocked) = (now, false);
-            let Some(Some(member)) = self.fleet.get_mut(done.place) else { continue };
-            if member.gauge.id() != done.id {
-                continue;
-            }
-            member.hands = done.hands;
-            let (tell, name, began) = (&mut *self.options.tell, Arc::clone(&member.located), self.began);
-            let step =
-                member.acted(now, &done.acted, &mut || self.swap.at(now), &mut self.text, &mut |what| {
-                    tell(event(&name, now, began, what));
-                });
-            self.follow(done.place, &step, now);
+            self.done(done);
+        }
+    }
+
+    fn done(&mut self, done: Done) {
+        let now = now();
+        (self.heard, self.blocked) = (now, false);
+        self.price.wrote += done.acted.cpu;
+        let Some(Some(member)) = self.fleet.get_mut(done.place) else { return };
+        if member.gauge.id() != done.id {
+            return;
+        }
+        member.hands = done.hands;
+        let (tell, name, began) = (&mut *self.options.tell, Arc::clone(&member.located), self.began);
+        let step = member.acted(now, &done.acted, &mut || self.swap.at(now), &mut self.text, &mut |what| {
+            tell(event(&name, now, began, what));
+        });
+        match step {
+            // Once more, but only after a look at everything else.
+            Step::Act(_) => member.due = now,
+            step => self.follow(done.place, &step, now),
         }
     }
 
     /// Looks for cgroups that appeared.
     fn renew(&mut self, now: Duration) {
+        if !self.options.follows && self.fleet.iter().flatten().count() >= self.expected {
+            return;
+        }
         for located in (self.options.select)() {
             // One that was made anew under the same name shows as gone first.
             if self.fleet.iter().flatten().any(|member| member.located.path == located.path) {

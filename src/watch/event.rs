@@ -32,6 +32,15 @@ pub enum What {
     },
     /// Memory was reclaimed from it: all that was in a second or so.
     Reclaim(Tally),
+    /// So much would be reclaimed now, were it not for a dry run. Told again only after a while.
+    Would {
+        /// What is missing.
+        requested: u64,
+        /// What is used.
+        current: u64,
+        /// To what that is to come down.
+        down_to: u64,
+    },
     /// Something held back what should have been done. Told once, not again until something else happens.
     Hold {
         /// What held.
@@ -75,6 +84,25 @@ pub struct Tally {
     pub low: u64,
 }
 
+/// How a cgroup under watch stands. Amounts are bytes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct View<'a> {
+    /// Its name.
+    pub cgroup: &'a str,
+    /// What it used when it was looked at last.
+    pub current: u64,
+    /// Its limit.
+    pub limit: u64,
+    /// What is kept free below the limit.
+    pub low: u64,
+    /// The most that arrived within a second, of late; `None` until that was seen.
+    pub a_second: Option<u64>,
+    /// What was reclaimed from it so far.
+    pub reclaimed: u64,
+    /// What holds back what should be done.
+    pub held: Option<Guard>,
+}
+
 /// What came of a watch, for one cgroup.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Summary {
@@ -84,6 +112,8 @@ pub struct Summary {
     pub watched: Duration,
     /// All that was reclaimed from it.
     pub total: Tally,
+    /// What the kernel's own counter of proactive reclaim says (`pgsteal_proactive`, since 6.15), others' included.
+    pub counted: Option<u64>,
     /// What its own tasks had to reclaim meanwhile, in their own time; `None` where the kernel doesn't tell.
     pub direct: Option<u64>,
     /// How long its tasks were stalled for want of memory meanwhile (PSI `some`).

@@ -2,6 +2,9 @@
 
 use crate::size::Percent;
 
+/// Page cache of so many times what is wanted is plenty.
+const PLENTY: u64 = 2;
+
 /// The bounds within which a law may act.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Bounds {
@@ -53,6 +56,8 @@ pub struct Own {
     pub protection: u64,
     /// The share of the last second or so in which it was stalled.
     pub stalled: f64,
+    /// Its page cache that could be evicted; looked at only where the kernel can't be told to take that alone.
+    pub cache: u64,
 }
 
 /// What held a law back.
@@ -125,6 +130,10 @@ impl Bounds {
             // Without any swap nothing goes there, whatever is asked for.
             Err(_) if swap.total == 0 && self.take != Take::Anon => Take::All,
             Err(_) if can_choose && self.take != Take::Anon => Take::File,
+            // The kernel can't be told, but it prefers page cache where there is plenty.
+            Err(_) if self.take == Take::Careful && own.cache >= PLENTY * (own.current - down_to) => {
+                Take::All
+            }
             Err(guard) => return Err(guard),
         };
         Ok(Allowed { down_to, take })
@@ -162,7 +171,7 @@ mod tests {
         }
     }
 
-    const OWN: Own = Own { current: 100 * M, protection: 20 * M, stalled: 0.0 };
+    const OWN: Own = Own { current: 100 * M, protection: 20 * M, stalled: 0.0, cache: 0 };
     const SWAP: Swap = Swap { total: 400 * M, free: 300 * M, written_per_second: 0, quick: true };
 
     #[test]
@@ -192,6 +201,9 @@ mod tests {
         let slow = Swap { quick: false, ..SWAP };
         assert_eq!(take(Take::Careful, slow, true), Ok(Take::File));
         assert_eq!(take(Take::Careful, slow, false), Err(Guard::SlowSwap));
+        let plenty = Own { cache: 80 * M, ..OWN };
+        let allowed = bounds(Take::Careful).allow(60 * M, plenty, slow, false);
+        assert_eq!(allowed.map(|allowed| allowed.take), Ok(Take::All));
         assert_eq!(take(Take::All, slow, false), Ok(Take::All), "as asked");
         assert_eq!(take(Take::File, short, false), Ok(Take::File));
         // No swap at all: nothing can go wrong there.

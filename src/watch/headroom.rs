@@ -10,8 +10,11 @@ use std::time::Duration;
 
 use super::arrival::ArrivalCurve;
 
-/// How often to look when it is near the lower watermark, and at the least often at rest, near and far from it.
-pub const NEAR: Duration = Duration::from_millis(50);
+/// How often to look when it is near the lower watermark: from where looks are cheap to where they are dear beside what
+/// is reclaimed. And how often at rest, near the watermark and far from it.
+pub const NEAREST: Duration = Duration::from_millis(50);
+/// See [`NEAREST`].
+pub const NEAR: Duration = Duration::from_millis(400);
 const REST: Duration = Duration::from_secs(1);
 const FAR: Duration = Duration::from_secs(5);
 
@@ -89,6 +92,8 @@ pub enum Decision {
 #[derive(Clone, Debug)]
 pub struct Law {
     headroom: Headroom,
+    /// How often to look near the watermark.
+    near: Duration,
     /// Whether to keep free what may arrive, or just what is wanted.
     reserves: bool,
     curve: ArrivalCurve,
@@ -109,6 +114,7 @@ impl Law {
     pub fn new(headroom: Headroom, reserves: bool) -> Self {
         Self {
             headroom,
+            near: NEAREST,
             reserves,
             curve: ArrivalCurve::default(),
             reclaimed: 0,
@@ -118,6 +124,11 @@ impl Law {
             still: 0,
             still_since: Duration::ZERO,
         }
+    }
+
+    /// Looks so often near the watermark from now on: the reserve follows.
+    pub fn look_each(&mut self, near: Duration) {
+        self.near = near.clamp(NEAREST, NEAR);
     }
 
     /// Enters what was reclaimed since the last look, by whomever.
@@ -130,7 +141,7 @@ impl Law {
         self.learn(look);
         let low = self.low(look.limit);
         let free = look.free();
-        if free < low {
+        if free < low || look.current > look.limit {
             self.still = 0;
             let high = low + (low / BETWEEN).max(LEAST_BETWEEN);
             // The next look follows the reclaim.
@@ -154,7 +165,7 @@ impl Law {
         if !self.reserves {
             return 0;
         }
-        let soon = self.curve.within(NEAR + self.late).unwrap_or(0);
+        let soon = self.curve.within(self.near + self.late).unwrap_or(0);
         (soon + soon / 8).min(limit / MOST_RESERVED)
     }
 
@@ -189,14 +200,14 @@ impl Law {
     /// How long it is safe not to look.
     fn pause(&self, look: Look, low: u64) -> Duration {
         let (free, room) = (look.free(), look.free() - low);
-        let lasts = |bytes| self.curve.lasts(bytes).unwrap_or(NEAR);
+        let lasts = |bytes| self.curve.lasts(bytes).unwrap_or(self.near);
         let out_of_the_blue = Duration::from_secs_f64(room as f64 / OUT_OF_THE_BLUE as f64);
         // At rest a burst may eat into what is kept free: that is what it is kept for. One larger than that is looked
         // out for as long as it isn't ages ago.
         let calm = look.at.saturating_sub(self.still_since) >= CALM;
-        let at_rest = (NEAR * (1 << self.still.min(8))).min(REST);
+        let at_rest = (self.near * (1 << self.still.min(8))).min(REST);
         let at_rest = if calm { at_rest } else { at_rest.min(lasts(free)) };
-        out_of_the_blue.min(lasts(room)).max(at_rest).clamp(NEAR, FAR)
+        out_of_the_blue.min(lasts(room)).max(at_rest).clamp(self.near, FAR)
     }
 }
 

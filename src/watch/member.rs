@@ -7,9 +7,9 @@ use rustix::io::Errno;
 
 use super::act::{Acted, End};
 use super::brake::{Backoff, Brake};
-use super::event::{Summary, Tally, What};
+use super::event::{Summary, Tally, View, What};
 use super::guard::{Allowed, Bounds, Guard, Own, Swap};
-use super::headroom::{Decision, Headroom, Law, Look, NEAR};
+use super::headroom::{Decision, Headroom, Law, Look, NEAREST};
 use super::pool::Hands;
 use crate::cgroup::gauge::Hits;
 use crate::cgroup::limit::LimitFile;
@@ -17,10 +17,16 @@ use crate::cgroup::stat::MemoryStat;
 use crate::cgroup::{Gauge, Located};
 
 /// Limits and protection are read again so often.
-const SETTINGS: Duration = Duration::from_secs(1);
+const SETTINGS: Duration = Duration::from_secs(2);
 
 /// What was done in that time is told as one.
 const TOLD: Duration = Duration::from_secs(1);
+
+/// A dry run says again so often what would be done.
+const WOULD: Duration = Duration::from_secs(10);
+
+/// The wait after an action that isn't to be seen doubles so often: to 0.8 s.
+const STUCK: u32 = 4;
 
 /// While something holds, look so often.
 const HELD: Duration = Duration::from_millis(250);
@@ -68,6 +74,9 @@ pub struct Member {
     exhausted: Backoff,
     /// What holds now, as far as it was told.
     held: Option<Guard>,
+    would_told: Option<Duration>,
+    /// How many actions in a row left the usage too high.
+    stuck: u32,
     began: Duration,
     grace: Duration,
     limit: u64,
@@ -87,22 +96,28 @@ pub struct Member {
 }
 
 /// Why a cgroup can't be watched.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum Unwatchable {
     /// The kernel's reason.
-    Errno(Errno),
+    #[error("{0}")]
+    Errno(#[from] Errno),
     /// It has no limit that anything could be kept free below.
+    #[error("it has no limit: memory.high and memory.max are both max")]
     NoLimit,
-    /// The headroom leaves nothing of the limit.
-    NoRoom {
-        /// The limit.
-        limit: u64,
-    },
+    /// The headroom leaves nothing of the limit, in bytes.
+    #[error("the headroom leaves nothing of its limit of {0} bytes")]
+    NoRoom(u64),
 }
 
-impl From<Errno> for Unwatchable {
-    fn from(errno: Errno) -> Self {
-        Self::Errno(errno)
+impl Unwatchable {
+    /// What the user can do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Errno(_) => None,
+            Self::NoLimit => Some("--keep SIZE sets one that memctl keeps, and that kills nobody"),
+            Self::NoRoom(_) => Some("keep less than the limit free"),
+        }
     }
 }
 
@@ -121,7 +136,7 @@ impl Member {
         let gauge = Gauge::open(&located)?;
         let (limit, file) = limit(&gauge, rule.keep, text)?.ok_or(Unwatchable::NoLimit)?;
         if rule.headroom.below(limit) >= limit {
-            return Err(Unwatchable::NoRoom { limit });
+            return Err(Unwatchable::NoRoom(limit));
         }
         let first = gauge.stat(text)?;
         let first_stalled = gauge.stalled(text);
@@ -142,6 +157,8 @@ impl Member {
             brake: Brake::default(),
             exhausted: Backoff::new(Duration::from_secs(1), Duration::from_secs(60)),
             held: None,
+            would_told: None,
+            stuck: 0,
             began: now,
             grace,
             limit,
@@ -156,10 +173,24 @@ impl Member {
         })
     }
 
-    /// The name that events carry.
+    /// How it stands, for whoever looks on.
     #[must_use]
-    pub fn name(&self) -> &str {
-        &self.located.name
+    pub fn view(&self) -> View<'_> {
+        let last = self.law.last();
+        View {
+            cgroup: &self.located.name,
+            current: last.map_or(0, |look| look.current),
+            limit: self.limit,
+            low: self.law.low(self.limit),
+            a_second: self.law.within_a_second(),
+            reclaimed: self.summary.total.reclaimed,
+            held: self.held,
+        }
+    }
+
+    /// Looks so often near the watermark from now on.
+    pub fn look_each(&mut self, near: Duration) {
+        self.law.look_each(near);
     }
 
     /// What there is to tell at the beginning.
@@ -228,8 +259,14 @@ impl Member {
         if self.rule.bounds.max_pressure.is_some() {
             self.read_stall(now, text);
         }
-        let own = Own { current, protection: self.protection, stalled: self.stalled_share };
         let can_choose = self.hands.as_ref().is_none_or(|hands| hands.can_choose);
+        let cache = if can_choose { None } else { self.gauge.stat(text).ok() };
+        let own = Own {
+            current,
+            protection: self.protection,
+            stalled: self.stalled_share,
+            cache: cache.map_or(0, |stat| stat.evictable_file()),
+        };
         match self.rule.bounds.allow(down_to, own, swap(), can_choose) {
             Ok(allowed) => Step::Act(allowed),
             Err(guard) => self.hold(now, guard, None, tell),
@@ -270,6 +307,16 @@ impl Member {
         Step::Rest
     }
 
+    /// What would be done, in a dry run. Told once in a while.
+    pub fn would(&mut self, now: Duration, down_to: u64, tell: &mut dyn FnMut(What)) {
+        self.due = now + HELD;
+        if self.would_told.is_none_or(|told| now.saturating_sub(told) >= WOULD) {
+            self.would_told = Some(now);
+            let current = self.law.last().map_or(0, |look| look.current);
+            tell(What::Would { requested: current.saturating_sub(down_to), current, down_to });
+        }
+    }
+
     /// Takes what came of an action, and decides anew.
     pub fn acted(
         &mut self,
@@ -283,7 +330,9 @@ impl Member {
         if matches!(acted.end, End::Removed | End::Failed(_)) {
             return Step::Gone;
         }
-        self.enter(now, acted);
+        if acted.writes > 0 {
+            self.enter(now, acted);
+        }
         if acted.end == End::Exhausted && acted.reclaimed < acted.requested / 8 {
             let wait = self.exhausted.failed(now);
             let step = self.hold(now, Guard::Exhausted, Some(now + wait), tell);
@@ -311,12 +360,16 @@ impl Member {
         self.flush(now, false, tell);
         // The worker's last look stands for one of our own.
         match self.decide(now, acted.current, swap, text, tell) {
-            Step::Act(allowed) if acted.end == End::Done && acted.reclaimed > 0 => Step::Act(allowed),
+            // What was reclaimed isn't to be seen yet, or as much came meanwhile: on its way to swap, perhaps.
             Step::Act(_) => {
-                self.due = now + NEAR;
+                self.stuck = (self.stuck + 1).min(STUCK);
+                self.due = now + NEAREST * (1 << self.stuck);
                 Step::Rest
             }
-            step => step,
+            step => {
+                self.stuck = 0;
+                step
+            }
         }
     }
 
@@ -395,15 +448,18 @@ impl Member {
 
     /// What came of the watch. `gone` if the cgroup is.
     pub fn summary(&mut self, now: Duration, gone: bool, text: &mut String) -> Summary {
-        let last = self.gauge.stat(text).ok();
-        let direct = last.and_then(|last| {
+        let last_stat = self.gauge.stat(text).ok();
+        let direct = last_stat.as_ref().and_then(|last| {
             let both = last.pgsteal_direct?.saturating_sub(self.first.pgsteal_direct?) * page();
             // Before 6.15 it has what we reclaimed as well.
             let ours = if last.pgsteal_proactive.is_some() { 0 } else { self.summary.total.reclaimed };
             Some(both.saturating_sub(ours))
         });
         let stalled = self.gauge.stalled(text).zip(self.first_stalled);
+        let counted = |stat: &MemoryStat| Some(stat.pgsteal_proactive? * page());
+        let counted = last_stat.as_ref().and_then(counted).zip(counted(&self.first));
         Summary {
+            counted: counted.map(|(last, first)| last.saturating_sub(first)),
             watched: now.saturating_sub(self.began),
             direct,
             stalled: stalled.map(|(now, before)| Duration::from_micros(now.saturating_sub(before))),
@@ -436,13 +492,16 @@ fn limit(
     Ok([own, keep].into_iter().flatten().min_by_key(|(limit, _)| *limit))
 }
 
-/// What came back that had been in use, in the cgroup's life, bytes.
+/// What came back that belongs to the working set, in the cgroup's life, bytes. Refaults alone would count a stream larger
+/// than the cache as well, which comes back whatever is done; *activations* are those that came back after less was evicted
+/// than there is memory (mm/workingset.c), *restores* those that had been in use when they left.
 fn came_back(stat: &MemoryStat) -> u64 {
     let swapped_in = match stat.pswpin {
         Some(pages) => pages + stat.zswpin.unwrap_or(0),
         None => stat.workingset_refault_anon.unwrap_or(0),
     };
-    (stat.workingset_restore_file.unwrap_or(0) + swapped_in) * page()
+    let file = stat.workingset_activate_file.max(stat.workingset_restore_file);
+    (file.unwrap_or(0) + swapped_in) * page()
 }
 
 fn page() -> u64 {

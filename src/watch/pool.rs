@@ -75,7 +75,9 @@ struct Shared {
 #[derive(Debug)]
 pub struct Pool {
     shared: Arc<Shared>,
+    /// Begun when there is something to do for them.
     threads: Vec<JoinHandle<()>>,
+    workers: usize,
     /// Jobs given out whose end wasn't heard of yet.
     pub under_way: usize,
 }
@@ -94,17 +96,13 @@ impl Pool {
             stop: AtomicBool::new(false),
             bell: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
         });
-        let threads = (0..workers).map(|_| {
-            let shared = Arc::clone(&shared);
-            std::thread::Builder::new().name("reclaim".into()).stack_size(STACK).spawn(move || shared.work())
-        });
-        Ok(Self { threads: threads.collect::<Result<_, _>>()?, shared, under_way: 0 })
+        Ok(Self { threads: Vec::with_capacity(workers), shared, workers, under_way: 0 })
     }
 
     /// How many they are.
     #[must_use]
     pub fn workers(&self) -> usize {
-        self.threads.len()
+        self.workers
     }
 
     /// What becomes readable when something is done.
@@ -114,10 +112,19 @@ impl Pool {
     }
 
     /// Gives out a job.
-    pub fn give(&mut self, job: Job) {
+    ///
+    /// # Errors
+    /// The system's, if there can't be a thread for it.
+    pub fn give(&mut self, job: Job) -> std::io::Result<()> {
+        if self.under_way >= self.threads.len() && self.threads.len() < self.workers {
+            let shared = Arc::clone(&self.shared);
+            let thread = std::thread::Builder::new().name("reclaim".into()).stack_size(STACK);
+            self.threads.push(thread.spawn(move || shared.work())?);
+        }
         self.under_way += 1;
         self.shared.lock().jobs.push_back(job);
         self.shared.more.notify_one();
+        Ok(())
     }
 
     /// What came of one that is done.
@@ -149,7 +156,7 @@ impl Shared {
 
     fn work(&self) {
         while let Some(mut job) = self.next() {
-            let acted = self.serve(&mut job);
+            let acted = serve(&mut job, &|| self.stop.load(Ordering::Relaxed));
             let Job { place, id, hands, .. } = job;
             self.lock().done.push_back(Done { place, id, hands, acted });
             // A counter that is full rings already.
@@ -169,29 +176,30 @@ impl Shared {
             queues = self.more.wait(queues).unwrap_or_else(PoisonError::into_inner);
         }
     }
+}
 
-    fn serve(&self, job: &mut Job) -> Acted {
-        if job.hands.is_none() {
-            job.hands = match Hands::open(&job.located, job.id) {
-                Ok(hands) => Some(Box::new(hands)),
-                Err(errno) => return failed(errno),
-            };
-        }
-        let Some(hands) = &mut job.hands else { return failed(Errno::NODEV) };
-        let Hands { target, pace, can_choose } = &mut **hands;
-        let chooses = matches!(job.allowed.take, Take::File | Take::Anon);
-        if chooses && !*can_choose {
-            // Now that it is known, whoever decides will find a guard for it.
-            let current = target.usage().unwrap_or(0);
-            return Acted { current, end: End::Stopped, ..failed(Errno::INVAL) };
-        }
-        let swappiness = match job.allowed.take {
-            Take::All | Take::Careful => None,
-            Take::File => Some(Swappiness::Value(0)),
-            Take::Anon => Some(Swappiness::Max),
+/// Does a job in the calling thread, until `stop` says so.
+pub fn serve(job: &mut Job, stop: &dyn Fn() -> bool) -> Acted {
+    if job.hands.is_none() {
+        job.hands = match Hands::open(&job.located, job.id) {
+            Ok(hands) => Some(Box::new(hands)),
+            Err(errno) => return failed(errno),
         };
-        act(target, pace, job.allowed.down_to, swappiness, &|| self.stop.load(Ordering::Relaxed))
     }
+    let Some(hands) = &mut job.hands else { return failed(Errno::NODEV) };
+    let Hands { target, pace, can_choose } = &mut **hands;
+    let chooses = matches!(job.allowed.take, Take::File | Take::Anon);
+    if chooses && !*can_choose {
+        // Now that it is known, whoever decides will find a guard for it.
+        let current = target.usage().unwrap_or(0);
+        return Acted { current, end: End::Stopped, ..failed(Errno::INVAL) };
+    }
+    let swappiness = match job.allowed.take {
+        Take::All | Take::Careful => None,
+        Take::File => Some(Swappiness::Value(0)),
+        Take::Anon => Some(Swappiness::Max),
+    };
+    act(target, pace, job.allowed.down_to, swappiness, stop)
 }
 
 fn failed(errno: Errno) -> Acted {

@@ -30,6 +30,7 @@ mod targets;
 mod terminal;
 mod total;
 mod usage;
+mod watch;
 mod workload;
 
 use place::{Case, Place};
@@ -57,6 +58,7 @@ fn main() {
         stat::cases(),
         completion::cases(),
         total::cases(),
+        watch::cases(),
         net_saving::cases(),
         plan::cases(),
         signals::cases(),

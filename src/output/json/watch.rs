@@ -20,6 +20,10 @@ pub struct Happened<'a> {
     limit_file: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     headroom_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    requested_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target_bytes: Option<u64>,
     #[serde(flatten)]
     reclaimed: Option<Reclaimed>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -73,6 +77,8 @@ impl<'a> From<&'a Event> for Happened<'a> {
             limit_bytes: None,
             limit_file: None,
             headroom_bytes: None,
+            requested_bytes: None,
+            target_bytes: None,
             reclaimed: None,
             guard: None,
             wait_usec: None,
@@ -102,6 +108,12 @@ impl<'a> From<&'a Event> for Happened<'a> {
                 happened.headroom_bytes = Some(*free);
                 happened.needed_bytes = Some(*needed);
             }
+            What::Would { requested, current, down_to } => {
+                happened.event = "would_reclaim";
+                happened.current_bytes = Some(*current);
+                happened.requested_bytes = Some(*requested);
+                happened.target_bytes = Some(*down_to);
+            }
             What::Gone => happened.event = "gone",
             What::Blocked => happened.event = "blocked",
         }
@@ -117,6 +129,8 @@ pub struct WatchSummary<'a> {
     cgroup: &'a str,
     requested_bytes: u64,
     reclaimed_bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pgsteal_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     direct_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -139,6 +153,7 @@ impl<'a> From<&'a Summary> for WatchSummary<'a> {
             cgroup: &summary.cgroup,
             requested_bytes: summary.total.requested,
             reclaimed_bytes: summary.total.reclaimed,
+            pgsteal_bytes: summary.counted,
             direct_bytes: summary.direct,
             stalled_usec: summary.stalled.map(usec),
             stalled_before_ratio: summary.stalled_before,

@@ -1,0 +1,314 @@
+//! `memctl watch` on real kernels.
+
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::bed::{Cgroup, M, memctl, number, refuses, run};
+use crate::place::{Case, list};
+use crate::workload::Work;
+
+pub fn cases() -> Vec<Case> {
+    list![
+        "" => without_a_mode;
+        "guest reclaim" =>
+            a_limit_is_needed,
+            headroom_is_kept,
+            a_limit_of_ones_own,
+            the_floor_is_not_undercut,
+            a_dry_run_writes_nothing,
+            told_to_stop_it_ends_well,
+            interrupted_it_dies_by_that,
+            a_cgroup_that_goes,
+            cgroups_that_come,
+            nothing_to_be_had_is_said_once,
+            outrun_it_says_what_was_needed,
+            lines_in_a_pipe;
+        "guest swappiness" => page_cache_alone, hot_memory_pulls_the_brake;
+        "guest reclaim !swappiness" => page_cache_alone_can_not_be_had
+    ]
+}
+
+/// Lines of JSON, one for each event. Shown briefly where something is amiss.
+struct Events(Vec<Value>);
+
+impl std::ops::Deref for Events {
+    type Target = [Value];
+
+    fn deref(&self) -> &[Value] {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Events {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for one in &self.0 {
+            let word = |key: &str| if one[key].is_null() { String::new() } else { format!(" {}", one[key]) };
+            let words = ["cgroup", "event", "guard", "reclaimed_bytes", "needed_bytes", "headroom_bytes"];
+            writeln!(f, "{}", words.map(word).concat())?;
+        }
+        Ok(())
+    }
+}
+
+/// Events of a watch that ended with 0.
+fn events(words: &[&str]) -> Events {
+    let words: Vec<_> = ["watch"].iter().chain(words).chain(&["--json"]).copied().collect();
+    let ran = run(&words);
+    assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""), "{words:?}: {}", ran.stdout);
+    parsed(&ran.stdout)
+}
+
+fn parsed(stdout: &str) -> Events {
+    let parsed = |line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
+    Events(stdout.lines().map(parsed).collect())
+}
+
+fn of<'a>(events: &'a [Value], event: &str) -> Vec<&'a Value> {
+    events.iter().filter(|one| one["event"] == event).collect()
+}
+
+fn limited(name: &str, limit: u64) -> Cgroup {
+    let app = Cgroup::new(name);
+    app.write("memory.max", &limit.to_string());
+    app
+}
+
+/// memctl watching in the background.
+fn begin(words: &[&str]) -> Child {
+    let words: Vec<_> = ["watch"].iter().chain(words).copied().collect();
+    memctl(words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("memctl starts")
+}
+
+fn signal(child: &Child, signal: Signal) {
+    kill_process(Pid::from_child(child), signal).expect("it is still running");
+}
+
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(20);
+    while !holds() {
+        assert!(Instant::now() < end, "{what} never came");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn after(milliseconds: u64) {
+    std::thread::sleep(Duration::from_millis(milliseconds));
+}
+
+fn without_a_mode() {
+    let ran = refuses(&["watch", "app"], 2, "memctl: watch: how much is to be kept free?");
+    assert!(ran.stderr.contains("hint: --headroom 10% keeps that much free"), "{}", ran.stderr);
+    let leaves_nothing = "memctl: --headroom: it leaves nothing of the limit";
+    refuses(&["watch", "app", "--headroom", "100%"], 2, leaves_nothing);
+}
+
+fn a_limit_is_needed() {
+    let app = Cgroup::new("app");
+    let line = "memctl: /app: it has no limit: memory.high and memory.max are both max";
+    let ran = refuses(&["watch", "app", "--headroom", "10M"], 1, line);
+    assert!(ran.stderr.contains("hint: --keep SIZE"), "{}", ran.stderr);
+    app.write("memory.high", &(32 * M).to_string());
+    let line = "memctl: /app: the headroom leaves nothing of its limit of 33554432 bytes";
+    refuses(&["watch", "app", "--headroom", "40M"], 1, line);
+}
+
+fn headroom_is_kept() {
+    let app = limited("app", 128 * M);
+    app.uses(&Work::File(110 * M));
+    let events = events(&["app", "--headroom", "40M", "--duration", "3s"]);
+    let current = app.current();
+    assert!((70 * M..=88 * M).contains(&current), "{current}: {events:?}");
+    let start = of(&events, "start")[0];
+    assert_eq!((number(start, "limit_bytes"), &start["limit_file"]), (128 * M as i64, &"memory.max".into()));
+    let reclaimed: i64 = of(&events, "reclaim").iter().map(|one| number(one, "reclaimed_bytes")).sum();
+    let summary = of(&events, "summary")[0];
+    assert_eq!(number(summary, "reclaimed_bytes"), reclaimed);
+    let stolen = app.stolen_settled();
+    assert!(stolen.abs_diff(reclaimed as u64) <= stolen / 8 + M, "{stolen} by the kernel: {events:?}");
+    assert!(reclaimed as u64 >= 20 * M && number(summary, "outrun") == 0, "{summary}");
+    assert!(!app.read("memory.events").contains("max 1"), "it never met its limit");
+    assert_eq!(events.last().map(|last| &last["event"]), Some(&"end".into()));
+}
+
+fn a_limit_of_ones_own() {
+    let app = Cgroup::new("app");
+    app.uses(&Work::File(60 * M));
+    let events = events(&["app", "--keep", "40M", "--duration", "2s"]);
+    let current = app.current();
+    assert!((30 * M..=40 * M).contains(&current), "{current}: {events:?}");
+    assert!(of(&events, "start")[0].get("limit_file").is_none());
+}
+
+fn the_floor_is_not_undercut() {
+    let app = limited("app", 128 * M);
+    app.uses(&Work::File(110 * M));
+    let events = events(&["app", "--headroom", "60M", "--floor", "90M", "--duration", "3s"]);
+    let current = app.current();
+    assert!((88 * M..=93 * M).contains(&current), "{current}: {events:?}");
+    let holds = of(&events, "hold");
+    assert_eq!((holds.len(), &holds[0]["guard"]), (1, &"floor".into()), "once: {events:?}");
+    app.write("memory.low", &(100 * M).to_string());
+    app.uses(&Work::File(20 * M));
+    let before = app.current();
+    crate::bed::run(&["watch", "app", "--headroom", "60M", "--duration", "1s"]);
+    assert!(app.current() >= 98 * M, "{} of {before}", app.current());
+}
+
+fn a_dry_run_writes_nothing() {
+    let app = limited("app", 64 * M);
+    app.uses(&Work::File(50 * M));
+    let before = app.current();
+    let events = events(&["app", "--headroom", "30M", "--duration", "1s", "--dry-run"]);
+    app.assert_untouched(before);
+    let would = of(&events, "would_reclaim");
+    assert!(!would.is_empty(), "{events:?}");
+    assert!(number(would[0], "requested_bytes") as u64 > 15 * M, "{events:?}");
+}
+
+fn told_to_stop_it_ends_well() {
+    let app = limited("app", 64 * M);
+    app.uses(&Work::File(50 * M));
+    let child = begin(&["app", "--headroom", "20M", "--json"]);
+    until("the first reclaim", || app.stolen() > 0);
+    after(200);
+    signal(&child, Signal::TERM);
+    let sent = Instant::now();
+    let output = child.wait_with_output().expect("memctl ends");
+    assert!(sent.elapsed() < Duration::from_millis(800), "{:?}", sent.elapsed());
+    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &[][..]));
+    let events = parsed(&String::from_utf8_lossy(&output.stdout));
+    assert_eq!((of(&events, "summary").len(), of(&events, "end").len()), (1, 1));
+}
+
+fn interrupted_it_dies_by_that() {
+    use std::os::unix::process::ExitStatusExt;
+    let app = limited("app", 64 * M);
+    let child = begin(&["app", "--headroom", "20M"]);
+    after(700);
+    signal(&child, Signal::INT);
+    let output = child.wait_with_output().expect("memctl ends");
+    assert_eq!(output.status.signal(), Some(Signal::INT.as_raw()));
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(stdout.contains("\nwatched for ") && stdout.contains("CGROUP  REQUESTED"), "{stdout}");
+    drop(app);
+}
+
+fn a_cgroup_that_goes() {
+    let app = limited("app", 64 * M);
+    let child = begin(&["app", "--headroom", "20M", "--json", "--duration", "9s"]);
+    after(1500);
+    std::fs::remove_dir(app.path()).expect("remove it");
+    after(2500);
+    // The same name, but another cgroup: followed, after a grace.
+    std::fs::create_dir(app.path()).expect("make it anew");
+    app.write("memory.max", &(64 * M).to_string());
+    let output = child.wait_with_output().expect("memctl ends");
+    assert_eq!(output.status.code(), Some(0));
+    let events = parsed(&String::from_utf8_lossy(&output.stdout));
+    assert_eq!((of(&events, "start").len(), of(&events, "gone").len()), (2, 1), "{events:?}");
+    let gone: Vec<_> = of(&events, "summary").iter().map(|one| one["gone"].clone()).collect();
+    assert_eq!(gone, [true, false], "{events:?}");
+}
+
+fn cgroups_that_come() {
+    let batch = Cgroup::new("batch");
+    let one = batch.child("one");
+    one.write("memory.max", &(64 * M).to_string());
+    let skipped = batch.child("skipped");
+    skipped.write("memory.max", &(64 * M).to_string());
+    let spared = batch.child("sshd.service");
+    spared.write("memory.max", &(64 * M).to_string());
+    let child =
+        begin(&["batch/*", "--headroom", "20M", "--exclude", "batch/skip*", "--json", "--duration", "12s"]);
+    after(1000);
+    let two = batch.child("two");
+    two.write("memory.max", &(64 * M).to_string());
+    two.uses(&Work::File(60 * M));
+    let output = child.wait_with_output().expect("memctl ends");
+    let events = parsed(&String::from_utf8_lossy(&output.stdout));
+    let started: Vec<_> = of(&events, "start").iter().map(|one| one["cgroup"].clone()).collect();
+    assert_eq!(started, ["/batch/one", "/batch/two"], "{events:?}");
+    assert!(of(&events, "hold").iter().any(|hold| hold["guard"] == "grace"), "{events:?}");
+    assert!(two.current() <= 44 * M, "{}: {events:?}", two.current());
+}
+
+fn nothing_to_be_had_is_said_once() {
+    let app = limited("app", 64 * M);
+    app.uses(&Work::Locked(50 * M));
+    let events = events(&["app", "--headroom", "30M", "--type", "all", "--duration", "6s"]);
+    let holds = of(&events, "hold");
+    assert_eq!((holds.len(), &holds[0]["guard"]), (1, &"exhausted".into()), "{events:?}");
+    let chunks = number(of(&events, "summary")[0], "chunks");
+    assert!(chunks <= 12, "it waits longer each time: {chunks}");
+}
+
+fn outrun_it_says_what_was_needed() {
+    let app = limited("app", 64 * M);
+    app.uses(&Work::File(30 * M));
+    let child = begin(&["app", "--headroom", "4M", "--json"]);
+    after(1500);
+    // It can't be quick enough while it is stopped.
+    signal(&child, Signal::STOP);
+    app.uses(&Work::File(120 * M));
+    signal(&child, Signal::CONT);
+    after(2500);
+    signal(&child, Signal::TERM);
+    let output = child.wait_with_output().expect("memctl ends");
+    let events = parsed(&String::from_utf8_lossy(&output.stdout));
+    let outrun = of(&events, "outrun");
+    assert!(!outrun.is_empty(), "{events:?}");
+    let needed = outrun.iter().map(|one| number(one, "needed_bytes")).max().unwrap_or(0) as u64;
+    assert!(needed > 4 * M, "{events:?}");
+}
+
+/// What the old lists of active and inactive pages (6.1) can't tell from a stream.
+fn hot_memory_pulls_the_brake() {
+    let app = limited("app", 128 * M);
+    app.uses(&Work::Mapped(110 * M));
+    let events = events(&["app", "--headroom", "60M", "--duration", "14s"]);
+    let holds = of(&events, "hold");
+    let held: Vec<_> = holds.iter().map(|hold| hold["guard"].clone()).collect();
+    assert!(
+        held.iter().any(|guard| guard == "refaults"),
+        "what is in use isn't pushed against for ever: {events:?}"
+    );
+    let reclaimed = number(of(&events, "summary")[0], "reclaimed_bytes") as u64;
+    assert!(reclaimed < 900 * M, "{reclaimed}: {events:?}");
+}
+
+fn lines_in_a_pipe() {
+    let app = limited("app", 64 * M);
+    app.uses(&Work::File(60 * M));
+    let ran = run(&["watch", "app", "--headroom", "20M", "--duration", "2s"]);
+    assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""));
+    let lines: Vec<_> = ran.stdout.lines().collect();
+    assert!(
+        lines[0].contains("s  /app  watched: ") && lines[0].contains("of 64 MiB used (memory.max), 20 MiB"),
+        "{lines:?}"
+    );
+    assert!(lines[1].contains("s  /app  reclaimed ") && lines[1].contains(" free"), "{lines:?}");
+    assert!(ran.stdout.contains("\nCGROUP  REQUESTED  RECLAIMED"), "{}", ran.stdout);
+    assert!(!ran.stdout.contains('\u{1b}'), "{}", ran.stdout);
+    assert_eq!(run(&["watch", "app", "--headroom", "20M", "--duration", "1s", "-q"]).stdout, "");
+}
+
+fn page_cache_alone() {
+    let app = limited("app", 128 * M);
+    app.uses(&Work::Anon(60 * M)).uses(&Work::File(50 * M));
+    let anon = app.stat("anon");
+    let _ = events(&["app", "--headroom", "50M", "--type", "file", "--duration", "3s"]);
+    assert!(app.current() <= 80 * M, "{}", app.current());
+    assert!(app.stat("anon") + M >= anon, "{} of {anon}", app.stat("anon"));
+}
+
+fn page_cache_alone_can_not_be_had() {
+    let app = limited("app", 64 * M);
+    app.uses(&Work::File(50 * M));
+    let before = app.current();
+    let line = "memctl: --type file: this kernel doesn't know swappiness= in memory.reclaim: it came with Linux 6.11";
+    refuses(&["watch", "app", "--headroom", "30M", "--type", "file"], 1, line);
+    app.assert_untouched(before);
+}
