@@ -16,7 +16,9 @@ use rustix::io::Errno;
 
 pub mod candidates;
 pub mod conditions;
+pub mod details;
 pub mod diagnose;
+pub mod events;
 pub mod gauge;
 pub mod host;
 pub mod limit;
@@ -26,6 +28,7 @@ pub mod memory;
 pub mod mount;
 pub mod named;
 pub mod node;
+pub mod numa;
 pub mod pressure;
 pub mod reclaim;
 pub mod release;
@@ -37,8 +40,10 @@ pub mod swaps;
 pub mod tree;
 pub mod watchlist;
 pub mod zram;
+pub mod zswap;
 
 pub use conditions::{Conditions, Protected};
+pub use details::Details;
 pub use gauge::Gauge;
 pub use limit::Bound;
 pub use locate::{Located, locate};

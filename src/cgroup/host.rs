@@ -76,7 +76,8 @@ fn swaps(text: &str) -> Vec<SwapDevice> {
     swaps
 }
 
-fn kib(meminfo: &str, key: &str) -> Option<u64> {
+/// A line of `/proc/meminfo`, KiB.
+pub(super) fn kib(meminfo: &str, key: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix(key))?;
     line.trim().trim_end_matches(" kB").parse().ok()
 }

@@ -18,6 +18,26 @@ pub struct Mount {
     pub read_only: bool,
 }
 
+/// What keeps the ancestors of the mounted cgroup out of sight, and their limits with them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hidden {
+    /// The root of this cgroup namespace isn't the hierarchy's.
+    ByNamespace,
+    /// Only a part of what this namespace knows is mounted.
+    ByMount,
+}
+
+impl Hidden {
+    /// The word for it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::ByNamespace => "namespace",
+            Self::ByMount => "mount",
+        }
+    }
+}
+
 impl Mount {
     /// Finds the cgroup2 mount of this mount namespace that `path` lies in, or else the one to begin names from, in `/proc/self/mountinfo`.
     ///
@@ -35,6 +55,15 @@ impl Mount {
         let around = mounts.iter().filter(|mount| path.starts_with(&mount.point));
         let around = around.max_by_key(|mount| mount.point.components().count());
         around.or_else(|| mounts.iter().min_by_key(|mount| mount.root.components().count())).cloned()
+    }
+
+    /// Whether there are cgroups above what is mounted here, and why they can't be seen.
+    ///
+    /// The true root is told by lacking a `cgroup.type`. A namespace's number doesn't tell: one that was made at the
+    /// root hides nothing.
+    #[must_use]
+    pub fn hidden(&self) -> Option<Hidden> {
+        hidden(&self.root, self.point.join("cgroup.type").exists())
     }
 
     /// One line of mountinfo, if it is a cgroup2 mount (proc(5)).
@@ -64,6 +93,11 @@ impl Mount {
         let below = Path::new(cgroup).strip_prefix(&self.root).ok()?;
         Some(self.point.join(below))
     }
+}
+
+/// The mount's root begins with `/..` where the mount was made outside of this namespace.
+fn hidden(root: &Path, has_type: bool) -> Option<Hidden> {
+    has_type.then(|| if root == Path::new("/") { Hidden::ByNamespace } else { Hidden::ByMount })
 }
 
 /// The cgroup2 membership in the text of a `/proc/PID/cgroup`.
@@ -141,6 +175,15 @@ mod tests {
         assert_eq!(mount.name_of(Path::new("/sys/fs/cgroup")).unwrap(), "/");
         assert_eq!(mount.name_of(Path::new("/sys/fs/cgroup/a/b")).unwrap(), "/a/b");
         assert_eq!(mount.name_of(Path::new("/tmp")), None);
+    }
+
+    #[test]
+    fn what_is_above_is_hidden_by_one_or_the_other() {
+        assert_eq!(hidden(Path::new("/"), false), None);
+        assert_eq!(hidden(Path::new("/.."), false), None, "mounted before the namespace was made");
+        assert_eq!(hidden(Path::new("/"), true), Some(Hidden::ByNamespace));
+        assert_eq!(hidden(Path::new("/kube/a"), true), Some(Hidden::ByMount));
+        assert_eq!([Hidden::ByNamespace, Hidden::ByMount].map(Hidden::word), ["namespace", "mount"]);
     }
 
     #[test]

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Error, Result, anyhow};
+use memctl::cgroup::mount::Hidden;
 use memctl::cgroup::stat::{PackedStat, Rates};
-use memctl::cgroup::{Located, Reading, Selected, Survey, diagnose, locate, select};
+use memctl::cgroup::{Details, Located, Reading, Selected, Survey, diagnose, locate, select};
 use memctl::reclaim::{Kind, Reclaimable};
 use rustix::io::Errno;
 
@@ -20,6 +21,10 @@ pub struct Shown {
     pub reclaimable: Reclaimable,
     /// What happened since the look before, if there was one.
     pub rates: Option<Rates>,
+    /// Why limits of ancestors can't be seen, if they can't.
+    pub hidden: Option<Hidden>,
+    /// What only one cgroup alone tells.
+    pub details: Option<Details>,
 }
 
 /// What is shown.
@@ -67,28 +72,32 @@ pub fn run(args: &Stat, global: &Global) -> Result<Exit> {
 /// One look at all that is asked for, and what couldn't be read.
 fn look_at(args: &Stat) -> Result<(View, Vec<Error>)> {
     let depth = if args.recursive { usize::MAX } else { args.depth.map_or(0, usize::from) };
-    let (mut shown, mut unreadable) = (Vec::new(), Vec::new());
+    let (mut shown, mut unreadable, mut selected) = (Vec::new(), Vec::new(), Vec::new());
     let jobs = usize::from(args.jobs);
     if args.words.is_empty() {
         // What is below the root stands for it: its own figures are the host's.
         let root = locate("/")?;
         let survey = Survey::new(depth.max(1), jobs);
-        shown = sorted(survey.of(&root), 1, args.sort);
+        shown = sorted(survey.of(&root), 1, args.sort, root.mount.hidden());
         unreadable.extend(failures(survey, &root));
     } else {
-        for Selected { located, .. } in select(&args.words)? {
+        selected = select(&args.words)?;
+        for Selected { located, .. } in &selected {
             let survey = Survey::new(depth, jobs);
-            shown.extend(sorted(survey.of(&located), 0, args.sort));
-            unreadable.extend(failures(survey, &located));
+            shown.extend(sorted(survey.of(located), 0, args.sort, located.mount.hidden()));
+            unreadable.extend(failures(survey, located));
         }
         if depth == 0 {
             shown.sort_by(|one, other| order(args.sort, one, other));
         }
     }
     let one = args.words.len() == 1 && depth == 0 && shown.len() == 1;
-    let view = match shown.pop() {
-        Some(only) if one => View::Page(Box::new(only)),
-        last => View::Rows(shown.into_iter().chain(last).collect()),
+    let view = match (shown.pop(), &selected[..]) {
+        (Some(mut only), [Selected { located, .. }]) if one => {
+            only.details = Some(Details::of(located));
+            View::Page(Box::new(only))
+        }
+        (last, _) => View::Rows(shown.into_iter().chain(last).collect()),
     };
     Ok((view, unreadable))
 }
@@ -144,10 +153,10 @@ impl Known {
 
 /// Puts siblings in order, each before what is below it, and leaves out what is above the level `from`.
 #[allow(clippy::vec_box)] // As the survey hands them on.
-fn sorted(readings: Vec<Box<Reading>>, from: usize, key: SortKey) -> Vec<Shown> {
+fn sorted(readings: Vec<Box<Reading>>, from: usize, key: SortKey, hidden: Option<Hidden>) -> Vec<Shown> {
     let shown = readings.into_iter().map(|reading| {
         let reclaimable = Reclaimable::new(Kind::All, &reading.stat(), &reading.conditions);
-        Shown { reading, reclaimable, rates: None }
+        Shown { reading, reclaimable, rates: None, hidden, details: None }
     });
     let shown: Vec<_> = shown.collect();
     let mut out = Vec::new();

@@ -7,7 +7,11 @@ pub use watch::{Happened, WatchEnded, WatchSummary};
 use std::path::Path;
 use std::time::Duration;
 
+use memctl::cgroup::Details;
+use memctl::cgroup::events::Events;
 use memctl::cgroup::limit::Ceiling;
+use memctl::cgroup::mount::Hidden;
+use memctl::cgroup::numa::Node;
 use memctl::cgroup::pressure::{Pressure, Stall};
 use memctl::reclaim::{Guard, Report, Settled, Subject, TotalPlan};
 use serde::Serialize;
@@ -215,17 +219,26 @@ pub struct Stated<'a> {
     swap_room_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     zswap_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    zswapped_bytes: Option<u64>,
     /// null without a limit.
     limit_bytes: Option<u64>,
     limit_cgroup: Option<&'a str>,
     limit_file: Option<&'static str>,
     headroom_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    high_bytes: Option<OrMax>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_bytes: Option<OrMax>,
     /// null for max.
     #[serde(skip_serializing_if = "Option::is_none")]
     min_bytes: Option<OrMax>,
     #[serde(skip_serializing_if = "Option::is_none")]
     low_bytes: Option<OrMax>,
     protected_bytes: u64,
+    /// What keeps limits above out of sight.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hidden_by: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pressure: Option<PressureKeys>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -242,6 +255,71 @@ pub struct Stated<'a> {
     reclaimed_bytes_per_sec: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     scan_efficiency_ratio: Option<f64>,
+    #[serde(flatten)]
+    details: Option<DetailKeys<'a>>,
+}
+
+/// What only one cgroup alone tells.
+#[derive(Serialize)]
+struct DetailKeys<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    io_pressure: Option<PressureKeys>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    events: Option<EventKeys<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    events_local: Option<EventKeys<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    nodes: Vec<NodeKeys>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    zswap_enabled: Option<bool>,
+    /// null for max.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    zswap_max_bytes: Option<OrMax>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    zswap_room_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    zswap_writeback: Option<bool>,
+}
+
+impl<'a> From<&'a Details> for DetailKeys<'a> {
+    fn from(details: &'a Details) -> Self {
+        let zswap = details.zswap.as_ref();
+        Self {
+            io_pressure: details.io_pressure.map(PressureKeys::from),
+            events: details.events.as_ref().map(EventKeys),
+            events_local: details.events_local.as_ref().map(EventKeys),
+            nodes: details.nodes.iter().copied().map(NodeKeys::from).collect(),
+            zswap_enabled: zswap.map(|zswap| zswap.enabled),
+            zswap_max_bytes: zswap.and_then(|zswap| zswap.max).map(OrMax::from),
+            zswap_room_bytes: zswap.and_then(|zswap| zswap.room),
+            zswap_writeback: zswap.and_then(|zswap| zswap.writeback),
+        }
+    }
+}
+
+/// Counters by the kernel's own names.
+struct EventKeys<'a>(&'a Events);
+
+impl Serialize for EventKeys<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter())
+    }
+}
+
+/// What lies on a NUMA node.
+#[derive(Serialize)]
+struct NodeKeys {
+    node: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    anon_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file_bytes: Option<u64>,
+}
+
+impl From<Node> for NodeKeys {
+    fn from(Node { number, anon, file }: Node) -> Self {
+        Self { node: number, anon_bytes: anon, file_bytes: file }
+    }
 }
 
 /// Bytes, or null for max.
@@ -278,7 +356,7 @@ impl From<Pressure> for PressureKeys {
 }
 
 impl<'a> From<&'a Shown> for Stated<'a> {
-    fn from(Shown { reading, reclaimable, rates }: &'a Shown) -> Self {
+    fn from(Shown { reading, reclaimable, rates, hidden, details }: &'a Shown) -> Self {
         let (stat, bound) = (reading.stat(), reading.bound.as_ref());
         let page = rustix::param::page_size() as u64;
         Self {
@@ -295,13 +373,17 @@ impl<'a> From<&'a Shown> for Stated<'a> {
             swap_bytes: reading.swap,
             swap_room_bytes: reclaimable.swap.as_ref().map(|room| room.bytes),
             zswap_bytes: stat.zswap,
+            zswapped_bytes: stat.zswapped,
             limit_bytes: bound.map(|bound| bound.limit),
             limit_cgroup: bound.map(|bound| bound.cgroup.as_str()),
             limit_file: bound.map(|bound| bound.file.name()),
             headroom_bytes: bound.map(|bound| bound.headroom),
+            high_bytes: reading.high.map(OrMax::from),
+            max_bytes: reading.max.map(OrMax::from),
             min_bytes: reading.min.map(OrMax::from),
             low_bytes: reading.low.map(OrMax::from),
             protected_bytes: reclaimable.protected,
+            hidden_by: hidden.map(Hidden::word),
             pressure: reading.pressure.map(PressureKeys::from),
             refaulted_bytes: stat.refaulted(),
             restored_bytes: stat.restored(),
@@ -310,6 +392,7 @@ impl<'a> From<&'a Shown> for Stated<'a> {
             refaulted_bytes_per_sec: rates.and_then(|rates| rates.refaulted),
             reclaimed_bytes_per_sec: rates.and_then(|rates| rates.reclaimed),
             scan_efficiency_ratio: rates.and_then(|rates| rates.efficiency),
+            details: details.as_ref().map(DetailKeys::from),
         }
     }
 }

@@ -11,6 +11,7 @@ use super::{answer_on, terminal_rows, terminal_width};
 use crate::cli::Stat;
 use crate::cmd::stat::{Shown, View};
 
+mod details;
 mod page;
 
 /// Where one look after the other is shown.

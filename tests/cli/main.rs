@@ -14,6 +14,7 @@ mod cli;
 mod completion;
 mod kernel_selftests;
 mod man;
+mod namespace;
 mod net_saving;
 mod node;
 mod options;
@@ -38,6 +39,9 @@ use place::{Case, Place};
 fn main() {
     if let Some(work) = workload::asked_for() {
         return work.run();
+    }
+    if let Some(inside) = namespace::asked_for() {
+        return inside.run();
     }
     let here = Place::here();
     println!("place: {here}");

@@ -22,7 +22,7 @@ fn busybox(words: &[&str]) {
 struct Zram;
 
 impl Zram {
-    fn on() -> Self {
+    pub fn on() -> Self {
         let modules = std::fs::read_to_string("/modules/order-zram").expect("the list of modules");
         for module in modules.lines() {
             let name = module.trim_end_matches(".ko").replace('-', "_");
@@ -72,12 +72,12 @@ fn zram_takes_some_of_it_back() {
 }
 
 /// zswap, until this is dropped.
-struct Zswap;
+pub struct Zswap;
 
 impl Zswap {
     const ENABLED: &str = "/sys/module/zswap/parameters/enabled";
 
-    fn on() -> Self {
+    pub fn on() -> Self {
         std::fs::write(Self::ENABLED, "1").expect("switch zswap on");
         Self
     }

@@ -1,8 +1,12 @@
 //! `memctl stat` on real kernels: the figures against the raw files, limits of ancestors, trees and their order.
 
+use std::path::Path;
+
 use serde_json::Value;
 
 use crate::bed::{Cgroup, M, assert_close, number, refuses, root, run};
+use crate::namespace::run_inside;
+use crate::net_saving::Zswap;
 use crate::place::{Case, list};
 use crate::terminal::{show, without_escapes};
 use crate::workload::Work;
@@ -18,10 +22,14 @@ pub fn cases() -> Vec<Case> {
             a_tree_with_siblings_in_order,
             several_threads_see_the_same,
             a_page_on_one,
+            events_are_told_with_their_place,
+            limits_above_a_namespace_are_unknown,
+            limits_above_a_mount_are_unknown,
             columns_fit_the_terminal,
             a_name_that_is_not_there,
             look_after_look,
             a_reader_that_leaves_ends_it;
+        "guest reclaim zswap" => zswap_and_its_room;
         "guest reclaim" => rates_of_what_happened
     ]
 }
@@ -46,6 +54,7 @@ fn json_agrees_with_the_files_to_the_byte() {
     let app = Cgroup::new("app");
     app.uses(&Work::File(30 * M)).uses(&Work::Anon(20 * M));
     app.write("memory.low", &(4 * M).to_string());
+    app.write("memory.max", &(900 * M).to_string());
     // Idle from here on; and the kernel has folded its counters.
     app.stolen_settled();
     let line = stat("app");
@@ -69,9 +78,126 @@ fn json_agrees_with_the_files_to_the_byte() {
     for (key, truth) in expected {
         assert_eq!(bytes(&line, key), truth, "{key} in {line}");
     }
-    let pressure = app.read("memory.pressure");
-    let total = pressure.split("total=").nth(1).and_then(|rest| rest.lines().next()).expect("a total");
-    assert_eq!(line["pressure"]["some_total_usec"].to_string(), total, "{line}");
+    for (key, name) in [("pressure", "memory.pressure"), ("io_pressure", "io.pressure")] {
+        let totals: Vec<_> = app.read(name).lines().map(|line| number_after(line, "total=")).collect();
+        let told = &line[key];
+        assert_eq!((bytes(told, "some_total_usec"), bytes(told, "full_total_usec")), (totals[0], totals[1]));
+    }
+    for (key, name) in [("events", "memory.events"), ("events_local", "memory.events.local")] {
+        let text = app.read(name);
+        let counters = text.lines().map(|line| line.split_once(' ').expect("a name and a number"));
+        let counters = counters.map(|(name, count)| (name.to_owned(), count.parse().expect("a number")));
+        assert_eq!(line[key], Value::Object(counters.collect()), "{key}: {text}");
+    }
+    let on_nodes = app.read("memory.numa_stat");
+    let nodes = line["nodes"].as_array().expect("a list");
+    let there = |node: &u64| Path::new(&format!("/sys/devices/system/node/node{node}")).exists();
+    assert_eq!(nodes.len(), (0..64).filter(there).count());
+    for node in nodes {
+        for (key, name) in [("anon_bytes", "anon "), ("file_bytes", "file ")] {
+            let of_all = on_nodes.lines().find(|line| line.starts_with(name)).expect("a line");
+            assert_eq!(bytes(node, key), number_after(of_all, &format!(" N{}=", node["node"])), "{on_nodes}");
+        }
+    }
+    assert_eq!((&line["high_bytes"], bytes(&line, "max_bytes")), (&Value::Null, 900 * M));
+    for (key, name) in [
+        ("zswap_bytes", "memory.zswap.current"),
+        ("zswap_max_bytes", "memory.zswap.max"),
+        ("zswap_writeback", "memory.zswap.writeback"),
+    ] {
+        let truth = std::fs::read_to_string(app.path().join(name)).ok().map(|text| match text.trim() {
+            "max" => Value::Null,
+            flag if name.ends_with("writeback") => (flag == "1").into(),
+            number => number.parse::<u64>().expect("a number").into(),
+        });
+        assert_eq!(line.get(key), truth.as_ref(), "{key} in {line}");
+    }
+    assert_eq!(line.get("hidden_by"), None);
+    // A row reads none of that.
+    let other = Cgroup::new("other");
+    let rows = run(&["stat", "app", other.name(), "--json"]);
+    assert!(rows.stdout.contains("current_bytes") && !rows.stdout.contains("io_pressure"), "{}", rows.stdout);
+}
+
+fn number_after(line: &str, key: &str) -> u64 {
+    let rest = line.split(key).nth(1).and_then(|rest| rest.split(' ').next()).expect("the key");
+    rest.trim().parse().expect("a number")
+}
+
+fn events_are_told_with_their_place() {
+    let app = Cgroup::new("app");
+    let job = app.child("job");
+    assert!(page("app").contains("\nevents       none\n"), "{}", page("app"));
+    job.write("memory.max", &(10 * M).to_string());
+    job.uses(&Work::File(20 * M));
+    let count = |cgroup: &Cgroup, name| number_after(&cgroup.read(name).replace('\n', " "), "max ");
+    let there = count(&job, "memory.events");
+    assert!(there > 0);
+    assert!(page("app").contains(&format!("max {there} (all below)")), "{}", page("app"));
+    assert!(page("app/job").contains(&format!("events       max {there}\n")), "{}", page("app/job"));
+}
+
+/// The page on one cgroup, off a terminal.
+fn page(name: &str) -> String {
+    let ran = run(&["stat", name]);
+    assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""));
+    ran.stdout
+}
+
+fn limits_above_a_namespace_are_unknown() {
+    let app = Cgroup::new("app");
+    let job = app.child("job");
+    app.write("memory.max", &(300 * M).to_string());
+    assert!(!page("app/job").contains("unknown"), "{}", page("app/job"));
+    let ran = run_inside(job.path(), &["stat", "/"]);
+    assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""));
+    let beyond = "unknown: limits above the root of this cgroup namespace can't be seen from here";
+    assert!(
+        ran.stdout.contains(beyond) && ran.stdout.contains("no limit that can be seen"),
+        "{}",
+        ran.stdout
+    );
+    let ran = run_inside(job.path(), &["stat", "/", "--json"]);
+    let line = crate::bed::parse(&ran.stdout);
+    assert_eq!((&line["cgroup"], &line["hidden_by"]), (&"/".into(), &"namespace".into()), "{line}");
+    assert!(line["limit_bytes"].is_null() && line["current_bytes"].is_u64(), "{line}");
+    // A namespace that was made at the root hides nothing.
+    let ran = run_inside(&root(), &["stat", "app/job", "--json"]);
+    let line = crate::bed::parse(&ran.stdout);
+    assert!(line.get("hidden_by").is_none() && line["limit_cgroup"] == "/app", "{line}");
+}
+
+fn limits_above_a_mount_are_unknown() {
+    let app = Cgroup::new("app");
+    let job = app.child("job");
+    let point = "/tmp/part";
+    std::fs::create_dir_all(point).expect("make the mount point");
+    rustix::mount::mount_bind(job.path(), point).expect("bind it");
+    let ran = run(&["stat", point, "--json"]);
+    rustix::mount::unmount(point, rustix::mount::UnmountFlags::DETACH).expect("unmount it");
+    let line = crate::bed::parse(&ran.stdout);
+    assert_eq!((&line["cgroup"], &line["hidden_by"]), (&"/".into(), &"mount".into()), "{line}");
+}
+
+fn zswap_and_its_room() {
+    let _zswap = Zswap::on();
+    let app = Cgroup::new("app");
+    let job = app.child("job");
+    job.uses(&Work::Anon(40 * M));
+    crate::bed::report(&["reclaim", "app", "20M"], 0);
+    app.write("memory.zswap.max", &(100 * M).to_string());
+    app.write("memory.zswap.writeback", "0");
+    let line = stat("app/job");
+    assert!(bytes(&line, "zswapped_bytes") >= 18 * M, "{line}");
+    let left = 100 * M - app.read("memory.zswap.current").trim().parse::<u64>().expect("a number");
+    assert_close("room", bytes(&line, "zswap_room_bytes"), left);
+    assert_eq!((&line["zswap_enabled"], &line["zswap_max_bytes"]), (&true.into(), &Value::Null), "{line}");
+    let text = page("app/job");
+    for words in [", compressed to ", "below memory.zswap.max of /app", "(memory.zswap.writeback of /app)"] {
+        assert!(text.contains(words), "{words} in {text}");
+    }
+    app.write("memory.zswap.max", "max");
+    assert!(page("app/job").contains(" in the host's pool"), "{}", page("app/job"));
 }
 
 fn what_the_kernel_lacks_is_absent() {

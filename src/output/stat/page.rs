@@ -1,19 +1,20 @@
 //! One cgroup in full: what its memory is, what could be reclaimed, what limits and protects it, what reclaim did.
 
 use memctl::cgroup::limit::{Bound, Ceiling};
-use memctl::cgroup::pressure::Stall;
+use memctl::cgroup::pressure::{Pressure, Stall};
 use memctl::cgroup::swap::SwapBound;
 
+use super::details;
 use crate::cmd::stat::Shown;
 use crate::output::words::{escaped, time};
 
 /// How an amount is told.
-type Size<'a> = &'a dyn Fn(u64) -> String;
+pub type Size<'a> = &'a dyn Fn(u64) -> String;
 
 /// The lines, with a label each. What this kernel doesn't offer has none.
 pub fn lines(shown: &Shown, size: Size) -> Vec<(String, String)> {
     let reading = &shown.reading;
-    let stat = &reading.stat();
+    let (stat, details) = (&reading.stat(), shown.details.as_ref());
     let part = |what: &str, bytes: Option<u64>| bytes.map(|bytes| format!("{what} {}", size(bytes)));
     let limited =
         |what: &str, limit: Option<Ceiling>| limit.map(|limit| format!("{what} {}", ceiling(limit, size)));
@@ -66,14 +67,18 @@ pub fn lines(shown: &Shown, size: Size) -> Vec<(String, String)> {
         ),
         ("unevictable", stat.unevictable.filter(|&bytes| bytes > 0).map(size)),
         ("swap", swap(shown, size)),
-        ("zswap", zswap(shown, size)),
+        ("zswap", details::zswap(shown, size)),
         ("limits", limits(shown, size)),
-        ("headroom", Some(headroom(reading.bound.as_ref(), size))),
+        ("headroom", Some(headroom(shown, size))),
+        ("beyond", shown.hidden.map(details::beyond)),
         ("protection", joined(&[limited("min", reading.min), limited("low", reading.low)])),
-        ("pressure", pressure(shown)),
+        ("pressure", reading.pressure.map(pressure)),
+        ("io pressure", details.and_then(|details| details.io_pressure).map(pressure)),
+        ("events", details.and_then(details::events)),
         ("reclaimed", reclaimed(shown, size)),
         ("came back", joined(&[part("refaults", stat.refaulted()), part("in use before", stat.restored())])),
         ("rates", rates(shown, size)),
+        ("nodes", details.and_then(|details| details::nodes(&details.nodes, size))),
     ];
     lines.into_iter().filter_map(|(label, text)| Some((label.to_owned(), text?))).collect()
 }
@@ -112,28 +117,15 @@ fn swap(shown: &Shown, size: Size) -> Option<String> {
     Some(format!("{used}{max}{room}"))
 }
 
-fn zswap(shown: &Shown, size: Size) -> Option<String> {
-    let stat = &shown.reading.stat();
-    let (held, takes) = (stat.zswapped?, stat.zswap?);
-    if held == 0 {
-        return None;
-    }
-    Some(format!(
-        "{} in {}, compressed to {:.0}%",
-        size(held),
-        size(takes),
-        100.0 * takes as f64 / held as f64
-    ))
-}
-
 fn limits(shown: &Shown, size: Size) -> Option<String> {
     let reading = &shown.reading;
     Some(format!("high {}, max {}", ceiling(reading.high?, size), ceiling(reading.max?, size)))
 }
 
-fn headroom(bound: Option<&Bound>, size: Size) -> String {
-    bound.map_or_else(
-        || "no limit here or above, as far as can be seen from here".into(),
+fn headroom(shown: &Shown, size: Size) -> String {
+    let without = if shown.hidden.is_some() { "no limit that can be seen" } else { "no limit here or above" };
+    shown.reading.bound.as_ref().map_or_else(
+        || without.into(),
         |bound| {
             let Bound { limit, headroom, cgroup, file } = bound;
             format!("{} below {} of {}, {}", size(*headroom), file.name(), escaped(cgroup), size(*limit))
@@ -141,14 +133,13 @@ fn headroom(bound: Option<&Bound>, size: Size) -> String {
     )
 }
 
-fn pressure(shown: &Shown) -> Option<String> {
-    let pressure = shown.reading.pressure?;
+fn pressure(pressure: Pressure) -> String {
     let told = |what: &str, stall: Stall| {
         let total = time(std::time::Duration::from_micros(stall.total));
         format!("{what} {:.2}% of the last 10 s, {total} in all", f64::from(stall.avg10) / 100.0)
     };
     let full = pressure.full.map_or_else(String::new, |full| format!("; {}", told("full", full)));
-    Some(told("some", pressure.some) + &full)
+    told("some", pressure.some) + &full
 }
 
 fn rates(shown: &Shown, size: Size) -> Option<String> {

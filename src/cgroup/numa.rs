@@ -1,0 +1,57 @@
+//! `memory.numa_stat`: on which NUMA nodes a cgroup's memory lies (since 5.10, with `CONFIG_NUMA`).
+
+/// What a cgroup has on one node. Amounts are bytes; what the kernel doesn't tell is `None`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Node {
+    /// The node's number. Numbers can have gaps.
+    pub number: u32,
+    /// Anonymous memory.
+    pub anon: Option<u64>,
+    /// Page cache, tmpfs included.
+    pub file: Option<u64>,
+}
+
+/// The nodes in the text of a `memory.numa_stat`, in its order.
+#[must_use]
+pub fn parse(text: &str) -> Vec<Node> {
+    let mut nodes: Vec<Node> = Vec::new();
+    for line in text.lines() {
+        let mut fields = line.split_ascii_whitespace();
+        let field: fn(&mut Node) -> &mut Option<u64> = match fields.next() {
+            Some("anon") => |node| &mut node.anon,
+            Some("file") => |node| &mut node.file,
+            _ => continue,
+        };
+        for (number, bytes) in fields.filter_map(on_node) {
+            let at = nodes.iter().position(|node| node.number == number).unwrap_or_else(|| {
+                nodes.push(Node { number, ..Node::default() });
+                nodes.len() - 1
+            });
+            *field(&mut nodes[at]) = Some(bytes);
+        }
+    }
+    nodes
+}
+
+/// `N0=4096`.
+fn on_node(field: &str) -> Option<(u32, u64)> {
+    let (number, bytes) = field.strip_prefix('N')?.split_once('=')?;
+    Some((number.parse().ok()?, bytes.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_are_told_apart() {
+        let text = "anon N0=4096 N2=8192\nfile N0=0 N2=12288\nkernel_stack N0=1 N2=1\nbroken\nfile_mapped N0=5 N2=5\n";
+        let expected = [
+            Node { number: 0, anon: Some(4096), file: Some(0) },
+            Node { number: 2, anon: Some(8192), file: Some(12288) },
+        ];
+        assert_eq!(parse(text), expected);
+        assert_eq!(parse("anon N0=x Nx=1 0=1\n"), []);
+        assert_eq!(parse("anon N1=7\n"), [Node { number: 1, anon: Some(7), file: None }]);
+    }
+}
