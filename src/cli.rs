@@ -152,7 +152,8 @@ pub enum SortKey {
 /// Keep memory free below a cgroup's limit, so that its own tasks never have to reclaim
 ///
 /// Looks at each cgroup as often as its growth asks for, and reclaims before the limit is met: what is kept free is
-/// the headroom, or what the cgroup was seen to take at once, where that is more. Runs until a signal comes or --duration is over; then it tells what came of it.
+/// the headroom, or what the cgroup was seen to take at once, where that is more. Runs until a signal comes or
+/// --duration is over; then it tells what came of it.
 #[allow(clippy::struct_excessive_bools)] // They are flags.
 #[derive(Args, Debug)]
 #[command(override_usage = "memctl watch [OPTIONS] <--headroom <SIZE|PCT>|--keep <SIZE>> <CGROUP>...")]

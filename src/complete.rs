@@ -33,6 +33,7 @@ fn command() -> Command {
     let reclaim = |command: Command| command.mut_arg("words", |arg| arg.add(ArgValueCompleter::new(places)));
     let command = Cli::command().mut_subcommand("reclaim", reclaim).mut_subcommand("stat", stat);
     command
+        .mut_subcommand("watch", |watch| watch.mut_arg("words", |arg| arg.add(ArgValueCompleter::new(words))))
         .mut_subcommand("check", |check| check.mut_arg("word", |arg| arg.add(ArgValueCompleter::new(places))))
 }
 

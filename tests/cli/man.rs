@@ -19,12 +19,13 @@ struct Page {
     parts: &'static str,
 }
 
-const PAGES: [Page; 4] = [
+const PAGES: [Page; 5] = [
     Page {
         file: "memctl.1",
         subcommand: None,
         synopsis: &[
             "reclaim [\\fIOPTIONS\\fR] \\fICGROUP\\fR... \\fISIZE\\fR",
+            "watch [\\fIOPTIONS\\fR] \\fICGROUP\\fR...",
             "stat [\\fIOPTIONS\\fR] [\\fICGROUP\\fR]...",
             "check [\\fIOPTIONS\\fR] [\\fICGROUP\\fR]",
         ],
@@ -38,6 +39,15 @@ const PAGES: [Page; 4] = [
             "reclaim [\\fIOPTIONS\\fR] \\fB\\-\\-to\\fR \\fISIZE\\fR \\fICGROUP\\fR...",
         ],
         parts: include_str!("../../man/parts/memctl-reclaim.roff"),
+    },
+    Page {
+        file: "memctl-watch.1",
+        subcommand: Some("watch"),
+        synopsis: &[
+            "watch [\\fIOPTIONS\\fR] \\fB\\-\\-headroom\\fR \\fISIZE\\fR|\\fIPCT\\fR \\fICGROUP\\fR...",
+            "watch [\\fIOPTIONS\\fR] \\fB\\-\\-keep\\fR \\fISIZE\\fR \\fICGROUP\\fR...",
+        ],
+        parts: include_str!("../../man/parts/memctl-watch.roff"),
     },
     Page {
         file: "memctl-stat.1",
@@ -99,7 +109,8 @@ fn the_pages_are_true() {
 
 /// The keys of the JSON report are documented, all of them.
 fn the_pages_name_every_key_of_the_report() {
-    let source = include_str!("../../src/output/json.rs");
+    let source =
+        concat!(include_str!("../../src/output/json.rs"), include_str!("../../src/output/json/watch.rs"),);
     let pages = PAGES.map(|page| page.parts).concat();
     // What is flattened is no key itself.
     let source: Vec<_> = source.split("#[serde(flatten)]\n    ").collect();
