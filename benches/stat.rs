@@ -97,8 +97,11 @@ fn compare(tree: &str, reader: &str, commands: &[&str]) -> Result<()> {
         ("minimal reader", words(&[reader, tree])),
         ("memctl's survey", words(&[&own, "walk", tree, "1"])),
         ("with --jobs 2", words(&[&own, "walk", tree, "2"])),
-        ("find | xargs cat", words(&["sh", "-c", &pipe])),
     ];
+    let there = Command::new("sh").args(["-c", "command -v find && command -v xargs"]).output()?;
+    if there.status.success() {
+        contenders.push(("find | xargs cat", words(&["sh", "-c", &pipe])));
+    }
     for command in commands {
         let name = if command.contains("cgtop") { "systemd-cgtop" } else { "memctl stat -r" };
         contenders.push((name, command.split_whitespace().map(str::to_owned).collect()));
