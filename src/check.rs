@@ -2,11 +2,18 @@
 
 use crate::cgroup::diagnose::Unreclaimable;
 use crate::cgroup::host::Host;
+use crate::cgroup::mount::Hidden;
+use crate::cgroup::owner::Owner;
 use crate::cgroup::reclaim::Swappiness;
+use crate::cgroup::stat::MemoryStat;
 use crate::cgroup::swap::SwapBound;
-use crate::cgroup::{Located, Selected, Wanted, locate, node};
+use crate::cgroup::{Located, Selected, Wanted, hugetlb, locate, node};
 use crate::reclaim::{Goal, Kind, Measure, Place, Report, Request, Target, Tolerance};
 use crate::size::Amount;
+
+mod around;
+
+use around::around;
 
 /// How it stands with one thing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +65,10 @@ impl Finding {
         Self { about, state, fact: Fact::Words(words.into()), todo: None }
     }
 
+    fn bytes(about: &'static str, state: State, bytes: u64, words: impl Into<String>) -> Self {
+        Self { about, state, fact: Fact::Bytes(bytes, words.into()), todo: None }
+    }
+
     fn todo(self, todo: impl Into<String>) -> Self {
         Self { todo: Some(todo.into()), ..self }
     }
@@ -107,18 +118,29 @@ pub fn check(word: &str, write: bool) -> Checked {
     let mut place = match Place::open(&wanted) {
         Ok(place) => place,
         Err(why) => {
-            findings.push(bad("reclaim", &why));
+            findings.push(refused(&wanted, &why));
             findings.extend(around(&host));
             return Checked { name, findings };
         }
     };
+    // What only cgroups have.
+    let (owner, huge) = match &place {
+        Place::Cgroup(cgroup) => (Owner::of(cgroup.cgroup()), hugetlb::used(cgroup.cgroup())),
+        Place::Node(_) => (None, None),
+    };
+    let hidden = match &wanted {
+        Wanted::Cgroup(Selected { located, .. }) => located.mount.hidden(),
+        Wanted::Node(_) => None,
+    };
     let target = place.target();
-    let words = format!("{} is there, and this user may write to it", target.subject().file());
+    let owner = owner.map_or_else(String::new, |owner| format!(": {}", owner.words()));
+    let words = format!("{} is there, and this user may write to it{owner}", target.subject().file());
     findings.push(Finding::new("reclaim", State::Good, words));
     findings.push(keys(target, &host));
     findings.push(measure(target));
     findings.extend(around(&host));
-    findings.extend(in_the_way(target));
+    findings.extend(hidden.map(beyond));
+    findings.extend(in_the_way(target, huge));
     if write {
         findings.push(tried(target));
     }
@@ -144,6 +166,18 @@ fn bad(about: &'static str, why: &Unreclaimable) -> Finding {
 fn mounted(located: &Located) -> Finding {
     let how = if located.mount.read_only { "read-only" } else { "writable" };
     Finding::new("cgroup2", State::Good, format!("mounted at {}, {how}", located.mount.point.display()))
+}
+
+/// Why nothing can be reclaimed; where permission is missing, also whose the file is.
+fn refused(wanted: &Wanted, why: &Unreclaimable) -> Finding {
+    let finding = bad("reclaim", why);
+    let Wanted::Cgroup(Selected { located, .. }) = wanted else { return finding };
+    match (why, located.open().ok().as_ref().and_then(Owner::of), &finding.fact) {
+        (Unreclaimable::Permission { .. }, Some(owner), Fact::Words(words)) => {
+            Finding { fact: Fact::Words(format!("{words}: {}", owner.words())), ..finding }
+        }
+        _ => finding,
+    }
 }
 
 /// Each key is tried with a request for nothing, which is exact where version numbers aren't.
@@ -182,61 +216,8 @@ fn measure(target: &mut dyn Target) -> Finding {
     }
 }
 
-/// What the host offers, whatever the cgroup.
-fn around(host: &Host) -> Vec<Finding> {
-    let mut findings = vec![if host.psi {
-        Finding::new("pressure", State::Good, "PSI is on")
-    } else {
-        Finding::new("pressure", State::Note, "PSI is off: stalls can't be told, --max-pressure does nothing")
-            .todo("boot with psi=1")
-    }];
-    findings.push(swaps(host));
-    findings.extend(host.zswap.map(|on| {
-        let words = if on { "on: what leaves for swap is compressed in memory first" } else { "off" };
-        Finding::new("zswap", State::Good, words)
-    }));
-    findings.extend(host.mglru.map(|on| {
-        let words = if on { "the multi-generational LRU is on" } else { "the multi-generational LRU is off" };
-        Finding::new("lru", State::Good, words)
-    }));
-    findings.push(if host.may_lock {
-        Finding::new(
-            "locking",
-            State::Good,
-            "this user may lock memory, as a watch does to stay out of reclaim",
-        )
-    } else {
-        let words = "this user may not lock memory as it likes: a watch could be reclaimed itself";
-        Finding::new("locking", State::Note, words).todo("give it CAP_IPC_LOCK, or raise LimitMEMLOCK=")
-    });
-    if host.hugetlb > 0 {
-        let fact = Fact::Bytes(host.hugetlb, "of huge pages are set aside, and never reclaimed".into());
-        findings.push(Finding { about: "hugetlb", state: State::Note, fact, todo: None });
-    }
-    findings
-}
-
-fn swaps(host: &Host) -> Finding {
-    let Some(first) = host.swaps.first() else {
-        let words = "none: only page cache can be reclaimed";
-        return Finding::new("swap", State::Note, words).todo("add swap, if only zram");
-    };
-    if host.swappiness == Some(0) {
-        let words = "vm.swappiness is 0: anonymous memory stays unless --swappiness asks for it";
-        return Finding::new("swap", State::Note, words).todo("sysctl vm.swappiness=60");
-    }
-    let names: Vec<_> =
-        host.swaps.iter().map(|swap| format!("{} (priority {})", swap.name, swap.priority)).collect();
-    let finding = Finding::new("swap", State::Good, names.join(", then "));
-    if !first.is_zram() && host.swaps.iter().any(super::cgroup::host::SwapDevice::is_zram) {
-        let finding = Finding { state: State::Note, ..finding };
-        return finding.todo("give zram the higher priority (swapon -p): the disk is filled first");
-    }
-    finding
-}
-
-/// What stands in the way of this place's memory.
-fn in_the_way(target: &mut dyn Target) -> Vec<Finding> {
+/// What stands in the way of this place's memory, of which so much is `huge` pages.
+fn in_the_way(target: &mut dyn Target, huge: Option<u64>) -> Vec<Finding> {
     let conditions = target.conditions();
     let mut findings = Vec::new();
     if let Some(room) = &conditions.swap
@@ -263,7 +244,7 @@ fn in_the_way(target: &mut dyn Target) -> Vec<Finding> {
     let stat = target.stat(false).unwrap_or_default();
     let unevictable = stat.unevictable.unwrap_or(0);
     if unevictable > 0 {
-        let words = "are locked or pinned, by mlock or a virtual machine, and never reclaimed".to_owned();
+        let words = "are unevictable (mlock, a VM's locked memory), and never reclaimed".to_owned();
         let fact = Fact::Bytes(unevictable, words);
         findings.push(Finding { about: "unevictable", state: State::Note, fact, todo: None });
     }
@@ -281,9 +262,29 @@ fn in_the_way(target: &mut dyn Target) -> Vec<Finding> {
         let fact = fact("of clean, unmapped page cache, or slab, are enough for the kernel to begin");
         Finding { about, state: State::Good, fact, todo: None }
     }));
-    let words = "no type of its own: slab goes along with page cache, the rest of the kernel's memory stays";
-    findings.push(Finding::new("kmem", State::Good, words));
+    if let Some(huge) = huge.filter(|&bytes| bytes > 0) {
+        let words = "of this cgroup are huge pages (hugetlb), and never reclaimed";
+        findings.push(Finding::bytes("huge pages", State::Note, huge, words));
+    }
+    findings.extend(kmem(&stat));
     findings
+}
+
+/// Why slab can't be asked for: the kernel's interface is of pages on the LRU lists. Told where slab is a tenth of all.
+fn kmem(stat: &MemoryStat) -> Option<Finding> {
+    let (slab, reclaimable) = (stat.slab?, stat.slab_reclaimable?);
+    let all = slab + stat.anon? + stat.file?;
+    let words = "of slab goes along when page cache is reclaimed; the kernel has no type to ask for it alone";
+    (slab > all / 10).then(|| Finding::bytes("kmem", State::Good, reclaimable, words))
+}
+
+/// What keeps limits out of sight: they bind all the same.
+fn beyond(hidden: Hidden) -> Finding {
+    let words = match hidden {
+        Hidden::ByNamespace => "limits and swap room above the root of this cgroup namespace can't be seen",
+        Hidden::ByMount => "limits and swap room above what is mounted here can't be seen",
+    };
+    Finding::new("beyond", State::Note, words)
 }
 
 /// Whether a success of the kernel's moves anything (6.17 and 6.18 without `CONFIG_NUMA`).
@@ -321,30 +322,19 @@ fn judged(report: &Report) -> Finding {
 mod tests {
     use super::*;
 
-    fn host() -> Host {
-        Host { psi: true, swappiness: Some(60), may_lock: true, ..Host::default() }
-    }
-
     #[test]
-    fn zram_behind_a_disk_is_told() {
-        let swap =
-            |name: &str, priority| crate::cgroup::host::SwapDevice { name: name.into(), size: 1, priority };
-        let wrong = Host { swaps: vec![swap("/dev/sda", 5), swap("/dev/zram0", -2)], ..host() };
-        let finding = swaps(&wrong);
-        assert!(
-            finding.state == State::Note && finding.todo.is_some_and(|todo| todo.contains("higher priority"))
-        );
-        let right = Host { swaps: vec![swap("/dev/zram0", 100), swap("/dev/sda", 5)], ..host() };
-        assert_eq!(swaps(&right).state, State::Good);
-        assert_eq!(swaps(&host()).state, State::Note);
-        assert_eq!(swaps(&Host { swappiness: Some(0), ..right }).state, State::Note);
-    }
-
-    #[test]
-    fn what_is_missing_around_is_no_obstacle() {
-        let bare = Host { psi: false, may_lock: false, hugetlb: 1 << 30, ..host() };
-        let checked = Checked { name: "/".into(), findings: around(&bare) };
-        assert!(checked.works());
-        assert_eq!(checked.findings.iter().filter(|finding| finding.state == State::Note).count(), 4);
+    fn slab_is_told_where_there_is_much_of_it() {
+        let stat = |slab, reclaimable| MemoryStat {
+            anon: Some(40 << 20),
+            file: Some(50 << 20),
+            slab: Some(slab),
+            slab_reclaimable: reclaimable,
+            ..MemoryStat::default()
+        };
+        let much = kmem(&stat(30 << 20, Some(20 << 20))).unwrap();
+        assert_eq!((much.about, much.state), ("kmem", State::Good));
+        assert!(matches!(much.fact, Fact::Bytes(bytes, _) if bytes == 20 << 20));
+        assert_eq!(kmem(&stat(9 << 20, Some(9 << 20))), None);
+        assert_eq!((kmem(&stat(30 << 20, None)), kmem(&MemoryStat::default())), (None, None));
     }
 }

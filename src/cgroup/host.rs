@@ -1,6 +1,10 @@
-//! What a host offers around reclaim: swap devices and their order, zswap, MGLRU, PSI, huge pages, our own capabilities.
+//! What a host offers around reclaim: swap devices and their order, zswap, MGLRU, PSI, huge and pinned pages, and what
+//! this process may do.
+
+use rustix::process::{Resource, getrlimit};
 
 use super::read_system_file;
+use super::zswap::Pool;
 
 /// What was found. What can't be told is `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -11,16 +15,18 @@ pub struct Host {
     pub psi: bool,
     /// The swaps, those that are filled first in front.
     pub swaps: Vec<SwapDevice>,
-    /// Whether zswap is on; `None` where it isn't built in.
-    pub zswap: Option<bool>,
-    /// Whether the multi-generational LRU is on; `None` where it isn't built in.
-    pub mglru: Option<bool>,
+    /// zswap's pool; `None` where zswap isn't built in.
+    pub zswap: Option<Pool>,
+    /// The multi-generational LRU; `None` where it isn't built in.
+    pub mglru: Option<Mglru>,
     /// `vm.swappiness`.
     pub swappiness: Option<u8>,
     /// Huge pages set aside, bytes: never reclaimed.
     pub hugetlb: u64,
-    /// Whether this process may lock as much memory as it likes (`CAP_SYS_RESOURCE`, or `CAP_IPC_LOCK`).
-    pub may_lock: bool,
+    /// Pages that a device, a virtual machine's for one, or `io_uring` has pinned, bytes (`FOLL_PIN`, since 5.7).
+    pub pinned: Option<u64>,
+    /// What this process may do.
+    pub rights: Rights,
 }
 
 /// A line of `/proc/swaps`.
@@ -30,8 +36,30 @@ pub struct SwapDevice {
     pub name: String,
     /// Its size, bytes.
     pub size: u64,
+    /// What of it is in use, bytes.
+    pub used: u64,
     /// The higher, the earlier it is filled.
     pub priority: i32,
+}
+
+/// The multi-generational LRU (since 6.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mglru {
+    /// Whether it is on.
+    pub on: bool,
+    /// How old a generation must be before kswapd evicts it, milliseconds; 0 is off. `memory.reclaim` is not bound by it.
+    pub min_ttl_ms: u64,
+}
+
+/// What this process may do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rights {
+    /// Lock as much memory as it likes (`CAP_IPC_LOCK`).
+    pub ipc_lock: bool,
+    /// Raise its own limits, and have PSI triggers of any window (`CAP_SYS_RESOURCE`).
+    pub sys_resource: bool,
+    /// `RLIMIT_MEMLOCK`, bytes; `None` is no limit.
+    pub memlock: Option<u64>,
 }
 
 impl SwapDevice {
@@ -40,6 +68,12 @@ impl SwapDevice {
     pub fn is_zram(&self) -> bool {
         self.name.starts_with("/dev/zram")
     }
+
+    /// What of it is free, bytes.
+    #[must_use]
+    pub fn free(&self) -> u64 {
+        self.size.saturating_sub(self.used)
+    }
 }
 
 impl Host {
@@ -47,20 +81,39 @@ impl Host {
     #[must_use]
     pub fn look() -> Self {
         let read = |path: &str| read_system_file(path).ok();
-        let flag = |path: &str| Some(matches!(read(path)?.trim(), "Y" | "1"));
-        let mglru = read("/sys/kernel/mm/lru_gen/enabled");
         let meminfo = read("/proc/meminfo").unwrap_or_default();
         let status = read("/proc/self/status").unwrap_or_default();
+        let mglru = read("/sys/kernel/mm/lru_gen/enabled");
+        let min_ttl = read("/sys/kernel/mm/lru_gen/min_ttl_ms");
         Self {
             release: super::kernel_release(),
             psi: read("/proc/pressure/memory").is_some(),
             swaps: swaps(&read("/proc/swaps").unwrap_or_default()),
-            zswap: flag("/sys/module/zswap/parameters/enabled"),
-            mglru: mglru.map(|text| text.trim() != "0x0000"),
+            zswap: Pool::of_host(),
+            mglru: mglru.and_then(|enabled| Mglru::parse(&enabled, min_ttl.as_deref())),
             swappiness: read("/proc/sys/vm/swappiness").and_then(|text| text.trim().parse().ok()),
             hugetlb: kib(&meminfo, "Hugetlb:").unwrap_or(0) * 1024,
-            may_lock: capable(&status),
+            pinned: read("/proc/vmstat").as_deref().and_then(pinned),
+            rights: Rights::new(&status, getrlimit(Resource::Memlock).current),
         }
+    }
+}
+
+impl Mglru {
+    /// Of `enabled`, the first bit is the LRU itself (`LRU_GEN_CORE`, mm/vmscan.c); the others are how it works.
+    fn parse(enabled: &str, min_ttl: Option<&str>) -> Option<Self> {
+        let bits = u32::from_str_radix(enabled.trim().strip_prefix("0x")?, 16).ok()?;
+        let min_ttl_ms = min_ttl.and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+        Some(Self { on: bits & 1 != 0, min_ttl_ms })
+    }
+}
+
+impl Rights {
+    /// From the text of a `/proc/PID/status`: 14 is `CAP_IPC_LOCK`, 24 `CAP_SYS_RESOURCE`.
+    fn new(status: &str, memlock: Option<u64>) -> Self {
+        let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+        let bits = effective.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok()).unwrap_or(0);
+        Self { ipc_lock: bits & 1 << 14 != 0, sys_resource: bits & 1 << 24 != 0, memlock }
     }
 }
 
@@ -69,7 +122,8 @@ fn swaps(text: &str) -> Vec<SwapDevice> {
         let mut fields = line.split_ascii_whitespace();
         let name = fields.next()?.to_owned();
         let size = fields.nth(1)?.parse::<u64>().ok()? * 1024;
-        Some(SwapDevice { name, size, priority: fields.nth(1)?.parse().ok()? })
+        let used = fields.next()?.parse::<u64>().ok()? * 1024;
+        Some(SwapDevice { name, size, used, priority: fields.next()?.parse().ok()? })
     });
     let mut swaps: Vec<_> = lines.collect();
     swaps.sort_by_key(|swap| std::cmp::Reverse(swap.priority));
@@ -82,11 +136,11 @@ pub(super) fn kib(meminfo: &str, key: &str) -> Option<u64> {
     line.trim().trim_end_matches(" kB").parse().ok()
 }
 
-/// Either capability lifts the limit on locked memory: 14 is `CAP_IPC_LOCK`, 24 `CAP_SYS_RESOURCE`.
-fn capable(status: &str) -> bool {
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let bits = effective.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok()).unwrap_or(0);
-    bits & (1 << 14 | 1 << 24) != 0
+/// What is pinned now, bytes, in the text of a `/proc/vmstat`.
+fn pinned(vmstat: &str) -> Option<u64> {
+    let count = |key| vmstat.lines().find_map(|line| line.strip_prefix(key)?.trim().parse::<u64>().ok());
+    let pages = count("nr_foll_pin_acquired ")?.saturating_sub(count("nr_foll_pin_released ")?);
+    Some(pages.saturating_mul(rustix::param::page_size() as u64))
 }
 
 #[cfg(test)]
@@ -98,14 +152,34 @@ mod tests {
         let text = "Filename Type Size Used Priority\n/dev/sda2 partition 1024 0 -2\n/dev/zram0 partition 2048 5 100\n";
         let found = swaps(text);
         assert_eq!((found[0].name.as_str(), found[0].size, found[0].priority), ("/dev/zram0", 2 << 20, 100));
+        assert_eq!((found[0].free(), found[1].free()), (2043 << 10, 1 << 20));
         assert!(found[0].is_zram() && !found[1].is_zram());
         assert!(swaps("").is_empty());
     }
 
     #[test]
     fn capabilities_are_read() {
-        assert!(capable("Name:\tx\nCapEff:\t000001ffffffffff\n"));
-        assert!(!capable("CapEff:\t0000000000000000\n") && !capable(""));
+        let all = Rights::new("Name:\tx\nCapEff:\t000001ffffffffff\n", None);
+        assert_eq!(all, Rights { ipc_lock: true, sys_resource: true, memlock: None });
+        let lock = Rights::new("CapEff:\t0000000000004000\n", Some(1));
+        assert_eq!((lock.ipc_lock, lock.sys_resource, lock.memlock), (true, false, Some(1)));
+        assert!(!Rights::new("", None).ipc_lock);
         assert_eq!(kib("MemTotal: 5 kB\nHugetlb:        2048 kB\n", "Hugetlb:"), Some(2048));
+    }
+
+    #[test]
+    fn what_is_pinned_is_what_was_not_released() {
+        let page = rustix::param::page_size() as u64;
+        let text = "nr_dirty 5\nnr_foll_pin_acquired 30\nnr_foll_pin_released 10\n";
+        assert_eq!(pinned(text), Some(20 * page));
+        assert_eq!(pinned("nr_dirty 5\n"), None);
+    }
+
+    #[test]
+    fn the_first_bit_is_the_lru() {
+        let of = |enabled| Mglru::parse(enabled, Some("1000\n"));
+        assert_eq!(of("0x0007\n"), Some(Mglru { on: true, min_ttl_ms: 1000 }));
+        assert_eq!(of("0x0006\n").map(|lru| lru.on), Some(false));
+        assert_eq!((of("y"), Mglru::parse("0x0001", None).map(|lru| lru.min_ttl_ms)), (None, Some(0)));
     }
 }

@@ -45,6 +45,7 @@ fn controller_on_version_one() {
     std::fs::write(&control, "-memory").expect("take the controller off version 2");
     let v1 = Mounted::new("/tmp/memory", "cgroup", "memory");
     let ran = run(&["reclaim", "/", "10M"]);
+    let checked = run(&["check", "/"]);
     rustix::mount::unmount(v1.0, UnmountFlags::empty()).expect("unmount version 1");
     // The old hierarchy goes in its own time, and only then is the controller back for good.
     let until = Instant::now() + Duration::from_secs(20);
@@ -59,6 +60,12 @@ fn controller_on_version_one() {
     }
     let line = "memctl: /: the memory controller is on cgroup v1 (/tmp/memory), which has no memory.reclaim";
     refused(ran, &["reclaim", "/", "10M"], 1, line);
+    assert_eq!((checked.status, checked.stderr.as_str()), (Some(1), ""));
+    for words in
+        ["the memory controller is on cgroup v1 (/tmp/memory)", "-> boot with systemd.unified_cgroup"]
+    {
+        assert!(checked.stdout.contains(words), "{words} in {}", checked.stdout);
+    }
 }
 
 /// The unprivileged user of the guest.

@@ -1,14 +1,22 @@
 //! `memctl check` on hosts that can and that can't reclaim.
 
+use std::os::unix::fs::chown;
+use std::os::unix::process::CommandExt;
+
 use serde_json::Value;
 
-use crate::bed::{Cgroup, M, parse, run};
+use crate::bed::{Cgroup, M, Ran, memctl, parse, root, run};
+use crate::namespace::run_inside;
+use crate::net_saving::Zswap;
 use crate::place::{Case, list};
+use crate::terminal::{show, without_escapes};
 use crate::workload::Work;
 
 pub fn cases() -> Vec<Case> {
     list![
-        "guest reclaim" => it_works_here, a_megabyte_is_tried, swap_that_is_closed_is_named;
+        "guest reclaim" => it_works_here, a_megabyte_is_tried, swap_that_is_closed_is_named,
+            whose_the_file_is, a_namespace_hides_limits, huge_pages_of_the_cgroup;
+        "guest reclaim zswap" => zswap_in_front_of_swap;
         "guest reclaim !swappiness" => an_older_interface_is_named;
         "guest swappiness-max" => the_newest_interface_is_named;
         "guest !reclaim" => the_kernel_is_too_old;
@@ -41,7 +49,12 @@ fn it_works_here() {
         assert_eq!(finding(&line, "reclaim")["state"], "ok", "{line}");
         assert_eq!(finding(&line, "swap")["state"], "ok", "{line}");
     }
+    // Every line fits, and there are about a dozen.
+    let screen = without_escapes(&show(&["check", "app"], 80));
+    let lines = || screen.lines().map(|line| line.chars().count());
+    assert!(lines().all(|width| width <= 80), "{screen}");
     let ran = run(&["check", "app"]);
+    assert!((9..=14).contains(&ran.stdout.lines().count()), "{}", ran.stdout);
     assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""));
     assert!(
         ran.stdout.starts_with("cgroup2     ok      mounted at /sys/fs/cgroup, writable\n"),
@@ -83,6 +96,65 @@ fn swap_that_is_closed_is_named() {
     inner.write("memory.min", &(5 * M).to_string());
     assert!(finding(&check(&["app"], 0), "protection")["says"].to_string().contains("/app/inner"));
     assert!(finding(&check(&["app"], 0), "unevictable")["amount_bytes"].as_u64() >= Some(4 * M));
+}
+
+fn whose_the_file_is() {
+    let app = Cgroup::new("app");
+    let says = |line: &Value| finding(line, "reclaim")["says"].to_string();
+    let alone = "it is root's alone, and not delegated";
+    assert!(says(&check(&["app"], 0)).contains(alone));
+    let as_app = || -> Ran {
+        let mut command = memctl(["check", "app", "--json"]);
+        command.uid(1000).gid(1000).output().expect("memctl runs").into()
+    };
+    let line = parse(&as_app().stdout);
+    assert!(says(&line).contains("permission denied") && says(&line).contains(alone), "{line}");
+    for (about, state) in [("reclaim", "missing"), ("locking", "note"), ("triggers", "note")] {
+        assert_eq!(finding(&line, about)["state"], state, "{line}");
+    }
+    chown(app.path().join("memory.reclaim"), Some(1000), Some(1000)).expect("delegate");
+    let line = parse(&as_app().stdout);
+    assert_eq!((&finding(&line, "reclaim")["state"], &line["works"]), (&"ok".into(), &true.into()), "{line}");
+    assert!(says(&line).contains("it is delegated to uid 1000"), "{line}");
+    let line = check(&["app"], 0);
+    assert_eq!(
+        (&finding(&line, "locking")["state"], &finding(&line, "triggers")["state"]),
+        (&"ok".into(), &"ok".into())
+    );
+}
+
+fn a_namespace_hides_limits() {
+    let app = Cgroup::new("app");
+    let about =
+        |line: &Value| line["checks"].as_array().expect("a list").iter().any(|one| one["check"] == "beyond");
+    assert!(!about(&check(&["app"], 0)));
+    let ran = run_inside(app.path(), &["check", "/", "--json"]);
+    let line = parse(&ran.stdout);
+    assert_eq!(finding(&line, "beyond")["state"], "note", "{line}");
+}
+
+fn huge_pages_of_the_cgroup() {
+    let pages = "/proc/sys/vm/nr_hugepages";
+    std::fs::write(pages, "4").expect("set huge pages aside");
+    std::fs::write(root().join("cgroup.subtree_control"), "+hugetlb").expect("count them");
+    let app = Cgroup::new("app");
+    app.uses(&Work::Huge(4 * M));
+    let line = check(&["app"], 0);
+    drop(app);
+    std::fs::write(root().join("cgroup.subtree_control"), "-hugetlb").expect("count them no more");
+    std::fs::write(pages, "0").expect("give them back");
+    assert_eq!(finding(&line, "huge pages")["amount_bytes"], 4 * M, "{line}");
+    assert_eq!(finding(&line, "hugetlb")["amount_bytes"], 8 * M, "{line}");
+}
+
+fn zswap_in_front_of_swap() {
+    assert_eq!(finding(&check(&[], 0), "zswap")["says"], "off");
+    let _zswap = Zswap::on();
+    let line = check(&[], 0);
+    assert_eq!(finding(&line, "zswap")["state"], "ok", "{line}");
+    // 20% of the guest's memory, less what may be in it.
+    let room = finding(&line, "zswap")["amount_bytes"].as_u64().expect("an amount");
+    assert!((100 * M..210 * M).contains(&room), "{line}");
 }
 
 fn an_older_interface_is_named() {

@@ -19,6 +19,8 @@ pub enum Work {
     Anon(u64),
     /// Fills and locks so much anonymous memory.
     Locked(u64),
+    /// Fills so many bytes of huge pages, which must have been set aside.
+    Huge(u64),
     /// Fills so much anonymous memory, then takes and gives back as much again and again.
     Sawtooth(u64),
     /// Reads a file of so many bytes over and over, dropping nothing itself.
@@ -39,6 +41,7 @@ pub fn asked_for() -> Option<Asked> {
         "folios" => Work::Folios(bytes),
         "anon" => Work::Anon(bytes),
         "locked" => Work::Locked(bytes),
+        "huge" => Work::Huge(bytes),
         "sawtooth" => Work::Sawtooth(bytes),
         "stream" => Work::Stream(bytes),
         "mapped" => Work::Mapped(bytes),
@@ -67,6 +70,10 @@ impl Asked {
             }
             Work::Anon(bytes) => filled(bytes),
             Work::Locked(bytes) => locked(bytes),
+            Work::Huge(bytes) => {
+                fill_huge(bytes);
+                Vec::new()
+            }
             Work::Sawtooth(bytes) => {
                 std::thread::spawn(move || {
                     loop {
@@ -148,6 +155,18 @@ fn locked(bytes: u64) -> Vec<u8> {
     memory
 }
 
+/// The mapping lives as long as the process.
+fn fill_huge(bytes: u64) {
+    use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
+    let (flags, len) = (MapFlags::PRIVATE | MapFlags::HUGETLB, bytes as usize);
+    // SAFETY: the kernel picks the place, and nothing unmaps it.
+    let memory =
+        unsafe { mmap_anonymous(std::ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, flags) }
+            .expect("map huge pages");
+    // SAFETY: the range is the mapping just made.
+    unsafe { memory.cast::<u8>().write_bytes(1, len) };
+}
+
 /// A running process with its work done.
 pub struct Workload {
     child: Child,
@@ -162,6 +181,7 @@ impl Workload {
             Work::Folios(bytes) => ("folios", bytes),
             Work::Anon(bytes) => ("anon", bytes),
             Work::Locked(bytes) => ("locked", bytes),
+            Work::Huge(bytes) => ("huge", bytes),
             Work::Sawtooth(bytes) => ("sawtooth", bytes),
             Work::Stream(bytes) => ("stream", bytes),
             Work::Mapped(bytes) => ("mapped", bytes),

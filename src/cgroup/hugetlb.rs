@@ -1,0 +1,33 @@
+//! Huge pages of a cgroup, where the hugetlb controller counts them. Reclaim never touches them, and unless cgroup2 is
+//! mounted with `memory_hugetlb_accounting` (since 6.7) they are no part of `memory.current` either.
+
+use super::{Cgroup, parse_number};
+
+/// What a cgroup and all below it use, bytes, over all sizes of huge pages; `None` without the controller.
+#[must_use]
+pub fn used(cgroup: &Cgroup) -> Option<u64> {
+    let names = std::fs::read_dir(cgroup.path()).ok()?.flatten();
+    let names = names.filter_map(|entry| entry.file_name().into_string().ok());
+    let usages = names.filter(|name| is_usage(name));
+    let usages = usages.filter_map(|name| parse_number(&cgroup.read(&name).ok()?).ok()?);
+    usages.reduce(u64::saturating_add)
+}
+
+/// `hugetlb.2MB.current`, but not `hugetlb.2MB.rsvd.current`, which counts what is promised.
+fn is_usage(name: &str) -> bool {
+    let size = name.strip_prefix("hugetlb.").and_then(|rest| rest.strip_suffix(".current"));
+    size.is_some_and(|size| !size.contains('.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_used_is_told_from_what_is_promised() {
+        assert!(is_usage("hugetlb.2MB.current") && is_usage("hugetlb.1GB.current"));
+        for other in ["hugetlb.2MB.rsvd.current", "hugetlb.2MB.max", "hugetlb.current", "memory.current"] {
+            assert!(!is_usage(other), "{other}");
+        }
+    }
+}

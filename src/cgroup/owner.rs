@@ -1,0 +1,73 @@
+//! Whom a cgroup's file belongs to. Plain ownership decides who may reclaim: that is how it is delegated.
+
+use rustix::fs::AtFlags;
+
+use super::{Cgroup, reclaim};
+
+/// The owner of a file, and what its mode lets others do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The user.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+    /// The permission bits.
+    pub mode: u32,
+}
+
+impl Owner {
+    /// Of the cgroup's `memory.reclaim`, if it has one.
+    #[must_use]
+    pub fn of(cgroup: &Cgroup) -> Option<Self> {
+        let stat = rustix::fs::statat(cgroup, reclaim::FILE, AtFlags::empty()).ok()?;
+        Some(Self { uid: stat.st_uid, gid: stat.st_gid, mode: stat.st_mode & 0o7777 })
+    }
+
+    /// Whether somebody other than root may write to it.
+    #[must_use]
+    pub fn delegated(&self) -> bool {
+        self.uid != 0 && self.mode & 0o200 != 0 || self.gid != 0 && self.by_group() || self.by_all()
+    }
+
+    fn by_group(&self) -> bool {
+        self.mode & 0o020 != 0
+    }
+
+    fn by_all(&self) -> bool {
+        self.mode & 0o002 != 0
+    }
+
+    /// In words who may write to it, but for those whom root's capabilities let.
+    #[must_use]
+    pub fn words(&self) -> String {
+        let user = if self.uid == 0 { "root".to_owned() } else { format!("uid {}", self.uid) };
+        if self.by_all() {
+            return "everybody may write to it".into();
+        }
+        let group = if self.by_group() { format!(" and group {}", self.gid) } else { String::new() };
+        if self.delegated() {
+            format!("it is delegated to {user}{group}")
+        } else {
+            format!("it is {user}'s alone, and not delegated")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_owner_says_who_may_write() {
+        let owner = |uid, gid, mode| Owner { uid, gid, mode };
+        let root = owner(0, 0, 0o200);
+        assert_eq!(
+            (root.delegated(), root.words().as_str()),
+            (false, "it is root's alone, and not delegated")
+        );
+        assert_eq!(owner(1000, 1000, 0o200).words(), "it is delegated to uid 1000");
+        assert_eq!(owner(0, 27, 0o220).words(), "it is delegated to root and group 27");
+        assert!(!owner(0, 0, 0o220).delegated());
+        assert_eq!(owner(0, 0, 0o222).words(), "everybody may write to it");
+    }
+}
