@@ -19,6 +19,8 @@ use crate::exit::{Exit, UsageError};
 use crate::output::{self, Loudness};
 use crate::signal;
 
+mod lock;
+
 /// How many writes may be under way at the same time.
 const WORKERS: usize = 4;
 
@@ -37,6 +39,7 @@ pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
     };
     let members = members(&watchlist, rule, kind)?;
     signal::install();
+    lock::lock_memory(members.iter().map(|member| member.view().cgroup), loudness);
     let screen = RefCell::new(output::watch::Screen::new(args.json, loudness));
     let mut show = |rows: &mut dyn Iterator<Item = View<'_>>| screen.borrow_mut().show(rows);
     let live = screen.borrow().is_live();

@@ -70,6 +70,16 @@ pub fn locked(cgroup: &str, loudness: Loudness) {
     }
 }
 
+/// A watch of its own cgroup might reclaim memctl itself.
+pub fn unlocked(cgroup: &str, loudness: Loudness) {
+    if loudness != Loudness::Quiet {
+        remark(&format!(
+            "memctl: {}: memctl runs in it, and can't lock its own memory (CAP_IPC_LOCK, LimitMEMLOCK=infinity)",
+            escaped(cgroup)
+        ));
+    }
+}
+
 /// What a glob matched and can't be reclaimed from.
 pub fn passed_over(why: &str, loudness: Loudness) {
     if loudness == Loudness::Verbose {

@@ -25,6 +25,7 @@ pub fn cases() -> Vec<Case> {
             cgroups_that_come,
             nothing_to_be_had_is_said_once,
             outrun_it_says_what_was_needed,
+            its_own_memory_is_locked_and_little,
             lines_in_a_pipe;
         "guest swappiness" => page_cache_alone, hot_memory_pulls_the_brake;
         "guest reclaim !swappiness" => page_cache_alone_can_not_be_had
@@ -277,6 +278,21 @@ fn hot_memory_pulls_the_brake() {
     );
     let reclaimed = number(of(&events, "summary")[0], "reclaimed_bytes") as u64;
     assert!(reclaimed < 900 * M, "{reclaimed}: {events:?}");
+}
+
+fn its_own_memory_is_locked_and_little() {
+    let app = limited("app", 64 * M);
+    app.uses(&Work::File(50 * M));
+    let child = begin(&["app", "--headroom", "30M", "--json"]);
+    until("the first reclaim", || app.stolen() > 0);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).expect("it runs");
+    let kib = |key: &str| -> u64 {
+        let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default();
+        line.trim().trim_end_matches(" kB").parse().unwrap_or_else(|e| panic!("{key}: {e}"))
+    };
+    assert!(kib("VmLck:") > 0 && kib("VmRSS:") < 6 << 10, "{status}");
+    signal(&child, Signal::TERM);
+    assert!(child.wait_with_output().expect("memctl ends").status.success());
 }
 
 fn lines_in_a_pipe() {
