@@ -167,7 +167,7 @@ pub struct Watch {
     /// Keep that much free below the limit
     ///
     /// A size, or a share of the limit, which is the lower of memory.high and memory.max.
-    #[arg(long, value_name = "SIZE|PCT", value_parser = amount)]
+    #[arg(long, value_name = "SIZE|PCT", value_parser = headroom)]
     pub headroom: Option<Amount>,
     /// Keep the usage below SIZE, as if that were the limit
     #[arg(long, value_name = "SIZE", value_parser = parse_only_bytes)]
@@ -392,6 +392,14 @@ fn amount(word: &str) -> Result<Amount, String> {
             Err("a usage of max has no meaning; to reclaim all there is: memctl reclaim CGROUP max".into())
         }
         other => other.map_err(|e: memctl::size::SizeError| e.to_string()),
+    }
+}
+
+fn headroom(word: &str) -> Result<Amount, String> {
+    match word.parse() {
+        Ok(Amount::Max) => Err("it leaves nothing of the limit".into()),
+        Ok(amount) => Ok(amount),
+        Err(_) => Err("it is neither a size nor a share (as in 64M, 10%)".into()),
     }
 }
 

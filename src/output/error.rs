@@ -104,7 +104,11 @@ fn in_our_form(rendered: &str, words: impl Iterator<Item = String>) -> (String, 
     // clap would name all words of `reclaim` as missing, even where --to says how much.
     if rendered.contains("required arguments were not provided") {
         let to = words.iter().any(|word| word == "--to" || word.starts_with("--to="));
-        let what = if to { "of which cgroup?" } else { "which cgroup, and how much of it?" };
+        let what = match verb.map(String::as_str) {
+            Some("reclaim") if to => "of which cgroup?",
+            Some("reclaim") => "which cgroup, and how much of it?",
+            _ => "which cgroup?",
+        };
         return (what.to_owned(), help());
     }
     let first = rendered.split("\n\n").next().unwrap_or_default();

@@ -102,6 +102,7 @@ fn after(milliseconds: u64) {
 fn without_a_mode() {
     let ran = refuses(&["watch", "app"], 2, "memctl: watch: how much is to be kept free?");
     assert!(ran.stderr.contains("hint: --headroom 10% keeps that much free"), "{}", ran.stderr);
+    refuses(&["watch", "--headroom", "10%"], 2, "memctl: which cgroup?");
     let leaves_nothing = "memctl: --headroom: it leaves nothing of the limit";
     refuses(&["watch", "app", "--headroom", "100%"], 2, leaves_nothing);
 }
