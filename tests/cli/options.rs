@@ -84,7 +84,8 @@ fn only_anon() {
     assert!(swapped >= 18 * M, "{report}");
     // The kernel writes ahead of swap that takes its time, even for a small request. It must be told, though.
     let told = report["over_swapped_bytes"].as_u64().unwrap_or(0);
-    assert!(swapped - told <= 23 * M, "{report}");
+    let reclaimed = number(&report, "reclaimed_bytes") as u64;
+    assert!(swapped - told <= reclaimed.max(20 * M) + 2 * M, "{report}");
 }
 
 fn anon_needs_room_in_swap() {
