@@ -1,5 +1,7 @@
 //! What `memctl stat` shows: a row for each cgroup, in as many columns as fit, or a page on one.
 
+use std::collections::HashSet;
+
 use anyhow::Result;
 use comfy_table::CellAlignment;
 use memctl::cgroup::Reading;
@@ -120,6 +122,18 @@ const COLUMNS: [Column; 12] = [
     },
 ];
 
+/// Whether none of what is shown contains it.
+fn is_outermost(shown: &Shown, names: &HashSet<&str>) -> bool {
+    let mut above = shown.reading.name.as_str();
+    while let Some((parent, _)) = above.rsplit_once('/') {
+        if !parent.is_empty() && names.contains(parent) {
+            return false;
+        }
+        above = parent;
+    }
+    shown.reading.name == "/" || !names.contains("/")
+}
+
 fn table(rows: &[Shown], args: &Stat, again: bool, legend: bool, width: Option<u16>) -> String {
     let indented = |reading: &Reading| {
         let name = if reading.depth == 0 {
@@ -136,13 +150,17 @@ fn table(rows: &[Shown], args: &Stat, again: bool, legend: bool, width: Option<u
         (Some(bytes), Unit::Bytes | Unit::Rate) if args.bytes => bytes.to_string(),
         (Some(bytes), Unit::Bytes | Unit::Rate) => compact(bytes),
     };
-    // Of what is shown at the outermost level: what is below is part of that.
+    // Of what is shown at the outermost level: what is below is part of that, however it was named.
+    let names_shown: HashSet<&str> = rows.iter().map(|shown| shown.reading.name.as_str()).collect();
+    let at_top = rows.iter().filter(|shown| shown.reading.depth == 0).count();
     let total = |column: &Column| {
         let own = matches!(column.title, "LIMIT" | "HEADROOM" | "STALL%" | "EFFIC%");
-        let outermost = rows.iter().filter(|shown| shown.reading.depth == 0);
-        if own { None } else { Some(outermost.filter_map(column.cell).sum()) }
+        let outermost = rows.iter().filter(|shown| is_outermost(shown, &names_shown));
+        let values = outermost.filter_map(column.cell).reduce(u64::saturating_add);
+        if own { None } else { values }
     };
-    let with_total = legend && rows.iter().filter(|shown| shown.reading.depth == 0).count() > 1;
+    let outermost = rows.iter().filter(|shown| is_outermost(shown, &names_shown)).count();
+    let with_total = legend && (outermost > 1 || outermost == 1 && at_top > 1);
     let mut names: Vec<_> = rows.iter().map(|shown| indented(&shown.reading)).collect();
     let mut cells: Vec<(&Column, Vec<String>)> = COLUMNS
         .iter()

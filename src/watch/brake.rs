@@ -49,10 +49,26 @@ const WINDOW: Duration = Duration::from_secs(2);
 /// (Linux 7.3, MGLRU).
 const TOO_MUCH: f64 = 0.1;
 
-/// Whether what is reclaimed comes back: restores and swap-ins against what was reclaimed.
+/// Or when most of it comes back, in use before or not, and tasks stand still for more than this share of the time: a stream
+/// that is read ahead comes back, too, but nobody waits for it.
+const MOST: f64 = 0.5;
+const STALLED: f64 = 0.01;
+
+/// What happened in a cgroup's life.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Seen {
+    /// What came back and belongs to the working set: restores, activations, swap-ins, bytes.
+    pub restored: u64,
+    /// All that came back, bytes.
+    pub refaulted: u64,
+    /// For how long tasks were stalled for want of memory (PSI `some`); 0 where the kernel doesn't tell.
+    pub stalled: Duration,
+}
+
+/// Whether what is reclaimed comes back.
 #[derive(Clone, Debug)]
 pub struct Brake {
-    began: Option<(Duration, u64)>,
+    began: Option<(Duration, Seen)>,
     reclaimed: u64,
     backoff: Backoff,
 }
@@ -79,17 +95,25 @@ impl Brake {
         }
     }
 
-    /// Enters how much came back in the cgroup's life: restores and swap-ins, bytes. Gives the share of what was reclaimed
-    /// that came back, if that is too much; then it holds for a while.
-    pub fn judge(&mut self, now: Duration, came_back: u64) -> Option<f64> {
-        let began = self.began.replace((now, came_back));
+    /// Enters what happened so far. Gives the share of what was reclaimed that came back, if that is too much; then it
+    /// holds for a while.
+    pub fn judge(&mut self, now: Duration, seen: Seen) -> Option<f64> {
+        let began = self.began.replace((now, seen));
         let reclaimed = std::mem::take(&mut self.reclaimed);
-        let (_, before) = began?;
-        let share = came_back.saturating_sub(before) as f64 / reclaimed.max(1) as f64;
-        if share <= TOO_MUCH {
-            self.backoff.worked();
-            return None;
-        }
+        let (began, before) = began?;
+        let share = |now: u64, before: u64| now.saturating_sub(before) as f64 / reclaimed.max(1) as f64;
+        let restored = share(seen.restored, before.restored);
+        let refaulted = share(seen.refaulted, before.refaulted);
+        let time = now.saturating_sub(began).as_secs_f64();
+        let stalled = seen.stalled.saturating_sub(before.stalled).as_secs_f64() > STALLED * time;
+        let share = match restored {
+            restored if restored > TOO_MUCH => restored,
+            _ if refaulted > MOST && stalled => refaulted,
+            _ => {
+                self.backoff.worked();
+                return None;
+            }
+        };
         self.backoff.failed(now);
         // What comes back while it holds is not of its doing.
         self.began = None;
@@ -124,22 +148,40 @@ mod tests {
         assert_eq!((backoff.waits(at(14)), backoff.failed(at(20))), (None, at(1)));
     }
 
+    fn seen(restored: u64) -> Seen {
+        Seen { restored: restored * M, refaulted: restored * M, ..Seen::default() }
+    }
+
+    #[test]
+    fn what_comes_back_and_is_waited_for_pulls_it_too() {
+        let judged = |refaulted: u64, stalled: u64| {
+            let mut brake = Brake::default();
+            brake.judge(at(0), Seen::default());
+            brake.reclaimed(20 * M);
+            let stalled = Duration::from_millis(stalled);
+            brake.judge(at(2), Seen { restored: 0, refaulted: refaulted * M, stalled })
+        };
+        assert_eq!(judged(16, 100), Some(0.8));
+        assert_eq!(judged(16, 2), None, "a stream: nobody waits");
+        assert_eq!(judged(6, 100), None, "the stall has other reasons");
+    }
+
     #[test]
     fn what_comes_back_pulls_the_brake_and_longer_each_time() {
         let mut brake = Brake::default();
         brake.reclaimed(M);
         assert!(brake.wants_to_judge(at(0)));
-        assert_eq!(brake.judge(at(0), 100 * M), None, "what came back before is none of its doing");
+        assert_eq!(brake.judge(at(0), seen(100)), None, "what came back before is none of its doing");
         brake.reclaimed(20 * M);
         assert!(!brake.wants_to_judge(at(1)) && brake.wants_to_judge(at(2)));
-        assert_eq!((brake.judge(at(2), 101 * M), brake.holds(at(2))), (None, None), "a twentieth");
+        assert_eq!((brake.judge(at(2), seen(101)), brake.holds(at(2))), (None, None), "a twentieth");
         brake.reclaimed(20 * M);
-        assert_eq!(brake.judge(at(4), 117 * M), Some(0.8));
+        assert_eq!(brake.judge(at(4), seen(117)), Some(0.8));
         assert_eq!((brake.holds(at(8)), brake.holds(at(9))), (Some(at(9)), None));
         brake.reclaimed(M);
-        assert_eq!(brake.judge(at(10), 200 * M), None);
+        assert_eq!(brake.judge(at(10), seen(200)), None);
         brake.reclaimed(20 * M);
-        assert_eq!(brake.judge(at(12), 220 * M), Some(1.0));
+        assert_eq!(brake.judge(at(12), seen(220)), Some(1.0));
         assert!(brake.holds(at(21)).is_some(), "twice as long");
     }
 }

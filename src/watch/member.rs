@@ -6,7 +6,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use super::act::{Acted, End};
-use super::brake::{Backoff, Brake};
+use super::brake::{Backoff, Brake, Seen};
 use super::event::{Summary, Tally, View, What};
 use super::guard::{Allowed, Bounds, Guard, Own, Swap};
 use super::headroom::{Decision, Headroom, Law, Look, NEAREST};
@@ -99,8 +99,11 @@ pub struct Member {
 #[derive(Debug, thiserror::Error)]
 pub enum Unwatchable {
     /// The kernel's reason.
-    #[error("{0}")]
+    #[error(transparent)]
     Errno(#[from] Errno),
+    /// The root of the hierarchy, which has neither usage nor limit.
+    #[error("the root cgroup has neither memory.current nor a limit")]
+    Root,
     /// It has no limit that anything could be kept free below.
     #[error("it has no limit: memory.high and memory.max are both max")]
     NoLimit,
@@ -115,6 +118,7 @@ impl Unwatchable {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Errno(_) => None,
+            Self::Root => Some("name cgroups below it: memctl watch '*.slice' …"),
             Self::NoLimit => Some("--keep SIZE sets one that memctl keeps, and that kills nobody"),
             Self::NoRoom(_) => Some("keep less than the limit free"),
         }
@@ -133,7 +137,10 @@ impl Member {
         grace: Duration,
         text: &mut String,
     ) -> Result<Self, Unwatchable> {
-        let gauge = Gauge::open(&located)?;
+        let gauge = match Gauge::open(&located) {
+            Err(Errno::NOENT) if located.name == "/" => return Err(Unwatchable::Root),
+            gauge => gauge?,
+        };
         let (limit, file) = limit(&gauge, rule.keep, text)?.ok_or(Unwatchable::NoLimit)?;
         if rule.headroom.below(limit) >= limit {
             return Err(Unwatchable::NoRoom(limit));
@@ -347,7 +354,9 @@ impl Member {
         if self.brake.wants_to_judge(now)
             && let Ok(stat) = self.gauge.stat(text)
         {
-            match self.brake.judge(now, came_back(&stat)) {
+            let stalled = Duration::from_micros(self.gauge.stalled(text).unwrap_or(0));
+            let refaulted = stat.refaulted().unwrap_or(0);
+            match self.brake.judge(now, Seen { restored: came_back(&stat), refaulted, stalled }) {
                 Some(share) => {
                     self.held = None;
                     let until = self.brake.holds(now);

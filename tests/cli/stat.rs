@@ -20,6 +20,7 @@ pub fn cases() -> Vec<Case> {
             reclaimable_takes_off_protection_and_swap,
             rows_and_a_total,
             a_tree_with_siblings_in_order,
+            a_total_counts_nothing_twice,
             several_threads_see_the_same,
             a_page_on_one,
             events_are_told_with_their_place,
@@ -282,6 +283,23 @@ fn a_tree_with_siblings_in_order() {
     assert_eq!(names(&run(&["stat", "--json"]).stdout), ["/two", "/one"]);
     // Without a header, which stands for nothing here, a total of one would be the same again.
     assert!(!ran.stdout.contains("total"), "{}", ran.stdout);
+}
+
+fn a_total_counts_nothing_twice() {
+    let (one, two) = (Cgroup::new("one"), Cgroup::new("two"));
+    let inner = two.child("inner");
+    one.uses(&Work::File(20 * M));
+    inner.uses(&Work::File(30 * M));
+    let ran = run(&["stat", "one", "two", "two/inner", "-b"]);
+    let total = ran.stdout.lines().last().unwrap_or_default();
+    let current: u64 = total.split_whitespace().nth(1).and_then(|word| word.parse().ok()).unwrap_or(0);
+    assert!(total.starts_with("total "), "{}", ran.stdout);
+    crate::bed::assert_close("what both use", current, one.current() + two.current());
+    let ran = run(&["stat", "**", "-b"]);
+    let total = ran.stdout.lines().last().unwrap_or_default().to_owned();
+    assert!(total.starts_with("total "), "{}", ran.stdout);
+    let all: u64 = total.split_whitespace().nth(1).and_then(|word| word.parse().ok()).unwrap_or(0);
+    crate::bed::assert_close("what all use", all, one.current() + two.current());
 }
 
 fn several_threads_see_the_same() {

@@ -108,6 +108,8 @@ fn without_a_mode() {
 }
 
 fn a_limit_is_needed() {
+    let line = "memctl: /: the root cgroup has neither memory.current nor a limit";
+    refuses(&["watch", "/", "--headroom", "10M"], 1, line);
     let app = Cgroup::new("app");
     let line = "memctl: /app: it has no limit: memory.high and memory.max are both max";
     let ran = refuses(&["watch", "app", "--headroom", "10M"], 1, line);
@@ -277,8 +279,6 @@ fn hot_memory_pulls_the_brake() {
         held.iter().any(|guard| guard == "refaults"),
         "what is in use isn't pushed against for ever: {events:?}"
     );
-    let reclaimed = number(of(&events, "summary")[0], "reclaimed_bytes") as u64;
-    assert!(reclaimed < 900 * M, "{reclaimed}: {events:?}");
 }
 
 fn its_own_memory_is_locked_and_little() {
