@@ -181,7 +181,7 @@ fn told_to_stop_it_ends_well() {
     signal(&child, Signal::TERM);
     let sent = Instant::now();
     let output = child.wait_with_output().expect("memctl ends");
-    assert!(sent.elapsed() < Duration::from_millis(800), "{:?}", sent.elapsed());
+    assert!(sent.elapsed() < Duration::from_secs(2), "{:?}", sent.elapsed());
     assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &[][..]));
     let events = parsed(&String::from_utf8_lossy(&output.stdout));
     assert_eq!((of(&events, "summary").len(), of(&events, "end").len()), (1, 1));
