@@ -7,6 +7,7 @@
 
 pub mod cgroup;
 pub mod check;
+pub mod clock;
 pub mod reclaim;
 pub mod size;
 pub mod watch;

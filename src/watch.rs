@@ -13,3 +13,4 @@ pub mod headroom;
 pub mod member;
 mod pool;
 mod price;
+pub mod rule;

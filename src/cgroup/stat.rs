@@ -131,6 +131,21 @@ impl MemoryStat {
         pages(self.workingset_restore_file, self.workingset_restore_anon)
     }
 
+    /// What was read back from swap, bytes; before 6.13, what of it the kernel remembered.
+    #[must_use]
+    pub fn swapped_in(&self) -> Option<u64> {
+        pages(self.pswpin, self.zswpin).or(pages(self.workingset_refault_anon, None))
+    }
+
+    /// What came back that belongs to the working set, bytes. Refaults alone would count a stream larger than the cache as
+    /// well, which comes back whatever is done; *activations* are those that came back after less was evicted than there is
+    /// memory (mm/workingset.c), *restores* those that had been in use when they left.
+    #[must_use]
+    pub fn back_in_use(&self) -> u64 {
+        let file = self.workingset_activate_file.max(self.workingset_restore_file);
+        pages(file, None).unwrap_or(0) + self.swapped_in().unwrap_or(0)
+    }
+
     /// Page cache on the LRU lists, bytes: without tmpfs, and without what is unevictable.
     #[must_use]
     pub fn evictable_file(&self) -> u64 {

@@ -6,13 +6,15 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use memctl::cgroup::{Located, MemoryCgroup, Selected, Watchlist};
+use memctl::clock;
 use memctl::reclaim::{self, Goal, Request, Tolerance};
 use memctl::size::Amount;
 use memctl::watch::control::{self, Options};
 use memctl::watch::event::View;
 use memctl::watch::guard::{Bounds, Take};
 use memctl::watch::headroom::Headroom;
-use memctl::watch::member::{Member, Rule};
+use memctl::watch::member::Member;
+use memctl::watch::rule::Rule;
 
 use crate::cli::{Global, Kind, Watch};
 use crate::exit::{Exit, UsageError};
@@ -139,7 +141,7 @@ fn members(watchlist: &Watchlist, rule: Rule, kind: Option<reclaim::Kind>) -> Re
             request(kind).check(&mut able).context(word)?;
         }
         let name = located.name.clone();
-        match Member::new(Arc::new(located), rule, control::now(), Duration::ZERO, &mut text) {
+        match Member::new(Arc::new(located), rule, clock::now(), Duration::ZERO, &mut text) {
             Ok(member) => members.push(member),
             // It may get a limit yet.
             Err(_) if by_glob => {}

@@ -8,7 +8,7 @@ use clap::error::ErrorKind;
 use memctl::cgroup::diagnose::Unreclaimable;
 use memctl::reclaim::{Refusal, StoppedBy};
 use memctl::size::{Amount, SizeError};
-use memctl::watch::member::Unwatchable;
+use memctl::watch::rule::Unwatchable;
 use rustix::io::Errno;
 
 use super::remark;

@@ -56,13 +56,11 @@ impl Activity {
     /// # Errors
     /// `ENODEV` when the cgroup was removed.
     pub fn of(target: &mut (impl Target + ?Sized)) -> Result<Self, Errno> {
-        let page = rustix::param::page_size() as u64;
         let stat = target.stat(true)?;
-        let bytes = |one: Option<u64>, other: Option<u64>| Some((one? + other.unwrap_or(0)) * page);
         let came_back = CameBack {
             refaulted: stat.refaulted(),
             restored: stat.restored(),
-            swapped_in: bytes(stat.pswpin, stat.zswpin).or(bytes(stat.workingset_refault_anon, None)),
+            swapped_in: stat.swapped_in(),
         };
         Ok(Self { at: target.now(), stalled: target.stalled(), came_back })
     }

@@ -3,13 +3,12 @@
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::thread::{NanosleepRelativeResult, nanosleep};
-use rustix::time::{ClockId, Timespec, clock_gettime};
 
 use crate::cgroup::reclaim::Swappiness;
 use crate::cgroup::stat::MemoryStat;
 use crate::cgroup::zram::Zram;
 use crate::cgroup::{Conditions, MemoryCgroup, Node};
+use crate::clock;
 
 use super::{Measures, Subject};
 
@@ -72,13 +71,19 @@ pub trait Target {
     fn accepts(&mut self, swappiness: Swappiness) -> Result<bool, Errno>;
 
     /// Monotonic time since some fixed moment.
-    fn now(&self) -> Duration;
+    fn now(&self) -> Duration {
+        clock::now()
+    }
 
     /// CPU time that the calling thread has used.
-    fn cpu(&self) -> Duration;
+    fn cpu(&self) -> Duration {
+        clock::thread_cpu()
+    }
 
     /// Waits. A signal may end it early.
-    fn pause(&mut self, time: Duration);
+    fn pause(&mut self, time: Duration) {
+        clock::pause(time);
+    }
 }
 
 impl Target for MemoryCgroup {
@@ -120,18 +125,6 @@ impl Target for MemoryCgroup {
 
     fn accepts(&mut self, swappiness: Swappiness) -> Result<bool, Errno> {
         self.accepts(swappiness)
-    }
-
-    fn now(&self) -> Duration {
-        now()
-    }
-
-    fn cpu(&self) -> Duration {
-        cpu()
-    }
-
-    fn pause(&mut self, time: Duration) {
-        pause(time);
     }
 }
 
@@ -184,34 +177,4 @@ impl Target for Node {
     fn accepts(&mut self, swappiness: Swappiness) -> Result<bool, Errno> {
         self.accepts(swappiness)
     }
-
-    fn now(&self) -> Duration {
-        now()
-    }
-
-    fn cpu(&self) -> Duration {
-        cpu()
-    }
-
-    fn pause(&mut self, time: Duration) {
-        pause(time);
-    }
-}
-
-fn now() -> Duration {
-    duration(clock_gettime(ClockId::Monotonic))
-}
-
-fn cpu() -> Duration {
-    duration(clock_gettime(ClockId::ThreadCPUTime))
-}
-
-fn pause(time: Duration) {
-    let time = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: i64::from(time.subsec_nanos()) };
-    // A signal may end it early: the loop looks at that next.
-    let (NanosleepRelativeResult::Ok | NanosleepRelativeResult::Interrupted(_) | _) = nanosleep(&time);
-}
-
-fn duration(time: Timespec) -> Duration {
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }

@@ -51,6 +51,22 @@ pub struct Acted {
     pub end: End,
 }
 
+impl Acted {
+    /// Nothing was done, for that reason.
+    #[must_use]
+    pub fn nothing(end: End) -> Self {
+        Self {
+            requested: 0,
+            reclaimed: 0,
+            writes: 0,
+            writing: Duration::ZERO,
+            cpu: Duration::ZERO,
+            current: 0,
+            end,
+        }
+    }
+}
+
 /// Reclaims until no more than `down_to` is used, or `stop` says so.
 pub fn act(
     target: &mut impl Target,
@@ -60,15 +76,7 @@ pub fn act(
     stop: &dyn Fn() -> bool,
 ) -> Acted {
     let page_size = rustix::param::page_size() as u64;
-    let mut acted = Acted {
-        requested: 0,
-        reclaimed: 0,
-        writes: 0,
-        writing: Duration::ZERO,
-        cpu: Duration::ZERO,
-        current: 0,
-        end: End::Done,
-    };
+    let mut acted = Acted::nothing(End::Done);
     acted.current = match target.usage() {
         Ok(current) => current,
         Err(errno) => return Acted { end: lost(errno), ..acted },
@@ -120,7 +128,7 @@ pub fn act(
     acted
 }
 
-fn lost(errno: Errno) -> End {
+pub(super) fn lost(errno: Errno) -> End {
     match errno {
         Errno::NODEV | Errno::NOENT => End::Removed,
         errno => End::Failed(errno),

@@ -6,15 +6,17 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rustix::event::epoll;
-use rustix::time::{ClockId, Timespec, clock_gettime};
+use rustix::time::Timespec;
 
 use super::event::{Ended, Event, Summary, View, What};
 use super::guard::{Guard, Swap};
-use super::member::{Member, Rule, Step};
+use super::member::{Member, Step};
 use super::pool::{Done, Job, Pool, serve};
 use super::price::Price;
+use super::rule::Rule;
 use crate::cgroup::Located;
 use crate::cgroup::swaps::{Swaps, swapped_out};
+use crate::clock::{now, process_cpu, timespec};
 
 /// Looks that are far away are put together on a grid, so that a thousand cgroups at rest don't wake it a thousand times.
 const GRID: Duration = Duration::from_millis(100);
@@ -96,20 +98,6 @@ pub fn run(members: Vec<Member>, options: Options<'_>) -> std::io::Result<Ended>
     }
     control.run();
     Ok(control.end())
-}
-
-/// Monotonic time, the one clock of all.
-#[must_use]
-pub fn now() -> Duration {
-    duration(clock_gettime(ClockId::Monotonic))
-}
-
-fn process_cpu() -> Duration {
-    duration(clock_gettime(ClockId::ProcessCPUTime))
-}
-
-fn duration(time: Timespec) -> Duration {
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 struct Control<'a> {
@@ -225,8 +213,7 @@ impl Control<'_> {
         });
         let end = self.options.duration.map(|most| self.began + most);
         let next = dues.flatten().chain(end).fold(renew, Duration::min);
-        let left = next.saturating_sub(now);
-        Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) }
+        timespec(next.saturating_sub(now))
     }
 
     fn look_at_all(&mut self, now: Duration) {
@@ -237,16 +224,20 @@ impl Control<'_> {
             }
             if member.due > now {
                 if member.to_tell().is_some_and(|due| due <= now) {
-                    let (tell, name, began) =
-                        (&mut *self.options.tell, Arc::clone(&member.located), self.began);
-                    member.flush(now, false, &mut |what| tell(event(&name, now, began, what)));
+                    member.flush(
+                        now,
+                        false,
+                        &mut teller(self.options.tell, &member.located, now, self.began),
+                    );
                 }
                 continue;
             }
-            let (tell, name, began) = (&mut *self.options.tell, Arc::clone(&member.located), self.began);
-            let step = member.look(now, &mut || self.swap.at(now), &mut self.text, &mut |what| {
-                tell(event(&name, now, began, what));
-            });
+            let step = member.look(
+                now,
+                &mut || self.swap.at(now),
+                &mut self.text,
+                &mut teller(self.options.tell, &member.located, now, self.began),
+            );
             self.follow(place, &step, now);
         }
     }
@@ -257,15 +248,20 @@ impl Control<'_> {
             Step::Rest => {}
             Step::Gone => self.gone(place, at),
             Step::Act(allowed) if self.options.dry_run => {
-                let (tell, name, began) = (&mut *self.options.tell, Arc::clone(&member.located), self.began);
-                let mut tell = |what| tell(event(&name, at, began, what));
-                member.would(at, allowed.down_to, &mut tell);
+                member.would(
+                    at,
+                    allowed.down_to,
+                    &mut teller(self.options.tell, &member.located, at, self.began),
+                );
             }
             &Step::Act(allowed) => {
                 if let Some(until) = over_budget(self.options.cpu, &mut self.budget, at) {
-                    let (tell, name, began) =
-                        (&mut *self.options.tell, Arc::clone(&member.located), self.began);
-                    member.hold(at, Guard::Cpu, Some(until), &mut |what| tell(event(&name, at, began, what)));
+                    member.hold(
+                        at,
+                        Guard::Cpu,
+                        Some(until),
+                        &mut teller(self.options.tell, &member.located, at, self.began),
+                    );
                     return;
                 }
                 let (id, located, hands) =
@@ -311,10 +307,13 @@ impl Control<'_> {
             return;
         }
         member.hands = done.hands;
-        let (tell, name, began) = (&mut *self.options.tell, Arc::clone(&member.located), self.began);
-        let step = member.acted(now, &done.acted, &mut || self.swap.at(now), &mut self.text, &mut |what| {
-            tell(event(&name, now, began, what));
-        });
+        let step = member.acted(
+            now,
+            &done.acted,
+            &mut || self.swap.at(now),
+            &mut self.text,
+            &mut teller(self.options.tell, &member.located, now, self.began),
+        );
         match step {
             // Once more, but only after a look at everything else.
             Step::Act(_) => member.due = now,
@@ -357,9 +356,10 @@ impl Control<'_> {
 
     fn gone(&mut self, place: usize, now: Duration) {
         let Some(mut member) = self.fleet[place].take() else { return };
-        let (tell, name, began) = (&mut *self.options.tell, Arc::clone(&member.located), self.began);
-        member.flush(now, true, &mut |what| tell(event(&name, now, began, what)));
-        tell(event(&name, now, began, What::Gone));
+        let mut say = teller(self.options.tell, &member.located, now, self.began);
+        member.flush(now, true, &mut say);
+        say(What::Gone);
+        drop(say);
         self.ended.push(member.summary(now, true, &mut self.text));
     }
 
@@ -381,14 +381,11 @@ impl Control<'_> {
             // Again: one that comes just before the write would be lost.
             self.pool.stop(self.options.nudge);
         }
-        // What was under way counts, but leads to nothing any more.
-        self.options.dry_run = true;
+        // What was under way counts.
         self.take_done();
         let now = now();
-        let (tell, began) = (&mut *self.options.tell, self.began);
         for member in self.fleet.iter_mut().flatten() {
-            let name = Arc::clone(&member.located);
-            member.flush(now, true, &mut |what| tell(event(&name, now, began, what)));
+            member.flush(now, true, &mut teller(self.options.tell, &member.located, now, self.began));
             self.ended.push(member.summary(now, false, &mut self.text));
         }
         Ended { each: self.ended, watched: now.saturating_sub(self.began), cpu: process_cpu() }
@@ -397,6 +394,17 @@ impl Control<'_> {
 
 fn event(located: &Located, now: Duration, began: Duration, what: What) -> Event {
     Event { cgroup: located.name.clone(), at: now.saturating_sub(began), what }
+}
+
+/// What passes on what a cgroup tells.
+fn teller<'a>(
+    tell: &'a mut dyn FnMut(Event),
+    located: &Arc<Located>,
+    now: Duration,
+    began: Duration,
+) -> impl FnMut(What) + use<'a> {
+    let located = Arc::clone(located);
+    move |what| tell(event(&located, now, began, what))
 }
 
 fn grid(time: Duration) -> Duration {

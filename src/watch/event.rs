@@ -95,8 +95,6 @@ pub struct View<'a> {
     pub limit: u64,
     /// What is kept free below the limit.
     pub low: u64,
-    /// The most that arrived within a second, of late; `None` until that was seen.
-    pub a_second: Option<u64>,
     /// What was reclaimed from it so far.
     pub reclaimed: u64,
     /// What holds back what should be done.

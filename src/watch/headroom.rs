@@ -169,16 +169,10 @@ impl Law {
         (soon + soon / 8).min(limit / MOST_RESERVED)
     }
 
-    /// What arrived since the look before the last; `None` for the first.
+    /// The last look; `None` before the first.
     #[must_use]
     pub fn last(&self) -> Option<Look> {
         self.last
-    }
-
-    /// The most that arrived within a second, of late, in bytes: growth, as a rate.
-    #[must_use]
-    pub fn within_a_second(&self) -> Option<u64> {
-        self.curve.within(Duration::from_secs(1))
     }
 
     fn learn(&mut self, look: Look) {

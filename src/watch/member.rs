@@ -8,9 +8,10 @@ use rustix::io::Errno;
 use super::act::{Acted, End};
 use super::brake::{Backoff, Brake, Seen};
 use super::event::{Summary, Tally, View, What};
-use super::guard::{Allowed, Bounds, Guard, Own, Swap};
-use super::headroom::{Decision, Headroom, Law, Look, NEAREST};
+use super::guard::{Allowed, Guard, Own, Swap};
+use super::headroom::{Decision, Law, Look, NEAREST};
 use super::pool::Hands;
+use super::rule::{Rule, Unwatchable, limit};
 use crate::cgroup::gauge::Hits;
 use crate::cgroup::limit::LimitFile;
 use crate::cgroup::stat::MemoryStat;
@@ -30,17 +31,6 @@ const STUCK: u32 = 4;
 
 /// While something holds, look so often.
 const HELD: Duration = Duration::from_millis(250);
-
-/// What is wanted for a cgroup.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Rule {
-    /// What is to be free below the limit.
-    pub headroom: Headroom,
-    /// A limit of the user's own, bytes. The lower of it and of the cgroup's counts.
-    pub keep: Option<u64>,
-    /// What must not happen.
-    pub bounds: Bounds,
-}
 
 /// What to do with it next.
 #[derive(Debug, PartialEq)]
@@ -93,36 +83,6 @@ pub struct Member {
     tally: Tally,
     tally_began: Option<Duration>,
     summary: Summary,
-}
-
-/// Why a cgroup can't be watched.
-#[derive(Debug, thiserror::Error)]
-pub enum Unwatchable {
-    /// The kernel's reason.
-    #[error(transparent)]
-    Errno(#[from] Errno),
-    /// The root of the hierarchy, which has neither usage nor limit.
-    #[error("the root cgroup has neither memory.current nor a limit")]
-    Root,
-    /// It has no limit that anything could be kept free below.
-    #[error("it has no limit: memory.high and memory.max are both max")]
-    NoLimit,
-    /// The headroom leaves nothing of the limit, in bytes.
-    #[error("the headroom leaves nothing of its limit of {0} bytes")]
-    NoRoom(u64),
-}
-
-impl Unwatchable {
-    /// What the user can do about it.
-    #[must_use]
-    pub fn hint(&self) -> Option<&'static str> {
-        match self {
-            Self::Errno(_) => None,
-            Self::Root => Some("name cgroups below it: memctl watch '*.slice' …"),
-            Self::NoLimit => Some("--keep SIZE sets one that memctl keeps, and that kills nobody"),
-            Self::NoRoom(_) => Some("keep less than the limit free"),
-        }
-    }
 }
 
 impl Member {
@@ -189,7 +149,6 @@ impl Member {
             current: last.map_or(0, |look| look.current),
             limit: self.limit,
             low: self.law.low(self.limit),
-            a_second: self.law.within_a_second(),
             reclaimed: self.summary.total.reclaimed,
             held: self.held,
         }
@@ -356,7 +315,7 @@ impl Member {
         {
             let stalled = Duration::from_micros(self.gauge.stalled(text).unwrap_or(0));
             let refaulted = stat.refaulted().unwrap_or(0);
-            match self.brake.judge(now, Seen { restored: came_back(&stat), refaulted, stalled }) {
+            match self.brake.judge(now, Seen { restored: stat.back_in_use(), refaulted, stalled }) {
                 Some(share) => {
                     self.held = None;
                     let until = self.brake.holds(now);
@@ -488,29 +447,6 @@ impl Tally {
         self.cpu += acted.cpu;
         self.current_after = acted.current;
     }
-}
-
-/// The limit that counts, and which file sets it.
-fn limit(
-    gauge: &Gauge,
-    keep: Option<u64>,
-    text: &mut String,
-) -> Result<Option<(u64, Option<LimitFile>)>, Errno> {
-    let own = gauge.limit(text)?.map(|(limit, file)| (limit, Some(file)));
-    let keep = keep.map(|keep| (keep, None));
-    Ok([own, keep].into_iter().flatten().min_by_key(|(limit, _)| *limit))
-}
-
-/// What came back that belongs to the working set, in the cgroup's life, bytes. Refaults alone would count a stream larger
-/// than the cache as well, which comes back whatever is done; *activations* are those that came back after less was evicted
-/// than there is memory (mm/workingset.c), *restores* those that had been in use when they left.
-fn came_back(stat: &MemoryStat) -> u64 {
-    let swapped_in = match stat.pswpin {
-        Some(pages) => pages + stat.zswpin.unwrap_or(0),
-        None => stat.workingset_refault_anon.unwrap_or(0),
-    };
-    let file = stat.workingset_activate_file.max(stat.workingset_restore_file);
-    (file.unwrap_or(0) + swapped_in) * page()
 }
 
 fn page() -> u64 {

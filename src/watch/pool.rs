@@ -4,13 +4,12 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 
-use super::act::{Acted, End, act};
+use super::act::{Acted, End, act, lost};
 use super::guard::{Allowed, Take};
 use crate::cgroup::reclaim::Swappiness;
 use crate::cgroup::{Located, MemoryCgroup};
@@ -183,16 +182,16 @@ pub fn serve(job: &mut Job, stop: &dyn Fn() -> bool) -> Acted {
     if job.hands.is_none() {
         job.hands = match Hands::open(&job.located, job.id) {
             Ok(hands) => Some(Box::new(hands)),
-            Err(errno) => return failed(errno),
+            Err(errno) => return Acted::nothing(lost(errno)),
         };
     }
-    let Some(hands) = &mut job.hands else { return failed(Errno::NODEV) };
+    let Some(hands) = &mut job.hands else { return Acted::nothing(End::Removed) };
     let Hands { target, pace, can_choose } = &mut **hands;
     let chooses = matches!(job.allowed.take, Take::File | Take::Anon);
     if chooses && !*can_choose {
         // Now that it is known, whoever decides will find a guard for it.
         let current = target.usage().unwrap_or(0);
-        return Acted { current, end: End::Stopped, ..failed(Errno::INVAL) };
+        return Acted { current, ..Acted::nothing(End::Stopped) };
     }
     let swappiness = match job.allowed.take {
         Take::All | Take::Careful => None,
@@ -200,19 +199,6 @@ pub fn serve(job: &mut Job, stop: &dyn Fn() -> bool) -> Acted {
         Take::Anon => Some(Swappiness::Max),
     };
     act(target, pace, job.allowed.down_to, swappiness, stop)
-}
-
-fn failed(errno: Errno) -> Acted {
-    let end = if matches!(errno, Errno::NODEV | Errno::NOENT) { End::Removed } else { End::Failed(errno) };
-    Acted {
-        requested: 0,
-        reclaimed: 0,
-        writes: 0,
-        writing: Duration::ZERO,
-        cpu: Duration::ZERO,
-        current: 0,
-        end,
-    }
 }
 
 impl Hands {

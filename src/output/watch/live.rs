@@ -111,7 +111,6 @@ mod tests {
             current: 192 << 20,
             limit: 256 << 20,
             low: 26 << 20,
-            a_second: None,
             reclaimed: 3 << 30,
             held: None,
         };
