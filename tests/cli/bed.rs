@@ -56,7 +56,32 @@ impl Cgroup {
         let work = Workload::start(work, &self.path);
         self.files.borrow_mut().push(work.file());
         self.work.borrow_mut().push(work);
+        self.await_counters();
         self
+    }
+
+    /// Waits until `memory.stat`, here and above, has caught up with `memory.current`: on 7.x it can lag by megabytes
+    /// until the kernel folds it, each 2 s, and what a case asks for is judged by it. Not for ever: memory may be
+    /// charged that no counter shows.
+    fn await_counters(&self) {
+        const COUNTED: [&str; 7] = ["anon", "file", "slab", "kernel_stack", "pagetables", "percpu", "sock"];
+        let until = Instant::now() + Duration::from_secs(3);
+        for path in self.path.ancestors().take_while(|path| *path != root()) {
+            let lags = || -> Option<bool> {
+                let read = |file: &str| std::fs::read_to_string(path.join(file)).ok();
+                let (current, stat) = (read("memory.current")?, read("memory.stat")?);
+                let counted: u64 = stat
+                    .lines()
+                    .filter_map(|line| line.split_once(' '))
+                    .filter(|(key, _)| COUNTED.contains(key))
+                    .filter_map(|(_, value)| value.parse::<u64>().ok())
+                    .sum();
+                Some(current.trim().parse::<u64>().ok()?.abs_diff(counted) > M)
+            };
+            while lags() == Some(true) && Instant::now() < until {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
     }
 
     /// Ends all processes in it. Page cache stays.
