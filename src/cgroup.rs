@@ -53,7 +53,7 @@ pub use memory::MemoryCgroup;
 pub use mount::Mount;
 pub use node::Node;
 pub use release::{Version, kernel_release};
-pub use select::{Selected, Wanted, places, select};
+pub use select::{Selected, Wanted, places, select, select_there};
 pub use survey::{Reading, Survey};
 pub use watchlist::Watchlist;
 
@@ -105,10 +105,11 @@ impl Cgroup {
         &self.path
     }
 
-    /// Whether this is the root of the hierarchy (which lacks `memory.current`), as seen from this namespace.
+    /// Whether this is the root of the hierarchy, which is the whole host. The root that a cgroup namespace shows is a
+    /// cgroup like any other, and so has a type.
     #[must_use]
     pub fn is_root(&self) -> bool {
-        self.name == "/"
+        self.name == "/" && !self.has("cgroup.type")
     }
 
     /// The cgroup's id: its directory's inode, which no other cgroup gets while the host runs.

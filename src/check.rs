@@ -7,7 +7,7 @@ use crate::cgroup::owner::Owner;
 use crate::cgroup::reclaim::Swappiness;
 use crate::cgroup::stat::MemoryStat;
 use crate::cgroup::swap::SwapBound;
-use crate::cgroup::{Located, Selected, Wanted, hugetlb, locate, node};
+use crate::cgroup::{Located, Selected, Wanted, hugetlb, locate, node, select};
 use crate::reclaim::{Goal, Kind, Measure, Place, Report, Request, Target, Tolerance};
 use crate::size::Amount;
 
@@ -151,6 +151,7 @@ pub fn check(word: &str, write: bool) -> Checked {
 fn wanted(word: &str) -> Result<Wanted, Unreclaimable> {
     match (locate(word), node::parse(word)) {
         (Err(_), Some(number)) => Ok(Wanted::Node(number?)),
+        (Err(_), _) if select::is_glob(word) => Err(Unreclaimable::NotOne { word: word.to_owned() }),
         (located, _) => Ok(Wanted::Cgroup(Selected { located: located?, by_glob: false })),
     }
 }
@@ -253,13 +254,13 @@ fn in_the_way(target: &mut dyn Target, huge: Option<u64>) -> Vec<Finding> {
         let fact = |words: &str| Fact::Bytes(gate.counted(&stat), words.to_owned());
         if gate.is_shut(&stat) {
             let fact = fact(
-                "of clean, unmapped page cache are under vm.min_unmapped_ratio, and slab is under vm.min_slab_ratio: \
-                 nothing is reclaimed from the node while that is so",
+                "of clean, unmapped page cache are too little: the kernel reclaims from a node only above its \
+                 vm.min_unmapped_ratio, or where slab is above vm.min_slab_ratio",
             );
             let todo = Some("sysctl vm.min_unmapped_ratio=0, if it is to be reclaimed from all the same".into());
             return Finding { about, state: State::Note, fact, todo };
         }
-        let fact = fact("of clean, unmapped page cache, or slab, are enough for the kernel to begin");
+        let fact = fact("of clean, unmapped page cache, or else slab, are above the node's threshold");
         Finding { about, state: State::Good, fact, todo: None }
     }));
     if let Some(huge) = huge.filter(|&bytes| bytes > 0) {

@@ -90,13 +90,13 @@ pub struct Stat {
     /// The whole tree below, indented
     #[arg(short, long, conflicts_with = "depth")]
     pub recursive: bool,
-    /// So many levels below
-    #[arg(long, value_name = "N")]
+    /// So many levels below, at least 1
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub depth: Option<u16>,
-    /// Largest first by KEY [default: current]
+    /// By current, working-set, reclaimable, pressure, headroom, refaults, name
     ///
-    /// One of current, working-set, reclaimable, pressure, headroom (least first), refaults, and name (in its order). In
-    /// a tree, siblings are sorted.
+    /// Largest first, by current as a default; headroom least first, and names in their order. In a tree, siblings are
+    /// sorted.
     #[arg(
         long,
         value_name = "KEY",

@@ -48,7 +48,7 @@ fn elsewhere(point: &Path, typed: &str) -> Vec<Candidate> {
     type Read = fn(&str) -> Option<String>;
     let container: Read = |name| container_id(name).map(|id| format!("container:{}", &id[..ID_SHOWN]));
     let pod: Read = |name| pod_uid(name).map(|uid| format!("pod:{uid}"));
-    let unit: Read = |name| matches!(Named::parse(name), Some(Named::Unit(_))).then(|| name.to_owned());
+    let unit: Read = |name| matches!(Named::parse(name), Some(Ok(Named::Unit(_)))).then(|| name.to_owned());
     let words: [(&str, Read); 2] = [("container:", container), ("pod:", pod)];
     let begun = words.iter().find(|(prefix, _)| typed.starts_with(prefix)).map(|&(_, read)| read);
     let Some(read) = begun.or_else(|| (!typed.is_empty() && !typed.contains('/')).then_some(unit)) else {

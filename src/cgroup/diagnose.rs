@@ -16,7 +16,11 @@ pub enum Unreclaimable {
     #[error("a cgroup's name can't be empty (the root is called /)")]
     NoName,
     #[error("{word}: no such cgroup")]
-    NoSuchCgroup { word: String, near: Vec<String> },
+    NoSuchCgroup { word: String, near: Vec<String>, point: PathBuf },
+    #[error("{word}: {why}")]
+    BadName { word: String, why: &'static str },
+    #[error("{word}: check looks at one cgroup")]
+    NotOne { word: String },
     #[error("{word}: no cgroup matches")]
     NoMatch { word: String },
     #[error("{word}: it is a malformed glob: {why}")]
@@ -82,9 +86,12 @@ impl Unreclaimable {
             Self::NoSuchCgroup { near, .. } if !near.is_empty() => {
                 format!("did you mean {}?", near.join(", "))
             }
-            Self::NoSuchCgroup { .. } => {
-                "list the cgroups with: systemd-cgls, or find /sys/fs/cgroup -type d".into()
+            Self::NoSuchCgroup { point, .. } => {
+                let find = format!("find {} -type d", point.display());
+                let list = if managed::by_systemd() { format!("systemd-cgls, or {find}") } else { find };
+                format!("list the cgroups with: {list}")
             }
+            Self::NotOne { .. } => "memctl stat takes globs".into(),
             Self::NotACgroup { .. } => {
                 "name a directory below the cgroup2 mount, such as /sys/fs/cgroup/app".into()
             }
@@ -93,11 +100,13 @@ impl Unreclaimable {
             Self::ControllerDisabled { .. } => "look for cgroup_disable=memory in /proc/cmdline".into(),
             Self::ControllerOff { name, parent_path, .. } => {
                 let file = parent_path.join("cgroup.subtree_control");
-                managed::account(name, &file.display().to_string())
+                managed::account(name, &file.display().to_string(), managed::by_systemd())
             }
             Self::Threaded { domain, .. } => format!("reclaim from {domain} instead"),
             Self::OldKernel { .. } => "nothing but a newer kernel helps".into(),
-            Self::Permission { name, file } => managed::permit(name, &file.display().to_string()),
+            Self::Permission { name, file } => {
+                managed::permit(name, &file.display().to_string(), managed::by_systemd())
+            }
             Self::NoSuchNode { nodes, .. } if nodes.is_empty() => {
                 "this host shows no NUMA nodes (/sys/devices/system/node)".into()
             }
@@ -121,6 +130,7 @@ impl Unreclaimable {
             }
             Self::Ambiguous { .. } => "name one of them by its path".into(),
             Self::NoName
+            | Self::BadName { .. }
             | Self::NoProcess { .. }
             | Self::NoMatch { .. }
             | Self::BadGlob { .. }
@@ -185,16 +195,35 @@ fn absent(cgroup: &Cgroup, mount: &Mount) -> Unreclaimable {
         let parent_name = mount.name_of(&parent).unwrap_or_default();
         return Unreclaimable::ControllerOff { name, parent: parent_name, parent_path: parent };
     }
-    let mountinfo = read_system_file("/proc/self/mountinfo").unwrap_or_default();
-    let cgroups = read_system_file("/proc/cgroups").unwrap_or_default();
-    match (mount::memory_on_v1(&mountinfo), controller(&cgroups, "memory")) {
-        (Some(v1), _) => Unreclaimable::ControllerOnV1 { name, v1 },
-        // A hierarchy of version 1 exists, though it isn't mounted where we can see it.
-        (None, Some(Controller { hierarchy, enabled: true })) if hierarchy != 0 => {
-            Unreclaimable::ControllerOnV1 { name, v1: PathBuf::from(format!("hierarchy {hierarchy}")) }
-        }
-        _ => Unreclaimable::ControllerDisabled { name },
+    match controller_on_v1() {
+        Some(v1) => Unreclaimable::ControllerOnV1 { name, v1 },
+        None => Unreclaimable::ControllerDisabled { name },
     }
+}
+
+/// Says why there is no cgroup that `word` names, whose path would be `path`. Where the memory controller is on
+/// version 1, no name would do.
+pub(super) fn missing(word: &str, path: &Path, mount: &Mount) -> Unreclaimable {
+    let word = word.to_owned();
+    match controller_on_v1() {
+        Some(v1) if !mount.point.join("memory.stat").exists() => {
+            Unreclaimable::ControllerOnV1 { name: word, v1 }
+        }
+        _ => {
+            let near = super::locate::nearest(path, mount);
+            Unreclaimable::NoSuchCgroup { word, near, point: mount.point.clone() }
+        }
+    }
+}
+
+/// Where the memory controller is, if that is a hierarchy of version 1, mounted or not.
+fn controller_on_v1() -> Option<PathBuf> {
+    let mountinfo = read_system_file("/proc/self/mountinfo").unwrap_or_default();
+    mount::memory_on_v1(&mountinfo).or_else(|| {
+        let cgroups = read_system_file("/proc/cgroups").unwrap_or_default();
+        let found = controller(&cgroups, "memory").filter(|found| found.enabled && found.hierarchy != 0)?;
+        Some(PathBuf::from(format!("hierarchy {}", found.hierarchy)))
+    })
 }
 
 /// The topmost ancestor that has the memory controller and doesn't pass it on.

@@ -9,7 +9,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::diagnose::Unreclaimable;
+use super::diagnose::{Unreclaimable, missing};
 use super::mount::{self, Mount};
 use super::named::Named;
 use super::{Cgroup, FileSystem, node, tree};
@@ -72,6 +72,7 @@ pub fn locate(word: &str) -> Result<Located, Unreclaimable> {
         return Err(Unreclaimable::IsNode { word: word.to_owned() });
     }
     if let Some(named) = Named::parse(word) {
+        let named = named.map_err(|why| Unreclaimable::BadName { word: word.to_owned(), why })?;
         return by_name(&named, word, &mount);
     }
     // `-` typed where systemd has `\\x2d`.
@@ -149,10 +150,6 @@ fn existing(path: &Path, word: &str, mount: &Mount) -> Result<Located, Unreclaim
     located.open().map(|_| located)
 }
 
-fn missing(word: &str, path: &Path, mount: &Mount) -> Unreclaimable {
-    Unreclaimable::NoSuchCgroup { word: word.to_owned(), near: nearest(path, mount) }
-}
-
 fn not_a_cgroup(path: &Path, error: &io::Error) -> Unreclaimable {
     let on_v1 = || super::open_directory(path).and_then(|dir| Ok(super::file_system(&dir)?));
     match error.kind() {
@@ -176,7 +173,7 @@ fn alike(wanted: &str, name: &str) -> f64 {
 }
 
 /// Existing names that a mistyped one may have meant, the best first.
-fn nearest(path: &Path, mount: &Mount) -> Vec<String> {
+pub(super) fn nearest(path: &Path, mount: &Mount) -> Vec<String> {
     const LOOKED_AT: usize = 5000;
     const SUGGESTED: usize = 3;
     const ALIKE: f64 = 0.8;

@@ -6,10 +6,16 @@
 
 use super::named::Named;
 
+/// Whether systemd manages this host, as `sd_booted`(3) tells.
+#[must_use]
+pub fn by_systemd() -> bool {
+    std::path::Path::new("/run/systemd/system").is_dir()
+}
+
 /// The unit that the cgroup of this name is, if it is one.
 fn unit(name: &str) -> Option<&str> {
     let (_, last) = name.rsplit_once('/')?;
-    matches!(Named::parse(last), Some(Named::Unit(_))).then_some(last)
+    matches!(Named::parse(last), Some(Ok(Named::Unit(_)))).then_some(last)
 }
 
 /// Whether it is below a user's own service manager.
@@ -18,9 +24,16 @@ fn of_a_user(name: &str) -> bool {
     above.split('/').any(|unit| unit.starts_with("user@") && unit.ends_with(".service"))
 }
 
-/// How a user comes to reclaim from the cgroup of this name, whose `memory.reclaim` is `file`.
+/// How a user comes to reclaim from the cgroup of this name, whose `memory.reclaim` is `file`, on a host that systemd
+/// manages or not.
 #[must_use]
-pub fn permit(name: &str, file: &str) -> String {
+pub fn permit(name: &str, file: &str, by_systemd: bool) -> String {
+    if !by_systemd {
+        return match name {
+            "/" => "run as root, or name a cgroup that is yours".into(),
+            _ => format!("run as root, or have the file delegated: chown USER {file}"),
+        };
+    }
     match unit(name) {
         Some(_) if of_a_user(name) => "run as root, or as the user whose unit it is".into(),
         Some(unit) if unit.ends_with(".service") => {
@@ -35,8 +48,8 @@ pub fn permit(name: &str, file: &str) -> String {
 /// How the memory controller is turned on for the cgroup of this name, whose parent doesn't pass it on, by what is
 /// written to `file`. That of a unit is systemd's, which would soon write it anew.
 #[must_use]
-pub fn account(name: &str, file: &str) -> String {
-    let Some(unit) = unit(name) else {
+pub fn account(name: &str, file: &str, by_systemd: bool) -> String {
+    let Some(unit) = unit(name).filter(|_| by_systemd) else {
         return format!("echo +memory > {file}");
     };
     let user = if of_a_user(name) { "--user " } else { "" };
@@ -53,7 +66,7 @@ mod tests {
 
     #[test]
     fn how_to_be_permitted_depends_on_whose_the_cgroup_is() {
-        let hint = |name: &str| permit(name, "FILE");
+        let hint = |name: &str| permit(name, "FILE", true);
         assert!(hint("/system.slice/nginx.service").contains("Delegate=memory"));
         assert!(hint(OWN).contains("Delegate=memory"));
         assert!(hint(&format!("{OWN}/app.slice/mine.service")).contains("the user whose unit it is"));
@@ -69,12 +82,15 @@ mod tests {
 
     #[test]
     fn accounting_is_turned_on_by_who_manages_the_cgroup() {
-        let hint = |name: &str| account(name, "FILE");
+        let hint = |name: &str| account(name, "FILE", true);
         assert_eq!(hint("/app"), "echo +memory > FILE");
         assert_eq!(hint("/system.slice/nginx.service/inner"), "echo +memory > FILE");
         assert_eq!(hint("/a.slice/b.service"), "systemctl set-property b.service MemoryAccounting=yes");
         let own = hint(&format!("{OWN}/a.slice/b.service"));
         assert_eq!(own, "systemctl --user set-property b.service MemoryAccounting=yes");
+        assert_eq!(account("/a.slice/b.service", "FILE", false), "echo +memory > FILE");
+        assert!(permit("/a.slice/b.service", "FILE", false).ends_with("chown USER FILE"));
+        assert_eq!(permit("/", "FILE", false), "run as root, or name a cgroup that is yours");
         assert_eq!(hint(r"/a\x2db.mount"), r"systemctl set-property 'a\x2db.mount' MemoryAccounting=yes");
     }
 }

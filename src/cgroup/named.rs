@@ -35,21 +35,33 @@ const RUNTIMES: [&str; 5] = ["docker-", "libpod-", "cri-containerd-", "crio-", "
 const ID: usize = 64;
 
 impl Named {
-    /// Reads a word. `None` for what can only be a path.
+    /// Reads a word. `None` for what can only be a path, `Err` for what no container, pod or process can be called.
     #[must_use]
-    pub fn parse(word: &str) -> Option<Self> {
+    pub fn parse(word: &str) -> Option<Result<Self, &'static str>> {
+        let hex = |id: &str| id.bytes().all(|b| b.is_ascii_hexdigit() || matches!(b, b'-' | b'_'));
         if let Some(id) = word.strip_prefix("container:") {
-            return Some(Self::Container(id.to_lowercase()));
+            return Some(match id {
+                "" => Err("which container? the beginning of its ID is missing"),
+                id if !hex(id) => {
+                    Err("a container is named by the beginning of its ID, of hexadecimal digits")
+                }
+                id => Ok(Self::Container(id.to_lowercase())),
+            });
         }
         if let Some(uid) = word.strip_prefix("pod:") {
-            return Some(Self::Pod(uid.to_lowercase().replace('_', "-")));
+            return Some(match uid {
+                "" => Err("which pod? the beginning of its UID is missing"),
+                uid if !hex(uid) => Err("a pod is named by the beginning of its UID, of hexadecimal digits"),
+                uid => Ok(Self::Pod(uid.to_lowercase().replace('_', "-"))),
+            });
         }
         if let Some(pid) = word.strip_prefix("pid:") {
-            return pid.parse().ok().map(Self::Pid);
+            let number = pid.parse().ok().filter(|&pid: &u32| pid > 0);
+            return Some(number.map(Self::Pid).ok_or("a process is named by its number, as in pid:1234"));
         }
         let is_unit = !word.contains('/')
             && UNITS.iter().any(|suffix| word.len() > suffix.len() && word.ends_with(suffix));
-        is_unit.then(|| Self::unit(word))
+        is_unit.then(|| Ok(Self::unit(word)))
     }
 
     /// A unit, or part of one's path, however it is spelt.
@@ -63,12 +75,8 @@ impl Named {
     pub fn is(&self, directory: &str) -> bool {
         match self {
             Self::Unit(unit) => unescaped(directory) == *unit,
-            Self::Container(id) => {
-                !id.is_empty() && container_id(directory).is_some_and(|found| found.starts_with(&**id))
-            }
-            Self::Pod(uid) => {
-                !uid.is_empty() && pod_uid(directory).is_some_and(|found| found.starts_with(&**uid))
-            }
+            Self::Container(id) => container_id(directory).is_some_and(|found| found.starts_with(&**id)),
+            Self::Pod(uid) => pod_uid(directory).is_some_and(|found| found.starts_with(&**uid)),
             Self::Pid(_) => false,
         }
     }
@@ -142,12 +150,16 @@ mod tests {
 
     #[test]
     fn words_are_read() {
-        assert_eq!(Named::parse("nginx.service"), Some(Named::Unit("nginx.service".into())));
-        assert_eq!(Named::parse(r"a\x2db.service"), Some(Named::Unit("a-b.service".into())));
-        assert_eq!(Named::parse("pid:12"), Some(Named::Pid(12)));
-        assert_eq!(Named::parse("container:ABC"), Some(Named::Container("abc".into())));
-        for path in ["app", ".service", "system.slice/nginx.service", "pid:x", "pid:-1", "nginx.conf"] {
+        assert_eq!(Named::parse("nginx.service"), Some(Ok(Named::Unit("nginx.service".into()))));
+        assert_eq!(Named::parse(r"a\x2db.service"), Some(Ok(Named::Unit("a-b.service".into()))));
+        assert_eq!(Named::parse("pid:12"), Some(Ok(Named::Pid(12))));
+        assert_eq!(Named::parse("container:ABC"), Some(Ok(Named::Container("abc".into()))));
+        for path in ["app", ".service", "system.slice/nginx.service", "nginx.conf"] {
             assert_eq!(Named::parse(path), None, "{path}");
+        }
+        for wrong in ["pid:x", "pid:-1", "pid:0", "pid:", "container:", "container:web", "pod:", "pod:my-web"]
+        {
+            assert!(Named::parse(wrong).unwrap().is_err(), "{wrong}");
         }
     }
 
@@ -169,7 +181,6 @@ mod tests {
         assert_eq!(container_id(&format!("libpod-conmon-{ONE}.scope")), None);
         assert_eq!(container_id(&format!("crio-conmon-{ONE}.scope")), None);
         assert_eq!((container_id("docker-abc.scope"), container_id("init.scope")), (None, None));
-        assert!(!Named::Container(String::new()).is(ONE));
     }
 
     #[test]
@@ -178,8 +189,8 @@ mod tests {
         for directory in [slice, format!("kubepods-pod{}.slice", POD.replace('-', "_")), format!("pod{POD}")]
         {
             assert_eq!(pod_uid(&directory).as_deref(), Some(POD), "{directory}");
-            assert!(Named::parse(&format!("pod:{POD}")).unwrap().is(&directory));
-            assert!(Named::parse(&format!("pod:{}", POD.replace('-', "_"))).unwrap().is(&directory));
+            assert!(Named::parse(&format!("pod:{POD}")).unwrap().unwrap().is(&directory));
+            assert!(Named::parse(&format!("pod:{}", POD.replace('-', "_"))).unwrap().unwrap().is(&directory));
         }
         for other in ["kubepods.slice", "kubepods-burstable.slice", "podman", "pod"] {
             assert_eq!(pod_uid(other), None, "{other}");
@@ -193,9 +204,9 @@ mod tests {
         std::fs::create_dir_all(unit.join("inner.service")).unwrap();
         std::fs::create_dir_all(root.path().join("user.slice/other.service")).unwrap();
         for word in [r"my\x2dapp@1.service", "my-app@1.service"] {
-            assert_eq!(Named::parse(word).unwrap().find(root.path()), std::slice::from_ref(&unit), "{word}");
+            assert_eq!(Named::unit(word).find(root.path()), std::slice::from_ref(&unit), "{word}");
         }
-        assert!(Named::parse("app@1.service").unwrap().find(root.path()).is_empty());
+        assert!(Named::unit("app@1.service").find(root.path()).is_empty());
     }
 
     proptest! {

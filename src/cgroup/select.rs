@@ -24,18 +24,29 @@ pub struct Selected {
 /// # Errors
 /// [`Unreclaimable`]: a name that doesn't exist, a glob that is malformed or matches nothing.
 pub fn select(words: &[String]) -> Result<Vec<Selected>, Unreclaimable> {
+    let (selected, missing) = select_there(words);
+    missing.into_iter().next().map_or(Ok(selected), Err)
+}
+
+/// Finds the cgroups that the words name, as [`select`] does, and says of each word that names none why.
+#[must_use]
+pub fn select_there(words: &[String]) -> (Vec<Selected>, Vec<Unreclaimable>) {
     let mut selected: Vec<Selected> = Vec::new();
+    let mut missing = Vec::new();
     for word in words {
-        let found = if is_glob(word) { matches(word)? } else { vec![locate(word)?] };
         let by_glob = is_glob(word);
-        for located in found {
+        let found = if by_glob { matches(word) } else { locate(word).map(|located| vec![located]) };
+        for located in found.unwrap_or_else(|why| {
+            missing.push(why);
+            Vec::new()
+        }) {
             match selected.iter_mut().find(|known| known.located.path == located.path) {
                 Some(known) => known.by_glob &= by_glob,
                 None => selected.push(Selected { located, by_glob }),
             }
         }
     }
-    Ok(selected)
+    (selected, missing)
 }
 
 /// What was asked for where a NUMA node will do as well as a cgroup.
@@ -77,7 +88,7 @@ pub fn places(words: &[String]) -> Result<Vec<Wanted>, Unreclaimable> {
 }
 
 /// Whether a word is a glob. A name with such a character in it can still be given by its path: what exists is a name.
-pub(super) fn is_glob(word: &str) -> bool {
+pub(crate) fn is_glob(word: &str) -> bool {
     word.contains(['*', '?', '[', '{']) && locate(word).is_err()
 }
 

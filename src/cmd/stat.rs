@@ -1,12 +1,12 @@
 //! `memctl stat`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use anyhow::{Error, Result, anyhow};
 use memctl::cgroup::mount::Hidden;
 use memctl::cgroup::stat::{PackedStat, Rates};
-use memctl::cgroup::{Details, Located, Reading, Selected, Survey, diagnose, locate, select};
+use memctl::cgroup::{Details, Located, Reading, Selected, Survey, diagnose, locate, select_there};
 use memctl::reclaim::{Kind, Reclaimable};
 use rustix::io::Errno;
 
@@ -47,6 +47,7 @@ pub fn run(args: &Stat, global: &Global) -> Result<Exit> {
     let mut screen = output::stat::Screen::new(args, again);
     let mut known = Known::default();
     let mut exit = Exit::Reached;
+    let mut told = HashSet::new();
     let mut next = Instant::now();
     for look in 1u32.. {
         let (mut view, unreadable) = look_at(args)?;
@@ -54,13 +55,18 @@ pub fn run(args: &Stat, global: &Global) -> Result<Exit> {
             known.rate(view.rows_mut());
         }
         // Without a row, a header has nothing to say.
-        let silent =
-            loudness == Loudness::Quiet && !args.json || view.rows().is_empty() && !unreadable.is_empty();
+        let nothing = view.rows().is_empty();
+        let silent = nothing || loudness == Loudness::Quiet && !args.json;
         let heard = silent || screen.show(&view)?;
-        for why in &unreadable {
+        if nothing && unreadable.is_empty() && look == 1 && loudness != Loudness::Quiet {
+            output::remark("no cgroup is below the root");
+        }
+        // Once is enough: what couldn't be read will hardly be readable at the next look.
+        for why in unreadable.iter().filter(|why| told.insert(why.to_string())) {
             exit = output::error::print(why);
         }
-        if !heard || times.is_some_and(|times| look >= times) {
+        let lost = nothing && !unreadable.is_empty();
+        if !heard || lost || times.is_some_and(|times| look >= times) {
             break;
         }
         next += interval;
@@ -81,7 +87,9 @@ fn look_at(args: &Stat) -> Result<(View, Vec<Error>)> {
         shown = sorted(survey.of(&root), 1, args.sort, root.mount.hidden());
         unreadable.extend(failures(survey, &root));
     } else {
-        selected = select(&args.words)?;
+        let missing;
+        (selected, missing) = select_there(&args.words);
+        unreadable.extend(missing.into_iter().map(Error::from));
         for Selected { located, .. } in &selected {
             let survey = Survey::new(depth, jobs);
             shown.extend(sorted(survey.of(located), 0, args.sort, located.mount.hidden()));

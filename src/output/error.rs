@@ -101,6 +101,12 @@ fn in_our_form(rendered: &str, words: impl Iterator<Item = String>) -> (String, 
         };
         return (what, help());
     }
+    let unexpected = rendered.split_once("unexpected argument '").and_then(|(_, rest)| rest.split_once('\''));
+    if let (Some("check"), Some((word, _))) = (verb.map(String::as_str), unexpected)
+        && !word.starts_with('-')
+    {
+        return (format!("{word}: check looks at one cgroup"), help());
+    }
     // clap would name all words of `reclaim` as missing, even where --to says how much.
     if rendered.contains("required arguments were not provided") {
         let to = words.iter().any(|word| word == "--to" || word.starts_with("--to="));

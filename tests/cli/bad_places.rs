@@ -45,6 +45,7 @@ fn controller_on_version_one() {
     std::fs::write(&control, "-memory").expect("take the controller off version 2");
     let v1 = Mounted::new("/tmp/memory", "cgroup", "memory");
     let ran = run(&["reclaim", "/", "10M"]);
+    let nowhere = run(&["reclaim", "nowhere", "10M"]);
     let checked = run(&["check", "/"]);
     rustix::mount::unmount(v1.0, UnmountFlags::empty()).expect("unmount version 1");
     // The old hierarchy goes in its own time, and only then is the controller back for good.
@@ -60,6 +61,8 @@ fn controller_on_version_one() {
     }
     let line = "memctl: /: the memory controller is on cgroup v1 (/tmp/memory), which has no memory.reclaim";
     refused(ran, &["reclaim", "/", "10M"], 1, line);
+    // No other name would do either.
+    refused(nowhere, &["reclaim", "nowhere", "10M"], 1, &line.replace("memctl: /:", "memctl: nowhere:"));
     assert_eq!((checked.status, checked.stderr.as_str()), (Some(1), ""));
     for words in
         ["the memory controller is on cgroup v1 (/tmp/memory)", "-> boot with systemd.unified_cgroup"]

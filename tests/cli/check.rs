@@ -191,6 +191,8 @@ fn a_controller_that_is_off() {
 fn a_name_that_is_not_there_is_missing() {
     let line = check(&["nonesuch"], 1);
     assert_eq!(finding(&line, "cgroup")["state"], "missing", "{line}");
+    let several = check(&["*"], 1);
+    assert_eq!(finding(&several, "cgroup")["says"], "*: check looks at one cgroup", "{several}");
     let ran = run(&["check", "nonesuch"]);
     assert!(ran.stdout.ends_with("\nreclaim will not work: nonesuch\n"), "{}", ran.stdout);
 }

@@ -28,6 +28,8 @@ pub fn cases() -> Vec<Case> {
             limits_above_a_mount_are_unknown,
             columns_fit_the_terminal,
             a_name_that_is_not_there,
+            a_host_without_a_cgroup,
+            one_that_goes_between_two_looks,
             look_after_look,
             a_reader_that_leaves_ends_it;
         "guest reclaim zswap" => zswap_and_its_room;
@@ -364,6 +366,32 @@ fn columns_fit_the_terminal() {
 fn a_name_that_is_not_there() {
     refuses(&["stat", "nonesuch"], 1, "memctl: nonesuch: no such cgroup");
     assert!(!root().join("nonesuch").exists());
+    // Whatever else was asked for is shown.
+    let _app = Cgroup::new("app");
+    let ran = run(&["stat", "nonesuch", "app", "nor/this", "--json"]);
+    assert_eq!((ran.status, names(&ran.stdout)), (Some(1), vec!["/app".to_owned()]));
+    let errors: Vec<_> = ran.stderr.lines().filter(|line| line.starts_with("memctl: ")).collect();
+    assert_eq!(errors, ["memctl: nonesuch: no such cgroup", "memctl: nor/this: no such cgroup"]);
+}
+
+fn a_host_without_a_cgroup() {
+    let ran = run(&["stat"]);
+    assert_eq!((ran.status, ran.stdout.as_str()), (Some(0), ""), "{}", ran.stderr);
+    assert_eq!(ran.stderr, "no cgroup is below the root\n");
+    assert_eq!(run(&["stat", "-q"]).stderr, "");
+}
+
+fn one_that_goes_between_two_looks() {
+    let (stays, goes) = (Cgroup::new("stays"), Cgroup::new("goes"));
+    let looking = std::thread::spawn(|| run(&["stat", "goes", "stays", "-i", "1s", "-n", "4", "--json"]));
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    drop(goes);
+    let ran = looking.join().expect("it ends");
+    assert_eq!(ran.status, Some(1), "{}", ran.stderr);
+    assert_eq!(ran.stderr.matches("memctl: goes: no such cgroup\n").count(), 1, "{}", ran.stderr);
+    let seen = names(&ran.stdout);
+    assert_eq!(seen.iter().filter(|name| *name == "/stays").count(), 4, "{seen:?}");
+    drop(stays);
 }
 
 fn look_after_look() {

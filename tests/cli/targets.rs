@@ -57,7 +57,8 @@ fn a_process_by_its_number() {
     child.kill().and_then(|()| child.wait()).expect("it ends");
     let word = format!("pid:{}", child.id());
     refuses(&["stat", &word], 1, &format!("memctl: {word}: no such process"));
-    refuses(&["stat", "pid:one"], 1, "memctl: pid:one: no such cgroup");
+    let line = "memctl: pid:one: a process is named by its number, as in pid:1234";
+    refuses(&["stat", "pid:one"], 1, line);
 }
 
 fn containers_by_the_beginning_of_their_id() {
@@ -69,6 +70,8 @@ fn containers_by_the_beginning_of_their_id() {
     assert_eq!(named("container:1123"), format!("/{}", scope.name()));
     assert_eq!(named(&format!("container:{TWO}")), format!("/{}", plain.name()));
     refuses(&["stat", "container:ffff"], 1, "memctl: container:ffff: no such cgroup");
+    let line = "memctl: container:: which container? the beginning of its ID is missing";
+    refuses(&["stat", "container:"], 1, line);
     let line = format!("memctl: container:112: it could be any of /{}, /{}", plain.name(), scope.name());
     refuses(&["stat", "container:112"], 1, &line);
 }

@@ -45,6 +45,7 @@ fn words_that_do_not_make_a_request() {
     refuses(&["reclaim", "app"], 2, "memctl: app: how much is to be reclaimed?");
     refuses(&["reclaim", "10M"], 2, "memctl: 10M: of which cgroup?");
     refuses(&["reclaim", "--to", "10M", "app", "5M"], 2, "memctl: 5M: --to already says how much");
+    refuses(&["check", "app", "other"], 2, "memctl: other: check looks at one cgroup");
     refuses(&["reclaim"], 2, "memctl: which cgroup, and how much of it?");
     refuses(&["reclaim", "--to", "1G"], 2, "memctl: of which cgroup?");
     refuses(&["reclaim", "app", ""], 2, "memctl: a size can't be empty");
