@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use memctl::cgroup::MemoryCgroup;
-use memctl::reclaim::{Event, Goal, Kind, Report, Request, StoppedBy, Target, Tolerance};
+use memctl::reclaim::{Event, Goal, Kind, Report, Request, StoppedBy, Target};
 use memctl::size::Amount;
 use rustix::fs::{Advice, Mode, OFlags};
 use rustix::time::{ClockId, clock_gettime};
@@ -189,16 +189,7 @@ impl Leaf {
 
     /// One run of the engine, in writes of `chunk` or of what it finds fit.
     fn engine(&mut self, bytes: u64, folios: Folios, chunk: Option<u64>) -> Result<Ran> {
-        let request = Request {
-            goal: Goal::Reclaim(Amount::Bytes(bytes)),
-            kind: Kind::All,
-            chunk,
-            timeout: None,
-            max_pressure: None,
-            max_cost: None,
-            rate: None,
-            tolerance: Tolerance::Folio,
-        };
+        let request = Request { chunk, ..Request::new(Goal::Reclaim(Amount::Bytes(bytes)), Kind::All) };
         self.measure(bytes, folios, |leaf| {
             let (mut first, mut last) = (None, None);
             let report =

@@ -8,7 +8,7 @@ use crate::cgroup::reclaim::Swappiness;
 use crate::cgroup::stat::MemoryStat;
 use crate::cgroup::swap::SwapBound;
 use crate::cgroup::{Located, Selected, Wanted, hugetlb, locate, node, select};
-use crate::reclaim::{Goal, Kind, Measure, Place, Report, Request, Target, Tolerance};
+use crate::reclaim::{Goal, Kind, Measure, Place, Report, Request, Target};
 use crate::size::Amount;
 
 mod around;
@@ -291,14 +291,8 @@ fn beyond(hidden: Hidden) -> Finding {
 /// Whether a success of the kernel's moves anything (6.17 and 6.18 without `CONFIG_NUMA`).
 fn tried(target: &mut dyn Target) -> Finding {
     let request = Request {
-        goal: Goal::Reclaim(Amount::Bytes(TRIAL)),
-        kind: Kind::All,
-        chunk: None,
         timeout: Some(std::time::Duration::from_secs(10)),
-        max_pressure: None,
-        max_cost: None,
-        rate: None,
-        tolerance: Tolerance::Folio,
+        ..Request::new(Goal::Reclaim(Amount::Bytes(TRIAL)), Kind::All)
     };
     match crate::reclaim::run(target, &request, &|| false, &mut |_| {}) {
         Ok(report) => judged(&report),

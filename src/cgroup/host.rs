@@ -4,6 +4,7 @@
 use rustix::process::{Resource, getrlimit};
 
 use super::read_system_file;
+use super::swaps::{SwapDevice, devices};
 use super::zswap::Pool;
 
 /// What was found. What can't be told is `None`.
@@ -29,19 +30,6 @@ pub struct Host {
     pub rights: Rights,
 }
 
-/// A line of `/proc/swaps`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SwapDevice {
-    /// Its path.
-    pub name: String,
-    /// Its size, bytes.
-    pub size: u64,
-    /// What of it is in use, bytes.
-    pub used: u64,
-    /// The higher, the earlier it is filled.
-    pub priority: i32,
-}
-
 /// The multi-generational LRU (since 6.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Mglru {
@@ -62,39 +50,24 @@ pub struct Rights {
     pub memlock: Option<u64>,
 }
 
-impl SwapDevice {
-    /// Whether it is memory itself, compressed.
-    #[must_use]
-    pub fn is_zram(&self) -> bool {
-        self.name.starts_with("/dev/zram")
-    }
-
-    /// What of it is free, bytes.
-    #[must_use]
-    pub fn free(&self) -> u64 {
-        self.size.saturating_sub(self.used)
-    }
-}
-
 impl Host {
     /// Looks at this host.
     #[must_use]
     pub fn look() -> Self {
         let read = |path: &str| read_system_file(path).ok();
         let meminfo = read("/proc/meminfo").unwrap_or_default();
-        let status = read("/proc/self/status").unwrap_or_default();
         let mglru = read("/sys/kernel/mm/lru_gen/enabled");
         let min_ttl = read("/sys/kernel/mm/lru_gen/min_ttl_ms");
         Self {
             release: super::kernel_release(),
             psi: read("/proc/pressure/memory").is_some(),
-            swaps: swaps(&read("/proc/swaps").unwrap_or_default()),
+            swaps: devices(),
             zswap: Pool::of_host(),
             mglru: mglru.and_then(|enabled| Mglru::parse(&enabled, min_ttl.as_deref())),
             swappiness: read("/proc/sys/vm/swappiness").and_then(|text| text.trim().parse().ok()),
             hugetlb: kib(&meminfo, "Hugetlb:").unwrap_or(0) * 1024,
             pinned: read("/proc/vmstat").as_deref().and_then(pinned),
-            rights: Rights::new(&status, getrlimit(Resource::Memlock).current),
+            rights: Rights::of_self(),
         }
     }
 }
@@ -109,25 +82,19 @@ impl Mglru {
 }
 
 impl Rights {
+    /// Of this process.
+    #[must_use]
+    pub fn of_self() -> Self {
+        let status = read_system_file("/proc/self/status").unwrap_or_default();
+        Self::new(&status, getrlimit(Resource::Memlock).current)
+    }
+
     /// From the text of a `/proc/PID/status`: 14 is `CAP_IPC_LOCK`, 24 `CAP_SYS_RESOURCE`.
     fn new(status: &str, memlock: Option<u64>) -> Self {
         let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
         let bits = effective.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok()).unwrap_or(0);
         Self { ipc_lock: bits & 1 << 14 != 0, sys_resource: bits & 1 << 24 != 0, memlock }
     }
-}
-
-fn swaps(text: &str) -> Vec<SwapDevice> {
-    let lines = text.lines().skip(1).filter_map(|line| {
-        let mut fields = line.split_ascii_whitespace();
-        let name = fields.next()?.to_owned();
-        let size = fields.nth(1)?.parse::<u64>().ok()? * 1024;
-        let used = fields.next()?.parse::<u64>().ok()? * 1024;
-        Some(SwapDevice { name, size, used, priority: fields.next()?.parse().ok()? })
-    });
-    let mut swaps: Vec<_> = lines.collect();
-    swaps.sort_by_key(|swap| std::cmp::Reverse(swap.priority));
-    swaps
 }
 
 /// A line of `/proc/meminfo`, KiB.
@@ -146,16 +113,6 @@ fn pinned(vmstat: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn swaps_come_in_the_order_of_filling() {
-        let text = "Filename Type Size Used Priority\n/dev/sda2 partition 1024 0 -2\n/dev/zram0 partition 2048 5 100\n";
-        let found = swaps(text);
-        assert_eq!((found[0].name.as_str(), found[0].size, found[0].priority), ("/dev/zram0", 2 << 20, 100));
-        assert_eq!((found[0].free(), found[1].free()), (2043 << 10, 1 << 20));
-        assert!(found[0].is_zram() && !found[1].is_zram());
-        assert!(swaps("").is_empty());
-    }
 
     #[test]
     fn capabilities_are_read() {

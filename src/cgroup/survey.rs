@@ -77,9 +77,11 @@ impl Reading {
     /// What it holds under protection against reclaim from its parent.
     fn as_protected(&self) -> Option<Protected> {
         let (min, current) = (self.min?.bytes().unwrap_or(u64::MAX), self.current?);
-        let stat = self.stat();
-        let (file, anon) = (stat.evictable_file(), stat.evictable_anon());
-        (min.min(current) > 0).then(|| Protected { name: self.name.clone(), min, current, file, anon })
+        (min.min(current) > 0).then(|| {
+            let stat = self.stat();
+            let (file, anon) = (stat.evictable_file(), stat.evictable_anon());
+            Protected { name: self.name.clone(), min, current, file, anon }
+        })
     }
 }
 

@@ -2,7 +2,20 @@
 
 use std::path::{Path, PathBuf};
 
-use super::read_system_file;
+use super::{read_system_file, zswap};
+
+/// A line of `/proc/swaps`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SwapDevice {
+    /// Its path.
+    pub name: String,
+    /// Its size, bytes.
+    pub size: u64,
+    /// What of it is in use, bytes.
+    pub used: u64,
+    /// The higher, the earlier it is filled.
+    pub priority: i32,
+}
 
 /// All swap areas together. Amounts are bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,14 +30,25 @@ pub struct Swaps {
     pub wears: bool,
 }
 
+impl SwapDevice {
+    /// Whether it is memory itself, compressed.
+    #[must_use]
+    pub fn is_zram(&self) -> bool {
+        self.name.starts_with("/dev/zram")
+    }
+
+    /// What of it is free, bytes.
+    #[must_use]
+    pub fn free(&self) -> u64 {
+        self.size.saturating_sub(self.used)
+    }
+}
+
 impl Swaps {
     /// Looks at them.
     #[must_use]
     pub fn look() -> Self {
-        let text = read_system_file("/proc/swaps").unwrap_or_default();
-        let zswap =
-            read_system_file("/sys/module/zswap/parameters/enabled").is_ok_and(|on| on.starts_with('Y'));
-        Self::from_areas(&text, zswap, rotates)
+        Self::new(&devices(), zswap::is_on().unwrap_or(false), rotates)
     }
 
     /// What is free of all, without a look at what they are.
@@ -37,21 +61,34 @@ impl Swaps {
         free.saturating_mul(u64::from(info.mem_unit))
     }
 
-    fn from_areas(text: &str, zswap: bool, rotates: impl Fn(&Path) -> bool) -> Self {
-        let mut swaps = Self { quick: true, ..Self::default() };
-        for line in text.lines().skip(1) {
-            let fields: Vec<_> = line.split_whitespace().collect();
-            let [name, _, size, used, ..] = fields[..] else { continue };
-            let (size, used) = (size.parse().unwrap_or(0u64), used.parse().unwrap_or(0u64));
-            swaps.total += size * 1024;
-            swaps.free += size.saturating_sub(used) * 1024;
-            if !name.starts_with("/dev/zram") && !zswap {
-                swaps.wears = true;
-                swaps.quick &= !rotates(Path::new(name));
-            }
+    fn new(devices: &[SwapDevice], zswap: bool, rotates: impl Fn(&Path) -> bool) -> Self {
+        let worn: Vec<_> = devices.iter().filter(|device| !device.is_zram() && !zswap).collect();
+        Self {
+            total: devices.iter().map(|device| device.size).sum(),
+            free: devices.iter().map(SwapDevice::free).sum(),
+            quick: !worn.iter().any(|device| rotates(Path::new(&device.name))),
+            wears: !worn.is_empty(),
         }
-        swaps
     }
+}
+
+/// The host's swap areas, those that are filled first in front.
+#[must_use]
+pub fn devices() -> Vec<SwapDevice> {
+    parse(&read_system_file("/proc/swaps").unwrap_or_default())
+}
+
+fn parse(text: &str) -> Vec<SwapDevice> {
+    let lines = text.lines().skip(1).filter_map(|line| {
+        let mut fields = line.split_ascii_whitespace();
+        let name = fields.next()?.to_owned();
+        let size = fields.nth(1)?.parse::<u64>().ok()? * 1024;
+        let used = fields.next()?.parse::<u64>().ok()? * 1024;
+        Some(SwapDevice { name, size, used, priority: fields.next()?.parse().ok()? })
+    });
+    let mut swaps: Vec<_> = lines.collect();
+    swaps.sort_by_key(|swap| std::cmp::Reverse(swap.priority));
+    swaps
 }
 
 /// What went to swap since the host was started, bytes.
@@ -85,14 +122,25 @@ mod tests {
         /dev/zram0 partition\t1000\t400\t100\n/dev/sda2 partition\t3000\t0\t-2\n";
 
     #[test]
+    fn swaps_come_in_the_order_of_filling() {
+        let text = "Filename Type Size Used Priority\n/dev/sda2 partition 1024 0 -2\n/dev/zram0 partition 2048 5 100\n";
+        let found = parse(text);
+        assert_eq!((found[0].name.as_str(), found[0].size, found[0].priority), ("/dev/zram0", 2 << 20, 100));
+        assert_eq!((found[0].free(), found[1].free()), (2043 << 10, 1 << 20));
+        assert!(found[0].is_zram() && !found[1].is_zram());
+        assert!(parse("").is_empty());
+    }
+
+    #[test]
     fn areas_add_up_and_the_slowest_counts() {
-        let slow = Swaps::from_areas(SWAPS, false, |_| true);
+        let areas = |zswap, rotates: bool| Swaps::new(&parse(SWAPS), zswap, |_| rotates);
+        let slow = areas(false, true);
         let expected = Swaps { total: 4000 * 1024, free: 3600 * 1024, quick: false, wears: true };
         assert_eq!(slow, expected);
-        assert!(Swaps::from_areas(SWAPS, false, |_| false).quick, "an SSD");
-        let zswap = Swaps::from_areas(SWAPS, true, |_| true);
+        assert!(areas(false, false).quick, "an SSD");
+        let zswap = areas(true, true);
         assert!(zswap.quick && !zswap.wears);
-        let none = Swaps::from_areas("Filename\n", false, |_| true);
+        let none = Swaps::new(&[], false, |_| true);
         assert_eq!((none.total, none.quick, none.wears), (0, true, false));
     }
 }

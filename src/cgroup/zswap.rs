@@ -26,9 +26,8 @@ impl Pool {
     /// Looks at the host's; `None` where zswap isn't built in.
     #[must_use]
     pub fn of_host() -> Option<Self> {
-        let read = |name: &str| read_system_file(&format!("{PARAMETERS}/{name}")).ok();
-        let enabled = matches!(read("enabled")?.trim(), "Y" | "1");
-        let max_percent = read("max_pool_percent").and_then(|text| text.trim().parse().ok());
+        let enabled = is_on()?;
+        let max_percent = parameter("max_pool_percent").and_then(|text| text.trim().parse().ok());
         let meminfo = read_system_file("/proc/meminfo").unwrap_or_default();
         Some(Self::new(enabled, max_percent, &meminfo))
     }
@@ -45,6 +44,16 @@ impl Pool {
     pub fn room(&self) -> Option<u64> {
         Some(self.limit?.saturating_sub(self.used?))
     }
+}
+
+fn parameter(name: &str) -> Option<String> {
+    read_system_file(&format!("{PARAMETERS}/{name}")).ok()
+}
+
+/// Whether the host's zswap takes pages; `None` where it isn't built in.
+#[must_use]
+pub fn is_on() -> Option<bool> {
+    Some(matches!(parameter("enabled")?.trim(), "Y" | "1"))
 }
 
 /// What zswap still does for a cgroup.

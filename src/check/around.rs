@@ -1,7 +1,8 @@
 //! What the host offers around reclaim, whatever the cgroup. None of it keeps reclaim from working.
 
 use super::{Finding, State};
-use crate::cgroup::host::{Host, Mglru, Rights, SwapDevice};
+use crate::cgroup::host::{Host, Mglru, Rights};
+use crate::cgroup::swaps::SwapDevice;
 use crate::cgroup::zswap::Pool;
 
 /// What the host offers, one thing after the other.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use memctl::cgroup::{Located, MemoryCgroup, Selected, Watchlist};
 use memctl::clock;
-use memctl::reclaim::{self, Goal, Request, Tolerance};
+use memctl::reclaim::{self, Goal, Request};
 use memctl::size::Amount;
 use memctl::watch::control::{self, Options};
 use memctl::watch::event::View;
@@ -114,16 +114,7 @@ fn rule(args: &Watch) -> Result<Rule, UsageError> {
 
 /// What the kernel must be able to serve.
 fn request(kind: reclaim::Kind) -> Request {
-    Request {
-        goal: Goal::Reclaim(Amount::Max),
-        kind,
-        chunk: None,
-        timeout: None,
-        max_pressure: None,
-        max_cost: None,
-        rate: None,
-        tolerance: Tolerance::Folio,
-    }
+    Request::new(Goal::Reclaim(Amount::Max), kind)
 }
 
 /// Makes sure of all that was named before anything is begun: a mistake in one changes nothing anywhere.

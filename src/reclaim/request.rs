@@ -32,6 +32,23 @@ pub struct Request {
     pub tolerance: Tolerance,
 }
 
+impl Request {
+    /// A request without any bound, in chunks that adapt.
+    #[must_use]
+    pub fn new(goal: Goal, kind: Kind) -> Self {
+        Self {
+            goal,
+            kind,
+            chunk: None,
+            timeout: None,
+            max_pressure: None,
+            max_cost: None,
+            rate: None,
+            tolerance: Tolerance::Folio,
+        }
+    }
+}
+
 /// How much is to be reclaimed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Goal {

@@ -8,24 +8,14 @@ use rustix::io::Errno;
 
 use super::sim::{Counters, Manners, PAGE, Sim};
 use super::{
-    Event, Goal, Kind, LARGE_FOLIO, Measure, Obstacle, Rate, Report, Request, StoppedBy, Tolerance, Verdict,
-    run,
+    Event, Goal, Kind, LARGE_FOLIO, Measure, Obstacle, Rate, Report, Request, StoppedBy, Verdict, run,
 };
 use crate::size::Amount;
 
 const M: u64 = 1 << 20;
 
 fn request(bytes: u64) -> Request {
-    Request {
-        goal: Goal::Reclaim(Amount::Bytes(bytes)),
-        kind: Kind::All,
-        chunk: None,
-        timeout: None,
-        max_pressure: None,
-        max_cost: None,
-        rate: None,
-        tolerance: Tolerance::Folio,
-    }
+    Request::new(Goal::Reclaim(Amount::Bytes(bytes)), Kind::All)
 }
 
 fn reclaim(sim: &mut Sim, request: &Request) -> Report {

@@ -1,8 +1,8 @@
 //! Keeping a watch out of reclaim, its own included: what is locked can't be taken.
 
+use memctl::cgroup::host::Rights;
 use memctl::cgroup::locate;
 use rustix::mm::{MlockAllFlags, mlockall};
-use rustix::process::{Resource, geteuid, getrlimit};
 
 use crate::output::{Loudness, notes};
 
@@ -10,7 +10,8 @@ use crate::output::{Loudness, notes};
 /// Where it can't be done, and memctl watches the cgroup that it lives in, says so: neither memory.min nor memory.low
 /// protects it there from its own writes.
 pub fn lock_memory<'a>(mut watched: impl Iterator<Item = &'a str>, loudness: Loudness) {
-    let unbounded = geteuid().is_root() || getrlimit(Resource::Memlock).current.is_none();
+    let rights = Rights::of_self();
+    let unbounded = rights.ipc_lock || rights.memlock.is_none();
     let flags = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
     if unbounded && mlockall(flags).is_ok() {
         return;

@@ -103,14 +103,9 @@ mod tests {
 
     fn request(timeout: Option<u64>, rate: Option<u64>) -> Request {
         Request {
-            goal: Goal::Reclaim(Amount::Max),
-            kind: Kind::All,
-            chunk: None,
             timeout: timeout.map(Duration::from_secs),
-            max_pressure: None,
-            max_cost: None,
             rate: rate.map(|rate| Arc::new(Rate::new(rate))),
-            tolerance: Tolerance::Folio,
+            ..Request::new(Goal::Reclaim(Amount::Max), Kind::All)
         }
     }
 
