@@ -103,8 +103,13 @@ fn compare(tree: &str, reader: &str, commands: &[&str]) -> Result<()> {
         contenders.push(("find | xargs cat", words(&["sh", "-c", &pipe])));
     }
     for command in commands {
-        let name = if command.contains("cgtop") { "systemd-cgtop" } else { "memctl stat -r" };
-        contenders.push((name, command.split_whitespace().map(str::to_owned).collect()));
+        let words: Vec<_> = command.split_whitespace().map(str::to_owned).collect();
+        let name = match words.last().map(String::as_str) {
+            Some("-V") => "memctl's start",
+            Some("-r") => "memctl stat -r",
+            _ => "systemd-cgtop",
+        };
+        contenders.push((name, words));
     }
     let mut took = vec![Vec::new(); contenders.len()];
     let mut said = vec![String::new(); contenders.len()];

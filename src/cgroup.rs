@@ -7,7 +7,7 @@
 //! `memory.stat`, microseconds for stall times.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -32,6 +32,7 @@ pub mod node;
 pub mod numa;
 pub mod owner;
 pub mod pressure;
+pub mod reader;
 pub mod reclaim;
 pub mod release;
 pub mod select;
@@ -52,6 +53,7 @@ pub use locate::{Located, locate};
 pub use memory::MemoryCgroup;
 pub use mount::Mount;
 pub use node::Node;
+pub use reader::Reader;
 pub use release::{Version, kernel_release};
 pub use select::{Selected, Wanted, places, select, select_there};
 pub use survey::{Reading, Survey};
@@ -133,8 +135,7 @@ impl Cgroup {
     /// # Errors
     /// The kernel's: `ENOENT` where this kernel or this cgroup has no such file.
     pub fn reader(&self, file: &str) -> Result<Reader, Errno> {
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        rustix::fs::openat(&self.dir, file, flags, Mode::empty()).map(Reader)
+        Reader::at(&self.dir, file)
     }
 
     /// Reads one of the cgroup's files once.
@@ -169,41 +170,6 @@ impl AsFd for Cgroup {
     }
 }
 
-/// One of a cgroup's files, held open.
-#[derive(Debug)]
-pub struct Reader(OwnedFd);
-
-impl Reader {
-    /// Opens a file outside of the hierarchy to be read again and again.
-    pub(crate) fn open(path: &str) -> Result<Self, Errno> {
-        rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map(Self)
-    }
-
-    /// Reads the whole file anew into `text`, whose memory is reused.
-    ///
-    /// # Errors
-    /// The kernel's: `ENODEV` once the cgroup was removed.
-    pub fn read(&self, text: &mut String) -> Result<(), Errno> {
-        let mut bytes = std::mem::take(text).into_bytes();
-        bytes.clear();
-        loop {
-            if bytes.capacity() - bytes.len() < 4096 {
-                bytes.reserve(8192);
-            }
-            let offset = bytes.len() as u64;
-            match rustix::io::pread(&self.0, rustix::buffer::spare_capacity(&mut bytes), offset) {
-                Ok(0) => break,
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(errno) => return Err(errno),
-            }
-        }
-        // The kernel writes ASCII into these files; were it ever otherwise, the bad part would be lost, not the run.
-        *text =
-            String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned());
-        Ok(())
-    }
-}
-
 /// Takes the advisory lock on a directory, if nobody else has it.
 fn try_lock(dir: impl AsFd) -> Result<bool, Errno> {
     match rustix::fs::flock(dir, FlockOperation::NonBlockingLockExclusive) {
@@ -233,7 +199,10 @@ pub(crate) fn open_directory(path: &Path) -> io::Result<OwnedFd> {
 
 /// Reads a file outside the cgroup hierarchy, under `/proc` or `/sys`, that memctl depends on.
 pub(crate) fn read_system_file(path: &str) -> io::Result<String> {
-    io::read_to_string(File::open(path)?)
+    // None of them tells its length, and the library would begin with 32 bytes.
+    let mut text = String::with_capacity(4096);
+    File::open(path)?.read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// A number as cgroup files spell it; `max` is `None`.

@@ -1,7 +1,7 @@
 //! What a watch looks at again and again, of one cgroup: as few files held open as will do, and nothing allocated by a
 //! look.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::io::Errno;
 
@@ -127,12 +127,5 @@ impl Gauge {
     fn number(&self, file: &str, text: &mut String) -> Result<Option<u64>, Errno> {
         self.cgroup.reader(file)?.read(text)?;
         parse_number(text)
-    }
-}
-
-impl AsFd for Reader {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        let fd: &OwnedFd = &self.0;
-        fd.as_fd()
     }
 }

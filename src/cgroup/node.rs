@@ -9,7 +9,6 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::conditions::Conditions;
@@ -118,8 +117,7 @@ impl Node {
             _ => Unreclaimable::io(&path, &e),
         })?;
         let reader = |file: &str| {
-            let opened = rustix::fs::openat(&dir, file, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-            opened.map(Reader).map_err(|errno| Unreclaimable::io(path.join(file), &errno.into()))
+            Reader::at(&dir, file).map_err(|errno| Unreclaimable::io(path.join(file), &errno.into()))
         };
         let reclaim = ReclaimFile::open_in(&dir, FILE).map_err(|errno| shut(&name, &path, errno))?;
         Ok(Self {

@@ -5,7 +5,7 @@
 
 use std::cell::RefCell;
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
@@ -279,7 +279,7 @@ fn with_text<T>(
     file: &CStr,
     look: impl FnOnce(&str, &mut StatParser) -> T,
 ) -> Result<T, Errno> {
-    let reader = Reader::at(dir.as_fd(), file)?;
+    let reader = Reader::at(dir, file)?;
     SCRATCH.with_borrow_mut(|Scratch { text, parser }| {
         reader.read(text)?;
         Ok(look(text, parser))
@@ -298,10 +298,4 @@ fn number(dir: &OwnedFd, file: &CStr) -> Option<u64> {
 fn ceiling(dir: &OwnedFd, file: &CStr) -> Option<Ceiling> {
     let number = with_text(dir, file, |text, _| parse_number(text)).ok()?.ok()?;
     Some(number.map_or(Ceiling::Max, Ceiling::Bytes))
-}
-
-impl Reader {
-    fn at(dir: BorrowedFd<'_>, file: &CStr) -> Result<Self, Errno> {
-        rustix::fs::openat(dir, file, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map(Self)
-    }
 }

@@ -1,8 +1,9 @@
 //! Sizes, times and names as people read them.
 
+use std::fmt::Write;
 use std::time::Duration;
 
-use humansize::{BINARY, FormatSizeOptions, format_size, format_size_i};
+use humansize::{BINARY, FormatSizeOptions, SizeFormatter, format_size, format_size_i};
 
 /// `10.07 MiB`.
 pub fn size(bytes: u64) -> String {
@@ -11,9 +12,17 @@ pub fn size(bytes: u64) -> String {
 
 /// `10.1M`, `154M`, `0`: for columns.
 pub fn compact(bytes: u64) -> String {
+    let mut text = String::new();
+    push_compact(&mut text, bytes);
+    text
+}
+
+/// The same at the end of a text.
+pub fn push_compact(text: &mut String, bytes: u64) {
     let digits = usize::from(bytes >= 1 << 10);
     let options = FormatSizeOptions::from(BINARY).decimal_places(digits).space_after_value(false);
-    format_size(bytes, options).trim_end_matches('B').trim_end_matches('i').to_owned()
+    let _ = write!(text, "{}", SizeFormatter::new(bytes, options));
+    text.truncate(text.trim_end_matches('B').trim_end_matches('i').len());
 }
 
 /// `+72 KiB`, `-3 MiB`, `0 B`.

@@ -59,13 +59,13 @@ impl StatParser {
         let mut number = 0;
         while !rest.is_empty() {
             let (field, value) = self.line(number, rest);
-            let digits = value.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(value.len());
-            let (digits, after) = value.split_at(digits);
-            let whole = matches!(after.first(), None | Some(b'\n'));
-            if let Some((field, amount)) = field.zip(amount(digits).filter(|_| whole)) {
+            let end = value.iter().position(|&byte| byte == b'\n').unwrap_or(value.len());
+            if let Some(field) = field
+                && let Some(amount) = amount(&value[..end])
+            {
                 fields[usize::from(field)] = Some(amount);
             }
-            rest = after.iter().position(|&byte| byte == b'\n').map_or(&[], |end| &after[end + 1..]);
+            rest = value.get(end + 1..).unwrap_or_default();
             number += 1;
         }
         PackedStat::new(&fields)
@@ -94,12 +94,11 @@ impl StatParser {
     }
 }
 
-/// A number; `None` if there is none, or one that no amount can be.
+/// A number; `None` if it is none, or one that no amount can be.
 fn amount(digits: &[u8]) -> Option<u64> {
+    let digit = |byte: &u8| byte.is_ascii_digit().then(|| u64::from(byte - b'0'));
     let (first, rest) = digits.split_first()?;
-    rest.iter().try_fold(u64::from(first - b'0'), |sum, digit| {
-        sum.checked_mul(10)?.checked_add(u64::from(digit - b'0'))
-    })
+    rest.iter().try_fold(digit(first)?, |sum, byte| sum.checked_mul(10)?.checked_add(digit(byte)?))
 }
 
 #[cfg(test)]
