@@ -330,20 +330,24 @@ impl<'a, T: Target + ?Sized> Run<'a, T> {
         }
         match requested.saturating_sub(self.book.estimate()) {
             0 => Err(StoppedBy::Reached),
-            missing => Ok(Some(missing)),
+            missing => {
+                self.give_up_on_growth()?;
+                Ok(Some(missing))
+            }
         }
     }
 
-    /// `--to` chases the usage. A cgroup that grows as fast as it is reclaimed from would keep it at that for ever.
+    /// `--to` chases the usage, and so does any request where no counter tells what was reclaimed. A cgroup that grows
+    /// as fast as it is reclaimed from would keep it at that for ever.
     fn give_up_on_growth(&mut self) -> Flow {
         const TIMES: u64 = 4;
         const LEAST: u64 = 16 << 20;
         let enough = self.requested.unwrap_or(0).saturating_mul(TIMES).saturating_add(LEAST);
-        if self.book.estimate() < enough {
+        if self.book.most() < enough {
             return Ok(());
         }
         self.look_at_counters(false)?;
-        if self.book.estimate() < enough {
+        if self.book.most() < enough {
             return Ok(());
         }
         self.growing = true;

@@ -233,6 +233,13 @@ impl Ledger {
         so_far.saturating_add(credited.max(self.at_stat.usage.saturating_sub(self.now.usage)))
     }
 
+    /// The most that it can have been: where no counter can tell, the kernel's word for it all.
+    #[must_use]
+    pub fn most(&self) -> u64 {
+        let word = if self.counted().is_none() { self.now.credit } else { 0 };
+        self.estimate().max(word)
+    }
+
     /// By how much the counters and the other witnesses differ in a way that their lag could explain, beyond what is
     /// worth waiting for.
     #[must_use]

@@ -357,6 +357,36 @@ fn any_goal() -> impl Strategy<Value = Goal> {
     ]
 }
 
+/// Both were found by chance, once in some ten thousand.
+#[test]
+fn without_a_counter_a_cgroup_that_grows_is_not_reclaimed_from_for_ever() {
+    let one = Sim {
+        anon: 57_369,
+        swap_room: 29_007,
+        lower_tier: 9084,
+        lag: 3033,
+        growth: 144_000,
+        overshoot: 4,
+        batch_time: Duration::from_micros(521),
+        ..Sim::new(20_730 * PAGE)
+    };
+    let other = Sim {
+        anon: 458,
+        swap_room: 458,
+        growth: 82_000,
+        lag: 1026,
+        overshoot: 3,
+        batch_time: Duration::from_micros(899),
+        ..Sim::new(21_608 * PAGE)
+    };
+    let to = Goal::DownTo(Amount::Bytes(149_532_673));
+    for (world, goal) in [(one, to), (other, Goal::Reclaim(Amount::Bytes(11_862_017)))] {
+        let mut sim = Sim { counters: Counters::Missing, ..world };
+        let report = bounded(&mut sim, &Request { goal, ..request(M) });
+        assert_eq!(report.stopped_by, StoppedBy::Exhausted, "{report:?}");
+    }
+}
+
 /// A run that must end, whatever the kernel does: a test that hung would tell nobody why.
 fn bounded(sim: &mut Sim, request: &Request) -> Report {
     let signal = sim.signal();
@@ -371,7 +401,7 @@ fn bounded(sim: &mut Sim, request: &Request) -> Report {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 4000, max_global_rejects: 400000, ..ProptestConfig::default() })]
 
     #[test]
     fn it_always_ends_and_the_arithmetic_adds_up(mut sim in any_sim(), goal in any_goal()) {
