@@ -130,6 +130,12 @@ impl Cgroup {
         try_lock(&self.dir)
     }
 
+    /// Gives the lock back.
+    pub fn unlock(&self) {
+        // It fails only where there was none.
+        let _ = rustix::fs::flock(&self.dir, FlockOperation::Unlock);
+    }
+
     /// Opens one of the cgroup's files for reading, to be read again and again with [`Reader::read`].
     ///
     /// # Errors

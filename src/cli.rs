@@ -182,8 +182,8 @@ pub struct Watch {
     #[arg(long, value_name = "PCT", default_value = "25%", hide_default_value = true)]
     pub swap_free: Percent,
     /// Take no anonymous memory while more than SIZE a second goes to the host's swap, but for zram and zswap
-    #[arg(long, value_name = "SIZE", value_parser = parse_only_bytes)]
-    pub swap_writes: Option<u64>,
+    #[arg(long, value_name = "SIZE|max", value_parser = bytes_or_max)]
+    pub swap_writes: Option<Bound>,
     /// Hold while the cgroup is stalled for more than PCT of the time
     #[arg(long, value_name = "PCT")]
     pub max_pressure: Option<Percent>,
@@ -196,8 +196,23 @@ pub struct Watch {
     /// Take all, anon (Linux 6.16 and swap), or file (6.11)
     ///
     /// By default anonymous memory is taken only where swap is zram, zswap, or no rotating disk.
-    #[arg(long = "type", value_name = "TYPE", hide_possible_values = true)]
+    #[arg(long = "type", value_name = "TYPE", conflicts_with = "swappiness", hide_possible_values = true)]
     pub kind: Option<Kind>,
+    /// Weigh anon against file: 0..200 (6.11), max (6.16)
+    #[arg(long, value_name = "N")]
+    pub swappiness: Option<Swappiness>,
+    /// Count the limits of the cgroups above, too
+    ///
+    /// By default they don't count: a sibling that leaks should not squeeze this one. Where they do, all that are
+    /// watched below such a limit give a share of what is missing, by what each uses.
+    #[arg(long, requires = "headroom")]
+    pub ancestors: bool,
+    /// Don't keep off a cgroup while another memctl is at it
+    ///
+    /// Without it memctl waits for up to 2 s for another one on the same cgroup. The lock is advisory, an flock on the
+    /// cgroup's directory, and held only while memory is reclaimed.
+    #[arg(long)]
+    pub no_lock: bool,
     /// Stop after DUR: 500ms, 10s, 2m, or bare seconds
     #[arg(long, value_name = "DUR", value_parser = duration)]
     pub duration: Option<Duration>,
@@ -406,6 +421,18 @@ fn headroom(word: &str) -> Result<Amount, String> {
 /// Reads a size, or 0.
 fn bytes_or_none(word: &str) -> Result<u64, String> {
     if word == "0" { Ok(0) } else { parse_only_bytes(word).map_err(|e| e.to_string()) }
+}
+
+/// A size, or none at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bound(pub Option<u64>);
+
+/// Reads a size, or max for no bound.
+fn bytes_or_max(word: &str) -> Result<Bound, String> {
+    if word == "max" {
+        return Ok(Bound(None));
+    }
+    parse_only_bytes(word).map(|bytes| Bound(Some(bytes))).map_err(|e| e.to_string())
 }
 
 /// Reads a price: seconds of CPU time.

@@ -3,6 +3,7 @@
 //! Data goes one way: look → [law](headroom) → [guards](guard) → act → event. Laws and guards are pure functions of what
 //! they are shown; only the [control loop](control) has threads and a clock.
 
+mod account;
 pub mod act;
 pub mod arrival;
 pub mod brake;
@@ -10,6 +11,7 @@ pub mod control;
 pub mod event;
 pub mod guard;
 pub mod headroom;
+pub mod level;
 pub mod member;
 mod pool;
 mod price;

@@ -26,6 +26,15 @@ pub struct Located {
 }
 
 impl Located {
+    /// The cgroups above it, the nearest first, without the root of what is mounted.
+    pub fn above(&self) -> impl Iterator<Item = Self> + '_ {
+        let within = |path: &&Path| path.starts_with(&self.mount.point) && **path != self.mount.point;
+        self.path.ancestors().skip(1).take_while(within).filter_map(|path| {
+            let name = self.mount.name_of(path)?;
+            Some(Self { path: path.to_path_buf(), name, mount: self.mount.clone() })
+        })
+    }
+
     /// Opens it.
     ///
     /// # Errors

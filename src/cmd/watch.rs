@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use memctl::cgroup::reclaim::Swappiness;
 use memctl::cgroup::{Located, MemoryCgroup, Selected, Watchlist};
 use memctl::clock;
 use memctl::reclaim::{self, Goal, Request};
@@ -13,6 +14,7 @@ use memctl::watch::control::{self, Options};
 use memctl::watch::event::View;
 use memctl::watch::guard::{Bounds, Take};
 use memctl::watch::headroom::Headroom;
+use memctl::watch::level::Ancestors;
 use memctl::watch::member::Member;
 use memctl::watch::rule::Rule;
 
@@ -34,14 +36,10 @@ pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
     let loudness = Loudness::new(global)?;
     let rule = rule(args)?;
     let watchlist = Watchlist::new(&args.words, &args.exclude)?;
-    let kind = match args.kind {
-        Some(Kind::File) => Some(reclaim::Kind::File),
-        Some(Kind::Anon) => Some(reclaim::Kind::Anon),
-        _ => None,
-    };
-    let members = members(&watchlist, rule, kind)?;
+    let mut ancestors = Ancestors::default();
+    let members = members(&watchlist, rule, &mut ancestors)?;
     signal::install();
-    lock::lock_memory(members.iter().map(|member| member.view().cgroup), loudness);
+    lock::lock_memory(members.iter().map(|member| member.located.name.as_str()), loudness);
     let screen = RefCell::new(output::watch::Screen::new(args.json, loudness));
     let mut show = |rows: &mut dyn Iterator<Item = View<'_>>| screen.borrow_mut().show(rows);
     let live = screen.borrow().is_live();
@@ -56,6 +54,8 @@ pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
             duration: args.duration,
             cpu: args.cpu.map(memctl::size::Percent::ratio),
             dry_run: args.dry_run,
+            each_action: loudness == Loudness::Verbose,
+            ancestors,
             stop: &|| signal::pending().is_some() || output::watch::nobody_reads(),
             nudge: signal::nudge,
             follows: watchlist.follows(),
@@ -93,32 +93,44 @@ fn rule(args: &Watch) -> Result<Rule, UsageError> {
         let what = "--headroom: it leaves nothing of the limit".into();
         return Err(UsageError { what, hint: Some("give less than 100%".into()) });
     }
-    let take = match args.kind {
-        None => Take::Careful,
-        Some(Kind::All) => Take::All,
-        Some(Kind::Anon) => Take::Anon,
-        Some(Kind::File) => Take::File,
+    let take = match (args.kind, args.swappiness) {
+        (Some(Kind::Anon), _) | (_, Some(Swappiness::Max)) => Take::Anon,
+        (Some(Kind::File), _) | (_, Some(Swappiness::Value(0))) => Take::File,
+        (_, Some(swappiness)) => Take::Weighed(swappiness),
+        (Some(Kind::All), _) => Take::All,
+        (None, _) => Take::Careful,
     };
     Ok(Rule {
         headroom,
         keep: args.keep,
+        ancestors: args.ancestors,
+        lock: !args.no_lock,
         bounds: Bounds {
             floor: args.floor,
             swap_free: args.swap_free,
-            swap_writes: args.swap_writes,
+            swap_writes: args.swap_writes.and_then(|bound| bound.0),
             max_pressure: args.max_pressure,
             take,
         },
     })
 }
 
-/// What the kernel must be able to serve.
-fn request(kind: reclaim::Kind) -> Request {
-    Request::new(Goal::Reclaim(Amount::Max), kind)
+/// What the kernel must be able to serve, and what asks for it.
+fn needed(take: Take) -> Option<(Request, String)> {
+    let (kind, word) = match take {
+        Take::All | Take::Careful => return None,
+        Take::File => (reclaim::Kind::File, "--type file".to_owned()),
+        Take::Anon => (reclaim::Kind::Anon, "--type anon".to_owned()),
+        Take::Weighed(swappiness) => {
+            (reclaim::Kind::Weighed(swappiness), format!("--swappiness {swappiness}"))
+        }
+    };
+    Some((Request::new(Goal::Reclaim(Amount::Max), kind), word))
 }
 
 /// Makes sure of all that was named before anything is begun: a mistake in one changes nothing anywhere.
-fn members(watchlist: &Watchlist, rule: Rule, kind: Option<reclaim::Kind>) -> Result<Vec<Member>> {
+fn members(watchlist: &Watchlist, rule: Rule, ancestors: &mut Ancestors) -> Result<Vec<Member>> {
+    let needed = needed(rule.bounds.take);
     let mut text = String::new();
     let mut members = Vec::new();
     for Selected { located, by_glob } in watchlist.first()? {
@@ -127,12 +139,11 @@ fn members(watchlist: &Watchlist, rule: Rule, kind: Option<reclaim::Kind>) -> Re
             Err(_) if by_glob => continue,
             Err(why) => return Err(why.into()),
         };
-        if let Some(kind) = kind {
-            let word = if kind == reclaim::Kind::File { "--type file" } else { "--type anon" };
-            request(kind).check(&mut able).context(word)?;
+        if let Some((request, word)) = &needed {
+            request.check(&mut able).with_context(|| word.clone())?;
         }
         let name = located.name.clone();
-        match Member::new(Arc::new(located), rule, clock::now(), Duration::ZERO, &mut text) {
+        match Member::new(Arc::new(located), rule, ancestors, clock::now(), Duration::ZERO, &mut text) {
             Ok(member) => members.push(member),
             // It may get a limit yet.
             Err(_) if by_glob => {}

@@ -1,15 +1,17 @@
 //! What `memctl watch` tells: a line for everything that happens, and at the end what came of it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use anyhow::Result;
 use comfy_table::CellAlignment;
+use memctl::watch::act::{Acted, End};
 use memctl::watch::event::{Ended, Event, Tally, View, What};
 use memctl::watch::guard::Guard;
 
 use super::json::{Happened, WatchEnded, WatchSummary};
 use super::table::{DIM, lines_of, plain_table};
-use super::words::{escaped, shortened, size, time};
+use super::words::{compact, escaped, shortened, size, time};
 use super::{Loudness, answer, answer_on, terminal_rows, terminal_width};
 
 mod live;
@@ -45,16 +47,16 @@ impl Screen {
     /// Shows how all of them stand.
     pub fn show(&mut self, rows: &mut dyn Iterator<Item = View<'_>>) {
         if let Some(table) = &mut self.table {
-            heard(&answer_on(&table.painted(
-                rows,
-                terminal_width().unwrap_or(80),
-                terminal_rows().unwrap_or(24),
-            )));
+            let screen = (terminal_width().unwrap_or(80), terminal_rows().unwrap_or(24));
+            heard(&answer_on(&table.painted(rows, Instant::now(), screen)));
         }
     }
 
     /// Shows an event.
     pub fn event(&mut self, event: &Event) {
+        if let What::Acted(_) = event.what {
+            return super::remark(&line(event));
+        }
         if let Some(table) = &mut self.table {
             return table.remember(event, brief(&event.what));
         }
@@ -82,15 +84,17 @@ fn line(event: &Event) -> String {
 
 fn what(what: &What) -> String {
     match what {
-        What::Start { current, limit, file, headroom } => {
+        What::Start { current, limit, file, above, headroom } => {
             let file = file.map_or("--keep", |file| file.name());
+            let of = above.as_ref().map_or_else(String::new, |above| format!(" of {}", escaped(above)));
             format!(
-                "watched: {} of {} used ({file}), {} to be kept free",
+                "watched: {} of {} used ({file}{of}), {} to be kept free",
                 size(*current),
                 size(*limit),
                 size(*headroom)
             )
         }
+        What::Acted(acted) => action(acted),
         What::Reclaim(tally) => reclaimed(tally),
         What::Hold { guard, wait } => {
             let wait = wait.map_or_else(String::new, |wait| format!("; waits {}", time(wait)));
@@ -110,26 +114,39 @@ fn what(what: &What) -> String {
 /// What happened, in as few words as a column has room for.
 fn brief(what: &What) -> String {
     match what {
-        What::Start { .. } => String::new(),
-        What::Reclaim(tally) => format!("reclaimed {}", size(tally.reclaimed)),
+        What::Start { .. } | What::Acted(_) => String::new(),
+        What::Reclaim(tally) => format!("reclaimed {}", compact(tally.reclaimed)),
         What::Hold { guard, .. } => format!("held: {}", guard.word().replace('_', " ")),
-        What::Outrun { needed, .. } => format!("outrun: needed {}", size(*needed)),
-        What::Would { requested, .. } => format!("would reclaim {}", size(*requested)),
+        What::Outrun { needed, .. } => format!("outrun: needed {}", compact(*needed)),
+        What::Would { requested, .. } => format!("would take {}", compact(*requested)),
         What::Gone => "gone".into(),
         What::Blocked => "writes are blocked".into(),
     }
 }
 
 fn reclaimed(tally: &Tally) -> String {
-    let free = tally.limit.saturating_sub(tally.current_after);
     format!(
         "reclaimed {} of {} in {}, {} of CPU; {} free",
         size(tally.reclaimed),
         size(tally.requested),
         super::reclaim::writes(tally.writes),
         time(tally.cpu),
-        size(free)
+        size(tally.free)
     )
+}
+
+/// What `-v` tells of each action.
+fn action(acted: &Acted) -> String {
+    let end = match acted.end {
+        End::Done => "done",
+        End::Exhausted => "nothing more was to be had",
+        End::Stopped => "stopped",
+        End::Locked => "locked",
+        End::Removed => "the cgroup is gone",
+        End::Failed(_) => "the kernel refused",
+    };
+    let (asked, got, took) = (size(acted.requested), size(acted.reclaimed), time(acted.writing));
+    format!("asked {asked} in {}: {got} after {took}, {end}", super::reclaim::writes(acted.writes))
 }
 
 fn guarded(guard: Guard) -> String {
@@ -146,6 +163,7 @@ fn guarded(guard: Guard) -> String {
         Guard::Exhausted => "nothing more was to be had".into(),
         Guard::Cpu => "--cpu is spent".into(),
         Guard::Grace => "it began only now".into(),
+        Guard::Lock => "another memctl is at it".into(),
     }
 }
 

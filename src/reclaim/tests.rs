@@ -401,7 +401,7 @@ fn bounded(sim: &mut Sim, request: &Request) -> Report {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 4000, max_global_rejects: 400000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 4000, max_global_rejects: 400_000, ..ProptestConfig::default() })]
 
     #[test]
     fn it_always_ends_and_the_arithmetic_adds_up(mut sim in any_sim(), goal in any_goal()) {

@@ -26,6 +26,8 @@ pub enum End {
     Exhausted,
     /// It was told to stop.
     Stopped,
+    /// Another memctl is at it.
+    Locked,
     /// The cgroup is gone.
     Removed,
     /// The kernel refused in a way that it shouldn't.

@@ -73,6 +73,12 @@ impl ArrivalCurve {
         self.fade(now);
     }
 
+    /// What had arrived at the last look.
+    #[must_use]
+    pub fn arrived(&self) -> Option<i64> {
+        self.looked.map(|(_, arrived)| arrived)
+    }
+
     /// At most how much may arrive within `time`, by what was seen. Where that was never seen so finely, the next coarser
     /// window that was bounds it: four times its rate, but no more than all of it. `None` where nothing was seen.
     #[must_use]

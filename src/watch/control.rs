@@ -10,6 +10,7 @@ use rustix::time::Timespec;
 
 use super::event::{Ended, Event, Summary, View, What};
 use super::guard::{Guard, Swap};
+use super::level::{Ancestors, Level};
 use super::member::{Member, Step};
 use super::pool::{Done, Job, Pool, serve};
 use super::price::Price;
@@ -37,8 +38,9 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// The share of a CPU is bounded over such a time.
 const BUDGET: Duration = Duration::from_secs(1);
 
-/// What the bell of the workers is known by; cgroups are known by their places.
+/// What the bell of the workers is known by; cgroups are known by their places, and their ancestors by their ids.
 const BELL: u64 = u64::MAX;
+const ANCESTOR: u64 = 1 << 63;
 
 /// Who sees how all of them stand.
 pub type Show<'a> = dyn FnMut(&mut dyn Iterator<Item = View<'_>>) + 'a;
@@ -55,6 +57,10 @@ pub struct Options<'a> {
     pub cpu: Option<f64>,
     /// Decide and tell, but never write.
     pub dry_run: bool,
+    /// Whether to tell of each action, too.
+    pub each_action: bool,
+    /// What is above the members, if that counts.
+    pub ancestors: Ancestors,
     /// Whether to end.
     pub stop: &'a dyn Fn() -> bool,
     /// Interrupts the system call that a thread is in.
@@ -177,6 +183,7 @@ impl Control<'_> {
             if self.price.is_due(now) {
                 let near = self.price.weigh(now, process_cpu());
                 self.fleet.iter_mut().flatten().for_each(|member| member.look_each(near));
+                self.options.ancestors.iter().for_each(|level| level.borrow_mut().look_each(near));
             }
             self.look_at_all(now);
             self.say_if_blocked(now);
@@ -184,7 +191,8 @@ impl Control<'_> {
                 && now.saturating_sub(shown) >= *each
             {
                 shown = now;
-                show(&mut self.fleet.iter().flatten().map(Member::view));
+                let text = &mut self.text;
+                show(&mut self.fleet.iter_mut().flatten().map(|member| member.view(text)));
             }
             let show = self.options.show.as_ref().map(|(each, _)| shown + *each);
             let timeout = self.wait((renewed + RENEWED).min(show.unwrap_or(Duration::MAX)));
@@ -193,6 +201,7 @@ impl Control<'_> {
             for event in &heard[..count] {
                 match event.data.u64() {
                     BELL => self.take_done(),
+                    id if id & ANCESTOR != 0 => self.ancestor_hit(id & !ANCESTOR),
                     place => {
                         if let Some(Some(member)) = self.fleet.get_mut(place as usize) {
                             (member.hit, member.due) = (true, Duration::ZERO);
@@ -264,10 +273,10 @@ impl Control<'_> {
                     );
                     return;
                 }
-                let (id, located, hands) =
-                    (member.gauge.id(), Arc::clone(&member.located), member.hands.take());
+                let (id, located) = (member.id(), Arc::clone(&member.located));
+                let (hands, lock) = (member.hands.take(), member.locks(at));
                 member.busy = true;
-                self.hand_out(Job { place, id, located, hands, allowed }, at);
+                self.hand_out(Job { place, id, located, hands, allowed, lock }, at);
             }
         }
     }
@@ -303,10 +312,13 @@ impl Control<'_> {
         (self.heard, self.blocked) = (now, false);
         self.price.wrote += done.acted.cpu;
         let Some(Some(member)) = self.fleet.get_mut(done.place) else { return };
-        if member.gauge.id() != done.id {
+        if member.id() != done.id {
             return;
         }
         member.hands = done.hands;
+        if self.options.each_action && done.acted.writes > 0 {
+            (self.options.tell)(event(&member.located.name, now, self.began, What::Acted(done.acted)));
+        }
         let step = member.acted(
             now,
             &done.acted,
@@ -332,7 +344,8 @@ impl Control<'_> {
                 continue;
             }
             // One without a limit may get one: until then there is nothing to watch.
-            if let Ok(member) = Member::new(located, self.options.rule, now, GRACE, &mut self.text) {
+            let (rule, ancestors) = (self.options.rule, &mut self.options.ancestors);
+            if let Ok(member) = Member::new(located, rule, ancestors, now, GRACE, &mut self.text) {
                 self.begin(member);
             }
         }
@@ -340,18 +353,40 @@ impl Control<'_> {
 
     fn begin(&mut self, member: Member) {
         let start = member.start(&mut self.text);
-        (self.options.tell)(event(&member.located, now(), self.began, start));
+        (self.options.tell)(event(&member.located.name, now(), self.began, start));
         let place = self.fleet.iter().position(Option::is_none).unwrap_or(self.fleet.len());
-        if let Some(events) = member.gauge.events() {
-            // Without it a limit that was met is noticed at the next look.
-            let data = epoll::EventData::new_u64(place as u64);
-            let _ =
-                epoll::add(&self.epoll, events.as_fd(), data, epoll::EventFlags::PRI | epoll::EventFlags::ET);
+        self.hear(&member.own, place as u64);
+        for level in &member.above {
+            let level = level.borrow();
+            self.hear(&level, ANCESTOR | level.gauge.id());
         }
         if place == self.fleet.len() {
             self.fleet.push(None);
         }
         self.fleet[place] = Some(member);
+    }
+
+    /// Has it wake up when the limit of a level is met. Without that it is noticed at the next look. Once is enough.
+    fn hear(&self, level: &Level, as_what: u64) {
+        let flags = epoll::EventFlags::PRI | epoll::EventFlags::ET;
+        if let Some(events) = level.gauge.events() {
+            let _ = epoll::add(&self.epoll, events.as_fd(), epoll::EventData::new_u64(as_what), flags);
+        }
+    }
+
+    /// An ancestor met its limit: all below it are looked at.
+    fn ancestor_hit(&mut self, id: u64) {
+        let Some(level) = self.options.ancestors.get(id) else { return };
+        let outrun = level.borrow_mut().outrun(&mut self.text).ok().flatten();
+        if let Some(what) = outrun {
+            let name = level.borrow().gauge.cgroup().name().to_owned();
+            (self.options.tell)(event(&name, now(), self.began, what));
+        }
+        for member in self.fleet.iter_mut().flatten() {
+            if member.above.iter().any(|level| level.borrow().gauge.id() == id) {
+                member.due = Duration::ZERO;
+            }
+        }
     }
 
     fn gone(&mut self, place: usize, now: Duration) {
@@ -361,6 +396,8 @@ impl Control<'_> {
         say(What::Gone);
         drop(say);
         self.ended.push(member.summary(now, true, &mut self.text));
+        drop(member);
+        self.options.ancestors.forget_the_unused();
     }
 
     fn say_if_blocked(&mut self, now: Duration) {
@@ -368,7 +405,7 @@ impl Control<'_> {
         if !self.blocked && waiting && now.saturating_sub(self.heard) >= BLOCKED {
             self.blocked = true;
             if let Some(member) = self.fleet.iter().flatten().find(|member| member.busy) {
-                (self.options.tell)(event(&member.located, now, self.began, What::Blocked));
+                (self.options.tell)(event(&member.located.name, now, self.began, What::Blocked));
             }
         }
     }
@@ -392,8 +429,8 @@ impl Control<'_> {
     }
 }
 
-fn event(located: &Located, now: Duration, began: Duration, what: What) -> Event {
-    Event { cgroup: located.name.clone(), at: now.saturating_sub(began), what }
+fn event(name: &str, now: Duration, began: Duration, what: What) -> Event {
+    Event { cgroup: name.to_owned(), at: now.saturating_sub(began), what }
 }
 
 /// What passes on what a cgroup tells.
@@ -404,7 +441,7 @@ fn teller<'a>(
     began: Duration,
 ) -> impl FnMut(What) + use<'a> {
     let located = Arc::clone(located);
-    move |what| tell(event(&located, now, began, what))
+    move |what| tell(event(&located.name, now, began, what))
 }
 
 fn grid(time: Duration) -> Duration {

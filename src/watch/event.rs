@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::act::Acted;
 use super::guard::Guard;
 use crate::cgroup::limit::LimitFile;
 
@@ -27,9 +28,13 @@ pub enum What {
         limit: u64,
         /// Which file sets the limit; `None` where the user does.
         file: Option<LimitFile>,
+        /// Whose limit that is and whose usage, if an ancestor's leaves least.
+        above: Option<String>,
         /// What is to be free below it.
         headroom: u64,
     },
+    /// One action is done. Only told if that was asked for.
+    Acted(Acted),
     /// Memory was reclaimed from it: all that was in a second or so.
     Reclaim(Tally),
     /// So much would be reclaimed now, were it not for a dry run. Told again only after a while.
@@ -78,8 +83,8 @@ pub struct Tally {
     pub current_before: u64,
     /// See `current_before`.
     pub current_after: u64,
-    /// The limit.
-    pub limit: u64,
+    /// What is left free after the last.
+    pub free: u64,
     /// The lower watermark: what was to be free.
     pub low: u64,
 }
@@ -91,10 +96,14 @@ pub struct View<'a> {
     pub cgroup: &'a str,
     /// What it used when it was looked at last.
     pub current: u64,
-    /// Its limit.
-    pub limit: u64,
-    /// What is kept free below the limit.
+    /// What is free below the limit that leaves least.
+    pub free: u64,
+    /// What is kept free there.
     pub low: u64,
+    /// What it takes in a second, of late; less than nothing where it gives memory back.
+    pub growth: f64,
+    /// How long its tasks were stalled for want of memory so far (PSI `some`); `None` where the kernel doesn't tell.
+    pub stalled: Option<Duration>,
     /// What was reclaimed from it so far.
     pub reclaimed: u64,
     /// What holds back what should be done.

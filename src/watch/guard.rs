@@ -1,5 +1,6 @@
 //! What must not happen, whatever the law wants: pure functions of samples.
 
+use crate::cgroup::reclaim::Swappiness;
 use crate::size::Percent;
 
 /// Page cache of so many times what is wanted is plenty.
@@ -32,6 +33,8 @@ pub enum Take {
     File,
     /// Anonymous memory alone.
     Anon,
+    /// Whatever is coldest, weighed by the user.
+    Weighed(Swappiness),
 }
 
 /// What the host's swap is like. Amounts are bytes.
@@ -81,6 +84,8 @@ pub enum Guard {
     Cpu,
     /// It began to run only now.
     Grace,
+    /// Another memctl is at it.
+    Lock,
 }
 
 impl Guard {
@@ -97,6 +102,7 @@ impl Guard {
             Self::Exhausted => "exhausted",
             Self::Cpu => "cpu",
             Self::Grace => "grace",
+            Self::Lock => "lock",
         }
     }
 }
@@ -128,7 +134,8 @@ impl Bounds {
             _ if self.take == Take::File => Take::File,
             Ok(take) => take,
             // Without any swap nothing goes there, whatever is asked for.
-            Err(_) if swap.total == 0 && self.take != Take::Anon => Take::All,
+            Err(_) if swap.total == 0 && self.take == Take::Careful => Take::All,
+            Err(_) if swap.total == 0 && self.take != Take::Anon => self.take,
             Err(_) if can_choose && self.take != Take::Anon => Take::File,
             // The kernel can't be told, but it prefers page cache where there is plenty.
             Err(_) if self.take == Take::Careful && own.cache >= PLENTY * (own.current - down_to) => {
@@ -206,6 +213,9 @@ mod tests {
         assert_eq!(allowed.map(|allowed| allowed.take), Ok(Take::All));
         assert_eq!(take(Take::All, slow, false), Ok(Take::All), "as asked");
         assert_eq!(take(Take::File, short, false), Ok(Take::File));
+        let weighed = Take::Weighed(Swappiness::Value(100));
+        assert_eq!((take(weighed, slow, true), take(weighed, short, true)), (Ok(weighed), Ok(Take::File)));
+        assert_eq!(take(weighed, Swap::default(), true), Ok(weighed));
         // No swap at all: nothing can go wrong there.
         assert_eq!(take(Take::Careful, Swap::default(), false), Ok(Take::All));
     }

@@ -34,6 +34,9 @@ const MOST_RESERVED: u64 = 4;
 const BETWEEN: u64 = 8;
 const LEAST_BETWEEN: u64 = 1 << 20;
 
+/// Growth is told as it was over about that time.
+const OF_LATE: Duration = Duration::from_secs(2);
+
 /// How much is to be free below the limit.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Headroom {
@@ -100,6 +103,8 @@ pub struct Law {
     /// What was reclaimed so far, by us and, as far as known, by others: it had arrived too.
     reclaimed: u64,
     last: Option<Look>,
+    /// What arrived in a second, of late.
+    growth: f64,
     planned: Duration,
     /// How late looks were, of late.
     late: Duration,
@@ -119,6 +124,7 @@ impl Law {
             curve: ArrivalCurve::default(),
             reclaimed: 0,
             last: None,
+            growth: 0.0,
             planned: Duration::ZERO,
             late: Duration::ZERO,
             still: 0,
@@ -169,6 +175,12 @@ impl Law {
         (soon + soon / 8).min(limit / MOST_RESERVED)
     }
 
+    /// What arrives in a second, of late, bytes; less than nothing where the cgroup shrinks by itself.
+    #[must_use]
+    pub fn growth(&self) -> f64 {
+        self.growth
+    }
+
     /// The last look; `None` before the first.
     #[must_use]
     pub fn last(&self) -> Option<Look> {
@@ -177,6 +189,13 @@ impl Law {
 
     fn learn(&mut self, look: Look) {
         let arrived = look.current.saturating_add(self.reclaimed) as i64;
+        if let (Some(last), Some(before)) = (self.last, self.curve.arrived()) {
+            let time = look.at.saturating_sub(last.at).as_secs_f64();
+            let weight = 1.0 - (-time / OF_LATE.as_secs_f64()).exp();
+            if time > 0.0 {
+                self.growth += weight * ((arrived - before) as f64 / time - self.growth);
+            }
+        }
         self.curve.look(look.at, arrived);
         if self.planned > Duration::ZERO && self.planned < Duration::MAX {
             let late = look.at.saturating_sub(self.planned);

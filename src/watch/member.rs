@@ -1,27 +1,25 @@
 //! One cgroup under watch: what is known of it, and what to do about it.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::io::Errno;
 
+use super::account::Account;
 use super::act::{Acted, End};
 use super::brake::{Backoff, Brake, Seen};
-use super::event::{Summary, Tally, View, What};
+use super::event::{Summary, View, What};
 use super::guard::{Allowed, Guard, Own, Swap};
-use super::headroom::{Decision, Law, Look, NEAREST};
+use super::headroom::{Decision, NEAREST};
+use super::level::{Ancestors, Level};
 use super::pool::Hands;
-use super::rule::{Rule, Unwatchable, limit};
-use crate::cgroup::gauge::Hits;
-use crate::cgroup::limit::LimitFile;
-use crate::cgroup::stat::MemoryStat;
+use super::rule::{Rule, Unwatchable};
 use crate::cgroup::{Gauge, Located};
 
-/// Limits and protection are read again so often.
+/// Protection and pressure are read again so often.
 const SETTINGS: Duration = Duration::from_secs(2);
-
-/// What was done in that time is told as one.
-const TOLD: Duration = Duration::from_secs(1);
 
 /// A dry run says again so often what would be done.
 const WOULD: Duration = Duration::from_secs(10);
@@ -31,6 +29,10 @@ const STUCK: u32 = 4;
 
 /// While something holds, look so often.
 const HELD: Duration = Duration::from_millis(250);
+
+/// While another memctl is at it, look so often, and for so long: anybody can hold such a lock.
+const LOCKED: Duration = Duration::from_millis(50);
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What to do with it next.
 #[derive(Debug, PartialEq)]
@@ -48,8 +50,6 @@ pub enum Step {
 pub struct Member {
     /// Where it is.
     pub located: Arc<Located>,
-    /// What it is looked at through.
-    pub gauge: Gauge,
     /// What it is reclaimed from through, unless a worker has that or it was never needed.
     pub hands: Option<Box<Hands>>,
     /// Whether a worker is at it.
@@ -58,31 +58,28 @@ pub struct Member {
     pub due: Duration,
     /// It said that it met its limit.
     pub hit: bool,
+    /// Its own limit.
+    pub own: Level,
+    /// Those of its ancestors, if they count.
+    pub above: Vec<Rc<RefCell<Level>>>,
+    /// What it has to give of what is missing above.
+    to_give: u64,
     rule: Rule,
-    law: Law,
     brake: Brake,
     exhausted: Backoff,
     /// What holds now, as far as it was told.
     held: Option<Guard>,
     would_told: Option<Duration>,
+    /// Since when another memctl is at it, and whether that was long enough.
+    locked: Option<Duration>,
     /// How many actions in a row left the usage too high.
     stuck: u32,
-    began: Duration,
     grace: Duration,
-    limit: u64,
-    file: Option<LimitFile>,
     protection: u64,
     settings_read: Duration,
-    hits: Hits,
-    first: MemoryStat,
-    last_direct: Option<u64>,
     stall: Option<(Duration, u64)>,
     stalled_share: f64,
-    first_stalled: Option<u64>,
-    stalled_before: Option<f64>,
-    tally: Tally,
-    tally_began: Option<Duration>,
-    summary: Summary,
+    account: Account,
 }
 
 impl Member {
@@ -93,6 +90,7 @@ impl Member {
     pub fn new(
         located: Arc<Located>,
         rule: Rule,
+        ancestors: &mut Ancestors,
         now: Duration,
         grace: Duration,
         text: &mut String,
@@ -101,73 +99,110 @@ impl Member {
             Err(Errno::NOENT) if located.name == "/" => return Err(Unwatchable::Root),
             gauge => gauge?,
         };
-        let (limit, file) = limit(&gauge, rule.keep, text)?.ok_or(Unwatchable::NoLimit)?;
-        if rule.headroom.below(limit) >= limit {
-            return Err(Unwatchable::NoRoom(limit));
+        let own = Level::open(gauge, &rule, rule.keep, now, text)?;
+        let above = if rule.ancestors { ancestors.of(&located, &rule, now, text) } else { Vec::new() };
+        if own.limit == u64::MAX && above.iter().all(|level| level.borrow().limit == u64::MAX) {
+            return Err(if rule.ancestors { Unwatchable::NoLimitAbove } else { Unwatchable::NoLimit });
         }
-        let first = gauge.stat(text)?;
-        let first_stalled = gauge.stalled(text);
+        if rule.headroom.below(own.limit) >= own.limit {
+            return Err(Unwatchable::NoRoom(own.limit));
+        }
         Ok(Self {
-            protection: gauge.protection(text).unwrap_or(0),
-            hits: gauge.hits(text),
-            stalled_before: gauge.pressure_before(text),
-            summary: Summary { cgroup: located.name.clone(), ..Summary::default() },
-            last_direct: first.pgsteal_direct,
+            protection: own.gauge.protection(text).unwrap_or(0),
+            account: Account::open(&own.gauge, now, text)?,
             located,
-            gauge,
+            own,
+            above,
+            to_give: 0,
             hands: None,
             busy: false,
             due: now,
             hit: false,
             rule,
-            law: Law::new(rule.headroom, rule.keep.is_none() || rule.headroom.below(limit) > 0),
             brake: Brake::default(),
             exhausted: Backoff::new(Duration::from_secs(1), Duration::from_secs(60)),
             held: None,
             would_told: None,
+            locked: None,
             stuck: 0,
-            began: now,
             grace,
-            limit,
-            file,
             settings_read: now,
-            first,
             stall: None,
             stalled_share: 0.0,
-            first_stalled,
-            tally: Tally::default(),
-            tally_began: None,
+        })
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.own.gauge.id()
+    }
+
+    /// Whether to keep off while another memctl is at it.
+    #[must_use]
+    pub fn locks(&self, now: Duration) -> bool {
+        self.rule.lock && self.locked.is_none_or(|since| now.saturating_sub(since) < PATIENCE)
+    }
+
+    /// What is free below the limit that leaves least, and what is to be.
+    fn free(&self) -> (u64, u64) {
+        let own = (self.own.free(), self.own.low());
+        let above = self.above.iter().map(|level| (level.borrow().free(), level.borrow().low()));
+        above.fold(own, |least, (free, low)| {
+            let room = |(free, low): (u64, u64)| i128::from(free) - i128::from(low);
+            if room((free, low)) < room(least) { (free, low) } else { least }
         })
     }
 
     /// How it stands, for whoever looks on.
-    #[must_use]
-    pub fn view(&self) -> View<'_> {
-        let last = self.law.last();
+    pub fn view(&mut self, text: &mut String) -> View<'_> {
+        let (free, low) = self.free();
+        let stalled = self.own.gauge.stalled(text).map(Duration::from_micros);
         View {
             cgroup: &self.located.name,
-            current: last.map_or(0, |look| look.current),
-            limit: self.limit,
-            low: self.law.low(self.limit),
-            reclaimed: self.summary.total.reclaimed,
+            current: self.own.current(),
+            free,
+            low,
+            growth: self.own.growth(),
+            stalled,
+            reclaimed: self.account.reclaimed(),
             held: self.held,
         }
     }
 
     /// Looks so often near the watermark from now on.
     pub fn look_each(&mut self, near: Duration) {
-        self.law.look_each(near);
+        self.own.look_each(near);
     }
 
     /// What there is to tell at the beginning.
     #[must_use]
     pub fn start(&self, text: &mut String) -> What {
-        What::Start {
-            current: self.gauge.current(text).unwrap_or(0),
-            limit: self.limit,
-            file: self.file,
-            headroom: self.rule.headroom.below(self.limit),
+        let current = self.own.gauge.current(text).unwrap_or(0);
+        let mut start = What::Start {
+            current,
+            limit: self.own.limit,
+            file: self.own.file,
+            above: None,
+            headroom: self.rule.headroom.below(self.own.limit),
+        };
+        let mut least = self.own.limit.saturating_sub(current);
+        for level in &self.above {
+            let level = level.borrow();
+            let used = level.gauge.current(text).unwrap_or(0);
+            let free = level.limit.saturating_sub(used);
+            if free < least {
+                least = free;
+                start = What::Start {
+                    current: used,
+                    limit: level.limit,
+                    file: level.file,
+                    above: Some(level.gauge.cgroup().name().to_owned()),
+                    headroom: self.rule.headroom.below(level.limit),
+                };
+            }
         }
+        start
     }
 
     /// Looks at it, learns, and decides.
@@ -178,11 +213,8 @@ impl Member {
         text: &mut String,
         tell: &mut dyn FnMut(What),
     ) -> Step {
-        match self.try_look(now, swap, text, tell) {
-            Ok(step) => step,
-            // Whatever can't be read any more is as good as gone: there is nothing that could be done about it.
-            Err(_) => Step::Gone,
-        }
+        // Whatever can't be read any more is as good as gone: there is nothing that could be done about it.
+        self.try_look(now, swap, text, tell).unwrap_or(Step::Gone)
     }
 
     fn try_look(
@@ -193,15 +225,18 @@ impl Member {
         tell: &mut dyn FnMut(What),
     ) -> Result<Step, Errno> {
         if now.saturating_sub(self.settings_read) >= SETTINGS {
-            self.read_settings(now, text)?;
+            self.settings_read = now;
+            self.protection = self.own.gauge.protection(text).unwrap_or(0);
         }
-        let current = self.gauge.current(text)?;
-        let free_before = self.law.last().map_or(0, |last| last.free());
-        if std::mem::take(&mut self.hit) {
-            self.was_outrun(current, free_before, text, tell)?;
+        if std::mem::take(&mut self.hit)
+            && let Some(outrun) = self.own.outrun(text)?
+        {
+            self.account.outrun();
+            tell(outrun);
         }
+        let current = self.own.gauge.current(text)?;
         self.flush(now, false, tell);
-        Ok(self.decide(now, current, swap, text, tell))
+        self.decide(now, current, swap, text, tell)
     }
 
     fn decide(
@@ -211,37 +246,68 @@ impl Member {
         swap: &mut dyn FnMut() -> Swap,
         text: &mut String,
         tell: &mut dyn FnMut(What),
-    ) -> Step {
-        let down_to = match self.law.decide(Look { at: now, current, limit: self.limit }) {
-            Decision::Rest { until } => {
-                self.due = until;
-                return Step::Rest;
-            }
-            Decision::Reclaim { down_to } => down_to,
-        };
-        if let Some((guard, until)) = self.held_back(now) {
-            return self.hold(now, guard, Some(until), tell);
+    ) -> Result<Step, Errno> {
+        let held_back = self.held_back(now);
+        let spare = current.saturating_sub(self.protection.max(self.rule.bounds.floor));
+        self.gives(if held_back.is_some() { 0 } else { spare });
+        let (until, missing) = self.missing(now, current, text)?;
+        if missing == 0 {
+            self.due = until;
+            return Ok(Step::Rest);
+        }
+        if let Some((guard, until)) = held_back {
+            return Ok(self.hold(now, guard, Some(until), tell));
         }
         if self.rule.bounds.max_pressure.is_some() {
             self.read_stall(now, text);
         }
         let can_choose = self.hands.as_ref().is_none_or(|hands| hands.can_choose);
-        let cache = if can_choose { None } else { self.gauge.stat(text).ok() };
+        let cache = if can_choose { None } else { self.own.gauge.stat(text).ok() };
         let own = Own {
             current,
             protection: self.protection,
             stalled: self.stalled_share,
             cache: cache.map_or(0, |stat| stat.evictable_file()),
         };
-        match self.rule.bounds.allow(down_to, own, swap(), can_choose) {
+        let down_to = current.saturating_sub(missing);
+        Ok(match self.rule.bounds.allow(down_to, own, swap(), can_choose) {
             Ok(allowed) => Step::Act(allowed),
             Err(guard) => self.hold(now, guard, None, tell),
+        })
+    }
+
+    /// How much of it is to be reclaimed, for whatever limit asks for most; and when to look again if for none.
+    fn missing(&mut self, now: Duration, current: u64, text: &mut String) -> Result<(Duration, u64), Errno> {
+        let (mut until, mut missing) = (Duration::MAX, 0);
+        match self.own.decide(now, current, text)? {
+            Decision::Rest { until: next } => until = next,
+            Decision::Reclaim { down_to } => missing = current.saturating_sub(down_to),
         }
+        for level in &self.above {
+            let mut level = level.borrow_mut();
+            let used = level.gauge.current(text)?;
+            match level.decide(now, used, text)? {
+                Decision::Rest { until: next } => until = until.min(next),
+                // Less than a page can't be asked for, and the share of what has nothing to give is nothing.
+                Decision::Reclaim { down_to } => {
+                    let share = level.share(used.saturating_sub(down_to), self.to_give);
+                    until = until.min(now + HELD);
+                    missing = missing.max(share.min(current));
+                }
+            }
+        }
+        Ok((until, missing))
+    }
+
+    /// Tells the levels above what it has to give.
+    fn gives(&mut self, bytes: u64) {
+        let before = std::mem::replace(&mut self.to_give, bytes);
+        self.above.iter().for_each(|level| level.borrow_mut().enter(before, bytes));
     }
 
     /// Whatever still holds, and until when.
     fn held_back(&self, now: Duration) -> Option<(Guard, Duration)> {
-        let grace = self.began + self.grace;
+        let grace = self.account.began() + self.grace;
         if now < grace {
             return Some((Guard::Grace, grace));
         }
@@ -267,7 +333,7 @@ impl Member {
         self.due = until.map_or(now + HELD, |until| until.min(now + HELD));
         if self.held.map(Guard::word) != Some(guard.word()) {
             self.held = Some(guard);
-            self.summary.held += 1;
+            self.account.held();
             tell(What::Hold { guard, wait: until.map(|until| until.saturating_sub(now)) });
         }
         Step::Rest
@@ -278,7 +344,7 @@ impl Member {
         self.due = now + HELD;
         if self.would_told.is_none_or(|told| now.saturating_sub(told) >= WOULD) {
             self.would_told = Some(now);
-            let current = self.law.last().map_or(0, |look| look.current);
+            let current = self.own.current();
             tell(What::Would { requested: current.saturating_sub(down_to), current, down_to });
         }
     }
@@ -293,9 +359,25 @@ impl Member {
         tell: &mut dyn FnMut(What),
     ) -> Step {
         self.busy = false;
+        self.try_acted(now, acted, swap, text, tell).unwrap_or(Step::Gone)
+    }
+
+    fn try_acted(
+        &mut self,
+        now: Duration,
+        acted: &Acted,
+        swap: &mut dyn FnMut() -> Swap,
+        text: &mut String,
+        tell: &mut dyn FnMut(What),
+    ) -> Result<Step, Errno> {
         if matches!(acted.end, End::Removed | End::Failed(_)) {
-            return Step::Gone;
+            return Ok(Step::Gone);
         }
+        if acted.end == End::Locked {
+            self.locked = self.locked.or(Some(now));
+            return Ok(self.hold(now, Guard::Lock, Some(now + LOCKED), tell));
+        }
+        self.locked = self.locked.filter(|&since| now.saturating_sub(since) < 2 * PATIENCE);
         if acted.writes > 0 {
             self.enter(now, acted);
         }
@@ -303,31 +385,33 @@ impl Member {
             let wait = self.exhausted.failed(now);
             let step = self.hold(now, Guard::Exhausted, Some(now + wait), tell);
             // What is there to look at, meanwhile: it may begin to move.
-            self.law.decide(Look { at: now, current: acted.current, limit: self.limit });
-            return step;
+            self.gives(0);
+            self.missing(now, acted.current, text)?;
+            return Ok(step);
         }
         if acted.reclaimed > 0 {
             self.exhausted.worked();
             self.held = self.held.filter(|guard| matches!(guard, Guard::Refaults(_)));
         }
         if self.brake.wants_to_judge(now)
-            && let Ok(stat) = self.gauge.stat(text)
+            && let Ok(stat) = self.own.gauge.stat(text)
         {
-            let stalled = Duration::from_micros(self.gauge.stalled(text).unwrap_or(0));
+            let stalled = Duration::from_micros(self.own.gauge.stalled(text).unwrap_or(0));
             let refaulted = stat.refaulted().unwrap_or(0);
             match self.brake.judge(now, Seen { restored: stat.back_in_use(), refaulted, stalled }) {
                 Some(share) => {
                     self.held = None;
                     let until = self.brake.holds(now);
-                    self.law.decide(Look { at: now, current: acted.current, limit: self.limit });
-                    return self.hold(now, Guard::Refaults(share), until, tell);
+                    self.gives(0);
+                    self.missing(now, acted.current, text)?;
+                    return Ok(self.hold(now, Guard::Refaults(share), until, tell));
                 }
                 None => self.held = None,
             }
         }
         self.flush(now, false, tell);
         // The worker's last look stands for one of our own.
-        match self.decide(now, acted.current, swap, text, tell) {
+        Ok(match self.decide(now, acted.current, swap, text, tell)? {
             // What was reclaimed isn't to be seen yet, or as much came meanwhile: on its way to swap, perhaps.
             Step::Act(_) => {
                 self.stuck = (self.stuck + 1).min(STUCK);
@@ -338,76 +422,33 @@ impl Member {
                 self.stuck = 0;
                 step
             }
-        }
+        })
     }
 
     fn enter(&mut self, now: Duration, acted: &Acted) {
-        self.law.reclaimed(acted.reclaimed);
+        self.own.reclaimed(acted.reclaimed);
+        self.above.iter().for_each(|level| level.borrow_mut().reclaimed(acted.reclaimed));
         self.brake.reclaimed(acted.reclaimed);
-        if self.tally_began.is_none() {
-            self.tally_began = Some(now);
-            self.tally = Tally { current_before: acted.current + acted.reclaimed, ..Tally::default() };
-        }
-        self.tally.add(acted);
-        self.tally.limit = self.limit;
-        self.tally.low = self.law.low(self.limit);
-        self.summary.total.add(acted);
+        // By the looks before it: each level is looked at anew only after this.
+        let (free, low) = self.free();
+        let fell = self.own.current().saturating_sub(acted.current);
+        self.account.enter(now, acted, free.saturating_add(fell), low);
     }
 
     /// Tells what was done since it was told last, if that is long enough ago, or at the `end`.
     pub fn flush(&mut self, now: Duration, end: bool, tell: &mut dyn FnMut(What)) {
-        if self.tally_began.is_some_and(|began| end || now.saturating_sub(began) >= TOLD) {
-            self.tally_began = None;
-            tell(What::Reclaim(self.tally));
-        }
+        self.account.flush(now, end, tell);
     }
 
     /// When there is something to be told.
     #[must_use]
     pub fn to_tell(&self) -> Option<Duration> {
-        self.tally_began.map(|began| began + TOLD)
-    }
-
-    /// It met its limit: learns by how much.
-    fn was_outrun(
-        &mut self,
-        current: u64,
-        free: u64,
-        text: &mut String,
-        tell: &mut dyn FnMut(What),
-    ) -> Result<(), Errno> {
-        let before = std::mem::replace(&mut self.hits, self.gauge.hits(text));
-        if self.hits == before {
-            return Ok(());
-        }
-        let stat = self.gauge.stat(text)?;
-        // Before 6.15 the counter has what we reclaim as well, which was entered already.
-        let direct = match (stat.pgsteal_proactive, stat.pgsteal_direct, self.last_direct) {
-            (Some(_), Some(now), Some(before)) => now.saturating_sub(before) * page(),
-            _ => 0,
-        };
-        self.last_direct = stat.pgsteal_direct;
-        self.law.reclaimed(direct);
-        self.summary.outrun += 1;
-        let last = self.law.last().map_or(current, |last| last.current);
-        let arrived = current.saturating_add(direct).saturating_sub(last);
-        let needed = arrived.max(free).max(self.law.low(self.limit));
-        tell(What::Outrun { needed, free });
-        Ok(())
-    }
-
-    fn read_settings(&mut self, now: Duration, text: &mut String) -> Result<(), Errno> {
-        self.settings_read = now;
-        // Without a limit there is nothing to do until there is one.
-        let (limit, file) = limit(&self.gauge, self.rule.keep, text)?.unwrap_or((u64::MAX, None));
-        (self.limit, self.file) = (limit, file);
-        self.protection = self.gauge.protection(text).unwrap_or(0);
-        Ok(())
+        self.account.to_tell()
     }
 
     fn read_stall(&mut self, now: Duration, text: &mut String) {
         let due = self.stall.is_none_or(|(at, _)| now.saturating_sub(at) >= SETTINGS);
-        let Some(stalled) = due.then(|| self.gauge.stalled(text)).flatten() else { return };
+        let Some(stalled) = due.then(|| self.own.gauge.stalled(text)).flatten() else { return };
         if let Some((at, before)) = self.stall.replace((now, stalled)) {
             let time = now.saturating_sub(at).as_micros().max(1) as f64;
             self.stalled_share = stalled.saturating_sub(before) as f64 / time;
@@ -416,39 +457,7 @@ impl Member {
 
     /// What came of the watch. `gone` if the cgroup is.
     pub fn summary(&mut self, now: Duration, gone: bool, text: &mut String) -> Summary {
-        let last_stat = self.gauge.stat(text).ok();
-        let direct = last_stat.as_ref().and_then(|last| {
-            let both = last.pgsteal_direct?.saturating_sub(self.first.pgsteal_direct?) * page();
-            // Before 6.15 it has what we reclaimed as well.
-            let ours = if last.pgsteal_proactive.is_some() { 0 } else { self.summary.total.reclaimed };
-            Some(both.saturating_sub(ours))
-        });
-        let stalled = self.gauge.stalled(text).zip(self.first_stalled);
-        let counted = |stat: &MemoryStat| Some(stat.pgsteal_proactive? * page());
-        let counted = last_stat.as_ref().and_then(counted).zip(counted(&self.first));
-        Summary {
-            counted: counted.map(|(last, first)| last.saturating_sub(first)),
-            watched: now.saturating_sub(self.began),
-            direct,
-            stalled: stalled.map(|(now, before)| Duration::from_micros(now.saturating_sub(before))),
-            stalled_before: self.stalled_before,
-            gone,
-            ..self.summary.clone()
-        }
+        self.gives(0);
+        self.account.close(&self.own.gauge, now, gone, text)
     }
-}
-
-impl Tally {
-    fn add(&mut self, acted: &Acted) {
-        self.requested += acted.requested;
-        self.reclaimed += acted.reclaimed;
-        self.writes += acted.writes;
-        self.writing += acted.writing;
-        self.cpu += acted.cpu;
-        self.current_after = acted.current;
-    }
-}
-
-fn page() -> u64 {
-    rustix::param::page_size() as u64
 }

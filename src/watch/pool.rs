@@ -40,6 +40,8 @@ pub struct Job {
     pub hands: Option<Box<Hands>>,
     /// To which usage, and which memory.
     pub allowed: Allowed,
+    /// Whether to keep off while another memctl is at it.
+    pub lock: bool,
 }
 
 /// What came of it.
@@ -187,7 +189,7 @@ pub fn serve(job: &mut Job, stop: &dyn Fn() -> bool) -> Acted {
     }
     let Some(hands) = &mut job.hands else { return Acted::nothing(End::Removed) };
     let Hands { target, pace, can_choose } = &mut **hands;
-    let chooses = matches!(job.allowed.take, Take::File | Take::Anon);
+    let chooses = matches!(job.allowed.take, Take::File | Take::Anon | Take::Weighed(_));
     if chooses && !*can_choose {
         // Now that it is known, whoever decides will find a guard for it.
         let current = target.usage().unwrap_or(0);
@@ -197,8 +199,17 @@ pub fn serve(job: &mut Job, stop: &dyn Fn() -> bool) -> Acted {
         Take::All | Take::Careful => None,
         Take::File => Some(Swappiness::Value(0)),
         Take::Anon => Some(Swappiness::Max),
+        Take::Weighed(swappiness) => Some(swappiness),
     };
-    act(target, pace, job.allowed.down_to, swappiness, stop)
+    // A file system without locks is as good as an unlocked one.
+    if job.lock && target.cgroup().try_lock() == Ok(false) {
+        return Acted::nothing(End::Locked);
+    }
+    let acted = act(target, pace, job.allowed.down_to, swappiness, stop);
+    if job.lock {
+        target.cgroup().unlock();
+    }
+    acted
 }
 
 impl Hands {

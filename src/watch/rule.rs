@@ -14,6 +14,10 @@ pub struct Rule {
     pub headroom: Headroom,
     /// A limit of the user's own, bytes. The lower of it and of the cgroup's counts.
     pub keep: Option<u64>,
+    /// Whether the limits of ancestors count as well.
+    pub ancestors: bool,
+    /// Whether to keep off a cgroup while another memctl is at it.
+    pub lock: bool,
     /// What must not happen.
     pub bounds: Bounds,
 }
@@ -30,6 +34,9 @@ pub enum Unwatchable {
     /// It has no limit that anything could be kept free below.
     #[error("it has no limit: memory.high and memory.max are both max")]
     NoLimit,
+    /// Nor has any of its ancestors.
+    #[error("neither it nor any cgroup above it has a limit: memory.high and memory.max are all max")]
+    NoLimitAbove,
     /// The headroom leaves nothing of the limit, in bytes.
     #[error("the headroom leaves nothing of its limit of {0} bytes")]
     NoRoom(u64),
@@ -42,10 +49,17 @@ impl Unwatchable {
         match self {
             Self::Errno(_) => None,
             Self::Root => Some("name cgroups below it: memctl watch '*.slice' …"),
-            Self::NoLimit => Some("--keep SIZE sets one that memctl keeps, and that kills nobody"),
+            Self::NoLimit | Self::NoLimitAbove => {
+                Some("--keep SIZE sets one that memctl keeps, and that kills nobody")
+            }
             Self::NoRoom(_) => Some("keep less than the limit free"),
         }
     }
+}
+
+/// The size of the pages that the kernel's counters count.
+pub(super) fn page() -> u64 {
+    rustix::param::page_size() as u64
 }
 
 /// The limit that counts, and which file sets it.

@@ -26,8 +26,12 @@ pub fn cases() -> Vec<Case> {
             nothing_to_be_had_is_said_once,
             outrun_it_says_what_was_needed,
             its_own_memory_is_locked_and_little,
+            another_memctl_is_waited_for,
+            a_limit_above_counts_only_if_asked_for,
+            what_is_missing_above_is_shared,
+            each_action_is_told,
             lines_in_a_pipe;
-        "guest swappiness" => page_cache_alone, hot_memory_pulls_the_brake;
+        "guest swappiness" => page_cache_alone, hot_memory_pulls_the_brake, weighed_as_asked;
         "guest reclaim !swappiness" => page_cache_alone_can_not_be_had
     ]
 }
@@ -294,6 +298,100 @@ fn its_own_memory_is_locked_and_little() {
     assert!(kib("VmLck:") > 0 && kib("VmRSS:") < 6 << 10, "{status}");
     signal(&child, Signal::TERM);
     assert!(child.wait_with_output().expect("memctl ends").status.success());
+}
+
+fn another_memctl_is_waited_for() {
+    let app = limited("app", 64 * M);
+    app.uses(&Work::File(60 * M));
+    let dir = std::fs::File::open(app.path()).expect("open the cgroup");
+    rustix::fs::flock(&dir, rustix::fs::FlockOperation::LockExclusive).expect("lock it");
+    let before = app.current();
+    let short = events(&["app", "--headroom", "20M", "--duration", "1s"]);
+    app.assert_untouched(before);
+    let guards: Vec<_> = of(&short, "hold").iter().map(|hold| hold["guard"].clone()).collect();
+    assert_eq!(guards, ["lock"], "{short:?}");
+    // Not for ever: anybody could hold it.
+    let long = events(&["app", "--headroom", "20M", "--duration", "4s"]);
+    assert!(app.current() <= 46 * M, "{}: {long:?}", app.current());
+    app.uses(&Work::File(15 * M));
+    let unheld = events(&["app", "--headroom", "20M", "--duration", "1s", "--no-lock"]);
+    assert!(app.current() <= 46 * M && of(&unheld, "hold").is_empty(), "{}: {unheld:?}", app.current());
+    drop(dir);
+    // And nothing is left locked by those before.
+    let dir = std::fs::File::open(app.path()).expect("open the cgroup");
+    rustix::fs::flock(&dir, rustix::fs::FlockOperation::NonBlockingLockExclusive).expect("it is free");
+}
+
+fn a_limit_above_counts_only_if_asked_for() {
+    let slice = limited("slice", 64 * M);
+    let app = slice.child("app");
+    app.uses(&Work::File(58 * M));
+    let line = "memctl: /slice/app: it has no limit: memory.high and memory.max are both max";
+    refuses(&["watch", "slice/app", "--headroom", "20M"], 1, line);
+    app.write("memory.max", &(60 * M).to_string());
+    let before = app.current();
+    let own = events(&["slice/app", "--headroom", "1M", "--duration", "1s"]);
+    app.assert_untouched(before);
+    assert!(of(&own, "reclaim").is_empty(), "{own:?}");
+    let above = events(&["slice/app", "--headroom", "20M", "--ancestors", "--duration", "3s"]);
+    assert!(slice.current() <= 46 * M, "{}: {above:?}", slice.current());
+    app.write("memory.max", "max");
+    app.uses(&Work::File(15 * M));
+    let above = events(&["slice/app", "--headroom", "20M", "--ancestors", "--duration", "3s"]);
+    let start = of(&above, "start")[0];
+    assert_eq!((&start["limit_cgroup"], number(start, "limit_bytes")), (&"/slice".into(), 64 * M as i64));
+    assert!(slice.current() <= 46 * M, "{}: {above:?}", slice.current());
+}
+
+fn what_is_missing_above_is_shared() {
+    let slice = limited("slice", 160 * M);
+    let (large, small, idle) = (slice.child("large"), slice.child("small"), slice.child("idle"));
+    large.uses(&Work::File(90 * M));
+    small.uses(&Work::File(30 * M));
+    idle.uses(&Work::Locked(20 * M));
+    let before = (large.current(), small.current());
+    // 40M are to be free, and 20M are: what is missing comes from both as 3 to 1.
+    let words = ["slice/*", "--headroom", "40M", "--ancestors", "--type", "all", "--duration", "6s"];
+    let events = events(&words);
+    assert!(slice.current() <= 121 * M, "{}: {events:?}", slice.current());
+    let (from_large, from_small) = (before.0 - large.current(), before.1 - small.current());
+    assert!(slice.current() >= 100 * M, "each gives its part, not the whole: {events:?}");
+    let times = from_large as f64 / from_small.max(1) as f64;
+    assert!((1.8..=4.5).contains(&times), "{from_large} and {from_small}: {events:?}");
+}
+
+fn each_action_is_told() {
+    let app = limited("app", 64 * M);
+    app.uses(&Work::File(60 * M));
+    let ran = run(&["watch", "app", "--headroom", "20M", "--duration", "1s", "--json", "-v"]);
+    assert!(ran.stderr.contains("s  /app  asked ") && ran.stderr.contains(", done\n"), "{}", ran.stderr);
+    assert!(!ran.stdout.contains("action"), "{}", ran.stdout);
+}
+
+fn weighed_as_asked() {
+    let app = limited("app", 128 * M);
+    app.uses(&Work::Anon(60 * M)).uses(&Work::File(50 * M));
+    let anon = app.stat("anon");
+    let _ = events(&["app", "--headroom", "50M", "--swappiness", "0", "--duration", "3s"]);
+    assert!(app.current() <= 80 * M, "{}", app.current());
+    assert!(app.stat("anon") + M >= anon, "{} of {anon}", app.stat("anon"));
+    let _ = events(&[
+        "app",
+        "--headroom",
+        "70M",
+        "--swappiness",
+        "200",
+        "--swap-writes",
+        "max",
+        "--duration",
+        "4s",
+    ]);
+    assert!(app.stat("anon") + 10 * M <= anon, "{} of {anon}", app.stat("anon"));
+    refuses(
+        &["watch", "app", "--headroom", "50M", "--swappiness", "0", "--type", "file"],
+        2,
+        "memctl: the argument '--swappiness <N>' cannot be used with '--type <TYPE>'",
+    );
 }
 
 fn lines_in_a_pipe() {

@@ -19,6 +19,8 @@ pub struct Happened<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     limit_file: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    limit_cgroup: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     headroom_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     requested_bytes: Option<u64>,
@@ -76,6 +78,7 @@ impl<'a> From<&'a Event> for Happened<'a> {
             current_bytes: None,
             limit_bytes: None,
             limit_file: None,
+            limit_cgroup: None,
             headroom_bytes: None,
             requested_bytes: None,
             target_bytes: None,
@@ -85,8 +88,9 @@ impl<'a> From<&'a Event> for Happened<'a> {
             needed_bytes: None,
         };
         match &event.what {
-            What::Start { current, limit, file, headroom } => {
+            What::Start { current, limit, file, above, headroom } => {
                 happened.event = "start";
+                happened.limit_cgroup = above.as_deref();
                 happened.current_bytes = Some(*current);
                 happened.limit_bytes = Some(*limit);
                 happened.limit_file = file.map(memctl::cgroup::limit::LimitFile::name);
@@ -94,8 +98,8 @@ impl<'a> From<&'a Event> for Happened<'a> {
             }
             What::Reclaim(tally) => {
                 happened.event = "reclaim";
-                happened.limit_bytes = Some(tally.limit);
-                happened.headroom_bytes = Some(tally.limit.saturating_sub(tally.current_after));
+                happened.limit_bytes = Some(tally.current_after.saturating_add(tally.free));
+                happened.headroom_bytes = Some(tally.free);
                 happened.reclaimed = Some(Reclaimed::from(tally));
             }
             What::Hold { guard, wait } => {
@@ -114,6 +118,7 @@ impl<'a> From<&'a Event> for Happened<'a> {
                 happened.requested_bytes = Some(*requested);
                 happened.target_bytes = Some(*down_to);
             }
+            What::Acted(_) => happened.event = "action",
             What::Gone => happened.event = "gone",
             What::Blocked => happened.event = "blocked",
         }

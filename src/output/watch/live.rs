@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Write;
+use std::time::{Duration, Instant};
 
 use anstyle::AnsiColor;
 use comfy_table::CellAlignment;
@@ -17,7 +18,11 @@ const SPARKS: usize = 12;
 const HEIGHTS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
 /// How wide the bar of the usage is.
-const BAR: usize = 10;
+const BAR: usize = 8;
+
+/// From these widths on there is room for the limit and for what is kept free, and for a sparkline.
+const WIDE: u16 = 100;
+const ROOMY: u16 = 120;
 
 /// What is remembered between two paintings.
 #[derive(Default)]
@@ -31,6 +36,19 @@ struct Remembered {
     sparks: Vec<usize>,
     /// What happened last.
     last: String,
+    /// For how long it had been stalled when.
+    stalled: Option<(Instant, Duration)>,
+}
+
+impl Remembered {
+    /// The share of the time since the last painting in which it was stalled.
+    fn stall(&mut self, now: Instant, stalled: Option<Duration>) -> Option<f64> {
+        let (before, stalled) = (self.stalled.take(), stalled?);
+        self.stalled = Some((now, stalled));
+        let (then, before) = before?;
+        let time = now.saturating_duration_since(then).as_secs_f64();
+        (time > 0.0).then(|| (stalled.saturating_sub(before).as_secs_f64() / time).min(1.0))
+    }
 }
 
 impl Table {
@@ -44,37 +62,51 @@ impl Table {
     }
 
     /// The screen as it is now, with what moves the cursor to its top.
-    pub fn painted(&mut self, views: &mut dyn Iterator<Item = View<'_>>, width: u16, rows: u16) -> String {
-        // What the other columns need at most, and where there is room for a sparkline.
-        const OTHERS: usize = 68;
-        const ROOMY: u16 = 100;
-        let room = usize::from(width).saturating_sub(OTHERS).max(12);
+    pub fn painted(
+        &mut self,
+        views: &mut dyn Iterator<Item = View<'_>>,
+        now: Instant,
+        (width, rows): (u16, u16),
+    ) -> String {
+        let wide = width >= WIDE;
+        // What the other columns need, and the last at the least.
+        let others = if wide { 92 } else { 68 };
+        let room = usize::from(width).saturating_sub(others).max(12);
         let mut table = plain_table();
-        table.set_header(["CGROUP", "USED", "LIMIT", "", "FREE", "KEPT", "RECLAIMED"]);
+        let titles = ["CGROUP", "USED", "LIMIT", "", "FREE", "KEPT", "GROWTH/s", "RECLAIM", "STALL%"];
+        let shown = |column: usize| wide || !matches!(titles[column], "LIMIT" | "KEPT");
+        let chosen = |cells: [String; 9]| {
+            let cells = cells.into_iter().enumerate();
+            cells.filter(|(column, _)| shown(*column)).map(|(_, cell)| cell).collect::<Vec<_>>()
+        };
+        table.set_header(chosen(titles.map(str::to_owned)));
         let mut ends = Vec::new();
         for view in views {
             let remembered = self.rows.entry(view.cgroup.to_owned()).or_default();
-            let share = view.current as f64 / view.limit.max(1) as f64;
+            let limit = view.current.saturating_add(view.free);
+            let share = view.current as f64 / limit.max(1) as f64;
             remembered.sparks.push(((share * 8.0) as usize).min(7));
             let old = remembered.sparks.len().saturating_sub(SPARKS);
             remembered.sparks.drain(..old);
-            let free = view.limit.saturating_sub(view.current);
-            table.add_row([
+            let stall = remembered.stall(now, view.stalled);
+            table.add_row(chosen([
                 shortened(&escaped(view.cgroup), room),
                 compact(view.current),
-                compact(view.limit),
+                compact(limit),
                 bar(share),
-                compact(free),
+                compact(view.free),
                 compact(view.low),
+                growth(view.growth),
                 compact(view.reclaimed),
-            ]);
+                stall.map_or_else(|| "-".to_owned(), |share| format!("{:.1}", 100.0 * share)),
+            ]));
             let sparks: String = remembered.sparks.iter().map(|&height| HEIGHTS[height]).collect();
             let sparks = if width < ROOMY { String::new() } else { format!("{sparks:<SPARKS$}  ") };
             ends.push((sparks, remembered.last.clone(), view.held.is_some()));
         }
-        for column in [1, 2, 4, 5, 6] {
-            if let Some(column) = table.column_mut(column) {
-                column.set_cell_alignment(CellAlignment::Right);
+        for (at, column) in (0..titles.len()).filter(|&column| shown(column)).enumerate() {
+            if let Some(cells) = table.column_mut(at).filter(|_| column > 0 && !titles[column].is_empty()) {
+                cells.set_cell_alignment(CellAlignment::Right);
             }
         }
         let mut lines = lines_of(&mut table);
@@ -98,10 +130,18 @@ fn bar(share: f64) -> String {
     "█".repeat(full) + &"░".repeat(BAR - full)
 }
 
+/// `+12.5M`, `-3M`, `0`. Some hundred KiB are the kernel's batches of charges.
+fn growth(a_second: f64) -> String {
+    const NOTHING: f64 = 65536.0;
+    match a_second {
+        rate if rate >= NOTHING => format!("+{}", compact(rate as u64)),
+        rate if rate <= -NOTHING => format!("-{}", compact(-rate as u64)),
+        _ => "0".to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
@@ -109,25 +149,34 @@ mod tests {
         let view = View {
             cgroup: "/app",
             current: 192 << 20,
-            limit: 256 << 20,
+            free: 64 << 20,
             low: 26 << 20,
+            growth: 12.5 * f64::from(1 << 20),
+            stalled: Some(Duration::ZERO),
             reclaimed: 3 << 30,
             held: None,
         };
         let mut table = Table::default();
         let event = Event { cgroup: "/app".into(), at: Duration::ZERO, what: What::Blocked };
         table.remember(&event, "writes are blocked".into());
-        let mut painted = |width| {
-            let painted = table.painted(&mut [view].into_iter(), width, 24);
+        let began = Instant::now();
+        let mut painted = |width, millis: u64| {
+            let view = View { stalled: Some(Duration::from_millis(millis / 4)), ..view };
+            let at = began + Duration::from_millis(millis);
+            let painted = table.painted(&mut [view].into_iter(), at, (width, 24));
             let plain = anstream::adapter::strip_str(&painted).to_string();
             plain.lines().map(str::to_owned).collect::<Vec<_>>()
         };
-        assert_eq!(painted(80)[0], "CGROUP  USED  LIMIT              FREE  KEPT  RECLAIMED");
-        let row = "/app    192M   256M  ████████░░   64M   26M         3G  ";
-        assert_eq!(painted(80)[1], format!("{row}writes are blocked"));
-        assert_eq!(painted(60)[1], format!("{row}writ"));
-        assert_eq!(painted(120)[1], format!("{row}▇▇▇▇          writes are blocked"));
+        assert_eq!(painted(80, 0)[0], "CGROUP  USED            FREE  GROWTH/s  RECLAIM  STALL%");
+        let row = "/app    192M  ██████░░   64M    +12.5M       3G    25.0  ";
+        assert_eq!(painted(80, 1000)[1], format!("{row}writes are blocked"));
+        assert_eq!(painted(60, 2000)[1], format!("{row}wri"));
+        let wide = painted(120, 3000);
+        assert_eq!(wide[0], "CGROUP  USED  LIMIT            FREE  KEPT  GROWTH/s  RECLAIM  STALL%");
+        let row = "/app    192M   256M  ██████░░   64M   26M    +12.5M       3G    25.0  ";
+        assert_eq!(wide[1], format!("{row}▇▇▇▇          writes are blocked"));
         table.remember(&Event { what: What::Gone, ..event }, "gone".into());
         assert!(table.rows.is_empty());
+        assert_eq!((growth(-3.0 * f64::from(1 << 20)).as_str(), growth(100.0).as_str()), ("-3M", "0"));
     }
 }

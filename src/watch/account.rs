@@ -1,0 +1,124 @@
+//! What was done for a cgroup under watch, and what came of it: told once a second, and as a whole at the end.
+
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+use super::act::Acted;
+use super::event::{Summary, Tally, What};
+use super::rule::page;
+use crate::cgroup::Gauge;
+use crate::cgroup::stat::MemoryStat;
+
+/// What was done in that time is told as one.
+const TOLD: Duration = Duration::from_secs(1);
+
+/// One cgroup's account.
+#[derive(Debug)]
+pub struct Account {
+    began: Duration,
+    first: MemoryStat,
+    first_stalled: Option<u64>,
+    tally: Tally,
+    tally_began: Option<Duration>,
+    summary: Summary,
+}
+
+impl Account {
+    /// Opens an account.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn open(gauge: &Gauge, now: Duration, text: &mut String) -> Result<Self, Errno> {
+        let stalled_before = gauge.pressure_before(text);
+        let cgroup = gauge.cgroup().name().to_owned();
+        Ok(Self {
+            began: now,
+            first: gauge.stat(text)?,
+            first_stalled: gauge.stalled(text),
+            tally: Tally::default(),
+            tally_began: None,
+            summary: Summary { cgroup, stalled_before, ..Summary::default() },
+        })
+    }
+
+    /// Since when it is watched.
+    #[must_use]
+    pub fn began(&self) -> Duration {
+        self.began
+    }
+
+    /// What was reclaimed so far, bytes.
+    #[must_use]
+    pub fn reclaimed(&self) -> u64 {
+        self.summary.total.reclaimed
+    }
+
+    /// Something held.
+    pub fn held(&mut self) {
+        self.summary.held += 1;
+    }
+
+    /// It met its limit.
+    pub fn outrun(&mut self) {
+        self.summary.outrun += 1;
+    }
+
+    /// Enters an action, after which `free` bytes are left below the limit, and `low` are to be.
+    pub fn enter(&mut self, now: Duration, acted: &Acted, free: u64, low: u64) {
+        if self.tally_began.is_none() {
+            self.tally_began = Some(now);
+            self.tally = Tally { current_before: acted.current + acted.reclaimed, ..Tally::default() };
+        }
+        self.tally.add(acted);
+        (self.tally.free, self.tally.low) = (free, low);
+        self.summary.total.add(acted);
+    }
+
+    /// Tells what was done since it was told last, if that is long enough ago, or at the `end`.
+    pub fn flush(&mut self, now: Duration, end: bool, tell: &mut dyn FnMut(What)) {
+        if self.tally_began.is_some_and(|began| end || now.saturating_sub(began) >= TOLD) {
+            self.tally_began = None;
+            tell(What::Reclaim(self.tally));
+        }
+    }
+
+    /// When there is something to be told.
+    #[must_use]
+    pub fn to_tell(&self) -> Option<Duration> {
+        self.tally_began.map(|began| began + TOLD)
+    }
+
+    /// What came of the watch. `gone` if the cgroup is.
+    pub fn close(&mut self, gauge: &Gauge, now: Duration, gone: bool, text: &mut String) -> Summary {
+        let last_stat = gauge.stat(text).ok();
+        let direct = last_stat.as_ref().and_then(|last| {
+            let both = last.pgsteal_direct?.saturating_sub(self.first.pgsteal_direct?) * page();
+            // Before 6.15 it has what we reclaimed as well.
+            let ours = if last.pgsteal_proactive.is_some() { 0 } else { self.summary.total.reclaimed };
+            Some(both.saturating_sub(ours))
+        });
+        let stalled = gauge.stalled(text).zip(self.first_stalled);
+        let counted = |stat: &MemoryStat| Some(stat.pgsteal_proactive? * page());
+        let counted = last_stat.as_ref().and_then(counted).zip(counted(&self.first));
+        Summary {
+            counted: counted.map(|(last, first)| last.saturating_sub(first)),
+            watched: now.saturating_sub(self.began),
+            direct,
+            stalled: stalled.map(|(now, before)| Duration::from_micros(now.saturating_sub(before))),
+            gone,
+            ..self.summary.clone()
+        }
+    }
+}
+
+impl Tally {
+    fn add(&mut self, acted: &Acted) {
+        self.requested += acted.requested;
+        self.reclaimed += acted.reclaimed;
+        self.writes += acted.writes;
+        self.writing += acted.writing;
+        self.cpu += acted.cpu;
+        self.current_after = acted.current;
+    }
+}

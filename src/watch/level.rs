@@ -1,0 +1,201 @@
+//! A level of the hierarchy that limits what is under watch: a cgroup's own limit, or that of an ancestor, which all below
+//! it share.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::rc::Rc;
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+use super::event::What;
+use super::headroom::{Decision, Law, Look};
+use super::rule::{Rule, limit, page};
+use crate::cgroup::gauge::Hits;
+use crate::cgroup::limit::LimitFile;
+use crate::cgroup::{Gauge, Located};
+
+/// A limit is read again so often.
+const SETTINGS: Duration = Duration::from_secs(2);
+
+/// One level. Amounts are bytes.
+#[derive(Debug)]
+pub struct Level {
+    /// What it is looked at through.
+    pub gauge: Gauge,
+    /// Its limit; `u64::MAX` if it has none.
+    pub limit: u64,
+    /// Which file sets it; `None` where the user does.
+    pub file: Option<LimitFile>,
+    law: Law,
+    keep: Option<u64>,
+    settings_read: Duration,
+    hits: Hits,
+    direct: Option<u64>,
+    /// What all that are watched below it have to give. Each is to give its share of that.
+    to_give: u64,
+}
+
+impl Level {
+    /// Opens a level; `keep` is a limit of the user's own.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn open(
+        gauge: Gauge,
+        rule: &Rule,
+        keep: Option<u64>,
+        now: Duration,
+        text: &mut String,
+    ) -> Result<Self, Errno> {
+        let reserves = keep.is_none() || rule.headroom.below(u64::MAX) > 0;
+        let mut level = Self {
+            limit: u64::MAX,
+            file: None,
+            law: Law::new(rule.headroom, reserves),
+            keep,
+            settings_read: now,
+            hits: gauge.hits(text),
+            direct: gauge.stat(text)?.pgsteal_direct,
+            gauge,
+            to_give: 0,
+        };
+        level.read_limit(text)?;
+        Ok(level)
+    }
+
+    /// Enters what is used now, and decides.
+    ///
+    /// # Errors
+    /// `ENODEV` when the cgroup was removed.
+    pub fn decide(&mut self, now: Duration, current: u64, text: &mut String) -> Result<Decision, Errno> {
+        if now.saturating_sub(self.settings_read) >= SETTINGS {
+            self.settings_read = now;
+            self.read_limit(text)?;
+        }
+        Ok(self.law.decide(Look { at: now, current, limit: self.limit }))
+    }
+
+    /// What was used when it was looked at last.
+    #[must_use]
+    pub fn current(&self) -> u64 {
+        self.law.last().map_or(0, |look| look.current)
+    }
+
+    /// What was free below the limit then.
+    #[must_use]
+    pub fn free(&self) -> u64 {
+        self.limit.saturating_sub(self.current())
+    }
+
+    /// What is to be free.
+    #[must_use]
+    pub fn low(&self) -> u64 {
+        self.law.low(self.limit)
+    }
+
+    /// What arrives in a second, of late.
+    #[must_use]
+    pub fn growth(&self) -> f64 {
+        self.law.growth()
+    }
+
+    /// Looks so often near the watermark from now on.
+    pub fn look_each(&mut self, near: Duration) {
+        self.law.look_each(near);
+    }
+
+    /// Enters what was reclaimed from it or from below it.
+    pub fn reclaimed(&mut self, bytes: u64) {
+        self.law.reclaimed(bytes);
+    }
+
+    /// Enters what one that is watched below it has to give, which was `before`.
+    pub fn enter(&mut self, before: u64, now: u64) {
+        self.to_give = (self.to_give + now).saturating_sub(before);
+    }
+
+    /// The part of a whole that falls to one that has so much to give.
+    #[must_use]
+    pub fn share(&self, whole: u64, to_give: u64) -> u64 {
+        if self.to_give == 0 {
+            return 0;
+        }
+        (whole as f64 * (to_give as f64 / self.to_give as f64).min(1.0)) as u64
+    }
+
+    /// After the kernel said that a limit was met: learns by how much, and tells what headroom would have been needed.
+    ///
+    /// # Errors
+    /// `ENODEV` when the cgroup was removed.
+    pub fn outrun(&mut self, text: &mut String) -> Result<Option<What>, Errno> {
+        let before = std::mem::replace(&mut self.hits, self.gauge.hits(text));
+        if self.hits == before {
+            return Ok(None);
+        }
+        let (free, last) = (self.law.last().map_or(0, |last| last.free()), self.law.last());
+        let current = self.gauge.current(text)?;
+        let stat = self.gauge.stat(text)?;
+        // Before 6.15 the counter has what we reclaim as well, which was entered already.
+        let direct = match (stat.pgsteal_proactive, stat.pgsteal_direct, self.direct) {
+            (Some(_), Some(now), Some(before)) => now.saturating_sub(before) * page(),
+            _ => 0,
+        };
+        self.direct = stat.pgsteal_direct;
+        self.law.reclaimed(direct);
+        let arrived =
+            current.saturating_add(direct).saturating_sub(last.map_or(current, |last| last.current));
+        Ok(Some(What::Outrun { needed: arrived.max(free).max(self.low()), free }))
+    }
+
+    fn read_limit(&mut self, text: &mut String) -> Result<(), Errno> {
+        // Without a limit there is nothing to do until there is one.
+        (self.limit, self.file) = limit(&self.gauge, self.keep, text)?.unwrap_or((u64::MAX, None));
+        Ok(())
+    }
+}
+
+/// The ancestors of what is watched: each is there once, however many are watched below it.
+#[derive(Debug, Default)]
+pub struct Ancestors(HashMap<u64, Rc<RefCell<Level>>>);
+
+impl Ancestors {
+    /// Those of one cgroup, the nearest first, without the root of the hierarchy, which has no limit. One that can't be
+    /// read is left out.
+    pub fn of(
+        &mut self,
+        located: &Located,
+        rule: &Rule,
+        now: Duration,
+        text: &mut String,
+    ) -> Vec<Rc<RefCell<Level>>> {
+        let mut levels = Vec::new();
+        for above in located.above() {
+            let Ok(gauge) = Gauge::open(&above) else { continue };
+            let id = gauge.id();
+            if let Entry::Vacant(place) = self.0.entry(id) {
+                let Ok(level) = Level::open(gauge, rule, None, now, text) else { continue };
+                place.insert(Rc::new(RefCell::new(level)));
+            }
+            levels.extend(self.0.get(&id).map(Rc::clone));
+        }
+        levels
+    }
+
+    /// The level of that id.
+    #[must_use]
+    pub fn get(&self, id: u64) -> Option<&RefCell<Level>> {
+        self.0.get(&id).map(Rc::as_ref)
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &RefCell<Level>> {
+        self.0.values().map(Rc::as_ref)
+    }
+
+    /// Forgets those below which nothing is watched any more.
+    pub fn forget_the_unused(&mut self) {
+        self.0.retain(|_, level| Rc::strong_count(level) > 1);
+    }
+}
