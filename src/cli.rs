@@ -207,6 +207,12 @@ pub struct Watch {
     /// watched below such a limit give a share of what is missing, by what each uses.
     #[arg(long, requires = "headroom")]
     pub ancestors: bool,
+    /// Move into CGROUP first, which then pays the CPU time
+    ///
+    /// The application's own cgroup, or a slice for such work. When nobody else is left inside, memctl goes back to
+    /// where it was.
+    #[arg(long, value_name = "CGROUP")]
+    pub join: Option<String>,
     /// Don't keep off a cgroup while another memctl is at it
     ///
     /// Without it memctl waits for up to 2 s for another one on the same cgroup. The lock is advisory, an flock on the

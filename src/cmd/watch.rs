@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use memctl::cgroup::join::Joined;
 use memctl::cgroup::reclaim::Swappiness;
 use memctl::cgroup::{Located, MemoryCgroup, Selected, Watchlist};
 use memctl::clock;
@@ -39,6 +40,9 @@ pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
     let mut ancestors = Ancestors::default();
     let members = members(&watchlist, rule, &mut ancestors)?;
     signal::install();
+    // A dry run writes nothing, this neither.
+    let join = args.join.as_deref().filter(|_| !args.dry_run);
+    let joined = join.map(Joined::enter).transpose()?;
     lock::lock_memory(members.iter().map(|member| member.located.name.as_str()), loudness);
     let screen = RefCell::new(output::watch::Screen::new(args.json, loudness));
     let mut show = |rows: &mut dyn Iterator<Item = View<'_>>| screen.borrow_mut().show(rows);
@@ -55,6 +59,7 @@ pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
             cpu: args.cpu.map(memctl::size::Percent::ratio),
             dry_run: args.dry_run,
             each_action: loudness == Loudness::Verbose,
+            joined,
             ancestors,
             stop: &|| signal::pending().is_some() || output::watch::nobody_reads(),
             nudge: signal::nudge,

@@ -6,6 +6,7 @@ use anstyle::{AnsiColor, Style};
 use clap::CommandFactory;
 use clap::error::ErrorKind;
 use memctl::cgroup::diagnose::Unreclaimable;
+use memctl::cgroup::join::NotJoined;
 use memctl::reclaim::{Refusal, StoppedBy};
 use memctl::size::{Amount, SizeError};
 use memctl::watch::rule::Unwatchable;
@@ -27,6 +28,8 @@ pub fn print(error: &anyhow::Error) -> Exit {
     } else if let Some(place) = error.downcast_ref::<Unreclaimable>() {
         let exit = if matches!(place, Unreclaimable::NoName) { Exit::Usage } else { Exit::Failed };
         (place.hint(), exit)
+    } else if let Some(not_joined) = error.downcast_ref::<NotJoined>() {
+        (not_joined.hint(), Exit::Failed)
     } else if let Some(refusal) = error.downcast_ref::<Refusal>() {
         (refusal.hint().map(str::to_owned), Exit::Failed)
     } else if let Some(unwatchable) = error.downcast_ref::<Unwatchable>() {

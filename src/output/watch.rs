@@ -107,6 +107,7 @@ fn what(what: &What) -> String {
         ),
         What::Would { requested, .. } => format!("would reclaim {}", size(*requested)),
         What::Gone => "gone".into(),
+        What::Left => "left: memctl was the last one inside".into(),
         What::Blocked => "no write has come back for 5 s, and all workers are waiting for theirs".into(),
     }
 }
@@ -120,6 +121,7 @@ fn brief(what: &What) -> String {
         What::Outrun { needed, .. } => format!("outrun: needed {}", compact(*needed)),
         What::Would { requested, .. } => format!("would take {}", compact(*requested)),
         What::Gone => "gone".into(),
+        What::Left => "left it".into(),
         What::Blocked => "writes are blocked".into(),
     }
 }

@@ -1,6 +1,6 @@
 //! The control loop: looks at each cgroup when it is due, hands out what is to be done, and tells what came of it.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -10,13 +10,15 @@ use rustix::time::Timespec;
 
 use super::event::{Ended, Event, Summary, View, What};
 use super::guard::{Guard, Swap};
-use super::level::{Ancestors, Level};
+use super::level::Ancestors;
 use super::member::{Member, Step};
 use super::pool::{Done, Job, Pool, serve};
 use super::price::Price;
 use super::rule::Rule;
 use crate::cgroup::Located;
+use crate::cgroup::join::Joined;
 use crate::cgroup::swaps::{Swaps, swapped_out};
+use crate::cgroup::trigger::Trigger;
 use crate::clock::{now, process_cpu, timespec};
 
 /// Looks that are far away are put together on a grid, so that a thousand cgroups at rest don't wake it a thousand times.
@@ -28,6 +30,9 @@ const RENEWED: Duration = Duration::from_secs(2);
 
 /// A cgroup that appears is left alone for so long.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// A trigger is kept for so long after the limit was near.
+const TRIGGERED: Duration = Duration::from_secs(10);
 
 /// When no worker has come back for so long, that is worth a word.
 const BLOCKED: Duration = Duration::from_secs(5);
@@ -59,6 +64,8 @@ pub struct Options<'a> {
     pub dry_run: bool,
     /// Whether to tell of each action, too.
     pub each_action: bool,
+    /// The cgroup that pays, until nobody else is left in it.
+    pub joined: Option<Joined>,
     /// What is above the members, if that counts.
     pub ancestors: Ancestors,
     /// Whether to end.
@@ -95,6 +102,7 @@ pub fn run(members: Vec<Member>, options: Options<'_>) -> std::io::Result<Ended>
         blocked: false,
         budget: (began, process_cpu()),
         price: Price::new(began, process_cpu()),
+        no_triggers: options.dry_run,
         expected: members.len(),
         began,
         options,
@@ -123,6 +131,8 @@ struct Control<'a> {
     price: Price,
     /// Since when the CPU time is counted, and what it was.
     budget: (Duration, Duration),
+    /// Whether this process may not have triggers, or there is no PSI.
+    no_triggers: bool,
     began: Duration,
 }
 
@@ -179,6 +189,7 @@ impl Control<'_> {
             if now.saturating_sub(renewed) >= RENEWED {
                 renewed = now;
                 self.renew(now);
+                self.leave_if_alone(now);
             }
             if self.price.is_due(now) {
                 let near = self.price.weigh(now, process_cpu());
@@ -248,6 +259,28 @@ impl Control<'_> {
                 &mut teller(self.options.tell, &member.located, now, self.began),
             );
             self.follow(place, &step, now);
+            self.keep_trigger(place, now);
+        }
+    }
+
+    /// Sets a trigger where a limit is near, and lifts it when that was long ago: each costs a kernel thread.
+    fn keep_trigger(&mut self, place: usize, now: Duration) {
+        let Some(member) = self.fleet[place].as_mut().filter(|_| !self.no_triggers) else { return };
+        if member.is_near() {
+            member.trigger_until = now + TRIGGERED;
+        }
+        let wanted = now < member.trigger_until;
+        if wanted && member.trigger.is_none() {
+            let Ok(trigger) = Trigger::set(member.own.gauge.cgroup()) else {
+                self.no_triggers = true;
+                return;
+            };
+            self.hear(trigger.as_fd(), place as u64);
+            if let Some(member) = &mut self.fleet[place] {
+                member.trigger = Some(trigger);
+            }
+        } else if !wanted {
+            member.trigger = None;
         }
     }
 
@@ -351,14 +384,22 @@ impl Control<'_> {
         }
     }
 
+    fn leave_if_alone(&mut self, now: Duration) {
+        if let Some(joined) = self.options.joined.take_if(|joined| joined.leave_if_alone()) {
+            (self.options.tell)(event(joined.name(), now, self.began, What::Left));
+        }
+    }
+
     fn begin(&mut self, member: Member) {
         let start = member.start(&mut self.text);
         (self.options.tell)(event(&member.located.name, now(), self.began, start));
         let place = self.fleet.iter().position(Option::is_none).unwrap_or(self.fleet.len());
-        self.hear(&member.own, place as u64);
+        // Without it a limit that was met is noticed at the next look.
+        member.own.gauge.events().into_iter().for_each(|events| self.hear(events, place as u64));
         for level in &member.above {
             let level = level.borrow();
-            self.hear(&level, ANCESTOR | level.gauge.id());
+            let id = level.gauge.id();
+            level.gauge.events().into_iter().for_each(|events| self.hear(events, ANCESTOR | id));
         }
         if place == self.fleet.len() {
             self.fleet.push(None);
@@ -366,12 +407,10 @@ impl Control<'_> {
         self.fleet[place] = Some(member);
     }
 
-    /// Has it wake up when the limit of a level is met. Without that it is noticed at the next look. Once is enough.
-    fn hear(&self, level: &Level, as_what: u64) {
+    /// Wakes up when something becomes ready. Of a level that several share once is enough.
+    fn hear(&self, what: BorrowedFd<'_>, as_what: u64) {
         let flags = epoll::EventFlags::PRI | epoll::EventFlags::ET;
-        if let Some(events) = level.gauge.events() {
-            let _ = epoll::add(&self.epoll, events.as_fd(), epoll::EventData::new_u64(as_what), flags);
-        }
+        let _ = epoll::add(&self.epoll, what, epoll::EventData::new_u64(as_what), flags);
     }
 
     /// An ancestor met its limit: all below it are looked at.

@@ -62,6 +62,8 @@ pub enum What {
     },
     /// It is gone.
     Gone,
+    /// memctl had joined it, and left, since nobody else was inside any more.
+    Left,
     /// No write has come back for a while, and there is nobody left to write.
     Blocked,
 }

@@ -16,6 +16,7 @@ use super::headroom::{Decision, NEAREST};
 use super::level::{Ancestors, Level};
 use super::pool::Hands;
 use super::rule::{Rule, Unwatchable};
+use crate::cgroup::trigger::Trigger;
 use crate::cgroup::{Gauge, Located};
 
 /// Protection and pressure are read again so often.
@@ -60,6 +61,10 @@ pub struct Member {
     pub hit: bool,
     /// Its own limit.
     pub own: Level,
+    /// Wakes up when its tasks stall. Only near a limit.
+    pub trigger: Option<Trigger>,
+    /// Until when it is worth having.
+    pub trigger_until: Duration,
     /// Those of its ancestors, if they count.
     pub above: Vec<Rc<RefCell<Level>>>,
     /// What it has to give of what is missing above.
@@ -113,6 +118,8 @@ impl Member {
             located,
             own,
             above,
+            trigger: None,
+            trigger_until: Duration::ZERO,
             to_give: 0,
             hands: None,
             busy: false,
@@ -152,6 +159,13 @@ impl Member {
             let room = |(free, low): (u64, u64)| i128::from(free) - i128::from(low);
             if room((free, low)) < room(least) { (free, low) } else { least }
         })
+    }
+
+    /// Whether it is near a limit.
+    #[must_use]
+    pub fn is_near(&self) -> bool {
+        let (free, low) = self.free();
+        free < low.saturating_mul(2)
     }
 
     /// How it stands, for whoever looks on.

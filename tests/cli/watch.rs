@@ -30,6 +30,8 @@ pub fn cases() -> Vec<Case> {
             a_limit_above_counts_only_if_asked_for,
             what_is_missing_above_is_shared,
             each_action_is_told,
+            whoever_is_joined_pays,
+            a_stall_wakes_it_near_the_limit_only,
             lines_in_a_pipe;
         "guest swappiness" => page_cache_alone, hot_memory_pulls_the_brake, weighed_as_asked;
         "guest reclaim !swappiness" => page_cache_alone_can_not_be_had
@@ -366,6 +368,47 @@ fn each_action_is_told() {
     let ran = run(&["watch", "app", "--headroom", "20M", "--duration", "1s", "--json", "-v"]);
     assert!(ran.stderr.contains("s  /app  asked ") && ran.stderr.contains(", done\n"), "{}", ran.stderr);
     assert!(!ran.stdout.contains("action"), "{}", ran.stdout);
+}
+
+fn whoever_is_joined_pays() {
+    let app = limited("app", 64 * M);
+    app.uses(&Work::File(60 * M));
+    let child = begin(&["app", "--headroom", "20M", "--join", "app", "--json", "--duration", "12s"]);
+    let inside = || app.read("cgroup.procs").lines().any(|pid| pid == child.id().to_string());
+    until("memctl inside", inside);
+    until("the first reclaim", || app.stolen() > 0);
+    // The application ends: memctl doesn't keep its cgroup alive.
+    app.rest();
+    until("memctl outside", || !inside());
+    std::fs::remove_dir(app.path()).expect("nobody is inside");
+    let output = child.wait_with_output().expect("memctl ends");
+    let events = parsed(&String::from_utf8_lossy(&output.stdout));
+    assert_eq!((of(&events, "left").len(), of(&events, "gone").len()), (1, 1), "{events:?}");
+    let slice = limited("slice", 64 * M);
+    let _job = slice.child("job");
+    let line = "memctl: /slice: can't be joined: processes can't be in a cgroup that passes controllers on to those below";
+    refuses(&["watch", "slice", "--headroom", "20M", "--join", "slice"], 1, line);
+}
+
+/// For each trigger on a cgroup's pressure the kernel has a thread.
+fn triggers() -> usize {
+    let comm = |entry: std::fs::DirEntry| std::fs::read_to_string(entry.path().join("comm"));
+    let all = std::fs::read_dir("/proc").expect("list /proc").flatten();
+    all.filter_map(|entry| comm(entry).ok()).filter(|comm| comm.starts_with("psimon")).count()
+}
+
+fn a_stall_wakes_it_near_the_limit_only() {
+    let app = limited("app", 128 * M);
+    app.uses(&Work::File(20 * M));
+    assert_eq!(triggers(), 0);
+    let child = begin(&["app", "--headroom", "20M"]);
+    after(1500);
+    assert_eq!(triggers(), 0, "far from the limit there is none");
+    app.uses(&Work::File(75 * M));
+    until("a trigger", || triggers() == 1);
+    signal(&child, Signal::TERM);
+    assert!(child.wait_with_output().expect("memctl ends").status.success());
+    until("the end of the trigger", || triggers() == 0);
 }
 
 fn weighed_as_asked() {

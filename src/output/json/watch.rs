@@ -120,6 +120,7 @@ impl<'a> From<&'a Event> for Happened<'a> {
             }
             What::Acted(_) => happened.event = "action",
             What::Gone => happened.event = "gone",
+            What::Left => happened.event = "left",
             What::Blocked => happened.event = "blocked",
         }
         happened

@@ -1,0 +1,107 @@
+//! Moving this process into a cgroup, so that it pays the CPU time of what is done, and out of it again.
+
+use std::path::PathBuf;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use super::diagnose::Unreclaimable;
+use super::{Cgroup, locate, tree};
+
+/// The file that processes are moved by.
+const PROCS: &str = "cgroup.procs";
+
+/// A cgroup that this process has moved into.
+#[derive(Debug)]
+pub struct Joined {
+    cgroup: Cgroup,
+    /// Where it was before.
+    before: Option<PathBuf>,
+}
+
+/// Why a cgroup can't be joined.
+#[derive(Debug, thiserror::Error)]
+pub enum NotJoined {
+    /// There is no such cgroup.
+    #[error(transparent)]
+    Place(#[from] Unreclaimable),
+    /// The kernel's reason.
+    #[error("{name}: can't be joined: {}", why(*errno))]
+    Refused {
+        /// The cgroup's name.
+        name: String,
+        /// What the kernel said.
+        errno: Errno,
+    },
+}
+
+impl NotJoined {
+    /// What the user can do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Place(place) => place.hint(),
+            Self::Refused { errno: Errno::BUSY, .. } => Some("join one of those below it".into()),
+            Self::Refused { errno: Errno::ACCESS | Errno::PERM, .. } => {
+                Some("run as root: it takes the right to write to cgroup.procs here and in the nearest cgroup above both".into())
+            }
+            Self::Refused { .. } => None,
+        }
+    }
+}
+
+fn why(errno: Errno) -> String {
+    match errno {
+        Errno::BUSY => "processes can't be in a cgroup that passes controllers on to those below".into(),
+        Errno::OPNOTSUPP => "it is part of a threaded tree".into(),
+        Errno::ACCESS | Errno::PERM => "permission denied".into(),
+        other => other.to_string(),
+    }
+}
+
+impl Joined {
+    /// Moves this process, with all its threads, into a cgroup.
+    ///
+    /// # Errors
+    /// [`NotJoined`]; the process is where it was.
+    pub fn enter(word: &str) -> Result<Self, NotJoined> {
+        let before = locate("self").ok().map(|located| located.path);
+        let located = locate(word)?;
+        let cgroup = located.open()?;
+        let refused = |errno| NotJoined::Refused { name: located.name.clone(), errno };
+        move_to(&cgroup).map_err(refused)?;
+        Ok(Self { cgroup, before })
+    }
+
+    /// The cgroup's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.cgroup.name()
+    }
+
+    /// Goes back to where it was, if nobody else is left in the cgroup or below: a cgroup can't be removed while
+    /// somebody is in it, and a service seems to run. Says whether it went.
+    #[must_use]
+    pub fn leave_if_alone(&self) -> bool {
+        let own = std::process::id().to_string();
+        // What can't be read is gone, or none of our business any more.
+        let Ok(procs) = self.cgroup.read(PROCS) else { return false };
+        let alone = procs.lines().all(|pid| pid == own) && !procs.is_empty();
+        if !alone || tree::children(self.cgroup.path()).any(|child| is_populated(&child)) {
+            return false;
+        }
+        let before = self.before.as_deref().and_then(|path| Cgroup::open(path, "").ok());
+        before.is_some_and(|before| move_to(&before).is_ok())
+    }
+}
+
+fn is_populated(path: &std::path::Path) -> bool {
+    let events = std::fs::read_to_string(path.join("cgroup.events")).unwrap_or_default();
+    events.lines().any(|line| line == "populated 1")
+}
+
+fn move_to(cgroup: &Cgroup) -> Result<(), Errno> {
+    let procs = rustix::fs::openat(cgroup, PROCS, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+    // 0 is whoever writes.
+    rustix::io::write(&procs, b"0").map(drop)
+}
