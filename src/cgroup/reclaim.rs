@@ -3,7 +3,7 @@
 //! A request is one raw write(2) of plain decimal bytes. The standard library's writers would issue it again in
 //! full on `EINTR`; this one never does. What the call returns never says how much was freed.
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::str::FromStr;
 
 use rustix::fs::{Mode, OFlags};
@@ -55,6 +55,21 @@ impl fmt::Display for Swappiness {
     }
 }
 
+/// A line on the stack: a request allocates nothing, since memory may be short.
+struct Line {
+    text: [u8; 48],
+    length: usize,
+}
+
+impl fmt::Write for Line {
+    fn write_str(&mut self, more: &str) -> fmt::Result {
+        let room = self.text.get_mut(self.length..self.length + more.len()).ok_or(fmt::Error)?;
+        room.copy_from_slice(more.as_bytes());
+        self.length += more.len();
+        Ok(())
+    }
+}
+
 /// An open `memory.reclaim`.
 #[derive(Debug)]
 pub struct ReclaimFile(OwnedFd);
@@ -80,11 +95,13 @@ impl ReclaimFile {
     /// `EAGAIN`: less was freed, perhaps nothing. `EINTR`: a signal came, some may have been freed. `ENODEV`: the
     /// cgroup was removed. `EINVAL`: this kernel doesn't know the key.
     pub fn request(&self, bytes: u64, swappiness: Option<Swappiness>) -> Result<(), Errno> {
-        let line = match swappiness {
-            None => format!("{bytes}\n"),
-            Some(value) => format!("{bytes} swappiness={value}\n"),
+        let mut line = Line { text: [0; 48], length: 0 };
+        // It fits: 20 digits, and 15 bytes more.
+        let _ = match swappiness {
+            None => writeln!(line, "{bytes}"),
+            Some(value) => writeln!(line, "{bytes} swappiness={value}"),
         };
-        rustix::io::write(&self.0, line.as_bytes()).map(drop)
+        rustix::io::write(&self.0, &line.text[..line.length]).map(drop)
     }
 
     /// Whether this kernel knows `swappiness=` with this value. Asking for 0 bytes is a no-op where the key is
@@ -105,6 +122,14 @@ impl ReclaimFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_longest_request_fits_a_line() {
+        let mut line = Line { text: [0; 48], length: 0 };
+        writeln!(line, "{} swappiness={}", u64::MAX, Swappiness::Value(200)).unwrap();
+        assert_eq!(&line.text[..line.length], b"18446744073709551615 swappiness=200\n");
+        assert!(write!(line, "{}", u64::MAX).is_err());
+    }
 
     #[test]
     fn swappiness_is_what_the_kernel_takes() {

@@ -3,6 +3,8 @@
 //! Every field is an `Option`: what this kernel doesn't offer is absent, not zero. Unknown keys are skipped, since
 //! every kernel adds some.
 
+use std::cell::RefCell;
+
 mod parse;
 
 pub use parse::{PackedStat, StatParser};
@@ -18,9 +20,8 @@ macro_rules! memory_stat {
         /// The keys, in the order of the fields.
         const KEYS: &[&str] = &[$(stringify!($field)),*];
 
-        impl From<&PackedStat> for MemoryStat {
-            fn from(packed: &PackedStat) -> Self {
-                let mut fields = (0..KEYS.len()).map(|field| packed.get(field));
+        impl MemoryStat {
+            fn from_fields(mut fields: impl Iterator<Item = Option<u64>>) -> Self {
                 Self { $($field: fields.next().flatten(),)* }
             }
         }
@@ -113,10 +114,13 @@ memory_stat! {
 }
 
 impl MemoryStat {
-    /// Reads the text of a `memory.stat`.
+    /// Reads the text of a `memory.stat`. Allocates nothing once a thread has read one.
     #[must_use]
     pub fn parse(text: &str) -> Self {
-        Self::from(&StatParser::default().parse(text))
+        thread_local! {
+            static PARSER: RefCell<StatParser> = RefCell::default();
+        }
+        PARSER.with_borrow_mut(|parser| Self::from_fields(parser.fields(text).into_iter()))
     }
 
     /// What came back while the kernel remembered its eviction, bytes.

@@ -53,7 +53,7 @@ impl Screen {
     }
 
     /// Shows an event.
-    pub fn event(&mut self, event: &Event) {
+    pub fn event(&mut self, event: &Event<'_>) {
         if let What::Acted(_) = event.what {
             return super::remark(&line(event));
         }
@@ -77,9 +77,9 @@ fn heard(written: &Result<bool>) {
     }
 }
 
-fn line(event: &Event) -> String {
+fn line(event: &Event<'_>) -> String {
     let at = format!("{DIM}{:>8.1}s{DIM:#}", event.at.as_secs_f64());
-    format!("{at}  {}  {}", escaped(&event.cgroup), what(&event.what))
+    format!("{at}  {}  {}", escaped(event.cgroup), what(&event.what))
 }
 
 fn what(what: &What) -> String {

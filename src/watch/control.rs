@@ -79,7 +79,7 @@ pub struct Options<'a> {
     /// Sees how all of them stand, so often.
     pub show: Option<(Duration, &'a mut Show<'a>)>,
     /// Hears of everything.
-    pub tell: &'a mut dyn FnMut(Event),
+    pub tell: &'a mut dyn FnMut(Event<'_>),
 }
 
 /// Watches until it is told to stop. `members` are those that there are at the beginning.
@@ -468,13 +468,13 @@ impl Control<'_> {
     }
 }
 
-fn event(name: &str, now: Duration, began: Duration, what: What) -> Event {
-    Event { cgroup: name.to_owned(), at: now.saturating_sub(began), what }
+fn event(name: &str, now: Duration, began: Duration, what: What) -> Event<'_> {
+    Event { cgroup: name, at: now.saturating_sub(began), what }
 }
 
 /// What passes on what a cgroup tells.
 fn teller<'a>(
-    tell: &'a mut dyn FnMut(Event),
+    tell: &'a mut dyn FnMut(Event<'_>),
     located: &Arc<Located>,
     now: Duration,
     began: Duration,

@@ -8,9 +8,9 @@ use crate::cgroup::limit::LimitFile;
 
 /// Something that happened to one cgroup.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Event {
+pub struct Event<'a> {
     /// The cgroup's name.
-    pub cgroup: String,
+    pub cgroup: &'a str,
     /// When, since the watch began.
     pub at: Duration,
     /// What.

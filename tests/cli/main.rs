@@ -5,6 +5,7 @@
 
 use libtest_mimic::{Arguments, Completion, Trial};
 
+mod allocations;
 mod bad_places;
 mod bed;
 mod check;

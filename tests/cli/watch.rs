@@ -31,6 +31,7 @@ pub fn cases() -> Vec<Case> {
             what_is_missing_above_is_shared,
             each_action_is_told,
             whoever_is_joined_pays,
+            looking_and_reclaiming_allocate_nothing,
             a_stall_wakes_it_near_the_limit_only,
             lines_in_a_pipe;
         "guest swappiness" => page_cache_alone, hot_memory_pulls_the_brake, weighed_as_asked;
@@ -388,6 +389,69 @@ fn whoever_is_joined_pays() {
     let _job = slice.child("job");
     let line = "memctl: /slice: can't be joined: processes can't be in a cgroup that passes controllers on to those below";
     refuses(&["watch", "slice", "--headroom", "20M", "--join", "slice"], 1, line);
+}
+
+/// The engine within this process, with an allocator that counts.
+fn looking_and_reclaiming_allocate_nothing() {
+    use memctl::watch::{control, guard, headroom, level, member, rule};
+    let (one, two) = (limited("one", 64 * M), limited("two", 64 * M));
+    one.uses(&Work::Stream(200 * M));
+    two.uses(&Work::Anon(20 * M));
+    let rule = rule::Rule {
+        headroom: headroom::Headroom::Bytes(20 * M),
+        keep: None,
+        ancestors: false,
+        lock: true,
+        bounds: guard::Bounds {
+            floor: 0,
+            swap_free: "25%".parse().expect("a share"),
+            swap_writes: None,
+            max_pressure: Some("90%".parse().expect("a share")),
+            take: guard::Take::Careful,
+        },
+    };
+    let mut ancestors = level::Ancestors::default();
+    let mut text = String::new();
+    let mut member = |name: &str| {
+        let located = std::sync::Arc::new(memctl::cgroup::locate(name).expect("it is there"));
+        let now = memctl::clock::now();
+        member::Member::new(located, rule, &mut ancestors, now, Duration::ZERO, &mut text)
+            .expect("it has a limit")
+    };
+    let members = vec![member("one"), member("two")];
+    let began = Instant::now();
+    // What was allocated when it had settled, and in the last round.
+    let seen = std::cell::Cell::new((None, 0));
+    let stop = || {
+        let now = crate::allocations::so_far();
+        let settled = seen.get().0.or_else(|| (began.elapsed() > Duration::from_secs(3)).then_some(now));
+        seen.set((settled, now));
+        false
+    };
+    let ended = control::run(
+        members,
+        control::Options {
+            rule,
+            workers: 2,
+            duration: Some(Duration::from_secs(8)),
+            cpu: None,
+            dry_run: false,
+            each_action: true,
+            joined: None,
+            ancestors,
+            stop: &stop,
+            nudge: |_| {},
+            follows: false,
+            select: &mut Vec::new,
+            show: None,
+            tell: &mut |_| {},
+        },
+    );
+    let (settled, last) = seen.get();
+    let settled = settled.expect("it ran for more than 3 s");
+    let chunks = ended.expect("it can watch").each.iter().map(|one| one.total.writes).sum::<u32>();
+    assert!(chunks > 50, "it had much to do: {chunks}");
+    assert_eq!(last - settled, 0, "allocations after the first 3 s");
 }
 
 /// For each trigger on a cgroup's pressure the kernel has a thread.

@@ -37,7 +37,7 @@ impl PackedStat {
     /// All of them.
     #[must_use]
     pub fn unpack(&self) -> MemoryStat {
-        MemoryStat::from(self)
+        MemoryStat::from_fields((0..KEYS.len()).map(|field| self.get(field)))
     }
 }
 
@@ -54,6 +54,11 @@ pub struct StatParser {
 impl StatParser {
     /// Reads one text. Keys that aren't known are skipped, and so is what is no number.
     pub fn parse(&mut self, text: &str) -> PackedStat {
+        PackedStat::new(&self.fields(text))
+    }
+
+    /// The same, each field in its place.
+    pub(super) fn fields(&mut self, text: &str) -> [Option<u64>; KEYS.len()] {
         let mut fields = [None; KEYS.len()];
         let mut rest = text.as_bytes();
         let mut number = 0;
@@ -68,7 +73,7 @@ impl StatParser {
             rest = value.get(end + 1..).unwrap_or_default();
             number += 1;
         }
-        PackedStat::new(&fields)
+        fields
     }
 
     /// Which field the line in that place is, and what follows its key.

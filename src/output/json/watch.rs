@@ -69,11 +69,11 @@ impl From<&Tally> for Reclaimed {
     }
 }
 
-impl<'a> From<&'a Event> for Happened<'a> {
-    fn from(event: &'a Event) -> Self {
+impl<'a> From<&'a Event<'a>> for Happened<'a> {
+    fn from(event: &'a Event<'a>) -> Self {
         let mut happened = Self {
             event: "",
-            cgroup: &event.cgroup,
+            cgroup: event.cgroup,
             at_usec: usec(event.at),
             current_bytes: None,
             limit_bytes: None,

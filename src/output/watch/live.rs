@@ -53,11 +53,11 @@ impl Remembered {
 
 impl Table {
     /// Remembers what happened last.
-    pub fn remember(&mut self, event: &Event, brief: String) {
+    pub fn remember(&mut self, event: &Event<'_>, brief: String) {
         if event.what == What::Gone {
-            self.rows.remove(&event.cgroup);
+            self.rows.remove(event.cgroup);
         } else if !brief.is_empty() {
-            self.rows.entry(event.cgroup.clone()).or_default().last = brief;
+            self.rows.entry(event.cgroup.to_owned()).or_default().last = brief;
         }
     }
 
@@ -157,7 +157,7 @@ mod tests {
             held: None,
         };
         let mut table = Table::default();
-        let event = Event { cgroup: "/app".into(), at: Duration::ZERO, what: What::Blocked };
+        let event = Event { cgroup: "/app", at: Duration::ZERO, what: What::Blocked };
         table.remember(&event, "writes are blocked".into());
         let began = Instant::now();
         let mut painted = |width, millis: u64| {
