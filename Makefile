@@ -50,6 +50,9 @@ install:
 	install -D -m 755 target/release/memctl '$(DESTDIR)$(PREFIX)/bin/memctl'
 	install -d '$(DESTDIR)$(PREFIX)/share/man/man1'
 	install -m 644 man/*.1 '$(DESTDIR)$(PREFIX)/share/man/man1'
+	install -d '$(DESTDIR)$(PREFIX)/lib/systemd/system'
+	sed 's|/usr/local/bin|$(PREFIX)/bin|' contrib/systemd/memctl-watch@.service \
+		>'$(DESTDIR)$(PREFIX)/lib/systemd/system/memctl-watch@.service'
 	install -D -m 644 completions/memctl.bash '$(DESTDIR)$(PREFIX)/share/bash-completion/completions/memctl'
 	install -D -m 644 completions/_memctl '$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_memctl'
 	install -D -m 644 completions/memctl.fish '$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/memctl.fish'

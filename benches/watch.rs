@@ -55,7 +55,8 @@ fn main() -> Result<()> {
                 compare(shape, memctl, seconds.parse()?)?;
             }
         }
-        _ => bail!("usage: watch compare MEMCTL SECONDS [SHAPE]..."),
+        ["rest", memctl, count, seconds] => rest(memctl, count.parse()?, seconds.parse()?)?,
+        _ => bail!("usage: watch compare MEMCTL SECONDS [SHAPE]... | watch rest MEMCTL COUNT SECONDS"),
     }
     Ok(())
 }
@@ -235,6 +236,68 @@ fn measure(shape: &Shape, command: &[String], seconds: u64) -> Result<String> {
         direct(&learned, &after)
     );
     Ok(out)
+}
+
+/// Watches many cgroups in which nothing happens, and tells what that costs once it has come to rest.
+fn rest(memctl: &str, count: usize, seconds: u64) -> Result<()> {
+    let batch = PathBuf::from(CGROUPS).join("batch");
+    std::fs::create_dir_all(&batch)?;
+    std::fs::write(batch.join("cgroup.subtree_control"), "+memory")?;
+    for number in 0..count {
+        let job = batch.join(format!("job-{number}"));
+        std::fs::create_dir_all(&job)?;
+        std::fs::write(job.join("memory.max"), (64 * M).to_string())?;
+    }
+    let mut child = Command::new(memctl)
+        .args(["watch", "batch/*", "--headroom", "10%", "--json"])
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let said = child.stdout.take().context("its output")?;
+    let reader = std::thread::spawn(move || BufReader::new(said).lines().map_while(Result::ok).count());
+    // Calm is what didn't move for 30 s.
+    std::thread::sleep(Duration::from_secs(40));
+    let (began, before) = (Instant::now(), Spending::of(&child)?);
+    std::thread::sleep(Duration::from_secs(seconds));
+    let after = Spending::of(&child)?;
+    let time = began.elapsed().as_secs_f64();
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id()))?;
+    let kib =
+        |key: &str| status.lines().find_map(|line| line.strip_prefix(key)).unwrap_or("?").trim().to_owned();
+    println!(
+        "{count} at rest: {:.2}% of a CPU, {:.0} reads and {:.1} wakes a second, {} resident, {} locked",
+        100.0 * (after.cpu - before.cpu) / time,
+        (after.reads - before.reads) / time,
+        (after.wakes - before.wakes) / time,
+        kib("VmRSS:"),
+        kib("VmLck:"),
+    );
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::TERM)?;
+    ensure!(child.wait()?.success(), "it ended badly");
+    ensure!(reader.join().ok() > Some(count), "it didn't watch all of them");
+    for number in 0..count {
+        std::fs::remove_dir(batch.join(format!("job-{number}")))?;
+    }
+    Ok(())
+}
+
+/// What a process spent so far.
+struct Spending {
+    cpu: f64,
+    /// read(2) and its like, by the kernel's count.
+    reads: f64,
+    wakes: f64,
+}
+
+impl Spending {
+    fn of(child: &Child) -> Result<Self> {
+        let number = |file: &str, key: &str| -> Result<f64> {
+            let text = std::fs::read_to_string(format!("/proc/{}/{file}", child.id()))?;
+            let line = text.lines().find_map(|line| line.strip_prefix(key)).context("a line of that name")?;
+            Ok(line.trim().parse()?)
+        };
+        let wakes = number("status", "voluntary_ctxt_switches:")?;
+        Ok(Self { cpu: cpu_so_far(child)?, reads: number("io", "syscr:")?, wakes })
+    }
 }
 
 /// What a controller spent, CPU seconds: in all and inside its writes, if it says so; and the same after it has learned.

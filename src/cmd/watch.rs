@@ -18,6 +18,7 @@ use memctl::watch::headroom::Headroom;
 use memctl::watch::level::Ancestors;
 use memctl::watch::member::Member;
 use memctl::watch::rule::Rule;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::cli::{Global, Kind, Watch};
 use crate::exit::{Exit, UsageError};
@@ -36,6 +37,7 @@ const REPAINTED: Duration = Duration::from_millis(500);
 pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
     let loudness = Loudness::new(global)?;
     let rule = rule(args)?;
+    open_many_files();
     let watchlist = Watchlist::new(&args.words, &args.exclude)?;
     let mut ancestors = Ancestors::default();
     let members = members(&watchlist, rule, &mut ancestors)?;
@@ -77,6 +79,14 @@ pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
         _ => {}
     }
     Ok(Exit::Reached)
+}
+
+/// Raises the number of files that may be open as far as it goes: each cgroup under watch takes three. What was 1024 by
+/// default is kept low for programs that use select(2), which this isn't.
+fn open_many_files() {
+    let limit = getrlimit(Resource::Nofile);
+    // Where it can't be raised, it ends where it did.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
 fn rule(args: &Watch) -> Result<Rule, UsageError> {

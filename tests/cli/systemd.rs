@@ -21,7 +21,8 @@ pub fn cases() -> Vec<Case> {
             a_glob_takes_what_is_the_users,
             a_login_session_is_not_the_users,
             a_unit_delegated_to_a_user,
-            accounting_that_is_off_is_turned_on_by_the_hint
+            accounting_that_is_off_is_turned_on_by_the_hint,
+            a_service_watches_a_service
     ]
 }
 
@@ -118,6 +119,11 @@ impl Service {
 
     fn path(&self) -> PathBuf {
         root().join(self.name().trim_start_matches('/'))
+    }
+
+    fn current(&self) -> u64 {
+        let text = std::fs::read_to_string(self.path().join("memory.current")).expect("it is there");
+        text.trim().parse().expect("a number")
     }
 
     /// A value of its memory.stat, after the time the kernel takes to fold its counters.
@@ -248,6 +254,34 @@ fn a_glob_takes_what_is_the_users() {
     assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""), "{}", ran.stdout);
     assert_eq!(parse(&ran.stdout)["cgroup"], mine.name());
     assert_eq!(system.stat("pgsteal"), 0);
+}
+
+/// The unit that comes with memctl, and memctl where that expects it.
+fn a_service_watches_a_service() {
+    const UNIT: &str = include_str!("../../contrib/systemd/memctl-watch@.service");
+    std::fs::create_dir_all("/usr/local/bin").expect("make /usr/local/bin");
+    std::fs::copy(memctl([""; 0]).get_program(), "/usr/local/bin/memctl").expect("install memctl");
+    std::fs::write("/run/systemd/system/memctl-watch@.service", UNIT).expect("write the unit");
+    std::fs::create_dir_all("/etc/memctl").expect("make /etc/memctl");
+    std::fs::write("/etc/memctl/watch-some.service", "HEADROOM=20M\nOPTIONS=--json\n")
+        .expect("write options");
+    output(Command::new("systemctl").arg("daemon-reload"));
+    let some = Service::start(Manager::System, "some.service", 50 * M, &["MemoryMax=60M"]);
+    let watch = "memctl-watch@some.service.service";
+    output(Command::new("systemctl").args(["start", watch]));
+    let until = Instant::now() + Duration::from_secs(30);
+    while some.current() > 41 * M {
+        assert!(Instant::now() < until, "{} of {}", some.current(), 60 * M);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let pid = output(Command::new("systemctl").args(["show", "--property=MainPID", "--value", watch]));
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    assert!(!status.contains("VmLck:\t       0 kB"), "its memory is locked: {status}");
+    output(Command::new("systemctl").args(["stop", watch]));
+    let ended = output(Command::new("systemctl").args(["show", "--property=Result,ExecMainStatus", watch]));
+    assert!(ended.contains("Result=success") && ended.contains("ExecMainStatus=0"), "{ended}");
+    let said = output(Command::new("journalctl").args(["--unit", watch, "--output=cat"]));
+    assert!(said.contains("\"event\":\"summary\""), "{said}");
 }
 
 /// Runs memctl as the user in a login session of its own, as PAM opens one.
