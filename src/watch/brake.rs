@@ -41,8 +41,10 @@ impl Backoff {
 /// So much must have been reclaimed before what came back of it tells anything.
 const ENOUGH: u64 = 8 << 20;
 
-/// Counters are folded by the kernel every 2 s.
+/// Counters are folded by the kernel every 2 s. Reading them has its price, so after a while in which nothing came back
+/// they are read half as often.
 const WINDOW: Duration = Duration::from_secs(2);
+const CLEAN: u32 = 3;
 
 /// When more than this share of what was reclaimed belongs to the working set and comes back, it was no cold memory. A file
 /// that is streamed again and again has none at all; memory that is touched all the time began with 28% and came down to 5%
@@ -70,13 +72,15 @@ pub struct Seen {
 pub struct Brake {
     began: Option<(Duration, Seen)>,
     reclaimed: u64,
+    /// How often in a row nothing came back.
+    clean: u32,
     backoff: Backoff,
 }
 
 impl Default for Brake {
     fn default() -> Self {
         let backoff = Backoff::new(Duration::from_secs(5), Duration::from_secs(600));
-        Self { began: None, reclaimed: 0, backoff }
+        Self { began: None, reclaimed: 0, clean: 0, backoff }
     }
 }
 
@@ -91,7 +95,10 @@ impl Brake {
     pub fn wants_to_judge(&self, now: Duration) -> bool {
         match self.began {
             None => self.reclaimed > 0,
-            Some((began, _)) => self.reclaimed >= ENOUGH && now.saturating_sub(began) >= WINDOW,
+            Some((began, _)) => {
+                let window = if self.clean >= CLEAN { 2 * WINDOW } else { WINDOW };
+                self.reclaimed >= ENOUGH && now.saturating_sub(began) >= window
+            }
         }
     }
 
@@ -111,10 +118,12 @@ impl Brake {
             _ if refaulted > MOST && stalled => refaulted,
             _ => {
                 self.backoff.worked();
+                self.clean = self.clean.saturating_add(1);
                 return None;
             }
         };
         self.backoff.failed(now);
+        self.clean = 0;
         // What comes back while it holds is not of its doing.
         self.began = None;
         Some(share)

@@ -19,7 +19,7 @@ use crate::cgroup::Located;
 use crate::cgroup::join::Joined;
 use crate::cgroup::swaps::{Swaps, swapped_out};
 use crate::cgroup::trigger::Trigger;
-use crate::clock::{now, process_cpu, timespec};
+use crate::clock::{now, pause, process_cpu, timespec};
 
 /// Looks that are far away are put together on a grid, so that a thousand cgroups at rest don't wake it a thousand times.
 const GRID: Duration = Duration::from_millis(100);
@@ -30,6 +30,14 @@ const RENEWED: Duration = Duration::from_secs(2);
 
 /// A cgroup that appears is left alone for so long.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// After a limit was met, that is heard of again only after such a time: a cgroup that stays at its limit meets it a
+/// hundred times a second, by the kernel's own bound. Longer where something holds anyway.
+const HUSHED: Duration = Duration::from_millis(50);
+const HUSHED_LONG: Duration = Duration::from_millis(250);
+
+/// When the share of a CPU is spent, signals are looked at so often.
+const SPENT: Duration = Duration::from_millis(250);
 
 /// A trigger is kept for so long after the limit was near.
 const TRIGGERED: Duration = Duration::from_secs(10);
@@ -46,6 +54,10 @@ const BUDGET: Duration = Duration::from_secs(1);
 /// What the bell of the workers is known by; cgroups are known by their places, and their ancestors by their ids.
 const BELL: u64 = u64::MAX;
 const ANCESTOR: u64 = 1 << 63;
+
+/// How a limit's event is waited for.
+const ONCE: epoll::EventFlags =
+    epoll::EventFlags::PRI.union(epoll::EventFlags::ET).union(epoll::EventFlags::ONESHOT);
 
 /// Who sees how all of them stand.
 pub type Show<'a> = dyn FnMut(&mut dyn Iterator<Item = View<'_>>) + 'a;
@@ -102,6 +114,7 @@ pub fn run(members: Vec<Member>, options: Options<'_>) -> std::io::Result<Ended>
         blocked: false,
         budget: (began, process_cpu()),
         price: Price::new(began, process_cpu()),
+        hushed: Vec::with_capacity(members.len().max(64)),
         no_triggers: options.dry_run,
         expected: members.len(),
         began,
@@ -131,6 +144,8 @@ struct Control<'a> {
     price: Price,
     /// Since when the CPU time is counted, and what it was.
     budget: (Duration, Duration),
+    /// Limits that aren't heard of until then.
+    hushed: Vec<(Duration, u64)>,
     /// Whether this process may not have triggers, or there is no PSI.
     no_triggers: bool,
     began: Duration,
@@ -196,6 +211,14 @@ impl Control<'_> {
                 self.fleet.iter_mut().flatten().for_each(|member| member.look_each(near));
                 self.options.ancestors.iter().for_each(|level| level.borrow_mut().look_each(near));
             }
+            if let Some(until) = self.over_budget(now)
+                && self.fleet.iter().flatten().any(|member| member.is_held_by(Guard::Cpu))
+            {
+                // Not even limits that are met are worth a look then.
+                pause(until.saturating_sub(now).min(SPENT));
+                continue;
+            }
+            self.hear_again(now);
             self.look_at_all(now);
             self.say_if_blocked(now);
             if let Some((each, show)) = &mut self.options.show
@@ -212,12 +235,8 @@ impl Control<'_> {
             for event in &heard[..count] {
                 match event.data.u64() {
                     BELL => self.take_done(),
-                    id if id & ANCESTOR != 0 => self.ancestor_hit(id & !ANCESTOR),
-                    place => {
-                        if let Some(Some(member)) = self.fleet.get_mut(place as usize) {
-                            (member.hit, member.due) = (true, Duration::ZERO);
-                        }
-                    }
+                    id if id & ANCESTOR != 0 => self.ancestor_hit(id & !ANCESTOR, now),
+                    place => self.member_hit(place, now),
                 }
             }
         }
@@ -232,7 +251,8 @@ impl Control<'_> {
             [look, member.to_tell()]
         });
         let end = self.options.duration.map(|most| self.began + most);
-        let next = dues.flatten().chain(end).fold(renew, Duration::min);
+        let heard = self.hushed.iter().map(|(until, _)| *until);
+        let next = dues.flatten().chain(end).chain(heard).fold(renew, Duration::min);
         timespec(next.saturating_sub(now))
     }
 
@@ -395,11 +415,11 @@ impl Control<'_> {
         (self.options.tell)(event(&member.located.name, now(), self.began, start));
         let place = self.fleet.iter().position(Option::is_none).unwrap_or(self.fleet.len());
         // Without it a limit that was met is noticed at the next look.
-        member.own.gauge.events().into_iter().for_each(|events| self.hear(events, place as u64));
+        member.own.gauge.events().into_iter().for_each(|events| self.hear_once(events, place as u64));
         for level in &member.above {
             let level = level.borrow();
             let id = level.gauge.id();
-            level.gauge.events().into_iter().for_each(|events| self.hear(events, ANCESTOR | id));
+            level.gauge.events().into_iter().for_each(|events| self.hear_once(events, ANCESTOR | id));
         }
         if place == self.fleet.len() {
             self.fleet.push(None);
@@ -413,13 +433,57 @@ impl Control<'_> {
         let _ = epoll::add(&self.epoll, what, epoll::EventData::new_u64(as_what), flags);
     }
 
+    /// The same, but then not again until [`Control::hear_again`].
+    fn hear_once(&self, what: BorrowedFd<'_>, as_what: u64) {
+        let _ = epoll::add(&self.epoll, what, epoll::EventData::new_u64(as_what), ONCE);
+    }
+
+    /// From now on what was hushed long enough is heard of, and at once if it happened meanwhile.
+    fn hear_again(&mut self, now: Duration) {
+        let mut hushed = std::mem::take(&mut self.hushed);
+        hushed.retain(|&(until, what)| {
+            if until > now {
+                return true;
+            }
+            // Whatever is gone isn't heard of any more.
+            let again = |events: Option<BorrowedFd<'_>>| {
+                let data = epoll::EventData::new_u64(what);
+                events.map(|events| epoll::modify(&self.epoll, events, data, ONCE))
+            };
+            let _ = if what & ANCESTOR == 0 {
+                let member = self.fleet.get(what as usize).and_then(Option::as_ref);
+                member.and_then(|member| again(member.own.gauge.events()))
+            } else {
+                let level = self.options.ancestors.get(what & !ANCESTOR);
+                level.and_then(|level| again(level.borrow().gauge.events()))
+            };
+            false
+        });
+        self.hushed = hushed;
+    }
+
+    fn hush(&mut self, what: u64, until: Duration) {
+        if self.hushed.iter().all(|(_, hushed)| *hushed != what) {
+            self.hushed.push((until, what));
+        }
+    }
+
+    /// A cgroup met its limit, or its tasks stall.
+    fn member_hit(&mut self, place: u64, now: Duration) {
+        let Some(Some(member)) = self.fleet.get_mut(place as usize) else { return };
+        (member.hit, member.due) = (true, Duration::ZERO);
+        let hush = if member.is_held() { HUSHED_LONG } else { HUSHED };
+        self.hush(place, now + hush);
+    }
+
     /// An ancestor met its limit: all below it are looked at.
-    fn ancestor_hit(&mut self, id: u64) {
+    fn ancestor_hit(&mut self, id: u64, now: Duration) {
+        self.hush(ANCESTOR | id, now + HUSHED);
         let Some(level) = self.options.ancestors.get(id) else { return };
         let outrun = level.borrow_mut().outrun(&mut self.text).ok().flatten();
         if let Some(what) = outrun {
             let name = level.borrow().gauge.cgroup().name().to_owned();
-            (self.options.tell)(event(&name, now(), self.began, what));
+            (self.options.tell)(event(&name, now, self.began, what));
         }
         for member in self.fleet.iter_mut().flatten() {
             if member.above.iter().any(|level| level.borrow().gauge.id() == id) {
@@ -437,6 +501,11 @@ impl Control<'_> {
         self.ended.push(member.summary(now, true, &mut self.text));
         drop(member);
         self.options.ancestors.forget_the_unused();
+    }
+
+    /// Until when to wait, if more than its share of a CPU was spent since the count began.
+    fn over_budget(&mut self, now: Duration) -> Option<Duration> {
+        over_budget(self.options.cpu, &mut self.budget, now)
     }
 
     fn say_if_blocked(&mut self, now: Duration) {
@@ -488,7 +557,6 @@ fn grid(time: Duration) -> Duration {
     GRID * u32::try_from(steps).unwrap_or(u32::MAX)
 }
 
-/// Until when to wait, if more than its share of a CPU was spent since the count began.
 fn over_budget(share: Option<f64>, budget: &mut (Duration, Duration), now: Duration) -> Option<Duration> {
     let share = share?;
     let (since, before) = *budget;

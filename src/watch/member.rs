@@ -28,6 +28,9 @@ const WOULD: Duration = Duration::from_secs(10);
 /// The wait after an action that isn't to be seen doubles so often: to 0.8 s.
 const STUCK: u32 = 4;
 
+/// What is to be told can wait so long for the next look: waking up has its price.
+const SOON: Duration = Duration::from_millis(500);
+
 /// While something holds, look so often.
 const HELD: Duration = Duration::from_millis(250);
 
@@ -159,6 +162,18 @@ impl Member {
             let room = |(free, low): (u64, u64)| i128::from(free) - i128::from(low);
             if room((free, low)) < room(least) { (free, low) } else { least }
         })
+    }
+
+    /// Whether something holds back what should be done.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.held.is_some()
+    }
+
+    /// Whether it is that guard which does.
+    #[must_use]
+    pub fn is_held_by(&self, guard: Guard) -> bool {
+        self.held == Some(guard)
     }
 
     /// Whether it is near a limit.
@@ -454,10 +469,10 @@ impl Member {
         self.account.flush(now, end, tell);
     }
 
-    /// When there is something to be told.
+    /// When to wake up to tell something: if the next look, which tells as well, isn't soon enough.
     #[must_use]
     pub fn to_tell(&self) -> Option<Duration> {
-        self.account.to_tell()
+        self.account.to_tell().filter(|&due| self.busy || self.due > due + SOON)
     }
 
     fn read_stall(&mut self, now: Duration, text: &mut String) {

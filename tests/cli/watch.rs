@@ -31,6 +31,7 @@ pub fn cases() -> Vec<Case> {
             what_is_missing_above_is_shared,
             each_action_is_told,
             whoever_is_joined_pays,
+            no_more_than_a_share_of_a_cpu,
             looking_and_reclaiming_allocate_nothing,
             a_stall_wakes_it_near_the_limit_only,
             lines_in_a_pipe;
@@ -452,6 +453,16 @@ fn looking_and_reclaiming_allocate_nothing() {
     let chunks = ended.expect("it can watch").each.iter().map(|one| one.total.writes).sum::<u32>();
     assert!(chunks > 50, "it had much to do: {chunks}");
     assert_eq!(last - settled, 0, "allocations after the first 3 s");
+}
+
+fn no_more_than_a_share_of_a_cpu() {
+    let app = limited("app", 64 * M);
+    app.uses(&Work::Stream(200 * M));
+    let bounded = events(&["app", "--headroom", "20M", "--cpu", "1%", "--duration", "8s"]);
+    let spent = number(bounded.last().expect("the end"), "total_cpu_usec");
+    assert!(of(&bounded, "hold").iter().any(|hold| hold["guard"] == "cpu"), "{bounded:?}");
+    // Its own start is spent before it knows.
+    assert!(spent < 80_000 + 300_000, "{spent} us of 8 s: {bounded:?}");
 }
 
 /// For each trigger on a cgroup's pressure the kernel has a thread.
