@@ -94,6 +94,12 @@ impl Checked {
 /// How much is reclaimed to see whether the counters move.
 pub const TRIAL: u64 = 1 << 20;
 
+/// Whether a word may name several cgroups, of which a check looks at one.
+#[must_use]
+pub fn is_several(word: &str) -> bool {
+    select::is_glob(word)
+}
+
 /// Looks at the cgroup or the NUMA node that `word` names. With `write`, also reclaims [`TRIAL`] bytes from it.
 #[must_use]
 pub fn check(word: &str, write: bool) -> Checked {
@@ -102,9 +108,9 @@ pub fn check(word: &str, write: bool) -> Checked {
     let wanted = match wanted(word) {
         Ok(wanted) => wanted,
         Err(why) => {
-            let about = if word.starts_with(node::PREFIX) { "node" } else { "cgroup" };
-            findings.push(bad(about, &why));
-            findings.extend(around(&host));
+            let of_node = word.starts_with(node::PREFIX);
+            findings.push(bad(if of_node { "node" } else { "cgroup" }, &why));
+            findings.extend(around(&host, !of_node));
             return Checked { name: word.to_owned(), findings };
         }
     };
@@ -119,7 +125,7 @@ pub fn check(word: &str, write: bool) -> Checked {
         Ok(place) => place,
         Err(why) => {
             findings.push(refused(&wanted, &why));
-            findings.extend(around(&host));
+            findings.extend(around(&host, matches!(wanted, Wanted::Cgroup(_))));
             return Checked { name, findings };
         }
     };
@@ -132,13 +138,14 @@ pub fn check(word: &str, write: bool) -> Checked {
         Wanted::Cgroup(Selected { located, .. }) => located.mount.hidden(),
         Wanted::Node(_) => None,
     };
+    let of_node = matches!(place, Place::Node(_));
     let target = place.target();
     let owner = owner.map_or_else(String::new, |owner| format!(": {}", owner.words()));
     let words = format!("{} is there, and this user may write to it{owner}", target.subject().file());
     findings.push(Finding::new("reclaim", State::Good, words));
     findings.push(keys(target, &host));
     findings.push(measure(target));
-    findings.extend(around(&host));
+    findings.extend(around(&host, !of_node));
     findings.extend(hidden.map(beyond));
     findings.extend(in_the_way(target, huge));
     if write {
@@ -151,7 +158,6 @@ pub fn check(word: &str, write: bool) -> Checked {
 fn wanted(word: &str) -> Result<Wanted, Unreclaimable> {
     match (locate(word), node::parse(word)) {
         (Err(_), Some(number)) => Ok(Wanted::Node(number?)),
-        (Err(_), _) if select::is_glob(word) => Err(Unreclaimable::NotOne { word: word.to_owned() }),
         (located, _) => Ok(Wanted::Cgroup(Selected { located: located?, by_glob: false })),
     }
 }
@@ -171,7 +177,8 @@ fn mounted(located: &Located) -> Finding {
 
 /// Why nothing can be reclaimed; where permission is missing, also whose the file is.
 fn refused(wanted: &Wanted, why: &Unreclaimable) -> Finding {
-    let finding = bad("reclaim", why);
+    let about = if matches!(why, Unreclaimable::NoSuchNode { .. }) { "node" } else { "reclaim" };
+    let finding = bad(about, why);
     let Wanted::Cgroup(Selected { located, .. }) = wanted else { return finding };
     match (why, located.open().ok().as_ref().and_then(Owner::of), &finding.fact) {
         (Unreclaimable::Permission { .. }, Some(owner), Fact::Words(words)) => {
@@ -276,7 +283,7 @@ fn kmem(stat: &MemoryStat) -> Option<Finding> {
     let (slab, reclaimable) = (stat.slab?, stat.slab_reclaimable?);
     let all = slab + stat.anon? + stat.file?;
     let words = "of slab goes along when page cache is reclaimed; the kernel has no type to ask for it alone";
-    (slab > all / 10).then(|| Finding::bytes("kmem", State::Good, reclaimable, words))
+    (slab > all / 10 && reclaimable > 0).then(|| Finding::bytes("kmem", State::Good, reclaimable, words))
 }
 
 /// What keeps limits out of sight: they bind all the same.

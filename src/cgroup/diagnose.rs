@@ -16,11 +16,9 @@ pub enum Unreclaimable {
     #[error("a cgroup's name can't be empty (the root is called /)")]
     NoName,
     #[error("{word}: no such cgroup")]
-    NoSuchCgroup { word: String, near: Vec<String>, point: PathBuf },
+    NoSuchCgroup { word: String, near: Vec<String> },
     #[error("{word}: {why}")]
     BadName { word: String, why: &'static str },
-    #[error("{word}: check looks at one cgroup")]
-    NotOne { word: String },
     #[error("{word}: no cgroup matches")]
     NoMatch { word: String },
     #[error("{word}: it is a malformed glob: {why}")]
@@ -78,6 +76,15 @@ impl Unreclaimable {
         Self::NoCgroup2 { memory_v1: mount::memory_on_v1(&mountinfo) }
     }
 
+    /// The word that names nothing that is there, if that is all that is wrong.
+    #[must_use]
+    pub fn word(&self) -> Option<&str> {
+        match self {
+            Self::NoSuchCgroup { word, .. } | Self::NoMatch { word } | Self::NoProcess { word } => Some(word),
+            _ => None,
+        }
+    }
+
     /// What the user can do about it, where something can be done.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
@@ -86,12 +93,9 @@ impl Unreclaimable {
             Self::NoSuchCgroup { near, .. } if !near.is_empty() => {
                 format!("did you mean {}?", near.join(", "))
             }
-            Self::NoSuchCgroup { point, .. } => {
-                let find = format!("find {} -type d", point.display());
-                let list = if managed::by_systemd() { format!("systemd-cgls, or {find}") } else { find };
-                format!("list the cgroups with: {list}")
+            Self::NoSuchCgroup { .. } | Self::NoMatch { .. } => {
+                "list the cgroups with: memctl stat -r".into()
             }
-            Self::NotOne { .. } => "memctl stat takes globs".into(),
             Self::NotACgroup { .. } => {
                 "name a directory below the cgroup2 mount, such as /sys/fs/cgroup/app".into()
             }
@@ -132,7 +136,6 @@ impl Unreclaimable {
             Self::NoName
             | Self::BadName { .. }
             | Self::NoProcess { .. }
-            | Self::NoMatch { .. }
             | Self::BadGlob { .. }
             | Self::NoneReclaimable { .. }
             | Self::OutOfSight { .. }
@@ -204,16 +207,20 @@ fn absent(cgroup: &Cgroup, mount: &Mount) -> Unreclaimable {
 /// Says why there is no cgroup that `word` names, whose path would be `path`. Where the memory controller is on
 /// version 1, no name would do.
 pub(super) fn missing(word: &str, path: &Path, mount: &Mount) -> Unreclaimable {
-    let word = word.to_owned();
-    match controller_on_v1() {
-        Some(v1) if !mount.point.join("memory.stat").exists() => {
-            Unreclaimable::ControllerOnV1 { name: word, v1 }
-        }
-        _ => {
-            let near = super::locate::nearest(path, mount);
-            Unreclaimable::NoSuchCgroup { word, near, point: mount.point.clone() }
-        }
-    }
+    let none =
+        || Unreclaimable::NoSuchCgroup { word: word.to_owned(), near: super::locate::nearest(path, mount) };
+    elsewhere(word, mount).unwrap_or_else(none)
+}
+
+/// Says why nothing matches a glob.
+pub(super) fn no_match(word: &str, mount: &Mount) -> Unreclaimable {
+    elsewhere(word, mount).unwrap_or_else(|| Unreclaimable::NoMatch { word: word.to_owned() })
+}
+
+/// The reason that there is if the memory controller isn't in this hierarchy at all.
+fn elsewhere(word: &str, mount: &Mount) -> Option<Unreclaimable> {
+    let v1 = controller_on_v1().filter(|_| !mount.point.join("memory.stat").exists())?;
+    Some(Unreclaimable::ControllerOnV1 { name: word.to_owned(), v1 })
 }
 
 /// Where the memory controller is, if that is a hierarchy of version 1, mounted or not.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use globset::{Glob, GlobBuilder, GlobMatcher};
 
-use super::diagnose::Unreclaimable;
+use super::diagnose::{Unreclaimable, no_match};
 use super::locate::{Located, locate};
 use super::mount::Mount;
 use super::{node, tree};
@@ -31,12 +31,47 @@ pub fn select(words: &[String]) -> Result<Vec<Selected>, Unreclaimable> {
 /// Finds the cgroups that the words name, as [`select`] does, and says of each word that names none why.
 #[must_use]
 pub fn select_there(words: &[String]) -> (Vec<Selected>, Vec<Unreclaimable>) {
+    select_by(&words.iter().map(|word| Pattern::new(word)).collect::<Vec<_>>())
+}
+
+/// A name, or a glob that was made ready.
+#[derive(Debug)]
+pub(super) struct Pattern {
+    word: String,
+    glob: Option<Result<GlobMatcher, String>>,
+}
+
+impl Pattern {
+    pub(super) fn new(word: &str) -> Self {
+        let glob = is_glob(word).then(|| {
+            let point = Mount::find(Path::new(word)).ok().flatten().map(|mount| mount.point);
+            let below = point.as_deref().and_then(Path::to_str).and_then(|point| word.strip_prefix(point));
+            matcher(below.unwrap_or(word).trim_matches('/'))
+        });
+        Self { word: word.to_owned(), glob }
+    }
+
+    /// Whether it is a glob.
+    pub(super) fn is_glob(&self) -> bool {
+        self.glob.is_some()
+    }
+
+    fn find(&self) -> Result<Vec<Located>, Unreclaimable> {
+        match &self.glob {
+            None => locate(&self.word).map(|located| vec![located]),
+            Some(Ok(glob)) => matches(&self.word, glob),
+            Some(Err(why)) => Err(Unreclaimable::BadGlob { word: self.word.clone(), why: why.clone() }),
+        }
+    }
+}
+
+/// The same for words that were made ready.
+pub(super) fn select_by(patterns: &[Pattern]) -> (Vec<Selected>, Vec<Unreclaimable>) {
     let mut selected: Vec<Selected> = Vec::new();
     let mut missing = Vec::new();
-    for word in words {
-        let by_glob = is_glob(word);
-        let found = if by_glob { matches(word) } else { locate(word).map(|located| vec![located]) };
-        for located in found.unwrap_or_else(|why| {
+    for pattern in patterns {
+        let by_glob = pattern.is_glob();
+        for located in pattern.find().unwrap_or_else(|why| {
             missing.push(why);
             Vec::new()
         }) {
@@ -92,19 +127,16 @@ pub(crate) fn is_glob(word: &str) -> bool {
     word.contains(['*', '?', '[', '{']) && locate(word).is_err()
 }
 
-fn matches(word: &str) -> Result<Vec<Located>, Unreclaimable> {
+fn matches(word: &str, glob: &GlobMatcher) -> Result<Vec<Located>, Unreclaimable> {
     let mount = Mount::find(Path::new(word)).map_err(|e| Unreclaimable::io("/proc/self/mountinfo", &e))?;
     let mount = mount.ok_or_else(Unreclaimable::no_cgroup2)?;
-    let point = mount.point.to_string_lossy();
-    let pattern = word.strip_prefix(&*point).unwrap_or(word).trim_matches('/');
-    let glob = matcher(pattern).map_err(|why| Unreclaimable::BadGlob { word: word.to_owned(), why })?;
     let named = tree::below(&mount.point).filter_map(|path| Some((mount.name_of(&path)?, path)));
     let mut found: Vec<_> = named
         .filter(|(name, _)| glob.is_match(name.trim_start_matches('/')))
         .map(|(name, path)| Located { path, name, mount: mount.clone() })
         .collect();
     if found.is_empty() {
-        return Err(Unreclaimable::NoMatch { word: word.to_owned() });
+        return Err(no_match(word, &mount));
     }
     found.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(found)

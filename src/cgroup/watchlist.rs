@@ -1,12 +1,21 @@
 //! Which cgroups are watched: names and globs, looked through again and again, less what is never taken by a glob.
 
 use std::cell::OnceCell;
+use std::path::Path;
+use std::time::Duration;
 
 use globset::{GlobSet, GlobSetBuilder};
 
 use super::diagnose::Unreclaimable;
-use super::select::{glob, is_glob, select};
+use super::mount::Mount;
+use super::select::{Pattern, glob, select_by};
 use super::{Selected, locate};
+
+/// The hierarchy is looked through so often even if it seems the same: one may have gone and another come.
+const LOOKED_THROUGH: Duration = Duration::from_secs(20);
+
+/// After a change it is looked through each time for so long: one that just came may get its limit a moment later.
+const SETTLED: Duration = Duration::from_secs(10);
 
 /// What a glob never takes: what a host is run from. A plain name still does.
 const SPARED: [&str; 12] = [
@@ -27,10 +36,23 @@ const SPARED: [&str; 12] = [
 /// Words, and what of their matches is left out.
 #[derive(Debug)]
 pub struct Watchlist {
-    words: Vec<String>,
+    patterns: Vec<Pattern>,
     exclude: Vec<String>,
     /// Made when a glob first matches something: that takes a while.
     spared: OnceCell<Spared>,
+    /// What was seen when the hierarchy was looked through last.
+    seen: Option<Seen>,
+}
+
+/// A look through the hierarchy.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    /// When.
+    looked: Duration,
+    /// When the number of cgroups was last seen to change.
+    changed: Duration,
+    /// How many cgroups there were.
+    count: u64,
 }
 
 #[derive(Debug)]
@@ -60,7 +82,7 @@ impl Spared {
 }
 
 impl Watchlist {
-    /// For words as [`select`] takes them, less what the globs of `exclude` match.
+    /// For words as [`super::select`] takes them, less what the globs of `exclude` match.
     ///
     /// # Errors
     /// [`Unreclaimable::BadGlob`].
@@ -70,28 +92,43 @@ impl Watchlist {
             // A mistake in one shows at once.
             let _ = spared.set(Spared::new(exclude)?);
         }
-        Ok(Self { words: words.to_vec(), exclude: exclude.to_vec(), spared })
+        let patterns = words.iter().map(|word| Pattern::new(word)).collect();
+        Ok(Self { patterns, exclude: exclude.to_vec(), spared, seen: None })
     }
 
     /// Whether there may be more later: there are globs.
     #[must_use]
     pub fn follows(&self) -> bool {
-        self.words.iter().any(|word| is_glob(word))
+        self.patterns.iter().any(Pattern::is_glob)
     }
 
     /// What there is at the beginning.
     ///
     /// # Errors
-    /// As [`select`].
+    /// As [`super::select`].
     pub fn first(&self) -> Result<Vec<Selected>, Unreclaimable> {
-        Ok(self.taken(select(&self.words)?))
+        let (selected, missing) = select_by(&self.patterns);
+        missing.into_iter().next().map_or(Ok(()), Err)?;
+        Ok(self.taken(selected))
     }
 
-    /// What there is now. Names that aren't there, and globs that match nothing, may be and do so later.
-    #[must_use]
-    pub fn now(&self) -> Vec<Selected> {
-        let each = self.words.iter().filter_map(|word| select(std::slice::from_ref(word)).ok());
-        self.taken(each.flatten().collect())
+    /// What there is now. Names that aren't there, and globs that match nothing, may be and do so later. Looking through
+    /// a large hierarchy has its price: where there are as many cgroups as before, nothing is said to be there until it
+    /// is looked at again all the same, unless some were `lost`, of which one may be back.
+    pub fn now(&mut self, now: Duration, lost: bool) -> Vec<Selected> {
+        let count = descendants();
+        let changed = match self.seen {
+            Some(seen) if Some(seen.count) == count && !lost => seen.changed,
+            _ => now,
+        };
+        let settled = now.saturating_sub(changed) >= SETTLED;
+        if let Some(seen) = self.seen.filter(|_| settled)
+            && now.saturating_sub(seen.looked) < LOOKED_THROUGH
+        {
+            return Vec::new();
+        }
+        self.seen = count.map(|count| Seen { looked: now, changed, count });
+        self.taken(select_by(&self.patterns).0)
     }
 
     fn taken(&self, mut selected: Vec<Selected>) -> Vec<Selected> {
@@ -103,4 +140,11 @@ impl Watchlist {
         selected.retain(|one| !one.by_glob || !spares(&one.located.name));
         selected
     }
+}
+
+/// How many cgroups there are, by the root's `cgroup.stat`.
+fn descendants() -> Option<u64> {
+    let mount = Mount::find(Path::new("/")).ok()??;
+    let text = std::fs::read_to_string(mount.point.join("cgroup.stat")).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("nr_descendants ")?.parse().ok())
 }

@@ -5,8 +5,8 @@ use crate::cgroup::host::{Host, Mglru, Rights};
 use crate::cgroup::swaps::SwapDevice;
 use crate::cgroup::zswap::Pool;
 
-/// What the host offers, one thing after the other.
-pub(super) fn around(host: &Host) -> Vec<Finding> {
+/// What the host offers, one thing after the other; what only a watch needs if it is `watchable`.
+pub(super) fn around(host: &Host, watchable: bool) -> Vec<Finding> {
     let mut findings = vec![if host.psi {
         Finding::new("pressure", State::Good, "PSI is on")
     } else {
@@ -16,8 +16,10 @@ pub(super) fn around(host: &Host) -> Vec<Finding> {
     findings.push(swaps(host));
     findings.extend(host.zswap.as_ref().map(|pool| zswap(pool, &host.swaps)));
     findings.extend(host.mglru.map(lru));
-    findings.push(locking(host.rights));
-    findings.extend(host.psi.then(|| triggers(host.rights)));
+    if watchable {
+        findings.push(locking(host.rights));
+        findings.extend(host.psi.then(|| triggers(host.rights)));
+    }
     if host.hugetlb > 0 {
         let words = "of huge pages are set aside on this host, and never reclaimed";
         findings.push(Finding::bytes("hugetlb", State::Note, host.hugetlb, words));
@@ -90,7 +92,10 @@ fn zswap(pool: &Pool, swaps: &[SwapDevice]) -> Finding {
 
 fn lru(lru: Mglru) -> Finding {
     let words = match (lru.on, lru.min_ttl_ms) {
-        (false, _) => "the multi-generational LRU is off".to_owned(),
+        (false, _) => {
+            let words = "the multi-generational LRU is off: a watch can't tell memory that is touched in turn from a stream";
+            return Finding::new("lru", State::Note, words).todo("echo y >/sys/kernel/mm/lru_gen/enabled");
+        }
         (true, 0) => "the multi-generational LRU is on".to_owned(),
         (true, ttl) => {
             format!("the multi-generational LRU is on; min_ttl_ms={ttl} binds kswapd, not memory.reclaim")
@@ -194,11 +199,12 @@ mod tests {
     fn what_is_missing_around_is_no_obstacle() {
         let rights = Rights { memlock: Some(65536), ..Rights::default() };
         let bare = Host { psi: false, rights, hugetlb: 1 << 30, pinned: Some(1 << 30), ..host() };
-        let checked = Checked { name: "/".into(), findings: around(&bare) };
+        let checked = Checked { name: "/".into(), findings: around(&bare, true) };
         assert!(checked.works());
         assert_eq!(checked.findings.iter().filter(|finding| finding.state == State::Note).count(), 5);
         let busy = Host { pinned: Some(8192), mglru: Some(Mglru { on: true, min_ttl_ms: 5 }), ..host() };
-        let findings = around(&busy);
+        let findings = around(&busy, false);
+        assert!(findings.iter().all(|finding| !matches!(finding.about, "locking" | "triggers")));
         assert!(findings.iter().all(|finding| finding.about != "pinned"));
         assert!(findings.iter().any(|finding| finding.about == "lru" && finding.state == State::Good));
     }

@@ -1,16 +1,24 @@
 //! `memctl check`.
 
 use anyhow::Result;
+use memctl::cgroup::diagnose::Unreclaimable;
 use memctl::check;
 
 use crate::cli::{Check, Global};
-use crate::exit::Exit;
+use crate::exit::{Exit, UsageError};
 use crate::output::{self, Loudness};
 
 /// Runs the subcommand.
 pub fn run(args: &Check, global: &Global) -> Result<Exit> {
     let loudness = Loudness::new(global)?;
     let word = args.word.as_deref().unwrap_or("/");
+    if word.is_empty() {
+        return Err(Unreclaimable::NoName.into());
+    }
+    if check::is_several(word) {
+        let what = format!("{word}: check looks at one cgroup");
+        return Err(UsageError { what, hint: Some("memctl stat takes globs".into()) }.into());
+    }
     let checked = check::check(word, args.write);
     if args.json || loudness != Loudness::Quiet {
         output::check::print(&checked, args.json)?;

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use anyhow::{Error, Result, anyhow};
+use memctl::cgroup::diagnose::Unreclaimable;
 use memctl::cgroup::mount::Hidden;
 use memctl::cgroup::stat::{PackedStat, Rates};
 use memctl::cgroup::{Details, Located, Reading, Selected, Survey, diagnose, locate, select_there};
@@ -61,11 +62,19 @@ pub fn run(args: &Stat, global: &Global) -> Result<Exit> {
         if nothing && unreadable.is_empty() && look == 1 && loudness != Loudness::Quiet {
             output::remark("no cgroup is below the root");
         }
+        let (gone, unreadable): (Vec<_>, Vec<_>) =
+            unreadable.into_iter().partition(|why| look > 1 && is_missing(why));
+        for why in gone.iter().filter(|why| told.insert(why.to_string())) {
+            let name = why.downcast_ref().and_then(Unreclaimable::word).unwrap_or_default();
+            if loudness != Loudness::Quiet {
+                output::remark(&format!("{}: gone", output::words::escaped(name)));
+            }
+        }
         // Once is enough: what couldn't be read will hardly be readable at the next look.
         for why in unreadable.iter().filter(|why| told.insert(why.to_string())) {
             exit = output::error::print(why);
         }
-        let lost = nothing && !unreadable.is_empty();
+        let lost = nothing && !(unreadable.is_empty() && gone.is_empty());
         if !heard || lost || times.is_some_and(|times| look >= times) {
             break;
         }
@@ -73,6 +82,11 @@ pub fn run(args: &Stat, global: &Global) -> Result<Exit> {
         std::thread::sleep(next.saturating_duration_since(Instant::now()));
     }
     Ok(exit)
+}
+
+/// Whether there is no such cgroup: what was there at the first look and isn't any more has vanished.
+fn is_missing(why: &Error) -> bool {
+    why.downcast_ref().is_some_and(|why: &Unreclaimable| why.word().is_some())
 }
 
 /// One look at all that is asked for, and what couldn't be read.

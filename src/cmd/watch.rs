@@ -38,7 +38,7 @@ pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
     let loudness = Loudness::new(global)?;
     let rule = rule(args)?;
     open_many_files();
-    let watchlist = Watchlist::new(&args.words, &args.exclude)?;
+    let mut watchlist = Watchlist::new(&args.words, &args.exclude)?;
     let mut ancestors = Ancestors::default();
     let members = members(&watchlist, rule, &mut ancestors)?;
     signal::install();
@@ -49,8 +49,9 @@ pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
     let screen = RefCell::new(output::watch::Screen::new(args.json, loudness));
     let mut show = |rows: &mut dyn Iterator<Item = View<'_>>| screen.borrow_mut().show(rows);
     let live = screen.borrow().is_live();
-    let mut select = || -> Vec<Arc<Located>> {
-        watchlist.now().into_iter().map(|selected| Arc::new(selected.located)).collect()
+    let follows = watchlist.follows();
+    let mut select = |lost: bool| -> Vec<Arc<Located>> {
+        watchlist.now(clock::now(), lost).into_iter().map(|selected| Arc::new(selected.located)).collect()
     };
     let ended = control::run(
         members,
@@ -65,7 +66,7 @@ pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
             ancestors,
             stop: &|| signal::pending().is_some() || output::watch::nobody_reads(),
             nudge: signal::nudge,
-            follows: watchlist.follows(),
+            follows,
             select: &mut select,
             show: live.then_some((REPAINTED, &mut show)),
             tell: &mut |event| screen.borrow_mut().event(&event),

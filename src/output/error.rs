@@ -77,7 +77,9 @@ pub fn explain(error: &clap::Error) -> Exit {
         let _ = error.print();
         return Exit::Usage;
     }
-    let (what, hint) = in_our_form(&error.render().to_string(), std::env::args().skip(1));
+    // What isn't UTF-8 is told with marks in its place.
+    let words = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
+    let (what, hint) = in_our_form(&error.render().to_string(), words);
     line(&what, Some(&hint));
     Exit::Usage
 }
@@ -128,7 +130,7 @@ fn in_our_form(rendered: &str, words: impl Iterator<Item = String>) -> (String, 
         (_, Some(values)) if !what.contains("possible values") => {
             format!("one of {}", values.trim_end_matches(']'))
         }
-        (Some(tip), _) => tip.to_owned(),
+        (Some(tip), _) if !tip.contains("as a value") => tip.to_owned(),
         _ => help(),
     };
     (what.replace(" [possible values", "; possible values").trim_end_matches(']').to_owned(), hint)

@@ -1,9 +1,11 @@
 //! What `memctl stat` shows: a row for each cgroup, in as many columns as fit, or a page on one.
 
+use std::fmt::Write;
+
 use anyhow::Result;
 
 use super::json::Stated;
-use super::table::labelled;
+use super::table::{DIM, labelled};
 use super::{answer_on, terminal_rows, terminal_width};
 use crate::cli::Stat;
 use crate::cmd::stat::View;
@@ -36,8 +38,13 @@ impl<'a> Screen<'a> {
         }
         // Home, and clear what follows. What doesn't fit would scroll the rest away.
         let rows = usize::from(terminal_rows().unwrap_or(24).saturating_sub(1)).max(1);
-        let fitting: Vec<_> = text.lines().take(rows).collect();
-        answer_on(&format!("\u{1b}[H\u{1b}[J{}\n", fitting.join("\n")))
+        let lines: Vec<_> = text.lines().collect();
+        let cut = if lines.len() > rows { lines.len() - (rows - 1) } else { 0 };
+        let mut fitting = lines[..lines.len() - cut].join("\n");
+        if cut > 0 {
+            let _ = write!(fitting, "\n{DIM}... {cut} more lines{DIM:#}");
+        }
+        answer_on(&format!("\u{1b}[H\u{1b}[J{fitting}\n"))
     }
 
     fn text(&self, view: &View) -> Result<String> {

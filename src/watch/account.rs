@@ -8,16 +8,31 @@ use super::act::Acted;
 use super::event::{Summary, Tally, What};
 use super::rule::page;
 use crate::cgroup::Gauge;
-use crate::cgroup::stat::MemoryStat;
 
 /// What was done in that time is told as one.
 const TOLD: Duration = Duration::from_secs(1);
+
+/// What was reclaimed in a cgroup's life, bytes.
+#[derive(Clone, Copy, Debug)]
+struct Counters {
+    direct: Option<u64>,
+    proactive: Option<u64>,
+}
+
+impl Counters {
+    fn of(gauge: &Gauge, text: &mut String) -> Result<Self, Errno> {
+        let stat = gauge.stat(text)?;
+        let bytes = |pages: Option<u64>| Some(pages? * page());
+        Ok(Self { direct: bytes(stat.pgsteal_direct), proactive: bytes(stat.pgsteal_proactive) })
+    }
+}
 
 /// One cgroup's account.
 #[derive(Debug)]
 pub struct Account {
     began: Duration,
-    first: MemoryStat,
+    /// Counters at the beginning, as far as the kernel has them: the whole of `memory.stat` would take a kilobyte.
+    first: Counters,
     first_stalled: Option<u64>,
     tally: Tally,
     tally_began: Option<Duration>,
@@ -34,7 +49,7 @@ impl Account {
         let cgroup = gauge.cgroup().name().to_owned();
         Ok(Self {
             began: now,
-            first: gauge.stat(text)?,
+            first: Counters::of(gauge, text)?,
             first_stalled: gauge.stalled(text),
             tally: Tally::default(),
             tally_began: None,
@@ -91,18 +106,17 @@ impl Account {
 
     /// What came of the watch. `gone` if the cgroup is.
     pub fn close(&mut self, gauge: &Gauge, now: Duration, gone: bool, text: &mut String) -> Summary {
-        let last_stat = gauge.stat(text).ok();
-        let direct = last_stat.as_ref().and_then(|last| {
-            let both = last.pgsteal_direct?.saturating_sub(self.first.pgsteal_direct?) * page();
+        let last = Counters::of(gauge, text).ok();
+        let since = |last: Option<u64>, first: Option<u64>| Some(last?.saturating_sub(first?));
+        let direct = last.and_then(|last| {
+            let both = since(last.direct, self.first.direct)?;
             // Before 6.15 it has what we reclaimed as well.
-            let ours = if last.pgsteal_proactive.is_some() { 0 } else { self.summary.total.reclaimed };
+            let ours = if last.proactive.is_some() { 0 } else { self.summary.total.reclaimed };
             Some(both.saturating_sub(ours))
         });
         let stalled = gauge.stalled(text).zip(self.first_stalled);
-        let counted = |stat: &MemoryStat| Some(stat.pgsteal_proactive? * page());
-        let counted = last_stat.as_ref().and_then(counted).zip(counted(&self.first));
         Summary {
-            counted: counted.map(|(last, first)| last.saturating_sub(first)),
+            counted: last.and_then(|last| since(last.proactive, self.first.proactive)),
             watched: now.saturating_sub(self.began),
             direct,
             stalled: stalled.map(|(now, before)| Duration::from_micros(now.saturating_sub(before))),

@@ -86,8 +86,9 @@ pub struct Options<'a> {
     pub nudge: fn(&JoinHandle<()>),
     /// Whether more cgroups may come; else only those that went are looked for.
     pub follows: bool,
-    /// Which cgroups there are now: asked again and again, since they come and go.
-    pub select: &'a mut dyn FnMut() -> Vec<Arc<Located>>,
+    /// Which cgroups there are now: asked again and again, since they come and go. It is told whether one was lost since
+    /// it was asked last.
+    pub select: &'a mut dyn FnMut(bool) -> Vec<Arc<Located>>,
     /// Sees how all of them stand, so often.
     pub show: Option<(Duration, &'a mut Show<'a>)>,
     /// Hears of everything.
@@ -114,6 +115,7 @@ pub fn run(members: Vec<Member>, options: Options<'_>) -> std::io::Result<Ended>
         blocked: false,
         budget: (began, process_cpu()),
         price: Price::new(began, process_cpu()),
+        lost: false,
         hushed: Vec::with_capacity(members.len().max(64)),
         no_triggers: options.dry_run,
         expected: members.len(),
@@ -144,6 +146,8 @@ struct Control<'a> {
     price: Price,
     /// Since when the CPU time is counted, and what it was.
     budget: (Duration, Duration),
+    /// Whether a cgroup was lost since it was looked for others.
+    lost: bool,
     /// Limits that aren't heard of until then.
     hushed: Vec<(Duration, u64)>,
     /// Whether this process may not have triggers, or there is no PSI.
@@ -391,7 +395,7 @@ impl Control<'_> {
         if !self.options.follows && self.fleet.iter().flatten().count() >= self.expected {
             return;
         }
-        for located in (self.options.select)() {
+        for located in (self.options.select)(std::mem::take(&mut self.lost)) {
             // One that was made anew under the same name shows as gone first.
             if self.fleet.iter().flatten().any(|member| member.located.path == located.path) {
                 continue;
@@ -494,6 +498,7 @@ impl Control<'_> {
 
     fn gone(&mut self, place: usize, now: Duration) {
         let Some(mut member) = self.fleet[place].take() else { return };
+        self.lost = true;
         let mut say = teller(self.options.tell, &member.located, now, self.began);
         member.flush(now, true, &mut say);
         say(What::Gone);

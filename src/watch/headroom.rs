@@ -181,6 +181,12 @@ impl Law {
         self.growth
     }
 
+    /// Whether nothing has moved for long.
+    #[must_use]
+    pub fn is_calm(&self, now: Duration) -> bool {
+        self.still > 0 && now.saturating_sub(self.still_since) >= CALM
+    }
+
     /// The last look; `None` before the first.
     #[must_use]
     pub fn last(&self) -> Option<Look> {
@@ -217,7 +223,7 @@ impl Law {
         let out_of_the_blue = Duration::from_secs_f64(room as f64 / OUT_OF_THE_BLUE as f64);
         // At rest a burst may eat into what is kept free: that is what it is kept for. One larger than that is looked
         // out for as long as it isn't ages ago.
-        let calm = look.at.saturating_sub(self.still_since) >= CALM;
+        let calm = self.is_calm(look.at);
         let at_rest = (self.near * (1 << self.still.min(8))).min(REST);
         let at_rest = if calm { at_rest } else { at_rest.min(lasts(free)) };
         out_of_the_blue.min(lasts(room)).max(at_rest).clamp(self.near, FAR)

@@ -16,8 +16,9 @@ use crate::cgroup::gauge::Hits;
 use crate::cgroup::limit::LimitFile;
 use crate::cgroup::{Gauge, Located};
 
-/// A limit is read again so often.
-const SETTINGS: Duration = Duration::from_secs(2);
+/// A limit is read again so often; and at rest, where a lower one is no less likely but less urgent.
+pub(super) const SETTINGS: Duration = Duration::from_secs(2);
+pub(super) const SETTINGS_AT_REST: Duration = Duration::from_secs(10);
 
 /// One level. Amounts are bytes.
 #[derive(Debug)]
@@ -70,11 +71,18 @@ impl Level {
     /// # Errors
     /// `ENODEV` when the cgroup was removed.
     pub fn decide(&mut self, now: Duration, current: u64, text: &mut String) -> Result<Decision, Errno> {
-        if now.saturating_sub(self.settings_read) >= SETTINGS {
+        let each = if self.is_calm(now) { SETTINGS_AT_REST } else { SETTINGS };
+        if now.saturating_sub(self.settings_read) >= each {
             self.settings_read = now;
             self.read_limit(text)?;
         }
         Ok(self.law.decide(Look { at: now, current, limit: self.limit }))
+    }
+
+    /// Whether nothing has moved for long.
+    #[must_use]
+    pub fn is_calm(&self, now: Duration) -> bool {
+        self.law.is_calm(now)
     }
 
     /// What was used when it was looked at last.

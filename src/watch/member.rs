@@ -13,14 +13,11 @@ use super::brake::{Backoff, Brake, Seen};
 use super::event::{Summary, View, What};
 use super::guard::{Allowed, Guard, Own, Swap};
 use super::headroom::{Decision, NEAREST};
-use super::level::{Ancestors, Level};
+use super::level::{Ancestors, Level, SETTINGS, SETTINGS_AT_REST};
 use super::pool::Hands;
 use super::rule::{Rule, Unwatchable};
 use crate::cgroup::trigger::Trigger;
 use crate::cgroup::{Gauge, Located};
-
-/// Protection and pressure are read again so often.
-const SETTINGS: Duration = Duration::from_secs(2);
 
 /// A dry run says again so often what would be done.
 const WOULD: Duration = Duration::from_secs(10);
@@ -253,7 +250,8 @@ impl Member {
         text: &mut String,
         tell: &mut dyn FnMut(What),
     ) -> Result<Step, Errno> {
-        if now.saturating_sub(self.settings_read) >= SETTINGS {
+        let each = if self.own.is_calm(now) { SETTINGS_AT_REST } else { SETTINGS };
+        if now.saturating_sub(self.settings_read) >= each {
             self.settings_read = now;
             self.protection = self.own.gauge.protection(text).unwrap_or(0);
         }

@@ -191,8 +191,8 @@ fn a_controller_that_is_off() {
 fn a_name_that_is_not_there_is_missing() {
     let line = check(&["nonesuch"], 1);
     assert_eq!(finding(&line, "cgroup")["state"], "missing", "{line}");
-    let several = check(&["*"], 1);
-    assert_eq!(finding(&several, "cgroup")["says"], "*: check looks at one cgroup", "{several}");
+    crate::bed::refuses(&["check", "*"], 2, "memctl: *: check looks at one cgroup");
+    crate::bed::refuses(&["check", ""], 2, "memctl: a cgroup's name can't be empty (the root is called /)");
     let ran = run(&["check", "nonesuch"]);
     assert!(ran.stdout.ends_with("\nreclaim will not work: nonesuch\n"), "{}", ran.stdout);
 }

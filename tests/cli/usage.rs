@@ -15,6 +15,7 @@ pub fn cases() -> Vec<Case> {
             version_is_told,
             no_words_are_a_usage_error,
             a_closed_pipe_is_no_error,
+            words_that_are_not_utf8,
             colour_only_when_asked_for
     ]
 }
@@ -38,6 +39,16 @@ fn sizes_are_refused_with_a_reason() {
     ];
     for (size, why) in cases {
         refuses(&["reclaim", "app", size], 2, &format!("memctl: {size}: {why}"));
+    }
+}
+
+fn words_that_are_not_utf8() {
+    use std::os::unix::ffi::OsStrExt;
+    for verb in ["stat", "check", "watch", "reclaim"] {
+        let words = [std::ffi::OsStr::new(verb), std::ffi::OsStr::from_bytes(b"bad\xff")];
+        let ran: crate::bed::Ran = memctl(words).output().expect("memctl runs").into();
+        assert_eq!((ran.status, ran.stdout.as_str()), (Some(2), ""), "{verb}: {}", ran.stderr);
+        assert!(ran.stderr.starts_with("memctl: invalid UTF-8"), "{verb}: {}", ran.stderr);
     }
 }
 

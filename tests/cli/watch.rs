@@ -443,7 +443,7 @@ fn looking_and_reclaiming_allocate_nothing() {
             stop: &stop,
             nudge: |_| {},
             follows: false,
-            select: &mut Vec::new,
+            select: &mut |_| Vec::new(),
             show: None,
             tell: &mut |_| {},
         },

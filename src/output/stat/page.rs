@@ -128,7 +128,16 @@ fn headroom(shown: &Shown, size: Size) -> String {
         || without.into(),
         |bound| {
             let Bound { limit, headroom, cgroup, file } = bound;
-            format!("{} below {} of {}, {}", size(*headroom), file.name(), escaped(cgroup), size(*limit))
+            let over = shown.reading.current.filter(|_| *cgroup == shown.reading.name);
+            let over = over.and_then(|current| current.checked_sub(*limit)).filter(|&bytes| bytes > 0);
+            let over = over.map_or_else(String::new, |bytes| format!(", {} above it", size(bytes)));
+            format!(
+                "{} below {} of {}, {}{over}",
+                size(*headroom),
+                file.name(),
+                escaped(cgroup),
+                size(*limit)
+            )
         },
     )
 }

@@ -8,7 +8,7 @@ use memctl::cgroup::Reading;
 use memctl::cgroup::stat::MemoryStat;
 use unicode_width::UnicodeWidthStr;
 
-use crate::cli::Stat;
+use crate::cli::{SortKey, Stat};
 use crate::cmd::stat::Shown;
 use crate::output::table::DIM;
 use crate::output::words::{escaped, push_compact, shortened};
@@ -147,6 +147,20 @@ const COLUMNS: [Column; 12] = [
     },
 ];
 
+/// The title of the column that rows are sorted by.
+fn sorted_by(key: SortKey) -> Option<&'static str> {
+    match key {
+        SortKey::Current => Some("CURRENT"),
+        SortKey::WorkingSet => Some("WORKSET"),
+        SortKey::Reclaimable => Some("RECLAIM"),
+        SortKey::Pressure => Some("STALL%"),
+        SortKey::Headroom => Some("HEADROOM"),
+        // By all that came back so far; the column tells how much does now.
+        SortKey::Refaults => Some("REFAULT/s"),
+        SortKey::Name => None,
+    }
+}
+
 /// Whether none of what is shown contains it.
 fn is_outermost(shown: &Shown, names: &HashSet<&str>) -> bool {
     let mut above = shown.reading.name.as_str();
@@ -210,7 +224,11 @@ pub fn table(rows: &[Shown], args: &Stat, again: bool, legend: bool, width: Opti
         let wide = |cells: &Cells| 2 + cells.width;
         let longest = names.iter().map(|name| name.width()).max().unwrap_or(0).min(NAMES);
         while cells.len() > 1 && longest + cells.iter().map(wide).sum::<usize>() > usize::from(width) {
-            let least = cells.iter().enumerate().min_by_key(|(_, cells)| cells.column.worth);
+            // What it is sorted by stays.
+            let worth = |cells: &Cells| {
+                if sorted_by(args.sort) == Some(cells.column.title) { u8::MAX } else { cells.column.worth }
+            };
+            let least = cells.iter().enumerate().min_by_key(|(_, cells)| worth(cells));
             let Some(least) = least.map(|(at, _)| at) else { break };
             cells.remove(least);
         }
