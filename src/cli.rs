@@ -108,7 +108,8 @@ pub struct Stat {
     /// Look again every DUR, and show rates
     ///
     /// On a terminal it repaints in place; elsewhere it prints on. What came back, what was reclaimed (both a second),
-    /// and the share of what was looked at for reclaim that could be taken, each since the look before.
+    /// and the share of what was looked at for reclaim that could be taken, each since the look before. A bare number is of
+    /// seconds; -n without -i looks each second.
     #[arg(short, long, value_name = "DUR", value_parser = duration)]
     pub interval: Option<Duration>,
     /// Look so many times [default: 1, or without end with -i]
