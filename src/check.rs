@@ -8,7 +8,7 @@ use crate::cgroup::reclaim::Swappiness;
 use crate::cgroup::stat::MemoryStat;
 use crate::cgroup::swap::SwapBound;
 use crate::cgroup::{Located, Selected, Wanted, hugetlb, locate, node, select};
-use crate::reclaim::{Goal, Kind, Measure, Place, Report, Request, Target};
+use crate::reclaim::{Event, Goal, Kind, Measure, Place, Report, Request, Target};
 use crate::size::Amount;
 
 mod around;
@@ -100,9 +100,10 @@ pub fn is_several(word: &str) -> bool {
     select::is_glob(word)
 }
 
-/// Looks at the cgroup or the NUMA node that `word` names. With `write`, also reclaims [`TRIAL`] bytes from it.
+/// Looks at the cgroup or the NUMA node that `word` names. With `write`, also reclaims [`TRIAL`] bytes from it,
+/// of which `tell` hears.
 #[must_use]
-pub fn check(word: &str, write: bool) -> Checked {
+pub fn check(word: &str, write: bool, tell: &mut dyn FnMut(Event)) -> Checked {
     let host = Host::look();
     let mut findings = Vec::new();
     let wanted = match wanted(word) {
@@ -149,7 +150,7 @@ pub fn check(word: &str, write: bool) -> Checked {
     findings.extend(hidden.map(beyond));
     findings.extend(in_the_way(target, huge));
     if write {
-        findings.push(tried(target));
+        findings.push(tried(target, tell));
     }
     Checked { name, findings }
 }
@@ -296,12 +297,12 @@ fn beyond(hidden: Hidden) -> Finding {
 }
 
 /// Whether a success of the kernel's moves anything (6.17 and 6.18 without `CONFIG_NUMA`).
-fn tried(target: &mut dyn Target) -> Finding {
+fn tried(target: &mut dyn Target, tell: &mut dyn FnMut(Event)) -> Finding {
     let request = Request {
         timeout: Some(std::time::Duration::from_secs(10)),
         ..Request::new(Goal::Reclaim(Amount::Bytes(TRIAL)), Kind::All)
     };
-    match crate::reclaim::run(target, &request, &|| false, &mut |_| {}) {
+    match crate::reclaim::run(target, &request, &|| false, tell) {
         Ok(report) => judged(&report),
         Err(errno) => Finding::new("write", State::Bad, format!("it can't be sampled: {errno}")),
     }

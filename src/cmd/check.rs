@@ -19,7 +19,8 @@ pub fn run(args: &Check, global: &Global) -> Result<Exit> {
         let what = format!("{word}: check looks at one cgroup");
         return Err(UsageError { what, hint: Some("memctl stat takes globs".into()) }.into());
     }
-    let checked = check::check(word, args.write);
+    let mut tell = |event| output::notes::event(None, &event, loudness);
+    let checked = check::check(word, args.write, &mut tell);
     if args.json || loudness != Loudness::Quiet {
         output::check::print(&checked, args.json)?;
     }
