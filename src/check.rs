@@ -7,8 +7,11 @@ use crate::cgroup::owner::Owner;
 use crate::cgroup::reclaim::Swappiness;
 use crate::cgroup::stat::MemoryStat;
 use crate::cgroup::swap::SwapBound;
-use crate::cgroup::{Located, Selected, Wanted, hugetlb, locate, node, select};
-use crate::reclaim::{Event, Goal, Kind, Measure, Place, Report, Request, Target};
+use crate::cgroup::zswap::Zswap;
+use crate::cgroup::{Located, Selected, Wanted, diagnose, hugetlb, locate, node, select};
+use crate::reclaim::{
+    Event, Goal, Kind, Measure, Obstacle, Place, Reclaimable, Report, Request, StoppedBy, Target,
+};
 use crate::size::Amount;
 
 mod around;
@@ -81,6 +84,8 @@ pub struct Checked {
     pub name: String,
     /// One after the other.
     pub findings: Vec<Finding>,
+    /// How much could be reclaimed now at most, bytes; `None` where nothing can be.
+    pub reclaimable: Option<u64>,
 }
 
 impl Checked {
@@ -112,7 +117,7 @@ pub fn check(word: &str, write: bool, tell: &mut dyn FnMut(Event)) -> Checked {
             let of_node = word.starts_with(node::PREFIX);
             findings.push(bad(if of_node { "node" } else { "cgroup" }, &why));
             findings.extend(around(&host, !of_node));
-            return Checked { name: word.to_owned(), findings };
+            return Checked { name: word.to_owned(), findings, reclaimable: None };
         }
     };
     let name = match &wanted {
@@ -127,7 +132,7 @@ pub fn check(word: &str, write: bool, tell: &mut dyn FnMut(Event)) -> Checked {
         Err(why) => {
             findings.push(refused(&wanted, &why));
             findings.extend(around(&host, matches!(wanted, Wanted::Cgroup(_))));
-            return Checked { name, findings };
+            return Checked { name, findings, reclaimable: None };
         }
     };
     // What only cgroups have.
@@ -135,9 +140,9 @@ pub fn check(word: &str, write: bool, tell: &mut dyn FnMut(Event)) -> Checked {
         Place::Cgroup(cgroup) => (Owner::of(cgroup.cgroup()), hugetlb::used(cgroup.cgroup())),
         Place::Node(_) => (None, None),
     };
-    let hidden = match &wanted {
-        Wanted::Cgroup(Selected { located, .. }) => located.mount.hidden(),
-        Wanted::Node(_) => None,
+    let (hidden, zswap) = match &wanted {
+        Wanted::Cgroup(Selected { located, .. }) => (located.mount.hidden(), Zswap::of(located)),
+        Wanted::Node(_) => (None, None),
     };
     let of_node = matches!(place, Place::Node(_));
     let target = place.target();
@@ -148,11 +153,14 @@ pub fn check(word: &str, write: bool, tell: &mut dyn FnMut(Event)) -> Checked {
     findings.push(measure(target));
     findings.extend(around(&host, !of_node));
     findings.extend(hidden.map(beyond));
+    findings.extend(zswap.and_then(kept_from_swap));
     findings.extend(in_the_way(target, huge));
+    let reclaimable = there_is(target);
+    findings.push(reclaimable_now(reclaimable));
     if write {
         findings.push(tried(target, tell));
     }
-    Checked { name, findings }
+    Checked { name, findings, reclaimable: Some(reclaimable) }
 }
 
 /// What the word names; a cgroup may be called as nodes are.
@@ -262,10 +270,10 @@ fn in_the_way(target: &mut dyn Target, huge: Option<u64>) -> Vec<Finding> {
         let fact = |words: &str| Fact::Bytes(gate.counted(&stat), words.to_owned());
         if gate.is_shut(&stat) {
             let fact = fact(
-                "of clean, unmapped page cache are too little: the kernel reclaims from a node only above its \
-                 vm.min_unmapped_ratio, or where slab is above vm.min_slab_ratio",
+                "of clean, unmapped page cache are too little: the kernel begins with a node only above its \
+                 vm.min_unmapped_ratio, or where reclaimable slab is above vm.min_slab_ratio",
             );
-            let todo = Some("sysctl vm.min_unmapped_ratio=0, if it is to be reclaimed from all the same".into());
+            let todo = Some("sysctl vm.min_slab_ratio=0, if it is to be reclaimed from all the same".into());
             return Finding { about, state: State::Note, fact, todo };
         }
         let fact = fact("of clean, unmapped page cache, or else slab, are above the node's threshold");
@@ -285,6 +293,29 @@ fn kmem(stat: &MemoryStat) -> Option<Finding> {
     let all = slab + stat.anon? + stat.file?;
     let words = "of slab goes along when page cache is reclaimed; the kernel has no type to ask for it alone";
     (slab > all / 10 && reclaimable > 0).then(|| Finding::bytes("kmem", State::Good, reclaimable, words))
+}
+
+/// What zswap can't take any more stays in memory, whatever swap there is behind it.
+fn kept_from_swap(zswap: Zswap) -> Option<Finding> {
+    let (level, room) = (zswap.kept.filter(|_| zswap.enabled)?, zswap.room?);
+    let words = format!(
+        "compressed are all that can still leave for swap: memory.zswap.writeback of {level} is 0, so nothing goes \
+         beyond zswap"
+    );
+    let state = if room == 0 { State::Note } else { State::Good };
+    Some(Finding::bytes("writeback", state, room, words))
+}
+
+/// How much could be reclaimed now at most, by arithmetic.
+fn there_is(target: &mut dyn Target) -> u64 {
+    let conditions = target.conditions();
+    target.stat(true).map_or(0, |stat| Reclaimable::new(Kind::All, &stat, &conditions).bytes())
+}
+
+fn reclaimable_now(bytes: u64) -> Finding {
+    let words = "could be reclaimed now at most";
+    let state = if bytes == 0 { State::Note } else { State::Good };
+    Finding::bytes("reclaimable", state, bytes, words)
 }
 
 /// What keeps limits out of sight: they bind all the same.
@@ -316,14 +347,52 @@ fn judged(report: &Report) -> Finding {
             finding(State::Bad, Fact::Words("the kernel says success, and nothing moves".into()))
                 .todo("a fault of Linux 6.17 and 6.18 without CONFIG_NUMA: another kernel helps")
         }
-        0 => finding(State::Note, Fact::Words("nothing was there to reclaim, so nothing is proven".into())),
+        0 => {
+            let unproven = |why: &str| format!("nothing was freed, so nothing is proven: {why}");
+            let (state, words) = match report.stopped_by {
+                StoppedBy::Failed(errno) => {
+                    (State::Bad, format!("the kernel refused: {}", diagnose::plain(&errno.into())))
+                }
+                StoppedBy::Removed => (State::Bad, "it was removed meanwhile".into()),
+                StoppedBy::Timeout => (State::Note, unproven("the kernel was still busy after 10 s")),
+                _ => (State::Note, unproven(why_not(&report.obstacles))),
+            };
+            finding(state, Fact::Words(words))
+        }
         _ => finding(State::Good, fact("were reclaimed, and the counters moved")),
+    }
+}
+
+/// What stood in the way, by what was found of it before.
+fn why_not(obstacles: &[Obstacle]) -> &'static str {
+    match obstacles.first() {
+        Some(Obstacle::Gate(..)) => "the kernel didn't begin (threshold)",
+        Some(Obstacle::NoSwapRoom(..)) => "what is left has no room in swap",
+        Some(Obstacle::NoSwappiness(_)) => "what is left is anonymous, and vm.swappiness is 0",
+        Some(Obstacle::Protected(..) | Obstacle::OwnMin(_)) => "what is left is protected",
+        Some(Obstacle::Unevictable(_)) => "what is left is unevictable",
+        Some(Obstacle::Writeback(_)) => "what is left is still on its way to swap or disk",
+        Some(Obstacle::Busy) => "another one reclaims from the node all the time",
+        Some(Obstacle::InUse(_) | Obstacle::Growing) => "what is left is in use",
+        // What wasn't asked for can't be: a trial asks for all kinds.
+        Some(Obstacle::Empty | Obstacle::NoCache | Obstacle::AnonNotAsked(_) | Obstacle::FileNotAsked(_))
+        | None => "there is nothing to reclaim",
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_zswap_keeps_is_told_where_nothing_goes_beyond() {
+        let zswap = Zswap { enabled: true, room: Some(9), kept: Some("/a".into()), ..Zswap::default() };
+        assert_eq!(kept_from_swap(zswap.clone()).map(|finding| finding.state), Some(State::Good));
+        let full = Zswap { room: Some(0), ..zswap.clone() };
+        assert_eq!(kept_from_swap(full).map(|finding| finding.state), Some(State::Note));
+        assert_eq!(kept_from_swap(Zswap { kept: None, ..zswap.clone() }), None);
+        assert_eq!(kept_from_swap(Zswap { enabled: false, ..zswap }), None);
+    }
 
     #[test]
     fn slab_is_told_where_there_is_much_of_it() {

@@ -88,9 +88,9 @@ pub struct Stat {
     #[arg(value_name = "CGROUP")]
     pub words: Vec<String>,
     /// The whole tree below, indented
-    #[arg(short, long, conflicts_with = "depth")]
+    #[arg(short, long)]
     pub recursive: bool,
-    /// So many levels below, at least 1
+    /// So many levels below (at least 1), with or without -r
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub depth: Option<u16>,
     /// By current, working-set, reclaimable, pressure, headroom, refaults, name

@@ -7,7 +7,7 @@ use rustix::io::Errno;
 use thiserror::Error;
 
 use super::mount::{self, Mount};
-use super::{Cgroup, Located, managed, read_system_file, reclaim};
+use super::{Cgroup, Located, Version, managed, read_system_file, reclaim, tree};
 
 /// Why memory can't be reclaimed there.
 #[derive(Debug, Error)]
@@ -121,6 +121,9 @@ impl Unreclaimable {
                     "reclaim and check take nodes; its figures are in /sys/devices/system/node/{node}/meminfo"
                 )
             }
+            Self::NodeWithoutReclaim { release, .. } if Version::parse(release) < Some(Version(5, 19)) => {
+                "nothing but a newer kernel helps: memory.reclaim itself came with 5.19".into()
+            }
             Self::NodeWithoutReclaim { .. } => {
                 "the root cgroup is the whole host, all nodes: memctl reclaim / SIZE".into()
             }
@@ -155,7 +158,7 @@ fn several(names: &[String]) -> String {
 }
 
 /// An error without the `(os error 13)` that the standard library appends.
-fn plain(error: &io::Error) -> String {
+pub(crate) fn plain(error: &io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();
     let mut letters = text.chars();
@@ -202,6 +205,16 @@ fn absent(cgroup: &Cgroup, mount: &Mount) -> Unreclaimable {
         Some(v1) => Unreclaimable::ControllerOnV1 { name, v1 },
         None => Unreclaimable::ControllerDisabled { name },
     }
+}
+
+/// Says why no cgroup below has figures to show, if some are there.
+#[must_use]
+pub fn none_below(located: &Located) -> Option<Unreclaimable> {
+    let child = tree::children(&located.path).next()?;
+    let name = located.mount.name_of(&child)?;
+    let located = Located { name, path: child, mount: located.mount.clone() };
+    let cgroup = located.open().ok().filter(|cgroup| !cgroup.has("memory.stat"))?;
+    Some(absent(&cgroup, &located.mount))
 }
 
 /// Says why there is no cgroup that `word` names, whose path would be `path`. Where the memory controller is on

@@ -19,7 +19,7 @@ impl Version {
         Self::parse(&kernel_release()?)
     }
 
-    fn parse(release: &str) -> Option<Self> {
+    pub(super) fn parse(release: &str) -> Option<Self> {
         let (major, rest) = release.split_once('.')?;
         let minor = rest.split(|c: char| !c.is_ascii_digit()).next()?;
         Some(Self(major.parse().ok()?, minor.parse().ok()?))

@@ -134,7 +134,7 @@ fn triggers(rights: Rights) -> Finding {
         );
     }
     let words =
-        "without CAP_SYS_RESOURCE, PSI triggers need windows of whole multiples of 2 s, and Linux 6.4";
+        "without CAP_SYS_RESOURCE, PSI triggers need Linux 6.4, and windows of whole multiples of 2 s";
     Finding::new("triggers", State::Note, words)
         .todo("give it CAP_SYS_RESOURCE, if a watch is to wake up sooner")
 }
@@ -199,7 +199,7 @@ mod tests {
     fn what_is_missing_around_is_no_obstacle() {
         let rights = Rights { memlock: Some(65536), ..Rights::default() };
         let bare = Host { psi: false, rights, hugetlb: 1 << 30, pinned: Some(1 << 30), ..host() };
-        let checked = Checked { name: "/".into(), findings: around(&bare, true) };
+        let checked = Checked { name: "/".into(), findings: around(&bare, true), reclaimable: None };
         assert!(checked.works());
         assert_eq!(checked.findings.iter().filter(|finding| finding.state == State::Note).count(), 5);
         let busy = Host { pinned: Some(8192), mglru: Some(Mglru { on: true, min_ttl_ms: 5 }), ..host() };

@@ -59,8 +59,13 @@ pub fn run(args: &Stat, global: &Global) -> Result<Exit> {
         let nothing = view.rows().is_empty();
         let silent = nothing || loudness == Loudness::Quiet && !args.json;
         let heard = silent || screen.show(&view)?;
-        if nothing && unreadable.is_empty() && look == 1 && loudness != Loudness::Quiet {
-            output::remark("no cgroup is below the root");
+        if nothing && unreadable.is_empty() && look == 1 {
+            if let Some(why) = locate("/").ok().and_then(|root| diagnose::none_below(&root)) {
+                return Err(why.into());
+            }
+            if loudness != Loudness::Quiet {
+                output::remark("no cgroup is below the root (the root itself: memctl stat /)");
+            }
         }
         let (gone, unreadable): (Vec<_>, Vec<_>) =
             unreadable.into_iter().partition(|why| look > 1 && is_missing(why));
@@ -91,7 +96,7 @@ fn is_missing(why: &Error) -> bool {
 
 /// One look at all that is asked for, and what couldn't be read.
 fn look_at(args: &Stat) -> Result<(View, Vec<Error>)> {
-    let depth = if args.recursive { usize::MAX } else { args.depth.map_or(0, usize::from) };
+    let depth = args.depth.map_or(if args.recursive { usize::MAX } else { 0 }, usize::from);
     let (mut shown, mut unreadable, mut selected) = (Vec::new(), Vec::new(), Vec::new());
     let jobs = usize::from(args.jobs);
     if args.words.is_empty() {

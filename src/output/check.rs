@@ -58,10 +58,10 @@ pub fn print(checked: &Checked, json: bool) -> Result<()> {
             text += &wrapped(&" ".repeat(20), 20, &format!("-> {}", escaped(todo)), width);
         }
     }
-    let (word, colour) = if checked.works() {
-        ("reclaim will work", AnsiColor::Green)
-    } else {
-        ("reclaim will not work", AnsiColor::Red)
+    let (word, colour) = match (checked.works(), checked.reclaimable) {
+        (false, _) => ("reclaim will not work", AnsiColor::Red),
+        (true, Some(0)) => ("reclaim will work, but nothing can be had now", AnsiColor::Yellow),
+        (true, _) => ("reclaim will work", AnsiColor::Green),
     };
     let style = colour.on_default().bold();
     answer(&format!("{text}{style}{word}{style:#}: {}\n", escaped(&checked.name)))

@@ -16,7 +16,7 @@ pub fn cases() -> Vec<Case> {
     list![
         "guest reclaim" => it_works_here, a_megabyte_is_tried, swap_that_is_closed_is_named,
             whose_the_file_is, a_namespace_hides_limits, huge_pages_of_the_cgroup;
-        "guest reclaim zswap" => zswap_in_front_of_swap;
+        "guest reclaim zswap" => zswap_in_front_of_swap, nothing_goes_beyond_zswap;
         "guest reclaim !swappiness" => an_older_interface_is_named;
         "guest swappiness-max" => the_newest_interface_is_named;
         "guest !reclaim" => the_kernel_is_too_old;
@@ -81,6 +81,19 @@ fn a_megabyte_is_tried() {
     let empty = Cgroup::new("empty");
     let line = check(&[empty.name(), "--write"], 0);
     assert_eq!(finding(&line, "write")["state"], "note", "{line}");
+    assert_eq!(finding(&line, "reclaimable")["amount_bytes"], 0, "{line}");
+    let ran = run(&["check", empty.name()]);
+    assert!(
+        ran.stdout.ends_with("\nreclaim will work, but nothing can be had now: /empty\n"),
+        "{}",
+        ran.stdout
+    );
+    // Something is there, and may not leave.
+    empty.write("memory.swap.max", "0");
+    empty.uses(&Work::Anon(10 * M));
+    let line = check(&[empty.name(), "--write"], 0);
+    let says = finding(&line, "write")["says"].to_string();
+    assert!(says.contains("what is left has no room in swap"), "{line}");
 }
 
 fn swap_that_is_closed_is_named() {
@@ -158,6 +171,18 @@ fn zswap_in_front_of_swap() {
     // 20% of the guest's memory, less what may be in it.
     let room = finding(&line, "zswap")["amount_bytes"].as_u64().expect("an amount");
     assert!((100 * M..210 * M).contains(&room), "{line}");
+}
+
+fn nothing_goes_beyond_zswap() {
+    let _zswap = Zswap::on();
+    let app = Cgroup::new("app");
+    app.write("memory.zswap.writeback", "0");
+    let line = check(&["app"], 0);
+    assert_eq!(finding(&line, "writeback")["state"], "ok", "{line}");
+    app.write("memory.zswap.max", "0");
+    let line = check(&["app"], 0);
+    let found = finding(&line, "writeback");
+    assert_eq!((&found["state"], &found["amount_bytes"]), (&"note".into(), &0.into()), "{line}");
 }
 
 fn an_older_interface_is_named() {

@@ -213,6 +213,16 @@ fn below_the_threshold() {
         let part = "the kernel reclaims from a node only above 9.6";
         assert!(ran.stdout.contains(part) && ran.stdout.contains("vm.min_unmapped_ratio"), "{}", ran.stdout);
     }
+    let checked = parse(&run(&["check", "node:0", "--write", "--json"]).stdout);
+    let says = |about| {
+        let checks = checked["checks"].as_array().expect("a list");
+        checks.iter().find(|check| check["check"] == about).map(|check| check["says"].to_string())
+    };
+    assert!(
+        says("write").is_some_and(|says| says.contains("the kernel didn't begin (threshold)")),
+        "{checked}"
+    );
+    assert!(says("reclaimable").is_some_and(|says| says.contains("0 B could be")), "{checked}");
     assert_eq!(stolen(), before, "the kernel did nothing");
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::bed::{Cgroup, M, assert_close, number, refuses, root, run};
+use crate::bed::{Cgroup, M, assert_close, number, refused, refuses, root, run};
 use crate::namespace::run_inside;
 use crate::net_saving::Zswap;
 use crate::place::{Case, list};
@@ -377,8 +377,18 @@ fn a_name_that_is_not_there() {
 fn a_host_without_a_cgroup() {
     let ran = run(&["stat"]);
     assert_eq!((ran.status, ran.stdout.as_str()), (Some(0), ""), "{}", ran.stderr);
-    assert_eq!(ran.stderr, "no cgroup is below the root\n");
+    assert_eq!(ran.stderr, "no cgroup is below the root (the root itself: memctl stat /)\n");
     assert_eq!(run(&["stat", "-q"]).stderr, "");
+    // There is one, of which nothing can be told.
+    let control = root().join("cgroup.subtree_control");
+    std::fs::write(&control, "-memory").expect("switch it off");
+    std::fs::create_dir(root().join("plain")).expect("make it");
+    let ran = run(&["stat"]);
+    std::fs::remove_dir(root().join("plain")).expect("remove it");
+    std::fs::write(&control, "+memory").expect("switch it on again");
+    let line =
+        "memctl: /plain: the memory controller is not enabled here: / lacks it in cgroup.subtree_control";
+    refused(ran, &["stat"], 1, line);
 }
 
 fn one_that_goes_between_two_looks() {

@@ -53,7 +53,7 @@ pub fn events(details: &Details) -> Option<String> {
     let counted = all.iter().filter(|&(_, count)| count > 0).map(|(name, count)| {
         let here = local.and_then(|local| local.get(name));
         match here.filter(|&here| here != count) {
-            Some(0) => format!("{name} {count} (all below)"),
+            Some(0) => format!("{name} {count} (none here, all below)"),
             Some(here) => format!("{name} {count} ({here} here, the rest below)"),
             None => format!("{name} {count}"),
         }
@@ -101,7 +101,7 @@ mod tests {
         assert_eq!(of("high 3\nmax 2\n", None).as_deref(), Some("high 3, max 2"));
         assert_eq!(
             of("low 4\nhigh 0\nmax 12\noom_kill 1\n", Some("low 4\nhigh 0\nmax 5\noom_kill 0\n")).as_deref(),
-            Some("low 4, max 12 (5 here, the rest below), oom_kill 1 (all below)")
+            Some("low 4, max 12 (5 here, the rest below), oom_kill 1 (none here, all below)")
         );
         assert_eq!(events(&Details::default()), None);
     }

@@ -42,6 +42,7 @@ pub fn lines(shown: &Shown, size: Size) -> Vec<(String, String)> {
                 part("active", stat.active_anon),
                 part("inactive", stat.inactive_anon),
                 part("tmpfs and shared", stat.shmem),
+                part("in swap too", stat.swapcached.filter(|&bytes| bytes > 0)),
             ]),
         ),
         (

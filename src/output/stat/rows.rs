@@ -173,15 +173,28 @@ fn is_outermost(shown: &Shown, names: &HashSet<&str>) -> bool {
     shown.reading.name == "/" || !names.contains("/")
 }
 
+/// Names, each below so many levels, in so much room: half of it for the names themselves, however deep they are.
+fn in_room(names: &[(usize, String)], room: usize) -> Vec<String> {
+    let deepest = names.iter().map(|(depth, _)| *depth).max().unwrap_or(0);
+    let longest = names.iter().map(|(depth, name)| 2 * depth + name.width()).max().unwrap_or(0);
+    let step = if longest <= room || 2 * deepest <= room / 2 { 2 } else { 1 };
+    let indented = |(depth, name): &(usize, String)| {
+        let most = if longest <= room { usize::MAX } else { room / 2 };
+        let indent = (step * depth).min(most);
+        format!("{:indent$}{}", "", shortened(name, room - indent))
+    };
+    names.iter().map(indented).collect()
+}
+
 /// The rows, in as many columns as fit.
 pub fn table(rows: &[Shown], args: &Stat, again: bool, legend: bool, width: Option<u16>) -> String {
-    let indented = |reading: &Reading| {
+    let label = |reading: &Reading| {
         let name = if reading.depth == 0 {
             reading.name.as_str()
         } else {
             reading.name.rsplit('/').next().unwrap_or_default()
         };
-        format!("{}{}", "  ".repeat(reading.depth), escaped(name))
+        (reading.depth, escaped(name))
     };
     // Of what is shown at the outermost level: what is below is part of that, however it was named.
     let names_shown: HashSet<&str> = rows.iter().map(|shown| shown.reading.name.as_str()).collect();
@@ -193,7 +206,7 @@ pub fn table(rows: &[Shown], args: &Stat, again: bool, legend: bool, width: Opti
             1 => at_top > 1,
             _ => true,
         };
-    let mut names: Vec<_> = rows.iter().map(|shown| indented(&shown.reading)).collect();
+    let mut names: Vec<_> = rows.iter().map(|shown| label(&shown.reading)).collect();
     let mut cells: Vec<Cells> = COLUMNS
         .iter()
         .filter(|column| again || !matches!(column.unit, Unit::Rate | Unit::RateShare))
@@ -210,7 +223,7 @@ pub fn table(rows: &[Shown], args: &Stat, again: bool, legend: bool, width: Opti
         }
     }
     if with_total {
-        names.push("total".into());
+        names.push((0, "total".into()));
         for cells in &mut cells {
             match cells.sum {
                 Some(sum) => cells.push(Some(sum), args.bytes),
@@ -218,11 +231,12 @@ pub fn table(rows: &[Shown], args: &Stat, again: bool, legend: bool, width: Opti
             }
         }
     }
-    if let Some(width) = width {
+    let names: Vec<_> = if let Some(width) = width {
         // No narrower than this for names, and the least worthy columns go first.
         const NAMES: usize = 20;
         let wide = |cells: &Cells| 2 + cells.width;
-        let longest = names.iter().map(|name| name.width()).max().unwrap_or(0).min(NAMES);
+        let longest =
+            names.iter().map(|(depth, name)| 2 * depth + name.width()).max().unwrap_or(0).min(NAMES);
         while cells.len() > 1 && longest + cells.iter().map(wide).sum::<usize>() > usize::from(width) {
             // What it is sorted by stays.
             let worth = |cells: &Cells| {
@@ -233,8 +247,10 @@ pub fn table(rows: &[Shown], args: &Stat, again: bool, legend: bool, width: Opti
             cells.remove(least);
         }
         let room = usize::from(width).saturating_sub(cells.iter().map(wide).sum()).max(NAMES);
-        names = names.iter().map(|name| shortened(name, room)).collect();
-    }
+        in_room(&names, room)
+    } else {
+        names.iter().map(|(depth, name)| format!("{}{name}", "  ".repeat(*depth))).collect()
+    };
     let name_width = names.iter().map(|name| name.width()).chain(["CGROUP".len()]).max().unwrap_or(0);
     let mut text = String::new();
     // Right-aligned numbers need no measuring and wrapping of each cell, which for 500 rows took comfy-table a tenth of
@@ -255,4 +271,20 @@ pub fn table(rows: &[Shown], args: &Stat, again: bool, legend: bool, width: Opti
         row(name, &|cells| cells.cell(at), Style::new());
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deep_names_keep_half_of_the_room() {
+        let name = |depth: usize| (depth, format!("level-{depth}.service"));
+        let names: Vec<_> = [0, 1, 7, 40].map(name).into();
+        assert_eq!(
+            in_room(&names, 20),
+            ["level-0.service", " level-1.service", "       level-…ervice", "          leve…rvice"]
+        );
+        assert_eq!(in_room(&names[..2], 20), ["level-0.service", "  level-1.service"]);
+    }
 }
