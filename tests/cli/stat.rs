@@ -136,7 +136,7 @@ fn events_are_told_with_their_place() {
     let count = |cgroup: &Cgroup, name| number_after(&cgroup.read(name).replace('\n', " "), "max ");
     let there = count(&job, "memory.events");
     assert!(there > 0);
-    assert!(page("app").contains(&format!("max {there} (all below)")), "{}", page("app"));
+    assert!(page("app").contains(&format!("max {there} (none here, all below)")), "{}", page("app"));
     assert!(page("app/job").contains(&format!("events       max {there}\n")), "{}", page("app/job"));
 }
 
