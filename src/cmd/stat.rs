@@ -1,6 +1,7 @@
 //! `memctl stat`.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use anyhow::{Error, Result, anyhow};
@@ -25,7 +26,7 @@ pub struct Shown {
     /// Why limits of ancestors can't be seen, if they can't.
     pub hidden: Option<Hidden>,
     /// What only one cgroup alone tells.
-    pub details: Option<Details>,
+    pub details: Option<Box<Details>>,
 }
 
 /// What is shown.
@@ -121,7 +122,7 @@ fn look_at(args: &Stat) -> Result<(View, Vec<Error>)> {
     let one = args.words.len() == 1 && depth == 0 && shown.len() == 1;
     let view = match (shown.pop(), &selected[..]) {
         (Some(mut only), [Selected { located, .. }]) if one => {
-            only.details = Some(Details::of(located));
+            only.details = Some(Box::new(Details::of(located)));
             View::Page(Box::new(only))
         }
         (last, _) => View::Rows(shown.into_iter().chain(last).collect()),
@@ -186,9 +187,10 @@ fn sorted(readings: Vec<Box<Reading>>, from: usize, key: SortKey, hidden: Option
         Shown { reading, reclaimable, rates: None, hidden, details: None }
     });
     let shown: Vec<_> = shown.collect();
-    let mut out = Vec::new();
-    let top = shown.first().map_or(0, |first| first.reading.depth);
-    siblings(shown, top, key, &mut out);
+    let mut places = Vec::with_capacity(shown.len());
+    siblings(&shown, 0..shown.len(), key, &mut places);
+    let mut shown: Vec<_> = shown.into_iter().map(Some).collect();
+    let mut out: Vec<_> = places.into_iter().filter_map(|place| shown[place].take()).collect();
     out.retain(|shown| shown.reading.depth >= from);
     for shown in &mut out {
         shown.reading.depth -= from;
@@ -196,21 +198,19 @@ fn sorted(readings: Vec<Box<Reading>>, from: usize, key: SortKey, hidden: Option
     out
 }
 
-/// Sorts runs of a cgroup and all below it by their heads, and the same within each.
-fn siblings(shown: Vec<Shown>, depth: usize, key: SortKey, out: &mut Vec<Shown>) {
-    let mut runs: Vec<Vec<Shown>> = Vec::new();
-    for one in shown {
-        match runs.last_mut() {
-            Some(run) if one.reading.depth > depth => run.push(one),
-            _ => runs.push(vec![one]),
-        }
+/// Sorts runs of a cgroup and all below it by their heads, and the same within each: the places, in order.
+fn siblings(shown: &[Shown], among: Range<usize>, key: SortKey, places: &mut Vec<usize>) {
+    let Some(depth) = shown.get(among.start).map(|first| first.reading.depth) else { return };
+    let mut heads: Vec<_> =
+        among.clone().filter(|&place| shown[place].reading.depth <= depth).map(|head| head..head).collect();
+    for next in 1..=heads.len() {
+        heads[next - 1].end = heads.get(next).map_or(among.end, |run| run.start);
     }
-    runs.sort_by(|one, other| order(key, &one[0], &other[0]));
-    for mut run in runs {
-        let rest = run.split_off(1);
-        out.append(&mut run);
-        if !rest.is_empty() {
-            siblings(rest, depth + 1, key, out);
+    heads.sort_by(|one, other| order(key, &shown[one.start], &shown[other.start]));
+    for run in heads {
+        places.push(run.start);
+        if run.len() > 1 {
+            siblings(shown, run.start + 1..run.end, key, places);
         }
     }
 }

@@ -392,7 +392,7 @@ impl<'a> From<&'a Shown> for Stated<'a> {
             refaulted_bytes_per_sec: rates.and_then(|rates| rates.refaulted),
             reclaimed_bytes_per_sec: rates.and_then(|rates| rates.reclaimed),
             scan_efficiency_ratio: rates.and_then(|rates| rates.efficiency),
-            details: details.as_ref().map(DetailKeys::from),
+            details: details.as_deref().map(DetailKeys::from),
         }
     }
 }

@@ -19,8 +19,12 @@ pub fn compact(bytes: u64) -> String {
 
 /// The same at the end of a text.
 pub fn push_compact(text: &mut String, bytes: u64) {
-    let digits = usize::from(bytes >= 1 << 10);
-    let options = FormatSizeOptions::from(BINARY).decimal_places(digits).space_after_value(false);
+    if bytes < 1 << 10 {
+        // Most cells of most hosts, and without the arithmetic of fractions.
+        let _ = write!(text, "{bytes}");
+        return;
+    }
+    let options = FormatSizeOptions::from(BINARY).decimal_places(1).space_after_value(false);
     let _ = write!(text, "{}", SizeFormatter::new(bytes, options));
     text.truncate(text.trim_end_matches('B').trim_end_matches('i').len());
 }

@@ -17,7 +17,7 @@ pub fn zswap(shown: &Shown, size: Size) -> Option<String> {
         let ratio = 100.0 * takes as f64 / held as f64;
         format!("{} in {}, compressed to {ratio:.0}%", size(held), size(takes))
     });
-    let room = shown.details.as_ref().and_then(|details| details.zswap.as_ref());
+    let room = shown.details.as_deref().and_then(|details| details.zswap.as_ref());
     let room = room.and_then(|zswap| room_in(zswap, size));
     match (held, room) {
         (None, None | Some((_, false))) => None,

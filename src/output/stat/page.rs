@@ -14,7 +14,7 @@ pub type Size<'a> = &'a dyn Fn(u64) -> String;
 /// The lines, with a label each. What this kernel doesn't offer has none.
 pub fn lines(shown: &Shown, size: Size) -> Vec<(String, String)> {
     let reading = &shown.reading;
-    let (stat, details) = (&reading.stat(), shown.details.as_ref());
+    let (stat, details) = (&reading.stat(), shown.details.as_deref());
     let part = |what: &str, bytes: Option<u64>| bytes.map(|bytes| format!("{what} {}", size(bytes)));
     let limited =
         |what: &str, limit: Option<Ceiling>| limit.map(|limit| format!("{what} {}", ceiling(limit, size)));

@@ -45,7 +45,9 @@ impl Cells {
     fn push(&mut self, value: Option<u64>, bytes: bool) {
         let _ = match (value, self.column.unit) {
             (None, _) => write!(self.text, "-"),
-            (Some(hundredths), Unit::Share) => write!(self.text, "{:.2}", hundredths as f64 / 100.0),
+            (Some(hundredths), Unit::Share) => {
+                write!(self.text, "{}.{:02}", hundredths / 100, hundredths % 100)
+            }
             (Some(amount), Unit::Bytes | Unit::Rate) if !bytes => {
                 push_compact(&mut self.text, amount);
                 Ok(())
@@ -257,9 +259,14 @@ pub fn table(rows: &[Shown], args: &Stat, again: bool, legend: bool, width: Opti
     // the time that reading them takes.
     let mut row = |name: &str, cell: &dyn Fn(&Cells) -> &str, style: Style| {
         let begin = text.len();
-        let _ = write!(text, "{style}{name}{:1$}", "", name_width - name.width());
+        let _ = write!(text, "{style}{name}");
+        let mut blanks = name_width - name.width();
         for cells in &cells {
-            let _ = write!(text, "{:>1$}", cell(cells), cells.width + 2);
+            // All of them are ASCII.
+            let cell = cell(cells);
+            text.extend(std::iter::repeat_n(' ', blanks + cells.width + 2 - cell.len()));
+            text.push_str(cell);
+            blanks = 0;
         }
         text.truncate(text.trim_end_matches(' ').len().max(begin));
         let _ = writeln!(text, "{style:#}");
