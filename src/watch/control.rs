@@ -1,23 +1,26 @@
 //! The control loop: looks at each cgroup when it is due, hands out what is to be done, and tells what came of it.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::collections::HashSet;
+use std::os::fd::AsFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use rustix::event::epoll;
 use rustix::time::Timespec;
 
+use super::budget::Budget;
 use super::event::{Ended, Event, Summary, View, What};
-use super::guard::{Guard, Swap};
+use super::guard::Guard;
 use super::level::Ancestors;
 use super::member::{Member, Step};
 use super::pool::{Done, Job, Pool, serve};
 use super::price::Price;
 use super::rule::Rule;
+use super::swap::SwapWatch;
+use super::wakeups::Wakeups;
 use crate::cgroup::Located;
 use crate::cgroup::join::Joined;
-use crate::cgroup::swaps::{Swaps, swapped_out};
 use crate::cgroup::trigger::Trigger;
 use crate::clock::{now, pause, process_cpu, timespec};
 
@@ -48,16 +51,9 @@ const BLOCKED: Duration = Duration::from_secs(5);
 /// How long to wait at the end for writes in flight.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// The share of a CPU is bounded over such a time.
-const BUDGET: Duration = Duration::from_secs(1);
-
 /// What the bell of the workers is known by; cgroups are known by their places, and their ancestors by their ids.
 const BELL: u64 = u64::MAX;
 const ANCESTOR: u64 = 1 << 63;
-
-/// How a limit's event is waited for.
-const ONCE: epoll::EventFlags =
-    epoll::EventFlags::PRI.union(epoll::EventFlags::ET).union(epoll::EventFlags::ONESHOT);
 
 /// Who sees how all of them stand.
 pub type Show<'a> = dyn FnMut(&mut dyn Iterator<Item = View<'_>>) + 'a;
@@ -101,22 +97,21 @@ pub struct Options<'a> {
 /// The system's, if there can't be threads or an epoll.
 pub fn run(members: Vec<Member>, options: Options<'_>) -> std::io::Result<Ended> {
     let pool = Pool::new(options.workers, members.len().max(64))?;
-    let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-    epoll::add(&epoll, pool.bell(), epoll::EventData::new_u64(BELL), epoll::EventFlags::IN)?;
+    let wakeups = Wakeups::new(members.len().max(64))?;
+    wakeups.while_readable(pool.bell().as_fd(), BELL)?;
     let began = now();
     let mut control = Control {
         fleet: Vec::with_capacity(members.len()),
         pool,
-        epoll,
-        swap: SwapWatch { counts_writes: options.rule.bounds.swap_writes.is_some(), ..SwapWatch::default() },
+        wakeups,
+        swap: SwapWatch::new(options.rule.bounds.swap_writes.is_some()),
         text: String::with_capacity(8192),
         ended: Vec::new(),
         heard: began,
         blocked: false,
-        budget: (began, process_cpu()),
+        budget: Budget::new(options.cpu, began, process_cpu()),
         price: Price::new(began, process_cpu()),
         lost: false,
-        hushed: Vec::with_capacity(members.len().max(64)),
         no_triggers: options.dry_run,
         expected: members.len(),
         began,
@@ -134,7 +129,7 @@ struct Control<'a> {
     /// A place stays empty when its cgroup is gone, until another one comes.
     fleet: Vec<Option<Member>>,
     pool: Pool,
-    epoll: rustix::fd::OwnedFd,
+    wakeups: Wakeups,
     swap: SwapWatch,
     text: String,
     ended: Vec<Summary>,
@@ -144,60 +139,17 @@ struct Control<'a> {
     heard: Duration,
     blocked: bool,
     price: Price,
-    /// Since when the CPU time is counted, and what it was.
-    budget: (Duration, Duration),
+    budget: Budget,
     /// Whether a cgroup was lost since it was looked for others.
     lost: bool,
-    /// Limits that aren't heard of until then.
-    hushed: Vec<(Duration, u64)>,
     /// Whether this process may not have triggers, or there is no PSI.
     no_triggers: bool,
     began: Duration,
 }
 
-/// The host's swap, looked at no more often than each second.
-#[derive(Default)]
-struct SwapWatch {
-    /// Whether anybody wants to know how much goes there.
-    counts_writes: bool,
-    looked: Option<(Duration, u64)>,
-    areas: Option<(Duration, Swaps)>,
-    swap: Swap,
-}
-
-impl SwapWatch {
-    fn at(&mut self, now: Duration) -> Swap {
-        const EACH: Duration = Duration::from_secs(1);
-        const AREAS: Duration = Duration::from_secs(10);
-        if self.looked.is_some_and(|(looked, _)| now.saturating_sub(looked) < EACH) {
-            return self.swap;
-        }
-        if self.areas.is_none_or(|(looked, _)| now.saturating_sub(looked) >= AREAS) {
-            self.areas = Some((now, Swaps::look()));
-        }
-        let swaps = self.areas.map_or_else(Swaps::default, |(_, swaps)| swaps);
-        let swaps = Swaps { free: Swaps::free(), ..swaps };
-        let out = if self.counts_writes { swapped_out() } else { 0 };
-        let written = self.looked.map_or(0.0, |(looked, before)| {
-            out.saturating_sub(before) as f64 / now.saturating_sub(looked).as_secs_f64()
-        });
-        self.looked = Some((now, out));
-        self.swap = Swap {
-            total: swaps.total,
-            free: swaps.free,
-            written_per_second: if swaps.wears { written as u64 } else { 0 },
-            quick: swaps.quick,
-        };
-        self.swap
-    }
-}
-
 impl Control<'_> {
     fn run(&mut self) {
         let (mut renewed, mut shown) = (self.began, Duration::ZERO);
-        let mut heard = [const {
-            epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }
-        }; 64];
         loop {
             let now = now();
             if (self.options.stop)()
@@ -215,7 +167,7 @@ impl Control<'_> {
                 self.fleet.iter_mut().flatten().for_each(|member| member.look_each(near));
                 self.options.ancestors.iter().for_each(|level| level.borrow_mut().look_each(near));
             }
-            if let Some(until) = self.over_budget(now)
+            if let Some(until) = self.budget.over(now, process_cpu)
                 && self.fleet.iter().flatten().any(|member| member.is_held_by(Guard::Cpu))
             {
                 // Not even limits that are met are worth a look then.
@@ -235,9 +187,8 @@ impl Control<'_> {
             let show = self.options.show.as_ref().map(|(each, _)| shown + *each);
             let timeout = self.wait((renewed + RENEWED).min(show.unwrap_or(Duration::MAX)));
             // A signal ends it early, and is looked at next.
-            let count = epoll::wait(&self.epoll, &mut heard, Some(&timeout)).unwrap_or(0);
-            for event in &heard[..count] {
-                match event.data.u64() {
+            for id in self.wakeups.wait(&timeout) {
+                match id {
                     BELL => self.take_done(),
                     id if id & ANCESTOR != 0 => self.ancestor_hit(id & !ANCESTOR, now),
                     place => self.member_hit(place, now),
@@ -255,8 +206,7 @@ impl Control<'_> {
             [look, member.to_tell()]
         });
         let end = self.options.duration.map(|most| self.began + most);
-        let heard = self.hushed.iter().map(|(until, _)| *until);
-        let next = dues.flatten().chain(end).chain(heard).fold(renew, Duration::min);
+        let next = dues.flatten().chain(end).chain(self.wakeups.dues()).fold(renew, Duration::min);
         timespec(next.saturating_sub(now))
     }
 
@@ -299,7 +249,7 @@ impl Control<'_> {
                 self.no_triggers = true;
                 return;
             };
-            self.hear(trigger.as_fd(), place as u64);
+            self.wakeups.each_time(trigger.as_fd(), place as u64);
             if let Some(member) = &mut self.fleet[place] {
                 member.trigger = Some(trigger);
             }
@@ -321,7 +271,7 @@ impl Control<'_> {
                 );
             }
             &Step::Act(allowed) => {
-                if let Some(until) = over_budget(self.options.cpu, &mut self.budget, at) {
+                if let Some(until) = self.budget.over(at, process_cpu) {
                     member.hold(
                         at,
                         Guard::Cpu,
@@ -395,11 +345,12 @@ impl Control<'_> {
         if !self.options.follows && self.fleet.iter().flatten().count() >= self.expected {
             return;
         }
-        for located in (self.options.select)(std::mem::take(&mut self.lost)) {
-            // One that was made anew under the same name shows as gone first.
-            if self.fleet.iter().flatten().any(|member| member.located.path == located.path) {
-                continue;
-            }
+        let mut found = (self.options.select)(std::mem::take(&mut self.lost));
+        // One that was made anew under the same name shows as gone first.
+        let known: HashSet<&Path> =
+            self.fleet.iter().flatten().map(|member| member.located.path.as_path()).collect();
+        found.retain(|located| !known.contains(located.path.as_path()));
+        for located in found {
             // One without a limit may get one: until then there is nothing to watch.
             let (rule, ancestors) = (self.options.rule, &mut self.options.ancestors);
             if let Ok(member) = Member::new(located, rule, ancestors, now, GRACE, &mut self.text) {
@@ -418,12 +369,11 @@ impl Control<'_> {
         let start = member.start(&mut self.text);
         (self.options.tell)(event(&member.located.name, now(), self.began, start));
         let place = self.fleet.iter().position(Option::is_none).unwrap_or(self.fleet.len());
-        // Without it a limit that was met is noticed at the next look.
-        member.own.gauge.events().into_iter().for_each(|events| self.hear_once(events, place as u64));
+        member.own.gauge.events().into_iter().for_each(|events| self.wakeups.once(events, place as u64));
         for level in &member.above {
             let level = level.borrow();
             let id = level.gauge.id();
-            level.gauge.events().into_iter().for_each(|events| self.hear_once(events, ANCESTOR | id));
+            level.gauge.events().into_iter().for_each(|events| self.wakeups.once(events, ANCESTOR | id));
         }
         if place == self.fleet.len() {
             self.fleet.push(None);
@@ -431,45 +381,16 @@ impl Control<'_> {
         self.fleet[place] = Some(member);
     }
 
-    /// Wakes up when something becomes ready. Of a level that several share once is enough.
-    fn hear(&self, what: BorrowedFd<'_>, as_what: u64) {
-        let flags = epoll::EventFlags::PRI | epoll::EventFlags::ET;
-        let _ = epoll::add(&self.epoll, what, epoll::EventData::new_u64(as_what), flags);
-    }
-
-    /// The same, but then not again until [`Control::hear_again`].
-    fn hear_once(&self, what: BorrowedFd<'_>, as_what: u64) {
-        let _ = epoll::add(&self.epoll, what, epoll::EventData::new_u64(as_what), ONCE);
-    }
-
-    /// From now on what was hushed long enough is heard of, and at once if it happened meanwhile.
     fn hear_again(&mut self, now: Duration) {
-        let mut hushed = std::mem::take(&mut self.hushed);
-        hushed.retain(|&(until, what)| {
-            if until > now {
-                return true;
+        let (fleet, ancestors) = (&self.fleet, &self.options.ancestors);
+        self.wakeups.hear_again(now, |id, hear| {
+            if id & ANCESTOR == 0 {
+                let member = fleet.get(id as usize).and_then(Option::as_ref);
+                member.and_then(|member| member.own.gauge.events()).into_iter().for_each(hear);
+            } else if let Some(level) = ancestors.get(id & !ANCESTOR) {
+                level.borrow().gauge.events().into_iter().for_each(hear);
             }
-            // Whatever is gone isn't heard of any more.
-            let again = |events: Option<BorrowedFd<'_>>| {
-                let data = epoll::EventData::new_u64(what);
-                events.map(|events| epoll::modify(&self.epoll, events, data, ONCE))
-            };
-            let _ = if what & ANCESTOR == 0 {
-                let member = self.fleet.get(what as usize).and_then(Option::as_ref);
-                member.and_then(|member| again(member.own.gauge.events()))
-            } else {
-                let level = self.options.ancestors.get(what & !ANCESTOR);
-                level.and_then(|level| again(level.borrow().gauge.events()))
-            };
-            false
         });
-        self.hushed = hushed;
-    }
-
-    fn hush(&mut self, what: u64, until: Duration) {
-        if self.hushed.iter().all(|(_, hushed)| *hushed != what) {
-            self.hushed.push((until, what));
-        }
     }
 
     /// A cgroup met its limit, or its tasks stall.
@@ -477,12 +398,12 @@ impl Control<'_> {
         let Some(Some(member)) = self.fleet.get_mut(place as usize) else { return };
         (member.hit, member.due) = (true, Duration::ZERO);
         let hush = if member.is_held() { HUSHED_LONG } else { HUSHED };
-        self.hush(place, now + hush);
+        self.wakeups.hush(place, now + hush);
     }
 
     /// An ancestor met its limit: all below it are looked at.
     fn ancestor_hit(&mut self, id: u64, now: Duration) {
-        self.hush(ANCESTOR | id, now + HUSHED);
+        self.wakeups.hush(ANCESTOR | id, now + HUSHED);
         let Some(level) = self.options.ancestors.get(id) else { return };
         let outrun = level.borrow_mut().outrun(&mut self.text).ok().flatten();
         if let Some(what) = outrun {
@@ -506,11 +427,6 @@ impl Control<'_> {
         self.ended.push(member.summary(now, true, &mut self.text));
         drop(member);
         self.options.ancestors.forget_the_unused();
-    }
-
-    /// Until when to wait, if more than its share of a CPU was spent since the count began.
-    fn over_budget(&mut self, now: Duration) -> Option<Duration> {
-        over_budget(self.options.cpu, &mut self.budget, now)
     }
 
     fn say_if_blocked(&mut self, now: Duration) {
@@ -560,18 +476,4 @@ fn teller<'a>(
 fn grid(time: Duration) -> Duration {
     let steps = time.as_millis().div_ceil(GRID.as_millis());
     GRID * u32::try_from(steps).unwrap_or(u32::MAX)
-}
-
-fn over_budget(share: Option<f64>, budget: &mut (Duration, Duration), now: Duration) -> Option<Duration> {
-    let share = share?;
-    let (since, before) = *budget;
-    let spent = process_cpu().saturating_sub(before).as_secs_f64();
-    let fair_at = since + Duration::from_secs_f64(spent / share);
-    if fair_at > now {
-        return Some(fair_at);
-    }
-    if now.saturating_sub(since) >= BUDGET {
-        *budget = (now, process_cpu());
-    }
-    None
 }

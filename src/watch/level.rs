@@ -18,7 +18,7 @@ use crate::cgroup::{Gauge, Located};
 
 /// A limit is read again so often; and at rest, where a lower one is no less likely but less urgent.
 pub(super) const SETTINGS: Duration = Duration::from_secs(2);
-pub(super) const SETTINGS_AT_REST: Duration = Duration::from_secs(10);
+const SETTINGS_AT_REST: Duration = Duration::from_secs(10);
 
 /// One level. Amounts are bytes.
 #[derive(Debug)]
@@ -71,18 +71,17 @@ impl Level {
     /// # Errors
     /// `ENODEV` when the cgroup was removed.
     pub fn decide(&mut self, now: Duration, current: u64, text: &mut String) -> Result<Decision, Errno> {
-        let each = if self.is_calm(now) { SETTINGS_AT_REST } else { SETTINGS };
-        if now.saturating_sub(self.settings_read) >= each {
+        if now.saturating_sub(self.settings_read) >= self.settings_each(now) {
             self.settings_read = now;
             self.read_limit(text)?;
         }
         Ok(self.law.decide(Look { at: now, current, limit: self.limit }))
     }
 
-    /// Whether nothing has moved for long.
+    /// How often settings are to be read again: its limit, and whatever else an administrator sets.
     #[must_use]
-    pub fn is_calm(&self, now: Duration) -> bool {
-        self.law.is_calm(now)
+    pub fn settings_each(&self, now: Duration) -> Duration {
+        if self.law.is_calm(now) { SETTINGS_AT_REST } else { SETTINGS }
     }
 
     /// What was used when it was looked at last.

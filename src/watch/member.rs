@@ -13,7 +13,7 @@ use super::brake::{Backoff, Brake, Seen};
 use super::event::{Summary, View, What};
 use super::guard::{Allowed, Guard, Own, Swap};
 use super::headroom::{Decision, NEAREST};
-use super::level::{Ancestors, Level, SETTINGS, SETTINGS_AT_REST};
+use super::level::{Ancestors, Level, SETTINGS};
 use super::pool::Hands;
 use super::rule::{Rule, Unwatchable};
 use crate::cgroup::trigger::Trigger;
@@ -250,8 +250,7 @@ impl Member {
         text: &mut String,
         tell: &mut dyn FnMut(What),
     ) -> Result<Step, Errno> {
-        let each = if self.own.is_calm(now) { SETTINGS_AT_REST } else { SETTINGS };
-        if now.saturating_sub(self.settings_read) >= each {
+        if now.saturating_sub(self.settings_read) >= self.own.settings_each(now) {
             self.settings_read = now;
             self.protection = self.own.gauge.protection(text).unwrap_or(0);
         }
