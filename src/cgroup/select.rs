@@ -1,6 +1,8 @@
 //! From names and globs to cgroups, each of them once.
 
-use std::path::Path;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::path::{Path, PathBuf};
 
 use globset::{Glob, GlobBuilder, GlobMatcher};
 
@@ -69,15 +71,20 @@ impl Pattern {
 pub(super) fn select_by(patterns: &[Pattern]) -> (Vec<Selected>, Vec<Unreclaimable>) {
     let mut selected: Vec<Selected> = Vec::new();
     let mut missing = Vec::new();
+    // Where each is among those selected: there may be thousands, and a watch asks again and again.
+    let mut places: HashMap<PathBuf, usize> = HashMap::new();
     for pattern in patterns {
         let by_glob = pattern.is_glob();
         for located in pattern.find().unwrap_or_else(|why| {
             missing.push(why);
             Vec::new()
         }) {
-            match selected.iter_mut().find(|known| known.located.path == located.path) {
-                Some(known) => known.by_glob &= by_glob,
-                None => selected.push(Selected { located, by_glob }),
+            match places.entry(located.path.clone()) {
+                Entry::Occupied(known) => selected[*known.get()].by_glob &= by_glob,
+                Entry::Vacant(place) => {
+                    place.insert(selected.len());
+                    selected.push(Selected { located, by_glob });
+                }
             }
         }
     }

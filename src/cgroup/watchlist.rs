@@ -9,7 +9,7 @@ use globset::{GlobSet, GlobSetBuilder};
 use super::diagnose::Unreclaimable;
 use super::mount::Mount;
 use super::select::{Pattern, glob, select_by};
-use super::{Selected, locate};
+use super::{Reader, Selected, locate};
 
 /// The hierarchy is looked through so often even if it seems the same: one may have gone and another come.
 const LOOKED_THROUGH: Duration = Duration::from_secs(20);
@@ -42,6 +42,9 @@ pub struct Watchlist {
     spared: OnceCell<Spared>,
     /// What was seen when the hierarchy was looked through last.
     seen: Option<Seen>,
+    /// The root's `cgroup.stat`.
+    root: Option<Reader>,
+    text: String,
 }
 
 /// A look through the hierarchy.
@@ -93,7 +96,14 @@ impl Watchlist {
             let _ = spared.set(Spared::new(exclude)?);
         }
         let patterns = words.iter().map(|word| Pattern::new(word)).collect();
-        Ok(Self { patterns, exclude: exclude.to_vec(), spared, seen: None })
+        Ok(Self {
+            patterns,
+            exclude: exclude.to_vec(),
+            spared,
+            seen: None,
+            root: root(),
+            text: String::new(),
+        })
     }
 
     /// Whether there may be more later: there are globs.
@@ -116,7 +126,7 @@ impl Watchlist {
     /// a large hierarchy has its price: where there are as many cgroups as before, nothing is said to be there until it
     /// is looked at again all the same, unless some were `lost`, of which one may be back.
     pub fn now(&mut self, now: Duration, lost: bool) -> Vec<Selected> {
-        let count = descendants();
+        let count = self.descendants();
         let changed = match self.seen {
             Some(seen) if Some(seen.count) == count && !lost => seen.changed,
             _ => now,
@@ -131,6 +141,12 @@ impl Watchlist {
         self.taken(select_by(&self.patterns).0)
     }
 
+    /// How many cgroups there are.
+    fn descendants(&mut self) -> Option<u64> {
+        self.root.as_ref()?.read(&mut self.text).ok()?;
+        self.text.lines().find_map(|line| line.strip_prefix("nr_descendants ")?.parse().ok())
+    }
+
     fn taken(&self, mut selected: Vec<Selected>) -> Vec<Selected> {
         if selected.iter().any(|one| one.by_glob) && self.spared.get().is_none() {
             // It can't fail: the globs are our own.
@@ -142,9 +158,8 @@ impl Watchlist {
     }
 }
 
-/// How many cgroups there are, by the root's `cgroup.stat`.
-fn descendants() -> Option<u64> {
+/// The root's `cgroup.stat`, held open: a host with many mounts has much to read before it is found.
+fn root() -> Option<Reader> {
     let mount = Mount::find(Path::new("/")).ok()??;
-    let text = std::fs::read_to_string(mount.point.join("cgroup.stat")).ok()?;
-    text.lines().find_map(|line| line.strip_prefix("nr_descendants ")?.parse().ok())
+    Reader::at(super::open_directory(&mount.point).ok()?, "cgroup.stat").ok()
 }
