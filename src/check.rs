@@ -1,5 +1,7 @@
 //! Whether reclaim will work in a place, and for each thing that is missing, what to do.
 
+use rustix::io::Errno;
+
 use crate::cgroup::diagnose::Unreclaimable;
 use crate::cgroup::host::Host;
 use crate::cgroup::mount::Hidden;
@@ -8,7 +10,7 @@ use crate::cgroup::reclaim::Swappiness;
 use crate::cgroup::stat::MemoryStat;
 use crate::cgroup::swap::SwapBound;
 use crate::cgroup::zswap::Zswap;
-use crate::cgroup::{Located, Selected, Wanted, diagnose, hugetlb, locate, node, select};
+use crate::cgroup::{Conditions, Located, Selected, Wanted, diagnose, hugetlb, locate, node, select};
 use crate::reclaim::{
     Event, Goal, Kind, Measure, Obstacle, Place, Reclaimable, Report, Request, StoppedBy, Target,
 };
@@ -150,12 +152,15 @@ pub fn check(word: &str, write: bool, tell: &mut dyn FnMut(Event)) -> Checked {
     let words = format!("{} is there, and this user may write to it{owner}", target.subject().file());
     findings.push(Finding::new("reclaim", State::Good, words));
     findings.push(keys(target, &host));
-    findings.push(measure(target));
+    let stat = target.stat(true);
+    findings.push(measure(target, stat.as_ref()));
+    let (stat, conditions) = (stat.unwrap_or_default(), target.conditions());
     findings.extend(around(&host, !of_node));
     findings.extend(hidden.map(beyond));
     findings.extend(zswap.and_then(kept_from_swap));
-    findings.extend(in_the_way(target, huge));
-    let reclaimable = there_is(target);
+    findings.extend(in_the_way(&stat, &conditions, huge));
+    // With no counters nothing can be told, and nothing be had.
+    let reclaimable = Reclaimable::new(Kind::All, &stat, &conditions).bytes();
     findings.push(reclaimable_now(reclaimable));
     if write {
         findings.push(tried(target, tell));
@@ -214,9 +219,9 @@ fn keys(target: &mut dyn Target, host: &Host) -> Finding {
     Finding::new("kernel", State::Note, words)
 }
 
-fn measure(target: &mut dyn Target) -> Finding {
-    match target.stat(false) {
-        Ok(stat) => match target.measures(&stat).counter {
+fn measure(target: &mut dyn Target, stat: Result<&MemoryStat, &Errno>) -> Finding {
+    match stat {
+        Ok(stat) => match target.measures(stat).counter {
             Measure::PgstealProactive => {
                 Finding::new("measure", State::Good, "by pgsteal_proactive, proactive reclaim alone")
             }
@@ -233,9 +238,8 @@ fn measure(target: &mut dyn Target) -> Finding {
     }
 }
 
-/// What stands in the way of this place's memory, of which so much is `huge` pages.
-fn in_the_way(target: &mut dyn Target, huge: Option<u64>) -> Vec<Finding> {
-    let conditions = target.conditions();
+/// What stands in the way of a place's memory, of which so much is `huge` pages.
+fn in_the_way(stat: &MemoryStat, conditions: &Conditions, huge: Option<u64>) -> Vec<Finding> {
     let mut findings = Vec::new();
     if let Some(room) = &conditions.swap
         && let SwapBound::Limit(level) = &room.bound
@@ -258,7 +262,6 @@ fn in_the_way(target: &mut dyn Target, huge: Option<u64>) -> Vec<Finding> {
             todo,
         });
     }
-    let stat = target.stat(false).unwrap_or_default();
     let unevictable = stat.unevictable.unwrap_or(0);
     if unevictable > 0 {
         let words = "are unevictable (mlock, a VM's locked memory), and never reclaimed".to_owned();
@@ -267,8 +270,8 @@ fn in_the_way(target: &mut dyn Target, huge: Option<u64>) -> Vec<Finding> {
     }
     findings.extend(conditions.gate.map(|gate| {
         let about = "threshold";
-        let fact = |words: &str| Fact::Bytes(gate.counted(&stat), words.to_owned());
-        if gate.is_shut(&stat) {
+        let fact = |words: &str| Fact::Bytes(gate.counted(stat), words.to_owned());
+        if gate.is_shut(stat) {
             let fact = fact(
                 "of clean, unmapped page cache are too little: the kernel begins with a node only above its \
                  vm.min_unmapped_ratio, or where reclaimable slab is above vm.min_slab_ratio",
@@ -283,7 +286,7 @@ fn in_the_way(target: &mut dyn Target, huge: Option<u64>) -> Vec<Finding> {
         let words = "of this cgroup are huge pages (hugetlb), and never reclaimed";
         findings.push(Finding::bytes("huge pages", State::Note, huge, words));
     }
-    findings.extend(kmem(&stat));
+    findings.extend(kmem(stat));
     findings
 }
 
@@ -304,12 +307,6 @@ fn kept_from_swap(zswap: Zswap) -> Option<Finding> {
     );
     let state = if room == 0 { State::Note } else { State::Good };
     Some(Finding::bytes("writeback", state, room, words))
-}
-
-/// How much could be reclaimed now at most, by arithmetic.
-fn there_is(target: &mut dyn Target) -> u64 {
-    let conditions = target.conditions();
-    target.stat(true).map_or(0, |stat| Reclaimable::new(Kind::All, &stat, &conditions).bytes())
 }
 
 fn reclaimable_now(bytes: u64) -> Finding {

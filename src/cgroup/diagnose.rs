@@ -157,8 +157,9 @@ fn several(names: &[String]) -> String {
     }
 }
 
-/// An error without the `(os error 13)` that the standard library appends.
-pub(crate) fn plain(error: &io::Error) -> String {
+/// An error without the `(os error 13)` that the standard library appends, and in lower case.
+#[must_use]
+pub fn plain(error: &io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();
     let mut letters = text.chars();

@@ -110,6 +110,23 @@ fn pinned(vmstat: &str) -> Option<u64> {
     Some(pages.saturating_mul(rustix::param::page_size() as u64))
 }
 
+/// Where this program's own code lies in its memory: the first address and the one after the last, for each mapping.
+#[must_use]
+pub fn code_of_self() -> Vec<(usize, usize)> {
+    let Ok(program) = std::fs::read_link("/proc/self/exe") else { return Vec::new() };
+    let maps = read_system_file("/proc/self/maps").unwrap_or_default();
+    maps.lines().filter_map(|line| code_of(&program.to_string_lossy(), line)).collect()
+}
+
+/// The range that a line of `/proc/self/maps` tells of, if it is code of that program.
+fn code_of(program: &str, line: &str) -> Option<(usize, usize)> {
+    let mut fields = line.split_ascii_whitespace();
+    let (begin, end) = fields.next()?.split_once('-')?;
+    let is_code = fields.next()? == "r-xp" && fields.nth(3)? == program;
+    let address = |digits| usize::from_str_radix(digits, 16).ok();
+    is_code.then_some((address(begin)?, address(end)?))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -138,5 +155,17 @@ mod tests {
         assert_eq!(of("0x0007\n"), Some(Mglru { on: true, min_ttl_ms: 1000 }));
         assert_eq!(of("0x0006\n").map(|lru| lru.on), Some(false));
         assert_eq!((of("y"), Mglru::parse("0x0001", None).map(|lru| lru.min_ttl_ms)), (None, Some(0)));
+    }
+
+    #[test]
+    fn code_of_the_program_and_nothing_else() {
+        let of = |line| code_of("/bin/memctl", line);
+        let code = "7f0000001000-7f0000003000 r-xp 000b2000 00:02 1234                       /bin/memctl";
+        assert_eq!(of(code), Some((0x7f00_0000_1000, 0x7f00_0000_3000)));
+        for other in [code.replace("r-xp", "r--p"), code.replace("/bin/memctl", "/lib/libc.so.6")] {
+            assert_eq!(code_of("/bin/memctl", &other), None);
+        }
+        assert_eq!((of("7ffc000-7ffd000 r-xp 00000000 00:00 0  [vdso]"), of("")), (None, None));
+        assert!(!code_of_self().is_empty());
     }
 }

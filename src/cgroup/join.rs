@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::diagnose::Unreclaimable;
+use super::diagnose::{Unreclaimable, plain};
 use super::{Cgroup, locate, tree};
 
 /// The file that processes are moved by.
@@ -55,7 +55,7 @@ fn why(errno: Errno) -> String {
         Errno::BUSY => "processes can't be in a cgroup that passes controllers on to those below".into(),
         Errno::OPNOTSUPP => "it is part of a threaded tree".into(),
         Errno::ACCESS | Errno::PERM => "permission denied".into(),
-        other => other.to_string(),
+        other => plain(&other.into()),
     }
 }
 

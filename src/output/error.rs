@@ -5,7 +5,7 @@ use std::io;
 use anstyle::{AnsiColor, Style};
 use clap::CommandFactory;
 use clap::error::ErrorKind;
-use memctl::cgroup::diagnose::Unreclaimable;
+use memctl::cgroup::diagnose::{self, Unreclaimable};
 use memctl::cgroup::join::NotJoined;
 use memctl::reclaim::{Refusal, StoppedBy};
 use memctl::size::{Amount, SizeError};
@@ -138,11 +138,5 @@ fn in_our_form(rendered: &str, words: impl Iterator<Item = String>) -> (String, 
 
 /// What the kernel calls an error, in lower case.
 pub fn plain(errno: Errno) -> String {
-    plain_io(&io::Error::from(errno))
-}
-
-/// An error without the `(os error 13)` that the standard library appends.
-pub fn plain_io(error: &io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or_default().to_lowercase()
+    diagnose::plain(&io::Error::from(errno))
 }

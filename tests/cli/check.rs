@@ -35,7 +35,7 @@ fn check(words: &[&str], status: i32) -> Value {
 }
 
 #[track_caller]
-fn finding<'a>(line: &'a Value, about: &str) -> &'a Value {
+pub fn finding<'a>(line: &'a Value, about: &str) -> &'a Value {
     let checks = line["checks"].as_array().expect("a list");
     checks.iter().find(|check| check["check"] == about).unwrap_or_else(|| panic!("{about} in {line}"))
 }

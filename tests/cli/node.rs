@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::bed::{Cgroup, M, Ran, assert_close, memctl, number, parse, refused, refuses, report, run};
+use crate::check::finding;
 use crate::place::{Case, list};
 use crate::workload::Work;
 
@@ -214,15 +215,9 @@ fn below_the_threshold() {
         assert!(ran.stdout.contains(part) && ran.stdout.contains("vm.min_unmapped_ratio"), "{}", ran.stdout);
     }
     let checked = parse(&run(&["check", "node:0", "--write", "--json"]).stdout);
-    let says = |about| {
-        let checks = checked["checks"].as_array().expect("a list");
-        checks.iter().find(|check| check["check"] == about).map(|check| check["says"].to_string())
-    };
-    assert!(
-        says("write").is_some_and(|says| says.contains("the kernel didn't begin (threshold)")),
-        "{checked}"
-    );
-    assert!(says("reclaimable").is_some_and(|says| says.contains("0 B could be")), "{checked}");
+    let says = |about| finding(&checked, about)["says"].to_string();
+    assert!(says("write").contains("the kernel didn't begin (threshold)"), "{checked}");
+    assert!(says("reclaimable").contains("0 B could be"), "{checked}");
     assert_eq!(stolen(), before, "the kernel did nothing");
 }
 

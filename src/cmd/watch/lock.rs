@@ -1,6 +1,6 @@
 //! Keeping a watch out of reclaim, its own included: what is locked can't be taken.
 
-use memctl::cgroup::host::Rights;
+use memctl::cgroup::host::{self, Rights};
 use memctl::cgroup::locate;
 use rustix::mm::{Advice, MlockAllFlags, madvise, mlockall};
 
@@ -27,37 +27,17 @@ pub fn lock_memory<'a>(mut watched: impl Iterator<Item = &'a str>, loudness: Lou
 /// Lets go of code that only the start needed: parsing words, finding cgroups. What is needed again is read again, from the
 /// page cache. Two megabytes of it would be locked for as long as the watch lasts.
 fn forget_the_start() {
-    let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else { return };
-    let Ok(program) = std::fs::read_link("/proc/self/exe") else { return };
-    for (begin, end) in maps.lines().filter_map(|line| code_of(&program.to_string_lossy(), line)) {
+    for (begin, end) in host::code_of_self() {
         // SAFETY: the range is a private mapping of the program's file that can't be written to, so nothing is lost with
         // its pages: the next access finds the same bytes in the file, which nobody can write to while it runs (ETXTBSY).
         let _ = unsafe { madvise(begin as *mut _, end - begin, Advice::LinuxDontNeed) };
     }
 }
 
-/// The range that a line of `/proc/self/maps` tells of, if it is code of that program.
-fn code_of(program: &str, line: &str) -> Option<(usize, usize)> {
-    let mut fields = line.split_ascii_whitespace();
-    let (begin, end) = fields.next()?.split_once('-')?;
-    let is_code = fields.next()? == "r-xp" && fields.nth(3)? == program;
-    let address = |digits| usize::from_str_radix(digits, 16).ok();
-    is_code.then_some((address(begin)?, address(end)?))
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
-
     #[test]
-    fn code_of_the_program_and_nothing_else() {
-        let of = |line| code_of("/bin/memctl", line);
-        let code = "7f0000001000-7f0000003000 r-xp 000b2000 00:02 1234                       /bin/memctl";
-        assert_eq!(of(code), Some((0x7f00_0000_1000, 0x7f00_0000_3000)));
-        for other in [code.replace("r-xp", "r--p"), code.replace("/bin/memctl", "/lib/libc.so.6")] {
-            assert_eq!(code_of("/bin/memctl", &other), None);
-        }
-        assert_eq!((of("7ffc000-7ffd000 r-xp 00000000 00:00 0  [vdso]"), of("")), (None, None));
-        forget_the_start();
+    fn what_is_forgotten_is_found_again() {
+        super::forget_the_start();
     }
 }

@@ -179,9 +179,12 @@ fn is_outermost(shown: &Shown, names: &HashSet<&str>) -> bool {
 fn in_room(names: &[(usize, String)], room: usize) -> Vec<String> {
     let deepest = names.iter().map(|(depth, _)| *depth).max().unwrap_or(0);
     let longest = names.iter().map(|(depth, name)| 2 * depth + name.width()).max().unwrap_or(0);
-    let step = if longest <= room || 2 * deepest <= room / 2 { 2 } else { 1 };
+    let (step, most) = match room / 2 {
+        _ if longest <= room => (2, room),
+        half if 2 * deepest <= half => (2, half),
+        half => (1, half),
+    };
     let indented = |(depth, name): &(usize, String)| {
-        let most = if longest <= room { usize::MAX } else { room / 2 };
         let indent = (step * depth).min(most);
         format!("{:indent$}{}", "", shortened(name, room - indent))
     };
@@ -233,7 +236,8 @@ pub fn table(rows: &[Shown], args: &Stat, again: bool, legend: bool, width: Opti
             }
         }
     }
-    let names: Vec<_> = if let Some(width) = width {
+    let mut room = usize::MAX;
+    if let Some(width) = width {
         // No narrower than this for names, and the least worthy columns go first.
         const NAMES: usize = 20;
         let wide = |cells: &Cells| 2 + cells.width;
@@ -248,11 +252,9 @@ pub fn table(rows: &[Shown], args: &Stat, again: bool, legend: bool, width: Opti
             let Some(least) = least.map(|(at, _)| at) else { break };
             cells.remove(least);
         }
-        let room = usize::from(width).saturating_sub(cells.iter().map(wide).sum()).max(NAMES);
-        in_room(&names, room)
-    } else {
-        names.iter().map(|(depth, name)| format!("{}{name}", "  ".repeat(*depth))).collect()
-    };
+        room = usize::from(width).saturating_sub(cells.iter().map(wide).sum()).max(NAMES);
+    }
+    let names = in_room(&names, room);
     let name_width = names.iter().map(|name| name.width()).chain(["CGROUP".len()]).max().unwrap_or(0);
     let mut text = String::new();
     // Right-aligned numbers need no measuring and wrapping of each cell, which for 500 rows took comfy-table a tenth of
