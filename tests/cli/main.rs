@@ -31,6 +31,7 @@ mod systemd;
 mod targets;
 mod terminal;
 mod total;
+mod upkeep;
 mod usage;
 mod watch;
 mod workload;
@@ -63,6 +64,7 @@ fn main() {
         stat::cases(),
         completion::cases(),
         total::cases(),
+        upkeep::cases(),
         watch::cases(),
         net_saving::cases(),
         plan::cases(),

@@ -30,10 +30,6 @@ pub fn cases() -> Vec<Case> {
             a_limit_above_counts_only_if_asked_for,
             what_is_missing_above_is_shared,
             each_action_is_told,
-            whoever_is_joined_pays,
-            no_more_than_a_share_of_a_cpu,
-            looking_and_reclaiming_allocate_nothing,
-            a_stall_wakes_it_near_the_limit_only,
             lines_in_a_pipe;
         "guest swappiness" => page_cache_alone, hot_memory_pulls_the_brake, weighed_as_asked;
         "guest reclaim !swappiness" => page_cache_alone_can_not_be_had
@@ -41,7 +37,7 @@ pub fn cases() -> Vec<Case> {
 }
 
 /// Lines of JSON, one for each event. Shown briefly where something is amiss.
-struct Events(Vec<Value>);
+pub struct Events(Vec<Value>);
 
 impl std::ops::Deref for Events {
     type Target = [Value];
@@ -63,39 +59,39 @@ impl std::fmt::Debug for Events {
 }
 
 /// Events of a watch that ended with 0.
-fn events(words: &[&str]) -> Events {
+pub fn events(words: &[&str]) -> Events {
     let words: Vec<_> = ["watch"].iter().chain(words).chain(&["--json"]).copied().collect();
     let ran = run(&words);
     assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""), "{words:?}: {}", ran.stdout);
     parsed(&ran.stdout)
 }
 
-fn parsed(stdout: &str) -> Events {
+pub fn parsed(stdout: &str) -> Events {
     let parsed = |line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
     Events(stdout.lines().map(parsed).collect())
 }
 
-fn of<'a>(events: &'a [Value], event: &str) -> Vec<&'a Value> {
+pub fn of<'a>(events: &'a [Value], event: &str) -> Vec<&'a Value> {
     events.iter().filter(|one| one["event"] == event).collect()
 }
 
-fn limited(name: &str, limit: u64) -> Cgroup {
+pub fn limited(name: &str, limit: u64) -> Cgroup {
     let app = Cgroup::new(name);
     app.write("memory.max", &limit.to_string());
     app
 }
 
 /// memctl watching in the background.
-fn begin(words: &[&str]) -> Child {
+pub fn begin(words: &[&str]) -> Child {
     let words: Vec<_> = ["watch"].iter().chain(words).copied().collect();
     memctl(words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("memctl starts")
 }
 
-fn signal(child: &Child, signal: Signal) {
+pub fn signal(child: &Child, signal: Signal) {
     kill_process(Pid::from_child(child), signal).expect("it is still running");
 }
 
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
+pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let end = Instant::now() + Duration::from_secs(20);
     while !holds() {
         assert!(Instant::now() < end, "{what} never came");
@@ -103,7 +99,7 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-fn after(milliseconds: u64) {
+pub fn after(milliseconds: u64) {
     std::thread::sleep(Duration::from_millis(milliseconds));
 }
 
@@ -370,120 +366,6 @@ fn each_action_is_told() {
     let ran = run(&["watch", "app", "--headroom", "20M", "--duration", "1s", "--json", "-v"]);
     assert!(ran.stderr.contains("s  /app  asked ") && ran.stderr.contains(", done\n"), "{}", ran.stderr);
     assert!(!ran.stdout.contains("action"), "{}", ran.stdout);
-}
-
-fn whoever_is_joined_pays() {
-    let app = limited("app", 64 * M);
-    app.uses(&Work::File(60 * M));
-    let child = begin(&["app", "--headroom", "20M", "--join", "app", "--json", "--duration", "12s"]);
-    let inside = || app.read("cgroup.procs").lines().any(|pid| pid == child.id().to_string());
-    until("memctl inside", inside);
-    until("the first reclaim", || app.stolen() > 0);
-    // The application ends: memctl doesn't keep its cgroup alive.
-    app.rest();
-    until("memctl outside", || !inside());
-    std::fs::remove_dir(app.path()).expect("nobody is inside");
-    let output = child.wait_with_output().expect("memctl ends");
-    let events = parsed(&String::from_utf8_lossy(&output.stdout));
-    assert_eq!((of(&events, "left").len(), of(&events, "gone").len()), (1, 1), "{events:?}");
-    let slice = limited("slice", 64 * M);
-    let _job = slice.child("job");
-    let line = "memctl: /slice: can't be joined: processes can't be in a cgroup that passes controllers on to those below";
-    refuses(&["watch", "slice", "--headroom", "20M", "--join", "slice"], 1, line);
-}
-
-/// The engine within this process, with an allocator that counts.
-fn looking_and_reclaiming_allocate_nothing() {
-    use memctl::watch::{control, guard, headroom, level, member, rule};
-    let (one, two) = (limited("one", 64 * M), limited("two", 64 * M));
-    one.uses(&Work::Stream(200 * M));
-    two.uses(&Work::Anon(20 * M));
-    let rule = rule::Rule {
-        headroom: headroom::Headroom::Bytes(20 * M),
-        keep: None,
-        ancestors: false,
-        lock: true,
-        bounds: guard::Bounds {
-            floor: 0,
-            swap_free: "25%".parse().expect("a share"),
-            swap_writes: None,
-            max_pressure: Some("90%".parse().expect("a share")),
-            take: guard::Take::Careful,
-        },
-    };
-    let mut ancestors = level::Ancestors::default();
-    let mut text = String::new();
-    let mut member = |name: &str| {
-        let located = std::sync::Arc::new(memctl::cgroup::locate(name).expect("it is there"));
-        let now = memctl::clock::now();
-        member::Member::new(located, rule, &mut ancestors, now, Duration::ZERO, &mut text)
-            .expect("it has a limit")
-    };
-    let members = vec![member("one"), member("two")];
-    let began = Instant::now();
-    // What was allocated when it had settled, and in the last round.
-    let seen = std::cell::Cell::new((None, 0));
-    let stop = || {
-        let now = crate::allocations::so_far();
-        let settled = seen.get().0.or_else(|| (began.elapsed() > Duration::from_secs(3)).then_some(now));
-        seen.set((settled, now));
-        false
-    };
-    let ended = control::run(
-        members,
-        control::Options {
-            rule,
-            workers: 2,
-            duration: Some(Duration::from_secs(8)),
-            cpu: None,
-            dry_run: false,
-            each_action: true,
-            joined: None,
-            ancestors,
-            stop: &stop,
-            nudge: |_| {},
-            follows: false,
-            select: &mut |_| Vec::new(),
-            show: None,
-            tell: &mut |_| {},
-        },
-    );
-    let (settled, last) = seen.get();
-    let settled = settled.expect("it ran for more than 3 s");
-    let chunks = ended.expect("it can watch").each.iter().map(|one| one.total.writes).sum::<u32>();
-    assert!(chunks > 50, "it had much to do: {chunks}");
-    assert_eq!(last - settled, 0, "allocations after the first 3 s");
-}
-
-fn no_more_than_a_share_of_a_cpu() {
-    let app = limited("app", 64 * M);
-    app.uses(&Work::Stream(200 * M));
-    let bounded = events(&["app", "--headroom", "20M", "--cpu", "1%", "--duration", "8s"]);
-    let spent = number(bounded.last().expect("the end"), "total_cpu_usec");
-    assert!(of(&bounded, "hold").iter().any(|hold| hold["guard"] == "cpu"), "{bounded:?}");
-    // Its own start is spent before it knows.
-    assert!(spent < 80_000 + 300_000, "{spent} us of 8 s: {bounded:?}");
-}
-
-/// For each trigger on a cgroup's pressure the kernel has a thread.
-fn triggers() -> usize {
-    let comm = |entry: std::fs::DirEntry| std::fs::read_to_string(entry.path().join("comm"));
-    let all = std::fs::read_dir("/proc").expect("list /proc").flatten();
-    all.filter_map(|entry| comm(entry).ok()).filter(|comm| comm.starts_with("psimon")).count()
-}
-
-fn a_stall_wakes_it_near_the_limit_only() {
-    let app = limited("app", 128 * M);
-    app.uses(&Work::File(20 * M));
-    assert_eq!(triggers(), 0);
-    let child = begin(&["app", "--headroom", "20M"]);
-    after(1500);
-    assert_eq!(triggers(), 0, "far from the limit there is none");
-    app.uses(&Work::File(75 * M));
-    until("a trigger", || triggers() == 1);
-    signal(&child, Signal::TERM);
-    assert!(child.wait_with_output().expect("memctl ends").status.success());
-    until("the end of the trigger", || triggers() == 0);
 }
 
 fn weighed_as_asked() {
