@@ -7,6 +7,7 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -69,7 +70,7 @@ fn make(tree: &Path, count: usize) -> Result<()> {
 /// Reads a tree as `memctl stat -r` does, and tells how many cgroups there were and how much memory that took.
 fn walk(tree: &str, jobs: usize) -> Result<()> {
     let path = PathBuf::from(tree);
-    let mount = Mount { point: path.clone(), root: "/".into(), read_only: true };
+    let mount = Arc::new(Mount { point: path.clone(), root: "/".into(), read_only: true });
     let survey = Survey::new(usize::MAX, jobs);
     let readings = survey.of(&Located { path, name: "/".into(), mount });
     let reclaimable: u64 = readings

@@ -272,11 +272,12 @@ fn rest(memctl: &str, count: usize, seconds: u64) -> Result<()> {
     let kib =
         |key: &str| status.lines().find_map(|line| line.strip_prefix(key)).unwrap_or("?").trim().to_owned();
     println!(
-        "{count} at rest: {:.2}% of a CPU, {:.0} reads and {:.1} wakes a second, {} resident, {} locked",
+        "{count} at rest: {:.2}% of a CPU, {:.0} reads and {:.1} wakes a second, {} resident ({} of it the program's file), {} locked",
         100.0 * (after.cpu - before.cpu) / time,
         (after.reads - before.reads) / time,
         (after.wakes - before.wakes) / time,
         kib("VmRSS:"),
+        kib("RssFile:"),
         kib("VmLck:"),
     );
     rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::TERM)?;

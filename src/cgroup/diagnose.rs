@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::io::Errno;
 use thiserror::Error;
@@ -213,7 +214,7 @@ fn absent(cgroup: &Cgroup, mount: &Mount) -> Unreclaimable {
 pub fn none_below(located: &Located) -> Option<Unreclaimable> {
     let child = tree::children(&located.path).next()?;
     let name = located.mount.name_of(&child)?;
-    let located = Located { name, path: child, mount: located.mount.clone() };
+    let located = Located { name, path: child, mount: Arc::clone(&located.mount) };
     let cgroup = located.open().ok().filter(|cgroup| !cgroup.has("memory.stat"))?;
     Some(absent(&cgroup, &located.mount))
 }

@@ -8,6 +8,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::diagnose::{Unreclaimable, missing};
 use super::mount::{self, Mount};
@@ -22,7 +23,7 @@ pub struct Located {
     /// The path from the mount point, with a leading `/`.
     pub name: String,
     /// The hierarchy it is in.
-    pub mount: Mount,
+    pub mount: Arc<Mount>,
 }
 
 impl Located {
@@ -31,7 +32,7 @@ impl Located {
         let within = |path: &&Path| path.starts_with(&self.mount.point) && **path != self.mount.point;
         self.path.ancestors().skip(1).take_while(within).filter_map(|path| {
             let name = self.mount.name_of(path)?;
-            Some(Self { path: path.to_path_buf(), name, mount: self.mount.clone() })
+            Some(Self { path: path.to_path_buf(), name, mount: Arc::clone(&self.mount) })
         })
     }
 
@@ -155,7 +156,7 @@ fn existing(path: &Path, word: &str, mount: &Mount) -> Result<Located, Unreclaim
         Err(e) => return Err(Unreclaimable::io(path, &e)),
     };
     let name = mount.name_of(&path).unwrap_or_else(|| path.to_string_lossy().into_owned());
-    let located = Located { path, name, mount: mount.clone() };
+    let located = Located { path, name, mount: Arc::new(mount.clone()) };
     located.open().map(|_| located)
 }
 

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use globset::{Glob, GlobBuilder, GlobMatcher};
 
@@ -136,11 +137,11 @@ pub(crate) fn is_glob(word: &str) -> bool {
 
 fn matches(word: &str, glob: &GlobMatcher) -> Result<Vec<Located>, Unreclaimable> {
     let mount = Mount::find(Path::new(word)).map_err(|e| Unreclaimable::io("/proc/self/mountinfo", &e))?;
-    let mount = mount.ok_or_else(Unreclaimable::no_cgroup2)?;
+    let mount = Arc::new(mount.ok_or_else(Unreclaimable::no_cgroup2)?);
     let named = tree::below(&mount.point).filter_map(|path| Some((mount.name_of(&path)?, path)));
     let mut found: Vec<_> = named
         .filter(|(name, _)| glob.is_match(name.trim_start_matches('/')))
-        .map(|(name, path)| Located { path, name, mount: mount.clone() })
+        .map(|(name, path)| Located { path, name, mount: Arc::clone(&mount) })
         .collect();
     if found.is_empty() {
         return Err(no_match(word, &mount));

@@ -1,6 +1,7 @@
 //! `memctl watch`.
 
 use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,11 +37,11 @@ const REPAINTED: Duration = Duration::from_millis(500);
 /// Runs the subcommand.
 pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
     let loudness = Loudness::new(global)?;
-    let rule = rule(args)?;
+    let rule = Rc::new(rule(args)?);
     open_many_files();
     let mut watchlist = Watchlist::new(&args.words, &args.exclude)?;
     let mut ancestors = Ancestors::default();
-    let members = members(&watchlist, rule, &mut ancestors)?;
+    let members = members(&watchlist, &rule, &mut ancestors)?;
     signal::install();
     // A dry run writes nothing, this neither.
     let join = args.join.as_deref().filter(|_| !args.dry_run);
@@ -145,11 +146,12 @@ fn needed(take: Take) -> Option<(Request, String)> {
 }
 
 /// Makes sure of all that was named before anything is begun: a mistake in one changes nothing anywhere.
-fn members(watchlist: &Watchlist, rule: Rule, ancestors: &mut Ancestors) -> Result<Vec<Member>> {
+fn members(watchlist: &Watchlist, rule: &Rc<Rule>, ancestors: &mut Ancestors) -> Result<Vec<Member>> {
     let needed = needed(rule.bounds.take);
     let mut text = String::new();
-    let mut members = Vec::new();
-    for Selected { located, by_glob } in watchlist.first()? {
+    let first = watchlist.first()?;
+    let mut members = Vec::with_capacity(first.len());
+    for Selected { located, by_glob } in first {
         let mut able = match MemoryCgroup::open(&located) {
             Ok(able) => able,
             Err(_) if by_glob => continue,
@@ -159,7 +161,14 @@ fn members(watchlist: &Watchlist, rule: Rule, ancestors: &mut Ancestors) -> Resu
             request.check(&mut able).with_context(|| word.clone())?;
         }
         let name = located.name.clone();
-        match Member::new(Arc::new(located), rule, ancestors, clock::now(), Duration::ZERO, &mut text) {
+        match Member::new(
+            Arc::new(located),
+            Rc::clone(rule),
+            ancestors,
+            clock::now(),
+            Duration::ZERO,
+            &mut text,
+        ) {
             Ok(member) => members.push(member),
             // It may get a limit yet.
             Err(_) if by_glob => {}

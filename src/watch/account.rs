@@ -46,14 +46,13 @@ impl Account {
     /// The kernel's.
     pub fn open(gauge: &Gauge, now: Duration, text: &mut String) -> Result<Self, Errno> {
         let stalled_before = gauge.pressure_before(text);
-        let cgroup = gauge.cgroup().name().to_owned();
         Ok(Self {
             began: now,
             first: Counters::of(gauge, text)?,
             first_stalled: gauge.stalled(text),
             tally: Tally::default(),
             tally_began: None,
-            summary: Summary { cgroup, stalled_before, ..Summary::default() },
+            summary: Summary { stalled_before, ..Summary::default() },
         })
     }
 
@@ -116,6 +115,7 @@ impl Account {
         });
         let stalled = gauge.stalled(text).zip(self.first_stalled);
         Summary {
+            cgroup: gauge.cgroup().name().to_owned(),
             counted: last.and_then(|last| since(last.proactive, self.first.proactive)),
             watched: now.saturating_sub(self.began),
             direct,

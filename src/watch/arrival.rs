@@ -32,10 +32,13 @@ struct Window {
 /// The most that arrived within any time of a given length, of late.
 #[derive(Clone, Debug, Default)]
 pub struct ArrivalCurve {
-    windows: [Window; WINDOWS],
+    /// Made when something first arrives: a thousand cgroups at rest would take half a megabyte for them.
+    windows: Option<Box<[Window; WINDOWS]>>,
     /// When it was looked at last, and what had arrived by then.
     looked: Option<(Duration, i64)>,
     faded: Duration,
+    /// How close to each other two looks were before anything arrived: within as much, nothing did.
+    finest: Option<Duration>,
 }
 
 fn length(window: usize) -> Duration {
@@ -49,12 +52,21 @@ impl ArrivalCurve {
     /// a stream.
     pub fn look(&mut self, now: Duration, arrived: i64) {
         let Some((looked, last)) = self.looked.replace((now, arrived)) else {
-            self.windows = [Window { began: now, from: arrived, ..Window::default() }; WINDOWS];
             self.faded = now;
             return;
         };
         let apart = now.saturating_sub(looked);
-        for (index, window) in self.windows.iter_mut().enumerate() {
+        if self.windows.is_none() && arrived <= last {
+            self.finest = Some(self.finest.map_or(apart, |finest| finest.min(apart)));
+            return;
+        }
+        let finest = self.finest;
+        let windows = self.windows.get_or_insert_with(|| {
+            let nothing = |index| finest.filter(|&finest| finest <= length(index)).map(|_| 0);
+            let window = |index| Window { began: looked, from: last, before: 0, most: nothing(index) };
+            Box::new(std::array::from_fn(window))
+        });
+        for (index, window) in windows.iter_mut().enumerate() {
             let half = length(index) / 2;
             if apart > length(index) {
                 // No less than the share of an even stream: it may have been more, which nobody saw.
@@ -83,9 +95,9 @@ impl ArrivalCurve {
     /// window that was bounds it: four times its rate, but no more than all of it. `None` where nothing was seen.
     #[must_use]
     pub fn within(&self, time: Duration) -> Option<u64> {
+        let Some(windows) = &self.windows else { return self.looked.map(|_| 0) };
         let fitting = (0..WINDOWS).find(|&window| length(window) >= time).unwrap_or(WINDOWS - 1);
-        let (window, most) =
-            (fitting..WINDOWS).find_map(|window| Some((window, self.windows[window].most?)))?;
+        let (window, most) = (fitting..WINDOWS).find_map(|window| Some((window, windows[window].most?)))?;
         if window == fitting {
             return Some(most);
         }
@@ -107,7 +119,7 @@ impl ArrivalCurve {
         }
         self.faded = now;
         let kept = 0.5f64.powf(since.as_secs_f64() / HALF_LIFE.as_secs_f64());
-        for window in &mut self.windows {
+        for window in self.windows.iter_mut().flat_map(|windows| windows.iter_mut()) {
             window.most = window.most.map(|most| (most as f64 * kept) as u64);
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -61,7 +62,7 @@ pub type Show<'a> = dyn FnMut(&mut dyn Iterator<Item = View<'_>>) + 'a;
 /// What a watch is to do.
 pub struct Options<'a> {
     /// What is wanted.
-    pub rule: Rule,
+    pub rule: Rc<Rule>,
     /// How many writes may be under way at the same time.
     pub workers: usize,
     /// End after that time.
@@ -100,8 +101,10 @@ pub fn run(members: Vec<Member>, options: Options<'_>) -> std::io::Result<Ended>
     let wakeups = Wakeups::new(members.len().max(64))?;
     wakeups.while_readable(pool.bell().as_fd(), BELL)?;
     let began = now();
+    let expected = members.len();
     let mut control = Control {
-        fleet: Vec::with_capacity(members.len()),
+        // In the same place: the members of a large host are most of what a watch holds.
+        fleet: members.into_iter().map(Some).collect(),
         pool,
         wakeups,
         swap: SwapWatch::new(options.rule.bounds.swap_writes.is_some()),
@@ -113,12 +116,12 @@ pub fn run(members: Vec<Member>, options: Options<'_>) -> std::io::Result<Ended>
         price: Price::new(began, process_cpu()),
         lost: false,
         no_triggers: options.dry_run,
-        expected: members.len(),
+        expected,
         began,
         options,
     };
-    for member in members {
-        control.begin(member);
+    for place in 0..expected {
+        control.begin(place);
     }
     control.run();
     Ok(control.end())
@@ -352,9 +355,14 @@ impl Control<'_> {
         found.retain(|located| !known.contains(located.path.as_path()));
         for located in found {
             // One without a limit may get one: until then there is nothing to watch.
-            let (rule, ancestors) = (self.options.rule, &mut self.options.ancestors);
+            let (rule, ancestors) = (Rc::clone(&self.options.rule), &mut self.options.ancestors);
             if let Ok(member) = Member::new(located, rule, ancestors, now, GRACE, &mut self.text) {
-                self.begin(member);
+                let place = self.fleet.iter().position(Option::is_none).unwrap_or(self.fleet.len());
+                if place == self.fleet.len() {
+                    self.fleet.push(None);
+                }
+                self.fleet[place] = Some(member);
+                self.begin(place);
             }
         }
     }
@@ -365,20 +373,17 @@ impl Control<'_> {
         }
     }
 
-    fn begin(&mut self, member: Member) {
+    /// Tells of the member in that place, and listens to it from now on.
+    fn begin(&mut self, place: usize) {
+        let Some(member) = &self.fleet[place] else { return };
         let start = member.start(&mut self.text);
         (self.options.tell)(event(&member.located.name, now(), self.began, start));
-        let place = self.fleet.iter().position(Option::is_none).unwrap_or(self.fleet.len());
         member.own.gauge.events().into_iter().for_each(|events| self.wakeups.once(events, place as u64));
         for level in &member.above {
             let level = level.borrow();
             let id = level.gauge.id();
             level.gauge.events().into_iter().for_each(|events| self.wakeups.once(events, ANCESTOR | id));
         }
-        if place == self.fleet.len() {
-            self.fleet.push(None);
-        }
-        self.fleet[place] = Some(member);
     }
 
     fn hear_again(&mut self, now: Duration) {

@@ -69,7 +69,7 @@ pub struct Member {
     pub above: Vec<Rc<RefCell<Level>>>,
     /// What it has to give of what is missing above.
     to_give: u64,
-    rule: Rule,
+    rule: Rc<Rule>,
     brake: Brake,
     exhausted: Backoff,
     /// What holds now, as far as it was told.
@@ -94,7 +94,7 @@ impl Member {
     /// [`Unwatchable`], the reason.
     pub fn new(
         located: Arc<Located>,
-        rule: Rule,
+        rule: Rc<Rule>,
         ancestors: &mut Ancestors,
         now: Duration,
         grace: Duration,

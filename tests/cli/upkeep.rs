@@ -45,7 +45,7 @@ fn looking_and_reclaiming_allocate_nothing() {
     let (one, two) = (limited("one", 64 * M), limited("two", 64 * M));
     one.uses(&Work::Stream(200 * M));
     two.uses(&Work::Anon(20 * M));
-    let rule = rule::Rule {
+    let rule = std::rc::Rc::new(rule::Rule {
         headroom: headroom::Headroom::Bytes(20 * M),
         keep: None,
         ancestors: false,
@@ -57,13 +57,13 @@ fn looking_and_reclaiming_allocate_nothing() {
             max_pressure: Some("90%".parse().expect("a share")),
             take: guard::Take::Careful,
         },
-    };
+    });
     let mut ancestors = level::Ancestors::default();
     let mut text = String::new();
     let mut member = |name: &str| {
         let located = std::sync::Arc::new(memctl::cgroup::locate(name).expect("it is there"));
         let now = memctl::clock::now();
-        member::Member::new(located, rule, &mut ancestors, now, Duration::ZERO, &mut text)
+        member::Member::new(located, rule.clone(), &mut ancestors, now, Duration::ZERO, &mut text)
             .expect("it has a limit")
     };
     let members = vec![member("one"), member("two")];
