@@ -72,7 +72,7 @@ fn walk(tree: &str, jobs: usize) -> Result<()> {
     let path = PathBuf::from(tree);
     let mount = Arc::new(Mount { point: path.clone(), root: "/".into(), read_only: true });
     let survey = Survey::new(usize::MAX, jobs);
-    let readings = survey.of(&Located { path, name: "/".into(), mount });
+    let readings = survey.of(&Located { path: path.into(), name: "/".into(), mount });
     let reclaimable: u64 = readings
         .iter()
         .map(|reading| Reclaimable::new(Kind::All, &reading.stat(), &reading.conditions).bytes())

@@ -9,7 +9,8 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
@@ -61,12 +62,12 @@ pub use select::{Selected, Wanted, places, select, select_there};
 pub use survey::{Reading, Survey};
 pub use watchlist::Watchlist;
 
-/// An open cgroup directory, known to lie on a cgroup2 file system.
+/// An open cgroup directory.
 #[derive(Debug)]
 pub struct Cgroup {
     dir: OwnedFd,
-    path: PathBuf,
-    name: String,
+    path: Arc<Path>,
+    name: Arc<str>,
 }
 
 /// What kind of file system a directory lies on, as far as cgroups are concerned.
@@ -89,12 +90,17 @@ impl Cgroup {
     ///
     /// # Errors
     /// The kernel's, from opening the directory; [`io::ErrorKind::InvalidInput`] if it isn't on cgroup2.
-    pub fn open(path: &Path, name: &str) -> io::Result<Self> {
-        let dir = open_directory(path)?;
-        if file_system(&dir)? != FileSystem::Cgroup2 {
+    pub fn open(path: Arc<Path>, name: Arc<str>) -> io::Result<Self> {
+        let cgroup = Self::open_to_read(path, name)?;
+        if file_system(&cgroup.dir)? != FileSystem::Cgroup2 {
             return Err(io::Error::from(io::ErrorKind::InvalidInput));
         }
-        Ok(Self { dir, path: path.to_path_buf(), name: name.to_owned() })
+        Ok(cgroup)
+    }
+
+    /// The same for a directory that need not be on cgroup2, since nothing will be written there.
+    pub(crate) fn open_to_read(path: Arc<Path>, name: Arc<str>) -> io::Result<Self> {
+        Ok(Self { dir: open_directory(&path)?, path, name })
     }
 
     /// The name: the path from the mount point, with a leading `/`; the root is `/`.
@@ -113,7 +119,7 @@ impl Cgroup {
     /// cgroup like any other, and so has a type.
     #[must_use]
     pub fn is_root(&self) -> bool {
-        self.name == "/" && !self.has("cgroup.type")
+        &*self.name == "/" && !self.has("cgroup.type")
     }
 
     /// The cgroup's id: its directory's inode, which no other cgroup gets while the host runs.

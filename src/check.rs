@@ -125,7 +125,7 @@ pub fn check(word: &str, write: bool, tell: &mut dyn FnMut(Event)) -> Checked {
     let name = match &wanted {
         Wanted::Cgroup(Selected { located, .. }) => {
             findings.push(mounted(located));
-            located.name.clone()
+            located.name.to_string()
         }
         Wanted::Node(number) => format!("{}{number}", node::PREFIX),
     };

@@ -184,7 +184,7 @@ pub fn explain(cgroup: &Cgroup, located: &Located, errno: Errno) -> Unreclaimabl
 pub fn unreadable(located: &Located, errno: Errno) -> Unreclaimable {
     match located.open() {
         Ok(cgroup) if errno == Errno::NOENT => absent(&cgroup, &located.mount),
-        _ => Unreclaimable::io(&located.name, &errno.into()),
+        _ => Unreclaimable::io(&*located.name, &errno.into()),
     }
 }
 
@@ -214,7 +214,7 @@ fn absent(cgroup: &Cgroup, mount: &Mount) -> Unreclaimable {
 pub fn none_below(located: &Located) -> Option<Unreclaimable> {
     let child = tree::children(&located.path).next()?;
     let name = located.mount.name_of(&child)?;
-    let located = Located { name, path: child, mount: Arc::clone(&located.mount) };
+    let located = Located { name: name.into(), path: child.into(), mount: Arc::clone(&located.mount) };
     let cgroup = located.open().ok().filter(|cgroup| !cgroup.has("memory.stat"))?;
     Some(absent(&cgroup, &located.mount))
 }

@@ -2,6 +2,7 @@
 //! look.
 
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 
 use rustix::io::Errno;
 
@@ -33,7 +34,7 @@ impl Gauge {
     /// # Errors
     /// The kernel's: `ENOENT` where there is no such cgroup, or no `memory.current` in it.
     pub fn open(located: &Located) -> Result<Self, Errno> {
-        let cgroup = Cgroup::open(&located.path, &located.name)
+        let cgroup = Cgroup::open_to_read(Arc::clone(&located.path), Arc::clone(&located.name))
             .map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::INVAL))?;
         let id = cgroup.id()?;
         let current = cgroup.reader("memory.current")?;

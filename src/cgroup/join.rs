@@ -1,6 +1,7 @@
 //! Moving this process into a cgroup, so that it pays the CPU time of what is done, and out of it again.
 
-use std::path::PathBuf;
+use std::path::Path;
+use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -16,7 +17,7 @@ const PROCS: &str = "cgroup.procs";
 pub struct Joined {
     cgroup: Cgroup,
     /// Where it was before.
-    before: Option<PathBuf>,
+    before: Option<Arc<Path>>,
 }
 
 /// Why a cgroup can't be joined.
@@ -68,7 +69,7 @@ impl Joined {
         let before = locate("self").ok().map(|located| located.path);
         let located = locate(word)?;
         let cgroup = located.open()?;
-        let refused = |errno| NotJoined::Refused { name: located.name.clone(), errno };
+        let refused = |errno| NotJoined::Refused { name: located.name.to_string(), errno };
         move_to(&cgroup).map_err(refused)?;
         Ok(Self { cgroup, before })
     }
@@ -90,12 +91,12 @@ impl Joined {
         if !alone || tree::children(self.cgroup.path()).any(|child| is_populated(&child)) {
             return false;
         }
-        let before = self.before.as_deref().and_then(|path| Cgroup::open(path, "").ok());
+        let before = self.before.as_ref().and_then(|path| Cgroup::open(Arc::clone(path), "".into()).ok());
         before.is_some_and(|before| move_to(&before).is_ok())
     }
 }
 
-fn is_populated(path: &std::path::Path) -> bool {
+fn is_populated(path: &Path) -> bool {
     let events = std::fs::read_to_string(path.join("cgroup.events")).unwrap_or_default();
     events.lines().any(|line| line == "populated 1")
 }

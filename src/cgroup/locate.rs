@@ -19,9 +19,9 @@ use super::{Cgroup, FileSystem, node, tree};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Located {
     /// Its directory.
-    pub path: PathBuf,
+    pub path: Arc<Path>,
     /// The path from the mount point, with a leading `/`.
-    pub name: String,
+    pub name: Arc<str>,
     /// The hierarchy it is in.
     pub mount: Arc<Mount>,
 }
@@ -32,7 +32,7 @@ impl Located {
         let within = |path: &&Path| path.starts_with(&self.mount.point) && **path != self.mount.point;
         self.path.ancestors().skip(1).take_while(within).filter_map(|path| {
             let name = self.mount.name_of(path)?;
-            Some(Self { path: path.to_path_buf(), name, mount: Arc::clone(&self.mount) })
+            Some(Self { path: path.into(), name: name.into(), mount: Arc::clone(&self.mount) })
         })
     }
 
@@ -41,7 +41,7 @@ impl Located {
     /// # Errors
     /// [`Unreclaimable`], naming what is there instead of a cgroup.
     pub fn open(&self) -> Result<Cgroup, Unreclaimable> {
-        Cgroup::open(&self.path, &self.name).map_err(|e| not_a_cgroup(&self.path, &e))
+        Cgroup::open(Arc::clone(&self.path), Arc::clone(&self.name)).map_err(|e| not_a_cgroup(&self.path, &e))
     }
 }
 
@@ -156,7 +156,7 @@ fn existing(path: &Path, word: &str, mount: &Mount) -> Result<Located, Unreclaim
         Err(e) => return Err(Unreclaimable::io(path, &e)),
     };
     let name = mount.name_of(&path).unwrap_or_else(|| path.to_string_lossy().into_owned());
-    let located = Located { path, name, mount: Arc::new(mount.clone()) };
+    let located = Located { path: path.into(), name: name.into(), mount: Arc::new(mount.clone()) };
     located.open().map(|_| located)
 }
 

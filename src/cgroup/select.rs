@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use globset::{Glob, GlobBuilder, GlobMatcher};
@@ -34,7 +34,7 @@ pub fn select(words: &[String]) -> Result<Vec<Selected>, Unreclaimable> {
 /// Finds the cgroups that the words name, as [`select`] does, and says of each word that names none why.
 #[must_use]
 pub fn select_there(words: &[String]) -> (Vec<Selected>, Vec<Unreclaimable>) {
-    select_by(&words.iter().map(|word| Pattern::new(word)).collect::<Vec<_>>())
+    select_by(&words.iter().map(|word| Pattern::new(word)).collect::<Vec<_>>(), &|_| false)
 }
 
 /// A name, or a glob that was made ready.
@@ -59,28 +59,31 @@ impl Pattern {
         self.glob.is_some()
     }
 
-    fn find(&self) -> Result<Vec<Located>, Unreclaimable> {
+    fn find(&self, known: &dyn Fn(&Path) -> bool) -> Result<Vec<Located>, Unreclaimable> {
         match &self.glob {
-            None => locate(&self.word).map(|located| vec![located]),
-            Some(Ok(glob)) => matches(&self.word, glob),
+            None => Ok(Some(locate(&self.word)?).into_iter().filter(|found| !known(&found.path)).collect()),
+            Some(Ok(glob)) => matches(&self.word, glob, known),
             Some(Err(why)) => Err(Unreclaimable::BadGlob { word: self.word.clone(), why: why.clone() }),
         }
     }
 }
 
-/// The same for words that were made ready.
-pub(super) fn select_by(patterns: &[Pattern]) -> (Vec<Selected>, Vec<Unreclaimable>) {
+/// The same for words that were made ready, less what is `known` already.
+pub(super) fn select_by(
+    patterns: &[Pattern],
+    known: &dyn Fn(&Path) -> bool,
+) -> (Vec<Selected>, Vec<Unreclaimable>) {
     let mut selected: Vec<Selected> = Vec::new();
     let mut missing = Vec::new();
     // Where each is among those selected: there may be thousands, and a watch asks again and again.
-    let mut places: HashMap<PathBuf, usize> = HashMap::new();
+    let mut places: HashMap<Arc<Path>, usize> = HashMap::new();
     for pattern in patterns {
         let by_glob = pattern.is_glob();
-        for located in pattern.find().unwrap_or_else(|why| {
+        for located in pattern.find(known).unwrap_or_else(|why| {
             missing.push(why);
             Vec::new()
         }) {
-            match places.entry(located.path.clone()) {
+            match places.entry(Arc::clone(&located.path)) {
                 Entry::Occupied(known) => selected[*known.get()].by_glob &= by_glob,
                 Entry::Vacant(place) => {
                     place.insert(selected.len());
@@ -135,17 +138,22 @@ pub(crate) fn is_glob(word: &str) -> bool {
     word.contains(['*', '?', '[', '{']) && locate(word).is_err()
 }
 
-fn matches(word: &str, glob: &GlobMatcher) -> Result<Vec<Located>, Unreclaimable> {
+fn matches(
+    word: &str,
+    glob: &GlobMatcher,
+    known: &dyn Fn(&Path) -> bool,
+) -> Result<Vec<Located>, Unreclaimable> {
     let mount = Mount::find(Path::new(word)).map_err(|e| Unreclaimable::io("/proc/self/mountinfo", &e))?;
     let mount = Arc::new(mount.ok_or_else(Unreclaimable::no_cgroup2)?);
     let named = tree::below(&mount.point).filter_map(|path| Some((mount.name_of(&path)?, path)));
-    let mut found: Vec<_> = named
-        .filter(|(name, _)| glob.is_match(name.trim_start_matches('/')))
-        .map(|(name, path)| Located { path, name, mount: Arc::clone(&mount) })
-        .collect();
-    if found.is_empty() {
+    let mut matching = named.filter(|(name, _)| glob.is_match(name.trim_start_matches('/'))).peekable();
+    if matching.peek().is_none() {
         return Err(no_match(word, &mount));
     }
+    let mut found: Vec<_> = matching
+        .filter(|(_, path)| !known(path))
+        .map(|(name, path)| Located { path: path.into(), name: name.into(), mount: Arc::clone(&mount) })
+        .collect();
     found.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(found)
 }

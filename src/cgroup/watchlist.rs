@@ -2,6 +2,7 @@
 
 use std::cell::OnceCell;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use globset::{GlobSet, GlobSetBuilder};
@@ -62,7 +63,7 @@ struct Seen {
 struct Spared {
     globs: GlobSet,
     /// memctl's own cgroup.
-    own: Option<String>,
+    own: Option<Arc<str>>,
 }
 
 impl Spared {
@@ -117,15 +118,15 @@ impl Watchlist {
     /// # Errors
     /// As [`super::select`].
     pub fn first(&self) -> Result<Vec<Selected>, Unreclaimable> {
-        let (selected, missing) = select_by(&self.patterns);
+        let (selected, missing) = select_by(&self.patterns, &|_| false);
         missing.into_iter().next().map_or(Ok(()), Err)?;
         Ok(self.taken(selected))
     }
 
     /// What there is now. Names that aren't there, and globs that match nothing, may be and do so later. Looking through
     /// a large hierarchy has its price: where there are as many cgroups as before, nothing is said to be there until it
-    /// is looked at again all the same, unless some were `lost`, of which one may be back.
-    pub fn now(&mut self, now: Duration, lost: bool) -> Vec<Selected> {
+    /// is looked at again all the same, unless some were `lost`, of which one may be back. What is `known` is left out.
+    pub fn now(&mut self, now: Duration, lost: bool, known: &dyn Fn(&Path) -> bool) -> Vec<Selected> {
         let count = self.descendants();
         let changed = match self.seen {
             Some(seen) if Some(seen.count) == count && !lost => seen.changed,
@@ -138,7 +139,7 @@ impl Watchlist {
             return Vec::new();
         }
         self.seen = count.map(|count| Seen { looked: now, changed, count });
-        self.taken(select_by(&self.patterns).0)
+        self.taken(select_by(&self.patterns, known).0)
     }
 
     /// How many cgroups there are.

@@ -133,7 +133,7 @@ fn look_at(args: &Stat) -> Result<(View, Vec<Error>)> {
 /// What the survey couldn't read; of the cgroup that was asked for, with the reason.
 fn failures(survey: Survey, asked: &Located) -> Vec<Error> {
     let failure = |(name, errno): (String, Errno)| {
-        if name == asked.name {
+        if name == *asked.name {
             diagnose::unreadable(asked, errno).into()
         } else {
             anyhow!("{name}: {}", plain(errno))

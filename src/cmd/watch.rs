@@ -1,6 +1,7 @@
 //! `memctl watch`.
 
 use std::cell::RefCell;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,13 +47,17 @@ pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
     // A dry run writes nothing, this neither.
     let join = args.join.as_deref().filter(|_| !args.dry_run);
     let joined = join.map(Joined::enter).transpose()?;
-    lock::lock_memory(members.iter().map(|member| member.located.name.as_str()), loudness);
+    lock::lock_memory(members.iter().map(|member| &*member.located.name), loudness);
     let screen = RefCell::new(output::watch::Screen::new(args.json, loudness));
     let mut show = |rows: &mut dyn Iterator<Item = View<'_>>| screen.borrow_mut().show(rows);
     let live = screen.borrow().is_live();
     let follows = watchlist.follows();
-    let mut select = |lost: bool| -> Vec<Arc<Located>> {
-        watchlist.now(clock::now(), lost).into_iter().map(|selected| Arc::new(selected.located)).collect()
+    let mut select = |lost: bool, known: &dyn Fn(&Path) -> bool| -> Vec<Arc<Located>> {
+        watchlist
+            .now(clock::now(), lost, known)
+            .into_iter()
+            .map(|selected| Arc::new(selected.located))
+            .collect()
     };
     let ended = control::run(
         members,
@@ -160,7 +165,7 @@ fn members(watchlist: &Watchlist, rule: &Rc<Rule>, ancestors: &mut Ancestors) ->
         if let Some((request, word)) = &needed {
             request.check(&mut able).with_context(|| word.clone())?;
         }
-        let name = located.name.clone();
+        let name = Arc::clone(&located.name);
         match Member::new(
             Arc::new(located),
             Rc::clone(rule),

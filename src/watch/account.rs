@@ -36,7 +36,11 @@ pub struct Account {
     first_stalled: Option<u64>,
     tally: Tally,
     tally_began: Option<Duration>,
-    summary: Summary,
+    total: Tally,
+    /// See [`Summary`].
+    stalled_before: Option<f64>,
+    outrun: u32,
+    held: u32,
 }
 
 impl Account {
@@ -45,14 +49,16 @@ impl Account {
     /// # Errors
     /// The kernel's.
     pub fn open(gauge: &Gauge, now: Duration, text: &mut String) -> Result<Self, Errno> {
-        let stalled_before = gauge.pressure_before(text);
         Ok(Self {
             began: now,
             first: Counters::of(gauge, text)?,
             first_stalled: gauge.stalled(text),
             tally: Tally::default(),
             tally_began: None,
-            summary: Summary { stalled_before, ..Summary::default() },
+            total: Tally::default(),
+            stalled_before: gauge.pressure_before(text),
+            outrun: 0,
+            held: 0,
         })
     }
 
@@ -65,17 +71,17 @@ impl Account {
     /// What was reclaimed so far, bytes.
     #[must_use]
     pub fn reclaimed(&self) -> u64 {
-        self.summary.total.reclaimed
+        self.total.reclaimed
     }
 
     /// Something held.
     pub fn held(&mut self) {
-        self.summary.held += 1;
+        self.held += 1;
     }
 
     /// It met its limit.
     pub fn outrun(&mut self) {
-        self.summary.outrun += 1;
+        self.outrun += 1;
     }
 
     /// Enters an action, after which `free` bytes are left below the limit, and `low` are to be.
@@ -86,7 +92,7 @@ impl Account {
         }
         self.tally.add(acted);
         (self.tally.free, self.tally.low) = (free, low);
-        self.summary.total.add(acted);
+        self.total.add(acted);
     }
 
     /// Tells what was done since it was told last, if that is long enough ago, or at the `end`.
@@ -110,7 +116,7 @@ impl Account {
         let direct = last.and_then(|last| {
             let both = since(last.direct, self.first.direct)?;
             // Before 6.15 it has what we reclaimed as well.
-            let ours = if last.proactive.is_some() { 0 } else { self.summary.total.reclaimed };
+            let ours = if last.proactive.is_some() { 0 } else { self.total.reclaimed };
             Some(both.saturating_sub(ours))
         });
         let stalled = gauge.stalled(text).zip(self.first_stalled);
@@ -121,7 +127,10 @@ impl Account {
             direct,
             stalled: stalled.map(|(now, before)| Duration::from_micros(now.saturating_sub(before))),
             gone,
-            ..self.summary.clone()
+            total: self.total,
+            stalled_before: self.stalled_before,
+            outrun: self.outrun,
+            held: self.held,
         }
     }
 }

@@ -3,25 +3,17 @@
 
 use std::time::Duration;
 
-/// A wait that doubles each time nothing came of it.
-#[derive(Clone, Copy, Debug)]
-pub struct Backoff {
-    first: Duration,
-    most: Duration,
+/// A wait that doubles each time nothing came of it: of `FIRST` seconds, then twice that, up to `MOST`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Backoff<const FIRST: u64, const MOST: u64> {
     wait: Duration,
     until: Duration,
 }
 
-impl Backoff {
-    /// Waits of `first`, then twice that, up to `most`.
-    #[must_use]
-    pub fn new(first: Duration, most: Duration) -> Self {
-        Self { first, most, wait: Duration::ZERO, until: Duration::ZERO }
-    }
-
+impl<const FIRST: u64, const MOST: u64> Backoff<FIRST, MOST> {
     /// Nothing came of it. Says how long to wait.
     pub fn failed(&mut self, now: Duration) -> Duration {
-        self.wait = (self.wait * 2).clamp(self.first, self.most);
+        self.wait = (self.wait * 2).clamp(Duration::from_secs(FIRST), Duration::from_secs(MOST));
         self.until = now + self.wait;
         self.wait
     }
@@ -68,20 +60,13 @@ pub struct Seen {
 }
 
 /// Whether what is reclaimed comes back.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Brake {
     began: Option<(Duration, Seen)>,
     reclaimed: u64,
     /// How often in a row nothing came back.
     clean: u32,
-    backoff: Backoff,
-}
-
-impl Default for Brake {
-    fn default() -> Self {
-        let backoff = Backoff::new(Duration::from_secs(5), Duration::from_secs(600));
-        Self { began: None, reclaimed: 0, clean: 0, backoff }
-    }
+    backoff: Backoff<5, 600>,
 }
 
 impl Brake {
@@ -148,7 +133,7 @@ mod tests {
 
     #[test]
     fn waits_double_up_to_a_bound_and_begin_anew() {
-        let mut backoff = Backoff::new(at(1), at(5));
+        let mut backoff = Backoff::<1, 5>::default();
         assert_eq!(backoff.waits(at(0)), None);
         let waits: Vec<_> = (0..4).map(|_| backoff.failed(at(10)).as_secs()).collect();
         assert_eq!(waits, [1, 2, 4, 5]);

@@ -59,6 +59,10 @@ const ANCESTOR: u64 = 1 << 63;
 /// Who sees how all of them stand.
 pub type Show<'a> = dyn FnMut(&mut dyn Iterator<Item = View<'_>>) + 'a;
 
+/// Finds which cgroups there are now: asked again and again, since they come and go. It is told whether one was lost since
+/// it was asked last, and which directories are known already.
+pub type Select<'a> = dyn FnMut(bool, &dyn Fn(&Path) -> bool) -> Vec<Arc<Located>> + 'a;
+
 /// What a watch is to do.
 pub struct Options<'a> {
     /// What is wanted.
@@ -83,9 +87,8 @@ pub struct Options<'a> {
     pub nudge: fn(&JoinHandle<()>),
     /// Whether more cgroups may come; else only those that went are looked for.
     pub follows: bool,
-    /// Which cgroups there are now: asked again and again, since they come and go. It is told whether one was lost since
-    /// it was asked last.
-    pub select: &'a mut dyn FnMut(bool) -> Vec<Arc<Located>>,
+    /// Finds those that appeared.
+    pub select: &'a mut Select<'a>,
     /// Sees how all of them stand, so often.
     pub show: Option<(Duration, &'a mut Show<'a>)>,
     /// Hears of everything.
@@ -348,11 +351,10 @@ impl Control<'_> {
         if !self.options.follows && self.fleet.iter().flatten().count() >= self.expected {
             return;
         }
-        let mut found = (self.options.select)(std::mem::take(&mut self.lost));
         // One that was made anew under the same name shows as gone first.
-        let known: HashSet<&Path> =
-            self.fleet.iter().flatten().map(|member| member.located.path.as_path()).collect();
-        found.retain(|located| !known.contains(located.path.as_path()));
+        let known: HashSet<&Path> = self.fleet.iter().flatten().map(|member| &*member.located.path).collect();
+        let found =
+            (self.options.select)(std::mem::take(&mut self.lost), &|path: &Path| known.contains(path));
         for located in found {
             // One without a limit may get one: until then there is nothing to watch.
             let (rule, ancestors) = (Rc::clone(&self.options.rule), &mut self.options.ancestors);

@@ -71,7 +71,7 @@ pub struct Member {
     to_give: u64,
     rule: Rc<Rule>,
     brake: Brake,
-    exhausted: Backoff,
+    exhausted: Backoff<1, 60>,
     /// What holds now, as far as it was told.
     held: Option<Guard>,
     would_told: Option<Duration>,
@@ -101,7 +101,7 @@ impl Member {
         text: &mut String,
     ) -> Result<Self, Unwatchable> {
         let gauge = match Gauge::open(&located) {
-            Err(Errno::NOENT) if located.name == "/" => return Err(Unwatchable::Root),
+            Err(Errno::NOENT) if &*located.name == "/" => return Err(Unwatchable::Root),
             gauge => gauge?,
         };
         let own = Level::open(gauge, &rule, rule.keep, now, text)?;
@@ -127,7 +127,7 @@ impl Member {
             hit: false,
             rule,
             brake: Brake::default(),
-            exhausted: Backoff::new(Duration::from_secs(1), Duration::from_secs(60)),
+            exhausted: Backoff::default(),
             held: None,
             would_told: None,
             locked: None,

@@ -90,7 +90,7 @@ fn looking_and_reclaiming_allocate_nothing() {
             stop: &stop,
             nudge: |_| {},
             follows: false,
-            select: &mut |_| Vec::new(),
+            select: &mut |_, _| Vec::new(),
             show: None,
             tell: &mut |_| {},
         },

@@ -18,7 +18,8 @@ pub fn lock_memory<'a>(mut watched: impl Iterator<Item = &'a str>, loudness: Lou
         return;
     }
     let own = locate("self").map(|located| located.name).unwrap_or_default();
-    let holds = |name: &str| own == name || own.strip_prefix(name).is_some_and(|rest| rest.starts_with('/'));
+    let holds =
+        |name: &str| *own == *name || own.strip_prefix(name).is_some_and(|rest| rest.starts_with('/'));
     if let Some(name) = watched.find(|name| holds(name)) {
         notes::unlocked(name, loudness);
     }

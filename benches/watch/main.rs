@@ -1,7 +1,7 @@
 //! What `memctl watch` spares an application, beside nothing and beside what people write themselves: a loop in the shell.
 //!
 //! `watch compare MEMCTL SECONDS [SHAPE]...` runs in a guest: an application under a limit, once without a controller, and
-//! once with each. `watch load …` is that application.
+//! once with each. `watch load …` is that application. What a watch costs where nothing happens is in `rest.rs`.
 
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
@@ -11,6 +11,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+
+mod rest;
 
 const CGROUPS: &str = "/sys/fs/cgroup";
 const M: u64 = 1 << 20;
@@ -55,8 +57,11 @@ fn main() -> Result<()> {
                 compare(shape, memctl, seconds.parse()?)?;
             }
         }
-        ["rest", memctl, count, seconds] => rest(memctl, count.parse()?, seconds.parse()?)?,
-        _ => bail!("usage: watch compare MEMCTL SECONDS [SHAPE]... | watch rest MEMCTL COUNT SECONDS"),
+        ["rest", memctl, count, seconds] => rest::real(memctl, count.parse()?, seconds.parse()?)?,
+        ["synthetic", count, seconds] => rest::synthetic(count.parse()?, seconds.parse()?)?,
+        _ => bail!(
+            "usage: watch compare MEMCTL SECONDS [SHAPE]... | watch rest MEMCTL COUNT SECONDS | watch synthetic COUNT SECONDS"
+        ),
     }
     Ok(())
 }
@@ -201,7 +206,8 @@ fn measure(shape: &Shape, command: &[String], seconds: u64) -> Result<String> {
     std::thread::sleep(Duration::from_secs(seconds) / 3);
     let learned = Counters::of(&app)?;
     let learning = began.elapsed();
-    let cpu_learning = controller.as_ref().map(cpu_so_far).transpose()?.unwrap_or(0.0);
+    let cpu_learning =
+        controller.as_ref().map(|child| rest::cpu_so_far(child.id())).transpose()?.unwrap_or(0.0);
     std::thread::sleep(Duration::from_secs(seconds) * 2 / 3);
     let after = Counters::of(&app)?;
     let spent = match controller {
@@ -246,69 +252,6 @@ fn measure(shape: &Shape, command: &[String], seconds: u64) -> Result<String> {
     Ok(out)
 }
 
-/// Watches many cgroups in which nothing happens, and tells what that costs once it has come to rest.
-fn rest(memctl: &str, count: usize, seconds: u64) -> Result<()> {
-    let batch = PathBuf::from(CGROUPS).join("batch");
-    std::fs::create_dir_all(&batch)?;
-    std::fs::write(batch.join("cgroup.subtree_control"), "+memory")?;
-    for number in 0..count {
-        let job = batch.join(format!("job-{number}"));
-        std::fs::create_dir_all(&job)?;
-        std::fs::write(job.join("memory.max"), (64 * M).to_string())?;
-    }
-    let mut child = Command::new(memctl)
-        .args(["watch", "batch/*", "--headroom", "10%", "--json"])
-        .stdout(Stdio::piped())
-        .spawn()?;
-    let said = child.stdout.take().context("its output")?;
-    let reader = std::thread::spawn(move || BufReader::new(said).lines().map_while(Result::ok).count());
-    // Calm is what didn't move for 30 s.
-    std::thread::sleep(Duration::from_secs(40));
-    let (began, before) = (Instant::now(), Spending::of(&child)?);
-    std::thread::sleep(Duration::from_secs(seconds));
-    let after = Spending::of(&child)?;
-    let time = began.elapsed().as_secs_f64();
-    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id()))?;
-    let kib =
-        |key: &str| status.lines().find_map(|line| line.strip_prefix(key)).unwrap_or("?").trim().to_owned();
-    println!(
-        "{count} at rest: {:.2}% of a CPU, {:.0} reads and {:.1} wakes a second, {} resident ({} of it the program's file), {} locked",
-        100.0 * (after.cpu - before.cpu) / time,
-        (after.reads - before.reads) / time,
-        (after.wakes - before.wakes) / time,
-        kib("VmRSS:"),
-        kib("RssFile:"),
-        kib("VmLck:"),
-    );
-    rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::TERM)?;
-    ensure!(child.wait()?.success(), "it ended badly");
-    ensure!(reader.join().ok() > Some(count), "it didn't watch all of them");
-    for number in 0..count {
-        std::fs::remove_dir(batch.join(format!("job-{number}")))?;
-    }
-    Ok(())
-}
-
-/// What a process spent so far.
-struct Spending {
-    cpu: f64,
-    /// read(2) and its like, by the kernel's count.
-    reads: f64,
-    wakes: f64,
-}
-
-impl Spending {
-    fn of(child: &Child) -> Result<Self> {
-        let number = |file: &str, key: &str| -> Result<f64> {
-            let text = std::fs::read_to_string(format!("/proc/{}/{file}", child.id()))?;
-            let line = text.lines().find_map(|line| line.strip_prefix(key)).context("a line of that name")?;
-            Ok(line.trim().parse()?)
-        };
-        let wakes = number("status", "voluntary_ctxt_switches:")?;
-        Ok(Self { cpu: cpu_so_far(child)?, reads: number("io", "syscr:")?, wakes })
-    }
-}
-
 /// What a controller spent, CPU seconds: in all and inside its writes, if it says so; and the same after it has learned.
 #[derive(Default)]
 struct Spent {
@@ -320,7 +263,7 @@ struct Spent {
 
 /// Ends a controller that had learned after so long, and had spent so much by then.
 fn end(mut child: Child, learning: Duration, cpu_learning: f64) -> Result<Spent> {
-    let (ticks, so_far) = (cpu_ticks(&child)?, cpu_so_far(&child)?);
+    let (ticks, so_far) = (cpu_ticks(&child)?, rest::cpu_so_far(child.id())?);
     let group = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process_group(group, rustix::process::Signal::TERM)?;
     let mut said = String::new();
@@ -338,16 +281,6 @@ fn end(mut child: Child, learning: Duration, cpu_learning: f64) -> Result<Spent>
         spent.cpu = usec("total_cpu_usec").unwrap_or(spent.cpu);
     }
     Ok(spent)
-}
-
-/// CPU time of a process's threads, seconds, to the nanosecond: /proc/PID/task/*/schedstat.
-fn cpu_so_far(child: &Child) -> Result<f64> {
-    let mut nanos = 0.0;
-    for task in std::fs::read_dir(format!("/proc/{}/task", child.id()))? {
-        let stat = std::fs::read_to_string(task?.path().join("schedstat"))?;
-        nanos += stat.split(' ').next().and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
-    }
-    Ok(nanos / 1e9)
 }
 
 /// CPU time of a process and of the children that it waited for, seconds: /proc/PID/stat.

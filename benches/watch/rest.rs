@@ -1,0 +1,185 @@
+//! What a watch costs where nothing happens.
+
+use std::cell::{Cell, RefCell};
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use memctl::cgroup::{Located, Mount, tree};
+use memctl::clock::now;
+use memctl::watch::control::{self, Options};
+use memctl::watch::guard::{Bounds, Take};
+use memctl::watch::headroom::Headroom;
+use memctl::watch::level::Ancestors;
+use memctl::watch::member::Member;
+use memctl::watch::rule::Rule;
+
+use crate::{CGROUPS, M};
+
+/// Nothing is calm before that: what didn't move for 30 s.
+const CALM: Duration = Duration::from_secs(40);
+
+/// Watches many cgroups in which nothing happens, and tells what that costs once it has come to rest.
+pub fn real(memctl: &str, count: usize, seconds: u64) -> Result<()> {
+    let batch = PathBuf::from(CGROUPS).join("batch");
+    std::fs::create_dir_all(&batch)?;
+    std::fs::write(batch.join("cgroup.subtree_control"), "+memory")?;
+    for number in 0..count {
+        let job = batch.join(format!("job-{number}"));
+        std::fs::create_dir_all(&job)?;
+        std::fs::write(job.join("memory.max"), (64 * M).to_string())?;
+    }
+    let mut child = Command::new(memctl)
+        .args(["watch", "batch/*", "--headroom", "10%", "--json"])
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let said = child.stdout.take().context("its output")?;
+    let reader = std::thread::spawn(move || BufReader::new(said).lines().map_while(Result::ok).count());
+    std::thread::sleep(CALM);
+    let before = Spending::of(child.id())?;
+    std::thread::sleep(Duration::from_secs(seconds));
+    println!("{count} at rest: {}", before.until_now(child.id())?);
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::TERM)?;
+    ensure!(child.wait()?.success(), "it ended badly");
+    ensure!(reader.join().ok() > Some(count), "it didn't watch all of them");
+    for number in 0..count {
+        std::fs::remove_dir(batch.join(format!("job-{number}")))?;
+    }
+    Ok(())
+}
+
+/// The engine alone, here and now, on a tree of files that only look like cgroups: so many that don't change. Each 20 s the
+/// directories are listed, as if for new ones.
+pub fn synthetic(count: usize, seconds: u64) -> Result<()> {
+    let tree = tempfile::tempdir_in("/dev/shm")?;
+    let mount = Arc::new(Mount { point: tree.path().to_owned(), root: "/".into(), read_only: true });
+    let rule = Rc::new(Rule {
+        headroom: Headroom::Share(0.1),
+        keep: None,
+        ancestors: false,
+        lock: true,
+        bounds: Bounds {
+            floor: 0,
+            swap_free: "25%".parse()?,
+            swap_writes: None,
+            max_pressure: None,
+            take: Take::Careful,
+        },
+    });
+    let mut ancestors = Ancestors::default();
+    let mut text = String::new();
+    let mut members = Vec::with_capacity(count);
+    for number in 0..count {
+        let path = tree.path().join(format!("job-{number}"));
+        std::fs::create_dir(&path)?;
+        for (file, content) in [
+            ("memory.current", "1048576\n"),
+            ("memory.max", "67108864\n"),
+            ("memory.high", "max\n"),
+            ("memory.min", "0\n"),
+            ("memory.low", "0\n"),
+            ("memory.events.local", "low 0\nhigh 0\nmax 0\noom 0\noom_kill 0\n"),
+            ("memory.stat", "anon 0\nfile 1048576\ninactive_file 1048576\npgsteal_direct 0\n"),
+        ] {
+            std::fs::write(path.join(file), content)?;
+        }
+        let name = format!("/job-{number}").into();
+        let located = Arc::new(Located { path: path.into(), name, mount: Arc::clone(&mount) });
+        let member = Member::new(located, rule.clone(), &mut ancestors, now(), Duration::ZERO, &mut text);
+        members.push(member.map_err(|why| anyhow::anyhow!("job-{number}: {why}"))?);
+    }
+    let (began, calm, seen) = (now(), Cell::new(None), RefCell::new(None));
+    let end = CALM + Duration::from_secs(seconds);
+    let stop = || {
+        let (time, own) = (now().saturating_sub(began), std::process::id());
+        if time > CALM && calm.get().is_none() {
+            calm.set(Spending::of(own).ok());
+        }
+        // While it still holds what it holds.
+        if time > end {
+            *seen.borrow_mut() = calm.get().map(|before| before.until_now(own));
+        }
+        time > end
+    };
+    let mut listed = began;
+    control::run(
+        members,
+        Options {
+            rule,
+            workers: 4,
+            duration: None,
+            cpu: None,
+            dry_run: false,
+            each_action: false,
+            joined: None,
+            ancestors,
+            stop: &stop,
+            nudge: |_| {},
+            follows: true,
+            select: &mut |_, _| {
+                if now().saturating_sub(listed) >= Duration::from_secs(20) {
+                    listed = now();
+                    std::hint::black_box(tree::below(&mount.point).count());
+                }
+                Vec::new()
+            },
+            show: None,
+            tell: &mut |_| {},
+        },
+    )?;
+    println!("{count} at rest, synthetic: {}", seen.take().context("it was measured")??);
+    Ok(())
+}
+
+/// What a process spent so far.
+#[derive(Clone, Copy)]
+struct Spending {
+    at: Duration,
+    cpu: f64,
+    /// read(2) and its like, by the kernel's count.
+    reads: f64,
+    wakes: f64,
+}
+
+impl Spending {
+    fn of(process: u32) -> Result<Self> {
+        let number = |file: &str, key: &str| -> Result<f64> {
+            let text = std::fs::read_to_string(format!("/proc/{process}/{file}"))?;
+            let line = text.lines().find_map(|line| line.strip_prefix(key)).context("a line of that name")?;
+            Ok(line.trim().parse()?)
+        };
+        let wakes = number("status", "voluntary_ctxt_switches:")?;
+        Ok(Self { at: now(), cpu: cpu_so_far(process)?, reads: number("io", "syscr:")?, wakes })
+    }
+
+    /// What it spends in a second, and holds now.
+    fn until_now(&self, process: u32) -> Result<String> {
+        let after = Self::of(process)?;
+        let time = after.at.saturating_sub(self.at).as_secs_f64();
+        let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
+        let kib = |key: &str| status.lines().find_map(|line| line.strip_prefix(key)).unwrap_or("?").trim();
+        Ok(format!(
+            "{:.2}% of a CPU, {:.0} reads and {:.1} wakes a second, {} resident ({} of it anonymous), {} locked",
+            100.0 * (after.cpu - self.cpu) / time,
+            (after.reads - self.reads) / time,
+            (after.wakes - self.wakes) / time,
+            kib("VmRSS:"),
+            kib("RssAnon:"),
+            kib("VmLck:"),
+        ))
+    }
+}
+
+/// CPU time of a process's threads, seconds, to the nanosecond: /proc/PID/task/*/schedstat.
+pub fn cpu_so_far(process: u32) -> Result<f64> {
+    let mut nanos = 0.0;
+    for task in std::fs::read_dir(format!("/proc/{process}/task"))? {
+        let stat = std::fs::read_to_string(task?.path().join("schedstat"))?;
+        nanos += stat.split(' ').next().and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
+    }
+    Ok(nanos / 1e9)
+}
