@@ -1,5 +1,6 @@
 //! What `memctl watch` costs while it runs, and who pays.
 
+use std::process::Child;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -15,7 +16,8 @@ pub fn cases() -> Vec<Case> {
             whoever_is_joined_pays,
             no_more_than_a_share_of_a_cpu,
             looking_and_reclaiming_allocate_nothing,
-            a_stall_wakes_it_near_the_limit_only
+            a_stall_wakes_it_near_the_limit_only,
+            writes_that_do_not_come_back_are_told_of
     ]
 }
 
@@ -131,4 +133,72 @@ fn a_stall_wakes_it_near_the_limit_only() {
     signal(&child, Signal::TERM);
     assert!(child.wait_with_output().expect("memctl ends").status.success());
     until("the end of the trigger", || triggers() == 0);
+}
+
+/// Holds each thread that a process begins from now on before it does anything, as a kernel that is stuck would hold it in
+/// its first write.
+struct Held {
+    process: nix::unistd::Pid,
+    threads: Vec<nix::unistd::Pid>,
+}
+
+impl Held {
+    fn those_of(child: &Child) -> Self {
+        use nix::sys::ptrace;
+        let process = nix::unistd::Pid::from_raw(child.id().try_into().expect("an id"));
+        ptrace::seize(process, ptrace::Options::PTRACE_O_TRACECLONE).expect("trace memctl");
+        Self { process, threads: Vec::new() }
+    }
+
+    /// Looks for more of them, and says how many there are by now.
+    fn count(&mut self) -> usize {
+        use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+        use nix::sys::{ptrace, signal::Signal};
+        let flags = WaitPidFlag::__WALL | WaitPidFlag::WNOHANG;
+        loop {
+            match waitpid(nix::unistd::Pid::from_raw(-1), Some(flags)).expect("wait for memctl") {
+                WaitStatus::PtraceEvent(process, Signal::SIGTRAP, event)
+                    if process == self.process && event == ptrace::Event::PTRACE_EVENT_CLONE as i32 =>
+                {
+                    ptrace::cont(process, None).expect("let the others go on");
+                }
+                WaitStatus::PtraceEvent(thread, ..) => self.threads.push(thread),
+                WaitStatus::StillAlive => return self.threads.len(),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        use nix::sys::ptrace;
+        // Only one that stands still can be let go.
+        let _ = ptrace::interrupt(self.process);
+        let _ = nix::sys::wait::waitpid(self.process, Some(nix::sys::wait::WaitPidFlag::__WALL));
+        for &thread in std::iter::once(&self.process).chain(&self.threads) {
+            let _ = ptrace::detach(thread, None);
+        }
+    }
+}
+
+fn writes_that_do_not_come_back_are_told_of() {
+    let apps: Vec<_> = (0..6).map(|number| limited(&format!("app-{number}"), 32 * M)).collect();
+    let child = begin(&["app-*", "--headroom", "10M", "--json"]);
+    // Its first threads begin with the first thing to do.
+    after(1500);
+    let mut held = Held::those_of(&child);
+    for app in &apps {
+        app.uses(&Work::File(28 * M));
+    }
+    until("all workers at it", || held.count() == 4);
+    after(7000);
+    assert_eq!(held.count(), 4, "no more than that");
+    assert!(apps.iter().all(|app| app.stolen() == 0), "and none got anything done");
+    drop(held);
+    until("all of them served", || apps.iter().all(|app| app.current() < 24 * M));
+    signal(&child, Signal::TERM);
+    let output = child.wait_with_output().expect("memctl ends");
+    let events = parsed(&String::from_utf8_lossy(&output.stdout));
+    assert!(output.status.success() && of(&events, "blocked").len() == 1, "{events:?}");
 }
