@@ -150,14 +150,17 @@ pub enum SortKey {
     Name,
 }
 
-/// Keep memory free below a cgroup's limit, so that its own tasks never have to reclaim
+/// Keep memory free below a cgroup's limit, or press out what isn't in use
 ///
-/// Looks at each cgroup as often as its growth asks for, and reclaims before the limit is met: what is kept free is
-/// the headroom, or what the cgroup was seen to take at once, where that is more. Runs until a signal comes or
-/// --duration is over; then it tells what came of it.
+/// With --headroom it looks at each cgroup as often as its growth asks for, and reclaims before the limit is met: what
+/// is kept free is the headroom, or what the cgroup was seen to take at once, where that is more. With --pressure it
+/// reclaims gently all the time, until what is left is in use, and tells how much that is. Both may be given. It runs
+/// until a signal comes or --duration is over; then it tells what came of it.
 #[allow(clippy::struct_excessive_bools)] // They are flags.
 #[derive(Args, Debug)]
-#[command(override_usage = "memctl watch [OPTIONS] <--headroom <SIZE|PCT>|--keep <SIZE>> <CGROUP>...")]
+#[command(
+    override_usage = "memctl watch [OPTIONS] <--headroom <SIZE|PCT>|--keep <SIZE>|--pressure <PCT>|--estimate> <CGROUP>..."
+)]
 #[command(after_long_help = AFTER_WATCH)]
 pub struct Watch {
     /// The cgroups: paths, unit names, pid:N, container:ID, pod:UID, self, or globs
@@ -173,6 +176,18 @@ pub struct Watch {
     /// Keep the usage below SIZE, as if that were the limit
     #[arg(long, value_name = "SIZE", value_parser = parse_only_bytes)]
     pub keep: Option<u64>,
+    /// Press out what isn't in use: stall the cgroup for no more than PCT of the time
+    ///
+    /// 0.1% is a good beginning. Needs no limit. What goes to swap is bounded to 1M a second where it wears out (see
+    /// --swap-writes).
+    #[arg(long, value_name = "PCT")]
+    pub pressure: Option<Percent>,
+    /// Tell only what is in use, at the end; really reclaims
+    ///
+    /// Finds the working set as --pressure does (0.1% unless that is given, too), and prints at the end how large it is,
+    /// and which memory.max would do.
+    #[arg(long, conflicts_with_all = ["headroom", "keep", "dry_run"])]
+    pub estimate: bool,
     /// Never bring the usage below SIZE
     #[arg(long, value_name = "SIZE", default_value = "0", hide_default_value = true, value_parser = bytes_or_none)]
     pub floor: u64,
@@ -183,6 +198,8 @@ pub struct Watch {
     #[arg(long, value_name = "PCT", default_value = "25%", hide_default_value = true)]
     pub swap_free: Percent,
     /// Take no anonymous memory while more than SIZE a second goes to the host's swap, but for zram and zswap
+    ///
+    /// With --pressure 1M by default, for the sake of an SSD; max lifts it.
     #[arg(long, value_name = "SIZE|max", value_parser = bytes_or_max)]
     pub swap_writes: Option<Bound>,
     /// Hold while the cgroup is stalled for more than PCT of the time
@@ -383,7 +400,9 @@ Exit status:
 Examples:
   memctl watch app --headroom 10%               a tenth of its limit stays free
   memctl watch 'batch/*' --headroom 64M         whatever is there and will come
-  memctl watch app --keep 1G --type file        a limit for its cache that kills nobody";
+  memctl watch app --keep 1G --type file        a limit for its cache that kills nobody
+  memctl watch app --pressure 0.1%              what isn't in use leaves
+  memctl watch app --estimate --duration 5m     how small could its limit be?";
 
 const AFTER_CHECK: &str = "\
 Exit status:

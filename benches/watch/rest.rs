@@ -59,6 +59,7 @@ pub fn synthetic(count: usize, seconds: u64) -> Result<()> {
     let mount = Arc::new(Mount { point: tree.path().to_owned(), root: "/".into(), read_only: true });
     let rule = Rc::new(Rule {
         headroom: Headroom::Share(0.1),
+        pressure: None,
         keep: None,
         ancestors: false,
         lock: true,

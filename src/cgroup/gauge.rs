@@ -112,6 +112,11 @@ impl Gauge {
         Ok(MemoryStat::parse(text))
     }
 
+    /// `memory.swap.current`, bytes; `None` without swap, or without a controller for it.
+    pub fn swapped(&self, text: &mut String) -> Option<u64> {
+        self.number("memory.swap.current", text).ok()?
+    }
+
     /// The `some` total of `memory.pressure`, microseconds, if the kernel keeps it.
     pub fn stalled(&self, text: &mut String) -> Option<u64> {
         self.cgroup.reader("memory.pressure").ok()?.read(text).ok()?;

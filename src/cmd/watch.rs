@@ -12,7 +12,7 @@ use memctl::cgroup::reclaim::Swappiness;
 use memctl::cgroup::{Located, MemoryCgroup, Selected, Watchlist};
 use memctl::clock;
 use memctl::reclaim::{self, Goal, Request};
-use memctl::size::Amount;
+use memctl::size::{Amount, Percent};
 use memctl::watch::control::{self, Options};
 use memctl::watch::event::View;
 use memctl::watch::guard::{Bounds, Take};
@@ -32,6 +32,10 @@ mod lock;
 /// How many writes may be under way at the same time.
 const WORKERS: usize = 4;
 
+/// What an estimate is stalled for if nobody says otherwise, and what goes to swap a second at the most: an SSD is to last.
+const GENTLE: f64 = 0.001;
+const GENTLE_WRITES: u64 = 1 << 20;
+
 /// On a terminal, the table is painted anew so often.
 const REPAINTED: Duration = Duration::from_millis(500);
 
@@ -48,7 +52,10 @@ pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
     let join = args.join.as_deref().filter(|_| !args.dry_run);
     let joined = join.map(Joined::enter).transpose()?;
     lock::lock_memory(members.iter().map(|member| &*member.located.name), loudness);
-    let screen = RefCell::new(output::watch::Screen::new(args.json, loudness));
+    if args.estimate {
+        output::notes::estimating(loudness);
+    }
+    let screen = RefCell::new(output::watch::Screen::new(args.json, args.estimate, loudness));
     let mut show = |rows: &mut dyn Iterator<Item = View<'_>>| screen.borrow_mut().show(rows);
     let live = screen.borrow().is_live();
     let follows = watchlist.follows();
@@ -65,7 +72,7 @@ pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
             rule,
             workers: WORKERS,
             duration: args.duration,
-            cpu: args.cpu.map(memctl::size::Percent::ratio),
+            cpu: args.cpu.map(Percent::ratio),
             dry_run: args.dry_run,
             each_action: loudness == Loudness::Verbose,
             joined,
@@ -79,7 +86,7 @@ pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
         },
     )
     .context("can't watch")?;
-    output::watch::print(&ended, args.json, loudness)?;
+    output::watch::print(&ended, args.json, args.estimate, loudness)?;
     match signal::pending() {
         // A service that is told to stop has done its work.
         Some(signal) if signal != signal::TERMINATE => signal::die_by(signal),
@@ -97,16 +104,19 @@ fn open_many_files() {
 }
 
 fn rule(args: &Watch) -> Result<Rule, UsageError> {
+    let pressure = args.pressure.map(Percent::ratio).or(args.estimate.then_some(GENTLE));
     let headroom = match args.headroom {
         Some(Amount::Bytes(bytes)) => Headroom::Bytes(bytes),
         Some(Amount::Share(share)) => Headroom::Share(share.ratio()),
         Some(Amount::Max) => Headroom::Share(1.0),
-        None if args.keep.is_some() => Headroom::Bytes(0),
+        None if args.keep.is_some() || pressure.is_some() => Headroom::Bytes(0),
         None => {
             return Err(UsageError {
-                what: "watch: how much is to be kept free?".into(),
+                what: "watch: what is to be done? --headroom, --keep, --pressure or --estimate".into(),
                 hint: Some(
-                    "--headroom 10% keeps that much free below the limit, --keep SIZE sets a limit".into(),
+                    "--headroom 10% keeps that much free below the limit, --keep SIZE sets a limit, --pressure 0.1% \
+                     presses out what isn't in use"
+                        .into(),
                 ),
             });
         }
@@ -124,13 +134,14 @@ fn rule(args: &Watch) -> Result<Rule, UsageError> {
     };
     Ok(Rule {
         headroom,
+        pressure,
         keep: args.keep,
         ancestors: args.ancestors,
         lock: !args.no_lock,
         bounds: Bounds {
             floor: args.floor,
             swap_free: args.swap_free,
-            swap_writes: args.swap_writes.and_then(|bound| bound.0),
+            swap_writes: args.swap_writes.map_or(pressure.map(|_| GENTLE_WRITES), |bound| bound.0),
             max_pressure: args.max_pressure,
             take,
         },

@@ -80,6 +80,13 @@ pub fn unlocked(cgroup: &str, loudness: Loudness) {
     }
 }
 
+/// An estimate isn't free of effects.
+pub fn estimating(loudness: Loudness) {
+    if loudness != Loudness::Quiet {
+        remark("memctl: to find out what is in use, what isn't is really reclaimed");
+    }
+}
+
 /// What a glob matched and can't be reclaimed from.
 pub fn passed_over(why: &str, loudness: Loudness) {
     if loudness == Loudness::Verbose {

@@ -6,6 +6,7 @@ use std::time::Instant;
 use anyhow::Result;
 use comfy_table::CellAlignment;
 use memctl::watch::act::{Acted, End};
+use memctl::watch::estimate::WorkingSet;
 use memctl::watch::event::{Ended, Event, Tally, View, What};
 use memctl::watch::guard::Guard;
 
@@ -29,14 +30,19 @@ pub fn nobody_reads() -> bool {
 /// Where events are told: in lines, or on a terminal in a table that is painted anew.
 pub struct Screen {
     json: bool,
-    loudness: Loudness,
+    silent: bool,
     table: Option<Table>,
 }
 
 impl Screen {
-    pub fn new(json: bool, loudness: Loudness) -> Self {
+    /// With `estimate` nothing is told but that.
+    pub fn new(json: bool, estimate: bool, loudness: Loudness) -> Self {
         let live = !json && loudness == Loudness::Normal && terminal_width().is_some();
-        Self { json, loudness, table: live.then(Table::default) }
+        Self {
+            json,
+            silent: estimate || (loudness == Loudness::Quiet && !json),
+            table: live.then(Table::default),
+        }
     }
 
     /// Whether it wants to show how all of them stand.
@@ -60,10 +66,11 @@ impl Screen {
         if let Some(table) = &mut self.table {
             return table.remember(event, brief(&event.what));
         }
+        if self.silent {
+            return;
+        }
         let line = if self.json {
             serde_json::to_string(&Happened::from(event)).unwrap_or_default()
-        } else if self.loudness == Loudness::Quiet {
-            return;
         } else {
             line(event)
         };
@@ -87,6 +94,9 @@ fn what(what: &What) -> String {
         What::Start { current, limit, file, above, headroom } => {
             let file = file.map_or("--keep", |file| file.name());
             let of = above.as_ref().map_or_else(String::new, |above| format!(" of {}", escaped(above)));
+            if *limit == u64::MAX {
+                return format!("watched: {} used, without a limit", size(*current));
+            }
             format!(
                 "watched: {} of {} used ({file}{of}), {} to be kept free",
                 size(*current),
@@ -106,6 +116,7 @@ fn what(what: &What) -> String {
             size(*needed)
         ),
         What::Would { requested, .. } => format!("would reclaim {}", size(*requested)),
+        What::WorkingSet(set) => found(set),
         What::Gone => "gone".into(),
         What::Left => "left: memctl was the last one inside".into(),
         What::Blocked => "no write has come back for 5 s, and all workers are waiting for theirs".into(),
@@ -120,6 +131,7 @@ fn brief(what: &What) -> String {
         What::Hold { guard, .. } => format!("held: {}", guard.word().replace('_', " ")),
         What::Outrun { needed, .. } => format!("outrun: needed {}", compact(*needed)),
         What::Would { requested, .. } => format!("would take {}", compact(*requested)),
+        What::WorkingSet(set) => format!("in use: {}", compact(set.bytes)),
         What::Gone => "gone".into(),
         What::Left => "left it".into(),
         What::Blocked => "writes are blocked".into(),
@@ -128,12 +140,24 @@ fn brief(what: &What) -> String {
 
 fn reclaimed(tally: &Tally) -> String {
     format!(
-        "reclaimed {} of {} in {}, {} of CPU; {} free",
+        "reclaimed {} of {} in {}, {} of CPU; {}",
         size(tally.reclaimed),
         size(tally.requested),
         super::reclaim::writes(tally.writes),
         time(tally.cpu),
-        size(tally.free)
+        tally.free.map_or_else(
+            || format!("{} used", size(tally.current_after)),
+            |free| format!("{} free", size(free))
+        )
+    )
+}
+
+fn found(set: &WorkingSet) -> String {
+    format!(
+        "working set: {} (confidence {:.0}%); a memory.max of {} would do",
+        size(set.bytes),
+        100.0 * set.confidence,
+        size(set.suggested)
     )
 }
 
@@ -170,7 +194,7 @@ fn guarded(guard: Guard) -> String {
 }
 
 /// Prints what came of it all.
-pub fn print(ended: &Ended, json: bool, loudness: Loudness) -> Result<()> {
+pub fn print(ended: &Ended, json: bool, estimate: bool, loudness: Loudness) -> Result<()> {
     if json {
         let mut lines = String::new();
         for summary in &ended.each {
@@ -182,25 +206,57 @@ pub fn print(ended: &Ended, json: bool, loudness: Loudness) -> Result<()> {
     if loudness == Loudness::Quiet || ended.each.is_empty() {
         return Ok(());
     }
-    answer(&summary(ended, terminal_width()))
+    answer(&if estimate { estimates(ended, terminal_width()) } else { summary(ended, terminal_width()) })
+}
+
+/// What is in use, and nothing else.
+fn estimates(ended: &Ended, width: Option<u16>) -> String {
+    // What the other columns need at most.
+    const OTHERS: usize = 52;
+    let mut table = plain_table();
+    table.set_header(["CGROUP", "WORKING SET", "CONFIDENCE", "MEMORY.MAX", "WITH SWAP"]);
+    for one in &ended.each {
+        let name = escaped(&one.cgroup);
+        let room = width.map_or(name.len(), |width| usize::from(width).saturating_sub(OTHERS).max(16));
+        let or_none = |bytes: Option<u64>| bytes.map_or_else(|| "-".into(), size);
+        let set = one.working_set;
+        table.add_row([
+            shortened(&name, room),
+            or_none(set.map(|set| set.bytes)),
+            set.map_or_else(|| "not found".into(), |set| format!("{:.0}%", 100.0 * set.confidence)),
+            or_none(set.map(|set| set.suggested)),
+            or_none(one.swapped),
+        ]);
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    let mut lines = lines_of(&mut table);
+    let header = lines.next().unwrap_or_default();
+    let body: String = lines.map(|line| line + "\n").collect();
+    format!("{DIM}{header}{DIM:#}\n{body}")
 }
 
 fn summary(ended: &Ended, width: Option<u16>) -> String {
     // What the other columns need at most.
-    const OTHERS: usize = 62;
+    const OTHERS: usize = 64;
     let named = |name: &str| match width {
         Some(width) => shortened(&escaped(name), usize::from(width).saturating_sub(OTHERS).max(16)),
         None => escaped(name),
     };
     let mut table = plain_table();
-    table.set_header(["CGROUP", "REQUESTED", "RECLAIMED", "DIRECT", "STALLED", "OUTRUN", "CPU"]);
+    table.set_header(["CGROUP", "REQUESTED", "RECLAIMED", "DIRECT", "STALLED", "BEFORE", "OUTRUN", "CPU"]);
+    let share =
+        |share: Option<f64>| share.map_or_else(|| "-".into(), |share| format!("{:.2}%", 100.0 * share));
     for one in &ended.each {
+        let stalled = one.stalled.map(|stalled| stalled.as_secs_f64() / one.watched.as_secs_f64().max(1e-3));
         table.add_row([
             named(&one.cgroup),
-            size(one.total.requested),
-            size(one.total.reclaimed),
-            one.direct.map_or_else(|| "-".into(), size),
-            one.stalled.map_or_else(|| "-".into(), time),
+            compact(one.total.requested),
+            compact(one.total.reclaimed),
+            one.direct.map_or_else(|| "-".into(), compact),
+            share(stalled),
+            share(one.stalled_before),
             one.outrun.to_string(),
             time(one.total.cpu),
         ]);
@@ -215,8 +271,18 @@ fn summary(ended: &Ended, width: Option<u16>) -> String {
     let gib = reclaimed as f64 / f64::from(1 << 30);
     let per_gib =
         if reclaimed > 0 { format!(" ({:.2} s/GiB)", ended.cpu.as_secs_f64() / gib) } else { String::new() };
+    let sets: String = ended
+        .each
+        .iter()
+        .filter_map(|one| {
+            let set = found(one.working_set.as_ref()?);
+            let swap = one.swapped.filter(|&swapped| swapped > 0);
+            let swap = swap.map_or_else(String::new, |swapped| format!(", with {} of swap", size(swapped)));
+            Some(format!("{}  {set}{swap}\n", escaped(&one.cgroup)))
+        })
+        .collect();
     format!(
-        "{DIM}{header}{DIM:#}\n{body}watched for {}, with {} of CPU in all{per_gib}\n",
+        "{DIM}{header}{DIM:#}\n{body}{sets}watched for {}, with {} of CPU in all{per_gib}\n",
         time(ended.watched),
         time(ended.cpu)
     )

@@ -84,8 +84,8 @@ impl Account {
         self.outrun += 1;
     }
 
-    /// Enters an action, after which `free` bytes are left below the limit, and `low` are to be.
-    pub fn enter(&mut self, now: Duration, acted: &Acted, free: u64, low: u64) {
+    /// Enters an action, after which `free` bytes are left below the limit, if there is one, and `low` are to be.
+    pub fn enter(&mut self, now: Duration, acted: &Acted, free: Option<u64>, low: u64) {
         if self.tally_began.is_none() {
             self.tally_began = Some(now);
             self.tally = Tally { current_before: acted.current + acted.reclaimed, ..Tally::default() };
@@ -130,6 +130,8 @@ impl Account {
             total: self.total,
             stalled_before: self.stalled_before,
             outrun: self.outrun,
+            working_set: None,
+            swapped: gauge.swapped(text),
             held: self.held,
         }
     }

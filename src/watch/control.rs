@@ -188,7 +188,7 @@ impl Control<'_> {
             {
                 shown = now;
                 let text = &mut self.text;
-                show(&mut self.fleet.iter_mut().flatten().map(|member| member.view(text)));
+                show(&mut self.fleet.iter_mut().flatten().map(|member| member.view(now, text)));
             }
             let show = self.options.show.as_ref().map(|(each, _)| shown + *each);
             let timeout = self.wait((renewed + RENEWED).min(show.unwrap_or(Duration::MAX)));

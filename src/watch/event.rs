@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::act::Acted;
+use super::estimate::WorkingSet;
 use super::guard::Guard;
 use crate::cgroup::limit::LimitFile;
 
@@ -24,7 +25,7 @@ pub enum What {
     Start {
         /// What it uses.
         current: u64,
-        /// Its limit.
+        /// Its limit; `u64::MAX` without one.
         limit: u64,
         /// Which file sets the limit; `None` where the user does.
         file: Option<LimitFile>,
@@ -60,6 +61,8 @@ pub enum What {
         /// What was.
         free: u64,
     },
+    /// Its working set was found, or another one than was told of last.
+    WorkingSet(WorkingSet),
     /// It is gone.
     Gone,
     /// memctl had joined it, and left, since nobody else was inside any more.
@@ -85,8 +88,8 @@ pub struct Tally {
     pub current_before: u64,
     /// See `current_before`.
     pub current_after: u64,
-    /// What is left free after the last.
-    pub free: u64,
+    /// What is left free after the last; `None` without a limit.
+    pub free: Option<u64>,
     /// The lower watermark: what was to be free.
     pub low: u64,
 }
@@ -98,8 +101,8 @@ pub struct View<'a> {
     pub cgroup: &'a str,
     /// What it used when it was looked at last.
     pub current: u64,
-    /// What is free below the limit that leaves least.
-    pub free: u64,
+    /// What is free below the limit that leaves least; `None` without a limit.
+    pub free: Option<u64>,
     /// What is kept free there.
     pub low: u64,
     /// What it takes in a second, of late; less than nothing where it gives memory back.
@@ -110,6 +113,8 @@ pub struct View<'a> {
     pub reclaimed: u64,
     /// What holds back what should be done.
     pub held: Option<Guard>,
+    /// What is known of its working set, where that is looked for.
+    pub working_set: Option<WorkingSet>,
 }
 
 /// What came of a watch, for one cgroup.
@@ -133,6 +138,10 @@ pub struct Summary {
     pub outrun: u32,
     /// How often something held back what should have been done.
     pub held: u32,
+    /// What was found of its working set, where that was looked for.
+    pub working_set: Option<WorkingSet>,
+    /// What of it is in swap at the end.
+    pub swapped: Option<u64>,
     /// It was removed meanwhile.
     pub gone: bool,
 }

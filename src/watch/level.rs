@@ -50,7 +50,7 @@ impl Level {
         now: Duration,
         text: &mut String,
     ) -> Result<Self, Errno> {
-        let reserves = keep.is_none() || rule.headroom.below(u64::MAX) > 0;
+        let reserves = rule.headroom.below(u64::MAX) > 0 || (keep.is_none() && rule.pressure.is_none());
         let mut level = Self {
             limit: u64::MAX,
             file: None,

@@ -15,6 +15,7 @@ use super::guard::{Allowed, Guard, Own, Swap};
 use super::headroom::{Decision, NEAREST};
 use super::level::{Ancestors, Level, SETTINGS};
 use super::pool::Hands;
+use super::pressing::Pressing;
 use super::rule::{Rule, Unwatchable};
 use crate::cgroup::trigger::Trigger;
 use crate::cgroup::{Gauge, Located};
@@ -70,6 +71,8 @@ pub struct Member {
     /// What it has to give of what is missing above.
     to_give: u64,
     rule: Rc<Rule>,
+    /// Finds what is in use, if that is wanted.
+    pressing: Option<Box<Pressing>>,
     brake: Brake,
     exhausted: Backoff<1, 60>,
     /// What holds now, as far as it was told.
@@ -106,7 +109,10 @@ impl Member {
         };
         let own = Level::open(gauge, &rule, rule.keep, now, text)?;
         let above = if rule.ancestors { ancestors.of(&located, &rule, now, text) } else { Vec::new() };
-        if own.limit == u64::MAX && above.iter().all(|level| level.borrow().limit == u64::MAX) {
+        if rule.pressure.is_none()
+            && own.limit == u64::MAX
+            && above.iter().all(|level| level.borrow().limit == u64::MAX)
+        {
             return Err(if rule.ancestors { Unwatchable::NoLimitAbove } else { Unwatchable::NoLimit });
         }
         if rule.headroom.below(own.limit) >= own.limit {
@@ -125,6 +131,7 @@ impl Member {
             busy: false,
             due: now,
             hit: false,
+            pressing: rule.pressure.map(|target| Box::new(Pressing::new(target))),
             rule,
             brake: Brake::default(),
             exhausted: Backoff::default(),
@@ -161,6 +168,11 @@ impl Member {
         })
     }
 
+    /// Whether there is a limit, its own or one above that counts.
+    fn is_limited(&self) -> bool {
+        self.own.limit < u64::MAX || !self.above.is_empty()
+    }
+
     /// Whether something holds back what should be done.
     #[must_use]
     pub fn is_held(&self) -> bool {
@@ -181,18 +193,19 @@ impl Member {
     }
 
     /// How it stands, for whoever looks on.
-    pub fn view(&mut self, text: &mut String) -> View<'_> {
+    pub fn view(&mut self, now: Duration, text: &mut String) -> View<'_> {
         let (free, low) = self.free();
         let stalled = self.own.gauge.stalled(text).map(Duration::from_micros);
         View {
             cgroup: &self.located.name,
             current: self.own.current(),
-            free,
+            free: self.is_limited().then_some(free),
             low,
             growth: self.own.growth(),
             stalled,
             reclaimed: self.account.reclaimed(),
             held: self.held,
+            working_set: self.pressing.as_ref().and_then(|pressing| pressing.working_set(now)),
         }
     }
 
@@ -276,7 +289,13 @@ impl Member {
         let held_back = self.held_back(now);
         let spare = current.saturating_sub(self.protection.max(self.rule.bounds.floor));
         self.gives(if held_back.is_some() { 0 } else { spare });
-        let (until, missing) = self.missing(now, current, text)?;
+        let (mut until, mut missing) = self.missing(now, current, text)?;
+        if missing == 0
+            && let Some(pressing) = &mut self.pressing
+        {
+            let (next, wanted) = pressing.look(&self.own.gauge, now, current, text, tell)?;
+            (until, missing) = (until.min(next), wanted);
+        }
         if missing == 0 {
             self.due = until;
             return Ok(Step::Rest);
@@ -408,6 +427,13 @@ impl Member {
             self.enter(now, acted);
         }
         if acted.end == End::Exhausted && acted.reclaimed < acted.requested / 8 {
+            if let (until, 0) = self.missing(now, acted.current, text)?
+                && let Some(pressing) = &mut self.pressing
+            {
+                pressing.exhausted(now, acted.current, tell);
+                self.due = until.min(pressing.due());
+                return Ok(Step::Rest);
+            }
             let wait = self.exhausted.failed(now);
             let step = self.hold(now, Guard::Exhausted, Some(now + wait), tell);
             // What is there to look at, meanwhile: it may begin to move.
@@ -419,7 +445,8 @@ impl Member {
             self.exhausted.worked();
             self.held = self.held.filter(|guard| matches!(guard, Guard::Refaults(_)));
         }
-        if self.brake.wants_to_judge(now)
+        if self.pressing.is_none()
+            && self.brake.wants_to_judge(now)
             && let Ok(stat) = self.own.gauge.stat(text)
         {
             let stalled = Duration::from_micros(self.own.gauge.stalled(text).unwrap_or(0));
@@ -455,10 +482,11 @@ impl Member {
         self.own.reclaimed(acted.reclaimed);
         self.above.iter().for_each(|level| level.borrow_mut().reclaimed(acted.reclaimed));
         self.brake.reclaimed(acted.reclaimed);
+        self.pressing.iter_mut().for_each(|pressing| pressing.acted(acted));
         // By the looks before it: each level is looked at anew only after this.
         let (free, low) = self.free();
         let fell = self.own.current().saturating_sub(acted.current);
-        self.account.enter(now, acted, free.saturating_add(fell), low);
+        self.account.enter(now, acted, self.is_limited().then(|| free.saturating_add(fell)), low);
     }
 
     /// Tells what was done since it was told last, if that is long enough ago, or at the `end`.
@@ -484,6 +512,7 @@ impl Member {
     /// What came of the watch. `gone` if the cgroup is.
     pub fn summary(&mut self, now: Duration, gone: bool, text: &mut String) -> Summary {
         self.gives(0);
-        self.account.close(&self.own.gauge, now, gone, text)
+        let working_set = self.pressing.as_ref().and_then(|pressing| pressing.working_set(now));
+        Summary { working_set, ..self.account.close(&self.own.gauge, now, gone, text) }
     }
 }

@@ -12,6 +12,8 @@ use crate::cgroup::limit::LimitFile;
 pub struct Rule {
     /// What is to be free below the limit.
     pub headroom: Headroom,
+    /// The share of the time in which it is to be stalled; `None` where nothing is pressed out beyond what is to be free.
+    pub pressure: Option<f64>,
     /// A limit of the user's own, bytes. The lower of it and of the cgroup's counts.
     pub keep: Option<u64>,
     /// Whether the limits of ancestors count as well.

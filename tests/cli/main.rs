@@ -21,6 +21,7 @@ mod node;
 mod options;
 mod place;
 mod plan;
+mod pressure;
 mod reclaim;
 mod settle;
 mod several;
@@ -64,6 +65,7 @@ fn main() {
         stat::cases(),
         completion::cases(),
         total::cases(),
+        pressure::cases(),
         upkeep::cases(),
         watch::cases(),
         net_saving::cases(),

@@ -49,6 +49,7 @@ fn looking_and_reclaiming_allocate_nothing() {
     two.uses(&Work::Anon(20 * M));
     let rule = std::rc::Rc::new(rule::Rule {
         headroom: headroom::Headroom::Bytes(20 * M),
+        pressure: None,
         keep: None,
         ancestors: false,
         lock: true,

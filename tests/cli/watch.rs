@@ -104,7 +104,11 @@ pub fn after(milliseconds: u64) {
 }
 
 fn without_a_mode() {
-    let ran = refuses(&["watch", "app"], 2, "memctl: watch: how much is to be kept free?");
+    let ran = refuses(
+        &["watch", "app"],
+        2,
+        "memctl: watch: what is to be done? --headroom, --keep, --pressure or --estimate",
+    );
     assert!(ran.stderr.contains("hint: --headroom 10% keeps that much free"), "{}", ran.stderr);
     refuses(&["watch", "--headroom", "10%"], 2, "memctl: which cgroup?");
     let leaves_nothing = "memctl: --headroom: it leaves nothing of the limit";

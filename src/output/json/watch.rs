@@ -1,5 +1,6 @@
 //! The events of `memctl watch`, as lines of JSON.
 
+use memctl::watch::estimate::WorkingSet;
 use memctl::watch::event::{Ended, Event, Summary, Tally, What};
 use serde::Serialize;
 
@@ -15,7 +16,7 @@ pub struct Happened<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     current_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    limit_bytes: Option<u64>,
+    limit_bytes: Option<Limit>,
     #[serde(skip_serializing_if = "Option::is_none")]
     limit_file: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -30,10 +31,41 @@ pub struct Happened<'a> {
     reclaimed: Option<Reclaimed>,
     #[serde(skip_serializing_if = "Option::is_none")]
     guard: Option<&'static str>,
+    #[serde(flatten)]
+    working_set: Option<WorkingSetFound>,
     #[serde(skip_serializing_if = "Option::is_none")]
     wait_usec: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     needed_bytes: Option<u64>,
+}
+
+/// A limit, or none: null.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Limit {
+    Bytes(u64),
+    Max,
+}
+
+/// What is known of a working set.
+#[allow(clippy::struct_field_names)]
+#[derive(Serialize)]
+struct WorkingSetFound {
+    estimated_working_set_bytes: u64,
+    estimated_confidence_ratio: f64,
+    estimated_age_usec: u64,
+    suggested_max_bytes: u64,
+}
+
+impl From<&WorkingSet> for WorkingSetFound {
+    fn from(set: &WorkingSet) -> Self {
+        Self {
+            estimated_working_set_bytes: set.bytes,
+            estimated_confidence_ratio: set.confidence,
+            estimated_age_usec: usec(set.age),
+            suggested_max_bytes: set.suggested,
+        }
+    }
 }
 
 /// What was reclaimed since it was told last.
@@ -84,6 +116,7 @@ impl<'a> From<&'a Event<'a>> for Happened<'a> {
             target_bytes: None,
             reclaimed: None,
             guard: None,
+            working_set: None,
             wait_usec: None,
             needed_bytes: None,
         };
@@ -92,14 +125,16 @@ impl<'a> From<&'a Event<'a>> for Happened<'a> {
                 happened.event = "start";
                 happened.limit_cgroup = above.as_deref();
                 happened.current_bytes = Some(*current);
-                happened.limit_bytes = Some(*limit);
+                happened.limit_bytes =
+                    Some(if *limit == u64::MAX { Limit::Max } else { Limit::Bytes(*limit) });
                 happened.limit_file = file.map(memctl::cgroup::limit::LimitFile::name);
                 happened.headroom_bytes = Some(*headroom);
             }
             What::Reclaim(tally) => {
                 happened.event = "reclaim";
-                happened.limit_bytes = Some(tally.current_after.saturating_add(tally.free));
-                happened.headroom_bytes = Some(tally.free);
+                let limit = |free| Limit::Bytes(tally.current_after.saturating_add(free));
+                happened.limit_bytes = Some(tally.free.map_or(Limit::Max, limit));
+                happened.headroom_bytes = tally.free;
                 happened.reclaimed = Some(Reclaimed::from(tally));
             }
             What::Hold { guard, wait } => {
@@ -117,6 +152,10 @@ impl<'a> From<&'a Event<'a>> for Happened<'a> {
                 happened.current_bytes = Some(*current);
                 happened.requested_bytes = Some(*requested);
                 happened.target_bytes = Some(*down_to);
+            }
+            What::WorkingSet(set) => {
+                happened.event = "working_set";
+                happened.working_set = Some(WorkingSetFound::from(set));
             }
             What::Acted(_) => happened.event = "action",
             What::Gone => happened.event = "gone",
@@ -150,6 +189,10 @@ pub struct WatchSummary<'a> {
     cpu_usec: u64,
     watched_usec: u64,
     gone: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    swap_bytes: Option<u64>,
+    #[serde(flatten)]
+    working_set: Option<WorkingSetFound>,
 }
 
 impl<'a> From<&'a Summary> for WatchSummary<'a> {
@@ -170,6 +213,8 @@ impl<'a> From<&'a Summary> for WatchSummary<'a> {
             cpu_usec: usec(summary.total.cpu),
             watched_usec: usec(summary.watched),
             gone: summary.gone,
+            swap_bytes: summary.swapped,
+            working_set: summary.working_set.as_ref().map(WorkingSetFound::from),
         }
     }
 }

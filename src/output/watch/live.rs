@@ -20,6 +20,9 @@ const HEIGHTS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '�
 /// How wide the bar of the usage is.
 const BAR: usize = 8;
 
+const TITLES: [&str; 10] =
+    ["CGROUP", "USED", "LIMIT", "", "FREE", "KEPT", "WORKING SET", "GROWTH/s", "RECLAIM", "STALL%"];
+
 /// From these widths on there is room for the limit and for what is kept free, and for a sparkline.
 const WIDE: u16 = 100;
 const ROOMY: u16 = 120;
@@ -34,6 +37,8 @@ pub struct Table {
 struct Remembered {
     /// The usage as a share of the limit, of late, in eighths.
     sparks: Vec<usize>,
+    /// The largest usage.
+    largest: u64,
     /// What happened last.
     last: String,
     /// For how long it had been stalled when.
@@ -68,44 +73,63 @@ impl Table {
         now: Instant,
         (width, rows): (u16, u16),
     ) -> String {
-        let wide = width >= WIDE;
-        // What the other columns need, and the last at the least.
-        let others = if wide { 92 } else { 68 };
-        let room = usize::from(width).saturating_sub(others).max(12);
-        let mut table = plain_table();
-        let titles = ["CGROUP", "USED", "LIMIT", "", "FREE", "KEPT", "GROWTH/s", "RECLAIM", "STALL%"];
-        let shown = |column: usize| wide || !matches!(titles[column], "LIMIT" | "KEPT");
-        let chosen = |cells: [String; 9]| {
-            let cells = cells.into_iter().enumerate();
-            cells.filter(|(column, _)| shown(*column)).map(|(_, cell)| cell).collect::<Vec<_>>()
-        };
-        table.set_header(chosen(titles.map(str::to_owned)));
+        let mut cells: Vec<[String; 10]> = Vec::new();
         let mut ends = Vec::new();
+        let (mut limited, mut pressed) = (false, false);
         for view in views {
             let remembered = self.rows.entry(view.cgroup.to_owned()).or_default();
-            let limit = view.current.saturating_add(view.free);
-            let share = view.current as f64 / limit.max(1) as f64;
+            limited |= view.free.is_some();
+            pressed |= view.working_set.is_some();
+            let limit = view.free.map(|free| view.current.saturating_add(free));
+            // Without a limit, beside the largest usage of late.
+            remembered.largest = remembered.largest.max(view.current);
+            let share = view.current as f64 / limit.unwrap_or(remembered.largest).max(1) as f64;
             remembered.sparks.push(((share * 8.0) as usize).min(7));
             let old = remembered.sparks.len().saturating_sub(SPARKS);
             remembered.sparks.drain(..old);
             let stall = remembered.stall(now, view.stalled);
-            table.add_row(chosen([
-                shortened(&escaped(view.cgroup), room),
+            let or_none = |bytes: Option<u64>| bytes.map_or_else(|| "-".to_owned(), compact);
+            cells.push([
+                escaped(view.cgroup),
                 compact(view.current),
-                compact(limit),
-                bar(share),
-                compact(view.free),
-                compact(view.low),
+                or_none(limit),
+                limit.map_or_else(String::new, |_| bar(share)),
+                or_none(view.free),
+                or_none(view.free.map(|_| view.low)),
+                view.working_set.map_or_else(
+                    || "-".to_owned(),
+                    |set| format!("{} {:>2.0}%", compact(set.bytes), 100.0 * set.confidence),
+                ),
                 growth(view.growth),
                 compact(view.reclaimed),
                 stall.map_or_else(|| "-".to_owned(), |share| format!("{:.1}", 100.0 * share)),
-            ]));
+            ]);
             let sparks: String = remembered.sparks.iter().map(|&height| HEIGHTS[height]).collect();
             let sparks = if width < ROOMY { String::new() } else { format!("{sparks:<SPARKS$}  ") };
             ends.push((sparks, remembered.last.clone(), view.held.is_some()));
         }
-        for (at, column) in (0..titles.len()).filter(|&column| shown(column)).enumerate() {
-            if let Some(cells) = table.column_mut(at).filter(|_| column > 0 && !titles[column].is_empty()) {
+        let wide = width >= WIDE;
+        let shown = |column: usize| match TITLES[column] {
+            "LIMIT" | "KEPT" => wide && limited,
+            "" | "FREE" => limited || !pressed,
+            "WORKING SET" => pressed,
+            _ => true,
+        };
+        // What the other columns need, and the last at the least.
+        let others = if wide { 92 } else { 68 } + if pressed && limited { 13 } else { 0 };
+        let room = usize::from(width).saturating_sub(others).max(12);
+        let chosen = |cells: [String; 10]| {
+            let cells = cells.into_iter().enumerate();
+            cells.filter(|(column, _)| shown(*column)).map(|(_, cell)| cell).collect::<Vec<_>>()
+        };
+        let mut table = plain_table();
+        table.set_header(chosen(TITLES.map(str::to_owned)));
+        for mut row in cells {
+            row[0] = shortened(&row[0], room);
+            table.add_row(chosen(row));
+        }
+        for (at, column) in (0..TITLES.len()).filter(|&column| shown(column)).enumerate() {
+            if let Some(cells) = table.column_mut(at).filter(|_| column > 0 && !TITLES[column].is_empty()) {
                 cells.set_cell_alignment(CellAlignment::Right);
             }
         }
@@ -142,6 +166,8 @@ fn growth(a_second: f64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use memctl::watch::estimate::WorkingSet;
+
     use super::*;
 
     #[test]
@@ -149,12 +175,13 @@ mod tests {
         let view = View {
             cgroup: "/app",
             current: 192 << 20,
-            free: 64 << 20,
+            free: Some(64 << 20),
             low: 26 << 20,
             growth: 12.5 * f64::from(1 << 20),
             stalled: Some(Duration::ZERO),
             reclaimed: 3 << 30,
             held: None,
+            working_set: None,
         };
         let mut table = Table::default();
         let event = Event { cgroup: "/app", at: Duration::ZERO, what: What::Blocked };
@@ -175,6 +202,15 @@ mod tests {
         assert_eq!(wide[0], "CGROUP  USED  LIMIT            FREE  KEPT  GROWTH/s  RECLAIM  STALL%");
         let row = "/app    192M   256M  ██████░░   64M   26M    +12.5M       3G    25.0  ";
         assert_eq!(wide[1], format!("{row}▇▇▇▇          writes are blocked"));
+        let set = WorkingSet { bytes: 61 << 20, confidence: 0.8, age: Duration::ZERO, suggested: 70 << 20 };
+        let pressed = View { free: None, working_set: Some(set), stalled: None, ..view };
+        let painted = table.painted(&mut [pressed].into_iter(), began, (80, 24));
+        let plain = anstream::adapter::strip_str(&painted).to_string();
+        let rows = [
+            "CGROUP  USED  WORKING SET  GROWTH/s  RECLAIM  STALL%",
+            "/app    192M      61M 80%    +12.5M       3G       -  writes are blocked",
+        ];
+        assert_eq!(plain.lines().collect::<Vec<_>>(), rows);
         table.remember(&Event { what: What::Gone, ..event }, "gone".into());
         assert!(table.rows.is_empty());
         assert_eq!((growth(-3.0 * f64::from(1 << 20)).as_str(), growth(100.0).as_str()), ("-3M", "0"));

@@ -1,0 +1,140 @@
+//! The working set, from the knees that the [law of `--pressure`](super::pressure) came to: a pure function of those.
+
+use std::time::Duration;
+
+/// So many knees are remembered.
+const KNEES: usize = 8;
+
+/// A knee that is that far from the others is another working set.
+const CHANGED: f64 = 0.25;
+
+/// Confidence halves in that time without a knee.
+const HALF_LIFE: Duration = Duration::from_secs(600);
+
+/// What a limit leaves above the largest usage, in parts of that.
+const MARGIN: u64 = 10;
+
+/// What is known of a working set. Amounts are bytes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct WorkingSet {
+    /// The median of the usage at the last knees.
+    pub bytes: u64,
+    /// From 0 to 1: how often the knee was seen, how near to each other, and how long ago.
+    pub confidence: f64,
+    /// How long ago the last knee was.
+    pub age: Duration,
+    /// A `memory.max` that would do: a tenth above the largest usage since the first of those knees, and what they differ by.
+    pub suggested: u64,
+}
+
+/// The knees of one cgroup.
+#[derive(Clone, Debug, Default)]
+pub struct Estimate {
+    /// Usage at the last of them, the oldest first.
+    knees: [u64; KNEES],
+    count: usize,
+    last: Duration,
+    /// The largest usage since the first.
+    peak: u64,
+}
+
+impl Estimate {
+    /// Enters a knee.
+    pub fn knee(&mut self, now: Duration, usage: u64) {
+        let differs = |bytes: u64| bytes.abs_diff(usage) as f64 > CHANGED * bytes as f64;
+        if self.median().is_some_and(differs) {
+            (self.count, self.peak) = (0, 0);
+        }
+        if self.count == KNEES {
+            self.knees.rotate_left(1);
+            self.count -= 1;
+        }
+        self.knees[self.count] = usage;
+        self.count += 1;
+        (self.last, self.peak) = (now, self.peak.max(usage));
+    }
+
+    /// Enters what is used between knees.
+    pub fn used(&mut self, usage: u64) {
+        if self.count > 0 {
+            self.peak = self.peak.max(usage);
+        }
+    }
+
+    /// What is known by now; `None` before the first knee.
+    #[must_use]
+    pub fn working_set(&self, now: Duration) -> Option<WorkingSet> {
+        let bytes = self.median()?;
+        let known = &self.knees[..self.count];
+        let (least, most) = (known.iter().min()?, known.iter().max()?);
+        let age = now.saturating_sub(self.last);
+        let often = self.count as f64 / (self.count + 1) as f64;
+        let near = 1.0 - ((most - least) as f64 / bytes.max(1) as f64).min(1.0);
+        let fresh = 0.5f64.powf(age.as_secs_f64() / HALF_LIFE.as_secs_f64());
+        let suggested = self.peak + self.peak / MARGIN + (most - least);
+        Some(WorkingSet {
+            bytes,
+            confidence: often * near * fresh,
+            age,
+            suggested: suggested.next_multiple_of(1 << 20),
+        })
+    }
+
+    fn median(&self) -> Option<u64> {
+        let mut known = self.knees;
+        let known = &mut known[..self.count];
+        known.sort_unstable();
+        known.get(self.count / 2).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const M: u64 = 1 << 20;
+
+    fn at(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn seen(knees: &[u64]) -> WorkingSet {
+        let mut estimate = Estimate::default();
+        for (time, knee) in knees.iter().enumerate() {
+            estimate.knee(at(time as u64), knee * M);
+        }
+        estimate.working_set(at(knees.len() as u64)).expect("there was a knee")
+    }
+
+    #[test]
+    fn confidence_grows_with_each_knee_and_fades() {
+        assert_eq!(Estimate::default().working_set(at(1)), None);
+        let (once, often) = (seen(&[60]), seen(&[60; 12]));
+        assert_eq!((once.bytes, often.bytes, often.age), (60 * M, 60 * M, at(1)));
+        assert!((0.45..0.5).contains(&once.confidence) && (0.85..0.9).contains(&often.confidence));
+        assert!(seen(&[50, 60, 60, 60]).confidence < seen(&[60; 4]).confidence, "the nearer the better");
+        let mut estimate = Estimate::default();
+        estimate.knee(at(0), 60 * M);
+        let later = estimate.working_set(at(600)).expect("there was a knee");
+        assert!((0.24..0.26).contains(&later.confidence), "{later:?}");
+    }
+
+    #[test]
+    fn a_limit_leaves_a_margin_above_the_largest_usage() {
+        assert_eq!(seen(&[60]).suggested, 66 * M);
+        assert_eq!(seen(&[60, 64, 60]).suggested, 75 * M, "70.4, and 4 for what they differ by");
+        let mut estimate = Estimate::default();
+        estimate.used(500 * M);
+        estimate.knee(at(0), 60 * M);
+        estimate.used(80 * M);
+        assert_eq!(estimate.working_set(at(1)).map(|set| set.suggested), Some(88 * M));
+    }
+
+    #[test]
+    fn another_working_set_begins_anew() {
+        let changed = seen(&[60, 60, 60, 120]);
+        assert_eq!((changed.bytes, changed.suggested), (120 * M, 132 * M));
+        assert!(changed.confidence < 0.5);
+        assert_eq!(seen(&[60, 62, 64, 66, 68]).bytes, 64 * M, "a drift is none");
+    }
+}

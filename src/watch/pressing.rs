@@ -1,0 +1,106 @@
+//! A cgroup under `--pressure`: what its [law](super::pressure) is shown, and what is known of its working set.
+
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+use super::act::Acted;
+use super::estimate::{Estimate, WorkingSet};
+use super::event::What;
+use super::pressure::{Next, Pressure, Sample};
+use super::rule::page;
+use crate::cgroup::Gauge;
+
+/// The working set is told again when it differs by that part from what was told, or when so much surer of it.
+const DIFFERS: f64 = 0.1;
+const SURER: f64 = 0.2;
+
+/// The law of one cgroup, and what it found.
+#[derive(Debug)]
+pub struct Pressing {
+    law: Pressure,
+    estimate: Estimate,
+    told: Option<WorkingSet>,
+}
+
+impl Pressing {
+    /// For a cgroup that is to be stalled for that share of the time.
+    #[must_use]
+    pub fn new(target: f64) -> Self {
+        Self { law: Pressure::new(target), estimate: Estimate::default(), told: None }
+    }
+
+    /// Looks at the cgroup, of which `current` bytes are used, if that is due. Gives how much is to be pressed out, and when
+    /// to look again if that is nothing.
+    ///
+    /// # Errors
+    /// `ENODEV` when the cgroup was removed.
+    pub fn look(
+        &mut self,
+        gauge: &Gauge,
+        now: Duration,
+        current: u64,
+        text: &mut String,
+        tell: &mut dyn FnMut(What),
+    ) -> Result<(Duration, u64), Errno> {
+        self.estimate.used(current);
+        if now < self.law.due() {
+            return Ok((self.law.due(), 0));
+        }
+        let stat = gauge.stat(text)?;
+        let swapped_out = stat.pswpout.unwrap_or(0) + stat.zswpout.unwrap_or(0);
+        let sample = Sample {
+            at: now,
+            current,
+            stalled: Duration::from_micros(gauge.stalled(text).unwrap_or(0)),
+            returned: stat.back_in_use(),
+            file: stat.evictable_file(),
+            swapped_out: swapped_out * page(),
+            writeback: stat.file_writeback.unwrap_or(0),
+        };
+        Ok(match self.law.decide(sample) {
+            Next::Press(bytes) => (self.law.due(), bytes.min(current)),
+            Next::Rest(until) => (until, 0),
+            Next::Knee(until) => {
+                self.knee(now, current, tell);
+                (until, 0)
+            }
+        })
+    }
+
+    /// Enters what came of an action.
+    pub fn acted(&mut self, acted: &Acted) {
+        self.law.reclaimed(acted.reclaimed, acted.writing.saturating_sub(acted.cpu));
+    }
+
+    /// Nothing more is to be had: what is left is in use, as far as anybody can tell.
+    pub fn exhausted(&mut self, now: Duration, current: u64, tell: &mut dyn FnMut(What)) {
+        self.law.exhausted(now);
+        self.knee(now, current, tell);
+    }
+
+    /// When to look next.
+    #[must_use]
+    pub fn due(&self) -> Duration {
+        self.law.due()
+    }
+
+    /// What is known of the working set.
+    #[must_use]
+    pub fn working_set(&self, now: Duration) -> Option<WorkingSet> {
+        self.estimate.working_set(now)
+    }
+
+    fn knee(&mut self, now: Duration, current: u64, tell: &mut dyn FnMut(What)) {
+        self.estimate.knee(now, current);
+        let Some(set) = self.estimate.working_set(now) else { return };
+        let news = self.told.is_none_or(|told| {
+            let differs = told.bytes.abs_diff(set.bytes) as f64 > DIFFERS * told.bytes as f64;
+            differs || set.confidence >= told.confidence + SURER
+        });
+        if news {
+            self.told = Some(set);
+            tell(What::WorkingSet(set));
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! The law of `--pressure`: from looks at a cgroup to how much to press out of it, and when. A pure function of what it is
+//! shown.
+//!
+//! Memory that was touched of late and memory that wasn't look the same to the kernel until it has gone over both once,
+//! some time apart. So each approach begins with a press too small to matter, which makes the kernel sort its lists, and
+//! steps double as long as nothing comes back. What comes back (restores and swap-ins) is the first sign that what is left
+//! is in use; stall comes later, and has a budget: the target's share of the time. At such a *knee* the law holds, and
+//! probes again after a while, at last every [`SELDOM`].
+
+use std::time::Duration;
+
+/// How often to press while nothing comes back.
+pub const EACH: Duration = Duration::from_millis(250);
+
+/// The least and the most that is pressed out in a second: bytes, and a share of the usage.
+const LEAST: u64 = 512 << 10;
+const MOST: f64 = 0.1;
+
+/// Steps grow so much each second.
+const GROWTH: f64 = 2.0;
+
+/// After a knee the law holds for so long, then twice that, and so on.
+const FIRST_HOLD: Duration = Duration::from_secs(2);
+/// See [`FIRST_HOLD`].
+pub const SELDOM: Duration = Duration::from_secs(16);
+
+/// What was pressed out is expected back, if at all, within about that time.
+const WINDOW: Duration = Duration::from_secs(2);
+
+/// When more of what was pressed out comes back than that, it was in use.
+const KNEE: f64 = 0.1;
+
+/// So many bytes come back by chance.
+const CHANCE: u64 = 64 << 10;
+
+/// The budget of stall is the target's share of so much time. The first approach, of which most is cold, has a budget of
+/// its own: so much, and so many times the target's share of the time that it takes.
+const BUDGET: Duration = Duration::from_secs(60);
+const APPROACH: Duration = Duration::from_millis(200);
+const APPROACHING: f64 = 4.0;
+
+/// The stall that a byte costs when it comes back, until it is known: 25 us a page, about what zram takes. Microseconds.
+const PRICE: f64 = 25.0 / 4096.0;
+
+/// From so many bytes on the price can be told.
+const PRICED: f64 = 128.0 * 1024.0;
+
+/// What isn't written yet is no more than that before more is pressed out.
+const UNWRITTEN: u64 = 256 << 10;
+
+/// A write that waits for longer than that waits for a device.
+const BEHIND: Duration = Duration::from_millis(20);
+
+/// What a cgroup is like. Amounts are bytes, and counted since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sample {
+    /// When, on the monotonic clock.
+    pub at: Duration,
+    /// `memory.current`.
+    pub current: u64,
+    /// For how long its tasks were stalled for want of memory (PSI `some`); 0 where the kernel doesn't tell.
+    pub stalled: Duration,
+    /// What came back and is in use: restores and swap-ins.
+    pub returned: u64,
+    /// Page cache that could be evicted now.
+    pub file: u64,
+    /// What went to swap.
+    pub swapped_out: u64,
+    /// What is on its way there, or to disk, now.
+    pub writeback: u64,
+}
+
+/// What to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Nothing, until then.
+    Rest(Duration),
+    /// Press so many bytes out.
+    Press(u64),
+    /// What is left is in use: nothing, until then.
+    Knee(Duration),
+}
+
+/// Whether anonymous memory was come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Swapping {
+    /// So much had been swapped out at first.
+    NotYet(u64),
+    Begun,
+}
+
+/// What is known of one cgroup.
+#[derive(Clone, Debug)]
+pub struct Pressure {
+    target: f64,
+    /// What is pressed out in a second.
+    rate: f64,
+    /// When to look next.
+    due: Duration,
+    last: Option<Sample>,
+    /// What was pressed out, and what came back, of late: both fade over the window.
+    pressed: f64,
+    returned: f64,
+    /// What comes back in a second without any of it.
+    usual: f64,
+    /// The stall that may still be caused, microseconds.
+    budget: f64,
+    /// The stall that a byte cost when it came back, microseconds.
+    price: f64,
+    /// Whether anonymous memory was come to: with how much swapped out it began.
+    swap: Swapping,
+    /// How long it held last; nothing as long as it approaches.
+    hold: Duration,
+    /// Whether there was a knee.
+    found: bool,
+}
+
+impl Pressure {
+    /// For a cgroup of which nothing is known yet, to be stalled for that share of the time.
+    #[must_use]
+    pub fn new(target: f64) -> Self {
+        Self {
+            target,
+            rate: LEAST as f64,
+            due: Duration::ZERO,
+            last: None,
+            pressed: 0.0,
+            returned: 0.0,
+            usual: 0.0,
+            budget: APPROACH.as_micros() as f64,
+            price: PRICE,
+            swap: Swapping::Begun,
+            hold: Duration::ZERO,
+            found: false,
+        }
+    }
+
+    /// When it wants to look next.
+    #[must_use]
+    pub fn due(&self) -> Duration {
+        self.due
+    }
+
+    /// Enters what was reclaimed, and for how long whoever did had to wait: for a swap device that is behind, for one.
+    pub fn reclaimed(&mut self, bytes: u64, waited: Duration) {
+        self.pressed += bytes as f64;
+        // Those who use the device wait as well.
+        if waited > BEHIND {
+            self.budget -= waited.as_micros() as f64;
+        }
+    }
+
+    /// Enters a look, and decides.
+    pub fn decide(&mut self, sample: Sample) -> Next {
+        let Some(last) = self.last.replace(sample) else {
+            // What is usual has to be known first.
+            self.swap = Swapping::NotYet(sample.swapped_out);
+            self.due = sample.at + 4 * EACH;
+            return Next::Rest(self.due);
+        };
+        let time = sample.at.saturating_sub(last.at).as_secs_f64().max(1e-3);
+        let came = sample.returned.saturating_sub(last.returned) as f64;
+        let stalled = sample.stalled.saturating_sub(last.stalled).as_micros() as f64;
+        let fade = (-time / WINDOW.as_secs_f64()).exp();
+        let excess = (came - self.usual * time).max(0.0);
+        self.returned = self.returned * fade + excess;
+        if came >= PRICED {
+            self.price += 0.5 * (stalled / came - self.price);
+        }
+        if self.pressed < 1.0 {
+            let weight = (time / 10.0).min(1.0);
+            self.usual += weight * (came / time - self.usual);
+        }
+        let settled = self.target * BUDGET.as_micros() as f64;
+        let (most, refill) = if self.found {
+            (settled, self.target)
+        } else {
+            (settled.max(APPROACH.as_micros() as f64), APPROACHING * self.target)
+        };
+        self.budget = (self.budget + refill * time * 1e6 - stalled).clamp(-settled, most);
+        let share = self.returned / self.pressed.max(1.0);
+        let hurts = self.returned > CHANCE as f64 && share > KNEE;
+        self.pressed = if self.pressed * fade < 4096.0 { 0.0 } else { self.pressed * fade };
+        if hurts {
+            return Next::Knee(self.hold(sample.at));
+        }
+        if self.budget < 0.0 {
+            let paid_off = (-self.budget / (refill * 1e6)).clamp(EACH.as_secs_f64(), SELDOM.as_secs_f64());
+            self.due = sample.at + Duration::from_secs_f64(paid_off);
+            return Next::Rest(self.due);
+        }
+        let cache_ends = (sample.file as f64) < 2.0 * self.rate * EACH.as_secs_f64();
+        if let Swapping::NotYet(before) = self.swap
+            && (cache_ends || sample.swapped_out > before)
+        {
+            // Its lists aren't sorted yet, and its price isn't known.
+            (self.swap, self.rate) = (Swapping::Begun, LEAST as f64);
+        }
+        if sample.writeback > UNWRITTEN {
+            // Whoever needs something back from there would wait behind it.
+            self.rate = (self.rate / 2.0).max(LEAST as f64);
+            self.due = sample.at + EACH;
+            return Next::Rest(self.due);
+        }
+        // No more than the budget could pay for, were all of it to come back.
+        let affordable = self.budget / self.price.max(1e-9) / EACH.as_secs_f64();
+        let most = (sample.current as f64 * MOST).min(affordable).max(LEAST as f64);
+        let step = self.rate.clamp(LEAST as f64, most);
+        self.rate = (step * GROWTH.powf(EACH.as_secs_f64())).max(LEAST as f64);
+        self.due = sample.at + EACH;
+        Next::Press((step * EACH.as_secs_f64()) as u64)
+    }
+
+    /// There was nothing more to be had.
+    pub fn exhausted(&mut self, now: Duration) {
+        self.hold(now);
+    }
+
+    fn hold(&mut self, now: Duration) -> Duration {
+        self.hold = (self.hold * 2).clamp(FIRST_HOLD, SELDOM);
+        self.found = true;
+        self.rate = LEAST as f64;
+        (self.pressed, self.returned) = (0.0, 0.0);
+        self.due = now + self.hold;
+        self.due
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,198 @@
+use super::*;
+use proptest::prelude::*;
+
+const M: f64 = (1 << 20) as f64;
+
+/// An application whose memory is known, and a kernel that can tell what is cold but for a share of its guesses.
+#[derive(Clone, Debug)]
+struct App {
+    /// Bytes in memory, and outside of it: what is in use, and what isn't.
+    hot: f64,
+    cold: f64,
+    hot_outside: f64,
+    cold_outside: f64,
+    /// That share of what is taken is in use, as long as there is something cold.
+    wrong: f64,
+    /// What is in use comes back at that share of it a second.
+    needed: f64,
+    /// Stall for a byte that comes back, microseconds.
+    price: f64,
+    /// Stall by other causes, share of the time.
+    other: f64,
+    stalled: f64,
+    returned: f64,
+}
+
+impl App {
+    fn new(hot: f64, cold: f64) -> Self {
+        Self {
+            hot: hot * M,
+            cold: cold * M,
+            hot_outside: 0.0,
+            cold_outside: 0.0,
+            wrong: 0.005,
+            needed: 2.0,
+            // 100 us a page.
+            price: 100.0 / 4096.0,
+            other: 0.0,
+            stalled: 0.0,
+            returned: 0.0,
+        }
+    }
+
+    fn current(&self) -> f64 {
+        self.hot + self.cold
+    }
+
+    fn pass(&mut self, seconds: f64) {
+        let back = self.hot_outside * (self.needed * seconds).min(1.0);
+        self.hot_outside -= back;
+        self.hot += back;
+        self.returned += back;
+        self.stalled += back * self.price + self.other * seconds * 1e6;
+    }
+
+    fn take(&mut self, bytes: f64) {
+        let cold = (bytes * (1.0 - self.wrong)).min(self.cold);
+        let hot = (bytes - cold).min(self.hot);
+        self.cold -= cold;
+        self.cold_outside += cold;
+        self.hot -= hot;
+        self.hot_outside += hot;
+    }
+
+    /// From now on so much is in use, MiB: what was cold is needed, or what was needed is cold.
+    fn needs(&mut self, hot: f64) {
+        let more = hot * M - self.hot - self.hot_outside;
+        let inside = more.clamp(-self.hot, self.cold);
+        self.hot += inside;
+        self.cold -= inside;
+        let outside = (more - inside).clamp(-self.hot_outside, self.cold_outside);
+        self.hot_outside += outside;
+        self.cold_outside -= outside;
+    }
+
+    fn sample(&self, at: Duration) -> Sample {
+        let stalled = Duration::from_micros(self.stalled as u64);
+        Sample {
+            at,
+            current: self.current() as u64,
+            stalled,
+            returned: self.returned as u64,
+            ..Sample::default()
+        }
+    }
+}
+
+/// A law at work on an application.
+struct Run {
+    law: Pressure,
+    app: App,
+    now: Duration,
+    presses: u32,
+}
+
+impl Run {
+    fn new(app: App) -> Self {
+        Self { law: Pressure::new(0.001), app, now: Duration::from_secs(100), presses: 0 }
+    }
+
+    fn run(&mut self, seconds: u64) -> &mut Self {
+        let end = self.now + Duration::from_secs(seconds);
+        while self.now < end {
+            let next = self.law.due().max(self.now + Duration::from_millis(10)).min(end);
+            self.app.pass(next.saturating_sub(self.now).as_secs_f64());
+            self.now = next;
+            if self.now >= self.law.due()
+                && let Next::Press(bytes) = self.law.decide(self.app.sample(self.now))
+            {
+                self.presses += 1;
+                self.app.take(bytes as f64);
+                self.law.reclaimed(bytes, Duration::ZERO);
+            }
+        }
+        self
+    }
+
+    fn over(&self) -> f64 {
+        self.app.current() / (self.app.hot + self.app.hot_outside)
+    }
+}
+
+#[test]
+fn what_is_in_use_is_found_and_followed() {
+    let mut run = Run::new(App::new(60.0, 440.0));
+    assert!(run.run(45).over() < 1.15, "{:?}", run.app);
+    run.run(75);
+    assert!(run.app.stalled < 200_000.0, "{:?}", run.app);
+    run.app.needs(120.0);
+    run.run(10);
+    assert!(run.app.hot_outside < 6.0 * M, "it follows: {:?}", run.app);
+    run.run(60);
+    run.app.needs(60.0);
+    assert!(run.run(60).over() < 1.15, "{:?}", run.app);
+}
+
+#[test]
+fn it_comes_to_rest() {
+    let mut run = Run::new(App::new(60.0, 440.0));
+    run.run(300);
+    let before = run.presses;
+    run.run(160);
+    assert!(run.presses - before <= 20, "{} in 160 s", run.presses - before);
+}
+
+#[test]
+fn without_psi_what_comes_back_carries_it() {
+    let mut run = Run::new(App { price: 0.0, ..App::new(60.0, 440.0) });
+    assert!(run.run(60).over() < 1.2 && run.app.hot_outside < 6.0 * M, "{:?}", run.app);
+}
+
+#[test]
+fn who_is_stalled_already_is_left_alone() {
+    let mut run = Run::new(App { other: 0.2, ..App::new(60.0, 440.0) });
+    run.run(300);
+    assert!(run.app.current() > 480.0 * M, "{:?}", run.app);
+}
+
+proptest! {
+    #[test]
+    fn any_working_set_is_found_and_the_stall_is_bounded(
+        hot in 1.0f64..2000.0,
+        cold in 0.0f64..8000.0,
+        wrong in 0.0f64..0.005,
+        needed in 0.5f64..20.0,
+        price in 0.0f64..0.1,
+    ) {
+        let mut run = Run::new(App { wrong, needed, price, ..App::new(hot, cold) });
+        run.run(400);
+        // Where the kernel is wrong often and that is dear, the budget ends before.
+        let spent = run.app.stalled > APPROACH.as_micros() as f64;
+        prop_assert!(run.over() < 1.2 || run.app.current() < 4.0 * M || spent, "{:?}", run.app);
+        let (before, settled) = (run.app.stalled, run.law.found);
+        run.run(60);
+        // What is pressed out before the first of it comes back is on top.
+        let (share, more) = if settled { (1.0, 60_000.0) } else { (APPROACHING, 800_000.0) };
+        let least = LEAST as f64 * EACH.as_secs_f64() * 8.0 * 4.0 * price;
+        prop_assert!(run.app.stalled - before <= 60_000.0 * share + more + least, "{} us", run.app.stalled - before);
+    }
+
+    #[test]
+    fn whatever_an_application_does_nothing_breaks(
+        steps in prop::collection::vec((0u64..5_000, 0u64..1 << 40, 0u64..1 << 40, 0u64..1 << 30, 0u64..1 << 36), 1..200),
+    ) {
+        let mut law = Pressure::new(0.001);
+        let mut sample = Sample::default();
+        for (millis, current, returned, stalled, reclaimed) in steps {
+            sample.at += Duration::from_millis(millis);
+            sample.current = current;
+            sample.returned += returned;
+            sample.stalled += Duration::from_micros(stalled);
+            match law.decide(sample) {
+                Next::Press(bytes) => prop_assert!(bytes as f64 <= (current as f64 * MOST).max(LEAST as f64)),
+                Next::Rest(until) | Next::Knee(until) => prop_assert!(until > sample.at),
+            }
+            law.reclaimed(reclaimed, Duration::from_micros(stalled));
+        }
+    }
+}

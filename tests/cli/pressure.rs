@@ -1,0 +1,89 @@
+//! `memctl watch --pressure` on real kernels.
+
+use crate::bed::{Cgroup, M, number, refuses, run};
+use crate::place::{Case, list};
+use crate::watch::{events, limited, of};
+use crate::workload::Work;
+
+pub fn cases() -> Vec<Case> {
+    list![
+        "" => an_estimate_stands_alone;
+        "guest reclaim" =>
+            what_is_not_in_use_leaves,
+            an_estimate_is_all_that_is_told,
+            the_floor_holds_here_too,
+            what_is_to_be_free_comes_first,
+            a_dry_run_presses_nothing
+    ]
+}
+
+fn an_estimate_stands_alone() {
+    for other in [&["--headroom", "10%"][..], &["--keep", "1G"], &["--dry-run"]] {
+        let words = [&["watch", "app", "--estimate"], other].concat();
+        let ran = run(&words);
+        assert_eq!(ran.status, Some(2), "{words:?}: {}", ran.stderr);
+        assert!(ran.stderr.contains("--estimate"), "{}", ran.stderr);
+    }
+    refuses(&["watch", "app", "--pressure", "much"], 2, "memctl: --pressure: ");
+}
+
+/// A cgroup with so much in use and so much cold, and what it uses besides.
+fn in_use(name: &str, hot: u64, cold: u64) -> Cgroup {
+    let app = Cgroup::new(name);
+    app.uses(&Work::File(cold)).uses(&Work::Mapped(hot));
+    app
+}
+
+fn what_is_not_in_use_leaves() {
+    let app = in_use("app", 24 * M, 90 * M);
+    let events = events(&["app", "--pressure", "0.1%", "--duration", "40s"]);
+    let current = app.current();
+    assert!((22 * M..=40 * M).contains(&current), "{current}: {events:?}");
+    let start = of(&events, "start")[0];
+    assert!(start["limit_bytes"].is_null() && start.get("limit_bytes").is_some(), "{start}");
+    let found = of(&events, "working_set");
+    let set = found.last().expect("it was found");
+    let bytes = number(set, "estimated_working_set_bytes");
+    assert!((22 * M as i64..=40 * M as i64).contains(&bytes), "{set}");
+    assert!(number(set, "suggested_max_bytes") > bytes, "{set}");
+    let confidence = set["estimated_confidence_ratio"].as_f64().expect("a ratio");
+    assert!(confidence > 0.3 && confidence < 1.0, "{set}");
+    let summary = of(&events, "summary")[0];
+    assert!(number(summary, "estimated_working_set_bytes") > 0, "{summary}");
+    assert!(number(summary, "stalled_usec") < 500_000, "{summary}");
+}
+
+fn an_estimate_is_all_that_is_told() {
+    let app = in_use("app", 8 * M, 30 * M);
+    let ran = run(&["watch", "app", "--estimate", "--duration", "25s"]);
+    assert_eq!(ran.status, Some(0), "{}", ran.stderr);
+    assert_eq!(ran.stderr, "memctl: to find out what is in use, what isn't is really reclaimed\n");
+    let lines: Vec<_> = ran.stdout.lines().collect();
+    assert!(lines.len() == 2 && lines[0].starts_with("CGROUP  WORKING SET  CONFIDENCE"), "{}", ran.stdout);
+    assert!(lines[1].starts_with("/app") && lines[1].contains('%'), "{}", ran.stdout);
+    assert!(app.stolen() > 0);
+}
+
+fn the_floor_holds_here_too() {
+    let app = in_use("app", 8 * M, 60 * M);
+    let events = events(&["app", "--pressure", "0.1%", "--floor", "50M", "--duration", "14s"]);
+    let current = app.current();
+    assert!((49 * M..=60 * M).contains(&current), "{current}: {events:?}");
+    assert!(of(&events, "hold").iter().any(|hold| hold["guard"] == "floor"), "{events:?}");
+}
+
+fn what_is_to_be_free_comes_first() {
+    let app = limited("app", 128 * M);
+    app.uses(&Work::File(110 * M));
+    // Sooner than the first press.
+    let events = events(&["app", "--pressure", "0.1%", "--headroom", "40M", "--duration", "900ms"]);
+    assert!(app.current() <= 88 * M, "{}: {events:?}", app.current());
+}
+
+fn a_dry_run_presses_nothing() {
+    let app = in_use("app", 8 * M, 30 * M);
+    let before = app.current();
+    let events = events(&["app", "--pressure", "0.1%", "--dry-run", "--duration", "4s"]);
+    assert!(!of(&events, "would_reclaim").is_empty(), "{events:?}");
+    assert_eq!((app.stolen(), app.current().abs_diff(before) < M), (0, true));
+}
