@@ -24,7 +24,9 @@ fn an_estimate_stands_alone() {
         assert_eq!(ran.status, Some(2), "{words:?}: {}", ran.stderr);
         assert!(ran.stderr.contains("--estimate"), "{}", ran.stderr);
     }
-    refuses(&["watch", "app", "--pressure", "much"], 2, "memctl: --pressure: ");
+    let line =
+        "memctl: invalid value 'much' for '--pressure <PCT>': it is not a size (as in 10M, 1.5G, 25% or max)";
+    refuses(&["watch", "app", "--pressure", "much"], 2, line);
 }
 
 /// A cgroup with so much in use and so much cold, and what it uses besides.
@@ -82,8 +84,7 @@ fn what_is_to_be_free_comes_first() {
 
 fn a_dry_run_presses_nothing() {
     let app = in_use("app", 8 * M, 30 * M);
-    let before = app.current();
     let events = events(&["app", "--pressure", "0.1%", "--dry-run", "--duration", "4s"]);
     assert!(!of(&events, "would_reclaim").is_empty(), "{events:?}");
-    assert_eq!((app.stolen(), app.current().abs_diff(before) < M), (0, true));
+    assert_eq!(app.stolen(), 0);
 }
