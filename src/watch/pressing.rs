@@ -15,19 +15,27 @@ use crate::cgroup::Gauge;
 const DIFFERS: f64 = 0.1;
 const SURER: f64 = 0.2;
 
+/// The first knee counts when that part of the usage was pressed out, or when there were so many before.
+const APPROACHED: u64 = 50;
+const SORTED: u32 = 2;
+
 /// The law of one cgroup, and what it found.
 #[derive(Debug)]
 pub struct Pressing {
     law: Pressure,
     estimate: Estimate,
     told: Option<WorkingSet>,
+    /// What was pressed out since the last knee.
+    pressed: u64,
+    /// How many knees there were.
+    knees: u32,
 }
 
 impl Pressing {
     /// For a cgroup that is to be stalled for that share of the time.
     #[must_use]
     pub fn new(target: f64) -> Self {
-        Self { law: Pressure::new(target), estimate: Estimate::default(), told: None }
+        Self { law: Pressure::new(target), estimate: Estimate::default(), told: None, pressed: 0, knees: 0 }
     }
 
     /// Looks at the cgroup, of which `current` bytes are used, if that is due. Gives how much is to be pressed out, and when
@@ -62,7 +70,12 @@ impl Pressing {
             Next::Press(bytes) => (self.law.due(), bytes.min(current)),
             Next::Rest(until) => (until, 0),
             Next::Knee(until) => {
-                self.knee(now, current, tell);
+                // The first presses of all hit lists that nobody sorted: what comes back then says nothing of the rest.
+                let counts = self.knees >= SORTED || self.pressed >= current / APPROACHED;
+                if self.told.is_some() || counts {
+                    self.knee(now, current, tell);
+                }
+                self.knees = self.knees.saturating_add(1);
                 (until, 0)
             }
         })
@@ -70,6 +83,7 @@ impl Pressing {
 
     /// Enters what came of an action.
     pub fn acted(&mut self, acted: &Acted) {
+        self.pressed += acted.reclaimed;
         self.law.reclaimed(acted.reclaimed, acted.writing.saturating_sub(acted.cpu));
     }
 
@@ -92,6 +106,7 @@ impl Pressing {
     }
 
     fn knee(&mut self, now: Duration, current: u64, tell: &mut dyn FnMut(What)) {
+        self.pressed = 0;
         self.estimate.knee(now, current);
         let Some(set) = self.estimate.working_set(now) else { return };
         let news = self.told.is_none_or(|told| {
