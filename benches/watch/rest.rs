@@ -11,11 +11,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use memctl::cgroup::{Located, Mount, tree};
 use memctl::clock::now;
-use memctl::watch::control::{self, Options};
+use memctl::watch::control;
 use memctl::watch::guard::{Bounds, Take};
 use memctl::watch::headroom::Headroom;
 use memctl::watch::level::Ancestors;
 use memctl::watch::member::Member;
+use memctl::watch::options::Options;
 use memctl::watch::rule::Rule;
 
 use crate::{CGROUPS, M};

@@ -13,12 +13,13 @@ use memctl::cgroup::{Located, MemoryCgroup, Selected, Watchlist};
 use memctl::clock;
 use memctl::reclaim::{self, Goal, Request};
 use memctl::size::{Amount, Percent};
-use memctl::watch::control::{self, Options};
+use memctl::watch::control;
 use memctl::watch::event::View;
 use memctl::watch::guard::{Bounds, Take};
 use memctl::watch::headroom::Headroom;
 use memctl::watch::level::Ancestors;
 use memctl::watch::member::Member;
+use memctl::watch::options::Options;
 use memctl::watch::rule::Rule;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 

@@ -5,23 +5,20 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rustix::time::Timespec;
 
 use super::budget::Budget;
-use super::event::{Ended, Event, Summary, View, What};
+use super::event::{Ended, Event, Summary, What};
 use super::guard::Guard;
-use super::level::Ancestors;
 use super::member::{Member, Step};
+use super::options::Options;
 use super::pool::{Done, Job, Pool, serve};
 use super::price::Price;
-use super::rule::Rule;
 use super::swap::SwapWatch;
 use super::wakeups::Wakeups;
 use crate::cgroup::Located;
-use crate::cgroup::join::Joined;
 use crate::cgroup::trigger::Trigger;
 use crate::clock::{now, pause, process_cpu, timespec};
 
@@ -55,45 +52,6 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// What the bell of the workers is known by; cgroups are known by their places, and their ancestors by their ids.
 const BELL: u64 = u64::MAX;
 const ANCESTOR: u64 = 1 << 63;
-
-/// Who sees how all of them stand.
-pub type Show<'a> = dyn FnMut(&mut dyn Iterator<Item = View<'_>>) + 'a;
-
-/// Finds which cgroups there are now: asked again and again, since they come and go. It is told whether one was lost since
-/// it was asked last, and which directories are known already.
-pub type Select<'a> = dyn FnMut(bool, &dyn Fn(&Path) -> bool) -> Vec<Arc<Located>> + 'a;
-
-/// What a watch is to do.
-pub struct Options<'a> {
-    /// What is wanted.
-    pub rule: Rc<Rule>,
-    /// How many writes may be under way at the same time.
-    pub workers: usize,
-    /// End after that time.
-    pub duration: Option<Duration>,
-    /// The share of a CPU that may be spent, the kernel's work included.
-    pub cpu: Option<f64>,
-    /// Decide and tell, but never write.
-    pub dry_run: bool,
-    /// Whether to tell of each action, too.
-    pub each_action: bool,
-    /// The cgroup that pays, until nobody else is left in it.
-    pub joined: Option<Joined>,
-    /// What is above the members, if that counts.
-    pub ancestors: Ancestors,
-    /// Whether to end.
-    pub stop: &'a dyn Fn() -> bool,
-    /// Interrupts the system call that a thread is in.
-    pub nudge: fn(&JoinHandle<()>),
-    /// Whether more cgroups may come; else only those that went are looked for.
-    pub follows: bool,
-    /// Finds those that appeared.
-    pub select: &'a mut Select<'a>,
-    /// Sees how all of them stand, so often.
-    pub show: Option<(Duration, &'a mut Show<'a>)>,
-    /// Hears of everything.
-    pub tell: &'a mut dyn FnMut(Event<'_>),
-}
 
 /// Watches until it is told to stop. `members` are those that there are at the beginning.
 ///
@@ -251,7 +209,7 @@ impl Control<'_> {
         }
         let wanted = now < member.trigger_until;
         if wanted && member.trigger.is_none() {
-            let Ok(trigger) = Trigger::set(member.own.gauge.cgroup()) else {
+            let Ok(trigger) = Trigger::set(member.limits.own.gauge.cgroup()) else {
                 self.no_triggers = true;
                 return;
             };
@@ -378,10 +336,16 @@ impl Control<'_> {
     /// Tells of the member in that place, and listens to it from now on.
     fn begin(&mut self, place: usize) {
         let Some(member) = &self.fleet[place] else { return };
-        let start = member.start(&mut self.text);
+        let start = member.limits.start(self.options.rule.headroom, &mut self.text);
         (self.options.tell)(event(&member.located.name, now(), self.began, start));
-        member.own.gauge.events().into_iter().for_each(|events| self.wakeups.once(events, place as u64));
-        for level in &member.above {
+        member
+            .limits
+            .own
+            .gauge
+            .events()
+            .into_iter()
+            .for_each(|events| self.wakeups.once(events, place as u64));
+        for level in &member.limits.above {
             let level = level.borrow();
             let id = level.gauge.id();
             level.gauge.events().into_iter().for_each(|events| self.wakeups.once(events, ANCESTOR | id));
@@ -393,7 +357,7 @@ impl Control<'_> {
         self.wakeups.hear_again(now, |id, hear| {
             if id & ANCESTOR == 0 {
                 let member = fleet.get(id as usize).and_then(Option::as_ref);
-                member.and_then(|member| member.own.gauge.events()).into_iter().for_each(hear);
+                member.and_then(|member| member.limits.own.gauge.events()).into_iter().for_each(hear);
             } else if let Some(level) = ancestors.get(id & !ANCESTOR) {
                 level.borrow().gauge.events().into_iter().for_each(hear);
             }
@@ -418,7 +382,7 @@ impl Control<'_> {
             (self.options.tell)(event(&name, now, self.began, what));
         }
         for member in self.fleet.iter_mut().flatten() {
-            if member.above.iter().any(|level| level.borrow().gauge.id() == id) {
+            if member.limits.above.iter().any(|level| level.borrow().gauge.id() == id) {
                 member.due = Duration::ZERO;
             }
         }

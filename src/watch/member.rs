@@ -1,6 +1,5 @@
 //! One cgroup under watch: what is known of it, and what to do about it.
 
-use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,8 +11,9 @@ use super::act::{Acted, End};
 use super::brake::{Backoff, Brake, Seen};
 use super::event::{Summary, View, What};
 use super::guard::{Allowed, Guard, Own, Swap};
-use super::headroom::{Decision, NEAREST};
+use super::headroom::NEAREST;
 use super::level::{Ancestors, Level, SETTINGS};
+use super::limits::Limits;
 use super::pool::Hands;
 use super::pressing::Pressing;
 use super::rule::{Rule, Unwatchable};
@@ -60,16 +60,12 @@ pub struct Member {
     pub due: Duration,
     /// It said that it met its limit.
     pub hit: bool,
-    /// Its own limit.
-    pub own: Level,
+    /// Its own limit, and those above that count.
+    pub limits: Limits,
     /// Wakes up when its tasks stall. Only near a limit.
     pub trigger: Option<Trigger>,
     /// Until when it is worth having.
     pub trigger_until: Duration,
-    /// Those of its ancestors, if they count.
-    pub above: Vec<Rc<RefCell<Level>>>,
-    /// What it has to give of what is missing above.
-    to_give: u64,
     rule: Rc<Rule>,
     /// Finds what is in use, if that is wanted.
     pressing: Option<Box<Pressing>>,
@@ -122,11 +118,9 @@ impl Member {
             protection: own.gauge.protection(text).unwrap_or(0),
             account: Account::open(&own.gauge, now, text)?,
             located,
-            own,
-            above,
+            limits: Limits::new(own, above),
             trigger: None,
             trigger_until: Duration::ZERO,
-            to_give: 0,
             hands: None,
             busy: false,
             due: now,
@@ -149,28 +143,13 @@ impl Member {
     /// Its id.
     #[must_use]
     pub fn id(&self) -> u64 {
-        self.own.gauge.id()
+        self.limits.own.gauge.id()
     }
 
     /// Whether to keep off while another memctl is at it.
     #[must_use]
     pub fn locks(&self, now: Duration) -> bool {
         self.rule.lock && self.locked.is_none_or(|since| now.saturating_sub(since) < PATIENCE)
-    }
-
-    /// What is free below the limit that leaves least, and what is to be.
-    fn free(&self) -> (u64, u64) {
-        let own = (self.own.free(), self.own.low());
-        let above = self.above.iter().map(|level| (level.borrow().free(), level.borrow().low()));
-        above.fold(own, |least, (free, low)| {
-            let room = |(free, low): (u64, u64)| i128::from(free) - i128::from(low);
-            if room((free, low)) < room(least) { (free, low) } else { least }
-        })
-    }
-
-    /// Whether there is a limit, its own or one above that counts.
-    fn is_limited(&self) -> bool {
-        self.own.limit < u64::MAX || !self.above.is_empty()
     }
 
     /// Whether something holds back what should be done.
@@ -188,20 +167,20 @@ impl Member {
     /// Whether it is near a limit.
     #[must_use]
     pub fn is_near(&self) -> bool {
-        let (free, low) = self.free();
+        let (free, low) = self.limits.free();
         free < low.saturating_mul(2)
     }
 
     /// How it stands, for whoever looks on.
     pub fn view(&mut self, now: Duration, text: &mut String) -> View<'_> {
-        let (free, low) = self.free();
-        let stalled = self.own.gauge.stalled(text).map(Duration::from_micros);
+        let (free, low) = self.limits.free();
+        let stalled = self.limits.own.gauge.stalled(text).map(Duration::from_micros);
         View {
             cgroup: &self.located.name,
-            current: self.own.current(),
-            free: self.is_limited().then_some(free),
+            current: self.limits.own.current(),
+            free: self.limits.are_there().then_some(free),
             low,
-            growth: self.own.growth(),
+            growth: self.limits.own.growth(),
             stalled,
             reclaimed: self.account.reclaimed(),
             held: self.held,
@@ -211,37 +190,7 @@ impl Member {
 
     /// Looks so often near the watermark from now on.
     pub fn look_each(&mut self, near: Duration) {
-        self.own.look_each(near);
-    }
-
-    /// What there is to tell at the beginning.
-    #[must_use]
-    pub fn start(&self, text: &mut String) -> What {
-        let current = self.own.gauge.current(text).unwrap_or(0);
-        let mut start = What::Start {
-            current,
-            limit: self.own.limit,
-            file: self.own.file,
-            above: None,
-            headroom: self.rule.headroom.below(self.own.limit),
-        };
-        let mut least = self.own.limit.saturating_sub(current);
-        for level in &self.above {
-            let level = level.borrow();
-            let used = level.gauge.current(text).unwrap_or(0);
-            let free = level.limit.saturating_sub(used);
-            if free < least {
-                least = free;
-                start = What::Start {
-                    current: used,
-                    limit: level.limit,
-                    file: level.file,
-                    above: Some(level.gauge.cgroup().name().to_owned()),
-                    headroom: self.rule.headroom.below(level.limit),
-                };
-            }
-        }
-        start
+        self.limits.own.look_each(near);
     }
 
     /// Looks at it, learns, and decides.
@@ -263,17 +212,17 @@ impl Member {
         text: &mut String,
         tell: &mut dyn FnMut(What),
     ) -> Result<Step, Errno> {
-        if now.saturating_sub(self.settings_read) >= self.own.settings_each(now) {
+        if now.saturating_sub(self.settings_read) >= self.limits.own.settings_each(now) {
             self.settings_read = now;
-            self.protection = self.own.gauge.protection(text).unwrap_or(0);
+            self.protection = self.limits.own.gauge.protection(text).unwrap_or(0);
         }
         if std::mem::take(&mut self.hit)
-            && let Some(outrun) = self.own.outrun(text)?
+            && let Some(outrun) = self.limits.own.outrun(text)?
         {
             self.account.outrun();
             tell(outrun);
         }
-        let current = self.own.gauge.current(text)?;
+        let current = self.limits.own.gauge.current(text)?;
         self.flush(now, false, tell);
         self.decide(now, current, swap, text, tell)
     }
@@ -288,12 +237,12 @@ impl Member {
     ) -> Result<Step, Errno> {
         let held_back = self.held_back(now);
         let spare = current.saturating_sub(self.protection.max(self.rule.bounds.floor));
-        self.gives(if held_back.is_some() { 0 } else { spare });
-        let (mut until, mut missing) = self.missing(now, current, text)?;
+        self.limits.gives(if held_back.is_some() { 0 } else { spare });
+        let (mut until, mut missing) = self.limits.missing(now, current, text)?;
         if missing == 0
             && let Some(pressing) = &mut self.pressing
         {
-            let (next, wanted) = pressing.look(&self.own.gauge, now, current, text, tell)?;
+            let (next, wanted) = pressing.look(&self.limits.own.gauge, now, current, text, tell)?;
             (until, missing) = (until.min(next), wanted);
         }
         if missing == 0 {
@@ -307,7 +256,7 @@ impl Member {
             self.read_stall(now, text);
         }
         let can_choose = self.hands.as_ref().is_none_or(|hands| hands.can_choose);
-        let cache = if can_choose { None } else { self.own.gauge.stat(text).ok() };
+        let cache = if can_choose { None } else { self.limits.own.gauge.stat(text).ok() };
         let own = Own {
             current,
             protection: self.protection,
@@ -319,35 +268,6 @@ impl Member {
             Ok(allowed) => Step::Act(allowed),
             Err(guard) => self.hold(now, guard, None, tell),
         })
-    }
-
-    /// How much of it is to be reclaimed, for whatever limit asks for most; and when to look again if for none.
-    fn missing(&mut self, now: Duration, current: u64, text: &mut String) -> Result<(Duration, u64), Errno> {
-        let (mut until, mut missing) = (Duration::MAX, 0);
-        match self.own.decide(now, current, text)? {
-            Decision::Rest { until: next } => until = next,
-            Decision::Reclaim { down_to } => missing = current.saturating_sub(down_to),
-        }
-        for level in &self.above {
-            let mut level = level.borrow_mut();
-            let used = level.gauge.current(text)?;
-            match level.decide(now, used, text)? {
-                Decision::Rest { until: next } => until = until.min(next),
-                // Less than a page can't be asked for, and the share of what has nothing to give is nothing.
-                Decision::Reclaim { down_to } => {
-                    let share = level.share(used.saturating_sub(down_to), self.to_give);
-                    until = until.min(now + HELD);
-                    missing = missing.max(share.min(current));
-                }
-            }
-        }
-        Ok((until, missing))
-    }
-
-    /// Tells the levels above what it has to give.
-    fn gives(&mut self, bytes: u64) {
-        let before = std::mem::replace(&mut self.to_give, bytes);
-        self.above.iter().for_each(|level| level.borrow_mut().enter(before, bytes));
     }
 
     /// Whatever still holds, and until when.
@@ -389,7 +309,7 @@ impl Member {
         self.due = now + HELD;
         if self.would_told.is_none_or(|told| now.saturating_sub(told) >= WOULD) {
             self.would_told = Some(now);
-            let current = self.own.current();
+            let current = self.limits.own.current();
             tell(What::Would { requested: current.saturating_sub(down_to), current, down_to });
         }
     }
@@ -427,7 +347,7 @@ impl Member {
             self.enter(now, acted);
         }
         if acted.end == End::Exhausted && acted.reclaimed < acted.requested / 8 {
-            if let (until, 0) = self.missing(now, acted.current, text)?
+            if let (until, 0) = self.limits.missing(now, acted.current, text)?
                 && let Some(pressing) = &mut self.pressing
             {
                 pressing.exhausted(now, acted.current, tell);
@@ -437,8 +357,8 @@ impl Member {
             let wait = self.exhausted.failed(now);
             let step = self.hold(now, Guard::Exhausted, Some(now + wait), tell);
             // What is there to look at, meanwhile: it may begin to move.
-            self.gives(0);
-            self.missing(now, acted.current, text)?;
+            self.limits.gives(0);
+            self.limits.missing(now, acted.current, text)?;
             return Ok(step);
         }
         if acted.reclaimed > 0 {
@@ -447,16 +367,16 @@ impl Member {
         }
         if self.pressing.is_none()
             && self.brake.wants_to_judge(now)
-            && let Ok(stat) = self.own.gauge.stat(text)
+            && let Ok(stat) = self.limits.own.gauge.stat(text)
         {
-            let stalled = Duration::from_micros(self.own.gauge.stalled(text).unwrap_or(0));
+            let stalled = Duration::from_micros(self.limits.own.gauge.stalled(text).unwrap_or(0));
             let refaulted = stat.refaulted().unwrap_or(0);
             match self.brake.judge(now, Seen { restored: stat.back_in_use(), refaulted, stalled }) {
                 Some(share) => {
                     self.held = None;
                     let until = self.brake.holds(now);
-                    self.gives(0);
-                    self.missing(now, acted.current, text)?;
+                    self.limits.gives(0);
+                    self.limits.missing(now, acted.current, text)?;
                     return Ok(self.hold(now, Guard::Refaults(share), until, tell));
                 }
                 None => self.held = None,
@@ -479,14 +399,13 @@ impl Member {
     }
 
     fn enter(&mut self, now: Duration, acted: &Acted) {
-        self.own.reclaimed(acted.reclaimed);
-        self.above.iter().for_each(|level| level.borrow_mut().reclaimed(acted.reclaimed));
+        self.limits.reclaimed(acted.reclaimed);
         self.brake.reclaimed(acted.reclaimed);
         self.pressing.iter_mut().for_each(|pressing| pressing.acted(acted));
         // By the looks before it: each level is looked at anew only after this.
-        let (free, low) = self.free();
-        let fell = self.own.current().saturating_sub(acted.current);
-        self.account.enter(now, acted, self.is_limited().then(|| free.saturating_add(fell)), low);
+        let (free, low) = self.limits.free();
+        let fell = self.limits.own.current().saturating_sub(acted.current);
+        self.account.enter(now, acted, self.limits.are_there().then(|| free.saturating_add(fell)), low);
     }
 
     /// Tells what was done since it was told last, if that is long enough ago, or at the `end`.
@@ -502,7 +421,7 @@ impl Member {
 
     fn read_stall(&mut self, now: Duration, text: &mut String) {
         let due = self.stall.is_none_or(|(at, _)| now.saturating_sub(at) >= SETTINGS);
-        let Some(stalled) = due.then(|| self.own.gauge.stalled(text)).flatten() else { return };
+        let Some(stalled) = due.then(|| self.limits.own.gauge.stalled(text)).flatten() else { return };
         if let Some((at, before)) = self.stall.replace((now, stalled)) {
             let time = now.saturating_sub(at).as_micros().max(1) as f64;
             self.stalled_share = stalled.saturating_sub(before) as f64 / time;
@@ -511,8 +430,8 @@ impl Member {
 
     /// What came of the watch. `gone` if the cgroup is.
     pub fn summary(&mut self, now: Duration, gone: bool, text: &mut String) -> Summary {
-        self.gives(0);
+        self.limits.gives(0);
         let working_set = self.pressing.as_ref().and_then(|pressing| pressing.working_set(now));
-        Summary { working_set, ..self.account.close(&self.own.gauge, now, gone, text) }
+        Summary { working_set, ..self.account.close(&self.limits.own.gauge, now, gone, text) }
     }
 }

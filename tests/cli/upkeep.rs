@@ -43,7 +43,7 @@ fn whoever_is_joined_pays() {
 
 /// The engine within this process, with an allocator that counts.
 fn looking_and_reclaiming_allocate_nothing() {
-    use memctl::watch::{control, guard, headroom, level, member, rule};
+    use memctl::watch::{control, guard, headroom, level, member, options, rule};
     let (one, two) = (limited("one", 64 * M), limited("two", 64 * M));
     one.uses(&Work::Stream(200 * M));
     two.uses(&Work::Anon(20 * M));
@@ -81,7 +81,7 @@ fn looking_and_reclaiming_allocate_nothing() {
     };
     let ended = control::run(
         members,
-        control::Options {
+        options::Options {
             rule,
             workers: 2,
             duration: Some(Duration::from_secs(8)),

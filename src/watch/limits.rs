@@ -1,0 +1,123 @@
+//! The limits that a cgroup under watch is to stay below: its own, and those of its ancestors where they count.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+use super::event::What;
+use super::headroom::{Decision, Headroom};
+use super::level::Level;
+
+/// While something is missing above, look so often.
+const SOON: Duration = Duration::from_millis(250);
+
+/// One cgroup's limits.
+#[derive(Debug)]
+pub struct Limits {
+    /// Its own.
+    pub own: Level,
+    /// Those of its ancestors, if they count.
+    pub above: Vec<Rc<RefCell<Level>>>,
+    /// What it has to give of what is missing above.
+    to_give: u64,
+}
+
+impl Limits {
+    /// Of a cgroup that has nothing to give yet.
+    #[must_use]
+    pub fn new(own: Level, above: Vec<Rc<RefCell<Level>>>) -> Self {
+        Self { own, above, to_give: 0 }
+    }
+
+    /// What is free below the limit that leaves least, and what is to be.
+    #[must_use]
+    pub fn free(&self) -> (u64, u64) {
+        let own = (self.own.free(), self.own.low());
+        let above = self.above.iter().map(|level| (level.borrow().free(), level.borrow().low()));
+        above.fold(own, |least, (free, low)| {
+            let room = |(free, low): (u64, u64)| i128::from(free) - i128::from(low);
+            if room((free, low)) < room(least) { (free, low) } else { least }
+        })
+    }
+
+    /// Whether there is a limit, its own or one above that counts.
+    #[must_use]
+    pub fn are_there(&self) -> bool {
+        self.own.limit < u64::MAX || !self.above.is_empty()
+    }
+
+    /// What there is to tell at the beginning.
+    #[must_use]
+    pub fn start(&self, headroom: Headroom, text: &mut String) -> What {
+        let current = self.own.gauge.current(text).unwrap_or(0);
+        let mut start = What::Start {
+            current,
+            limit: self.own.limit,
+            file: self.own.file,
+            above: None,
+            headroom: headroom.below(self.own.limit),
+        };
+        let mut least = self.own.limit.saturating_sub(current);
+        for level in &self.above {
+            let level = level.borrow();
+            let used = level.gauge.current(text).unwrap_or(0);
+            let free = level.limit.saturating_sub(used);
+            if free < least {
+                least = free;
+                start = What::Start {
+                    current: used,
+                    limit: level.limit,
+                    file: level.file,
+                    above: Some(level.gauge.cgroup().name().to_owned()),
+                    headroom: headroom.below(level.limit),
+                };
+            }
+        }
+        start
+    }
+
+    /// How much of it is to be reclaimed, for whatever limit asks for most; and when to look again if for none.
+    ///
+    /// # Errors
+    /// `ENODEV` when the cgroup was removed.
+    pub fn missing(
+        &mut self,
+        now: Duration,
+        current: u64,
+        text: &mut String,
+    ) -> Result<(Duration, u64), Errno> {
+        let (mut until, mut missing) = (Duration::MAX, 0);
+        match self.own.decide(now, current, text)? {
+            Decision::Rest { until: next } => until = next,
+            Decision::Reclaim { down_to } => missing = current.saturating_sub(down_to),
+        }
+        for level in &self.above {
+            let mut level = level.borrow_mut();
+            let used = level.gauge.current(text)?;
+            match level.decide(now, used, text)? {
+                Decision::Rest { until: next } => until = until.min(next),
+                // Less than a page can't be asked for, and the share of what has nothing to give is nothing.
+                Decision::Reclaim { down_to } => {
+                    let share = level.share(used.saturating_sub(down_to), self.to_give);
+                    until = until.min(now + SOON);
+                    missing = missing.max(share.min(current));
+                }
+            }
+        }
+        Ok((until, missing))
+    }
+
+    /// Tells the levels above what it has to give.
+    pub fn gives(&mut self, bytes: u64) {
+        let before = std::mem::replace(&mut self.to_give, bytes);
+        self.above.iter().for_each(|level| level.borrow_mut().enter(before, bytes));
+    }
+
+    /// Enters what was reclaimed.
+    pub fn reclaimed(&mut self, bytes: u64) {
+        self.own.reclaimed(bytes);
+        self.above.iter().for_each(|level| level.borrow_mut().reclaimed(bytes));
+    }
+}

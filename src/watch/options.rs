@@ -1,0 +1,52 @@
+//! What a watch is to do, and who hears of it.
+
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::event::{Event, View};
+use super::level::Ancestors;
+use super::rule::Rule;
+use crate::cgroup::Located;
+use crate::cgroup::join::Joined;
+
+/// Who sees how all of them stand.
+pub type Show<'a> = dyn FnMut(&mut dyn Iterator<Item = View<'_>>) + 'a;
+
+/// Finds which cgroups there are now: asked again and again, since they come and go. It is told whether one was lost since
+/// it was asked last, and which directories are known already.
+pub type Select<'a> = dyn FnMut(bool, &dyn Fn(&Path) -> bool) -> Vec<Arc<Located>> + 'a;
+
+/// What a watch is to do.
+pub struct Options<'a> {
+    /// What is wanted.
+    pub rule: Rc<Rule>,
+    /// How many writes may be under way at the same time.
+    pub workers: usize,
+    /// End after that time.
+    pub duration: Option<Duration>,
+    /// The share of a CPU that may be spent, the kernel's work included.
+    pub cpu: Option<f64>,
+    /// Decide and tell, but never write.
+    pub dry_run: bool,
+    /// Whether to tell of each action, too.
+    pub each_action: bool,
+    /// The cgroup that pays, until nobody else is left in it.
+    pub joined: Option<Joined>,
+    /// What is above the members, if that counts.
+    pub ancestors: Ancestors,
+    /// Whether to end.
+    pub stop: &'a dyn Fn() -> bool,
+    /// Interrupts the system call that a thread is in.
+    pub nudge: fn(&JoinHandle<()>),
+    /// Whether more cgroups may come; else only those that went are looked for.
+    pub follows: bool,
+    /// Finds those that appeared.
+    pub select: &'a mut Select<'a>,
+    /// Sees how all of them stand, so often.
+    pub show: Option<(Duration, &'a mut Show<'a>)>,
+    /// Hears of everything.
+    pub tell: &'a mut dyn FnMut(Event<'_>),
+}
