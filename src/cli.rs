@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, ColorChoice, Parser, Subcommand, ValueEnum};
 use memctl::cgroup::reclaim::Swappiness;
-use memctl::size::{Amount, Percent, parse_only_bytes};
+use memctl::size::{Amount, Percent, SizeError, parse_only_bytes};
 
 /// Reclaim memory from a cgroup, and see what it cost
 ///
@@ -180,7 +180,7 @@ pub struct Watch {
     ///
     /// 0.1% is a good beginning. Needs no limit. What goes to swap is bounded to 1M a second where it wears out (see
     /// --swap-writes).
-    #[arg(long, value_name = "PCT")]
+    #[arg(long, value_name = "PCT", value_parser = some_percent)]
     pub pressure: Option<Percent>,
     /// Tell only what is in use, at the end; really reclaims
     ///
@@ -192,7 +192,7 @@ pub struct Watch {
     #[arg(long, value_name = "SIZE", default_value = "0", hide_default_value = true, value_parser = bytes_or_none)]
     pub floor: u64,
     /// Spend no more than PCT of a CPU, the kernel's work included
-    #[arg(long, value_name = "PCT")]
+    #[arg(long, value_name = "PCT", value_parser = some_percent)]
     pub cpu: Option<Percent>,
     /// Take no anonymous memory when less of the swap is free [default: 25%]
     #[arg(long, value_name = "PCT", default_value = "25%", hide_default_value = true)]
@@ -432,7 +432,7 @@ fn amount(word: &str) -> Result<Amount, String> {
         Ok(Amount::Max) => {
             Err("a usage of max has no meaning; to reclaim all there is: memctl reclaim CGROUP max".into())
         }
-        other => other.map_err(|e: memctl::size::SizeError| e.to_string()),
+        other => other.map_err(|e: SizeError| e.to_string()),
     }
 }
 
@@ -440,7 +440,18 @@ fn headroom(word: &str) -> Result<Amount, String> {
     match word.parse() {
         Ok(Amount::Max) => Err("it leaves nothing of the limit".into()),
         Ok(amount) => Ok(amount),
-        Err(_) => Err("it is neither a size nor a share (as in 64M, 10%)".into()),
+        Err(SizeError::NotANumber) => Err("it is neither a size nor a share (as in 64M, 10%)".into()),
+        Err(why) => Err(why.to_string()),
+    }
+}
+
+/// Reads a share that is more than nothing.
+fn some_percent(word: &str) -> Result<Percent, String> {
+    match word.parse::<Percent>() {
+        Ok(share) if share.ratio() == 0.0 => Err("it is nothing at all".into()),
+        Ok(share) => Ok(share),
+        Err(SizeError::NotANumber) => Err("it is not a percentage (as in 5%, 0.1%)".into()),
+        Err(why) => Err(why.to_string()),
     }
 }
 

@@ -114,6 +114,10 @@ fn in_our_form(rendered: &str, words: impl Iterator<Item = String>) -> (String, 
     }
     // clap would name all words of `reclaim` as missing, even where --to says how much.
     if rendered.contains("required arguments were not provided") {
+        let missing = rendered.split("\n\n").next().unwrap_or_default();
+        if missing.contains("--headroom") && !missing.contains("CGROUP") {
+            return ("--ancestors: needs --headroom".to_owned(), help());
+        }
         let to = words.iter().any(|word| word == "--to" || word.starts_with("--to="));
         let what = match verb.map(String::as_str) {
             Some("reclaim") if to => "of which cgroup?",

@@ -110,11 +110,9 @@ fn what(what: &What) -> String {
             let wait = wait.map_or_else(String::new, |wait| format!("; waits {}", time(wait)));
             format!("held: {}{wait}", guarded(*guard))
         }
-        What::Outrun { needed, free } => format!(
-            "outrun: {} were free, and {} arrived at once: so much headroom would have been needed",
-            size(*free),
-            size(*needed)
-        ),
+        What::Outrun { needed, free } => {
+            format!("outrun: {} free, {} arrived at once (the headroom needed)", size(*free), size(*needed))
+        }
         What::Would { requested, .. } => format!("would reclaim {}", size(*requested)),
         What::WorkingSet(set) => found(set),
         What::Gone => "gone".into(),

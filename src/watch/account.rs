@@ -40,6 +40,7 @@ pub struct Account {
     /// See [`Summary`].
     stalled_before: Option<f64>,
     outrun: u32,
+    outrun_told: Option<(Duration, u64)>,
     held: u32,
 }
 
@@ -58,6 +59,7 @@ impl Account {
             total: Tally::default(),
             stalled_before: gauge.pressure_before(text),
             outrun: 0,
+            outrun_told: None,
             held: 0,
         })
     }
@@ -79,9 +81,15 @@ impl Account {
         self.held += 1;
     }
 
-    /// It met its limit.
-    pub fn outrun(&mut self) {
+    /// It met its limit, and so much headroom would have been needed. Told once a second, or when it is more than was told:
+    /// one that stays there meets it a hundred times.
+    pub fn outrun(&mut self, now: Duration, needed: u64, outrun: What, tell: &mut dyn FnMut(What)) {
         self.outrun += 1;
+        let old = |(at, told): (Duration, u64)| now.saturating_sub(at) >= TOLD || needed > told + told / 4;
+        if self.outrun_told.is_none_or(old) {
+            self.outrun_told = Some((now, needed));
+            tell(outrun);
+        }
     }
 
     /// Enters an action, after which `free` bytes are left below the limit, if there is one, and `low` are to be.

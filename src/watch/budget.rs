@@ -25,8 +25,10 @@ impl Budget {
     /// has by now; it isn't asked without a bound.
     pub fn over(&mut self, now: Duration, spent: impl Fn() -> Duration) -> Option<Duration> {
         let (share, spent) = (self.share?, spent());
-        let fair_at =
-            self.since + Duration::from_secs_f64(spent.saturating_sub(self.before).as_secs_f64() / share);
+        let spent_since = spent.saturating_sub(self.before).as_secs_f64();
+        // A share of next to nothing asks for more than a clock has.
+        let wait = Duration::try_from_secs_f64(spent_since / share).unwrap_or(Duration::MAX / 2);
+        let fair_at = self.since.saturating_add(wait);
         if fair_at > now {
             return Some(fair_at);
         }
@@ -50,6 +52,7 @@ mod tests {
         // The count begins anew: what wasn't spent is no credit.
         assert_eq!(budget.over(ms(2500), || ms(80)), None);
         assert_eq!(budget.over(ms(2500), || ms(100)), Some(ms(2700)));
+        assert!(Budget::new(Some(0.0), ms(0), ms(0)).over(ms(1), || ms(900)).is_some());
         assert_eq!(Budget::new(None, ms(0), ms(0)).over(ms(1), || ms(900)), None);
     }
 }

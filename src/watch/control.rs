@@ -377,7 +377,7 @@ impl Control<'_> {
         self.wakeups.hush(ANCESTOR | id, now + HUSHED);
         let Some(level) = self.options.ancestors.get(id) else { return };
         let outrun = level.borrow_mut().outrun(&mut self.text).ok().flatten();
-        if let Some(what) = outrun {
+        if let Some((_, what)) = outrun {
             let name = level.borrow().gauge.cgroup().name().to_owned();
             (self.options.tell)(event(&name, now, self.began, what));
         }

@@ -136,7 +136,7 @@ impl Level {
     ///
     /// # Errors
     /// `ENODEV` when the cgroup was removed.
-    pub fn outrun(&mut self, text: &mut String) -> Result<Option<What>, Errno> {
+    pub fn outrun(&mut self, text: &mut String) -> Result<Option<(u64, What)>, Errno> {
         let before = std::mem::replace(&mut self.hits, self.gauge.hits(text));
         if self.hits == before {
             return Ok(None);
@@ -153,7 +153,8 @@ impl Level {
         self.law.reclaimed(direct);
         let arrived =
             current.saturating_add(direct).saturating_sub(last.map_or(current, |last| last.current));
-        Ok(Some(What::Outrun { needed: arrived.max(free).max(self.low()), free }))
+        let needed = arrived.max(free).max(self.low());
+        Ok(Some((needed, What::Outrun { needed, free })))
     }
 
     fn read_limit(&mut self, text: &mut String) -> Result<(), Errno> {

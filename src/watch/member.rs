@@ -217,10 +217,9 @@ impl Member {
             self.protection = self.limits.own.gauge.protection(text).unwrap_or(0);
         }
         if std::mem::take(&mut self.hit)
-            && let Some(outrun) = self.limits.own.outrun(text)?
+            && let Some((needed, outrun)) = self.limits.own.outrun(text)?
         {
-            self.account.outrun();
-            tell(outrun);
+            self.account.outrun(now, needed, outrun, tell);
         }
         let current = self.limits.own.gauge.current(text)?;
         self.flush(now, false, tell);

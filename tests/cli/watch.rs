@@ -113,6 +113,12 @@ fn without_a_mode() {
     refuses(&["watch", "--headroom", "10%"], 2, "memctl: which cgroup?");
     let leaves_nothing = "memctl: --headroom: it leaves nothing of the limit";
     refuses(&["watch", "app", "--headroom", "100%"], 2, leaves_nothing);
+    let line = "memctl: --ancestors: needs --headroom";
+    refuses(&["watch", "app", "--ancestors", "--keep", "10M"], 2, line);
+    let line = "memctl: invalid value '0%' for '--cpu <PCT>': it is nothing at all";
+    refuses(&["watch", "app", "--headroom", "10%", "--cpu", "0%"], 2, line);
+    let line = "memctl: invalid value '10MB' for '--headroom <SIZE|PCT>': MB is ambiguous: write M or MiB (a power of 1024), or the number of bytes";
+    refuses(&["watch", "app", "--headroom", "10MB"], 2, line);
 }
 
 fn a_limit_is_needed() {
