@@ -22,5 +22,6 @@ pub mod pressing;
 pub mod pressure;
 mod price;
 pub mod rule;
+pub mod shares;
 mod swap;
 mod wakeups;

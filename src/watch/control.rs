@@ -246,7 +246,7 @@ impl Control<'_> {
                 }
                 let (id, located) = (member.id(), Arc::clone(&member.located));
                 let (hands, lock) = (member.hands.take(), member.locks(at));
-                member.busy = true;
+                member.begins(at, &allowed);
                 self.hand_out(Job { place, id, located, hands, allowed, lock }, at);
             }
         }
@@ -261,7 +261,10 @@ impl Control<'_> {
             let place = job.place;
             if self.pool.give(job).is_err() {
                 // It will be due again.
-                self.fleet[place].iter_mut().for_each(|member| (member.busy, member.due) = (false, at + FAR));
+                if let Some(member) = &mut self.fleet[place] {
+                    member.done();
+                    member.due = at + FAR;
+                }
             }
             return;
         }

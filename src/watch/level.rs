@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use super::event::What;
 use super::headroom::{Decision, Law, Look};
 use super::rule::{Rule, limit, page};
+use super::shares::Shares;
 use crate::cgroup::gauge::Hits;
 use crate::cgroup::limit::LimitFile;
 use crate::cgroup::{Gauge, Located};
@@ -34,8 +35,8 @@ pub struct Level {
     settings_read: Duration,
     hits: Hits,
     direct: Option<u64>,
-    /// What all that are watched below it have to give. Each is to give its share of that.
-    to_give: u64,
+    /// Who below it is to give how much of what is missing.
+    pub shares: Shares,
 }
 
 impl Level {
@@ -60,7 +61,7 @@ impl Level {
             hits: gauge.hits(text),
             direct: gauge.stat(text)?.pgsteal_direct,
             gauge,
-            to_give: 0,
+            shares: Shares::default(),
         };
         level.read_limit(text)?;
         Ok(level)
@@ -116,20 +117,6 @@ impl Level {
     /// Enters what was reclaimed from it or from below it.
     pub fn reclaimed(&mut self, bytes: u64) {
         self.law.reclaimed(bytes);
-    }
-
-    /// Enters what one that is watched below it has to give, which was `before`.
-    pub fn enter(&mut self, before: u64, now: u64) {
-        self.to_give = (self.to_give + now).saturating_sub(before);
-    }
-
-    /// The part of a whole that falls to one that has so much to give.
-    #[must_use]
-    pub fn share(&self, whole: u64, to_give: u64) -> u64 {
-        if self.to_give == 0 {
-            return 0;
-        }
-        (whole as f64 * (to_give as f64 / self.to_give as f64).min(1.0)) as u64
     }
 
     /// After the kernel said that a limit was met: learns by how much, and tells what headroom would have been needed.

@@ -313,6 +313,18 @@ impl Member {
         }
     }
 
+    /// A worker has it in hand.
+    pub fn begins(&mut self, now: Duration, allowed: &Allowed) {
+        self.busy = true;
+        self.limits.asks(now, self.limits.own.current().saturating_sub(allowed.down_to));
+    }
+
+    /// None has, or no longer.
+    pub fn done(&mut self) {
+        self.busy = false;
+        self.limits.answered();
+    }
+
     /// Takes what came of an action, and decides anew.
     pub fn acted(
         &mut self,
@@ -322,7 +334,7 @@ impl Member {
         text: &mut String,
         tell: &mut dyn FnMut(What),
     ) -> Step {
-        self.busy = false;
+        self.done();
         self.try_acted(now, acted, swap, text, tell).unwrap_or(Step::Gone)
     }
 
@@ -430,6 +442,7 @@ impl Member {
     /// What came of the watch. `gone` if the cgroup is.
     pub fn summary(&mut self, now: Duration, gone: bool, text: &mut String) -> Summary {
         self.limits.gives(0);
+        self.limits.answered();
         let working_set = self.pressing.as_ref().and_then(|pressing| pressing.working_set(now));
         Summary { working_set, ..self.account.close(&self.limits.own.gauge, now, gone, text) }
     }
