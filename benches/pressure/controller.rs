@@ -1,0 +1,137 @@
+//! Those who press: memctl, and oomd's senpai plugin.
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use rustix::process::{Pid, Signal, kill_process_group};
+use serde_json::Value;
+
+use crate::is_verbose;
+
+/// Where oomd is, with all that it needs (tests/vm/oomd).
+const OOMD: &str = "/oomd";
+
+/// Its plugin with memory.reclaim, and not memory.high. By default it waits for six times as long and presses a hundredth,
+/// which takes it an hour.
+const SENPAI: &str = r#"{"rulesets": [{
+    "name": "press", "silence-logs": "engine,plugins",
+    "detectors": [["always", {"name": "continue", "args": {}}]],
+    "actions": [{"name": "senpai", "args": {
+        "cgroup": "app", "limit_min_bytes": "1048576", "interval": "1", "max_probe": "0.1", "pressure_pct": "0.1",
+        "immediate_backoff": "true"
+    }}]
+}]}"#;
+
+/// A command that presses, or nothing.
+pub struct Controller {
+    pub name: &'static str,
+    pub command: Vec<String>,
+}
+
+/// All that there are here, or those that `MEMCTL_BENCH_BY` names.
+pub fn all(memctl: &str) -> Result<Vec<Controller>> {
+    let verbose = if is_verbose() { "-v" } else { "-q" };
+    let memctl = [
+        memctl,
+        "watch",
+        "app",
+        "--pressure",
+        "0.1%",
+        "--type",
+        "all",
+        "--swap-writes",
+        "max",
+        "--json",
+        verbose,
+    ];
+    let mut all = vec![
+        Controller { name: "none", command: Vec::new() },
+        Controller { name: "memctl", command: memctl.map(str::to_owned).to_vec() },
+    ];
+    if Path::new(OOMD).exists() {
+        let config = format!("{OOMD}/senpai.json");
+        std::fs::write(&config, SENPAI)?;
+        let (loader, oomd, runtime) =
+            (format!("{OOMD}/ld-linux-x86-64.so.2"), format!("{OOMD}/oomd"), format!("{OOMD}/run"));
+        let words = [
+            &*loader,
+            "--library-path",
+            OOMD,
+            &*oomd,
+            "--config",
+            &*config,
+            "--interval",
+            "1",
+            "--runtime-dir",
+            &*runtime,
+        ];
+        all.insert(1, Controller { name: "oomd", command: words.map(str::to_owned).to_vec() });
+    }
+    let only = std::env::var("MEMCTL_BENCH_BY").unwrap_or_default();
+    let only: Vec<_> = only.split_whitespace().collect();
+    all.retain(|controller| only.is_empty() || only.contains(&controller.name));
+    Ok(all)
+}
+
+/// What it said, and when.
+type Said = Vec<(Instant, String)>;
+
+/// A controller at work.
+pub struct Running(Option<(Child, JoinHandle<Said>)>);
+
+impl Running {
+    pub fn begin(controller: &Controller) -> Result<Self> {
+        let [program, words @ ..] = &*controller.command else { return Ok(Self(None)) };
+        let said_no_more = if is_verbose() { Stdio::inherit() } else { Stdio::null() };
+        let mut child = Command::new(program)
+            .args(words)
+            .stdout(Stdio::piped())
+            .stderr(said_no_more)
+            .process_group(0)
+            .spawn()?;
+        let out = BufReader::new(child.stdout.take().context("its output")?);
+        let said = std::thread::spawn(move || {
+            out.lines().map_while(Result::ok).map(|line| (Instant::now(), line)).collect()
+        });
+        Ok(Self(Some((child, said))))
+    }
+
+    /// CPU time of its threads, seconds, to the nanosecond: /proc/PID/task/*/schedstat.
+    pub fn cpu(&mut self) -> Result<f64> {
+        let Some((child, _)) = &mut self.0 else { return Ok(0.0) };
+        if let Some(status) = child.try_wait()? {
+            anyhow::bail!("it ended: {status}");
+        }
+        let mut nanos = 0.0;
+        for task in std::fs::read_dir(format!("/proc/{}/task", child.id()))? {
+            let stat = std::fs::read_to_string(task?.path().join("schedstat"))?;
+            nanos += stat.split(' ').next().and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
+        }
+        Ok(nanos / 1e9)
+    }
+
+    /// Ends it. Gives the working sets that it told of, and when, MiB.
+    pub fn end(self, began: Instant) -> Result<Vec<(Duration, u64)>> {
+        let Some((mut child, said)) = self.0 else { return Ok(Vec::new()) };
+        kill_process_group(Pid::from_child(&child), Signal::TERM)?;
+        child.wait()?;
+        let said = said.join().ok().context("a thread that reads")?;
+        if is_verbose() {
+            for (_, line) in &said {
+                println!("{line}");
+            }
+        }
+        let told = |(at, line): &(Instant, String)| {
+            let event: Value = serde_json::from_str(line).ok()?;
+            let bytes =
+                event["estimated_working_set_bytes"].as_u64().filter(|_| event["event"] == "working_set")?;
+            Some((at.saturating_duration_since(began), bytes >> 20))
+        };
+        Ok(said.iter().filter_map(told).collect())
+    }
+}

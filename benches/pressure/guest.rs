@@ -1,0 +1,60 @@
+//! The guest around it: its swap, and what the kernel counts.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+/// What it swaps to.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Swap {
+    Zram,
+    Slow,
+    None,
+}
+
+pub fn number(app: &Path, file: &str) -> Result<u64> {
+    Ok(std::fs::read_to_string(app.join(file))?.trim().parse()?)
+}
+
+/// PSI some, microseconds.
+pub fn stall(app: &Path) -> Result<u64> {
+    let text = std::fs::read_to_string(app.join("memory.pressure"))?;
+    let total = text.lines().next().and_then(|line| line.rsplit_once("total=")).context("PSI")?.1;
+    Ok(total.parse()?)
+}
+
+/// The guest's swap while a shape runs: zram of 1 GiB, the slow disk, or none.
+pub struct Swapped(Option<&'static str>);
+
+impl Swapped {
+    pub fn on(swap: Swap) -> Result<Self> {
+        let device = match swap {
+            Swap::None => return Ok(Self(None)),
+            Swap::Slow => "/dev/vdc",
+            Swap::Zram => "/dev/zram0",
+        };
+        if swap == Swap::Zram {
+            std::fs::write("/sys/block/zram0/disksize", "1G")?;
+            shell("mkswap /dev/zram0 >/dev/null")?;
+        }
+        shell(&format!("swapon {device}"))?;
+        Ok(Self(Some(device)))
+    }
+}
+
+impl Drop for Swapped {
+    fn drop(&mut self) {
+        let Some(device) = self.0 else { return };
+        let _ = shell(&format!("swapoff {device}"));
+        if device == "/dev/zram0" {
+            let _ = std::fs::write("/sys/block/zram0/reset", "1");
+        }
+    }
+}
+
+fn shell(command: &str) -> Result<()> {
+    let status = Command::new("/bin/sh").args(["-c", command]).status()?;
+    ensure!(status.success(), "{command}: {status}");
+    Ok(())
+}

@@ -1,0 +1,119 @@
+//! The application: anonymous memory and a file, of which parts are hot.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::{M, Shape};
+
+pub const FILE: &str = "/data/pressure";
+const PAGE: u64 = 4096;
+
+/// So many pages are touched each time, and so often.
+const BATCH: u64 = 256;
+const EACH: Duration = Duration::from_millis(2);
+
+/// The application. At each line on its input it tells how many batches there were since the last, and the slowest.
+pub fn load(shape: Shape) -> Result<()> {
+    let mut anon = vec![1u8; (shape.anon * M) as usize];
+    let file = File::open(FILE)?;
+    let mut buffer = vec![0; M as usize];
+    for offset in 0..shape.file {
+        file.read_exact_at(&mut buffer, offset * M)?;
+    }
+    let (tell, told) = channel();
+    std::thread::spawn(move || {
+        std::io::stdin().lines().map_while(Result::ok).for_each(|line| drop(tell.send(line)));
+    });
+    println!("ready");
+    work(shape, &mut anon, &file, &told)
+}
+
+fn work(shape: Shape, anon: &mut [u8], file: &File, told: &Receiver<String>) -> Result<()> {
+    let (mut hot, mut random) = (shape.hot, 1u64);
+    let (mut batches, mut slowest) = (0u64, Duration::ZERO);
+    let (began, mut due) = (Instant::now(), Instant::now());
+    let mut page = [0; 8];
+    loop {
+        let start = Instant::now();
+        let moved = (began.elapsed().as_secs_f64() * shape.drift * M as f64) as u64 / PAGE;
+        for _ in 0..BATCH {
+            // Knuth's MMIX generator: the upper bits are the good ones.
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let pages = (hot + shape.hot_file) * M / PAGE;
+            let chosen = (random >> 33) % pages;
+            if let Some(of_file) = chosen.checked_sub(hot * M / PAGE) {
+                file.read_exact_at(&mut page, of_file * PAGE)?;
+            } else {
+                let place = ((chosen + moved) * PAGE % anon.len() as u64) as usize;
+                anon[place] = anon[place].wrapping_add(1);
+            }
+        }
+        batches += 1;
+        slowest = slowest.max(start.elapsed());
+        match told.try_recv() {
+            Ok(line) => {
+                if let Some(size) = line.strip_prefix("hot ") {
+                    hot = size.parse()?;
+                }
+                println!("{batches} {}", slowest.as_micros());
+                (batches, slowest) = (0, Duration::ZERO);
+            }
+            Err(TryRecvError::Empty) => {}
+            Err(TryRecvError::Disconnected) => std::process::exit(0),
+        }
+        // What was late isn't made up for.
+        due = (due + EACH).max(Instant::now());
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+    }
+}
+
+/// The application as the measurement sees it.
+pub struct Load {
+    child: Child,
+    words: ChildStdin,
+    said: BufReader<ChildStdout>,
+    asked: Instant,
+}
+
+impl Load {
+    pub fn begin(shape: &Shape, app: &Path) -> Result<Self> {
+        let mut child = Command::new("/bin/sh")
+            .args(["-c", "echo $$ >\"$1/cgroup.procs\"; exec \"$0\" load \"$2\""])
+            .arg(std::env::current_exe()?)
+            .arg(app)
+            .arg(shape.name)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let words = child.stdin.take().context("its input")?;
+        let mut said = BufReader::new(child.stdout.take().context("its output")?);
+        let mut line = String::new();
+        said.read_line(&mut line)?;
+        ensure!(line == "ready\n", "the load said {line:?}");
+        Ok(Self { child, words, said, asked: Instant::now() })
+    }
+
+    /// How many batches a second there were since it was asked last, and the slowest in milliseconds.
+    pub fn ask(&mut self, word: &str) -> Result<(f64, f64)> {
+        writeln!(self.words, "{word}")?;
+        let mut line = String::new();
+        self.said.read_line(&mut line)?;
+        let (batches, slowest) = line.trim().split_once(' ').context("what the load says")?;
+        let time = self.asked.elapsed().as_secs_f64();
+        self.asked = Instant::now();
+        Ok((batches.parse::<f64>()? / time, slowest.parse::<f64>()? / 1e3))
+    }
+
+    pub fn end(mut self) -> Result<()> {
+        drop(self.words);
+        self.child.wait()?;
+        Ok(())
+    }
+}

@@ -1,0 +1,321 @@
+//! What `memctl watch --pressure` finds and what that costs an application, beside oomd's senpai plugin and no controller.
+//!
+//! `pressure compare MEMCTL SECONDS [SHAPE[:TIMES]]...` runs in a guest: an application whose hot memory is known, with
+//! each controller in turn. `pressure load SHAPE` is that application.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+mod controller;
+mod guest;
+mod load;
+
+use controller::{Controller, Running};
+use guest::{Swap, Swapped, number, stall};
+use load::{FILE, Load};
+
+const CGROUPS: &str = "/sys/fs/cgroup";
+const M: u64 = 1 << 20;
+
+/// It has found the working set when no more than that is used, as a share of what is in use.
+const FOUND: f64 = 1.15;
+
+/// The shape that decides is run so often, if none is named.
+const TIMES: u32 = 5;
+
+/// Usage and batches are looked at so often.
+const EACH: Duration = Duration::from_millis(500);
+
+/// In the shape that changes: the hot memory doubles, halves, and the run ends. Seconds.
+const DOUBLES: u64 = 60;
+const HALVES: u64 = 100;
+const ENDS: u64 = 180;
+
+/// An application. Amounts are MiB.
+#[derive(Clone, Copy)]
+struct Shape {
+    name: &'static str,
+    /// All of its anonymous memory, and what of it is hot.
+    anon: u64,
+    hot: u64,
+    /// A file that it reads once, and what of it is hot.
+    file: u64,
+    hot_file: u64,
+    /// How fast the hot part of the anonymous memory moves on, MiB a second.
+    drift: f64,
+    /// Whether that part doubles, and halves.
+    changes: bool,
+    swap: Swap,
+}
+
+const MAIN: Shape = Shape {
+    name: "main",
+    anon: 300,
+    hot: 60,
+    file: 200,
+    hot_file: 0,
+    drift: 0.0,
+    changes: false,
+    swap: Swap::Zram,
+};
+const SHAPES: [Shape; 7] = [
+    MAIN,
+    Shape { name: "cache", anon: 40, hot: 10, file: 400, hot_file: 60, ..MAIN },
+    Shape { name: "large", anon: 550, hot: 90, ..MAIN },
+    Shape { name: "drift", drift: 0.5, ..MAIN },
+    Shape { name: "noswap", swap: Swap::None, ..MAIN },
+    Shape { name: "slowswap", swap: Swap::Slow, ..MAIN },
+    Shape { name: "change", changes: true, ..MAIN },
+];
+
+impl Shape {
+    fn named(name: &str) -> Result<Self> {
+        let shape = SHAPES.iter().find(|shape| shape.name == name);
+        shape.copied().with_context(|| format!("{name}: no such shape"))
+    }
+
+    /// What must stay, MiB: what is hot, and what can't go.
+    fn in_use(&self) -> u64 {
+        let anon = if self.swap == Swap::None { self.anon } else { self.hot };
+        anon + self.hot_file
+    }
+}
+
+fn main() -> Result<()> {
+    let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
+    match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => println!("nothing measured: `make bench-pressure` says on what"),
+        ["load", name] => load::load(Shape::named(name)?)?,
+        ["compare", memctl, seconds, ref names @ ..] => {
+            let mut wanted = names.iter().map(|name| repeated(name)).collect::<Result<Vec<_>>>()?;
+            if wanted.is_empty() {
+                wanted = SHAPES
+                    .iter()
+                    .map(|shape| (*shape, if shape.name == MAIN.name { TIMES } else { 1 }))
+                    .collect();
+            }
+            println!(
+                "{:<9} {:<8} {:>7} {:>7} {:>7} {:>8} {:>8} {:>8} {:>7}",
+                "SHAPE", "BY", "FOUND", "LEFT", "SAVED", "STALL", "WORST", "BATCH/s", "CPU"
+            );
+            for (shape, times) in wanted {
+                compare(&shape, memctl, seconds.parse()?, times)?;
+            }
+        }
+        _ => bail!("usage: pressure compare MEMCTL SECONDS [SHAPE[:TIMES]]..."),
+    }
+    Ok(())
+}
+
+fn repeated(name: &str) -> Result<(Shape, u32)> {
+    let (name, times) = name.split_once(':').unwrap_or((name, "1"));
+    Ok((Shape::named(name)?, times.parse().with_context(|| format!("{name}:{times}: how often?"))?))
+}
+
+fn compare(shape: &Shape, memctl: &str, seconds: u64, times: u32) -> Result<()> {
+    for controller in controller::all(memctl)? {
+        let mut courses = Vec::new();
+        for _ in 0..times {
+            let swap = Swapped::on(shape.swap)?;
+            let course = measure(shape, &controller, if shape.changes { ENDS } else { seconds })?;
+            println!("{:<9} {:<8} {}", shape.name, controller.name, course.row());
+            if shape.changes && !controller.command.is_empty() {
+                course.tell_changes(shape);
+            }
+            courses.push(course);
+            drop(swap);
+        }
+        if times > 1 {
+            println!(
+                "{:<9} {:<8} {}  median of {times}",
+                shape.name,
+                controller.name,
+                Course::median(&courses).row()
+            );
+        }
+    }
+    Ok(())
+}
+
+/// What was seen each half second.
+struct Seen {
+    at: Duration,
+    current: u64,
+    /// A second.
+    batches: f64,
+    /// Milliseconds.
+    slowest: f64,
+}
+
+/// What came of a run.
+#[derive(Default)]
+struct Course {
+    found: Option<Duration>,
+    /// Bytes.
+    wanted: u64,
+    before: u64,
+    after: u64,
+    fixed: u64,
+    /// Milliseconds.
+    stalled: f64,
+    worst: f64,
+    cpu: f64,
+    /// A second, once it was found.
+    batches: f64,
+    seen: Vec<Seen>,
+    /// What memctl told of the working set, MiB.
+    told: Vec<(Duration, u64)>,
+}
+
+impl Course {
+    fn row(&self) -> String {
+        let found = self.found.map_or_else(|| "-".to_owned(), |found| format!("{:.0}s", found.as_secs_f64()));
+        format!(
+            "{found:>7} {:>6}M {:>6}M {:>6.0}ms {:>6.1}ms {:>8.1} {:>5.0}ms  (within {}M)",
+            self.after / M,
+            self.before.saturating_sub(self.after) / M,
+            self.stalled,
+            self.worst,
+            self.batches,
+            self.cpu,
+            self.wanted / M,
+        )
+    }
+
+    /// Of each figure the median.
+    fn median(of: &[Self]) -> Self {
+        let middle = |figure: &dyn Fn(&Self) -> f64| {
+            let mut figures: Vec<_> = of.iter().map(figure).collect();
+            figures.sort_unstable_by(f64::total_cmp);
+            figures[figures.len() / 2]
+        };
+        // Never is later than ever.
+        let found = middle(&|course| course.found.map_or(f64::MAX, |found| found.as_secs_f64()));
+        Self {
+            found: Duration::try_from_secs_f64(found).ok(),
+            wanted: middle(&|course| course.wanted as f64) as u64,
+            before: middle(&|course| course.before as f64) as u64,
+            after: middle(&|course| course.after as f64) as u64,
+            stalled: middle(&|course| course.stalled),
+            worst: middle(&|course| course.worst),
+            cpu: middle(&|course| course.cpu),
+            batches: middle(&|course| course.batches),
+            ..Self::default()
+        }
+    }
+
+    /// How soon what changed was followed.
+    fn tell_changes(&self, shape: &Shape) {
+        let (doubled, halved) = (Duration::from_secs(DOUBLES), Duration::from_secs(HALVES));
+        let is_in = |hot: u64| (hot * M + self.fixed, ((hot * M + self.fixed) as f64 * FOUND) as u64);
+        let ((large, _), (small, small_most)) = (is_in(2 * shape.hot), is_in(shape.hot));
+        let mut between = self.seen.iter().filter(|seen| seen.at > doubled && seen.at <= halved);
+        let undisturbed =
+            self.seen.iter().filter(|seen| seen.at <= doubled).map(|seen| seen.batches).fold(0.0, f64::max);
+        // From then on, for good.
+        let late = between.rfind(|seen| seen.batches < 0.95 * undisturbed || seen.slowest > 30.0);
+        let worked = late.map_or(Duration::ZERO, |seen| (seen.at + EACH).saturating_sub(doubled));
+        let after = |from: Duration, is: &dyn Fn(&Seen) -> bool| {
+            let seen = self.seen.iter().find(|seen| seen.at > from && is(seen));
+            seen.map_or_else(
+                || "never".to_owned(),
+                |seen| format!("{:.1} s", seen.at.saturating_sub(from).as_secs_f64()),
+            )
+        };
+        let told = |from: Duration, wanted: u64| {
+            let near = |told: u64| (told * M).abs_diff(wanted) as f64 <= (FOUND - 1.0) * wanted as f64;
+            let told = self.told.iter().find(|&&(at, told)| at > from && near(told));
+            told.map_or_else(
+                || "never".to_owned(),
+                |&(at, _)| format!("{:.1} s", at.saturating_sub(from).as_secs_f64()),
+            )
+        };
+        println!(
+            "  doubled: all in memory after {}, at full speed after {:.1} s, told after {}",
+            after(doubled, &|seen| seen.current as f64 >= 0.95 * large as f64),
+            worked.as_secs_f64(),
+            told(doubled, large),
+        );
+        println!(
+            "  halved: found again after {}, told after {}",
+            after(halved, &|seen| seen.current <= small_most),
+            told(halved, small)
+        );
+    }
+}
+
+fn measure(shape: &Shape, controller: &Controller, seconds: u64) -> Result<Course> {
+    let app = PathBuf::from(CGROUPS).join("app");
+    std::fs::create_dir_all(&app)?;
+    std::fs::File::create(FILE)?.set_len(shape.file * M)?;
+    let mut load = Load::begin(shape, &app)?;
+    std::thread::sleep(Duration::from_secs(3));
+    // What it needs besides its memory and its files: page tables, stacks.
+    let fixed = number(&app, "memory.current")?.saturating_sub((shape.anon + shape.file) * M);
+    let wanted = ((shape.in_use() * M + fixed) as f64 * FOUND) as u64;
+    load.ask("now")?;
+    let (began, before) = (Instant::now(), number(&app, "memory.current")?);
+    let mut course = Course { wanted, before, fixed, ..Course::default() };
+    let stalled = stall(&app)?;
+    let mut running = Running::begin(controller)?;
+    for half in 1..=2 * seconds {
+        let due = began + EACH * half as u32;
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        let seen = look(&app, &mut load, shape, half, began)?;
+        if course.found.is_none() && seen.current <= wanted {
+            course.found = Some(seen.at);
+        }
+        course.worst = course.worst.max(seen.slowest);
+        if is_verbose() {
+            let stall = (stall(&app)? - stalled) as f64 / 1e3;
+            println!(
+                "  {:>5.1} s {:>4} MiB, {:>4.0} batches/s, slowest {:.1} ms, stall {stall:.0} ms",
+                seen.at.as_secs_f64(),
+                seen.current / M,
+                seen.batches,
+                seen.slowest
+            );
+        }
+        course.seen.push(seen);
+    }
+    let settled = course.found.unwrap_or_default();
+    let later: Vec<_> =
+        course.seen.iter().filter(|seen| seen.at > settled).map(|seen| seen.batches).collect();
+    course.batches = later.iter().sum::<f64>() / later.len().max(1) as f64;
+    (course.after, course.stalled) = (number(&app, "memory.current")?, (stall(&app)? - stalled) as f64 / 1e3);
+    course.cpu = running.cpu()? * 1e3;
+    course.told = running.end(began)?;
+    load.end()?;
+    std::fs::remove_file(FILE)?;
+    remove(&app);
+    Ok(course)
+}
+
+/// One look, at which the hot memory may change.
+fn look(app: &Path, load: &mut Load, shape: &Shape, half: u64, began: Instant) -> Result<Seen> {
+    let current = number(app, "memory.current")?;
+    let word = match half {
+        half if shape.changes && half == 2 * DOUBLES => format!("hot {}", 2 * shape.hot),
+        half if shape.changes && half == 2 * HALVES => format!("hot {}", shape.hot),
+        _ => "now".to_owned(),
+    };
+    let (batches, slowest) = load.ask(&word)?;
+    Ok(Seen { at: began.elapsed(), current, batches, slowest })
+}
+
+fn remove(app: &Path) {
+    // The cgroup is empty a moment later.
+    for _ in 0..100 {
+        if std::fs::remove_dir(app).is_ok() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Whether to show the course of it, and what was done.
+fn is_verbose() -> bool {
+    std::env::var_os("MEMCTL_BENCH_VERBOSE").is_some()
+}
