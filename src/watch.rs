@@ -22,6 +22,7 @@ pub mod pressing;
 pub mod pressure;
 mod price;
 pub mod rule;
+pub mod saving;
 pub mod shares;
 mod swap;
 mod wakeups;

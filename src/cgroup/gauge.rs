@@ -123,6 +123,12 @@ impl Gauge {
         pressure::some_total(text)
     }
 
+    /// The `some` total of `io.pressure`, microseconds, if the kernel keeps it.
+    pub fn waited(&self, text: &mut String) -> Option<u64> {
+        self.cgroup.reader("io.pressure").ok()?.read(text).ok()?;
+        pressure::some_total(text)
+    }
+
     /// The share of the last five minutes in which tasks were stalled for want of memory (PSI `some`).
     pub fn pressure_before(&self, text: &mut String) -> Option<f64> {
         self.cgroup.reader("memory.pressure").ok()?.read(text).ok()?;

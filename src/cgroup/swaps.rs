@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::zram::Zram;
 use super::{read_system_file, zswap};
 
 /// A line of `/proc/swaps`.
@@ -18,7 +19,7 @@ pub struct SwapDevice {
 }
 
 /// All swap areas together. Amounts are bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Swaps {
     /// How large they are.
     pub total: u64,
@@ -26,6 +27,9 @@ pub struct Swaps {
     pub free: u64,
     /// Whether none of them lies on a rotating disk, or zswap stands before them all.
     pub quick: bool,
+    /// What a byte there takes in memory after all, as a share of it: an average, of all that zram holds over all that is
+    /// swapped out.
+    pub copied: f64,
     /// Whether what goes there wears out a disk: not zram, nor zswap.
     pub wears: bool,
 }
@@ -48,7 +52,9 @@ impl Swaps {
     /// Looks at them.
     #[must_use]
     pub fn look() -> Self {
-        Self::new(&devices(), zswap::is_on().unwrap_or(false), rotates)
+        let devices = devices();
+        let zram = devices.iter().any(SwapDevice::is_zram).then(Zram::look).flatten().unwrap_or_default();
+        Self::new(&devices, zram, zswap::is_on().unwrap_or(false), rotates)
     }
 
     /// What is free of all, without a look at what they are.
@@ -61,9 +67,11 @@ impl Swaps {
         free.saturating_mul(u64::from(info.mem_unit))
     }
 
-    fn new(devices: &[SwapDevice], zswap: bool, rotates: impl Fn(&Path) -> bool) -> Self {
+    fn new(devices: &[SwapDevice], zram: Zram, zswap: bool, rotates: impl Fn(&Path) -> bool) -> Self {
         let worn: Vec<_> = devices.iter().filter(|device| !device.is_zram() && !zswap).collect();
+        let swapped = devices.iter().map(|device| device.used).sum::<u64>().max(zram.original);
         Self {
+            copied: zram.used as f64 / swapped.max(1) as f64,
             total: devices.iter().map(|device| device.size).sum(),
             free: devices.iter().map(SwapDevice::free).sum(),
             quick: !worn.iter().any(|device| rotates(Path::new(&device.name))),
@@ -133,14 +141,17 @@ mod tests {
 
     #[test]
     fn areas_add_up_and_the_slowest_counts() {
-        let areas = |zswap, rotates: bool| Swaps::new(&parse(SWAPS), zswap, |_| rotates);
+        let zram = Zram { original: 100 * 1024, used: 40 * 1024 };
+        let areas = |zswap, rotates: bool| Swaps::new(&parse(SWAPS), zram, zswap, |_| rotates);
         let slow = areas(false, true);
-        let expected = Swaps { total: 4000 * 1024, free: 3600 * 1024, quick: false, wears: true };
+        // 400K are swapped out, and what of it is in zram takes 40K.
+        let expected =
+            Swaps { total: 4000 * 1024, free: 3600 * 1024, copied: 0.1, quick: false, wears: true };
         assert_eq!(slow, expected);
         assert!(areas(false, false).quick, "an SSD");
         let zswap = areas(true, true);
         assert!(zswap.quick && !zswap.wears);
-        let none = Swaps::new(&[], false, |_| true);
+        let none = Swaps::new(&[], Zram::default(), false, |_| true);
         assert_eq!((none.total, none.quick, none.wears), (0, true, false));
     }
 }

@@ -23,6 +23,12 @@ impl Zram {
         if original == 0 { 0 } else { (u128::from(used) * u128::from(here) / u128::from(original)) as u64 }
     }
 
+    /// What all zram devices that are swapped to hold now; `None` if there are none.
+    #[must_use]
+    pub fn look() -> Option<Self> {
+        Devices::find().read(&mut String::new())
+    }
+
     /// Reads an `mm_stat`.
     fn parse(text: &str) -> Option<Self> {
         let mut fields = text.split_ascii_whitespace().map(str::parse);

@@ -4,19 +4,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::Result;
-use comfy_table::CellAlignment;
 use memctl::watch::act::{Acted, End};
 use memctl::watch::estimate::WorkingSet;
-use memctl::watch::event::{Ended, Event, Tally, View, What};
+use memctl::watch::event::{Event, Tally, View, What};
 use memctl::watch::guard::Guard;
+use memctl::watch::saving::Saved;
 
-use super::json::{Happened, WatchEnded, WatchSummary};
-use super::table::{DIM, lines_of, plain_table};
-use super::words::{compact, escaped, shortened, size, time};
-use super::{Loudness, answer, answer_on, terminal_rows, terminal_width};
+use super::json::Happened;
+use super::table::DIM;
+use super::words::{compact, escaped, size, time};
+use super::{Loudness, answer_on, terminal_rows, terminal_width};
 
+mod end;
 mod live;
 
+use end::net;
+pub use end::print;
 use live::Table;
 
 /// Set once nobody reads any more.
@@ -114,7 +117,7 @@ fn what(what: &What) -> String {
             format!("outrun: {} free, {} arrived at once (the headroom needed)", size(*free), size(*needed))
         }
         What::Would { requested, .. } => format!("would reclaim {}", size(*requested)),
-        What::WorkingSet(set) => found(set),
+        What::WorkingSet { set, saved } => found(set, saved),
         What::Gone => "gone".into(),
         What::Left => "left: memctl was the last one inside".into(),
         What::Blocked => "no write has come back for 5 s, and all workers are waiting for theirs".into(),
@@ -129,7 +132,7 @@ fn brief(what: &What) -> String {
         What::Hold { guard, .. } => format!("held: {}", guard.word().replace('_', " ")),
         What::Outrun { needed, .. } => format!("outrun: needed {}", compact(*needed)),
         What::Would { requested, .. } => format!("would take {}", compact(*requested)),
-        What::WorkingSet(set) => format!("in use: {}", compact(set.bytes)),
+        What::WorkingSet { set, .. } => format!("in use: {}", compact(set.bytes)),
         What::Gone => "gone".into(),
         What::Left => "left it".into(),
         What::Blocked => "writes are blocked".into(),
@@ -150,12 +153,13 @@ fn reclaimed(tally: &Tally) -> String {
     )
 }
 
-fn found(set: &WorkingSet) -> String {
+fn found(set: &WorkingSet, saved: &Saved) -> String {
     format!(
-        "working set: {} (confidence {:.0}%); a memory.max of {} would do",
+        "working set: {} (confidence {:.0}%); memory.max {} would do; saved {}",
         size(set.bytes),
         100.0 * set.confidence,
-        size(set.suggested)
+        size(set.suggested),
+        net(saved, &size)
     )
 }
 
@@ -189,99 +193,4 @@ fn guarded(guard: Guard) -> String {
         Guard::Grace => "it began only now".into(),
         Guard::Lock => "another memctl is at it".into(),
     }
-}
-
-/// Prints what came of it all.
-pub fn print(ended: &Ended, json: bool, estimate: bool, loudness: Loudness) -> Result<()> {
-    if json {
-        let mut lines = String::new();
-        for summary in &ended.each {
-            lines += &(serde_json::to_string(&WatchSummary::from(summary))? + "\n");
-        }
-        lines += &(serde_json::to_string(&WatchEnded::from(ended))? + "\n");
-        return answer(&lines);
-    }
-    if loudness == Loudness::Quiet || ended.each.is_empty() {
-        return Ok(());
-    }
-    answer(&if estimate { estimates(ended, terminal_width()) } else { summary(ended, terminal_width()) })
-}
-
-/// What is in use, and nothing else.
-fn estimates(ended: &Ended, width: Option<u16>) -> String {
-    // What the other columns need at most.
-    const OTHERS: usize = 52;
-    let mut table = plain_table();
-    table.set_header(["CGROUP", "WORKING SET", "CONFIDENCE", "MEMORY.MAX", "WITH SWAP"]);
-    for one in &ended.each {
-        let name = escaped(&one.cgroup);
-        let room = width.map_or(name.len(), |width| usize::from(width).saturating_sub(OTHERS).max(16));
-        let or_none = |bytes: Option<u64>| bytes.map_or_else(|| "-".into(), size);
-        let set = one.working_set;
-        table.add_row([
-            shortened(&name, room),
-            or_none(set.map(|set| set.bytes)),
-            set.map_or_else(|| "not found".into(), |set| format!("{:.0}%", 100.0 * set.confidence)),
-            or_none(set.map(|set| set.suggested)),
-            or_none(one.swapped),
-        ]);
-    }
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    let mut lines = lines_of(&mut table);
-    let header = lines.next().unwrap_or_default();
-    let body: String = lines.map(|line| line + "\n").collect();
-    format!("{DIM}{header}{DIM:#}\n{body}")
-}
-
-fn summary(ended: &Ended, width: Option<u16>) -> String {
-    // What the other columns need at most.
-    const OTHERS: usize = 64;
-    let named = |name: &str| match width {
-        Some(width) => shortened(&escaped(name), usize::from(width).saturating_sub(OTHERS).max(16)),
-        None => escaped(name),
-    };
-    let mut table = plain_table();
-    table.set_header(["CGROUP", "REQUESTED", "RECLAIMED", "DIRECT", "STALLED", "BEFORE", "OUTRUN", "CPU"]);
-    let share =
-        |share: Option<f64>| share.map_or_else(|| "-".into(), |share| format!("{:.2}%", 100.0 * share));
-    for one in &ended.each {
-        let stalled = one.stalled.map(|stalled| stalled.as_secs_f64() / one.watched.as_secs_f64().max(1e-3));
-        table.add_row([
-            named(&one.cgroup),
-            compact(one.total.requested),
-            compact(one.total.reclaimed),
-            one.direct.map_or_else(|| "-".into(), compact),
-            share(stalled),
-            share(one.stalled_before),
-            one.outrun.to_string(),
-            time(one.total.cpu),
-        ]);
-    }
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    let mut lines = lines_of(&mut table);
-    let header = lines.next().unwrap_or_default();
-    let body: String = lines.map(|line| line + "\n").collect();
-    let reclaimed: u64 = ended.each.iter().map(|one| one.total.reclaimed).sum();
-    let gib = reclaimed as f64 / f64::from(1 << 30);
-    let per_gib =
-        if reclaimed > 0 { format!(" ({:.2} s/GiB)", ended.cpu.as_secs_f64() / gib) } else { String::new() };
-    let sets: String = ended
-        .each
-        .iter()
-        .filter_map(|one| {
-            let set = found(one.working_set.as_ref()?);
-            let swap = one.swapped.filter(|&swapped| swapped > 0);
-            let swap = swap.map_or_else(String::new, |swapped| format!(", with {} of swap", size(swapped)));
-            Some(format!("{}  {set}{swap}\n", escaped(&one.cgroup)))
-        })
-        .collect();
-    format!(
-        "{DIM}{header}{DIM:#}\n{body}{sets}watched for {}, with {} of CPU in all{per_gib}\n",
-        time(ended.watched),
-        time(ended.cpu)
-    )
 }

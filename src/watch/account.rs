@@ -138,7 +138,7 @@ impl Account {
             total: self.total,
             stalled_before: self.stalled_before,
             outrun: self.outrun,
-            working_set: None,
+            found: None,
             swapped: gauge.swapped(text),
             held: self.held,
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::act::Acted;
 use super::estimate::WorkingSet;
 use super::guard::Guard;
+use super::saving::Saved;
 use crate::cgroup::limit::LimitFile;
 
 /// Something that happened to one cgroup.
@@ -62,7 +63,12 @@ pub enum What {
         free: u64,
     },
     /// Its working set was found, or another one than was told of last.
-    WorkingSet(WorkingSet),
+    WorkingSet {
+        /// What is known of it.
+        set: WorkingSet,
+        /// What was saved by then.
+        saved: Saved,
+    },
     /// It is gone.
     Gone,
     /// memctl had joined it, and left, since nobody else was inside any more.
@@ -113,8 +119,17 @@ pub struct View<'a> {
     pub reclaimed: u64,
     /// What holds back what should be done.
     pub held: Option<Guard>,
-    /// What is known of its working set, where that is looked for.
-    pub working_set: Option<WorkingSet>,
+    /// What pressing found, where there is any.
+    pub found: Option<Found>,
+}
+
+/// What pressing found so far.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Found {
+    /// What is known of the working set, once there was a knee.
+    pub set: Option<WorkingSet>,
+    /// What was saved.
+    pub saved: Saved,
 }
 
 /// What came of a watch, for one cgroup.
@@ -138,8 +153,8 @@ pub struct Summary {
     pub outrun: u32,
     /// How often something held back what should have been done.
     pub held: u32,
-    /// What was found of its working set, where that was looked for.
-    pub working_set: Option<WorkingSet>,
+    /// What pressing found, where there was any.
+    pub found: Option<Found>,
     /// What of it is in swap at the end.
     pub swapped: Option<u64>,
     /// It was removed meanwhile.

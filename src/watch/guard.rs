@@ -46,6 +46,8 @@ pub struct Swap {
     pub free: u64,
     /// How much went there in the last second, from the whole host.
     pub written_per_second: u64,
+    /// What a byte there takes in memory after all: in zram, as a share of it. An average over the host.
+    pub copied: f64,
     /// It takes no rotating disk, and what it writes wears nothing out at once.
     pub quick: bool,
 }
@@ -179,7 +181,8 @@ mod tests {
     }
 
     const OWN: Own = Own { current: 100 * M, protection: 20 * M, stalled: 0.0, cache: 0 };
-    const SWAP: Swap = Swap { total: 400 * M, free: 300 * M, written_per_second: 0, quick: true };
+    const SWAP: Swap =
+        Swap { total: 400 * M, free: 300 * M, written_per_second: 0, copied: 0.0, quick: true };
 
     #[test]
     fn the_floor_and_protection_are_never_undercut() {

@@ -184,7 +184,7 @@ impl Member {
             stalled,
             reclaimed: self.account.reclaimed(),
             held: self.held,
-            working_set: self.pressing.as_ref().and_then(|pressing| pressing.working_set(now)),
+            found: self.pressing.as_ref().map(|pressing| pressing.found(now)),
         }
     }
 
@@ -241,7 +241,7 @@ impl Member {
         if missing == 0
             && let Some(pressing) = &mut self.pressing
         {
-            let (next, wanted) = pressing.look(&self.limits.own.gauge, now, current, text, tell)?;
+            let (next, wanted) = pressing.look(&self.limits.own.gauge, now, current, swap, text, tell)?;
             (until, missing) = (until.min(next), wanted);
         }
         if missing == 0 {
@@ -443,7 +443,7 @@ impl Member {
     pub fn summary(&mut self, now: Duration, gone: bool, text: &mut String) -> Summary {
         self.limits.gives(0);
         self.limits.answered();
-        let working_set = self.pressing.as_ref().and_then(|pressing| pressing.working_set(now));
-        Summary { working_set, ..self.account.close(&self.limits.own.gauge, now, gone, text) }
+        let found = self.pressing.as_ref().map(|pressing| pressing.found(now));
+        Summary { found, ..self.account.close(&self.limits.own.gauge, now, gone, text) }
     }
 }

@@ -6,9 +6,11 @@ use rustix::io::Errno;
 
 use super::act::Acted;
 use super::estimate::{Estimate, WorkingSet};
-use super::event::What;
+use super::event::{Found, What};
+use super::guard::Swap;
 use super::pressure::{Next, Pressure, Sample};
 use super::rule::page;
+use super::saving::{Look, Saving};
 use crate::cgroup::Gauge;
 
 /// The working set is told again when it differs by that part from what was told, or when so much surer of it.
@@ -25,6 +27,7 @@ pub struct Pressing {
     law: Pressure,
     estimate: Estimate,
     told: Option<WorkingSet>,
+    saving: Saving,
     /// What was pressed out since the last knee.
     pressed: u64,
     /// How many knees there were.
@@ -35,7 +38,14 @@ impl Pressing {
     /// For a cgroup that is to be stalled for that share of the time.
     #[must_use]
     pub fn new(target: f64) -> Self {
-        Self { law: Pressure::new(target), estimate: Estimate::default(), told: None, pressed: 0, knees: 0 }
+        Self {
+            law: Pressure::new(target),
+            estimate: Estimate::default(),
+            told: None,
+            saving: Saving::default(),
+            pressed: 0,
+            knees: 0,
+        }
     }
 
     /// Looks at the cgroup, of which `current` bytes are used, if that is due. Gives how much is to be pressed out, and when
@@ -48,6 +58,7 @@ impl Pressing {
         gauge: &Gauge,
         now: Duration,
         current: u64,
+        swap: &mut dyn FnMut() -> Swap,
         text: &mut String,
         tell: &mut dyn FnMut(What),
     ) -> Result<(Duration, u64), Errno> {
@@ -56,11 +67,15 @@ impl Pressing {
             return Ok((self.law.due(), 0));
         }
         let stat = gauge.stat(text)?;
+        let swapped = gauge.swapped(text).unwrap_or(0).saturating_sub(stat.zswapped.unwrap_or(0));
+        let demoted = stat.pgdemote_proactive.unwrap_or(0) * page();
+        self.saving.look(Look { current, swapped, copied: swap().copied, demoted });
         let swapped_out = stat.pswpout.unwrap_or(0) + stat.zswpout.unwrap_or(0);
         let sample = Sample {
             at: now,
             current,
             stalled: Duration::from_micros(gauge.stalled(text).unwrap_or(0)),
+            waited: Duration::from_micros(gauge.waited(text).unwrap_or(0)),
             returned: stat.back_in_use(),
             file: stat.evictable_file(),
             swapped_out: swapped_out * page(),
@@ -84,6 +99,7 @@ impl Pressing {
     /// Enters what came of an action.
     pub fn acted(&mut self, acted: &Acted) {
         self.pressed += acted.reclaimed;
+        self.saving.reclaimed(acted.reclaimed);
         self.law.reclaimed(acted.reclaimed, acted.writing.saturating_sub(acted.cpu));
     }
 
@@ -99,10 +115,10 @@ impl Pressing {
         self.law.due()
     }
 
-    /// What is known of the working set.
+    /// What it found so far.
     #[must_use]
-    pub fn working_set(&self, now: Duration) -> Option<WorkingSet> {
-        self.estimate.working_set(now)
+    pub fn found(&self, now: Duration) -> Found {
+        Found { set: self.estimate.working_set(now), saved: self.saving.saved() }
     }
 
     fn knee(&mut self, now: Duration, current: u64, tell: &mut dyn FnMut(What)) {
@@ -115,7 +131,7 @@ impl Pressing {
         });
         if news {
             self.told = Some(set);
-            tell(What::WorkingSet(set));
+            tell(What::WorkingSet { set, saved: self.saving.saved() });
         }
     }
 }

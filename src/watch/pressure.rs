@@ -60,6 +60,8 @@ pub struct Sample {
     pub current: u64,
     /// For how long its tasks were stalled for want of memory (PSI `some`); 0 where the kernel doesn't tell.
     pub stalled: Duration,
+    /// For how long they waited for input or output (PSI `some` of IO); 0 where the kernel doesn't tell.
+    pub waited: Duration,
     /// What came back and is in use: restores and swap-ins.
     pub returned: u64,
     /// Page cache that could be evicted now.
@@ -101,8 +103,9 @@ pub struct Pressure {
     /// What was pressed out, and what came back, of late: both fade over the window.
     pressed: f64,
     returned: f64,
-    /// What comes back in a second without any of it.
+    /// What comes back in a second without any of it, and the waiting for devices then, microseconds.
     usual: f64,
+    usual_wait: f64,
     /// The stall that may still be caused, microseconds.
     budget: f64,
     /// The stall that a byte cost when it came back, microseconds.
@@ -127,6 +130,7 @@ impl Pressure {
             pressed: 0.0,
             returned: 0.0,
             usual: 0.0,
+            usual_wait: 0.0,
             budget: APPROACH.as_micros() as f64,
             price: PRICE,
             swap: Swapping::Begun,
@@ -160,16 +164,20 @@ impl Pressure {
         };
         let time = sample.at.saturating_sub(last.at).as_secs_f64().max(1e-3);
         let came = sample.returned.saturating_sub(last.returned) as f64;
-        let stalled = sample.stalled.saturating_sub(last.stalled).as_micros() as f64;
+        let waited = sample.waited.saturating_sub(last.waited).as_micros() as f64;
         let fade = (-time / WINDOW.as_secs_f64()).exp();
         let excess = (came - self.usual * time).max(0.0);
         self.returned = self.returned * fade + excess;
+        // What it reads and writes on its own account is no concern of ours: but if something comes back, it waits for that.
+        let io = if excess > CHANCE as f64 { (waited - self.usual_wait * time).max(0.0) } else { 0.0 };
+        let stalled = (sample.stalled.saturating_sub(last.stalled).as_micros() as f64).max(io);
         if came >= PRICED {
             self.price += 0.5 * (stalled / came - self.price);
         }
         if self.pressed < 1.0 {
             let weight = (time / 10.0).min(1.0);
             self.usual += weight * (came / time - self.usual);
+            self.usual_wait += weight * (waited / time - self.usual_wait);
         }
         let settled = self.target * BUDGET.as_micros() as f64;
         let (most, refill) = if self.found {

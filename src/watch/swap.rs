@@ -43,6 +43,7 @@ impl SwapWatch {
             total: swaps.total,
             free: swaps.free,
             written_per_second: if swaps.wears { written as u64 } else { 0 },
+            copied: swaps.copied,
             quick: swaps.quick,
         };
         self.swap

@@ -1,7 +1,8 @@
 //! The events of `memctl watch`, as lines of JSON.
 
 use memctl::watch::estimate::WorkingSet;
-use memctl::watch::event::{Ended, Event, Summary, Tally, What};
+use memctl::watch::event::{Ended, Event, Found, Summary, Tally, What};
+use memctl::watch::saving::Saved;
 use serde::Serialize;
 
 use super::usec;
@@ -33,6 +34,8 @@ pub struct Happened<'a> {
     guard: Option<&'static str>,
     #[serde(flatten)]
     working_set: Option<WorkingSetFound>,
+    #[serde(flatten)]
+    saved: Option<WhatWasSaved>,
     #[serde(skip_serializing_if = "Option::is_none")]
     wait_usec: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -64,6 +67,27 @@ impl From<&WorkingSet> for WorkingSetFound {
             estimated_confidence_ratio: set.confidence,
             estimated_age_usec: usec(set.age),
             suggested_max_bytes: set.suggested,
+        }
+    }
+}
+
+/// What was saved.
+#[allow(clippy::struct_field_names)]
+#[derive(Serialize)]
+struct WhatWasSaved {
+    net_saved_bytes: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    zram_estimate_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    demoted_bytes: Option<u64>,
+}
+
+impl From<&Saved> for WhatWasSaved {
+    fn from(saved: &Saved) -> Self {
+        Self {
+            net_saved_bytes: saved.net(),
+            zram_estimate_bytes: (saved.zram > 0).then_some(saved.zram),
+            demoted_bytes: (saved.demoted > 0).then_some(saved.demoted),
         }
     }
 }
@@ -117,6 +141,7 @@ impl<'a> From<&'a Event<'a>> for Happened<'a> {
             reclaimed: None,
             guard: None,
             working_set: None,
+            saved: None,
             wait_usec: None,
             needed_bytes: None,
         };
@@ -153,8 +178,9 @@ impl<'a> From<&'a Event<'a>> for Happened<'a> {
                 happened.requested_bytes = Some(*requested);
                 happened.target_bytes = Some(*down_to);
             }
-            What::WorkingSet(set) => {
+            What::WorkingSet { set, saved } => {
                 happened.event = "working_set";
+                happened.saved = Some(WhatWasSaved::from(saved));
                 happened.working_set = Some(WorkingSetFound::from(set));
             }
             What::Acted(_) => happened.event = "action",
@@ -193,6 +219,8 @@ pub struct WatchSummary<'a> {
     swap_bytes: Option<u64>,
     #[serde(flatten)]
     working_set: Option<WorkingSetFound>,
+    #[serde(flatten)]
+    saved: Option<WhatWasSaved>,
 }
 
 impl<'a> From<&'a Summary> for WatchSummary<'a> {
@@ -214,7 +242,8 @@ impl<'a> From<&'a Summary> for WatchSummary<'a> {
             watched_usec: usec(summary.watched),
             gone: summary.gone,
             swap_bytes: summary.swapped,
-            working_set: summary.working_set.as_ref().map(WorkingSetFound::from),
+            working_set: summary.found.and_then(|found: Found| found.set).as_ref().map(WorkingSetFound::from),
+            saved: summary.found.map(|found| WhatWasSaved::from(&found.saved)),
         }
     }
 }

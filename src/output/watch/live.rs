@@ -79,7 +79,7 @@ impl Table {
         for view in views {
             let remembered = self.rows.entry(view.cgroup.to_owned()).or_default();
             limited |= view.free.is_some();
-            pressed |= view.working_set.is_some();
+            pressed |= view.found.is_some();
             let limit = view.free.map(|free| view.current.saturating_add(free));
             // Without a limit, beside the largest usage of late.
             remembered.largest = remembered.largest.max(view.current);
@@ -96,7 +96,7 @@ impl Table {
                 limit.map_or_else(String::new, |_| bar(share)),
                 or_none(view.free),
                 or_none(view.free.map(|_| view.low)),
-                view.working_set.map_or_else(
+                view.found.and_then(|found| found.set).map_or_else(
                     || "-".to_owned(),
                     |set| format!("{} {:>2.0}%", compact(set.bytes), 100.0 * set.confidence),
                 ),
@@ -167,6 +167,8 @@ fn growth(a_second: f64) -> String {
 #[cfg(test)]
 mod tests {
     use memctl::watch::estimate::WorkingSet;
+    use memctl::watch::event::Found;
+    use memctl::watch::saving::Saved;
 
     use super::*;
 
@@ -181,7 +183,7 @@ mod tests {
             stalled: Some(Duration::ZERO),
             reclaimed: 3 << 30,
             held: None,
-            working_set: None,
+            found: None,
         };
         let mut table = Table::default();
         let event = Event { cgroup: "/app", at: Duration::ZERO, what: What::Blocked };
@@ -203,7 +205,8 @@ mod tests {
         let row = "/app    192M   256M  ██████░░   64M   26M    +12.5M       3G    25.0  ";
         assert_eq!(wide[1], format!("{row}▇▇▇▇          writes are blocked"));
         let set = WorkingSet { bytes: 61 << 20, confidence: 0.8, age: Duration::ZERO, suggested: 70 << 20 };
-        let pressed = View { free: None, working_set: Some(set), stalled: None, ..view };
+        let found = Found { set: Some(set), saved: Saved::default() };
+        let pressed = View { free: None, found: Some(found), stalled: None, ..view };
         let painted = table.painted(&mut [pressed].into_iter(), began, (80, 24));
         let plain = anstream::adapter::strip_str(&painted).to_string();
         let rows = [

@@ -1,0 +1,128 @@
+//! What came of a watch: tables, told at its end.
+
+use anyhow::Result;
+use comfy_table::CellAlignment;
+use memctl::watch::event::Ended;
+use memctl::watch::saving::Saved;
+
+use super::super::json::{WatchEnded, WatchSummary};
+use super::super::table::{DIM, lines_of, plain_table};
+use super::super::words::{compact, escaped, shortened, size, time};
+use super::super::{Loudness, answer, terminal_width};
+
+/// Prints what came of it all.
+pub fn print(ended: &Ended, json: bool, estimate: bool, loudness: Loudness) -> Result<()> {
+    if json {
+        let mut lines = String::new();
+        for summary in &ended.each {
+            lines += &(serde_json::to_string(&WatchSummary::from(summary))? + "\n");
+        }
+        lines += &(serde_json::to_string(&WatchEnded::from(ended))? + "\n");
+        return answer(&lines);
+    }
+    if loudness == Loudness::Quiet || ended.each.is_empty() {
+        return Ok(());
+    }
+    answer(&if estimate { estimates(ended, terminal_width()) } else { summary(ended, terminal_width()) })
+}
+
+/// What was saved, in whatever units; with a sign where copies take more than that.
+pub(super) fn net(saved: &Saved, unit: &dyn Fn(u64) -> String) -> String {
+    let about = if saved.zram > 0 { "~" } else { "" };
+    let sign = if saved.net() < 0 { "-" } else { "" };
+    format!("{about}{sign}{}", unit(saved.net().unsigned_abs()))
+}
+
+/// What is in use, and what was saved.
+fn estimates(ended: &Ended, width: Option<u16>) -> String {
+    // What the other columns need at most.
+    const OTHERS: usize = 64;
+    let mut table = plain_table();
+    table.set_header(["CGROUP", "WORKING SET", "CONFIDENCE", "AGE", "MEMORY.MAX", "SWAP", "SAVED"]);
+    let (mut zram, mut demoted, mut missing) = (0, 0, false);
+    for one in &ended.each {
+        let Some(found) = one.found else { continue };
+        let name = escaped(&one.cgroup);
+        let room = width.map_or(name.len(), |width| usize::from(width).saturating_sub(OTHERS).max(16));
+        let or_none = |bytes: Option<u64>| bytes.map_or_else(|| "-".into(), compact);
+        let set = found.set;
+        (zram, demoted) = (zram + found.saved.zram, demoted + found.saved.demoted);
+        missing |= set.is_none() && !one.gone;
+        table.add_row([
+            shortened(&name, room),
+            set.map_or_else(|| "not found".into(), |set| compact(set.bytes)),
+            set.map_or_else(|| "-".into(), |set| format!("{:.0}%", 100.0 * set.confidence)),
+            set.map_or_else(|| "-".into(), |set| time(set.age)),
+            or_none(set.map(|set| set.suggested)),
+            or_none(one.swapped),
+            net(&found.saved, &compact),
+        ]);
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    let mut lines = lines_of(&mut table);
+    let header = lines.next().unwrap_or_default();
+    let mut text = format!("{DIM}{header}{DIM:#}\n");
+    for line in lines {
+        text += &(line + "\n");
+    }
+    let copies =
+        format!("~ less some {} of compressed copies in zram, estimated from its mm_stat", size(zram));
+    let slower = format!("besides, {} went to slower memory", size(demoted));
+    let missing_hint = "not found: too little came back so far; a longer --duration may tell".to_owned();
+    for (_, note) in
+        [(zram > 0, copies), (demoted > 0, slower), (missing, missing_hint)].iter().filter(|(is, _)| *is)
+    {
+        text += note;
+        text.push('\n');
+    }
+    text
+}
+
+/// What was done for each, and what that cost.
+fn summary(ended: &Ended, width: Option<u16>) -> String {
+    // What the other columns need at most.
+    const OTHERS: usize = 64;
+    let named = |name: &str| match width {
+        Some(width) => shortened(&escaped(name), usize::from(width).saturating_sub(OTHERS).max(16)),
+        None => escaped(name),
+    };
+    let mut table = plain_table();
+    table.set_header(["CGROUP", "REQUESTED", "RECLAIMED", "DIRECT", "STALLED", "BEFORE", "OUTRUN", "CPU"]);
+    let share =
+        |share: Option<f64>| share.map_or_else(|| "-".into(), |share| format!("{:.2}%", 100.0 * share));
+    for one in &ended.each {
+        let stalled = one.stalled.map(|stalled| stalled.as_secs_f64() / one.watched.as_secs_f64().max(1e-3));
+        table.add_row([
+            named(&one.cgroup),
+            compact(one.total.requested),
+            compact(one.total.reclaimed),
+            one.direct.map_or_else(|| "-".into(), compact),
+            share(stalled),
+            share(one.stalled_before),
+            one.outrun.to_string(),
+            time(one.total.cpu),
+        ]);
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    let mut lines = lines_of(&mut table);
+    let header = lines.next().unwrap_or_default();
+    let body: String = lines.map(|line| line + "\n").collect();
+    let reclaimed: u64 = ended.each.iter().map(|one| one.total.reclaimed).sum();
+    let gib = reclaimed as f64 / f64::from(1 << 30);
+    let per_gib =
+        if reclaimed > 0 { format!(" ({:.2} s/GiB)", ended.cpu.as_secs_f64() / gib) } else { String::new() };
+    let found = if ended.each.iter().any(|one| one.found.is_some()) {
+        estimates(ended, width)
+    } else {
+        String::new()
+    };
+    format!(
+        "{DIM}{header}{DIM:#}\n{body}{found}watched for {}, with {} of CPU in all{per_gib}\n",
+        time(ended.watched),
+        time(ended.cpu)
+    )
+}
