@@ -159,7 +159,7 @@ pub enum SortKey {
 #[allow(clippy::struct_excessive_bools)] // They are flags.
 #[derive(Args, Debug)]
 #[command(
-    override_usage = "memctl watch [OPTIONS] <--headroom <SIZE|PCT>|--keep <SIZE>|--pressure <PCT>|--estimate> <CGROUP>..."
+    override_usage = "memctl watch [OPTIONS] --headroom <SIZE|PCT> <CGROUP>...\n       memctl watch [OPTIONS] --keep <SIZE> <CGROUP>...\n       memctl watch [OPTIONS] --pressure <PCT> <CGROUP>...\n       memctl watch [OPTIONS] --estimate [--duration <DUR>] <CGROUP>..."
 )]
 #[command(after_long_help = AFTER_WATCH)]
 pub struct Watch {
@@ -174,6 +174,8 @@ pub struct Watch {
     #[arg(long, value_name = "SIZE|PCT", value_parser = headroom)]
     pub headroom: Option<Amount>,
     /// Keep the usage below SIZE, as if that were the limit
+    ///
+    /// What may arrive between two looks is kept free below it; --headroom keeps free at least that much.
     #[arg(long, value_name = "SIZE", value_parser = parse_only_bytes)]
     pub keep: Option<u64>,
     /// Press out what isn't in use: stall the cgroup for no more than PCT of the time
@@ -207,6 +209,7 @@ pub struct Watch {
     pub max_pressure: Option<Percent>,
     /// Leave out what GLOB matches; can be given again and again
     ///
+    /// Of what globs match: a cgroup that is named is watched. With the mount or without it; a unit by its name alone.
     /// A glob never takes memctl's own cgroup, init.scope, sshd, journald, the kubelet, and container runtimes; a plain
     /// name still does.
     #[arg(long, value_name = "GLOB")]
@@ -450,7 +453,6 @@ fn some_percent(word: &str) -> Result<Percent, String> {
     match word.parse::<Percent>() {
         Ok(share) if share.ratio() == 0.0 => Err("it is nothing at all".into()),
         Ok(share) => Ok(share),
-        Err(SizeError::NotANumber) => Err("it is not a percentage (as in 5%, 0.1%)".into()),
         Err(why) => Err(why.to_string()),
     }
 }

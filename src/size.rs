@@ -54,6 +54,9 @@ pub enum SizeError {
     Unit(char),
     #[error("it is not a size (as in 10M, 1.5G, 25% or max)")]
     NotANumber,
+    /// Nor a share.
+    #[error("it is not a percentage (as in 5%, 0.1%)")]
+    NotAPercentage,
     #[error("it is 8 EiB or more, which no machine has")]
     Overflow,
     #[error("it is below the smallest request, one page of 4096 bytes")]
@@ -95,9 +98,12 @@ impl FromStr for Percent {
 
     /// Reads `25%`, `2.5%`, and for options that are percentages by name also plain `25`.
     fn from_str(word: &str) -> Result<Self, SizeError> {
-        let (whole, fraction, rest) = split_number(word)?;
+        let (whole, fraction, rest) = split_number(word).map_err(|why| match why {
+            SizeError::NotANumber => SizeError::NotAPercentage,
+            why => why,
+        })?;
         if !matches!(rest, "" | "%") {
-            return Err(SizeError::NotANumber);
+            return Err(SizeError::NotAPercentage);
         }
         match scale(whole, fraction, Self::UNIT)? {
             parts if parts > 100 * Self::UNIT => Err(SizeError::OverAll),
@@ -153,7 +159,9 @@ pub fn parse_only_bytes(word: &str) -> Result<u64, SizeError> {
 #[must_use]
 pub fn looks_like_size(word: &str) -> bool {
     match word.parse::<Amount>() {
-        Err(SizeError::NotANumber | SizeError::Unit(_) | SizeError::Empty) => false,
+        Err(SizeError::NotANumber | SizeError::NotAPercentage | SizeError::Unit(_) | SizeError::Empty) => {
+            false
+        }
         Ok(_) | Err(_) => true,
     }
 }

@@ -10,7 +10,7 @@ use globset::{GlobSet, GlobSetBuilder};
 use super::diagnose::Unreclaimable;
 use super::mount::Mount;
 use super::select::{Pattern, glob, select_by};
-use super::{Reader, Selected, locate};
+use super::{Reader, Selected, locate, tree};
 
 /// The hierarchy is looked through so often even if it seems the same: one may have gone and another come.
 const LOOKED_THROUGH: Duration = Duration::from_secs(20);
@@ -70,8 +70,9 @@ impl Spared {
     fn new(exclude: &[String]) -> Result<Self, Unreclaimable> {
         let mut globs = GlobSetBuilder::new();
         for word in exclude.iter().map(String::as_str).chain(SPARED) {
-            let bad = |why| Unreclaimable::BadGlob { word: word.to_owned(), why };
-            globs.add(glob(word.trim_start_matches('/')).map_err(bad)?);
+            for form in forms(word) {
+                globs.add(glob(&form).map_err(|why| Unreclaimable::BadGlob { word: word.to_owned(), why })?);
+            }
         }
         let globs = globs.build().map_err(|e| {
             let why = e.kind().to_string();
@@ -83,6 +84,23 @@ impl Spared {
     fn spares(&self, name: &str) -> bool {
         self.own.as_deref() == Some(name) || self.globs.is_match(name.trim_start_matches('/'))
     }
+}
+
+/// The globs that a word stands for: with the mount or without it, and a unit wherever it is.
+fn forms(word: &str) -> Vec<String> {
+    let point = Mount::find(Path::new(word)).ok().flatten().map(|mount| mount.point);
+    let below = point.as_deref().and_then(Path::to_str).and_then(|point| word.strip_prefix(point));
+    let name = below.unwrap_or(word).trim_matches('/');
+    let unit = [".service", ".scope", ".slice"].iter().any(|suffix| name.ends_with(suffix));
+    let anywhere = (unit && !name.contains('/')).then(|| format!("**/{name}"));
+    std::iter::once(name.to_owned()).chain(anywhere).collect()
+}
+
+/// Whether there is something that a glob could match anything below: the levels in front of its first special character.
+fn parent_is_there(word: &str) -> bool {
+    let plain = word.split(['*', '?', '[', '{']).next().unwrap_or_default();
+    let parent = plain.rsplit_once('/').map_or("", |(parent, _)| parent);
+    parent.is_empty() || locate(parent).is_ok()
 }
 
 impl Watchlist {
@@ -113,14 +131,36 @@ impl Watchlist {
         self.patterns.iter().any(Pattern::is_glob)
     }
 
-    /// What there is at the beginning.
+    /// What there is at the beginning, and the globs that match nothing yet.
     ///
     /// # Errors
-    /// As [`super::select`].
-    pub fn first(&self) -> Result<Vec<Selected>, Unreclaimable> {
+    /// As [`super::select`]; but a glob may match nothing, if there is a cgroup that it could match something below.
+    pub fn first(&self) -> Result<(Vec<Selected>, Vec<String>), Unreclaimable> {
         let (selected, missing) = select_by(&self.patterns, &|_| false);
-        missing.into_iter().next().map_or(Ok(()), Err)?;
-        Ok(self.taken(selected))
+        let mut waiting = Vec::new();
+        for why in missing {
+            match why {
+                Unreclaimable::NoMatch { word } if parent_is_there(&word) => waiting.push(word),
+                why => return Err(why),
+            }
+        }
+        Ok((self.taken(selected), waiting))
+    }
+
+    /// Which globs of those to be left out match nothing of what is there, which may be a mistake in them.
+    #[must_use]
+    pub fn useless(&self) -> Vec<&str> {
+        let Ok(Some(mount)) = Mount::find(Path::new("/")) else { return Vec::new() };
+        let names: Vec<_> = tree::below(&mount.point).filter_map(|path| mount.name_of(&path)).collect();
+        let matches = |word: &&String| {
+            let globs: Vec<_> = forms(word)
+                .iter()
+                .filter_map(|form| glob(form).ok())
+                .map(|glob| glob.compile_matcher())
+                .collect();
+            names.iter().any(|name| globs.iter().any(|glob| glob.is_match(name.trim_start_matches('/'))))
+        };
+        self.exclude.iter().filter(|word| !matches(word)).map(String::as_str).collect()
     }
 
     /// What there is now. Names that aren't there, and globs that match nothing, may be and do so later. Looking through

@@ -30,6 +30,14 @@ use crate::signal;
 
 mod lock;
 
+/// What may be watched later.
+pub struct Waiting {
+    /// Globs that match nothing yet.
+    pub unmatched: Vec<String>,
+    /// What globs match and can't be watched yet, and why.
+    pub unlimited: Vec<(Arc<str>, String)>,
+}
+
 /// How many writes may be under way at the same time.
 const WORKERS: usize = 4;
 
@@ -45,9 +53,16 @@ pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
     let loudness = Loudness::new(global)?;
     let rule = Rc::new(rule(args)?);
     open_many_files();
-    let mut watchlist = Watchlist::new(&args.words, &args.exclude)?;
+    let mut watchlist = Watchlist::new(&args.words, &args.exclude).map_err(|why| UsageError {
+        what: format!("--exclude: {why}"),
+        hint: Some("GLOB has *, ?, [...], {a,b}; ** crosses levels".into()),
+    })?;
     let mut ancestors = Ancestors::default();
-    let members = members(&watchlist, &rule, &mut ancestors)?;
+    let (members, waiting) = members(&watchlist, &rule, &mut ancestors)?;
+    output::notes::not_watched(&waiting, loudness);
+    if !args.exclude.is_empty() {
+        output::notes::nothing_excluded(&watchlist.useless(), loudness);
+    }
     signal::install();
     // A dry run writes nothing, this neither.
     let join = args.join.as_deref().filter(|_| !args.dry_run);
@@ -163,11 +178,16 @@ fn needed(take: Take) -> Option<(Request, String)> {
 }
 
 /// Makes sure of all that was named before anything is begun: a mistake in one changes nothing anywhere.
-fn members(watchlist: &Watchlist, rule: &Rc<Rule>, ancestors: &mut Ancestors) -> Result<Vec<Member>> {
+fn members(
+    watchlist: &Watchlist,
+    rule: &Rc<Rule>,
+    ancestors: &mut Ancestors,
+) -> Result<(Vec<Member>, Waiting)> {
     let needed = needed(rule.bounds.take);
     let mut text = String::new();
-    let first = watchlist.first()?;
+    let (first, unmatched) = watchlist.first()?;
     let mut members = Vec::with_capacity(first.len());
+    let mut unlimited = Vec::new();
     for Selected { located, by_glob } in first {
         let mut able = match MemoryCgroup::open(&located) {
             Ok(able) => able,
@@ -188,9 +208,9 @@ fn members(watchlist: &Watchlist, rule: &Rc<Rule>, ancestors: &mut Ancestors) ->
         ) {
             Ok(member) => members.push(member),
             // It may get a limit yet.
-            Err(_) if by_glob => {}
+            Err(why) if by_glob => unlimited.push((name, why.to_string())),
             Err(why) => return Err(anyhow::Error::from(why).context(name)),
         }
     }
-    Ok(members)
+    Ok((members, Waiting { unmatched, unlimited }))
 }

@@ -7,6 +7,7 @@ use rustix::io::Errno;
 
 use super::words::{escaped, size, time};
 use super::{Loudness, error, remark};
+use crate::cmd::watch::Waiting;
 
 /// What `-v` tells of a step; with several cgroups under way, of which.
 pub fn event(cgroup: Option<&str>, event: &Event, loudness: Loudness) {
@@ -84,6 +85,30 @@ pub fn unlocked(cgroup: &str, loudness: Loudness) {
 pub fn estimating(loudness: Loudness) {
     if loudness != Loudness::Quiet {
         remark("memctl: to find out what is in use, what isn't is really reclaimed");
+    }
+}
+
+/// What may be watched later.
+pub fn not_watched(waiting: &Waiting, loudness: Loudness) {
+    if loudness == Loudness::Quiet {
+        return;
+    }
+    for glob in &waiting.unmatched {
+        remark(&format!("memctl: {}: no cgroup matches yet; waiting for one", escaped(glob)));
+    }
+    if let Some((name, why)) = waiting.unlimited.first() {
+        let more = match waiting.unlimited.len() - 1 {
+            0 => String::new(),
+            more => format!(" (and {more} more)"),
+        };
+        remark(&format!("memctl: {}{more}: not watched yet: {}", escaped(name), escaped(why)));
+    }
+}
+
+/// A glob that was to leave something out doesn't.
+pub fn nothing_excluded(globs: &[&str], loudness: Loudness) {
+    for glob in globs.iter().filter(|_| loudness != Loudness::Quiet) {
+        remark(&format!("memctl: --exclude {}: it matches no cgroup now", escaped(glob)));
     }
 }
 

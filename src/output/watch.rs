@@ -107,6 +107,10 @@ fn what(what: &What) -> String {
                 size(*headroom)
             )
         }
+        What::Limit { limit: u64::MAX, .. } => "its limit was lifted".into(),
+        What::Limit { limit, file } => {
+            format!("its limit is {} now ({})", size(*limit), file.map_or("--keep", |file| file.name()))
+        }
         What::Acted(acted) => action(acted),
         What::Reclaim(tally) => reclaimed(tally),
         What::Hold { guard, wait } => {
@@ -114,7 +118,12 @@ fn what(what: &What) -> String {
             format!("held: {}{wait}", guarded(*guard))
         }
         What::Outrun { needed, free } => {
-            format!("outrun: {} free, {} arrived at once (the headroom needed)", size(*free), size(*needed))
+            let since = if needed > free {
+                format!("{} arrived since the last look", size(*needed))
+            } else {
+                "more than that arrived since the last look".to_owned()
+            };
+            format!("outrun: of {} free nothing was left; {since}", size(*free))
         }
         What::Would { requested, .. } => format!("would reclaim {}", size(*requested)),
         What::WorkingSet { set, saved } => found(set, saved),
@@ -128,6 +137,8 @@ fn what(what: &What) -> String {
 fn brief(what: &What) -> String {
     match what {
         What::Start { .. } | What::Acted(_) => String::new(),
+        What::Limit { limit: u64::MAX, .. } => "limit lifted".into(),
+        What::Limit { limit, .. } => format!("limit {}", compact(*limit)),
         What::Reclaim(tally) => format!("reclaimed {}", compact(tally.reclaimed)),
         What::Hold { guard, .. } => format!("held: {}", guard.word().replace('_', " ")),
         What::Outrun { needed, .. } => format!("outrun: needed {}", compact(*needed)),
@@ -146,9 +157,9 @@ fn reclaimed(tally: &Tally) -> String {
         size(tally.requested),
         super::reclaim::writes(tally.writes),
         time(tally.cpu),
-        tally.free.map_or_else(
+        tally.room.map_or_else(
             || format!("{} used", size(tally.current_after)),
-            |free| format!("{} free", size(free))
+            |room| format!("{} free", size(room.free))
         )
     )
 }
@@ -179,11 +190,14 @@ fn action(acted: &Acted) -> String {
 
 fn guarded(guard: Guard) -> String {
     match guard {
-        Guard::Floor => "it uses no more than its floor or protection".into(),
+        Guard::Floor => "it is down to its floor or protection".into(),
         Guard::Pressure => "it is stalled more than --max-pressure allows".into(),
-        Guard::SwapFree => "less of the swap is free than --swap-free asks for".into(),
-        Guard::SwapWrites => "more goes to swap than --swap-writes allows".into(),
-        Guard::SlowSwap => "its memory would go to slow swap (--type all takes it all the same)".into(),
+        Guard::SwapFree => "only anonymous memory is left, and --swap-free keeps that from swap".into(),
+        Guard::SwapWrites => "only anonymous memory is left, and --swap-writes keeps that from swap".into(),
+        Guard::SlowSwap => {
+            "only anonymous memory is left, and swap is a rotating disk (--type all takes it all the same)"
+                .into()
+        }
         Guard::Refaults(share) => format!(
             "{:.0}% of what was reclaimed had been in use and came back: its limit is too low for what it uses",
             100.0 * share

@@ -5,7 +5,8 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use super::act::Acted;
-use super::event::{Summary, Tally, What};
+use super::event::{Room, Summary, Tally, What};
+use super::guard::Guard;
 use super::rule::page;
 use crate::cgroup::Gauge;
 
@@ -40,8 +41,8 @@ pub struct Account {
     /// See [`Summary`].
     stalled_before: Option<f64>,
     outrun: u32,
-    outrun_told: Option<(Duration, u64)>,
     held: u32,
+    last_held: Option<Guard>,
 }
 
 impl Account {
@@ -59,8 +60,8 @@ impl Account {
             total: Tally::default(),
             stalled_before: gauge.pressure_before(text),
             outrun: 0,
-            outrun_told: None,
             held: 0,
+            last_held: None,
         })
     }
 
@@ -77,29 +78,24 @@ impl Account {
     }
 
     /// Something held.
-    pub fn held(&mut self) {
+    pub fn held(&mut self, by: Guard) {
         self.held += 1;
+        self.last_held = Some(by);
     }
 
-    /// It met its limit, and so much headroom would have been needed. Told once a second, or when it is more than was told:
-    /// one that stays there meets it a hundred times.
-    pub fn outrun(&mut self, now: Duration, needed: u64, outrun: What, tell: &mut dyn FnMut(What)) {
+    /// It met a limit that counts.
+    pub fn outrun(&mut self) {
         self.outrun += 1;
-        let old = |(at, told): (Duration, u64)| now.saturating_sub(at) >= TOLD || needed > told + told / 4;
-        if self.outrun_told.is_none_or(old) {
-            self.outrun_told = Some((now, needed));
-            tell(outrun);
-        }
     }
 
-    /// Enters an action, after which `free` bytes are left below the limit, if there is one, and `low` are to be.
-    pub fn enter(&mut self, now: Duration, acted: &Acted, free: Option<u64>, low: u64) {
+    /// Enters an action, after which that is left below the limit, if there is one.
+    pub fn enter(&mut self, now: Duration, acted: &Acted, room: Option<Room>) {
         if self.tally_began.is_none() {
             self.tally_began = Some(now);
             self.tally = Tally { current_before: acted.current + acted.reclaimed, ..Tally::default() };
         }
         self.tally.add(acted);
-        (self.tally.free, self.tally.low) = (free, low);
+        self.tally.room = room;
         self.total.add(acted);
     }
 
@@ -131,6 +127,7 @@ impl Account {
         Summary {
             cgroup: gauge.cgroup().name().to_owned(),
             counted: last.and_then(|last| since(last.proactive, self.first.proactive)),
+            at: Duration::ZERO,
             watched: now.saturating_sub(self.began),
             direct,
             stalled: stalled.map(|(now, before)| Duration::from_micros(now.saturating_sub(before))),
@@ -141,6 +138,7 @@ impl Account {
             found: None,
             swapped: gauge.swapped(text),
             held: self.held,
+            last_held: self.last_held,
         }
     }
 }

@@ -2,40 +2,41 @@
 
 use std::time::Duration;
 
-/// The share is held over such a time.
-const BUDGET: Duration = Duration::from_secs(1);
+/// What isn't spent is kept for so long: what a burst takes at once.
+const SAVED: Duration = Duration::from_secs(1);
 
-/// What may be spent, and what was since the count began.
+/// No pause is shorter.
+const SHORTEST: Duration = Duration::from_millis(1);
+
+/// What may be spent.
 #[derive(Clone, Copy, Debug)]
 pub struct Budget {
     /// `None` without a bound.
     share: Option<f64>,
-    since: Duration,
-    before: Duration,
+    /// What may be spent now, seconds; less than nothing when too much was.
+    left: f64,
+    looked: Duration,
+    spent: Duration,
 }
 
 impl Budget {
     /// From a moment at which the process had spent so much CPU time.
     #[must_use]
     pub fn new(share: Option<f64>, now: Duration, spent: Duration) -> Self {
-        Self { share, since: now, before: spent }
+        Self { share, left: share.unwrap_or(0.0) * SAVED.as_secs_f64(), looked: now, spent }
     }
 
-    /// Until when to wait, if more than the share was spent since the count began. `spent` tells how much the process
-    /// has by now; it isn't asked without a bound.
+    /// Until when to do nothing at all, if more than the share was spent: a look costs, too. `spent` tells how much the
+    /// process has by now; it isn't asked without a bound.
     pub fn over(&mut self, now: Duration, spent: impl Fn() -> Duration) -> Option<Duration> {
         let (share, spent) = (self.share?, spent());
-        let spent_since = spent.saturating_sub(self.before).as_secs_f64();
+        let earned = share * now.saturating_sub(self.looked).as_secs_f64();
+        let paid = spent.saturating_sub(self.spent).as_secs_f64();
+        self.left = (self.left + earned).min(share * SAVED.as_secs_f64()) - paid;
+        (self.looked, self.spent) = (now, spent);
         // A share of next to nothing asks for more than a clock has.
-        let wait = Duration::try_from_secs_f64(spent_since / share).unwrap_or(Duration::MAX / 2);
-        let fair_at = self.since.saturating_add(wait);
-        if fair_at > now {
-            return Some(fair_at);
-        }
-        if now.saturating_sub(self.since) >= BUDGET {
-            (self.since, self.before) = (now, spent);
-        }
-        None
+        let wait = |owed: f64| Duration::try_from_secs_f64(owed / share).unwrap_or(Duration::MAX / 2);
+        (self.left < 0.0).then(|| now.saturating_add(wait(-self.left).max(SHORTEST)))
     }
 }
 
@@ -47,12 +48,27 @@ mod tests {
     fn what_was_spent_has_to_be_waited_for() {
         let ms = Duration::from_millis;
         let mut budget = Budget::new(Some(0.1), ms(1000), ms(50));
-        assert_eq!(budget.over(ms(1100), || ms(60)), None, "10 ms of 100");
-        assert_eq!(budget.over(ms(1100), || ms(80)), Some(ms(1300)));
-        // The count begins anew: what wasn't spent is no credit.
-        assert_eq!(budget.over(ms(2500), || ms(80)), None);
-        assert_eq!(budget.over(ms(2500), || ms(100)), Some(ms(2700)));
+        assert_eq!(budget.over(ms(1000), || ms(150)), None, "what a second brings may be spent at once");
+        let until = budget.over(ms(1100), || ms(180)).expect("20 ms too much");
+        assert!((ms(1299)..ms(1301)).contains(&until), "{until:?}");
+        assert_eq!(budget.over(ms(1301), || ms(180)), None);
+        // Savings are for a second, and no more.
+        assert_eq!(budget.over(ms(60_000), || ms(280)), None);
+        assert!(budget.over(ms(60_000), || ms(290)).is_some());
         assert!(Budget::new(Some(0.0), ms(0), ms(0)).over(ms(1), || ms(900)).is_some());
         assert_eq!(Budget::new(None, ms(0), ms(0)).over(ms(1), || ms(900)), None);
+    }
+
+    #[test]
+    fn over_any_time_it_is_no_more_than_the_share() {
+        let (mut budget, mut spent, mut now) =
+            (Budget::new(Some(0.03), Duration::ZERO, Duration::ZERO), Duration::ZERO, Duration::ZERO);
+        while now < Duration::from_secs(60) {
+            let until = budget.over(now, || spent);
+            now = until.unwrap_or(now + Duration::from_millis(3));
+            spent += if until.is_some() { Duration::ZERO } else { Duration::from_millis(2) };
+        }
+        assert!(spent < Duration::from_millis(1800 + 40), "{spent:?}");
+        assert!(spent > Duration::from_millis(1700), "{spent:?}");
     }
 }

@@ -12,6 +12,7 @@ use rustix::time::Timespec;
 use super::budget::Budget;
 use super::event::{Ended, Event, Summary, What};
 use super::guard::Guard;
+use super::level::Outrun;
 use super::member::{Member, Step};
 use super::options::Options;
 use super::pool::{Done, Job, Pool, serve};
@@ -68,7 +69,7 @@ pub fn run(members: Vec<Member>, options: Options<'_>) -> std::io::Result<Ended>
         fleet: members.into_iter().map(Some).collect(),
         pool,
         wakeups,
-        swap: SwapWatch::new(options.rule.bounds.swap_writes.is_some()),
+        swap: SwapWatch::new(options.rule.bounds.swap_writes),
         text: String::with_capacity(8192),
         ended: Vec::new(),
         heard: began,
@@ -131,10 +132,9 @@ impl Control<'_> {
                 self.fleet.iter_mut().flatten().for_each(|member| member.look_each(near));
                 self.options.ancestors.iter().for_each(|level| level.borrow_mut().look_each(near));
             }
-            if let Some(until) = self.budget.over(now, process_cpu)
-                && self.fleet.iter().flatten().any(|member| member.is_held_by(Guard::Cpu))
-            {
-                // Not even limits that are met are worth a look then.
+            if let Some(until) = self.budget.over(now, process_cpu) {
+                // Not even limits that are met are worth a look then: looks alone could spend all of it.
+                self.hold_what_is_due(now, until);
                 pause(until.saturating_sub(now).min(SPENT));
                 continue;
             }
@@ -201,6 +201,13 @@ impl Control<'_> {
         }
     }
 
+    fn hold_what_is_due(&mut self, now: Duration, until: Duration) {
+        for member in self.fleet.iter_mut().flatten().filter(|member| !member.busy && member.due <= now) {
+            let mut say = teller(self.options.tell, &member.located, now, self.began);
+            member.hold(now, Guard::Cpu, Some(until), &mut say);
+        }
+    }
+
     /// Sets a trigger where a limit is near, and lifts it when that was long ago: each costs a kernel thread.
     fn keep_trigger(&mut self, place: usize, now: Duration) {
         let Some(member) = self.fleet[place].as_mut().filter(|_| !self.no_triggers) else { return };
@@ -235,15 +242,6 @@ impl Control<'_> {
                 );
             }
             &Step::Act(allowed) => {
-                if let Some(until) = self.budget.over(at, process_cpu) {
-                    member.hold(
-                        at,
-                        Guard::Cpu,
-                        Some(until),
-                        &mut teller(self.options.tell, &member.located, at, self.began),
-                    );
-                    return;
-                }
                 let (id, located) = (member.id(), Arc::clone(&member.located));
                 let (hands, lock) = (member.hands.take(), member.locks(at));
                 member.begins(at, &allowed);
@@ -379,14 +377,18 @@ impl Control<'_> {
     fn ancestor_hit(&mut self, id: u64, now: Duration) {
         self.wakeups.hush(ANCESTOR | id, now + HUSHED);
         let Some(level) = self.options.ancestors.get(id) else { return };
-        let outrun = level.borrow_mut().outrun(&mut self.text).ok().flatten();
-        if let Some((_, what)) = outrun {
+        let outrun = level.borrow_mut().outrun(now, &mut self.text).ok().flatten();
+        let was_met = outrun.is_some();
+        if let Some(Outrun { what, is_news: true }) = outrun {
             let name = level.borrow().gauge.cgroup().name().to_owned();
             (self.options.tell)(event(&name, now, self.began, what));
         }
         for member in self.fleet.iter_mut().flatten() {
             if member.limits.above.iter().any(|level| level.borrow().gauge.id() == id) {
                 member.due = Duration::ZERO;
+                if was_met {
+                    member.outrun();
+                }
             }
         }
     }
@@ -398,7 +400,8 @@ impl Control<'_> {
         member.flush(now, true, &mut say);
         say(What::Gone);
         drop(say);
-        self.ended.push(member.summary(now, true, &mut self.text));
+        let at = now.saturating_sub(self.began);
+        self.ended.push(Summary { at, ..member.summary(now, true, &mut self.text) });
         drop(member);
         self.options.ancestors.forget_the_unused();
     }
@@ -426,7 +429,8 @@ impl Control<'_> {
         let now = now();
         for member in self.fleet.iter_mut().flatten() {
             member.flush(now, true, &mut teller(self.options.tell, &member.located, now, self.began));
-            self.ended.push(member.summary(now, false, &mut self.text));
+            let at = now.saturating_sub(self.began);
+            self.ended.push(Summary { at, ..member.summary(now, false, &mut self.text) });
         }
         Ended { each: self.ended, watched: now.saturating_sub(self.began), cpu: process_cpu() }
     }

@@ -35,6 +35,13 @@ pub enum What {
         /// What is to be free below it.
         headroom: u64,
     },
+    /// Its own limit is another one now.
+    Limit {
+        /// The limit; `u64::MAX` without one.
+        limit: u64,
+        /// Which file sets it; `None` where the user does.
+        file: Option<LimitFile>,
+    },
     /// One action is done. Only told if that was asked for.
     Acted(Acted),
     /// Memory was reclaimed from it: all that was in a second or so.
@@ -94,9 +101,18 @@ pub struct Tally {
     pub current_before: u64,
     /// See `current_before`.
     pub current_after: u64,
-    /// What is left free after the last; `None` without a limit.
-    pub free: Option<u64>,
-    /// The lower watermark: what was to be free.
+    /// What is left after the last; `None` without a limit.
+    pub room: Option<Room>,
+}
+
+/// What there is below the limit that leaves least. Amounts are bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Room {
+    /// That limit.
+    pub limit: u64,
+    /// What is free below it.
+    pub free: u64,
+    /// The lower watermark: what is to be free.
     pub low: u64,
 }
 
@@ -107,10 +123,8 @@ pub struct View<'a> {
     pub cgroup: &'a str,
     /// What it used when it was looked at last.
     pub current: u64,
-    /// What is free below the limit that leaves least; `None` without a limit.
-    pub free: Option<u64>,
-    /// What is kept free there.
-    pub low: u64,
+    /// What there is below the limit that leaves least; `None` without a limit.
+    pub room: Option<Room>,
     /// What it takes in a second, of late; less than nothing where it gives memory back.
     pub growth: f64,
     /// How long its tasks were stalled for want of memory so far (PSI `some`); `None` where the kernel doesn't tell.
@@ -137,6 +151,8 @@ pub struct Found {
 pub struct Summary {
     /// The cgroup's name.
     pub cgroup: String,
+    /// When that was told, since the watch began.
+    pub at: Duration,
     /// How long it was watched.
     pub watched: Duration,
     /// All that was reclaimed from it.
@@ -153,6 +169,8 @@ pub struct Summary {
     pub outrun: u32,
     /// How often something held back what should have been done.
     pub held: u32,
+    /// What did last.
+    pub last_held: Option<Guard>,
     /// What pressing found, where there was any.
     pub found: Option<Found>,
     /// What of it is in swap at the end.

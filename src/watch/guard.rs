@@ -6,6 +6,9 @@ use crate::size::Percent;
 /// Page cache of so many times what is wanted is plenty.
 const PLENTY: u64 = 2;
 
+/// Less than a page can't be taken.
+const LEAST: u64 = 4096;
+
 /// The bounds within which a law may act.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Bounds {
@@ -44,8 +47,9 @@ pub struct Swap {
     pub total: u64,
     /// What is free.
     pub free: u64,
-    /// How much went there in the last second, from the whole host.
-    pub written_per_second: u64,
+    /// How much may go there now by what is allowed in a second, from the whole host; `None` without such a bound, or where
+    /// nothing wears out.
+    pub writable: Option<u64>,
     /// What a byte there takes in memory after all: in zram, as a share of it. An average over the host.
     pub copied: f64,
     /// It takes no rotating disk, and what it writes wears nothing out at once.
@@ -61,8 +65,6 @@ pub struct Own {
     pub protection: u64,
     /// The share of the last second or so in which it was stalled.
     pub stalled: f64,
-    /// Its page cache that could be evicted; looked at only where the kernel can't be told to take that alone.
-    pub cache: u64,
 }
 
 /// What held a law back.
@@ -110,21 +112,30 @@ impl Guard {
 }
 
 /// What may be done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Allowed {
     /// To which usage, bytes.
     pub down_to: u64,
     /// Which memory.
     pub take: Take,
+    /// Why anonymous memory is spared, if it is.
+    pub spared_by: Option<Guard>,
 }
 
 impl Bounds {
     /// What of a wish to come down to some usage may be done. `can_choose` says whether the kernel can be told to take page
-    /// cache alone.
+    /// cache alone; `cache` tells how much of it could be evicted, and is asked only if that matters.
     ///
     /// # Errors
     /// What holds it back.
-    pub fn allow(&self, down_to: u64, own: Own, swap: Swap, can_choose: bool) -> Result<Allowed, Guard> {
+    pub fn allow(
+        &self,
+        down_to: u64,
+        own: Own,
+        swap: Swap,
+        can_choose: bool,
+        cache: &mut dyn FnMut() -> u64,
+    ) -> Result<Allowed, Guard> {
         let down_to = down_to.max(self.floor).max(own.protection);
         if own.current <= down_to {
             return Err(Guard::Floor);
@@ -132,35 +143,44 @@ impl Bounds {
         if self.max_pressure.is_some_and(|most| own.stalled > most.ratio()) {
             return Err(Guard::Pressure);
         }
-        let take = match self.anon(swap) {
-            _ if self.take == Take::File => Take::File,
-            Ok(take) => take,
+        let missing = own.current - down_to;
+        let mut plenty = || cache() >= PLENTY * missing;
+        let all = |take| Ok(Allowed { down_to, take, spared_by: None });
+        match self.anon(swap) {
+            _ if self.take == Take::File => all(Take::File),
             // Without any swap nothing goes there, whatever is asked for.
-            Err(_) if swap.total == 0 && self.take == Take::Careful => Take::All,
-            Err(_) if swap.total == 0 && self.take != Take::Anon => self.take,
-            Err(_) if can_choose && self.take != Take::Anon => Take::File,
-            // The kernel can't be told, but it prefers page cache where there is plenty.
-            Err(_) if self.take == Take::Careful && own.cache >= PLENTY * (own.current - down_to) => {
-                Take::All
+            _ if swap.total == 0 && self.take == Take::Careful => all(Take::All),
+            _ if swap.total == 0 && self.take != Take::Anon => all(self.take),
+            Ok((take, room)) if room >= missing => all(take),
+            // Where page cache will do, no more than that is taken; else in small steps.
+            Ok(_) if can_choose && self.take != Take::Anon && plenty() => all(Take::File),
+            Ok((take, room)) => Ok(Allowed { down_to: own.current - room, take, spared_by: None }),
+            Err(guard) if can_choose && self.take != Take::Anon => {
+                Ok(Allowed { down_to, take: Take::File, spared_by: Some(guard) })
             }
-            Err(guard) => return Err(guard),
-        };
-        Ok(Allowed { down_to, take })
+            // The kernel can't be told, but it prefers page cache where there is plenty.
+            Err(guard) if self.take == Take::Careful && plenty() => {
+                Ok(Allowed { down_to, take: Take::All, spared_by: Some(guard) })
+            }
+            Err(guard) => Err(guard),
+        }
     }
 
-    /// Whether anonymous memory may be taken, and what to take then.
-    fn anon(&self, swap: Swap) -> Result<Take, Guard> {
-        if (swap.free as f64) < self.swap_free.ratio() * swap.total as f64 {
+    /// Whether anonymous memory may be taken, what to take then, and how much at a time.
+    fn anon(&self, swap: Swap) -> Result<(Take, u64), Guard> {
+        if self.take == Take::Careful && swap.total > 0 && !swap.quick {
+            return Err(Guard::SlowSwap);
+        }
+        let room = swap.free.saturating_sub((self.swap_free.ratio() * swap.total as f64) as u64);
+        if room < LEAST {
             return Err(Guard::SwapFree);
         }
-        if self.swap_writes.is_some_and(|most| swap.written_per_second > most) {
+        let writable = swap.writable.unwrap_or(u64::MAX);
+        if writable < LEAST {
             return Err(Guard::SwapWrites);
         }
-        match self.take {
-            Take::Careful if swap.total > 0 && !swap.quick => Err(Guard::SlowSwap),
-            Take::Careful => Ok(Take::All),
-            take => Ok(take),
-        }
+        let take = if self.take == Take::Careful { Take::All } else { self.take };
+        Ok((take, room.min(writable)))
     }
 }
 
@@ -180,13 +200,13 @@ mod tests {
         }
     }
 
-    const OWN: Own = Own { current: 100 * M, protection: 20 * M, stalled: 0.0, cache: 0 };
+    const OWN: Own = Own { current: 100 * M, protection: 20 * M, stalled: 0.0 };
     const SWAP: Swap =
-        Swap { total: 400 * M, free: 300 * M, written_per_second: 0, copied: 0.0, quick: true };
+        Swap { total: 400 * M, free: 300 * M, writable: Some(50 * M), copied: 0.0, quick: true };
 
     #[test]
     fn the_floor_and_protection_are_never_undercut() {
-        let allow = |down_to, own| bounds(Take::All).allow(down_to, own, SWAP, true);
+        let allow = |down_to, own| bounds(Take::All).allow(down_to, own, SWAP, true, &mut || 0);
         assert_eq!(allow(10 * M, OWN).map(|allowed| allowed.down_to), Ok(50 * M));
         assert_eq!(
             allow(10 * M, Own { protection: 70 * M, ..OWN }).map(|allowed| allowed.down_to),
@@ -199,21 +219,27 @@ mod tests {
     #[test]
     fn anonymous_memory_is_spared_where_swap_is_scarce_busy_or_slow() {
         let take = |take, swap, can_choose| {
-            bounds(take).allow(60 * M, OWN, swap, can_choose).map(|allowed| allowed.take)
+            bounds(take).allow(60 * M, OWN, swap, can_choose, &mut || 0).map(|allowed| allowed.take)
         };
         assert_eq!(take(Take::Careful, SWAP, true), Ok(Take::All));
         let short = Swap { free: 90 * M, ..SWAP };
         assert_eq!(take(Take::All, short, true), Ok(Take::File));
         assert_eq!(take(Take::All, short, false), Err(Guard::SwapFree));
         assert_eq!(take(Take::Anon, short, true), Err(Guard::SwapFree));
-        let busy = Swap { written_per_second: 2 * M, ..SWAP };
+        let busy = Swap { writable: Some(0), ..SWAP };
         assert_eq!(take(Take::Anon, busy, true), Err(Guard::SwapWrites));
         let slow = Swap { quick: false, ..SWAP };
         assert_eq!(take(Take::Careful, slow, true), Ok(Take::File));
         assert_eq!(take(Take::Careful, slow, false), Err(Guard::SlowSwap));
-        let plenty = Own { cache: 80 * M, ..OWN };
-        let allowed = bounds(Take::Careful).allow(60 * M, plenty, slow, false);
+        let allowed = bounds(Take::Careful).allow(60 * M, OWN, slow, false, &mut || 80 * M);
         assert_eq!(allowed.map(|allowed| allowed.take), Ok(Take::All));
+        let why = |swap| {
+            bounds(Take::Careful).allow(60 * M, OWN, swap, true, &mut || 0).map(|allowed| allowed.spared_by)
+        };
+        assert_eq!(
+            [SWAP, slow, short, busy].map(why),
+            [None, Some(Guard::SlowSwap), Some(Guard::SwapFree), Some(Guard::SwapWrites)].map(Ok)
+        );
         assert_eq!(take(Take::All, slow, false), Ok(Take::All), "as asked");
         assert_eq!(take(Take::File, short, false), Ok(Take::File));
         let weighed = Take::Weighed(Swappiness::Value(100));
@@ -221,5 +247,20 @@ mod tests {
         assert_eq!(take(weighed, Swap::default(), true), Ok(weighed));
         // No swap at all: nothing can go wrong there.
         assert_eq!(take(Take::Careful, Swap::default(), false), Ok(Take::All));
+    }
+
+    #[test]
+    fn no_more_goes_to_swap_at_a_time_than_may() {
+        let allow = |take, swap, cache| bounds(take).allow(60 * M, OWN, swap, true, &mut || cache);
+        let down_to =
+            |take, swap, cache| allow(take, swap, cache).map(|allowed| (allowed.down_to, allowed.take));
+        let little = Swap { writable: Some(M), ..SWAP };
+        assert_eq!(down_to(Take::All, little, 0), Ok((99 * M, Take::All)));
+        assert_eq!(down_to(Take::All, little, 80 * M), Ok((60 * M, Take::File)), "page cache will do");
+        assert_eq!(down_to(Take::Anon, little, 80 * M), Ok((99 * M, Take::Anon)));
+        let nearly_full = Swap { free: 110 * M, ..SWAP };
+        assert_eq!(down_to(Take::All, nearly_full, 0), Ok((90 * M, Take::All)), "a quarter stays free");
+        let unbounded = Swap { writable: None, ..SWAP };
+        assert_eq!(down_to(Take::All, unbounded, 0), Ok((60 * M, Take::All)));
     }
 }

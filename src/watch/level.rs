@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use super::event::What;
+use super::event::{Room, What};
 use super::headroom::{Decision, Law, Look};
 use super::rule::{Rule, limit, page};
 use super::shares::Shares;
@@ -20,6 +20,18 @@ use crate::cgroup::{Gauge, Located};
 /// A limit is read again so often; and at rest, where a lower one is no less likely but less urgent.
 pub(super) const SETTINGS: Duration = Duration::from_secs(2);
 const SETTINGS_AT_REST: Duration = Duration::from_secs(10);
+
+/// A limit that is met again and again is told of once in that time, or when more was needed than was told.
+const TOLD: Duration = Duration::from_secs(1);
+
+/// A limit was met.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outrun {
+    /// What there is to tell.
+    pub what: What,
+    /// Whether that is worth it: one that stays there meets it a hundred times a second.
+    pub is_news: bool,
+}
 
 /// One level. Amounts are bytes.
 #[derive(Debug)]
@@ -35,6 +47,8 @@ pub struct Level {
     settings_read: Duration,
     hits: Hits,
     direct: Option<u64>,
+    /// When it was told last that it was met, and how much was needed.
+    outrun_told: Option<(Duration, u64)>,
     /// Who below it is to give how much of what is missing.
     pub shares: Shares,
 }
@@ -51,7 +65,8 @@ impl Level {
         now: Duration,
         text: &mut String,
     ) -> Result<Self, Errno> {
-        let reserves = rule.headroom.below(u64::MAX) > 0 || (keep.is_none() && rule.pressure.is_none());
+        // Who only presses keeps nothing free; whoever keeps below a limit wants what may arrive to fit as well.
+        let reserves = rule.headroom.below(u64::MAX) > 0 || keep.is_some() || rule.pressure.is_none();
         let mut level = Self {
             limit: u64::MAX,
             file: None,
@@ -60,6 +75,7 @@ impl Level {
             settings_read: now,
             hits: gauge.hits(text),
             direct: gauge.stat(text)?.pgsteal_direct,
+            outrun_told: None,
             gauge,
             shares: Shares::default(),
         };
@@ -91,10 +107,13 @@ impl Level {
         self.law.last().map_or(0, |look| look.current)
     }
 
-    /// What was free below the limit then.
+    /// What there is below its limit once `freed` bytes less are used than then, and by how much that is passed; `None`
+    /// without one.
     #[must_use]
-    pub fn free(&self) -> u64 {
-        self.limit.saturating_sub(self.current())
+    pub fn room(&self, freed: u64) -> Option<(Room, u64)> {
+        let used = self.current().saturating_sub(freed);
+        let room = Room { limit: self.limit, free: self.limit.saturating_sub(used), low: self.low() };
+        (self.limit < u64::MAX).then(|| (room, used.saturating_sub(self.limit)))
     }
 
     /// What is to be free.
@@ -123,12 +142,16 @@ impl Level {
     ///
     /// # Errors
     /// `ENODEV` when the cgroup was removed.
-    pub fn outrun(&mut self, text: &mut String) -> Result<Option<(u64, What)>, Errno> {
+    pub fn outrun(&mut self, now: Duration, text: &mut String) -> Result<Option<Outrun>, Errno> {
         let before = std::mem::replace(&mut self.hits, self.gauge.hits(text));
         if self.hits == before {
             return Ok(None);
         }
-        let (free, last) = (self.law.last().map_or(0, |last| last.free()), self.law.last());
+        // It may be another limit than at the last look.
+        self.settings_read = now;
+        self.read_limit(text)?;
+        let last = self.law.last();
+        let free = last.map_or(0, |last| self.limit.saturating_sub(last.current));
         let current = self.gauge.current(text)?;
         let stat = self.gauge.stat(text)?;
         // Before 6.15 the counter has what we reclaim as well, which was entered already.
@@ -141,7 +164,12 @@ impl Level {
         let arrived =
             current.saturating_add(direct).saturating_sub(last.map_or(current, |last| last.current));
         let needed = arrived.max(free).max(self.low());
-        Ok(Some((needed, What::Outrun { needed, free })))
+        let is_old = |(at, told): (Duration, u64)| now.saturating_sub(at) >= TOLD || needed > told + told / 4;
+        let is_news = self.outrun_told.is_none_or(is_old);
+        if is_news {
+            self.outrun_told = Some((now, needed));
+        }
+        Ok(Some(Outrun { what: What::Outrun { needed, free }, is_news }))
     }
 
     fn read_limit(&mut self, text: &mut String) -> Result<(), Errno> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use super::event::What;
+use super::event::{Room, What};
 use super::headroom::{Decision, Headroom};
 use super::level::Level;
 
@@ -33,21 +33,16 @@ impl Limits {
         Self { own, above, to_give: 0, asked: (0, 0) }
     }
 
-    /// What is free below the limit that leaves least, and what is to be.
+    /// What there is below the limit that leaves least, once `freed` bytes less are used than at the last look; `None`
+    /// without a limit.
     #[must_use]
-    pub fn free(&self) -> (u64, u64) {
-        let own = (self.own.free(), self.own.low());
-        let above = self.above.iter().map(|level| (level.borrow().free(), level.borrow().low()));
-        above.fold(own, |least, (free, low)| {
-            let room = |(free, low): (u64, u64)| i128::from(free) - i128::from(low);
-            if room((free, low)) < room(least) { (free, low) } else { least }
-        })
-    }
-
-    /// Whether there is a limit, its own or one above that counts.
-    #[must_use]
-    pub fn are_there(&self) -> bool {
-        self.own.limit < u64::MAX || !self.above.is_empty()
+    pub fn room(&self, freed: u64) -> Option<Room> {
+        let above = self.above.iter().map(|level| level.borrow().room(freed));
+        let rooms = above.chain([self.own.room(freed)]).flatten();
+        // Beyond a limit nothing is free, and the one that is passed by most counts.
+        rooms
+            .min_by_key(|(room, over)| i128::from(room.free) - i128::from(room.low) - i128::from(*over))
+            .map(|(room, _)| room)
     }
 
     /// What there is to tell at the beginning.

@@ -12,7 +12,7 @@ use super::brake::{Backoff, Brake, Seen};
 use super::event::{Summary, View, What};
 use super::guard::{Allowed, Guard, Own, Swap};
 use super::headroom::NEAREST;
-use super::level::{Ancestors, Level, SETTINGS};
+use super::level::{Ancestors, Level, Outrun, SETTINGS};
 use super::limits::Limits;
 use super::pool::Hands;
 use super::pressing::Pressing;
@@ -47,6 +47,9 @@ pub enum Step {
     Gone,
 }
 
+/// A guard that was told of isn't told of again within that time.
+const HELD_AGAIN: Duration = Duration::from_secs(10);
+
 /// One cgroup under watch.
 #[derive(Debug)]
 pub struct Member {
@@ -73,6 +76,12 @@ pub struct Member {
     exhausted: Backoff<1, 60>,
     /// What holds now, as far as it was told.
     held: Option<Guard>,
+    /// Why anonymous memory was spared when something was allowed last.
+    spared_by: Option<Guard>,
+    /// Which guard was told of last, and when.
+    hold_told: Option<(&'static str, Duration)>,
+    /// Its limit, as it was told.
+    limit_told: u64,
     would_told: Option<Duration>,
     /// Since when another memctl is at it, and whether that was long enough.
     locked: Option<Duration>,
@@ -118,6 +127,7 @@ impl Member {
             protection: own.gauge.protection(text).unwrap_or(0),
             account: Account::open(&own.gauge, now, text)?,
             located,
+            limit_told: own.limit,
             limits: Limits::new(own, above),
             trigger: None,
             trigger_until: Duration::ZERO,
@@ -130,6 +140,8 @@ impl Member {
             brake: Brake::default(),
             exhausted: Backoff::default(),
             held: None,
+            spared_by: None,
+            hold_told: None,
             would_told: None,
             locked: None,
             stuck: 0,
@@ -158,28 +170,24 @@ impl Member {
         self.held.is_some()
     }
 
-    /// Whether it is that guard which does.
-    #[must_use]
-    pub fn is_held_by(&self, guard: Guard) -> bool {
-        self.held == Some(guard)
+    /// It met a limit that counts.
+    pub fn outrun(&mut self) {
+        self.account.outrun();
     }
 
     /// Whether it is near a limit.
     #[must_use]
     pub fn is_near(&self) -> bool {
-        let (free, low) = self.limits.free();
-        free < low.saturating_mul(2)
+        self.limits.room(0).is_some_and(|room| room.free < room.low.saturating_mul(2))
     }
 
     /// How it stands, for whoever looks on.
     pub fn view(&mut self, now: Duration, text: &mut String) -> View<'_> {
-        let (free, low) = self.limits.free();
         let stalled = self.limits.own.gauge.stalled(text).map(Duration::from_micros);
         View {
             cgroup: &self.located.name,
             current: self.limits.own.current(),
-            free: self.limits.are_there().then_some(free),
-            low,
+            room: self.limits.room(0),
             growth: self.limits.own.growth(),
             stalled,
             reclaimed: self.account.reclaimed(),
@@ -217,9 +225,12 @@ impl Member {
             self.protection = self.limits.own.gauge.protection(text).unwrap_or(0);
         }
         if std::mem::take(&mut self.hit)
-            && let Some((needed, outrun)) = self.limits.own.outrun(text)?
+            && let Some(Outrun { what, is_news }) = self.limits.own.outrun(now, text)?
         {
-            self.account.outrun(now, needed, outrun, tell);
+            self.outrun();
+            if is_news {
+                tell(what);
+            }
         }
         let current = self.limits.own.gauge.current(text)?;
         self.flush(now, false, tell);
@@ -238,6 +249,10 @@ impl Member {
         let spare = current.saturating_sub(self.protection.max(self.rule.bounds.floor));
         self.limits.gives(if held_back.is_some() { 0 } else { spare });
         let (mut until, mut missing) = self.limits.missing(now, current, text)?;
+        let own = &self.limits.own;
+        if std::mem::replace(&mut self.limit_told, own.limit) != own.limit {
+            tell(What::Limit { limit: own.limit, file: own.file });
+        }
         if missing == 0
             && let Some(pressing) = &mut self.pressing
         {
@@ -255,16 +270,15 @@ impl Member {
             self.read_stall(now, text);
         }
         let can_choose = self.hands.as_ref().is_none_or(|hands| hands.can_choose);
-        let cache = if can_choose { None } else { self.limits.own.gauge.stat(text).ok() };
-        let own = Own {
-            current,
-            protection: self.protection,
-            stalled: self.stalled_share,
-            cache: cache.map_or(0, |stat| stat.evictable_file()),
-        };
+        let own = Own { current, protection: self.protection, stalled: self.stalled_share };
         let down_to = current.saturating_sub(missing);
-        Ok(match self.rule.bounds.allow(down_to, own, swap(), can_choose) {
-            Ok(allowed) => Step::Act(allowed),
+        let gauge = &self.limits.own.gauge;
+        let cache = &mut || gauge.stat(text).map_or(0, |stat| stat.evictable_file());
+        Ok(match self.rule.bounds.allow(down_to, own, swap(), can_choose, cache) {
+            Ok(allowed) => {
+                self.spared_by = allowed.spared_by;
+                Step::Act(allowed)
+            }
             Err(guard) => self.hold(now, guard, None, tell),
         })
     }
@@ -275,7 +289,8 @@ impl Member {
         if now < grace {
             return Some((Guard::Grace, grace));
         }
-        let exhausted = self.exhausted.waits(now).map(|until| (Guard::Exhausted, until));
+        let exhausted =
+            self.exhausted.waits(now).map(|until| (self.spared_by.unwrap_or(Guard::Exhausted), until));
         exhausted.or_else(|| self.brake.holds(now).map(|until| (self.braking(), until)))
     }
 
@@ -297,8 +312,15 @@ impl Member {
         self.due = until.map_or(now + HELD, |until| until.min(now + HELD));
         if self.held.map(Guard::word) != Some(guard.word()) {
             self.held = Some(guard);
-            self.account.held();
-            tell(What::Hold { guard, wait: until.map(|until| until.saturating_sub(now)) });
+            self.account.held(guard);
+            // The same may hold again and again, with a little done in between.
+            let told = self
+                .hold_told
+                .is_some_and(|(told, at)| told == guard.word() && now.saturating_sub(at) < HELD_AGAIN);
+            if !told {
+                self.hold_told = Some((guard.word(), now));
+                tell(What::Hold { guard, wait: until.map(|until| until.saturating_sub(now)) });
+            }
         }
         Step::Rest
     }
@@ -366,7 +388,8 @@ impl Member {
                 return Ok(Step::Rest);
             }
             let wait = self.exhausted.failed(now);
-            let step = self.hold(now, Guard::Exhausted, Some(now + wait), tell);
+            // Page cache alone was to be had, and there is none: that has a reason.
+            let step = self.hold(now, self.spared_by.unwrap_or(Guard::Exhausted), Some(now + wait), tell);
             // What is there to look at, meanwhile: it may begin to move.
             self.limits.gives(0);
             self.limits.missing(now, acted.current, text)?;
@@ -414,9 +437,8 @@ impl Member {
         self.brake.reclaimed(acted.reclaimed);
         self.pressing.iter_mut().for_each(|pressing| pressing.acted(acted));
         // By the looks before it: each level is looked at anew only after this.
-        let (free, low) = self.limits.free();
         let fell = self.limits.own.current().saturating_sub(acted.current);
-        self.account.enter(now, acted, self.limits.are_there().then(|| free.saturating_add(fell)), low);
+        self.account.enter(now, acted, self.limits.room(fell));
     }
 
     /// Tells what was done since it was told last, if that is long enough ago, or at the `end`.

@@ -2,6 +2,7 @@
 
 use memctl::watch::estimate::WorkingSet;
 use memctl::watch::event::{Ended, Event, Found, Summary, Tally, What};
+use memctl::watch::guard::Guard;
 use memctl::watch::saving::Saved;
 use serde::Serialize;
 
@@ -117,7 +118,7 @@ impl From<&Tally> for Reclaimed {
             difference_bytes: tally.reclaimed as i64 - tally.requested as i64,
             current_before_bytes: tally.current_before,
             current_after_bytes: tally.current_after,
-            low_bytes: tally.low,
+            low_bytes: tally.room.map_or(0, |room| room.low),
             chunks: tally.writes,
             writing_usec: usec(tally.writing),
             cpu_usec: usec(tally.cpu),
@@ -155,11 +156,16 @@ impl<'a> From<&'a Event<'a>> for Happened<'a> {
                 happened.limit_file = file.map(memctl::cgroup::limit::LimitFile::name);
                 happened.headroom_bytes = Some(*headroom);
             }
+            What::Limit { limit, file } => {
+                happened.event = "limit";
+                happened.limit_bytes =
+                    Some(if *limit == u64::MAX { Limit::Max } else { Limit::Bytes(*limit) });
+                happened.limit_file = file.map(memctl::cgroup::limit::LimitFile::name);
+            }
             What::Reclaim(tally) => {
                 happened.event = "reclaim";
-                let limit = |free| Limit::Bytes(tally.current_after.saturating_add(free));
-                happened.limit_bytes = Some(tally.free.map_or(Limit::Max, limit));
-                happened.headroom_bytes = tally.free;
+                happened.limit_bytes = Some(tally.room.map_or(Limit::Max, |room| Limit::Bytes(room.limit)));
+                happened.headroom_bytes = tally.room.map(|room| room.free);
                 happened.reclaimed = Some(Reclaimed::from(tally));
             }
             What::Hold { guard, wait } => {
@@ -198,6 +204,7 @@ impl<'a> From<&'a Event<'a>> for Happened<'a> {
 pub struct WatchSummary<'a> {
     event: &'static str,
     cgroup: &'a str,
+    at_usec: u64,
     requested_bytes: u64,
     reclaimed_bytes: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -210,6 +217,9 @@ pub struct WatchSummary<'a> {
     stalled_before_ratio: Option<f64>,
     outrun: u32,
     held: u32,
+    /// The guard that held last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    guard: Option<&'static str>,
     chunks: u32,
     writing_usec: u64,
     cpu_usec: u64,
@@ -228,6 +238,7 @@ impl<'a> From<&'a Summary> for WatchSummary<'a> {
         Self {
             event: "summary",
             cgroup: &summary.cgroup,
+            at_usec: usec(summary.at),
             requested_bytes: summary.total.requested,
             reclaimed_bytes: summary.total.reclaimed,
             pgsteal_bytes: summary.counted,
@@ -236,6 +247,7 @@ impl<'a> From<&'a Summary> for WatchSummary<'a> {
             stalled_before_ratio: summary.stalled_before,
             outrun: summary.outrun,
             held: summary.held,
+            guard: summary.last_held.map(Guard::word),
             chunks: summary.total.writes,
             writing_usec: usec(summary.total.writing),
             cpu_usec: usec(summary.total.cpu),
@@ -252,6 +264,7 @@ impl<'a> From<&'a Summary> for WatchSummary<'a> {
 #[derive(Serialize)]
 pub struct WatchEnded {
     event: &'static str,
+    at_usec: u64,
     total_reclaimed_bytes: u64,
     total_watched_usec: u64,
     /// Of the whole process, the kernel's work for it included.
@@ -262,6 +275,7 @@ impl From<&Ended> for WatchEnded {
     fn from(ended: &Ended) -> Self {
         Self {
             event: "end",
+            at_usec: usec(ended.watched),
             total_reclaimed_bytes: ended.each.iter().map(|one| one.total.reclaimed).sum(),
             total_watched_usec: usec(ended.watched),
             total_cpu_usec: usec(ended.cpu),

@@ -2,13 +2,14 @@
 
 use anyhow::Result;
 use comfy_table::CellAlignment;
-use memctl::watch::event::Ended;
+use memctl::watch::event::{Ended, Summary};
 use memctl::watch::saving::Saved;
 
 use super::super::json::{WatchEnded, WatchSummary};
 use super::super::table::{DIM, lines_of, plain_table};
 use super::super::words::{compact, escaped, shortened, size, time};
 use super::super::{Loudness, answer, terminal_width};
+use super::guarded;
 
 /// Prints what came of it all.
 pub fn print(ended: &Ended, json: bool, estimate: bool, loudness: Loudness) -> Result<()> {
@@ -80,6 +81,16 @@ fn estimates(ended: &Ended, width: Option<u16>) -> String {
     text
 }
 
+/// What held back what should have been done.
+fn held(one: &Summary) -> Option<String> {
+    let times = match one.held {
+        0 => return None,
+        1 => "once".to_owned(),
+        times => format!("{times} times"),
+    };
+    Some(format!("{}  held {times}, last: {}\n", escaped(&one.cgroup), guarded(one.last_held?)))
+}
+
 /// What was done for each, and what that cost.
 fn summary(ended: &Ended, width: Option<u16>) -> String {
     // What the other columns need at most.
@@ -115,13 +126,14 @@ fn summary(ended: &Ended, width: Option<u16>) -> String {
     let gib = reclaimed as f64 / f64::from(1 << 30);
     let per_gib =
         if reclaimed > 0 { format!(" ({:.2} s/GiB)", ended.cpu.as_secs_f64() / gib) } else { String::new() };
+    let held: String = ended.each.iter().filter_map(held).collect();
     let found = if ended.each.iter().any(|one| one.found.is_some()) {
         estimates(ended, width)
     } else {
         String::new()
     };
     format!(
-        "{DIM}{header}{DIM:#}\n{body}{found}watched for {}, with {} of CPU in all{per_gib}\n",
+        "{DIM}{header}{DIM:#}\n{body}{held}{found}watched for {}, with {} of CPU in all{per_gib}\n",
         time(ended.watched),
         time(ended.cpu)
     )

@@ -27,6 +27,10 @@ const TITLES: [&str; 10] =
 const WIDE: u16 = 100;
 const ROOMY: u16 = 120;
 
+/// A name has at least so much room, and what happened last takes no more before names are cut.
+const NAME: usize = 12;
+const LAST: usize = 24;
+
 /// What is remembered between two paintings.
 #[derive(Default)]
 pub struct Table {
@@ -75,15 +79,21 @@ impl Table {
     ) -> String {
         let mut cells: Vec<[String; 10]> = Vec::new();
         let mut ends = Vec::new();
+        // How full each is, and those that are held back first.
+        let mut rooms = Vec::new();
         let (mut limited, mut pressed) = (false, false);
         for view in views {
             let remembered = self.rows.entry(view.cgroup.to_owned()).or_default();
-            limited |= view.free.is_some();
+            limited |= view.room.is_some();
             pressed |= view.found.is_some();
-            let limit = view.free.map(|free| view.current.saturating_add(free));
+            let limit = view.room.map(|room| room.limit);
             // Without a limit, beside the largest usage of late.
             remembered.largest = remembered.largest.max(view.current);
-            let share = view.current as f64 / limit.unwrap_or(remembered.largest).max(1) as f64;
+            let share = match view.room {
+                Some(room) => 1.0 - room.free as f64 / room.limit.max(1) as f64,
+                None => view.current as f64 / remembered.largest.max(1) as f64,
+            };
+            rooms.push(if view.held.is_some() { 2.0 } else { share });
             remembered.sparks.push(((share * 8.0) as usize).min(7));
             let old = remembered.sparks.len().saturating_sub(SPARKS);
             remembered.sparks.drain(..old);
@@ -94,8 +104,8 @@ impl Table {
                 compact(view.current),
                 or_none(limit),
                 limit.map_or_else(String::new, |_| bar(share)),
-                or_none(view.free),
-                or_none(view.free.map(|_| view.low)),
+                or_none(view.room.map(|room| room.free)),
+                or_none(view.room.map(|room| room.low)),
                 view.found.and_then(|found| found.set).map_or_else(
                     || "-".to_owned(),
                     |set| format!("{} {:>2.0}%", compact(set.bytes), 100.0 * set.confidence),
@@ -115,13 +125,22 @@ impl Table {
             "WORKING SET" => pressed,
             _ => true,
         };
-        // What the other columns need, and the last at the least.
-        let others = if wide { 92 } else { 68 } + if pressed && limited { 13 } else { 0 };
-        let room = usize::from(width).saturating_sub(others).max(12);
         let chosen = |cells: [String; 10]| {
             let cells = cells.into_iter().enumerate();
             cells.filter(|(column, _)| shown(*column)).map(|(_, cell)| cell).collect::<Vec<_>>()
         };
+        // Where not all fit, those with least room are shown.
+        let fitting = usize::from(rows).saturating_sub(2).max(1);
+        let hidden = if cells.len() > fitting { cells.len() + 1 - fitting } else { 0 };
+        if hidden > 0 {
+            let mut by_room: Vec<_> = (0..rooms.len()).collect();
+            by_room.sort_by(|&a, &b| rooms[b].total_cmp(&rooms[a]));
+            let mut kept: Vec<_> = by_room[..cells.len() - hidden].to_vec();
+            kept.sort_unstable();
+            cells = kept.iter().map(|&row| cells[row].clone()).collect();
+            ends = kept.iter().map(|&row| ends[row].clone()).collect();
+        }
+        let room = usize::from(width).saturating_sub(others(&cells, &ends, &shown)).max(NAME);
         let mut table = plain_table();
         table.set_header(chosen(TITLES.map(str::to_owned)));
         for mut row in cells {
@@ -136,17 +155,31 @@ impl Table {
         let mut lines = lines_of(&mut table);
         let header = lines.next().unwrap_or_default();
         let mut painted = format!("\u{1b}[H\u{1b}[J{DIM}{header}{DIM:#}\n");
-        // What doesn't fit would scroll the rest away.
-        let fitting = usize::from(rows).saturating_sub(2).max(1);
-        for (line, (sparks, last, held)) in lines.zip(ends).take(fitting) {
+        for (line, (sparks, last, held)) in lines.zip(ends) {
+            let line: String = line.chars().take(width.into()).collect();
             let colour = if held { AnsiColor::Yellow } else { AnsiColor::Green };
             let style = colour.on_default();
             let taken = line.chars().count() + 2 + sparks.chars().count();
             let last: String = last.chars().take(usize::from(width).saturating_sub(taken)).collect();
             let _ = writeln!(painted, "{line}  {sparks}{style}{}{style:#}", escaped(&last));
         }
+        if hidden > 0 {
+            let _ = writeln!(painted, "{DIM}and {hidden} more, with more room{DIM:#}");
+        }
         painted
     }
+}
+
+/// What the columns beside the name take, the gaps between them included, and of what happened last the most that it has
+/// to have.
+fn others(cells: &[[String; 10]], ends: &[(String, String, bool)], shown: &dyn Fn(usize) -> bool) -> usize {
+    let columns = (1..TITLES.len()).filter(|&column| shown(column)).map(|column| {
+        let widest = cells.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+        2 + widest.max(TITLES[column].len())
+    });
+    let ends =
+        ends.iter().map(|(sparks, last, _)| 2 + sparks.chars().count() + last.chars().count().min(LAST));
+    columns.sum::<usize>() + ends.max().unwrap_or(0)
 }
 
 fn bar(share: f64) -> String {
@@ -167,7 +200,7 @@ fn growth(a_second: f64) -> String {
 #[cfg(test)]
 mod tests {
     use memctl::watch::estimate::WorkingSet;
-    use memctl::watch::event::Found;
+    use memctl::watch::event::{Found, Room};
     use memctl::watch::saving::Saved;
 
     use super::*;
@@ -177,8 +210,7 @@ mod tests {
         let view = View {
             cgroup: "/app",
             current: 192 << 20,
-            free: Some(64 << 20),
-            low: 26 << 20,
+            room: Some(Room { limit: 256 << 20, free: 64 << 20, low: 26 << 20 }),
             growth: 12.5 * f64::from(1 << 20),
             stalled: Some(Duration::ZERO),
             reclaimed: 3 << 30,
@@ -206,7 +238,7 @@ mod tests {
         assert_eq!(wide[1], format!("{row}▇▇▇▇          writes are blocked"));
         let set = WorkingSet { bytes: 61 << 20, confidence: 0.8, age: Duration::ZERO, suggested: 70 << 20 };
         let found = Found { set: Some(set), saved: Saved::default() };
-        let pressed = View { free: None, found: Some(found), stalled: None, ..view };
+        let pressed = View { room: None, found: Some(found), stalled: None, ..view };
         let painted = table.painted(&mut [pressed].into_iter(), began, (80, 24));
         let plain = anstream::adapter::strip_str(&painted).to_string();
         let rows = [
