@@ -100,6 +100,13 @@ fn what(what: &What) -> String {
             if *limit == u64::MAX {
                 return format!("watched: {} used, without a limit", size(*current));
             }
+            if *headroom == 0 {
+                return format!(
+                    "watched: {} used, to stay below {} ({file}{of})",
+                    size(*current),
+                    size(*limit)
+                );
+            }
             format!(
                 "watched: {} of {} used ({file}{of}), {} to be kept free",
                 size(*current),

@@ -336,7 +336,10 @@ impl Control<'_> {
 
     /// Tells of the member in that place, and listens to it from now on.
     fn begin(&mut self, place: usize) {
-        let Some(member) = &self.fleet[place] else { return };
+        let Some(member) = &mut self.fleet[place] else { return };
+        if self.options.rule.ancestors {
+            member.offer(now(), &mut self.text);
+        }
         let start = member.limits.start(self.options.rule.headroom, &mut self.text);
         (self.options.tell)(event(&member.located.name, now(), self.began, start));
         member

@@ -246,8 +246,7 @@ impl Member {
         tell: &mut dyn FnMut(What),
     ) -> Result<Step, Errno> {
         let held_back = self.held_back(now);
-        let spare = current.saturating_sub(self.protection.max(self.rule.bounds.floor));
-        self.limits.gives(if held_back.is_some() { 0 } else { spare });
+        self.limits.gives(if held_back.is_some() { 0 } else { self.spare(current) });
         let (mut until, mut missing) = self.limits.missing(now, current, text)?;
         let own = &self.limits.own;
         if std::mem::replace(&mut self.limit_told, own.limit) != own.limit {
@@ -281,6 +280,19 @@ impl Member {
             }
             Err(guard) => self.hold(now, guard, None, tell),
         })
+    }
+
+    fn spare(&self, current: u64) -> u64 {
+        current.saturating_sub(self.protection.max(self.rule.bounds.floor))
+    }
+
+    /// Enters what it has to give to limits above: before any is asked for a share, all of them are to be known.
+    pub fn offer(&mut self, now: Duration, text: &mut String) {
+        if let Ok(current) = self.limits.own.gauge.current(text)
+            && self.held_back(now).is_none()
+        {
+            self.limits.gives(self.spare(current));
+        }
     }
 
     /// Whatever still holds, and until when.

@@ -14,6 +14,7 @@ mod check;
 mod cli;
 mod completion;
 mod kernel_selftests;
+mod limits;
 mod man;
 mod namespace;
 mod net_saving;
@@ -65,6 +66,7 @@ fn main() {
         stat::cases(),
         completion::cases(),
         total::cases(),
+        limits::cases(),
         pressure::cases(),
         upkeep::cases(),
         watch::cases(),

@@ -46,6 +46,8 @@ const PAGES: [Page; 5] = [
         synopsis: &[
             "watch [\\fIOPTIONS\\fR] \\fB\\-\\-headroom\\fR \\fISIZE\\fR|\\fIPCT\\fR \\fICGROUP\\fR...",
             "watch [\\fIOPTIONS\\fR] \\fB\\-\\-keep\\fR \\fISIZE\\fR \\fICGROUP\\fR...",
+            "watch [\\fIOPTIONS\\fR] \\fB\\-\\-pressure\\fR \\fIPCT\\fR \\fICGROUP\\fR...",
+            "watch [\\fIOPTIONS\\fR] \\fB\\-\\-estimate\\fR [\\fB\\-\\-duration\\fR \\fIDUR\\fR] \\fICGROUP\\fR...",
         ],
         parts: include_str!("../../man/parts/memctl-watch.roff"),
     },

@@ -1,6 +1,6 @@
 //! `memctl watch` on real kernels.
 
-use std::process::{Child, Stdio};
+use std::process::{Child, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -86,6 +86,19 @@ pub fn limited(name: &str, limit: u64) -> Cgroup {
 pub fn begin(words: &[&str]) -> Child {
     let words: Vec<_> = ["watch"].iter().chain(words).copied().collect();
     memctl(words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("memctl starts")
+}
+
+/// What it said, once it was told to stop.
+pub fn output_of(child: Child) -> Output {
+    signal(&child, Signal::TERM);
+    let output = child.wait_with_output().expect("memctl ends");
+    assert!(output.status.success(), "{output:?}");
+    output
+}
+
+/// The events of one that was begun with `--json`.
+pub fn ended(child: Child) -> Events {
+    parsed(&String::from_utf8_lossy(&output_of(child).stdout))
 }
 
 pub fn signal(child: &Child, signal: Signal) {

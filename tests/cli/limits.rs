@@ -1,0 +1,170 @@
+//! What `memctl watch` makes of limits that come and go, of cgroups that may come, and of what keeps it from working.
+
+use crate::bed::{Cgroup, M, number, refuses, root, run};
+use crate::place::{Case, list};
+use crate::watch::{after, begin, ended, events, limited, of, output_of};
+use crate::workload::Work;
+
+pub fn cases() -> Vec<Case> {
+    list![
+        "" => a_malformed_glob_to_exclude;
+        "guest reclaim" =>
+            a_limit_that_goes_and_comes_back,
+            a_limit_that_is_lowered,
+            usage_stays_below_what_is_to_be_kept,
+            a_glob_may_match_later,
+            what_has_no_limit_is_told_of,
+            what_is_left_out_by_many_names;
+        // Without multi-generational LRU a stream over and over is memory in use.
+        "guest swappiness" => a_share_of_a_cpu_is_spent_on_work, the_guard_that_keeps_from_swap_is_named, no_more_is_swapped_than_may_be_written
+    ]
+}
+
+fn a_malformed_glob_to_exclude() {
+    let line = "memctl: --exclude: [: it is a malformed glob: unclosed character class; missing ']'";
+    refuses(&["watch", "app", "--headroom", "10%", "--exclude", "["], 2, line);
+}
+
+fn a_limit_that_goes_and_comes_back() {
+    let app = limited("app", 64 * M);
+    app.uses(&Work::Stream(200 * M));
+    let child = begin(&["app", "--headroom", "20M", "--json"]);
+    after(1000);
+    app.write("memory.max", "max");
+    after(5000);
+    app.write("memory.max", &(64 * M).to_string());
+    after(3000);
+    let all = ended(child);
+    let limits: Vec<_> = of(&all, "limit").iter().map(|limit| limit["limit_bytes"].clone()).collect();
+    assert_eq!(limits, [serde_json::Value::Null, (64 * M).into()], "{all:?}");
+    for outrun in of(&all, "outrun") {
+        assert!(number(outrun, "headroom_bytes") <= 64 * M as i64, "{outrun}");
+    }
+}
+
+fn a_limit_that_is_lowered() {
+    let app = limited("app", 128 * M);
+    app.uses(&Work::File(100 * M));
+    let child = begin(&["app", "--headroom", "8M", "--json"]);
+    after(1000);
+    app.write("memory.high", &(40 * M).to_string());
+    after(12000);
+    let all = ended(child);
+    let limit = of(&all, "limit");
+    assert_eq!(limit.last().map(|limit| &limit["limit_file"]), Some(&"memory.high".into()), "{all:?}");
+    assert!(app.current() <= 33 * M, "{}: {all:?}", app.current());
+}
+
+fn usage_stays_below_what_is_to_be_kept() {
+    let app = Cgroup::new("app");
+    app.uses(&Work::File(45 * M));
+    let child = begin(&["app", "--keep", "50M", "--json"]);
+    let mut most = 0;
+    for _ in 0..12 {
+        app.uses(&Work::File(6 * M));
+        after(300);
+        most = most.max(app.current());
+    }
+    let all = ended(child);
+    assert!(most <= 50 * M, "{most}: {all:?}");
+    assert!(app.current() >= 30 * M, "{}: {all:?}", app.current());
+    assert!(!of(&all, "reclaim").is_empty(), "{all:?}");
+    for reclaim in of(&all, "reclaim") {
+        assert_eq!(number(reclaim, "limit_bytes"), 50 * M as i64, "{reclaim}");
+        let free = (50 * M as i64 - number(reclaim, "current_after_bytes")).max(0);
+        assert!((number(reclaim, "headroom_bytes") - free).abs() <= M as i64, "{reclaim}");
+    }
+}
+
+fn a_share_of_a_cpu_is_spent_on_work() {
+    let app = limited("app", 128 * M);
+    app.uses(&Work::Stream(400 * M));
+    let all = events(&["app", "--headroom", "20M", "--cpu", "10%", "--duration", "10s"]);
+    let summary = of(&all, "summary")[0];
+    let (ours, direct) = (number(summary, "reclaimed_bytes"), summary["direct_bytes"].as_i64().unwrap_or(0));
+    assert!(ours > 20 * M as i64 && ours > direct, "{summary}: {all:?}");
+}
+
+fn a_glob_may_match_later() {
+    let slice = Cgroup::new("slice");
+    slice.write("cgroup.subtree_control", "+memory");
+    let child = begin(&["slice/*", "--keep", "60M", "--json"]);
+    after(1000);
+    let app = slice.child("app");
+    app.uses(&Work::File(80 * M));
+    after(9000);
+    let output = output_of(child);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(said, "memctl: slice/*: no cgroup matches yet; waiting for one\n");
+    assert!(app.current() <= 61 * M, "{}: {}", app.current(), String::from_utf8_lossy(&output.stdout));
+    let line = "memctl: slize/*: no cgroup matches";
+    refuses(&["watch", "slize/*", "--keep", "20M"], 1, line);
+}
+
+fn what_has_no_limit_is_told_of() {
+    let slice = Cgroup::new("slice");
+    let (_one, _other) = (slice.child("a"), slice.child("b"));
+    let ran = run(&["watch", "slice/*", "--headroom", "10%", "--duration", "100ms"]);
+    let why = "not watched yet: it has no limit: memory.high and memory.max are both max";
+    assert_eq!((ran.status, ran.stderr), (Some(0), format!("memctl: /slice/a (and 1 more): {why}\n")));
+}
+
+fn what_is_left_out_by_many_names() {
+    let slice = Cgroup::new("slice");
+    let (one, other) = (slice.child("one.service"), slice.child("other"));
+    for child in [&one, &other] {
+        child.write("memory.max", &(64 * M).to_string());
+    }
+    let absolute = format!("{}/slice/one*", root().display());
+    for word in ["slice/one*", "/slice/one*", &absolute, "one.service", "**/one*"] {
+        let ran = run(&[
+            "watch",
+            "slice/*",
+            "--headroom",
+            "10%",
+            "--duration",
+            "50ms",
+            "--json",
+            "--exclude",
+            word,
+        ]);
+        assert!(
+            !ran.stdout.contains("one.service") && ran.stdout.contains("/slice/other"),
+            "{word}: {}",
+            ran.stdout
+        );
+        assert_eq!(ran.stderr, "", "{word}");
+    }
+    let ran = run(&["watch", "slice/*", "--headroom", "10%", "--duration", "50ms", "--exclude", "one"]);
+    assert_eq!(ran.stderr, "memctl: --exclude one: it matches no cgroup now\n");
+}
+
+/// The guest's swap is a rotating disk, as far as its kernel knows.
+fn the_guard_that_keeps_from_swap_is_named() {
+    for (words, guard) in [
+        (&[][..], "slow_swap"),
+        (&["--type", "all", "--swap-free", "100%"], "swap_free"),
+        (&["--type", "all", "--swap-writes", "4k"], "swap_writes"),
+    ] {
+        let app = limited("app", 64 * M);
+        app.uses(&Work::Anon(50 * M));
+        let swapped = app.stat("anon");
+        let words = [&["app", "--headroom", "30M", "--duration", "3s"], words].concat();
+        let all = events(&words);
+        let guards: Vec<_> = of(&all, "hold").iter().map(|hold| hold["guard"].clone()).collect();
+        assert!(guards.contains(&guard.into()), "{words:?}: {all:?}");
+        // The kernel takes a huge page as a whole, and more of them than it was asked for.
+        assert!(swapped - app.stat("anon") <= 8 * M, "{words:?}: {} of {swapped}", app.stat("anon"));
+    }
+}
+
+fn no_more_is_swapped_than_may_be_written() {
+    let app = limited("app", 128 * M);
+    app.uses(&Work::Anon(110 * M));
+    let before = app.stat("anon");
+    let all =
+        events(&["app", "--headroom", "60M", "--type", "all", "--swap-writes", "2M", "--duration", "6s"]);
+    // Six seconds', what was kept for one, and what the kernel takes beyond what it is asked for.
+    let swapped = before.saturating_sub(app.stat("anon"));
+    assert!((4 * M..=20 * M).contains(&swapped), "{swapped}: {all:?}");
+}
