@@ -211,12 +211,19 @@ impl Course {
         let (doubled, halved) = (Duration::from_secs(DOUBLES), Duration::from_secs(HALVES));
         let is_in = |hot: u64| (hot * M + self.fixed, ((hot * M + self.fixed) as f64 * FOUND) as u64);
         let ((large, _), (small, small_most)) = (is_in(2 * shape.hot), is_in(shape.hot));
-        let mut between = self.seen.iter().filter(|seen| seen.at > doubled && seen.at <= halved);
-        let undisturbed =
-            self.seen.iter().filter(|seen| seen.at <= doubled).map(|seen| seen.batches).fold(0.0, f64::max);
-        // From then on, for good.
-        let late = between.rfind(|seen| seen.batches < 0.95 * undisturbed || seen.slowest > 30.0);
-        let worked = late.map_or(Duration::ZERO, |seen| (seen.at + EACH).saturating_sub(doubled));
+        let between = self.seen.iter().filter(|seen| seen.at > doubled && seen.at <= halved);
+        // Of the 20 s before.
+        let before =
+            self.seen.iter().filter(|seen| seen.at <= doubled && seen.at + Duration::from_secs(20) > doubled);
+        let mut before: Vec<_> = before.map(|seen| seen.batches).collect();
+        before.sort_unstable_by(f64::total_cmp);
+        let undisturbed = before.get(before.len() / 2).copied().unwrap_or_default();
+        // For two seconds on end.
+        let between: Vec<_> = between.collect();
+        let is_quick = |seen: &&Seen| seen.batches >= 0.95 * undisturbed && seen.slowest < 30.0;
+        let quick = between.windows(4).find(|seen| seen.iter().all(is_quick));
+        let worked =
+            quick.map_or(Duration::MAX, |seen| seen[0].at.saturating_sub(EACH).saturating_sub(doubled));
         let after = |from: Duration, is: &dyn Fn(&Seen) -> bool| {
             let seen = self.seen.iter().find(|seen| seen.at > from && is(seen));
             seen.map_or_else(

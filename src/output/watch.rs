@@ -124,13 +124,11 @@ fn what(what: &What) -> String {
             let wait = wait.map_or_else(String::new, |wait| format!("; waits {}", time(wait)));
             format!("held: {}{wait}", guarded(*guard))
         }
-        What::Outrun { needed, free } => {
-            let since = if needed > free {
-                format!("{} arrived since the last look", size(*needed))
-            } else {
-                "more than that arrived since the last look".to_owned()
-            };
-            format!("outrun: of {} free nothing was left; {since}", size(*free))
+        What::Outrun { needed, free } if needed > free => {
+            format!("outrun: {} were free, {} would have been needed", size(*free), size(*needed))
+        }
+        What::Outrun { free, .. } => {
+            format!("outrun: {} were free, and more would have been needed", size(*free))
         }
         What::Would { requested, .. } => format!("would reclaim {}", size(*requested)),
         What::WorkingSet { set, saved } => found(set, saved),

@@ -17,6 +17,11 @@ use crate::cgroup::Gauge;
 const DIFFERS: f64 = 0.1;
 const SURER: f64 = 0.2;
 
+/// While the law holds, usage is looked at so often. When it is that part off what it was, the workload has changed.
+const PEEK: Duration = Duration::from_secs(2);
+const CHANGED: u64 = 8;
+const LEAST_CHANGED: u64 = 2 << 20;
+
 /// The first knee counts when that part of the usage was pressed out, or when there were so many before.
 const APPROACHED: u64 = 50;
 const SORTED: u32 = 2;
@@ -32,6 +37,8 @@ pub struct Pressing {
     pressed: u64,
     /// How many knees there were.
     knees: u32,
+    /// The usage at the last one, while nothing is pressed out.
+    level: Option<u64>,
 }
 
 impl Pressing {
@@ -45,6 +52,7 @@ impl Pressing {
             saving: Saving::default(),
             pressed: 0,
             knees: 0,
+            level: None,
         }
     }
 
@@ -64,7 +72,13 @@ impl Pressing {
     ) -> Result<(Duration, u64), Errno> {
         self.estimate.used(current);
         if now < self.law.due() {
-            return Ok((self.law.due(), 0));
+            let same = |level: u64| current.abs_diff(level) <= (level / CHANGED).max(LEAST_CHANGED);
+            if self.level.is_none_or(same) {
+                return Ok((self.law.due().min(now + PEEK), 0));
+            }
+            // No need to wait for the next probe: it is another workload.
+            self.law.changed(now);
+            self.level = None;
         }
         let stat = gauge.stat(text)?;
         let swapped = gauge.swapped(text).unwrap_or(0).saturating_sub(stat.zswapped.unwrap_or(0));
@@ -82,10 +96,14 @@ impl Pressing {
             writeback: stat.file_writeback.unwrap_or(0),
         };
         Ok(match self.law.decide(sample) {
-            Next::Press(bytes) => (self.law.due(), bytes.min(current)),
+            Next::Press(bytes) => {
+                self.level = None;
+                (self.law.due(), bytes.min(current))
+            }
             Next::Rest(until) => (until, 0),
             Next::Knee(until) => {
                 // The first presses of all hit lists that nobody sorted: what comes back then says nothing of the rest.
+                self.level = Some(current);
                 let counts = self.knees >= SORTED || self.pressed >= current / APPROACHED;
                 if self.told.is_some() || counts {
                     self.knee(now, current, tell);
@@ -106,6 +124,7 @@ impl Pressing {
     /// Nothing more is to be had: what is left is in use, as far as anybody can tell.
     pub fn exhausted(&mut self, now: Duration, current: u64, tell: &mut dyn FnMut(What)) {
         self.law.exhausted(now);
+        self.level = Some(current);
         self.knee(now, current, tell);
     }
 

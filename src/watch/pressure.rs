@@ -219,6 +219,11 @@ impl Pressure {
         Next::Press((step * EACH.as_secs_f64()) as u64)
     }
 
+    /// What is in use seems to have changed: it looks at once, and begins with short holds.
+    pub fn changed(&mut self, now: Duration) {
+        (self.hold, self.due) = (Duration::ZERO, now);
+    }
+
     /// There was nothing more to be had.
     pub fn exhausted(&mut self, now: Duration) {
         self.hold(now);

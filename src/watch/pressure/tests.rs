@@ -134,6 +134,19 @@ fn what_is_in_use_is_found_and_followed() {
 }
 
 #[test]
+fn a_change_is_looked_into_at_once() {
+    let mut run = Run::new(App::new(60.0, 440.0));
+    run.run(300);
+    run.app.needs(120.0);
+    run.law.changed(run.now);
+    let before = run.app.stalled;
+    run.run(2);
+    assert!(run.law.hold <= 2 * FIRST_HOLD && run.law.hold > Duration::ZERO, "a knee: {:?}", run.law);
+    run.run(20);
+    assert!(run.app.stalled - before < 3e6, "{:?}", run.app);
+}
+
+#[test]
 fn it_comes_to_rest() {
     let mut run = Run::new(App::new(60.0, 440.0));
     run.run(300);
