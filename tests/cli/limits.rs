@@ -10,13 +10,18 @@ pub fn cases() -> Vec<Case> {
         "" => a_malformed_glob_to_exclude;
         "guest reclaim" =>
             a_limit_that_goes_and_comes_back,
-            a_limit_that_is_lowered,
             usage_stays_below_what_is_to_be_kept,
-            a_glob_may_match_later,
             what_has_no_limit_is_told_of,
             what_is_left_out_by_many_names;
-        // Without multi-generational LRU a stream over and over is memory in use.
-        "guest swappiness" => a_share_of_a_cpu_is_spent_on_work, the_guard_that_keeps_from_swap_is_named, no_more_is_swapped_than_may_be_written
+        // The oldest and the newest: they take their time.
+        "guest reclaim !swappiness" => a_limit_that_is_lowered, a_glob_may_match_later;
+        "guest prompt" =>
+            a_limit_that_is_lowered,
+            a_glob_may_match_later,
+            // Without multi-generational LRU a stream over and over is memory in use.
+            a_share_of_a_cpu_is_spent_on_work,
+            the_guard_that_keeps_from_swap_is_named,
+            no_more_is_swapped_than_may_be_written
     ]
 }
 

@@ -2,18 +2,23 @@
 
 use crate::bed::{Cgroup, M, number, refuses, run};
 use crate::place::{Case, list};
-use crate::watch::{events, limited, of};
+use crate::watch::{after, begin, ended, events, limited, of};
 use crate::workload::Work;
 
 pub fn cases() -> Vec<Case> {
     list![
         "" => an_estimate_stands_alone;
-        "guest reclaim" =>
-            what_is_not_in_use_leaves,
+        "guest reclaim" => what_is_not_in_use_leaves, a_dry_run_presses_nothing;
+        // The oldest and the newest: they take their time.
+        "guest reclaim !swappiness" =>
+            an_estimate_is_all_that_is_told,
+            the_floor_holds_here_too,
+            what_is_to_be_free_comes_first;
+        "guest prompt" =>
             an_estimate_is_all_that_is_told,
             the_floor_holds_here_too,
             what_is_to_be_free_comes_first,
-            a_dry_run_presses_nothing
+            what_grows_is_followed
     ]
 }
 
@@ -86,4 +91,18 @@ fn a_dry_run_presses_nothing() {
     let events = events(&["app", "--pressure", "0.1%", "--dry-run", "--duration", "4s"]);
     assert!(!of(&events, "would_reclaim").is_empty(), "{events:?}");
     assert_eq!(app.stolen(), 0);
+}
+
+fn what_grows_is_followed() {
+    let app = in_use("app", 16 * M, 30 * M);
+    let child = begin(&["app", "--pressure", "0.1%", "--json"]);
+    after(25_000);
+    app.uses(&Work::Mapped(30 * M));
+    let grown = app.current();
+    after(12_000);
+    let all = ended(child);
+    let sets = of(&all, "working_set");
+    let told: Vec<_> = sets.iter().map(|set| number(set, "estimated_working_set_bytes") as u64).collect();
+    assert!(told.first().is_some_and(|&first| first < 34 * M), "{told:?} of {grown}: {all:?}");
+    assert!(told.last().is_some_and(|&last| last > 42 * M), "{told:?} of {grown}: {all:?}");
 }
