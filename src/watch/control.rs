@@ -435,7 +435,12 @@ impl Control<'_> {
             let at = now.saturating_sub(self.began);
             self.ended.push(Summary { at, ..member.summary(now, false, &mut self.text) });
         }
-        Ended { each: self.ended, watched: now.saturating_sub(self.began), cpu: process_cpu() }
+        Ended {
+            each: self.ended,
+            watched: now.saturating_sub(self.began),
+            dry_run: self.options.dry_run,
+            cpu: process_cpu(),
+        }
     }
 }
 

@@ -186,6 +186,8 @@ pub struct Ended {
     pub each: Vec<Summary>,
     /// How long it watched.
     pub watched: Duration,
+    /// It only decided, and wrote nothing.
+    pub dry_run: bool,
     /// CPU time of the whole process, the kernel's work for it included.
     pub cpu: Duration,
 }

@@ -265,6 +265,8 @@ impl<'a> From<&'a Summary> for WatchSummary<'a> {
 pub struct WatchEnded {
     event: &'static str,
     at_usec: u64,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    dry_run: bool,
     total_reclaimed_bytes: u64,
     total_watched_usec: u64,
     /// Of the whole process, the kernel's work for it included.
@@ -276,6 +278,7 @@ impl From<&Ended> for WatchEnded {
         Self {
             event: "end",
             at_usec: usec(ended.watched),
+            dry_run: ended.dry_run,
             total_reclaimed_bytes: ended.each.iter().map(|one| one.total.reclaimed).sum(),
             total_watched_usec: usec(ended.watched),
             total_cpu_usec: usec(ended.cpu),

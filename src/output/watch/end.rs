@@ -126,6 +126,7 @@ fn summary(ended: &Ended, width: Option<u16>) -> String {
     let gib = reclaimed as f64 / f64::from(1 << 30);
     let per_gib =
         if reclaimed > 0 { format!(" ({:.2} s/GiB)", ended.cpu.as_secs_f64() / gib) } else { String::new() };
+    let dry = if ended.dry_run { "; a dry run: nothing was written" } else { "" };
     let held: String = ended.each.iter().filter_map(held).collect();
     let found = if ended.each.iter().any(|one| one.found.is_some()) {
         estimates(ended, width)
@@ -133,7 +134,7 @@ fn summary(ended: &Ended, width: Option<u16>) -> String {
         String::new()
     };
     format!(
-        "{DIM}{header}{DIM:#}\n{body}{held}{found}watched for {}, with {} of CPU in all{per_gib}\n",
+        "{DIM}{header}{DIM:#}\n{body}{held}{found}watched for {}, with {} of CPU in all{per_gib}{dry}\n",
         time(ended.watched),
         time(ended.cpu)
     )

@@ -250,4 +250,34 @@ mod tests {
         assert!(table.rows.is_empty());
         assert_eq!((growth(-3.0 * f64::from(1 << 20)).as_str(), growth(100.0).as_str()), ("-3M", "0"));
     }
+
+    #[test]
+    fn where_not_all_fit_those_with_least_room_are_shown_by_their_whole_names() {
+        let names: Vec<_> = (0..30).map(|number| format!("/kubepods.slice/pod{number:02}")).collect();
+        let mut views = names.iter().enumerate().map(|(number, name)| View {
+            cgroup: name,
+            current: 50 << 20,
+            room: Some(Room {
+                limit: 100 << 20,
+                free: if number % 10 == 9 { 1 << 20 } else { 50 << 20 },
+                low: 10 << 20,
+            }),
+            growth: 0.0,
+            stalled: None,
+            reclaimed: 0,
+            held: None,
+            found: None,
+        });
+        let painted = Table::default().painted(&mut views, Instant::now(), (80, 10));
+        let plain = anstream::adapter::strip_str(&painted).to_string();
+        let lines: Vec<_> = plain.lines().collect();
+        assert!(lines.len() == 9 && lines.iter().all(|line| line.chars().count() <= 80), "{plain}");
+        for name in ["pod09", "pod19", "pod29"] {
+            assert!(
+                lines.iter().any(|line| line.starts_with(&format!("/kubepods.slice/{name} "))),
+                "{name} in {plain}"
+            );
+        }
+        assert_eq!(lines[8], "and 23 more, with more room");
+    }
 }
