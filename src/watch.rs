@@ -13,6 +13,7 @@ pub mod estimate;
 pub mod event;
 pub mod guard;
 pub mod headroom;
+pub mod holding;
 pub mod level;
 pub mod limits;
 pub mod member;

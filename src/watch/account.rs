@@ -65,12 +65,6 @@ impl Account {
         })
     }
 
-    /// Since when it is watched.
-    #[must_use]
-    pub fn began(&self) -> Duration {
-        self.began
-    }
-
     /// What was reclaimed so far, bytes.
     #[must_use]
     pub fn reclaimed(&self) -> u64 {

@@ -8,10 +8,11 @@ use rustix::io::Errno;
 
 use super::account::Account;
 use super::act::{Acted, End};
-use super::brake::{Backoff, Brake, Seen};
+use super::brake::Seen;
 use super::event::{Summary, View, What};
 use super::guard::{Allowed, Guard, Own, Swap};
 use super::headroom::NEAREST;
+use super::holding::Holding;
 use super::level::{Ancestors, Level, Outrun, SETTINGS};
 use super::limits::Limits;
 use super::pool::Hands;
@@ -47,9 +48,6 @@ pub enum Step {
     Gone,
 }
 
-/// A guard that was told of isn't told of again within that time.
-const HELD_AGAIN: Duration = Duration::from_secs(10);
-
 /// One cgroup under watch.
 #[derive(Debug)]
 pub struct Member {
@@ -72,14 +70,7 @@ pub struct Member {
     rule: Rc<Rule>,
     /// Finds what is in use, if that is wanted.
     pressing: Option<Box<Pressing>>,
-    brake: Brake,
-    exhausted: Backoff<1, 60>,
-    /// What holds now, as far as it was told.
-    held: Option<Guard>,
-    /// Why anonymous memory was spared when something was allowed last.
-    spared_by: Option<Guard>,
-    /// Which guard was told of last, and when.
-    hold_told: Option<(&'static str, Duration)>,
+    holding: Holding,
     /// Its limit, as it was told.
     limit_told: u64,
     would_told: Option<Duration>,
@@ -87,7 +78,6 @@ pub struct Member {
     locked: Option<Duration>,
     /// How many actions in a row left the usage too high.
     stuck: u32,
-    grace: Duration,
     protection: u64,
     settings_read: Duration,
     stall: Option<(Duration, u64)>,
@@ -137,15 +127,10 @@ impl Member {
             hit: false,
             pressing: rule.pressure.map(|target| Box::new(Pressing::new(target))),
             rule,
-            brake: Brake::default(),
-            exhausted: Backoff::default(),
-            held: None,
-            spared_by: None,
-            hold_told: None,
+            holding: Holding::new(now + grace),
             would_told: None,
             locked: None,
             stuck: 0,
-            grace,
             settings_read: now,
             stall: None,
             stalled_share: 0.0,
@@ -167,7 +152,7 @@ impl Member {
     /// Whether something holds back what should be done.
     #[must_use]
     pub fn is_held(&self) -> bool {
-        self.held.is_some()
+        self.holding.by().is_some()
     }
 
     /// It met a limit that counts.
@@ -191,7 +176,7 @@ impl Member {
             growth: self.limits.own.growth(),
             stalled,
             reclaimed: self.account.reclaimed(),
-            held: self.held,
+            held: self.holding.by(),
             found: self.pressing.as_ref().map(|pressing| pressing.found(now)),
         }
     }
@@ -245,7 +230,7 @@ impl Member {
         text: &mut String,
         tell: &mut dyn FnMut(What),
     ) -> Result<Step, Errno> {
-        let held_back = self.held_back(now);
+        let held_back = self.holding.back(now);
         self.limits.gives(if held_back.is_some() { 0 } else { self.spare(current) });
         let (mut until, mut missing) = self.limits.missing(now, current, text)?;
         let own = &self.limits.own;
@@ -275,7 +260,7 @@ impl Member {
         let cache = &mut || gauge.stat(text).map_or(0, |stat| stat.evictable_file());
         Ok(match self.rule.bounds.allow(down_to, own, swap(), can_choose, cache) {
             Ok(allowed) => {
-                self.spared_by = allowed.spared_by;
+                self.holding.allowed(allowed.spared_by);
                 Step::Act(allowed)
             }
             Err(guard) => self.hold(now, guard, None, tell),
@@ -289,27 +274,9 @@ impl Member {
     /// Enters what it has to give to limits above: before any is asked for a share, all of them are to be known.
     pub fn offer(&mut self, now: Duration, text: &mut String) {
         if let Ok(current) = self.limits.own.gauge.current(text)
-            && self.held_back(now).is_none()
+            && self.holding.back(now).is_none()
         {
             self.limits.gives(self.spare(current));
-        }
-    }
-
-    /// Whatever still holds, and until when.
-    fn held_back(&self, now: Duration) -> Option<(Guard, Duration)> {
-        let grace = self.account.began() + self.grace;
-        if now < grace {
-            return Some((Guard::Grace, grace));
-        }
-        let exhausted =
-            self.exhausted.waits(now).map(|until| (self.spared_by.unwrap_or(Guard::Exhausted), until));
-        exhausted.or_else(|| self.brake.holds(now).map(|until| (self.braking(), until)))
-    }
-
-    fn braking(&self) -> Guard {
-        match self.held {
-            Some(guard @ Guard::Refaults(_)) => guard,
-            _ => Guard::Refaults(0.0),
         }
     }
 
@@ -322,17 +289,12 @@ impl Member {
         tell: &mut dyn FnMut(What),
     ) -> Step {
         self.due = until.map_or(now + HELD, |until| until.min(now + HELD));
-        if self.held.map(Guard::word) != Some(guard.word()) {
-            self.held = Some(guard);
+        let (is_another, is_news) = self.holding.hold(now, guard);
+        if is_another {
             self.account.held(guard);
-            // The same may hold again and again, with a little done in between.
-            let told = self
-                .hold_told
-                .is_some_and(|(told, at)| told == guard.word() && now.saturating_sub(at) < HELD_AGAIN);
-            if !told {
-                self.hold_told = Some((guard.word(), now));
-                tell(What::Hold { guard, wait: until.map(|until| until.saturating_sub(now)) });
-            }
+        }
+        if is_news {
+            tell(What::Hold { guard, wait: until.map(|until| until.saturating_sub(now)) });
         }
         Step::Rest
     }
@@ -399,33 +361,31 @@ impl Member {
                 self.due = until.min(pressing.due());
                 return Ok(Step::Rest);
             }
-            let wait = self.exhausted.failed(now);
-            // Page cache alone was to be had, and there is none: that has a reason.
-            let step = self.hold(now, self.spared_by.unwrap_or(Guard::Exhausted), Some(now + wait), tell);
+            let (guard, wait) = self.holding.exhausted(now);
+            let step = self.hold(now, guard, Some(now + wait), tell);
             // What is there to look at, meanwhile: it may begin to move.
             self.limits.gives(0);
             self.limits.missing(now, acted.current, text)?;
             return Ok(step);
         }
         if acted.reclaimed > 0 {
-            self.exhausted.worked();
-            self.held = self.held.filter(|guard| matches!(guard, Guard::Refaults(_)));
+            self.holding.worked();
         }
         if self.pressing.is_none()
-            && self.brake.wants_to_judge(now)
+            && self.holding.brake.wants_to_judge(now)
             && let Ok(stat) = self.limits.own.gauge.stat(text)
         {
             let stalled = Duration::from_micros(self.limits.own.gauge.stalled(text).unwrap_or(0));
             let refaulted = stat.refaulted().unwrap_or(0);
-            match self.brake.judge(now, Seen { restored: stat.back_in_use(), refaulted, stalled }) {
+            match self.holding.brake.judge(now, Seen { restored: stat.back_in_use(), refaulted, stalled }) {
                 Some(share) => {
-                    self.held = None;
-                    let until = self.brake.holds(now);
+                    self.holding.over();
+                    let until = self.holding.brake.holds(now);
                     self.limits.gives(0);
                     self.limits.missing(now, acted.current, text)?;
                     return Ok(self.hold(now, Guard::Refaults(share), until, tell));
                 }
-                None => self.held = None,
+                None => self.holding.over(),
             }
         }
         self.flush(now, false, tell);
@@ -446,7 +406,7 @@ impl Member {
 
     fn enter(&mut self, now: Duration, acted: &Acted) {
         self.limits.reclaimed(acted.reclaimed);
-        self.brake.reclaimed(acted.reclaimed);
+        self.holding.brake.reclaimed(acted.reclaimed);
         self.pressing.iter_mut().for_each(|pressing| pressing.acted(acted));
         // By the looks before it: each level is looked at anew only after this.
         let fell = self.limits.own.current().saturating_sub(acted.current);
