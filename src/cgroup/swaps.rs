@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::zram::Zram;
-use super::{read_system_file, zswap};
+use super::{Reader, read_system_file, zswap};
 
 /// A line of `/proc/swaps`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,12 +99,25 @@ fn parse(text: &str) -> Vec<SwapDevice> {
     swaps
 }
 
-/// What went to swap since the host was started, bytes.
-#[must_use]
-pub fn swapped_out() -> u64 {
-    let text = read_system_file("/proc/vmstat").unwrap_or_default();
-    let pages = text.lines().find_map(|line| line.strip_prefix("pswpout ")?.parse::<u64>().ok());
-    pages.unwrap_or(0) * rustix::param::page_size() as u64
+/// `/proc/vmstat`, held open: it is read before each action where writes to swap are bounded.
+#[derive(Debug, Default)]
+pub struct SwappedOut {
+    file: Option<Reader>,
+    text: String,
+}
+
+impl SwappedOut {
+    /// What went to swap since the host was started, bytes.
+    pub fn look(&mut self) -> u64 {
+        if self.file.is_none() {
+            self.file = Reader::open("/proc/vmstat").ok();
+        }
+        if self.file.as_ref().is_none_or(|file| file.read(&mut self.text).is_err()) {
+            return 0;
+        }
+        let pages = self.text.lines().find_map(|line| line.strip_prefix("pswpout ")?.parse::<u64>().ok());
+        pages.unwrap_or(0) * rustix::param::page_size() as u64
+    }
 }
 
 /// Whether a swap area lies on a rotating disk, as the kernel says. What it says nothing of is taken for one.

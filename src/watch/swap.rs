@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::guard::Swap;
-use crate::cgroup::swaps::{Swaps, swapped_out};
+use crate::cgroup::swaps::{SwappedOut, Swaps};
 
 /// The host's swap, looked at no more often than each second.
 #[derive(Debug, Default)]
@@ -11,6 +11,7 @@ pub struct SwapWatch {
     /// How much may be written there in a second.
     most: Option<u64>,
     looked: Option<(Duration, u64)>,
+    swapped_out: SwappedOut,
     /// What may be written now: what isn't is kept for a second.
     writable: f64,
     areas: Option<(Duration, Swaps)>,
@@ -37,7 +38,7 @@ impl SwapWatch {
         if bound.is_none() && self.looked.is_some_and(|(looked, _)| now.saturating_sub(looked) < EACH) {
             return self.swap;
         }
-        let out = if bound.is_some() { swapped_out() } else { 0 };
+        let out = if bound.is_some() { self.swapped_out.look() } else { 0 };
         if let Some(most) = bound {
             let earned = self.looked.map_or(1.0, |(looked, _)| now.saturating_sub(looked).as_secs_f64());
             let written = self.looked.map_or(0, |(_, before)| out.saturating_sub(before));
