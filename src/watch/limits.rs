@@ -22,15 +22,15 @@ pub struct Limits {
     pub above: Vec<Rc<RefCell<Level>>>,
     /// What it has to give of what is missing above.
     to_give: u64,
-    /// While it is at work: what it was asked for, and what it had to give then.
-    asked: (u64, u64),
+    /// While it is at work: what it had to give when it was asked.
+    asked: Option<u64>,
 }
 
 impl Limits {
     /// Of a cgroup that has nothing to give yet.
     #[must_use]
     pub fn new(own: Level, above: Vec<Rc<RefCell<Level>>>) -> Self {
-        Self { own, above, to_give: 0, asked: (0, 0) }
+        Self { own, above, to_give: 0, asked: None }
     }
 
     /// What there is below the limit that leaves least, once `freed` bytes less are used than at the last look; `None`
@@ -97,7 +97,7 @@ impl Limits {
                 Decision::Rest { until: next } => until = until.min(next),
                 // Less than a page can't be asked for, and the share of what has nothing to give is nothing.
                 Decision::Reclaim { down_to } => {
-                    let share = level.shares.of(now, used.saturating_sub(down_to), self.to_give);
+                    let share = level.shares.of(now, used, down_to, self.to_give);
                     until = until.min(now + SOON);
                     missing = missing.max(share.min(current));
                 }
@@ -115,14 +115,19 @@ impl Limits {
     /// It is asked for so much.
     pub fn asks(&mut self, now: Duration, bytes: u64) {
         self.answered();
-        self.asked = (bytes, self.to_give);
-        self.above.iter().for_each(|level| level.borrow_mut().shares.asks(now, bytes, self.to_give));
+        self.asked = Some(self.to_give);
+        for level in &self.above {
+            let mut level = level.borrow_mut();
+            let used = level.current();
+            level.shares.asks(now, used, bytes, self.to_give);
+        }
     }
 
     /// It is done with what it was asked for.
     pub fn answered(&mut self) {
-        let (asked, to_give) = std::mem::take(&mut self.asked);
-        self.above.iter().for_each(|level| level.borrow_mut().shares.answered(asked, to_give));
+        if let Some(to_give) = self.asked.take() {
+            self.above.iter().for_each(|level| level.borrow_mut().shares.answered(to_give));
+        }
     }
 
     /// Enters what was reclaimed.
