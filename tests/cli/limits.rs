@@ -13,8 +13,7 @@ pub fn cases() -> Vec<Case> {
             usage_stays_below_what_is_to_be_kept,
             what_has_no_limit_is_told_of,
             what_is_left_out_by_many_names;
-        // The oldest and the newest: they take their time.
-        "guest reclaim !swappiness" => a_limit_that_is_lowered, a_glob_may_match_later;
+        // On one kernel: they take their time.
         "guest prompt" =>
             a_limit_that_is_lowered,
             a_glob_may_match_later,

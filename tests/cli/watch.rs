@@ -18,19 +18,26 @@ pub fn cases() -> Vec<Case> {
             headroom_is_kept,
             a_limit_of_ones_own,
             the_floor_is_not_undercut,
+            nothing_to_be_had_is_said_once,
+            what_is_missing_above_is_shared;
+        // The oldest that can, and the newest: all of them together take their time.
+        "guest reclaim !swappiness" =>
+            outrun_it_says_what_was_needed,
+            its_own_memory_is_locked_and_little,
+            a_limit_above_counts_only_if_asked_for,
+            lines_in_a_pipe;
+        "guest prompt" =>
+            outrun_it_says_what_was_needed,
+            its_own_memory_is_locked_and_little,
+            a_limit_above_counts_only_if_asked_for,
+            lines_in_a_pipe,
             a_dry_run_writes_nothing,
             told_to_stop_it_ends_well,
             interrupted_it_dies_by_that,
             a_cgroup_that_goes,
             cgroups_that_come,
-            nothing_to_be_had_is_said_once,
-            outrun_it_says_what_was_needed,
-            its_own_memory_is_locked_and_little,
             another_memctl_is_waited_for,
-            a_limit_above_counts_only_if_asked_for,
-            what_is_missing_above_is_shared,
-            each_action_is_told,
-            lines_in_a_pipe;
+            each_action_is_told;
         "guest swappiness" => page_cache_alone, hot_memory_pulls_the_brake, weighed_as_asked;
         "guest reclaim !swappiness" => page_cache_alone_can_not_be_had
     ]
