@@ -46,11 +46,7 @@ pub(super) struct Pattern {
 
 impl Pattern {
     pub(super) fn new(word: &str) -> Self {
-        let glob = is_glob(word).then(|| {
-            let point = Mount::find(Path::new(word)).ok().flatten().map(|mount| mount.point);
-            let below = point.as_deref().and_then(Path::to_str).and_then(|point| word.strip_prefix(point));
-            matcher(below.unwrap_or(word).trim_matches('/'))
-        });
+        let glob = is_glob(word).then(|| matcher(&below_the_mount(word)));
         Self { word: word.to_owned(), glob }
     }
 
@@ -131,6 +127,13 @@ pub fn places(words: &[String]) -> Result<Vec<Wanted>, Unreclaimable> {
         }
     }
     Ok(wanted)
+}
+
+/// A glob without the mount in front of it, if it has that.
+pub(super) fn below_the_mount(word: &str) -> String {
+    let point = Mount::find(Path::new(word)).ok().flatten().map(|mount| mount.point);
+    let below = point.as_deref().and_then(Path::to_str).and_then(|point| word.strip_prefix(point));
+    below.unwrap_or(word).trim_matches('/').to_owned()
 }
 
 /// Whether a word is a glob. A name with such a character in it can still be given by its path: what exists is a name.

@@ -9,7 +9,7 @@ use globset::{GlobSet, GlobSetBuilder};
 
 use super::diagnose::Unreclaimable;
 use super::mount::Mount;
-use super::select::{Pattern, glob, select_by};
+use super::select::{Pattern, below_the_mount, glob, select_by};
 use super::{Reader, Selected, locate, tree};
 
 /// The hierarchy is looked through so often even if it seems the same: one may have gone and another come.
@@ -69,10 +69,11 @@ struct Spared {
 impl Spared {
     fn new(exclude: &[String]) -> Result<Self, Unreclaimable> {
         let mut globs = GlobSetBuilder::new();
-        for word in exclude.iter().map(String::as_str).chain(SPARED) {
-            for form in forms(word) {
-                globs.add(glob(&form).map_err(|why| Unreclaimable::BadGlob { word: word.to_owned(), why })?);
-            }
+        let given =
+            exclude.iter().flat_map(|word| forms(word).into_iter().map(move |form| (word.as_str(), form)));
+        // Ours have no mount in front of them, which would have to be looked up for each.
+        for (word, form) in given.chain(SPARED.map(|word| (word, word.to_owned()))) {
+            globs.add(glob(&form).map_err(|why| Unreclaimable::BadGlob { word: word.to_owned(), why })?);
         }
         let globs = globs.build().map_err(|e| {
             let why = e.kind().to_string();
@@ -88,12 +89,10 @@ impl Spared {
 
 /// The globs that a word stands for: with the mount or without it, and a unit wherever it is.
 fn forms(word: &str) -> Vec<String> {
-    let point = Mount::find(Path::new(word)).ok().flatten().map(|mount| mount.point);
-    let below = point.as_deref().and_then(Path::to_str).and_then(|point| word.strip_prefix(point));
-    let name = below.unwrap_or(word).trim_matches('/');
+    let name = below_the_mount(word);
     let unit = [".service", ".scope", ".slice"].iter().any(|suffix| name.ends_with(suffix));
     let anywhere = (unit && !name.contains('/')).then(|| format!("**/{name}"));
-    std::iter::once(name.to_owned()).chain(anywhere).collect()
+    std::iter::once(name).chain(anywhere).collect()
 }
 
 /// Whether there is something that a glob could match anything below: the levels in front of its first special character.

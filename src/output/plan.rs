@@ -2,14 +2,13 @@
 
 use anstyle::AnsiColor;
 use anyhow::Result;
-use comfy_table::CellAlignment;
 use memctl::cgroup::kernel_release;
 use memctl::cgroup::swap::SwapBound;
 use memctl::reclaim::{Guard, Plan, TotalPlan};
 
 use super::json::{Planned, TotalPlanned};
 use super::reclaim::below_the_gate;
-use super::table::{DIM, labelled, lines_of, plain_table};
+use super::table::{DIM, figures, labelled, plain_table};
 use super::words::{escaped, shortened, size, time};
 use super::{Loudness, answer, terminal_width};
 use crate::cmd::reclaim::Foretold;
@@ -56,11 +55,7 @@ fn rows(foretold: &[Foretold], total: Option<&TotalPlan>, width: Option<u16>) ->
         let there: u64 = plans().map(|plan| plan.reclaimable.bytes()).sum();
         table.add_row(["total".into(), requested(plans().map(|plan| plan.requested).sum()), size(there)]);
     }
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    let mut lines = lines_of(&mut table);
-    let header = lines.next().unwrap_or_default();
+    let (header, lines) = figures(&mut table);
     let each = |Foretold { plan, .. }: &Foretold| match total {
         // Where one amount is for all, only that is judged.
         Some(_) if plan.guards.is_empty() => String::new(),

@@ -2,11 +2,10 @@
 
 use anstyle::AnsiColor;
 use anyhow::Result;
-use comfy_table::CellAlignment;
 use memctl::reclaim::{Report, StoppedBy, Verdict};
 
 use super::json::{Reclaimed, TotalReclaimed};
-use super::table::{DIM, labelled, lines_of, plain_table};
+use super::table::{DIM, figures, labelled, plain_table};
 use super::words::{difference, escaped, shortened, size, time};
 use super::{Loudness, answer, terminal_width};
 use crate::cmd::reclaim::Outcomes;
@@ -84,12 +83,8 @@ fn summary(rows: &[(&str, &Report)], total: Option<&Report>, width: Option<u16>)
             off,
         ));
     }
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
     // The verdict stands last, outside of the table: a coloured cell would be measured with its escape codes.
-    let mut lines = lines_of(&mut table);
-    let header = lines.next().unwrap_or_default();
+    let (header, lines) = figures(&mut table);
     // Where one amount is for all, only that is judged.
     let each = |report: &Report| match total {
         Some(_) if report.chunks == 0 => "not asked".into(),

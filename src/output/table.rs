@@ -1,7 +1,7 @@
 //! Tables without lines: columns two blanks apart, and lines with a label each.
 
 use anstyle::Style;
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
 pub const DIM: Style = Style::new().dimmed();
 
@@ -29,6 +29,15 @@ pub fn lines_of(table: &mut Table) -> impl Iterator<Item = String> {
         column.set_padding((0, 2));
     }
     table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().into_iter()
+}
+
+/// The header and the lines of a table of figures: all but the first column, which has names, stand to the right.
+pub fn figures(table: &mut Table) -> (String, impl Iterator<Item = String>) {
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    let mut lines = lines_of(table);
+    (lines.next().unwrap_or_default(), lines)
 }
 
 /// A text after a head of so many columns, wrapped to the width and indented below it.

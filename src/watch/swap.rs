@@ -5,12 +5,13 @@ use std::time::Duration;
 use super::guard::Swap;
 use crate::cgroup::swaps::{SwappedOut, Swaps};
 
-/// The host's swap, looked at no more often than each second.
+/// The host's swap, looked at no more often than each second, unless writes to it are bounded.
 #[derive(Debug, Default)]
 pub struct SwapWatch {
     /// How much may be written there in a second.
     most: Option<u64>,
-    looked: Option<(Duration, u64)>,
+    /// When, and what had been written by then, if that was looked at.
+    looked: Option<(Duration, Option<u64>)>,
     swapped_out: SwappedOut,
     /// What may be written now: what isn't is kept for a second.
     writable: f64,
@@ -38,10 +39,12 @@ impl SwapWatch {
         if bound.is_none() && self.looked.is_some_and(|(looked, _)| now.saturating_sub(looked) < EACH) {
             return self.swap;
         }
-        let out = if bound.is_some() { self.swapped_out.look() } else { 0 };
-        if let Some(most) = bound {
+        let out = bound.map(|_| self.swapped_out.look());
+        if let Some((most, out)) = bound.zip(out) {
             let earned = self.looked.map_or(1.0, |(looked, _)| now.saturating_sub(looked).as_secs_f64());
-            let written = self.looked.map_or(0, |(_, before)| out.saturating_sub(before));
+            // A disk may be swapped to only from now on: what was written before it is no concern.
+            let before = self.looked.and_then(|(_, before)| before).unwrap_or(out);
+            let written = out.saturating_sub(before);
             self.writable = (self.writable + most as f64 * earned).min(most as f64) - written as f64;
         }
         self.looked = Some((now, out));

@@ -51,6 +51,12 @@ enum Limit {
     Max,
 }
 
+impl Limit {
+    fn of(bytes: u64) -> Self {
+        if bytes == u64::MAX { Self::Max } else { Self::Bytes(bytes) }
+    }
+}
+
 /// What is known of a working set.
 #[allow(clippy::struct_field_names)]
 #[derive(Serialize)]
@@ -151,15 +157,13 @@ impl<'a> From<&'a Event<'a>> for Happened<'a> {
                 happened.event = "start";
                 happened.limit_cgroup = above.as_deref();
                 happened.current_bytes = Some(*current);
-                happened.limit_bytes =
-                    Some(if *limit == u64::MAX { Limit::Max } else { Limit::Bytes(*limit) });
+                happened.limit_bytes = Some(Limit::of(*limit));
                 happened.limit_file = file.map(memctl::cgroup::limit::LimitFile::name);
                 happened.headroom_bytes = Some(*headroom);
             }
             What::Limit { limit, file } => {
                 happened.event = "limit";
-                happened.limit_bytes =
-                    Some(if *limit == u64::MAX { Limit::Max } else { Limit::Bytes(*limit) });
+                happened.limit_bytes = Some(Limit::of(*limit));
                 happened.limit_file = file.map(memctl::cgroup::limit::LimitFile::name);
             }
             What::Reclaim(tally) => {

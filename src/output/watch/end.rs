@@ -1,12 +1,11 @@
 //! What came of a watch: tables, told at its end.
 
 use anyhow::Result;
-use comfy_table::CellAlignment;
 use memctl::watch::event::{Ended, Summary};
 use memctl::watch::saving::Saved;
 
 use super::super::json::{WatchEnded, WatchSummary};
-use super::super::table::{DIM, lines_of, plain_table};
+use super::super::table::{DIM, figures, plain_table};
 use super::super::words::{compact, escaped, shortened, size, time};
 use super::super::{Loudness, answer, terminal_width};
 use super::guarded;
@@ -34,23 +33,29 @@ pub(super) fn net(saved: &Saved, unit: &dyn Fn(u64) -> String) -> String {
     format!("{about}{sign}{}", unit(saved.net().unsigned_abs()))
 }
 
+/// A name in the room that the other columns leave; in a pipe, the whole of it.
+fn named(name: &str, width: Option<u16>) -> String {
+    // What they need at most.
+    const OTHERS: usize = 64;
+    match width {
+        Some(width) => shortened(&escaped(name), usize::from(width).saturating_sub(OTHERS).max(16)),
+        None => escaped(name),
+    }
+}
+
 /// What is in use, and what was saved.
 fn estimates(ended: &Ended, width: Option<u16>) -> String {
-    // What the other columns need at most.
-    const OTHERS: usize = 64;
     let mut table = plain_table();
     table.set_header(["CGROUP", "WORKING SET", "CONFIDENCE", "AGE", "MEMORY.MAX", "SWAP", "SAVED"]);
     let (mut zram, mut demoted, mut missing) = (0, 0, false);
     for one in &ended.each {
         let Some(found) = one.found else { continue };
-        let name = escaped(&one.cgroup);
-        let room = width.map_or(name.len(), |width| usize::from(width).saturating_sub(OTHERS).max(16));
         let or_none = |bytes: Option<u64>| bytes.map_or_else(|| "-".into(), compact);
         let set = found.set;
         (zram, demoted) = (zram + found.saved.zram, demoted + found.saved.demoted);
         missing |= set.is_none() && !one.gone;
         table.add_row([
-            shortened(&name, room),
+            named(&one.cgroup, width),
             set.map_or_else(|| "not found".into(), |set| compact(set.bytes)),
             set.map_or_else(|| "-".into(), |set| format!("{:.0}%", 100.0 * set.confidence)),
             set.map_or_else(|| "-".into(), |set| time(set.age)),
@@ -59,26 +64,16 @@ fn estimates(ended: &Ended, width: Option<u16>) -> String {
             net(&found.saved, &compact),
         ]);
     }
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    let mut lines = lines_of(&mut table);
-    let header = lines.next().unwrap_or_default();
-    let mut text = format!("{DIM}{header}{DIM:#}\n");
-    for line in lines {
-        text += &(line + "\n");
-    }
+    let (header, lines) = figures(&mut table);
     let copies =
-        format!("~ less some {} of compressed copies in zram, estimated from its mm_stat", size(zram));
-    let slower = format!("besides, {} went to slower memory", size(demoted));
-    let missing_hint = "not found: too little came back so far; a longer --duration may tell".to_owned();
-    for (_, note) in
-        [(zram > 0, copies), (demoted > 0, slower), (missing, missing_hint)].iter().filter(|(is, _)| *is)
-    {
-        text += note;
-        text.push('\n');
-    }
-    text
+        || format!("~ less some {} of compressed copies in zram, estimated from its mm_stat", size(zram));
+    let notes = [
+        (zram > 0).then(copies),
+        (demoted > 0).then(|| format!("besides, {} went to slower memory", size(demoted))),
+        missing.then(|| "not found: too little came back so far; a longer --duration may tell".to_owned()),
+    ];
+    let body: String = lines.chain(notes.into_iter().flatten()).map(|line| line + "\n").collect();
+    format!("{DIM}{header}{DIM:#}\n{body}")
 }
 
 /// What held back what should have been done.
@@ -93,12 +88,6 @@ fn held(one: &Summary) -> Option<String> {
 
 /// What was done for each, and what that cost.
 fn summary(ended: &Ended, width: Option<u16>) -> String {
-    // What the other columns need at most.
-    const OTHERS: usize = 64;
-    let named = |name: &str| match width {
-        Some(width) => shortened(&escaped(name), usize::from(width).saturating_sub(OTHERS).max(16)),
-        None => escaped(name),
-    };
     let mut table = plain_table();
     table.set_header(["CGROUP", "REQUESTED", "RECLAIMED", "DIRECT", "STALLED", "BEFORE", "OUTRUN", "CPU"]);
     let share =
@@ -106,7 +95,7 @@ fn summary(ended: &Ended, width: Option<u16>) -> String {
     for one in &ended.each {
         let stalled = one.stalled.map(|stalled| stalled.as_secs_f64() / one.watched.as_secs_f64().max(1e-3));
         table.add_row([
-            named(&one.cgroup),
+            named(&one.cgroup, width),
             compact(one.total.requested),
             compact(one.total.reclaimed),
             one.direct.map_or_else(|| "-".into(), compact),
@@ -116,11 +105,7 @@ fn summary(ended: &Ended, width: Option<u16>) -> String {
             time(one.total.cpu),
         ]);
     }
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    let mut lines = lines_of(&mut table);
-    let header = lines.next().unwrap_or_default();
+    let (header, lines) = figures(&mut table);
     let body: String = lines.map(|line| line + "\n").collect();
     let reclaimed: u64 = ended.each.iter().map(|one| one.total.reclaimed).sum();
     let gib = reclaimed as f64 / f64::from(1 << 30);

@@ -153,14 +153,18 @@ impl Table {
             }
         }
         let mut lines = lines_of(&mut table);
-        let header = lines.next().unwrap_or_default();
+        let header: String = lines.next().unwrap_or_default().chars().take(width.into()).collect();
         let mut painted = format!("\u{1b}[H\u{1b}[J{DIM}{header}{DIM:#}\n");
         for (line, (sparks, last, held)) in lines.zip(ends) {
-            let line: String = line.chars().take(width.into()).collect();
             let colour = if held { AnsiColor::Yellow } else { AnsiColor::Green };
             let style = colour.on_default();
             let taken = line.chars().count() + 2 + sparks.chars().count();
-            let last: String = last.chars().take(usize::from(width).saturating_sub(taken)).collect();
+            if taken > width.into() {
+                // Not even blanks: they would wrap.
+                let _ = writeln!(painted, "{}", line.chars().take(width.into()).collect::<String>());
+                continue;
+            }
+            let last: String = last.chars().take(usize::from(width) - taken).collect();
             let _ = writeln!(painted, "{line}  {sparks}{style}{}{style:#}", escaped(&last));
         }
         if hidden > 0 {
@@ -236,6 +240,7 @@ mod tests {
         assert_eq!(wide[0], "CGROUP  USED  LIMIT            FREE  KEPT  GROWTH/s  RECLAIM  STALL%");
         let row = "/app    192M   256M  ██████░░   64M   26M    +12.5M       3G    25.0  ";
         assert_eq!(wide[1], format!("{row}▇▇▇▇          writes are blocked"));
+        assert!(painted(40, 3500).iter().all(|line| line.chars().count() <= 40));
         let set = WorkingSet { bytes: 61 << 20, confidence: 0.8, age: Duration::ZERO, suggested: 70 << 20 };
         let found = Found { set: Some(set), saved: Saved::default() };
         let pressed = View { room: None, found: Some(found), stalled: None, ..view };
