@@ -9,6 +9,10 @@ const PLENTY: u64 = 2;
 /// Less than a page can't be taken.
 const LEAST: u64 = 4096;
 
+/// The kernel may take so much more than it was asked for: a large folio goes as a whole. What must not be undercut is kept
+/// that far off.
+const OVERSHOOT: u64 = 2 << 20;
+
 /// The bounds within which a law may act.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Bounds {
@@ -136,7 +140,10 @@ impl Bounds {
         can_choose: bool,
         cache: &mut dyn FnMut() -> u64,
     ) -> Result<Allowed, Guard> {
-        let down_to = down_to.max(self.floor).max(own.protection);
+        let down_to = match self.floor.max(own.protection) {
+            0 => down_to,
+            least => down_to.max(least.saturating_add(OVERSHOOT)),
+        };
         if own.current <= down_to {
             return Err(Guard::Floor);
         }
@@ -207,12 +214,19 @@ mod tests {
     #[test]
     fn the_floor_and_protection_are_never_undercut() {
         let allow = |down_to, own| bounds(Take::All).allow(down_to, own, SWAP, true, &mut || 0);
-        assert_eq!(allow(10 * M, OWN).map(|allowed| allowed.down_to), Ok(50 * M));
+        assert_eq!(allow(10 * M, OWN).map(|allowed| allowed.down_to), Ok(52 * M));
         assert_eq!(
             allow(10 * M, Own { protection: 70 * M, ..OWN }).map(|allowed| allowed.down_to),
-            Ok(70 * M)
+            Ok(72 * M)
         );
-        assert_eq!(allow(10 * M, Own { current: 50 * M, ..OWN }), Err(Guard::Floor));
+        assert_eq!(allow(60 * M, OWN).map(|allowed| allowed.down_to), Ok(60 * M));
+        assert_eq!(allow(10 * M, Own { current: 52 * M, ..OWN }), Err(Guard::Floor));
+        let unprotected = Bounds { floor: 0, ..bounds(Take::All) };
+        let own = Own { protection: 0, ..OWN };
+        assert_eq!(
+            unprotected.allow(51 * M, own, SWAP, true, &mut || 0).map(|allowed| allowed.down_to),
+            Ok(51 * M)
+        );
         assert_eq!(allow(10 * M, Own { stalled: 0.2, ..OWN }), Err(Guard::Pressure));
     }
 

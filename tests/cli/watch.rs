@@ -186,14 +186,14 @@ fn the_floor_is_not_undercut() {
     app.uses(&Work::File(110 * M));
     let events = events(&["app", "--headroom", "60M", "--floor", "90M", "--duration", "3s"]);
     let current = app.current();
-    assert!((88 * M..=93 * M).contains(&current), "{current}: {events:?}");
+    assert!((90 * M..=95 * M).contains(&current), "{current}: {events:?}");
     let holds = of(&events, "hold");
     assert_eq!((holds.len(), &holds[0]["guard"]), (1, &"floor".into()), "once: {events:?}");
     app.write("memory.low", &(100 * M).to_string());
     app.uses(&Work::File(20 * M));
     let before = app.current();
     crate::bed::run(&["watch", "app", "--headroom", "60M", "--duration", "1s"]);
-    assert!(app.current() >= 98 * M, "{} of {before}", app.current());
+    assert!(app.current() >= 100 * M, "{} of {before}", app.current());
 }
 
 fn a_dry_run_writes_nothing() {
