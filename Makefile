@@ -55,9 +55,12 @@ install:
 	install -D -m 755 target/release/memctl '$(DESTDIR)$(PREFIX)/bin/memctl'
 	install -d '$(DESTDIR)$(PREFIX)/share/man/man1'
 	install -m 644 man/*.1 '$(DESTDIR)$(PREFIX)/share/man/man1'
+	install -D -m 644 -t '$(DESTDIR)$(PREFIX)/share/man/man5' man/*.5
+	install -D -m 644 contrib/watch.toml '$(DESTDIR)$(PREFIX)/share/doc/memctl/watch.toml'
 	install -d '$(DESTDIR)$(PREFIX)/lib/systemd/system'
-	sed 's|/usr/local/bin|$(PREFIX)/bin|' contrib/systemd/memctl-watch@.service \
-		>'$(DESTDIR)$(PREFIX)/lib/systemd/system/memctl-watch@.service'
+	for unit in memctl-watch@.service memctl-watch.service; do \
+		sed 's|/usr/local/bin|$(PREFIX)/bin|' "contrib/systemd/$$unit" \
+			>'$(DESTDIR)$(PREFIX)/lib/systemd/system/'"$$unit" || exit; done
 	install -D -m 644 completions/memctl.bash '$(DESTDIR)$(PREFIX)/share/bash-completion/completions/memctl'
 	install -D -m 644 completions/_memctl '$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_memctl'
 	install -D -m 644 completions/memctl.fish '$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/memctl.fish'

@@ -4,11 +4,13 @@
 #![allow(clippy::doc_markdown)]
 
 use std::num::IntErrorKind;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, ColorChoice, Parser, Subcommand, ValueEnum};
 use memctl::cgroup::reclaim::Swappiness;
 use memctl::size::{Amount, Percent, SizeError, parse_only_bytes};
+use memctl::watch::words::{self, bytes_or_none, headroom, some_percent};
 
 /// Reclaim memory from a cgroup, and see what it cost
 ///
@@ -56,6 +58,25 @@ pub enum Command {
     Watch(Watch),
     Stat(Stat),
     Check(Check),
+    Plot(Plot),
+}
+
+/// Draw a recorded watch as a picture
+///
+/// Draws usage, working set and limit, what was reclaimed and what came back, and the share of the time in which tasks were
+/// stalled, over the time of a watch that was recorded with memctl watch --json. Several cgroups are drawn as one, unless
+/// one is named. One page of SVG, readable in light and in dark.
+#[derive(Args, Debug)]
+#[command(after_long_help = AFTER_PLOT)]
+pub struct Plot {
+    /// What memctl watch --json wrote
+    pub record: PathBuf,
+    /// Where to write the picture: a file that ends in .svg, or - for standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// Draw this cgroup alone
+    #[arg(long, value_name = "CGROUP")]
+    pub cgroup: Option<String>,
 }
 
 /// Say whether reclaim will work here, and if not, why and what to do
@@ -68,6 +89,11 @@ pub struct Check {
     /// The cgroup, or node:N; the root by default
     #[arg(value_name = "CGROUP")]
     pub word: Option<String>,
+    /// See which cgroups the rules in FILE take, instead
+    ///
+    /// FILE is one for memctl watch --config: watch.toml(5). A mistake in it is told with its line.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["word", "write"])]
+    pub config: Option<PathBuf>,
     /// Also reclaim 1 MiB, and see the counters move
     #[arg(long)]
     pub write: bool,
@@ -159,14 +185,14 @@ pub enum SortKey {
 #[allow(clippy::struct_excessive_bools)] // They are flags.
 #[derive(Args, Debug)]
 #[command(
-    override_usage = "memctl watch [OPTIONS] --headroom <SIZE|PCT> <CGROUP>...\n       memctl watch [OPTIONS] --keep <SIZE> <CGROUP>...\n       memctl watch [OPTIONS] --pressure <PCT> <CGROUP>...\n       memctl watch [OPTIONS] --estimate [--duration <DUR>] <CGROUP>..."
+    override_usage = "memctl watch [OPTIONS] --headroom <SIZE|PCT> <CGROUP>...\n       memctl watch [OPTIONS] --keep <SIZE> <CGROUP>...\n       memctl watch [OPTIONS] --pressure <PCT> <CGROUP>...\n       memctl watch [OPTIONS] --estimate [--duration <DUR>] <CGROUP>...\n       memctl watch [OPTIONS] --config <FILE>"
 )]
 #[command(after_long_help = AFTER_WATCH)]
 pub struct Watch {
     /// The cgroups: paths, unit names, pid:N, container:ID, pod:UID, self, or globs
     ///
     /// What a glob matches is followed as it comes and goes.
-    #[arg(required = true, value_name = "CGROUP")]
+    #[arg(required_unless_present = "config", value_name = "CGROUP")]
     pub words: Vec<String>,
     /// Keep that much free below the limit
     ///
@@ -190,6 +216,13 @@ pub struct Watch {
     /// and which memory.max would do.
     #[arg(long, conflicts_with_all = ["headroom", "keep", "dry_run"])]
     pub estimate: bool,
+    /// Follow the rules in FILE, for cgroups by name or glob
+    ///
+    /// A TOML file: watch.toml(5). The most specific rule takes a cgroup. On SIGHUP the file is read again; one with a
+    /// mistake in it changes nothing. memctl check --config FILE shows what each rule takes.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["words", "headroom", "keep", "pressure", "estimate", "floor", "swap_free",
+        "swap_writes", "max_pressure", "exclude", "kind", "swappiness", "ancestors", "no_lock"])]
+    pub config: Option<PathBuf>,
     /// Never bring the usage below SIZE
     #[arg(long, value_name = "SIZE", default_value = "0", hide_default_value = true, value_parser = bytes_or_none)]
     pub floor: u64,
@@ -405,7 +438,8 @@ Examples:
   memctl watch 'batch/*' --headroom 64M         whatever is there and will come
   memctl watch app --keep 1G --type file        a limit for its cache that kills nobody
   memctl watch app --pressure 0.1%              what isn't in use leaves
-  memctl watch app --estimate --duration 5m     how small could its limit be?";
+  memctl watch app --estimate --duration 5m     how small could its limit be?
+  memctl watch --config /etc/memctl/watch.toml  rules for a host";
 
 const AFTER_CHECK: &str = "\
 Exit status:
@@ -415,7 +449,8 @@ Exit status:
 
 Examples:
   memctl check
-  memctl check app --write";
+  memctl check app --write
+  memctl check --config /etc/memctl/watch.toml";
 
 const AFTER_STAT: &str = "\
 Exit status:
@@ -430,6 +465,17 @@ Examples:
   memctl stat -i 2s 'batch/*'            every two seconds, with rates
   memctl stat --json -r | jq .cgroup     for a script";
 
+const AFTER_PLOT: &str = "\
+Exit status:
+  0    the picture was written
+  1    the record could not be read, or the picture not be written
+  2    the command line was not understood
+
+Examples:
+  memctl watch app --headroom 10% --json >app.json
+  memctl plot app.json -o app.svg
+  memctl plot host.json -o db.svg --cgroup db.slice";
+
 fn amount(word: &str) -> Result<Amount, String> {
     match word.parse() {
         Ok(Amount::Max) => {
@@ -439,39 +485,13 @@ fn amount(word: &str) -> Result<Amount, String> {
     }
 }
 
-fn headroom(word: &str) -> Result<Amount, String> {
-    match word.parse() {
-        Ok(Amount::Max) => Err("it leaves nothing of the limit".into()),
-        Ok(amount) => Ok(amount),
-        Err(SizeError::NotANumber) => Err("it is neither a size nor a share (as in 64M, 10%)".into()),
-        Err(why) => Err(why.to_string()),
-    }
-}
-
-/// Reads a share that is more than nothing.
-fn some_percent(word: &str) -> Result<Percent, String> {
-    match word.parse::<Percent>() {
-        Ok(share) if share.ratio() == 0.0 => Err("it is nothing at all".into()),
-        Ok(share) => Ok(share),
-        Err(why) => Err(why.to_string()),
-    }
-}
-
-/// Reads a size, or 0.
-fn bytes_or_none(word: &str) -> Result<u64, String> {
-    if word == "0" { Ok(0) } else { parse_only_bytes(word).map_err(|e| e.to_string()) }
-}
-
 /// A size, or none at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bound(pub Option<u64>);
 
 /// Reads a size, or max for no bound.
 fn bytes_or_max(word: &str) -> Result<Bound, String> {
-    if word == "max" {
-        return Ok(Bound(None));
-    }
-    parse_only_bytes(word).map(|bytes| Bound(Some(bytes))).map_err(|e| e.to_string())
+    words::bytes_or_max(word).map(Bound)
 }
 
 /// Reads a price: seconds of CPU time.

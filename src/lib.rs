@@ -2,12 +2,13 @@
 //! what came of it.
 //!
 //! Nothing here knows of a command line or a screen. [`cgroup`] is the only place where the kernel's files are
-//! read and written; [`reclaim`] is the chunk loop over anything that implements [`reclaim::Target`]; [`size`]
-//! reads byte sizes as people write them.
+//! read and written; [`reclaim`] is the chunk loop over anything that implements [`reclaim::Target`];
+//! [`watch`] is the control loop, and [`record`] reads again what it told; [`size`] reads byte sizes as people write them.
 
 pub mod cgroup;
 pub mod check;
 pub mod clock;
 pub mod reclaim;
+pub mod record;
 pub mod size;
 pub mod watch;

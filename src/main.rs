@@ -23,6 +23,7 @@ fn main() -> ExitCode {
         cli::Command::Watch(args) => cmd::watch::run(args, &cli.global),
         cli::Command::Check(args) => cmd::check::run(args, &cli.global),
         cli::Command::Stat(args) => cmd::stat::run(args, &cli.global),
+        cli::Command::Plot(args) => cmd::plot::run(args, &cli.global),
     };
     match ended {
         Ok(exit) => exit.into(),

@@ -14,6 +14,7 @@ pub mod error;
 pub mod json;
 pub mod notes;
 pub mod plan;
+pub mod plot;
 pub mod progress;
 pub mod reclaim;
 pub mod stat;

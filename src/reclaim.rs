@@ -27,7 +27,7 @@ mod request;
 mod settle;
 pub mod share;
 #[cfg(test)]
-mod sim;
+pub(crate) mod sim;
 mod swap_out;
 mod target;
 #[cfg(test)]

@@ -4,12 +4,19 @@
 //! `SA_RESTART` (with it, a kernel from 7.2 on would silently begin the interrupted write anew, in full), and whoever
 //! waits for a writing thread passes the news on to it with [`nudge`].
 
+use std::cell::RefCell;
 use std::os::unix::thread::{JoinHandleExt, RawPthread};
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use nix::sys::pthread::pthread_kill;
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, raise, sigaction};
+use nix::sys::signal::{
+    SaFlags, SigAction, SigEvent, SigHandler, SigSet, SigevNotify, Signal, raise, sigaction,
+};
+use nix::sys::time::TimeSpec;
+use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
+use nix::time::ClockId;
 
 /// The signal that came, or 0.
 static PENDING: AtomicI32 = AtomicI32::new(0);
@@ -28,6 +35,26 @@ extern "C" fn remember(signal: i32) {
 }
 
 extern "C" fn wake(_: i32) {}
+
+/// Set when a signal asked for the rules to be read again.
+static RELOAD: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn reload(_: i32) {
+    RELOAD.store(true, Ordering::Relaxed);
+}
+
+/// From now on SIGHUP asks for the rules to be read again, unless it is ignored.
+pub fn hear_of_reloads() {
+    let before = set(Signal::SIGHUP, SigHandler::Handler(reload), SaFlags::empty());
+    if matches!(before, Some(SigHandler::SigIgn)) {
+        set(Signal::SIGHUP, SigHandler::SigIgn, SaFlags::empty());
+    }
+}
+
+/// Whether a signal asked for that since this was asked last.
+pub fn reload_asked() -> bool {
+    RELOAD.swap(false, Ordering::Relaxed)
+}
 
 /// Installs the handlers. A signal that is ignored stays so, as nohup(1) and shells' background jobs expect.
 pub fn install() {
@@ -60,6 +87,28 @@ pub fn nudge<T>(thread: &JoinHandle<T>) {
     let _ = pthread_kill(id, WAKING);
 }
 
+thread_local! {
+    /// What wakes this thread; made when it is first asked for. `None` where there can't be one.
+    static TIMER: RefCell<Option<Timer>> = RefCell::new(wakes_this_thread());
+}
+
+fn wakes_this_thread() -> Option<Timer> {
+    let thread_id = rustix::thread::gettid().as_raw_nonzero().get();
+    let wakes = SigevNotify::SigevThreadId { signal: WAKING, thread_id, si_value: 0 };
+    Timer::new(ClockId::CLOCK_MONOTONIC, SigEvent::new(wakes)).ok()
+}
+
+/// Interrupts the system call that the calling thread is in after that time; `None` for no longer.
+pub fn alarm(after: Option<Duration>) {
+    let expiration = Expiration::OneShot(TimeSpec::from_duration(after.unwrap_or_default()));
+    TIMER.with_borrow_mut(|timer| {
+        // Without one a write takes as long as it takes.
+        if let Some(timer) = timer {
+            let _ = timer.set(expiration, TimerSetTimeFlags::empty());
+        }
+    });
+}
+
 /// Dies by `signal`, so that a shell sees what happened. Returns only if that is impossible.
 pub fn die_by(signal: Signal) {
     set(signal, SigHandler::SigDfl, SaFlags::empty());
@@ -68,7 +117,7 @@ pub fn die_by(signal: Signal) {
 
 fn set(signal: Signal, handler: SigHandler, flags: SaFlags) -> Option<SigHandler> {
     let action = SigAction::new(handler, flags, SigSet::empty());
-    // SAFETY: the only handlers ever passed are `remember`, which stores to an atomic, and `wake`, which does
-    // nothing: both are async-signal-safe and never unwind.
+    // SAFETY: the only handlers ever passed are `remember` and `reload`, which store to an atomic, and `wake`, which does
+    // nothing: all are async-signal-safe and never unwind.
     unsafe { sigaction(signal, &action) }.ok().map(|before| before.handler())
 }

@@ -74,6 +74,9 @@ pub enum SizeError {
 impl Percent {
     const UNIT: u64 = 1_000_000;
 
+    /// A quarter.
+    pub const QUARTER: Self = Self(25 * Self::UNIT);
+
     /// That share of `whole`, rounded down.
     #[must_use]
     pub fn of(self, whole: u64) -> u64 {

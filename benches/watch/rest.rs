@@ -12,12 +12,10 @@ use anyhow::{Context, Result, ensure};
 use memctl::cgroup::{Located, Mount, tree};
 use memctl::clock::now;
 use memctl::watch::control;
-use memctl::watch::guard::{Bounds, Take};
-use memctl::watch::headroom::Headroom;
 use memctl::watch::level::Ancestors;
 use memctl::watch::member::Member;
 use memctl::watch::options::Options;
-use memctl::watch::rule::Rule;
+use memctl::watch::rule::Wanted;
 
 use crate::{CGROUPS, M};
 
@@ -58,20 +56,8 @@ pub fn real(memctl: &str, count: usize, seconds: u64) -> Result<()> {
 pub fn synthetic(count: usize, seconds: u64) -> Result<()> {
     let tree = tempfile::tempdir_in("/dev/shm")?;
     let mount = Arc::new(Mount { point: tree.path().to_owned(), root: "/".into(), read_only: true });
-    let rule = Rc::new(Rule {
-        headroom: Headroom::Share(0.1),
-        pressure: None,
-        keep: None,
-        ancestors: false,
-        lock: true,
-        bounds: Bounds {
-            floor: 0,
-            swap_free: "25%".parse()?,
-            swap_writes: None,
-            max_pressure: None,
-            take: Take::Careful,
-        },
-    });
+    let wanted = Wanted { headroom: Some("10%".parse()?), ..Wanted::default() };
+    let rule = Rc::new(wanted.rule()?);
     let mut ancestors = Ancestors::default();
     let mut text = String::new();
     let mut members = Vec::with_capacity(count);
@@ -111,7 +97,8 @@ pub fn synthetic(count: usize, seconds: u64) -> Result<()> {
     control::run(
         members,
         Options {
-            rule,
+            swap_writes: None,
+            samples: false,
             workers: 4,
             duration: None,
             cpu: None,
@@ -121,7 +108,9 @@ pub fn synthetic(count: usize, seconds: u64) -> Result<()> {
             ancestors,
             stop: &stop,
             nudge: |_| {},
+            alarm: |_| {},
             follows: true,
+            reload: &mut || None,
             select: &mut |_, _| {
                 if now().saturating_sub(listed) >= Duration::from_secs(20) {
                     listed = now();

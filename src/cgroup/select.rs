@@ -34,7 +34,9 @@ pub fn select(words: &[String]) -> Result<Vec<Selected>, Unreclaimable> {
 /// Finds the cgroups that the words name, as [`select`] does, and says of each word that names none why.
 #[must_use]
 pub fn select_there(words: &[String]) -> (Vec<Selected>, Vec<Unreclaimable>) {
-    select_by(&words.iter().map(|word| Pattern::new(word)).collect::<Vec<_>>(), &|_| false)
+    let patterns: Vec<_> = words.iter().map(|word| Pattern::new(word)).collect();
+    let (chosen, missing) = select_by(&patterns, &|_| false, &|_, _| false);
+    (chosen.into_iter().map(|chosen| chosen.selected).collect(), missing)
 }
 
 /// A name, or a glob that was made ready.
@@ -42,53 +44,153 @@ pub fn select_there(words: &[String]) -> (Vec<Selected>, Vec<Unreclaimable>) {
 pub(super) struct Pattern {
     word: String,
     glob: Option<Result<GlobMatcher, String>>,
+    specificity: Specificity,
+}
+
+/// How closely a pattern says what it means: a name more so than any glob; then the one with more characters that stand
+/// for themselves, and then the one that stays within a level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Specificity {
+    is_name: bool,
+    literal: usize,
+    within_a_level: bool,
+}
+
+impl Specificity {
+    fn of(pattern: &str, is_name: bool) -> Self {
+        let (mut literal, mut depth) = (0, 0usize);
+        for character in pattern.chars() {
+            match character {
+                '[' | '{' => depth += 1,
+                ']' | '}' => depth = depth.saturating_sub(1),
+                '*' | '?' => {}
+                _ if depth == 0 => literal += 1,
+                _ => {}
+            }
+        }
+        Self { is_name, literal, within_a_level: !pattern.contains("**") }
+    }
 }
 
 impl Pattern {
     pub(super) fn new(word: &str) -> Self {
-        let glob = is_glob(word).then(|| matcher(&below_the_mount(word)));
-        Self { word: word.to_owned(), glob }
+        let below = is_glob(word).then(|| below_the_mount(word));
+        let glob = below.as_deref().map(matcher);
+        let specificity = Specificity::of(below.as_deref().unwrap_or(word), below.is_none());
+        Self { word: word.to_owned(), glob, specificity }
     }
 
     /// Whether it is a glob.
     pub(super) fn is_glob(&self) -> bool {
         self.glob.is_some()
     }
+}
 
-    fn find(&self, known: &dyn Fn(&Path) -> bool) -> Result<Vec<Located>, Unreclaimable> {
-        match &self.glob {
-            None => Ok(Some(locate(&self.word)?).into_iter().filter(|found| !known(&found.path)).collect()),
-            Some(Ok(glob)) => matches(&self.word, glob, known),
-            Some(Err(why)) => Err(Unreclaimable::BadGlob { word: self.word.clone(), why: why.clone() }),
+/// What was selected, and by which of the patterns: the most specific, and the first of those.
+#[derive(Debug)]
+pub(super) struct Chosen {
+    pub(super) selected: Selected,
+    pub(super) by: usize,
+    /// Which pattern it was found by first.
+    first: usize,
+}
+
+/// What is being selected.
+struct Selection<'a> {
+    patterns: &'a [Pattern],
+    chosen: Vec<Chosen>,
+    /// Where each is among those chosen: there may be thousands, and a watch asks again and again.
+    places: HashMap<Arc<Path>, usize>,
+}
+
+impl Selection<'_> {
+    fn choose(&mut self, located: Located, by: usize) {
+        let by_glob = self.patterns[by].is_glob();
+        match self.places.entry(Arc::clone(&located.path)) {
+            Entry::Occupied(known) => {
+                let known = &mut self.chosen[*known.get()];
+                known.selected.by_glob &= by_glob;
+                if self.patterns[by].specificity > self.patterns[known.by].specificity {
+                    known.by = by;
+                }
+            }
+            Entry::Vacant(place) => {
+                place.insert(self.chosen.len());
+                self.chosen.push(Chosen { selected: Selected { located, by_glob }, by, first: by });
+            }
         }
     }
 }
 
-/// The same for words that were made ready, less what is `known` already.
+/// The same for words that were made ready, less what is `known` already, and less what a pattern `leaves_out`.
 pub(super) fn select_by(
     patterns: &[Pattern],
     known: &dyn Fn(&Path) -> bool,
-) -> (Vec<Selected>, Vec<Unreclaimable>) {
-    let mut selected: Vec<Selected> = Vec::new();
-    let mut missing = Vec::new();
-    // Where each is among those selected: there may be thousands, and a watch asks again and again.
-    let mut places: HashMap<Arc<Path>, usize> = HashMap::new();
-    for pattern in patterns {
-        let by_glob = pattern.is_glob();
-        for located in pattern.find(known).unwrap_or_else(|why| {
-            missing.push(why);
-            Vec::new()
-        }) {
-            match places.entry(Arc::clone(&located.path)) {
-                Entry::Occupied(known) => selected[*known.get()].by_glob &= by_glob,
-                Entry::Vacant(place) => {
-                    place.insert(selected.len());
-                    selected.push(Selected { located, by_glob });
+    leaves_out: &dyn Fn(usize, &str) -> bool,
+) -> (Vec<Chosen>, Vec<Unreclaimable>) {
+    let mut selection = Selection { patterns, chosen: Vec::new(), places: HashMap::new() };
+    let mut missing: Vec<(usize, Unreclaimable)> = Vec::new();
+    let mut globs: Vec<(Mount, Vec<Sought<'_>>)> = Vec::new();
+    for (number, pattern) in patterns.iter().enumerate() {
+        match &pattern.glob {
+            None => match locate(&pattern.word) {
+                Ok(found) if !known(&found.path) => selection.choose(found, number),
+                Ok(_) => {}
+                Err(why) => missing.push((number, why)),
+            },
+            Some(Ok(glob)) => match Mount::find(Path::new(&pattern.word)) {
+                Ok(Some(mount)) => {
+                    let sought = Sought { number, glob, found: false };
+                    match globs.iter_mut().find(|(other, _)| other.point == mount.point) {
+                        Some((_, sought_there)) => sought_there.push(sought),
+                        None => globs.push((mount, vec![sought])),
+                    }
                 }
+                Ok(None) => missing.push((number, Unreclaimable::no_cgroup2())),
+                Err(e) => missing.push((number, Unreclaimable::io("/proc/self/mountinfo", &e))),
+            },
+            Some(Err(why)) => {
+                let why = Unreclaimable::BadGlob { word: pattern.word.clone(), why: why.clone() };
+                missing.push((number, why));
             }
         }
     }
-    (selected, missing)
+    for (mount, mut sought) in globs {
+        let mount = Arc::new(mount);
+        // The hierarchy is walked through once, however many globs there are.
+        for path in tree::below(&mount.point) {
+            let Some(name) = mount.name_of(&path) else { continue };
+            let (name, mut matched): (Arc<str>, _) = (name.into(), None);
+            for sought in
+                sought.iter_mut().filter(|sought| sought.glob.is_match(name.trim_start_matches('/')))
+            {
+                sought.found = true;
+                if !leaves_out(sought.number, &name) && matched.get_or_insert_with(|| !known(&path)) == &true
+                {
+                    let (path, name, mount) = (path.as_path().into(), Arc::clone(&name), Arc::clone(&mount));
+                    selection.choose(Located { path, name, mount }, sought.number);
+                }
+            }
+        }
+        let unmatched = sought.iter().filter(|sought| !sought.found);
+        missing
+            .extend(unmatched.map(|sought| (sought.number, no_match(&patterns[sought.number].word, &mount))));
+    }
+    let mut chosen = selection.chosen;
+    // Names in the order in which they were given, and what a glob matches in the order of names.
+    chosen.sort_by(|a, b| {
+        let by_name = || a.selected.located.name.cmp(&b.selected.located.name);
+        a.first.cmp(&b.first).then_with(by_name)
+    });
+    missing.sort_by_key(|(number, _)| *number);
+    (chosen, missing.into_iter().map(|(_, why)| why).collect())
+}
+
+/// A glob that is looked for, and whether anything matched it.
+struct Sought<'a> {
+    number: usize,
+    glob: &'a GlobMatcher,
+    found: bool,
 }
 
 /// What was asked for where a NUMA node will do as well as a cgroup.
@@ -139,26 +241,6 @@ pub(super) fn below_the_mount(word: &str) -> String {
 /// Whether a word is a glob. A name with such a character in it can still be given by its path: what exists is a name.
 pub(crate) fn is_glob(word: &str) -> bool {
     word.contains(['*', '?', '[', '{']) && locate(word).is_err()
-}
-
-fn matches(
-    word: &str,
-    glob: &GlobMatcher,
-    known: &dyn Fn(&Path) -> bool,
-) -> Result<Vec<Located>, Unreclaimable> {
-    let mount = Mount::find(Path::new(word)).map_err(|e| Unreclaimable::io("/proc/self/mountinfo", &e))?;
-    let mount = Arc::new(mount.ok_or_else(Unreclaimable::no_cgroup2)?);
-    let named = tree::below(&mount.point).filter_map(|path| Some((mount.name_of(&path)?, path)));
-    let mut matching = named.filter(|(name, _)| glob.is_match(name.trim_start_matches('/'))).peekable();
-    if matching.peek().is_none() {
-        return Err(no_match(word, &mount));
-    }
-    let mut found: Vec<_> = matching
-        .filter(|(_, path)| !known(path))
-        .map(|(name, path)| Located { path: path.into(), name: name.into(), mount: Arc::clone(&mount) })
-        .collect();
-    found.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(found)
 }
 
 fn matcher(pattern: &str) -> Result<GlobMatcher, String> {

@@ -35,10 +35,34 @@ const SPARED: [&str; 12] = [
 ];
 
 /// Words, and what of their matches is left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Words {
+    /// Names and globs, as [`super::select`] takes them.
+    pub wanted: Vec<String>,
+    /// Globs: of what globs match, that is left out.
+    pub excluded: Vec<String>,
+}
+
+/// A cgroup to be watched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// Where it is, and whether only globs matched it.
+    pub selected: Selected,
+    /// Which of the lists of words took it: the one with the most specific word for it.
+    pub list: usize,
+}
+
+/// Lists of words.
 #[derive(Debug)]
 pub struct Watchlist {
+    /// All of them, and which list each belongs to.
     patterns: Vec<Pattern>,
+    lists: Vec<usize>,
+    /// What each list leaves out.
+    left_out: Vec<GlobSet>,
     exclude: Vec<String>,
+    /// Whether names may come later, as what globs match may.
+    waits: bool,
     /// Made when a glob first matches something: that takes a while.
     spared: OnceCell<Spared>,
     /// What was seen when the hierarchy was looked through last.
@@ -67,24 +91,29 @@ struct Spared {
 }
 
 impl Spared {
-    fn new(exclude: &[String]) -> Result<Self, Unreclaimable> {
-        let mut globs = GlobSetBuilder::new();
-        let given =
-            exclude.iter().flat_map(|word| forms(word).into_iter().map(move |form| (word.as_str(), form)));
-        // Ours have no mount in front of them, which would have to be looked up for each.
-        for (word, form) in given.chain(SPARED.map(|word| (word, word.to_owned()))) {
-            globs.add(glob(&form).map_err(|why| Unreclaimable::BadGlob { word: word.to_owned(), why })?);
-        }
-        let globs = globs.build().map_err(|e| {
-            let why = e.kind().to_string();
-            Unreclaimable::BadGlob { word: exclude.join(" "), why }
-        })?;
-        Ok(Self { globs, own: locate("self").ok().map(|located| located.name) })
+    fn new() -> Self {
+        // They have no mount in front of them, which would have to be looked up for each. They can't be malformed.
+        let globs = glob_set(SPARED.map(|word| (word, word.to_owned())).into_iter()).unwrap_or_default();
+        Self { globs, own: locate("self").ok().map(|located| located.name) }
     }
 
     fn spares(&self, name: &str) -> bool {
         self.own.as_deref() == Some(name) || self.globs.is_match(name.trim_start_matches('/'))
     }
+}
+
+fn left_out(exclude: &[String]) -> Result<GlobSet, Unreclaimable> {
+    glob_set(exclude.iter().flat_map(|word| forms(word).into_iter().map(move |form| (word.as_str(), form))))
+}
+
+/// A set of globs, each with the word that it stands for.
+fn glob_set<'a>(words: impl Iterator<Item = (&'a str, String)>) -> Result<GlobSet, Unreclaimable> {
+    let mut globs = GlobSetBuilder::new();
+    let bad = |word: &str, why: String| Unreclaimable::BadGlob { word: word.to_owned(), why };
+    for (word, form) in words {
+        globs.add(glob(&form).map_err(|why| bad(word, why))?);
+    }
+    globs.build().map_err(|e| bad(e.glob().unwrap_or_default(), e.kind().to_string()))
 }
 
 /// The globs that a word stands for: with the mount or without it, and a unit wherever it is.
@@ -103,47 +132,59 @@ fn parent_is_there(word: &str) -> bool {
 }
 
 impl Watchlist {
-    /// For words as [`super::select`] takes them, less what the globs of `exclude` match.
+    /// For one list of words, whose names must be there.
     ///
     /// # Errors
     /// [`Unreclaimable::BadGlob`].
-    pub fn new(words: &[String], exclude: &[String]) -> Result<Self, Unreclaimable> {
-        let spared = OnceCell::new();
-        if !exclude.is_empty() {
-            // A mistake in one shows at once.
-            let _ = spared.set(Spared::new(exclude)?);
-        }
-        let patterns = words.iter().map(|word| Pattern::new(word)).collect();
+    pub fn new(words: &Words) -> Result<Self, Unreclaimable> {
+        Ok(Self { waits: false, ..Self::of(std::slice::from_ref(words))? })
+    }
+
+    /// For several lists, whose names may come later.
+    ///
+    /// # Errors
+    /// [`Unreclaimable::BadGlob`].
+    pub fn of(lists: &[Words]) -> Result<Self, Unreclaimable> {
+        let numbered = lists.iter().enumerate();
+        let patterns = numbered.flat_map(|(list, words)| words.wanted.iter().map(move |word| (list, word)));
+        let (lists_of, patterns) = patterns.map(|(list, word)| (list, Pattern::new(word))).unzip();
         Ok(Self {
             patterns,
-            exclude: exclude.to_vec(),
-            spared,
+            lists: lists_of,
+            // A mistake in one shows at once.
+            left_out: lists.iter().map(|words| left_out(&words.excluded)).collect::<Result<_, _>>()?,
+            exclude: lists.iter().flat_map(|words| words.excluded.iter().cloned()).collect(),
+            waits: true,
+            spared: OnceCell::new(),
             seen: None,
             root: root(),
             text: String::new(),
         })
     }
 
-    /// Whether there may be more later: there are globs.
+    /// Whether there may be more later: there are globs, or names that may come.
     #[must_use]
     pub fn follows(&self) -> bool {
-        self.patterns.iter().any(Pattern::is_glob)
+        self.waits || self.patterns.iter().any(Pattern::is_glob)
     }
 
-    /// What there is at the beginning, and the globs that match nothing yet.
+    /// What there is at the beginning, and the words that name nothing yet.
     ///
     /// # Errors
     /// As [`super::select`]; but a glob may match nothing, if there is a cgroup that it could match something below.
-    pub fn first(&self) -> Result<(Vec<Selected>, Vec<String>), Unreclaimable> {
-        let (selected, missing) = select_by(&self.patterns, &|_| false);
+    pub fn first(&self) -> Result<(Vec<Taken>, Vec<String>), Unreclaimable> {
+        let (taken, missing) = self.look(&|_| false);
         let mut waiting = Vec::new();
         for why in missing {
-            match why {
-                Unreclaimable::NoMatch { word } if parent_is_there(&word) => waiting.push(word),
-                why => return Err(why),
+            match why.word() {
+                Some(word) if self.waits => waiting.push(word.to_owned()),
+                Some(word) if matches!(why, Unreclaimable::NoMatch { .. }) && parent_is_there(word) => {
+                    waiting.push(word.to_owned());
+                }
+                _ => return Err(why),
             }
         }
-        Ok((self.taken(selected), waiting))
+        Ok((taken, waiting))
     }
 
     /// Which globs of those to be left out match nothing of what is there, which may be a mistake in them.
@@ -165,7 +206,7 @@ impl Watchlist {
     /// What there is now. Names that aren't there, and globs that match nothing, may be and do so later. Looking through
     /// a large hierarchy has its price: where there are as many cgroups as before, nothing is said to be there until it
     /// is looked at again all the same, unless some were `lost`, of which one may be back. What is `known` is left out.
-    pub fn now(&mut self, now: Duration, lost: bool, known: &dyn Fn(&Path) -> bool) -> Vec<Selected> {
+    pub fn now(&mut self, now: Duration, lost: bool, known: &dyn Fn(&Path) -> bool) -> Vec<Taken> {
         let count = self.descendants();
         let changed = match self.seen {
             Some(seen) if Some(seen.count) == count && !lost => seen.changed,
@@ -178,7 +219,7 @@ impl Watchlist {
             return Vec::new();
         }
         self.seen = count.map(|count| Seen { looked: now, changed, count });
-        self.taken(select_by(&self.patterns, known).0)
+        self.look(known).0
     }
 
     /// How many cgroups there are.
@@ -187,14 +228,18 @@ impl Watchlist {
         self.text.lines().find_map(|line| line.strip_prefix("nr_descendants ")?.parse().ok())
     }
 
-    fn taken(&self, mut selected: Vec<Selected>) -> Vec<Selected> {
-        if selected.iter().any(|one| one.by_glob) && self.spared.get().is_none() {
-            // It can't fail: the globs are our own.
-            let _ = Spared::new(&self.exclude).map(|spared| self.spared.set(spared));
-        }
-        let spares = |name: &str| self.spared.get().is_some_and(|spared| spared.spares(name));
-        selected.retain(|one| !one.by_glob || !spares(&one.located.name));
-        selected
+    fn look(&self, known: &dyn Fn(&Path) -> bool) -> (Vec<Taken>, Vec<Unreclaimable>) {
+        let leaves_out = |pattern: usize, name: &str| {
+            let left_out = &self.left_out[self.lists[pattern]];
+            !left_out.is_empty() && left_out.is_match(name.trim_start_matches('/'))
+        };
+        let (chosen, missing) = select_by(&self.patterns, known, &leaves_out);
+        let spares = |name: &str| self.spared.get_or_init(Spared::new).spares(name);
+        let taken = chosen
+            .into_iter()
+            .filter(|one| !one.selected.by_glob || !spares(&one.selected.located.name))
+            .map(|one| Taken { selected: one.selected, list: self.lists[one.by] });
+        (taken.collect(), missing)
     }
 }
 

@@ -8,9 +8,14 @@ use crate::cli::{Check, Global};
 use crate::exit::{Exit, UsageError};
 use crate::output::{self, Loudness};
 
+pub mod config;
+
 /// Runs the subcommand.
 pub fn run(args: &Check, global: &Global) -> Result<Exit> {
     let loudness = Loudness::new(global)?;
+    if let Some(file) = &args.config {
+        return config::run(file, args.json, loudness);
+    }
     let word = args.word.as_deref().unwrap_or("/");
     if word.is_empty() {
         return Err(Unreclaimable::NoName.into());

@@ -8,19 +8,18 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use memctl::cgroup::join::Joined;
-use memctl::cgroup::reclaim::Swappiness;
-use memctl::cgroup::{Located, MemoryCgroup, Selected, Watchlist};
+use memctl::cgroup::watchlist::{Taken, Words};
+use memctl::cgroup::{MemoryCgroup, Watchlist};
 use memctl::clock;
 use memctl::reclaim::{self, Goal, Request};
 use memctl::size::{Amount, Percent};
 use memctl::watch::control;
 use memctl::watch::event::View;
-use memctl::watch::guard::{Bounds, Take};
-use memctl::watch::headroom::Headroom;
+use memctl::watch::guard::Take;
 use memctl::watch::level::Ancestors;
 use memctl::watch::member::Member;
-use memctl::watch::options::Options;
-use memctl::watch::rule::Rule;
+use memctl::watch::options::{Options, Reload, Ruled};
+use memctl::watch::rule::{Rule, Senseless, Wanted, swap_writes};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::cli::{Global, Kind, Watch};
@@ -29,10 +28,11 @@ use crate::output::{self, Loudness};
 use crate::signal;
 
 mod lock;
+pub mod rules;
 
 /// What may be watched later.
 pub struct Waiting {
-    /// Globs that match nothing yet.
+    /// Words that name nothing yet.
     pub unmatched: Vec<String>,
     /// What globs match and can't be watched yet, and why.
     pub unlimited: Vec<(Arc<str>, String)>,
@@ -41,29 +41,68 @@ pub struct Waiting {
 /// How many writes may be under way at the same time.
 const WORKERS: usize = 4;
 
-/// What an estimate is stalled for if nobody says otherwise, and what goes to swap a second at the most: an SSD is to last.
-const GENTLE: f64 = 0.001;
-const GENTLE_WRITES: u64 = 1 << 20;
+/// What an estimate is stalled for if nobody says otherwise.
+const GENTLE: &str = "0.1%";
 
 /// On a terminal, the table is painted anew so often.
 const REPAINTED: Duration = Duration::from_millis(500);
 
+/// What is to be watched, and how: by the words of the command line, or by a file of rules.
+pub struct Plan {
+    /// Which cgroups.
+    pub watchlist: Watchlist,
+    /// What is wanted of those that each list of words takes; `None` where they are left alone.
+    pub rules: Vec<Option<Rc<Rule>>>,
+    /// The share of a CPU that may be spent.
+    pub cpu: Option<f64>,
+    /// How much may go to the host's swap in a second, bytes.
+    pub swap_writes: Option<u64>,
+}
+
+impl Plan {
+    fn of(args: &Watch) -> Result<Self> {
+        if let Some(file) = &args.config {
+            let plan = rules::plan(&rules::read(file)?)?;
+            return Ok(Self { cpu: args.cpu.map(Percent::ratio).or(plan.cpu), ..plan });
+        }
+        let rule = rule(args)?;
+        let words = Words { wanted: args.words.clone(), excluded: args.exclude.clone() };
+        let watchlist = Watchlist::new(&words).map_err(|why| UsageError {
+            what: format!("--exclude: {why}"),
+            hint: Some("GLOB has *, ?, [...], {a,b}; ** crosses levels".into()),
+        })?;
+        Ok(Self {
+            watchlist,
+            swap_writes: swap_writes(args.swap_writes.map(|bound| bound.0), rule.pressure.is_some()),
+            rules: vec![Some(Rc::new(rule))],
+            cpu: args.cpu.map(Percent::ratio),
+        })
+    }
+
+    /// Those of them for which something is wanted.
+    fn ruled(&self, taken: Vec<Taken>) -> impl Iterator<Item = Ruled> {
+        taken.into_iter().filter_map(|taken| {
+            let rule = Rc::clone(self.rules.get(taken.list)?.as_ref()?);
+            Some(Ruled { located: Arc::new(taken.selected.located), rule })
+        })
+    }
+}
+
 /// Runs the subcommand.
 pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
     let loudness = Loudness::new(global)?;
-    let rule = Rc::new(rule(args)?);
+    let plan = Plan::of(args)?;
     open_many_files();
-    let mut watchlist = Watchlist::new(&args.words, &args.exclude).map_err(|why| UsageError {
-        what: format!("--exclude: {why}"),
-        hint: Some("GLOB has *, ?, [...], {a,b}; ** crosses levels".into()),
-    })?;
     let mut ancestors = Ancestors::default();
-    let (members, waiting) = members(&watchlist, &rule, &mut ancestors)?;
+    let (members, waiting) = members(&plan, &mut ancestors)?;
     output::notes::not_watched(&waiting, loudness);
     if !args.exclude.is_empty() {
-        output::notes::nothing_excluded(&watchlist.useless(), loudness);
+        output::notes::nothing_excluded(&plan.watchlist.useless(), loudness);
     }
     signal::install();
+    if args.config.is_some() {
+        signal::hear_of_reloads();
+    }
     // A dry run writes nothing, this neither.
     let join = args.join.as_deref().filter(|_| !args.dry_run);
     let joined = join.map(Joined::enter).transpose()?;
@@ -74,29 +113,42 @@ pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
     let screen = RefCell::new(output::watch::Screen::new(args.json, args.estimate, loudness));
     let mut show = |rows: &mut dyn Iterator<Item = View<'_>>| screen.borrow_mut().show(rows);
     let live = screen.borrow().is_live();
-    let follows = watchlist.follows();
-    let mut select = |lost: bool, known: &dyn Fn(&Path) -> bool| -> Vec<Arc<Located>> {
-        watchlist
-            .now(clock::now(), lost, known)
-            .into_iter()
-            .map(|selected| Arc::new(selected.located))
-            .collect()
+    let (follows, cpu, swap_writes) = (plan.watchlist.follows(), plan.cpu, plan.swap_writes);
+    let plan = RefCell::new(plan);
+    let mut select = |lost: bool, known: &dyn Fn(&Path) -> bool| -> Vec<Ruled> {
+        let mut plan = plan.borrow_mut();
+        let taken = plan.watchlist.now(clock::now(), lost, known);
+        plan.ruled(taken).collect()
+    };
+    let mut reload = || {
+        let file = args.config.as_deref().filter(|_| signal::reload_asked())?;
+        let read = rules::read(file).and_then(|rules| Ok((rules::plan(&rules)?, rules.each.len())));
+        screen.borrow_mut().reloaded(file, read.as_ref().map(|(_, count)| *count), loudness);
+        let (new, _) = read.ok()?;
+        let new = Plan { cpu: args.cpu.map(Percent::ratio).or(new.cpu), ..new };
+        let all = new.ruled(new.watchlist.first().unwrap_or_default().0).collect();
+        let reload = Reload { all, cpu: new.cpu, swap_writes: new.swap_writes };
+        *plan.borrow_mut() = new;
+        Some(reload)
     };
     let ended = control::run(
         members,
         Options {
-            rule,
+            swap_writes,
             workers: WORKERS,
             duration: args.duration,
-            cpu: args.cpu.map(Percent::ratio),
+            cpu,
             dry_run: args.dry_run,
             each_action: loudness == Loudness::Verbose,
+            samples: args.json,
             joined,
             ancestors,
             stop: &|| signal::pending().is_some() || output::watch::nobody_reads(),
             nudge: signal::nudge,
+            alarm: signal::alarm,
             follows,
             select: &mut select,
+            reload: &mut reload,
             show: live.then_some((REPAINTED, &mut show)),
             tell: &mut |event| screen.borrow_mut().event(&event),
         },
@@ -120,47 +172,37 @@ fn open_many_files() {
 }
 
 fn rule(args: &Watch) -> Result<Rule, UsageError> {
-    let pressure = args.pressure.map(Percent::ratio).or(args.estimate.then_some(GENTLE));
-    let headroom = match args.headroom {
-        Some(Amount::Bytes(bytes)) => Headroom::Bytes(bytes),
-        Some(Amount::Share(share)) => Headroom::Share(share.ratio()),
-        Some(Amount::Max) => Headroom::Share(1.0),
-        None if args.keep.is_some() || pressure.is_some() => Headroom::Bytes(0),
-        None => {
-            return Err(UsageError {
-                what: "watch: what is to be done? --headroom, --keep, --pressure or --estimate".into(),
-                hint: Some(
-                    "--headroom 10% keeps that much free below the limit, --keep SIZE sets a limit, --pressure 0.1% \
-                     presses out what isn't in use"
-                        .into(),
-                ),
-            });
-        }
-    };
-    if headroom == Headroom::Share(1.0) {
-        let what = "--headroom: it leaves nothing of the limit".into();
-        return Err(UsageError { what, hint: Some("give less than 100%".into()) });
-    }
-    let take = match (args.kind, args.swappiness) {
-        (Some(Kind::Anon), _) | (_, Some(Swappiness::Max)) => Take::Anon,
-        (Some(Kind::File), _) | (_, Some(Swappiness::Value(0))) => Take::File,
-        (_, Some(swappiness)) => Take::Weighed(swappiness),
-        (Some(Kind::All), _) => Take::All,
-        (None, _) => Take::Careful,
-    };
-    Ok(Rule {
-        headroom,
-        pressure,
+    let kind = args.kind.map(|kind| match kind {
+        Kind::All => reclaim::Kind::All,
+        Kind::Anon => reclaim::Kind::Anon,
+        Kind::File => reclaim::Kind::File,
+    });
+    let gently = || args.estimate.then(|| GENTLE.parse().ok()).flatten();
+    let wanted = Wanted {
+        headroom: args.headroom,
         keep: args.keep,
+        pressure: args.pressure.or_else(gently),
+        floor: args.floor,
+        swap_free: Some(args.swap_free),
+        max_pressure: args.max_pressure,
+        take: Take::of(kind, args.swappiness),
         ancestors: args.ancestors,
-        lock: !args.no_lock,
-        bounds: Bounds {
-            floor: args.floor,
-            swap_free: args.swap_free,
-            swap_writes: args.swap_writes.map_or(pressure.map(|_| GENTLE_WRITES), |bound| bound.0),
-            max_pressure: args.max_pressure,
-            take,
+        no_lock: args.no_lock,
+    };
+    wanted.rule().map_err(|why| match why {
+        Senseless::NothingToDo => UsageError {
+            what: "watch: what is to be done? --headroom, --keep, --pressure or --estimate".into(),
+            hint: Some(
+                "--headroom 10% keeps that much free below the limit, --keep SIZE sets a limit, --pressure 0.1% \
+                 presses out what isn't in use"
+                    .into(),
+            ),
         },
+        Senseless::NothingLeft => {
+            let what = "--headroom: it leaves nothing of the limit".into();
+            UsageError { what, hint: Some("give less than 100%".into()) }
+        }
+        Senseless::NoHeadroom => UsageError { what: "--ancestors: needs --headroom".into(), hint: None },
     })
 }
 
@@ -178,37 +220,27 @@ fn needed(take: Take) -> Option<(Request, String)> {
 }
 
 /// Makes sure of all that was named before anything is begun: a mistake in one changes nothing anywhere.
-fn members(
-    watchlist: &Watchlist,
-    rule: &Rc<Rule>,
-    ancestors: &mut Ancestors,
-) -> Result<(Vec<Member>, Waiting)> {
-    let needed = needed(rule.bounds.take);
+fn members(plan: &Plan, ancestors: &mut Ancestors) -> Result<(Vec<Member>, Waiting)> {
     let mut text = String::new();
-    let (first, unmatched) = watchlist.first()?;
+    let (first, unmatched) = plan.watchlist.first()?;
     let mut members = Vec::with_capacity(first.len());
     let mut unlimited = Vec::new();
-    for Selected { located, by_glob } in first {
-        let mut able = match MemoryCgroup::open(&located) {
+    for Taken { selected, list } in first {
+        let Some(rule) = &plan.rules[list] else { continue };
+        let mut able = match MemoryCgroup::open(&selected.located) {
             Ok(able) => able,
-            Err(_) if by_glob => continue,
+            Err(_) if selected.by_glob => continue,
             Err(why) => return Err(why.into()),
         };
-        if let Some((request, word)) = &needed {
-            request.check(&mut able).with_context(|| word.clone())?;
+        if let Some((request, word)) = needed(rule.bounds.take) {
+            request.check(&mut able).with_context(|| word)?;
         }
-        let name = Arc::clone(&located.name);
-        match Member::new(
-            Arc::new(located),
-            Rc::clone(rule),
-            ancestors,
-            clock::now(),
-            Duration::ZERO,
-            &mut text,
-        ) {
+        let name = Arc::clone(&selected.located.name);
+        let located = Arc::new(selected.located);
+        match Member::new(located, Rc::clone(rule), ancestors, clock::now(), Duration::ZERO, &mut text) {
             Ok(member) => members.push(member),
             // It may get a limit yet.
-            Err(why) if by_glob => unlimited.push((name, why.to_string())),
+            Err(why) if selected.by_glob => unlimited.push((name, why.to_string())),
             Err(why) => return Err(anyhow::Error::from(why).context(name)),
         }
     }

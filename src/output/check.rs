@@ -9,6 +9,8 @@ use super::table::{DIM, wrapped};
 use super::words::{escaped, size};
 use super::{answer, terminal_width};
 
+pub mod rules;
+
 /// A finding, as JSON.
 #[derive(Serialize)]
 struct Key<'a> {

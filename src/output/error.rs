@@ -13,7 +13,9 @@ use memctl::watch::rule::Unwatchable;
 use rustix::io::Errno;
 
 use super::remark;
+use crate::cmd::plot;
 use crate::cmd::reclaim::Outcome;
+use crate::cmd::watch::rules;
 use crate::exit::{Exit, UsageError};
 use crate::output::reclaim::removed;
 use crate::output::words::escaped;
@@ -32,6 +34,10 @@ pub fn print(error: &anyhow::Error) -> Exit {
         (not_joined.hint(), Exit::Failed)
     } else if let Some(refusal) = error.downcast_ref::<Refusal>() {
         (refusal.hint().map(str::to_owned), Exit::Failed)
+    } else if let Some(bad) = error.downcast_ref::<rules::BadFile>() {
+        (bad.why.hint.clone(), Exit::Failed)
+    } else if let Some(bad) = error.downcast_ref::<plot::BadFile>() {
+        (bad.hint(), Exit::Failed)
     } else if let Some(unwatchable) = error.downcast_ref::<Unwatchable>() {
         (unwatchable.hint().map(str::to_owned), Exit::Failed)
     } else {

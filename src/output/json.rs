@@ -2,7 +2,7 @@
 
 mod watch;
 
-pub use watch::{Happened, WatchEnded, WatchSummary};
+pub use watch::{Begun, Happened, Reloaded, WatchEnded, WatchSummary};
 
 use std::path::Path;
 use std::time::Duration;
@@ -442,7 +442,7 @@ fn node(subject: Subject) -> Option<u32> {
     }
 }
 
-fn usec(time: Duration) -> u64 {
+pub fn usec(time: Duration) -> u64 {
     time.as_micros() as u64
 }
 

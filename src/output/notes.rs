@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use memctl::reclaim::Event;
+use memctl::record::{Record, VERSION};
 use rustix::io::Errno;
 
 use super::words::{escaped, size, time};
@@ -102,6 +103,26 @@ pub fn not_watched(waiting: &Waiting, loudness: Loudness) {
             more => format!(" (and {more} more)"),
         };
         remark(&format!("memctl: {}{more}: not watched yet: {}", escaped(name), escaped(why)));
+    }
+}
+
+/// What a record is, where that isn't what one would think.
+pub fn read(file: &str, record: &Record, loudness: Loudness) {
+    if loudness == Loudness::Quiet {
+        return;
+    }
+    let file = escaped(file);
+    if record.version > VERSION {
+        let version = record.version;
+        remark(&format!(
+            "memctl: {file}: its version, {version}, is newer than {VERSION}: what is known of it is drawn"
+        ));
+    }
+    if record.runs > 1 {
+        remark(&format!("memctl: {file}: it has {} watches: the last is drawn", record.runs));
+    }
+    if record.is_cut {
+        remark(&format!("memctl: {file}: its last line is cut off: what is before it is drawn"));
     }
 }
 

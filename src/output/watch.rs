@@ -1,5 +1,6 @@
 //! What `memctl watch` tells: a line for everything that happens, and at the end what came of it.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -10,11 +11,12 @@ use memctl::watch::event::{Event, Tally, View, What};
 use memctl::watch::guard::Guard;
 use memctl::watch::saving::Saved;
 
-use super::json::Happened;
+use super::json::{Begun, Happened, Reloaded, usec};
 use super::table::DIM;
 use super::words::{compact, escaped, size, time};
 use super::{Loudness, answer_on, terminal_rows, terminal_width};
 
+mod dry;
 mod end;
 mod live;
 
@@ -32,6 +34,7 @@ pub fn nobody_reads() -> bool {
 
 /// Where events are told: in lines, or on a terminal in a table that is painted anew.
 pub struct Screen {
+    began: Instant,
     json: bool,
     silent: bool,
     table: Option<Table>,
@@ -41,7 +44,11 @@ impl Screen {
     /// With `estimate` nothing is told but that.
     pub fn new(json: bool, estimate: bool, loudness: Loudness) -> Self {
         let live = !json && loudness == Loudness::Normal && terminal_width().is_some();
+        if json {
+            heard(&answer_on(&(serde_json::to_string(&Begun::now()).unwrap_or_default() + "\n")));
+        }
         Self {
+            began: Instant::now(),
             json,
             silent: estimate || (loudness == Loudness::Quiet && !json),
             table: live.then(Table::default),
@@ -58,6 +65,27 @@ impl Screen {
         if let Some(table) = &mut self.table {
             let screen = (terminal_width().unwrap_or(80), terminal_rows().unwrap_or(24));
             heard(&answer_on(&table.painted(rows, Instant::now(), screen)));
+        }
+    }
+
+    /// Tells that the rules were read again: how many there are now, or why the old ones stay.
+    pub fn reloaded(&self, file: &Path, rules: Result<usize, &anyhow::Error>, loudness: Loudness) {
+        let config = file.display().to_string();
+        if self.json {
+            let error = rules.err().map(|why| format!("{why:#}"));
+            let (at_usec, rules) = (usec(self.began.elapsed()), rules.ok());
+            let told = Reloaded { event: "reload", at_usec, config: &config, rules, error };
+            heard(&answer_on(&(serde_json::to_string(&told).unwrap_or_default() + "\n")));
+        }
+        match rules {
+            Ok(count) if loudness != Loudness::Quiet && !self.json => {
+                super::remark(&format!("memctl: {}: read again: {}", escaped(&config), counted(count)));
+            }
+            Ok(_) => {}
+            Err(why) => {
+                super::error::print(why);
+                super::remark("memctl: the old rules stay");
+            }
         }
     }
 
@@ -81,6 +109,10 @@ impl Screen {
     }
 }
 
+fn counted(rules: usize) -> String {
+    if rules == 1 { "1 rule".to_owned() } else { format!("{rules} rules") }
+}
+
 fn heard(written: &Result<bool>) {
     if !matches!(written, Ok(true)) {
         DEAF.store(true, Ordering::Relaxed);
@@ -94,21 +126,22 @@ fn line(event: &Event<'_>) -> String {
 
 fn what(what: &What) -> String {
     match what {
-        What::Start { current, limit, file, above, headroom } => {
+        What::Start { current, limit, file, above, headroom, rule } => {
+            let by = rule.as_ref().map_or_else(String::new, |rule| format!(" (rule {})", escaped(rule)));
             let file = file.map_or("--keep", |file| file.name());
             let of = above.as_ref().map_or_else(String::new, |above| format!(" of {}", escaped(above)));
             if *limit == u64::MAX {
-                return format!("watched: {} used, without a limit", size(*current));
+                return format!("watched{by}: {} used, without a limit", size(*current));
             }
             if *headroom == 0 {
                 return format!(
-                    "watched: {} used, to stay below {} ({file}{of})",
+                    "watched{by}: {} used, to stay below {} ({file}{of})",
                     size(*current),
                     size(*limit)
                 );
             }
             format!(
-                "watched: {} of {} used ({file}{of}), {} to be kept free",
+                "watched{by}: {} of {} used ({file}{of}), {} to be kept free",
                 size(*current),
                 size(*limit),
                 size(*headroom)
@@ -132,7 +165,10 @@ fn what(what: &What) -> String {
         }
         What::Would { requested, .. } => format!("would reclaim {}", size(*requested)),
         What::WorkingSet { set, saved } => found(set, saved),
+        // Only a record has them.
+        What::Sample(sample) => format!("{} used", size(sample.current)),
         What::Gone => "gone".into(),
+        What::Released => "no rule takes it any more".into(),
         What::Left => "left: memctl was the last one inside".into(),
         What::Blocked => "no write has come back for 5 s, and all workers are waiting for theirs".into(),
     }
@@ -141,7 +177,7 @@ fn what(what: &What) -> String {
 /// What happened, in as few words as a column has room for.
 fn brief(what: &What) -> String {
     match what {
-        What::Start { .. } | What::Acted(_) => String::new(),
+        What::Start { .. } | What::Acted(_) | What::Sample(_) => String::new(),
         What::Limit { limit: u64::MAX, .. } => "limit lifted".into(),
         What::Limit { limit, .. } => format!("limit {}", compact(*limit)),
         What::Reclaim(tally) => format!("reclaimed {}", compact(tally.reclaimed)),
@@ -149,7 +185,7 @@ fn brief(what: &What) -> String {
         What::Outrun { needed, .. } => format!("outrun: needed {}", compact(*needed)),
         What::Would { requested, .. } => format!("would take {}", compact(*requested)),
         What::WorkingSet { set, .. } => format!("in use: {}", compact(set.bytes)),
-        What::Gone => "gone".into(),
+        What::Gone | What::Released => "gone".into(),
         What::Left => "left it".into(),
         What::Blocked => "writes are blocked".into(),
     }
@@ -184,6 +220,7 @@ fn action(acted: &Acted) -> String {
     let end = match acted.end {
         End::Done => "done",
         End::Exhausted => "nothing more was to be had",
+        End::Late => "it waits for a device",
         End::Stopped => "stopped",
         End::Locked => "locked",
         End::Removed => "the cgroup is gone",

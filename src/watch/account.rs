@@ -5,10 +5,11 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use super::act::Acted;
-use super::event::{Room, Summary, Tally, What};
+use super::event::{Room, Sample, Summary, Tally, What};
 use super::guard::Guard;
 use super::rule::page;
 use crate::cgroup::Gauge;
+use crate::cgroup::stat::MemoryStat;
 
 /// What was done in that time is told as one.
 const TOLD: Duration = Duration::from_secs(1);
@@ -21,10 +22,9 @@ struct Counters {
 }
 
 impl Counters {
-    fn of(gauge: &Gauge, text: &mut String) -> Result<Self, Errno> {
-        let stat = gauge.stat(text)?;
+    fn of(stat: &MemoryStat) -> Self {
         let bytes = |pages: Option<u64>| Some(pages? * page());
-        Ok(Self { direct: bytes(stat.pgsteal_direct), proactive: bytes(stat.pgsteal_proactive) })
+        Self { direct: bytes(stat.pgsteal_direct), proactive: bytes(stat.pgsteal_proactive) }
     }
 }
 
@@ -35,6 +35,7 @@ pub struct Account {
     /// Counters at the beginning, as far as the kernel has them: the whole of `memory.stat` would take a kilobyte.
     first: Counters,
     first_stalled: Option<u64>,
+    first_refaulted: u64,
     tally: Tally,
     tally_began: Option<Duration>,
     total: Tally,
@@ -43,6 +44,7 @@ pub struct Account {
     outrun: u32,
     held: u32,
     last_held: Option<Guard>,
+    would: u64,
 }
 
 impl Account {
@@ -51,9 +53,11 @@ impl Account {
     /// # Errors
     /// The kernel's.
     pub fn open(gauge: &Gauge, now: Duration, text: &mut String) -> Result<Self, Errno> {
+        let stat = gauge.stat(text)?;
         Ok(Self {
             began: now,
-            first: Counters::of(gauge, text)?,
+            first: Counters::of(&stat),
+            first_refaulted: stat.refaulted().unwrap_or(0),
             first_stalled: gauge.stalled(text),
             tally: Tally::default(),
             tally_began: None,
@@ -62,6 +66,7 @@ impl Account {
             outrun: 0,
             held: 0,
             last_held: None,
+            would: 0,
         })
     }
 
@@ -75,6 +80,28 @@ impl Account {
     pub fn held(&mut self, by: Guard) {
         self.held += 1;
         self.last_held = Some(by);
+    }
+
+    /// So much would have been reclaimed, were it not for a dry run.
+    pub fn would(&mut self, bytes: u64) {
+        self.would = self.would.max(bytes);
+    }
+
+    /// How it stands, as far as that is counted here.
+    ///
+    /// # Errors
+    /// `ENODEV` when the cgroup was removed.
+    pub fn sample(&self, gauge: &Gauge, text: &mut String) -> Result<Sample, Errno> {
+        let refaulted = gauge.stat(text)?.refaulted().unwrap_or(0);
+        let stalled = gauge.stalled(text).zip(self.first_stalled);
+        Ok(Sample {
+            current: gauge.current(text)?,
+            swapped: gauge.swapped(text),
+            reclaimed: self.total.reclaimed,
+            refaulted: refaulted.saturating_sub(self.first_refaulted),
+            stalled: stalled.map(|(now, before)| Duration::from_micros(now.saturating_sub(before))),
+            ..Sample::default()
+        })
     }
 
     /// It met a limit that counts.
@@ -109,7 +136,7 @@ impl Account {
 
     /// What came of the watch. `gone` if the cgroup is.
     pub fn close(&mut self, gauge: &Gauge, now: Duration, gone: bool, text: &mut String) -> Summary {
-        let last = Counters::of(gauge, text).ok();
+        let last = gauge.stat(text).ok().map(|stat| Counters::of(&stat));
         let since = |last: Option<u64>, first: Option<u64>| Some(last?.saturating_sub(first?));
         let direct = last.and_then(|last| {
             let both = since(last.direct, self.first.direct)?;
@@ -120,6 +147,8 @@ impl Account {
         let stalled = gauge.stalled(text).zip(self.first_stalled);
         Summary {
             cgroup: gauge.cgroup().name().to_owned(),
+            rule: None,
+            would: self.would,
             counted: last.and_then(|last| since(last.proactive, self.first.proactive)),
             at: Duration::ZERO,
             watched: now.saturating_sub(self.began),

@@ -1,9 +1,6 @@
 //! The control loop: looks at each cgroup when it is due, hands out what is to be done, and tells what came of it.
 
-use std::collections::HashSet;
 use std::os::fd::AsFd;
-use std::path::Path;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,15 +20,14 @@ use crate::cgroup::Located;
 use crate::cgroup::trigger::Trigger;
 use crate::clock::{now, pause, process_cpu, timespec};
 
+mod fleet;
+
 /// Looks that are far away are put together on a grid, so that a thousand cgroups at rest don't wake it a thousand times.
 const GRID: Duration = Duration::from_millis(100);
 const FAR: Duration = Duration::from_millis(500);
 
 /// The names are looked through for what is new so often.
 const RENEWED: Duration = Duration::from_secs(2);
-
-/// A cgroup that appears is left alone for so long.
-const GRACE: Duration = Duration::from_secs(5);
 
 /// After a limit was met, that is heard of again only after such a time: a cgroup that stays at its limit meets it a
 /// hundred times a second, by the kernel's own bound. Longer where something holds anyway.
@@ -59,7 +55,7 @@ const ANCESTOR: u64 = 1 << 63;
 /// # Errors
 /// The system's, if there can't be threads or an epoll.
 pub fn run(members: Vec<Member>, options: Options<'_>) -> std::io::Result<Ended> {
-    let pool = Pool::new(options.workers, members.len().max(64))?;
+    let pool = Pool::new(options.workers, members.len().max(64), options.alarm)?;
     let wakeups = Wakeups::new(members.len().max(64))?;
     wakeups.while_readable(pool.bell().as_fd(), BELL)?;
     let began = now();
@@ -69,7 +65,7 @@ pub fn run(members: Vec<Member>, options: Options<'_>) -> std::io::Result<Ended>
         fleet: members.into_iter().map(Some).collect(),
         pool,
         wakeups,
-        swap: SwapWatch::new(options.rule.bounds.swap_writes),
+        swap: SwapWatch::new(options.swap_writes),
         text: String::with_capacity(8192),
         ended: Vec::new(),
         heard: began,
@@ -121,6 +117,9 @@ impl Control<'_> {
                 || self.options.duration.is_some_and(|most| now.saturating_sub(self.began) >= most)
             {
                 return;
+            }
+            if let Some(reload) = (self.options.reload)() {
+                self.reload(reload, now);
             }
             if now.saturating_sub(renewed) >= RENEWED {
                 renewed = now;
@@ -196,6 +195,10 @@ impl Control<'_> {
                 &mut self.text,
                 &mut teller(self.options.tell, &member.located, now, self.began),
             );
+            if self.options.samples {
+                let mut say = teller(self.options.tell, &member.located, now, self.began);
+                member.sample(now, false, &mut self.text, &mut say);
+            }
             self.follow(place, &step, now);
             self.keep_trigger(place, now);
         }
@@ -266,7 +269,7 @@ impl Control<'_> {
             }
             return;
         }
-        let acted = serve(&mut job, self.options.stop);
+        let acted = serve(&mut job, self.options.stop, self.options.alarm);
         let Job { place, id, hands, .. } = job;
         self.done(Done { place, id, hands, acted });
     }
@@ -305,54 +308,9 @@ impl Control<'_> {
         }
     }
 
-    /// Looks for cgroups that appeared.
-    fn renew(&mut self, now: Duration) {
-        if !self.options.follows && self.fleet.iter().flatten().count() >= self.expected {
-            return;
-        }
-        // One that was made anew under the same name shows as gone first.
-        let known: HashSet<&Path> = self.fleet.iter().flatten().map(|member| &*member.located.path).collect();
-        let found =
-            (self.options.select)(std::mem::take(&mut self.lost), &|path: &Path| known.contains(path));
-        for located in found {
-            // One without a limit may get one: until then there is nothing to watch.
-            let (rule, ancestors) = (Rc::clone(&self.options.rule), &mut self.options.ancestors);
-            if let Ok(member) = Member::new(located, rule, ancestors, now, GRACE, &mut self.text) {
-                let place = self.fleet.iter().position(Option::is_none).unwrap_or(self.fleet.len());
-                if place == self.fleet.len() {
-                    self.fleet.push(None);
-                }
-                self.fleet[place] = Some(member);
-                self.begin(place);
-            }
-        }
-    }
-
     fn leave_if_alone(&mut self, now: Duration) {
         if let Some(joined) = self.options.joined.take_if(|joined| joined.leave_if_alone()) {
             (self.options.tell)(event(joined.name(), now, self.began, What::Left));
-        }
-    }
-
-    /// Tells of the member in that place, and listens to it from now on.
-    fn begin(&mut self, place: usize) {
-        let Some(member) = &mut self.fleet[place] else { return };
-        if self.options.rule.ancestors {
-            member.offer(now(), &mut self.text);
-        }
-        let start = member.limits.start(self.options.rule.headroom, &mut self.text);
-        (self.options.tell)(event(&member.located.name, now(), self.began, start));
-        member
-            .limits
-            .own
-            .gauge
-            .events()
-            .into_iter()
-            .for_each(|events| self.wakeups.once(events, place as u64));
-        for level in &member.limits.above {
-            let level = level.borrow();
-            let id = level.gauge.id();
-            level.gauge.events().into_iter().for_each(|events| self.wakeups.once(events, ANCESTOR | id));
         }
     }
 
@@ -396,19 +354,6 @@ impl Control<'_> {
         }
     }
 
-    fn gone(&mut self, place: usize, now: Duration) {
-        let Some(mut member) = self.fleet[place].take() else { return };
-        self.lost = true;
-        let mut say = teller(self.options.tell, &member.located, now, self.began);
-        member.flush(now, true, &mut say);
-        say(What::Gone);
-        drop(say);
-        let at = now.saturating_sub(self.began);
-        self.ended.push(Summary { at, ..member.summary(now, true, &mut self.text) });
-        drop(member);
-        self.options.ancestors.forget_the_unused();
-    }
-
     fn say_if_blocked(&mut self, now: Duration) {
         let waiting = self.pool.under_way > self.pool.workers();
         if !self.blocked && waiting && now.saturating_sub(self.heard) >= BLOCKED {
@@ -431,7 +376,12 @@ impl Control<'_> {
         self.take_done();
         let now = now();
         for member in self.fleet.iter_mut().flatten() {
-            member.flush(now, true, &mut teller(self.options.tell, &member.located, now, self.began));
+            let mut say = teller(self.options.tell, &member.located, now, self.began);
+            member.flush(now, true, &mut say);
+            if self.options.samples {
+                member.sample(now, true, &mut self.text, &mut say);
+            }
+            drop(say);
             let at = now.saturating_sub(self.began);
             self.ended.push(Summary { at, ..member.summary(now, false, &mut self.text) });
         }

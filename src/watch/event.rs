@@ -34,6 +34,8 @@ pub enum What {
         above: Option<String>,
         /// What is to be free below it.
         headroom: u64,
+        /// The rule's name, if it has one.
+        rule: Option<String>,
     },
     /// Its own limit is another one now.
     Limit {
@@ -76,12 +78,35 @@ pub enum What {
         /// What was saved by then.
         saved: Saved,
     },
+    /// How it stands. Only told if that was asked for.
+    Sample(Sample),
     /// It is gone.
     Gone,
+    /// No rule takes it any more.
+    Released,
     /// memctl had joined it, and left, since nobody else was inside any more.
     Left,
     /// No write has come back for a while, and there is nobody left to write.
     Blocked,
+}
+
+/// How a cgroup stands. Amounts are bytes, and what is counted is counted since the watch began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sample {
+    /// What it uses.
+    pub current: u64,
+    /// Its limit; `u64::MAX` without one.
+    pub limit: u64,
+    /// What of it is in swap; `None` where the kernel doesn't tell.
+    pub swapped: Option<u64>,
+    /// What is known of its working set.
+    pub working_set: Option<u64>,
+    /// What was reclaimed from it.
+    pub reclaimed: u64,
+    /// What came back: refaults of page cache and of what was in swap.
+    pub refaulted: u64,
+    /// How long its tasks were stalled for want of memory (PSI `some`); `None` where the kernel doesn't tell.
+    pub stalled: Option<Duration>,
 }
 
 /// What came of actions. Amounts are bytes.
@@ -151,6 +176,8 @@ pub struct Found {
 pub struct Summary {
     /// The cgroup's name.
     pub cgroup: String,
+    /// The rule's name, if it has one.
+    pub rule: Option<String>,
     /// When that was told, since the watch began.
     pub at: Duration,
     /// How long it was watched.
@@ -175,6 +202,8 @@ pub struct Summary {
     pub found: Option<Found>,
     /// What of it is in swap at the end.
     pub swapped: Option<u64>,
+    /// In a dry run, the most that would have been reclaimed at once; 0 elsewhere.
+    pub would: u64,
     /// It was removed meanwhile.
     pub gone: bool,
 }

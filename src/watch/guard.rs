@@ -1,6 +1,7 @@
 //! What must not happen, whatever the law wants: pure functions of samples.
 
 use crate::cgroup::reclaim::Swappiness;
+use crate::reclaim::Kind;
 use crate::size::Percent;
 
 /// Page cache of so many times what is wanted is plenty.
@@ -20,8 +21,6 @@ pub struct Bounds {
     pub floor: u64,
     /// The share of the host's swap that must be free for anonymous memory to be taken.
     pub swap_free: Percent,
-    /// How much may go to the host's swap in a second, bytes; `None` for as much as there is.
-    pub swap_writes: Option<u64>,
     /// The share of the time in which the cgroup may be stalled.
     pub max_pressure: Option<Percent>,
     /// Which memory may be taken.
@@ -44,6 +43,20 @@ pub enum Take {
     Weighed(Swappiness),
 }
 
+impl Take {
+    /// What may be taken by the user's words: a kind, or a weight.
+    #[must_use]
+    pub fn of(kind: Option<Kind>, swappiness: Option<Swappiness>) -> Self {
+        match (kind, swappiness) {
+            (Some(Kind::Anon), _) | (_, Some(Swappiness::Max)) => Self::Anon,
+            (Some(Kind::File), _) | (_, Some(Swappiness::Value(0))) => Self::File,
+            (_, Some(swappiness)) | (Some(Kind::Weighed(swappiness)), None) => Self::Weighed(swappiness),
+            (Some(Kind::All), None) => Self::All,
+            (None, None) => Self::Careful,
+        }
+    }
+}
+
 /// What the host's swap is like. Amounts are bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Swap {
@@ -58,6 +71,8 @@ pub struct Swap {
     pub copied: f64,
     /// It takes no rotating disk, and what it writes wears nothing out at once.
     pub quick: bool,
+    /// Some of it is a device, which takes its time to write: neither zram, nor behind zswap.
+    pub waits: bool,
 }
 
 /// What is known of the cgroup. Amounts are bytes.
@@ -124,6 +139,8 @@ pub struct Allowed {
     pub take: Take,
     /// Why anonymous memory is spared, if it is.
     pub spared_by: Option<Guard>,
+    /// Whether a write may have to wait for a device.
+    pub waits: bool,
 }
 
 impl Bounds {
@@ -152,7 +169,8 @@ impl Bounds {
         }
         let missing = own.current - down_to;
         let mut plenty = || cache() >= PLENTY * missing;
-        let all = |take| Ok(Allowed { down_to, take, spared_by: None });
+        let waits = swap.waits && swap.total > 0;
+        let all = |take| Ok(Allowed { down_to, take, spared_by: None, waits: waits && take != Take::File });
         match self.anon(swap) {
             _ if self.take == Take::File => all(Take::File),
             // Without any swap nothing goes there, whatever is asked for.
@@ -161,13 +179,13 @@ impl Bounds {
             Ok((take, room)) if room >= missing => all(take),
             // Where page cache will do, no more than that is taken; else in small steps.
             Ok(_) if can_choose && self.take != Take::Anon && plenty() => all(Take::File),
-            Ok((take, room)) => Ok(Allowed { down_to: own.current - room, take, spared_by: None }),
+            Ok((take, room)) => Ok(Allowed { down_to: own.current - room, take, spared_by: None, waits }),
             Err(guard) if can_choose && self.take != Take::Anon => {
-                Ok(Allowed { down_to, take: Take::File, spared_by: Some(guard) })
+                Ok(Allowed { down_to, take: Take::File, spared_by: Some(guard), waits: false })
             }
             // The kernel can't be told, but it prefers page cache where there is plenty.
             Err(guard) if self.take == Take::Careful && plenty() => {
-                Ok(Allowed { down_to, take: Take::All, spared_by: Some(guard) })
+                Ok(Allowed { down_to, take: Take::All, spared_by: Some(guard), waits })
             }
             Err(guard) => Err(guard),
         }
@@ -201,7 +219,6 @@ mod tests {
         Bounds {
             floor: 50 * M,
             swap_free: "25%".parse().unwrap(),
-            swap_writes: Some(M),
             max_pressure: Some("10%".parse().unwrap()),
             take,
         }
@@ -209,7 +226,7 @@ mod tests {
 
     const OWN: Own = Own { current: 100 * M, protection: 20 * M, stalled: 0.0 };
     const SWAP: Swap =
-        Swap { total: 400 * M, free: 300 * M, writable: Some(50 * M), copied: 0.0, quick: true };
+        Swap { total: 400 * M, free: 300 * M, writable: Some(50 * M), copied: 0.0, quick: true, waits: true };
 
     #[test]
     fn the_floor_and_protection_are_never_undercut() {

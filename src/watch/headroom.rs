@@ -132,6 +132,17 @@ impl Law {
         }
     }
 
+    /// Keeps so much free from now on; what was learned stays.
+    pub fn adopt(&mut self, headroom: Headroom, reserves: bool) {
+        (self.headroom, self.reserves) = (headroom, reserves);
+    }
+
+    /// What the user wants to be free.
+    #[must_use]
+    pub fn headroom(&self) -> Headroom {
+        self.headroom
+    }
+
     /// Looks so often near the watermark from now on: the reserve follows.
     pub fn look_each(&mut self, near: Duration) {
         self.near = near.clamp(NEAREST, NEAR);

@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use super::event::{Room, What};
-use super::headroom::{Decision, Law, Look};
+use super::headroom::{Decision, Headroom, Law, Look};
 use super::rule::{Rule, limit, page};
 use super::shares::Shares;
 use crate::cgroup::gauge::Hits;
@@ -65,12 +65,10 @@ impl Level {
         now: Duration,
         text: &mut String,
     ) -> Result<Self, Errno> {
-        // Who only presses keeps nothing free; whoever keeps below a limit wants what may arrive to fit as well.
-        let reserves = rule.headroom.below(u64::MAX) > 0 || keep.is_some() || rule.pressure.is_none();
         let mut level = Self {
             limit: u64::MAX,
             file: None,
-            law: Law::new(rule.headroom, reserves),
+            law: Law::new(rule.headroom, reserves(rule, keep)),
             keep,
             settings_read: now,
             hits: gauge.hits(text),
@@ -81,6 +79,16 @@ impl Level {
         };
         level.read_limit(text)?;
         Ok(level)
+    }
+
+    /// Follows another rule from now on; `keep` is a limit of the user's own.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn adopt(&mut self, rule: &Rule, keep: Option<u64>, text: &mut String) -> Result<(), Errno> {
+        self.keep = keep;
+        self.law.adopt(rule.headroom, reserves(rule, keep));
+        self.read_limit(text)
     }
 
     /// Enters what is used now, and decides.
@@ -114,6 +122,13 @@ impl Level {
         let used = self.current().saturating_sub(freed);
         let room = Room { limit: self.limit, free: self.limit.saturating_sub(used), low: self.low() };
         (self.limit < u64::MAX).then(|| (room, used.saturating_sub(self.limit)))
+    }
+
+    /// One more wants so much to be free below it: the most counts.
+    fn wants(&mut self, headroom: Headroom) {
+        if headroom.below(self.limit) > self.law.headroom().below(self.limit) {
+            self.law.adopt(headroom, true);
+        }
     }
 
     /// What is to be free.
@@ -179,6 +194,11 @@ impl Level {
     }
 }
 
+/// Who only presses keeps nothing free; whoever keeps below a limit wants what may arrive to fit as well.
+fn reserves(rule: &Rule, keep: Option<u64>) -> bool {
+    rule.headroom.below(u64::MAX) > 0 || keep.is_some() || rule.pressure.is_none()
+}
+
 /// The ancestors of what is watched: each is there once, however many are watched below it.
 #[derive(Debug, Default)]
 pub struct Ancestors(HashMap<u64, Rc<RefCell<Level>>>);
@@ -197,9 +217,13 @@ impl Ancestors {
         for above in located.above() {
             let Ok(gauge) = Gauge::open(&above) else { continue };
             let id = gauge.id();
-            if let Entry::Vacant(place) = self.0.entry(id) {
-                let Ok(level) = Level::open(gauge, rule, None, now, text) else { continue };
-                place.insert(Rc::new(RefCell::new(level)));
+            match self.0.entry(id) {
+                Entry::Vacant(place) => {
+                    let Ok(level) = Level::open(gauge, rule, None, now, text) else { continue };
+                    place.insert(Rc::new(RefCell::new(level)));
+                }
+                // Whoever wants most to be free there, gets it.
+                Entry::Occupied(level) => level.get().borrow_mut().wants(rule.headroom),
             }
             levels.extend(self.0.get(&id).map(Rc::clone));
         }
@@ -215,6 +239,11 @@ impl Ancestors {
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &RefCell<Level>> {
         self.0.values().map(Rc::as_ref)
+    }
+
+    /// Forgets all of them: they are to be found anew.
+    pub fn forget(&mut self) {
+        self.0.clear();
     }
 
     /// Forgets those below which nothing is watched any more.

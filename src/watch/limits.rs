@@ -7,8 +7,9 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use super::event::{Room, What};
-use super::headroom::{Decision, Headroom};
+use super::headroom::Decision;
 use super::level::Level;
+use super::rule::Rule;
 
 /// While something is missing above, look so often.
 const SOON: Duration = Duration::from_millis(250);
@@ -45,9 +46,26 @@ impl Limits {
             .map(|(room, _)| room)
     }
 
+    /// Follows another rule from now on, with those levels above.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn adopt(
+        &mut self,
+        rule: &Rule,
+        above: Vec<Rc<RefCell<Level>>>,
+        text: &mut String,
+    ) -> Result<(), Errno> {
+        self.gives(0);
+        self.answered();
+        self.above = above;
+        self.own.adopt(rule, rule.keep, text)
+    }
+
     /// What there is to tell at the beginning.
     #[must_use]
-    pub fn start(&self, headroom: Headroom, text: &mut String) -> What {
+    pub fn start(&self, rule: &Rule, text: &mut String) -> What {
+        let (headroom, rule) = (rule.headroom, rule.name.as_deref().map(str::to_owned));
         let current = self.own.gauge.current(text).unwrap_or(0);
         let mut start = What::Start {
             current,
@@ -55,6 +73,7 @@ impl Limits {
             file: self.own.file,
             above: None,
             headroom: headroom.below(self.own.limit),
+            rule: rule.clone(),
         };
         let mut least = self.own.limit.saturating_sub(current);
         for level in &self.above {
@@ -69,6 +88,7 @@ impl Limits {
                     file: level.file,
                     above: Some(level.gauge.cgroup().name().to_owned()),
                     headroom: headroom.below(level.limit),
+                    rule: rule.clone(),
                 };
             }
         }

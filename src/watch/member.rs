@@ -1,5 +1,6 @@
 //! One cgroup under watch: what is known of it, and what to do about it.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use rustix::io::Errno;
 use super::account::Account;
 use super::act::{Acted, End};
 use super::brake::Seen;
-use super::event::{Summary, View, What};
+use super::event::{Sample, Summary, View, What};
 use super::guard::{Allowed, Guard, Own, Swap};
 use super::headroom::NEAREST;
 use super::holding::Holding;
@@ -80,6 +81,8 @@ pub struct Member {
     stuck: u32,
     protection: u64,
     settings_read: Duration,
+    /// When it was told last how it stands.
+    sampled: Duration,
     stall: Option<(Duration, u64)>,
     stalled_share: f64,
     account: Account,
@@ -104,15 +107,7 @@ impl Member {
         };
         let own = Level::open(gauge, &rule, rule.keep, now, text)?;
         let above = if rule.ancestors { ancestors.of(&located, &rule, now, text) } else { Vec::new() };
-        if rule.pressure.is_none()
-            && own.limit == u64::MAX
-            && above.iter().all(|level| level.borrow().limit == u64::MAX)
-        {
-            return Err(if rule.ancestors { Unwatchable::NoLimitAbove } else { Unwatchable::NoLimit });
-        }
-        if rule.headroom.below(own.limit) >= own.limit {
-            return Err(Unwatchable::NoRoom(own.limit));
-        }
+        can_be_watched(&rule, &own, &above)?;
         Ok(Self {
             protection: own.gauge.protection(text).unwrap_or(0),
             account: Account::open(&own.gauge, now, text)?,
@@ -132,9 +127,56 @@ impl Member {
             locked: None,
             stuck: 0,
             settings_read: now,
+            sampled: Duration::ZERO,
             stall: None,
             stalled_share: 0.0,
         })
+    }
+
+    /// Follows another rule from now on. What was learned and done so far stays.
+    ///
+    /// # Errors
+    /// [`Unwatchable`], if that rule can't be followed.
+    pub fn adopt(
+        &mut self,
+        rule: Rc<Rule>,
+        ancestors: &mut Ancestors,
+        now: Duration,
+        text: &mut String,
+    ) -> Result<(), Unwatchable> {
+        let above = if rule.ancestors { ancestors.of(&self.located, &rule, now, text) } else { Vec::new() };
+        self.limits.adopt(&rule, above, text)?;
+        can_be_watched(&rule, &self.limits.own, &self.limits.above)?;
+        match (rule.pressure, &mut self.pressing) {
+            (Some(target), Some(pressing)) => pressing.adopt(target),
+            (target, pressing) => *pressing = target.map(|target| Box::new(Pressing::new(target))),
+        }
+        if self.rule != rule {
+            // What held it back may do so no longer.
+            self.holding = Holding::new(now);
+            self.would_told = None;
+        }
+        (self.rule, self.due) = (rule, now);
+        Ok(())
+    }
+
+    /// The rule that it follows.
+    #[must_use]
+    pub fn rule(&self) -> &Rule {
+        &self.rule
+    }
+
+    /// Tells how it stands, if that is due; `end` says that there is no later time.
+    pub fn sample(&mut self, now: Duration, end: bool, text: &mut String, tell: &mut dyn FnMut(What)) {
+        if !end && now.saturating_sub(self.sampled) < self.limits.own.settings_each(now) {
+            return;
+        }
+        self.sampled = now;
+        let found = self.pressing.as_ref().and_then(|pressing| pressing.found(now).set);
+        if let Ok(sample) = self.account.sample(&self.limits.own.gauge, text) {
+            let (limit, working_set) = (self.limits.own.limit, found.map(|set| set.bytes));
+            tell(What::Sample(Sample { limit, working_set, ..sample }));
+        }
     }
 
     /// Its id.
@@ -302,6 +344,7 @@ impl Member {
     /// What would be done, in a dry run. Told once in a while.
     pub fn would(&mut self, now: Duration, down_to: u64, tell: &mut dyn FnMut(What)) {
         self.due = now + HELD;
+        self.account.would(self.limits.own.current().saturating_sub(down_to));
         if self.would_told.is_none_or(|told| now.saturating_sub(told) >= WOULD) {
             self.would_told = Some(now);
             let current = self.limits.own.current();
@@ -352,6 +395,11 @@ impl Member {
         self.locked = self.locked.filter(|&since| now.saturating_sub(since) < 2 * PATIENCE);
         if acted.writes > 0 {
             self.enter(now, acted);
+        }
+        if acted.end == End::Late
+            && let Some(pressing) = &mut self.pressing
+        {
+            pressing.late(now);
         }
         if acted.end == End::Exhausted && acted.reclaimed < acted.requested / 8 {
             if let (until, 0) = self.limits.missing(now, acted.current, text)?
@@ -438,6 +486,19 @@ impl Member {
         self.limits.gives(0);
         self.limits.answered();
         let found = self.pressing.as_ref().map(|pressing| pressing.found(now));
-        Summary { found, ..self.account.close(&self.limits.own.gauge, now, gone, text) }
+        let rule = self.rule.name.as_deref().map(str::to_owned);
+        Summary { rule, found, ..self.account.close(&self.limits.own.gauge, now, gone, text) }
     }
+}
+
+/// Whether a rule makes sense for a cgroup with such limits.
+fn can_be_watched(rule: &Rule, own: &Level, above: &[Rc<RefCell<Level>>]) -> Result<(), Unwatchable> {
+    let unlimited = own.limit == u64::MAX && above.iter().all(|level| level.borrow().limit == u64::MAX);
+    if rule.pressure.is_none() && unlimited {
+        return Err(if rule.ancestors { Unwatchable::NoLimitAbove } else { Unwatchable::NoLimit });
+    }
+    if rule.headroom.below(own.limit) >= own.limit {
+        return Err(Unwatchable::NoRoom(own.limit));
+    }
+    Ok(())
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use super::act::Alarm;
 use super::event::{Event, View};
 use super::level::Ancestors;
 use super::rule::Rule;
@@ -15,14 +16,35 @@ use crate::cgroup::join::Joined;
 /// Who sees how all of them stand.
 pub type Show<'a> = dyn FnMut(&mut dyn Iterator<Item = View<'_>>) + 'a;
 
-/// Finds which cgroups there are now: asked again and again, since they come and go. It is told whether one was lost since
-/// it was asked last, and which directories are known already.
-pub type Select<'a> = dyn FnMut(bool, &dyn Fn(&Path) -> bool) -> Vec<Arc<Located>> + 'a;
-
-/// What a watch is to do.
-pub struct Options<'a> {
+/// A cgroup to be watched, and what is wanted for it.
+#[derive(Clone, Debug)]
+pub struct Ruled {
+    /// Where it is.
+    pub located: Arc<Located>,
     /// What is wanted.
     pub rule: Rc<Rule>,
+}
+
+/// Finds which cgroups there are now: asked again and again, since they come and go. It is told whether one was lost since
+/// it was asked last, and which directories are known already.
+pub type Select<'a> = dyn FnMut(bool, &dyn Fn(&Path) -> bool) -> Vec<Ruled> + 'a;
+
+/// What is to be done from now on instead.
+#[derive(Debug)]
+pub struct Reload {
+    /// All cgroups that there are to be watched.
+    pub all: Vec<Ruled>,
+    /// See [`Options`].
+    pub cpu: Option<f64>,
+    /// See [`Options`].
+    pub swap_writes: Option<u64>,
+}
+
+/// What a watch is to do.
+#[allow(clippy::struct_excessive_bools)] // Each is a choice of its own.
+pub struct Options<'a> {
+    /// How much may go to the host's swap in a second, bytes; `None` for as much as there is.
+    pub swap_writes: Option<u64>,
     /// How many writes may be under way at the same time.
     pub workers: usize,
     /// End after that time.
@@ -33,6 +55,8 @@ pub struct Options<'a> {
     pub dry_run: bool,
     /// Whether to tell of each action, too.
     pub each_action: bool,
+    /// Whether to tell every few seconds how each cgroup stands.
+    pub samples: bool,
     /// The cgroup that pays, until nobody else is left in it.
     pub joined: Option<Joined>,
     /// What is above the members, if that counts.
@@ -41,10 +65,14 @@ pub struct Options<'a> {
     pub stop: &'a dyn Fn() -> bool,
     /// Interrupts the system call that a thread is in.
     pub nudge: fn(&JoinHandle<()>),
+    /// Interrupts the calling thread's own system call after a while.
+    pub alarm: Alarm,
     /// Whether more cgroups may come; else only those that went are looked for.
     pub follows: bool,
     /// Finds those that appeared.
     pub select: &'a mut Select<'a>,
+    /// Says what is to be done instead from now on, if that changed: asked again and again, and soon after a signal.
+    pub reload: &'a mut dyn FnMut() -> Option<Reload>,
     /// Sees how all of them stand, so often.
     pub show: Option<(Duration, &'a mut Show<'a>)>,
     /// Hears of everything.

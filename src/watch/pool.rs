@@ -9,7 +9,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 
-use super::act::{Acted, End, act, lost};
+use super::act::{Acted, Alarm, Early, End, act, lost};
 use super::guard::{Allowed, Take};
 use crate::cgroup::reclaim::Swappiness;
 use crate::cgroup::{Located, MemoryCgroup};
@@ -68,6 +68,7 @@ struct Shared {
     queues: Mutex<Queues>,
     more: Condvar,
     stop: AtomicBool,
+    alarm: Alarm,
     /// Tells the control loop that something is done.
     bell: OwnedFd,
 }
@@ -88,13 +89,14 @@ impl Pool {
     ///
     /// # Errors
     /// The system's, if there can't be threads.
-    pub fn new(workers: usize, cgroups: usize) -> std::io::Result<Self> {
+    pub fn new(workers: usize, cgroups: usize, alarm: Alarm) -> std::io::Result<Self> {
         let queues =
             Queues { jobs: VecDeque::with_capacity(cgroups), done: VecDeque::with_capacity(cgroups) };
         let shared = Arc::new(Shared {
             queues: Mutex::new(queues),
             more: Condvar::new(),
             stop: AtomicBool::new(false),
+            alarm,
             bell: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
         });
         Ok(Self { threads: Vec::with_capacity(workers), shared, workers, under_way: 0 })
@@ -157,7 +159,7 @@ impl Shared {
 
     fn work(&self) {
         while let Some(mut job) = self.next() {
-            let acted = serve(&mut job, &|| self.stop.load(Ordering::Relaxed));
+            let acted = serve(&mut job, &|| self.stop.load(Ordering::Relaxed), self.alarm);
             let Job { place, id, hands, .. } = job;
             self.lock().done.push_back(Done { place, id, hands, acted });
             // A counter that is full rings already.
@@ -180,7 +182,7 @@ impl Shared {
 }
 
 /// Does a job in the calling thread, until `stop` says so.
-pub fn serve(job: &mut Job, stop: &dyn Fn() -> bool) -> Acted {
+pub fn serve(job: &mut Job, stop: &dyn Fn() -> bool, alarm: Alarm) -> Acted {
     if job.hands.is_none() {
         job.hands = match Hands::open(&job.located, job.id) {
             Ok(hands) => Some(Box::new(hands)),
@@ -205,7 +207,8 @@ pub fn serve(job: &mut Job, stop: &dyn Fn() -> bool) -> Acted {
     if job.lock && target.cgroup().try_lock() == Ok(false) {
         return Acted::nothing(End::Locked);
     }
-    let acted = act(target, pace, job.allowed.down_to, swappiness, stop);
+    let early = Early { stop, alarm: job.allowed.waits.then_some(alarm) };
+    let acted = act(target, pace, job.allowed.down_to, swappiness, &early);
     if job.lock {
         target.cgroup().unlock();
     }

@@ -56,6 +56,11 @@ impl Pressing {
         }
     }
 
+    /// Stalls it for that share of the time from now on.
+    pub fn adopt(&mut self, target: f64) {
+        self.law.adopt(target);
+    }
+
     /// Looks at the cgroup, of which `current` bytes are used, if that is due. Gives how much is to be pressed out, and when
     /// to look again if that is nothing.
     ///
@@ -126,6 +131,11 @@ impl Pressing {
         self.law.exhausted(now);
         self.level = Some(current);
         self.knee(now, current, tell);
+    }
+
+    /// Whoever wrote had to wait for a device: those who use what is there would as well.
+    pub fn late(&mut self, now: Duration) {
+        self.law.exhausted(now);
     }
 
     /// When to look next.

@@ -139,6 +139,11 @@ impl Pressure {
         }
     }
 
+    /// Stalls it for that share of the time from now on; what was learned stays.
+    pub fn adopt(&mut self, target: f64) {
+        self.target = target;
+    }
+
     /// When it wants to look next.
     #[must_use]
     pub fn due(&self) -> Duration {

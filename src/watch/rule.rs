@@ -1,15 +1,88 @@
 //! What is wanted for a cgroup, and why it can't be had.
 
+use std::rc::Rc;
+
 use rustix::io::Errno;
 
-use super::guard::Bounds;
+use super::guard::{Bounds, Take};
 use super::headroom::Headroom;
 use crate::cgroup::Gauge;
 use crate::cgroup::limit::LimitFile;
+use crate::size::{Amount, Percent};
+
+/// What is wanted for a cgroup, as a user gives it.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Wanted {
+    /// What is to be free below the limit.
+    pub headroom: Option<Amount>,
+    /// A limit of the user's own, bytes.
+    pub keep: Option<u64>,
+    /// The share of the time in which it is to be stalled.
+    pub pressure: Option<Percent>,
+    /// Usage that is never undercut, bytes.
+    pub floor: u64,
+    /// The share of the host's swap that must be free for anonymous memory to be taken; a quarter by default.
+    pub swap_free: Option<Percent>,
+    /// The share of the time in which the cgroup may be stalled.
+    pub max_pressure: Option<Percent>,
+    /// Which memory may be taken.
+    pub take: Take,
+    /// Whether the limits of ancestors count as well.
+    pub ancestors: bool,
+    /// Whether not to ask if another memctl is at it.
+    pub no_lock: bool,
+}
+
+/// Why what is wanted makes no sense.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Senseless {
+    /// Neither headroom, nor a limit to keep, nor a pressure.
+    #[error("it says nothing of what is to be done")]
+    NothingToDo,
+    /// All of the limit is to be free.
+    #[error("the headroom leaves nothing of the limit")]
+    NothingLeft,
+    /// Limits above count for the headroom only.
+    #[error("ancestors need a headroom")]
+    NoHeadroom,
+}
+
+impl Wanted {
+    /// The rule that this makes.
+    ///
+    /// # Errors
+    /// [`Senseless`].
+    pub fn rule(self) -> Result<Rule, Senseless> {
+        let headroom = match self.headroom {
+            Some(Amount::Bytes(bytes)) => Headroom::Bytes(bytes),
+            Some(Amount::Share(share)) if share.ratio() < 1.0 => Headroom::Share(share.ratio()),
+            Some(Amount::Share(_) | Amount::Max) => return Err(Senseless::NothingLeft),
+            None if self.keep.is_none() && self.pressure.is_none() => return Err(Senseless::NothingToDo),
+            None if self.ancestors => return Err(Senseless::NoHeadroom),
+            None => Headroom::Bytes(0),
+        };
+        Ok(Rule {
+            name: None,
+            headroom,
+            pressure: self.pressure.map(Percent::ratio),
+            keep: self.keep,
+            ancestors: self.ancestors,
+            lock: !self.no_lock,
+            bounds: Bounds {
+                floor: self.floor,
+                swap_free: self.swap_free.unwrap_or(Percent::QUARTER),
+                max_pressure: self.max_pressure,
+                take: self.take,
+            },
+        })
+    }
+}
 
 /// What is wanted for a cgroup.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Rule {
+    /// What it is called, where there are several.
+    pub name: Option<Rc<str>>,
     /// What is to be free below the limit.
     pub headroom: Headroom,
     /// The share of the time in which it is to be stalled; `None` where nothing is pressed out beyond what is to be free.
@@ -22,6 +95,14 @@ pub struct Rule {
     pub lock: bool,
     /// What must not happen.
     pub bounds: Bounds,
+}
+
+/// How much may go to the host's swap in a second, bytes, if that much was given (`None` within for as much as there is).
+/// Whoever `presses` goes gently by default: an SSD is to last.
+#[must_use]
+pub fn swap_writes(given: Option<Option<u64>>, presses: bool) -> Option<u64> {
+    const GENTLE: u64 = 1 << 20;
+    given.unwrap_or(presses.then_some(GENTLE))
 }
 
 /// Why a cgroup can't be watched.

@@ -54,6 +54,7 @@ impl SwapWatch {
             writable: bound.map(|_| self.writable.max(0.0) as u64),
             copied: swaps.copied,
             quick: swaps.quick,
+            waits: swaps.wears,
         };
         self.swap
     }

@@ -22,8 +22,10 @@ mod node;
 mod options;
 mod place;
 mod plan;
+mod plot;
 mod pressure;
 mod reclaim;
+mod rules;
 mod settle;
 mod several;
 mod signals;
@@ -68,6 +70,8 @@ fn main() {
         total::cases(),
         limits::cases(),
         pressure::cases(),
+        rules::cases(),
+        plot::cases(),
         upkeep::cases(),
         watch::cases(),
         net_saving::cases(),

@@ -9,7 +9,7 @@ use clap_mangen::Man;
 use crate::place::{Case, list};
 
 pub fn cases() -> Vec<Case> {
-    list!["host" => the_pages_are_true, the_pages_name_every_key_of_the_report]
+    list!["host" => the_pages_are_true, the_pages_name_every_key_of_the_report, the_page_of_rules_is_true]
 }
 
 struct Page {
@@ -19,7 +19,7 @@ struct Page {
     parts: &'static str,
 }
 
-const PAGES: [Page; 5] = [
+const PAGES: [Page; 6] = [
     Page {
         file: "memctl.1",
         subcommand: None,
@@ -28,6 +28,7 @@ const PAGES: [Page; 5] = [
             "watch [\\fIOPTIONS\\fR] \\fICGROUP\\fR...",
             "stat [\\fIOPTIONS\\fR] [\\fICGROUP\\fR]...",
             "check [\\fIOPTIONS\\fR] [\\fICGROUP\\fR]",
+            "plot [\\fIOPTIONS\\fR] \\fIRECORD\\fR \\fB\\-o\\fR \\fIFILE.svg\\fR",
         ],
         parts: include_str!("../../man/parts/memctl.roff"),
     },
@@ -48,6 +49,7 @@ const PAGES: [Page; 5] = [
             "watch [\\fIOPTIONS\\fR] \\fB\\-\\-keep\\fR \\fISIZE\\fR \\fICGROUP\\fR...",
             "watch [\\fIOPTIONS\\fR] \\fB\\-\\-pressure\\fR \\fIPCT\\fR \\fICGROUP\\fR...",
             "watch [\\fIOPTIONS\\fR] \\fB\\-\\-estimate\\fR [\\fB\\-\\-duration\\fR \\fIDUR\\fR] \\fICGROUP\\fR...",
+            "watch [\\fIOPTIONS\\fR] \\fB\\-\\-config\\fR \\fIFILE\\fR",
         ],
         parts: include_str!("../../man/parts/memctl-watch.roff"),
     },
@@ -60,8 +62,14 @@ const PAGES: [Page; 5] = [
     Page {
         file: "memctl-check.1",
         subcommand: Some("check"),
-        synopsis: &["check [\\fIOPTIONS\\fR] [\\fICGROUP\\fR]"],
+        synopsis: &["check [\\fIOPTIONS\\fR] [\\fICGROUP\\fR]", "check \\fB\\-\\-config\\fR \\fIFILE\\fR"],
         parts: include_str!("../../man/parts/memctl-check.roff"),
+    },
+    Page {
+        file: "memctl-plot.1",
+        subcommand: Some("plot"),
+        synopsis: &["plot [\\fIOPTIONS\\fR] \\fIRECORD\\fR \\fB\\-o\\fR \\fIFILE.svg\\fR"],
+        parts: include_str!("../../man/parts/memctl-plot.roff"),
     },
 ];
 
@@ -107,6 +115,27 @@ fn the_pages_are_true() {
             page.file
         );
     }
+}
+
+/// Every key that a file of rules may have is described, its example can be read, and so can the one in contrib.
+fn the_page_of_rules_is_true() {
+    use memctl::watch::rules::Rules;
+    let page = include_str!("../../man/watch.toml.5").replace("\\-", "-");
+    let bad = Rules::parse("[[rule]]\nmatch = \"a\"\nno-such-key = 1").expect_err("a mistake");
+    let hosts = Rules::parse("no-such-key = 1").expect_err("a mistake");
+    let keys = [bad, hosts].map(|bad| bad.hint.expect("the keys that there are")).join(", ");
+    let keys: Vec<_> =
+        keys.split(", ").map(|key| key.trim_start_matches("it may have ").to_owned()).collect();
+    assert!(keys.len() >= 18 && keys.iter().any(|key| key == "max-pressure"), "{keys:?}");
+    for key in keys {
+        assert!(page.contains(&format!("\\fB{key}\\fR = ")) || key == "rule", "{key} is not in watch.toml.5");
+    }
+    let example =
+        page.split_once(".nf\n").and_then(|(_, rest)| rest.split_once(".fi")).expect("an example").0;
+    assert_eq!(Rules::parse(example).map(|rules| rules.each.len()), Ok(3));
+    assert!(Rules::parse(include_str!("../../contrib/watch.toml")).is_ok());
+    let version = format!("\"memctl {}\"", env!("CARGO_PKG_VERSION"));
+    assert!(page.lines().next().is_some_and(|line| line.contains(&version)), "another version");
 }
 
 /// The keys of the JSON report are documented, all of them.

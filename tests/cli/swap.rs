@@ -4,13 +4,15 @@ use std::process::Command;
 
 use crate::bed::{Cgroup, M, number, parse, refuses, report, run};
 use crate::place::{Case, list};
+use crate::watch::events;
 use crate::workload::Work;
 
 pub fn cases() -> Vec<Case> {
     list![
         "guest reclaim" => without_swap, a_limit_on_swap_is_named, swap_that_runs_out_ends_it, slow_swap;
         "guest swappiness-max" => only_anon_without_swap;
-        "guest reclaim pswpout" => fast_swap
+        "guest reclaim pswpout" => fast_swap;
+        "guest prompt" => a_watch_does_not_flood_slow_swap
     ]
 }
 
@@ -117,5 +119,17 @@ fn slow_swap() {
         Some(3) => assert!(report["obstacles"].to_string().contains("writeback"), "{report}"),
         other => panic!("{other:?}: {report}"),
     }
+    app.rest();
+}
+
+/// Nothing is freed as long as the disk hasn't written it, so the kernel would go on to more and more of it.
+fn a_watch_does_not_flood_slow_swap() {
+    let _slow = Swap::only(Some(SLOW));
+    let app = Cgroup::new("app");
+    app.uses(&Work::Anon(100 * M));
+    let pressed = ["app", "--pressure", "0.1%", "--type", "all", "--swap-writes", "max", "--duration", "6s"];
+    let all = events(&pressed);
+    let written = app.stat("pswpout") * 4096;
+    assert!(written <= 24 * M, "as much as the disk takes in 6 s, at 4 MB/s: {written}, {all:?}");
     app.rest();
 }

@@ -43,24 +43,16 @@ fn whoever_is_joined_pays() {
 
 /// The engine within this process, with an allocator that counts.
 fn looking_and_reclaiming_allocate_nothing() {
-    use memctl::watch::{control, guard, headroom, level, member, options, rule};
+    use memctl::watch::{control, level, member, options, rule};
     let (one, two) = (limited("one", 64 * M), limited("two", 64 * M));
     one.uses(&Work::Stream(200 * M));
     two.uses(&Work::Anon(20 * M));
-    let rule = std::rc::Rc::new(rule::Rule {
-        headroom: headroom::Headroom::Bytes(20 * M),
-        pressure: None,
-        keep: None,
-        ancestors: false,
-        lock: true,
-        bounds: guard::Bounds {
-            floor: 0,
-            swap_free: "25%".parse().expect("a share"),
-            swap_writes: None,
-            max_pressure: Some("90%".parse().expect("a share")),
-            take: guard::Take::Careful,
-        },
-    });
+    let wanted = rule::Wanted {
+        headroom: Some("20M".parse().expect("a size")),
+        max_pressure: Some("90%".parse().expect("a share")),
+        ..rule::Wanted::default()
+    };
+    let rule = std::rc::Rc::new(wanted.rule().expect("it makes sense"));
     let mut ancestors = level::Ancestors::default();
     let mut text = String::new();
     let mut member = |name: &str| {
@@ -82,18 +74,21 @@ fn looking_and_reclaiming_allocate_nothing() {
     let ended = control::run(
         members,
         options::Options {
-            rule,
+            swap_writes: None,
             workers: 2,
             duration: Some(Duration::from_secs(8)),
             cpu: None,
             dry_run: false,
             each_action: true,
+            samples: false,
             joined: None,
             ancestors,
             stop: &stop,
             nudge: |_| {},
+            alarm: |_| {},
             follows: false,
             select: &mut |_, _| Vec::new(),
+            reload: &mut || None,
             show: None,
             tell: &mut |_| {},
         },

@@ -1,7 +1,7 @@
 //! The events of `memctl watch`, as lines of JSON.
 
 use memctl::watch::estimate::WorkingSet;
-use memctl::watch::event::{Ended, Event, Found, Summary, Tally, What};
+use memctl::watch::event::{Ended, Event, Found, Sample, Summary, Tally, What};
 use memctl::watch::guard::Guard;
 use memctl::watch::saving::Saved;
 use serde::Serialize;
@@ -10,7 +10,7 @@ use super::usec;
 
 /// Something that happened.
 #[allow(clippy::struct_field_names)]
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 pub struct Happened<'a> {
     event: &'static str,
     cgroup: &'a str,
@@ -41,6 +41,78 @@ pub struct Happened<'a> {
     wait_usec: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     needed_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rule: Option<&'a str>,
+    #[serde(flatten)]
+    sample: Option<Sampled>,
+}
+
+/// How a cgroup stands, beside its usage and its limit.
+#[allow(clippy::struct_field_names)]
+#[derive(Serialize)]
+struct Sampled {
+    reclaimed_bytes: u64,
+    refaulted_bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stalled_usec: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    swap_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    estimated_working_set_bytes: Option<u64>,
+}
+
+impl From<&Sample> for Sampled {
+    fn from(sample: &Sample) -> Self {
+        Self {
+            reclaimed_bytes: sample.reclaimed,
+            refaulted_bytes: sample.refaulted,
+            stalled_usec: sample.stalled.map(usec),
+            swap_bytes: sample.swapped,
+            estimated_working_set_bytes: sample.working_set,
+        }
+    }
+}
+
+/// The first line of a record.
+#[derive(Serialize)]
+pub struct Begun {
+    event: &'static str,
+    at_usec: u64,
+    version: u64,
+    memctl: &'static str,
+    /// Since 1970.
+    started_usec: u64,
+}
+
+impl Begun {
+    /// Now.
+    pub fn now() -> Self {
+        let since = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+        Self {
+            event: "begin",
+            at_usec: 0,
+            version: memctl::record::VERSION,
+            memctl: env!("CARGO_PKG_VERSION"),
+            started_usec: usec(since),
+        }
+    }
+}
+
+/// The rules were read again.
+#[derive(Serialize)]
+pub struct Reloaded<'a> {
+    /// `reload`.
+    pub event: &'static str,
+    /// When.
+    pub at_usec: u64,
+    /// The file.
+    pub config: &'a str,
+    /// How many there are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rules: Option<usize>,
+    /// What is wrong with them; the old ones stay.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// A limit, or none: null.
@@ -134,27 +206,11 @@ impl From<&Tally> for Reclaimed {
 
 impl<'a> From<&'a Event<'a>> for Happened<'a> {
     fn from(event: &'a Event<'a>) -> Self {
-        let mut happened = Self {
-            event: "",
-            cgroup: event.cgroup,
-            at_usec: usec(event.at),
-            current_bytes: None,
-            limit_bytes: None,
-            limit_file: None,
-            limit_cgroup: None,
-            headroom_bytes: None,
-            requested_bytes: None,
-            target_bytes: None,
-            reclaimed: None,
-            guard: None,
-            working_set: None,
-            saved: None,
-            wait_usec: None,
-            needed_bytes: None,
-        };
+        let mut happened = Self { cgroup: event.cgroup, at_usec: usec(event.at), ..Self::default() };
         match &event.what {
-            What::Start { current, limit, file, above, headroom } => {
+            What::Start { current, limit, file, above, headroom, rule } => {
                 happened.event = "start";
+                happened.rule = rule.as_deref();
                 happened.limit_cgroup = above.as_deref();
                 happened.current_bytes = Some(*current);
                 happened.limit_bytes = Some(Limit::of(*limit));
@@ -193,7 +249,14 @@ impl<'a> From<&'a Event<'a>> for Happened<'a> {
                 happened.saved = Some(WhatWasSaved::from(saved));
                 happened.working_set = Some(WorkingSetFound::from(set));
             }
+            What::Sample(sample) => {
+                happened.event = "sample";
+                happened.current_bytes = Some(sample.current);
+                happened.limit_bytes = Some(Limit::of(sample.limit));
+                happened.sample = Some(Sampled::from(sample));
+            }
             What::Acted(_) => happened.event = "action",
+            What::Released => happened.event = "released",
             What::Gone => happened.event = "gone",
             What::Left => happened.event = "left",
             What::Blocked => happened.event = "blocked",
@@ -208,9 +271,13 @@ impl<'a> From<&'a Event<'a>> for Happened<'a> {
 pub struct WatchSummary<'a> {
     event: &'static str,
     cgroup: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rule: Option<&'a str>,
     at_usec: u64,
     requested_bytes: u64,
     reclaimed_bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    would_reclaim_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pgsteal_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -242,6 +309,8 @@ impl<'a> From<&'a Summary> for WatchSummary<'a> {
         Self {
             event: "summary",
             cgroup: &summary.cgroup,
+            rule: summary.rule.as_deref(),
+            would_reclaim_bytes: (summary.would > 0).then_some(summary.would),
             at_usec: usec(summary.at),
             requested_bytes: summary.total.requested,
             reclaimed_bytes: summary.total.reclaimed,

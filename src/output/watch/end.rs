@@ -8,6 +8,7 @@ use super::super::json::{WatchEnded, WatchSummary};
 use super::super::table::{DIM, figures, plain_table};
 use super::super::words::{compact, escaped, shortened, size, time};
 use super::super::{Loudness, answer, terminal_width};
+use super::dry::foretold;
 use super::guarded;
 
 /// Prints what came of it all.
@@ -22,6 +23,9 @@ pub fn print(ended: &Ended, json: bool, estimate: bool, loudness: Loudness) -> R
     }
     if loudness == Loudness::Quiet || ended.each.is_empty() {
         return Ok(());
+    }
+    if ended.dry_run {
+        return answer(&foretold(ended, terminal_width()));
     }
     answer(&if estimate { estimates(ended, terminal_width()) } else { summary(ended, terminal_width()) })
 }
@@ -111,7 +115,6 @@ fn summary(ended: &Ended, width: Option<u16>) -> String {
     let gib = reclaimed as f64 / f64::from(1 << 30);
     let per_gib =
         if reclaimed > 0 { format!(" ({:.2} s/GiB)", ended.cpu.as_secs_f64() / gib) } else { String::new() };
-    let dry = if ended.dry_run { "; a dry run: nothing was written" } else { "" };
     let held: String = ended.each.iter().filter_map(held).collect();
     let found = if ended.each.iter().any(|one| one.found.is_some()) {
         estimates(ended, width)
@@ -119,7 +122,7 @@ fn summary(ended: &Ended, width: Option<u16>) -> String {
         String::new()
     };
     format!(
-        "{DIM}{header}{DIM:#}\n{body}{held}{found}watched for {}, with {} of CPU in all{per_gib}{dry}\n",
+        "{DIM}{header}{DIM:#}\n{body}{held}{found}watched for {}, with {} of CPU in all{per_gib}\n",
         time(ended.watched),
         time(ended.cpu)
     )

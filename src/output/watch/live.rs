@@ -63,7 +63,7 @@ impl Remembered {
 impl Table {
     /// Remembers what happened last.
     pub fn remember(&mut self, event: &Event<'_>, brief: String) {
-        if event.what == What::Gone {
+        if matches!(event.what, What::Gone | What::Released) {
             self.rows.remove(event.cgroup);
         } else if !brief.is_empty() {
             self.rows.entry(event.cgroup.to_owned()).or_default().last = brief;

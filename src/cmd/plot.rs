@@ -1,0 +1,87 @@
+//! `memctl plot`.
+
+use std::borrow::Cow;
+use std::fs::File;
+use std::io::{BufReader, Write};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use memctl::cgroup::diagnose::plain;
+use memctl::record::{BadRecord, Record};
+
+use crate::cli::{Global, Plot};
+use crate::exit::{Exit, UsageError};
+use crate::output::{self, Loudness, plot};
+
+/// A record that can't be drawn, and what to do about it.
+#[derive(Debug, thiserror::Error)]
+#[error("{file}{}{why}", if matches!(.why, BadRecord::Line { .. }) { ":" } else { ": " })]
+pub struct BadFile {
+    file: String,
+    why: BadRecord,
+}
+
+impl BadFile {
+    /// What the user can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self.why {
+            BadRecord::Io(_) => None,
+            BadRecord::Line { .. } | BadRecord::Nothing => {
+                Some("a record is what memctl watch --json writes".into())
+            }
+        }
+    }
+}
+
+/// Runs the subcommand.
+pub fn run(args: &Plot, global: &Global) -> Result<Exit> {
+    let loudness = Loudness::new(global)?;
+    let name = args.record.display().to_string();
+    let to_stdout = args.output == Path::new("-");
+    if !to_stdout && args.output.extension().is_none_or(|extension| !extension.eq_ignore_ascii_case("svg")) {
+        let what = format!("-o {}: only SVG is drawn", args.output.display());
+        return Err(UsageError {
+            what,
+            hint: Some("name a file that ends in .svg, or - for standard output".into()),
+        }
+        .into());
+    }
+    let open = File::open(&args.record)
+        .map_err(|e| anyhow::anyhow!("{}", plain(&e)))
+        .with_context(|| name.clone())?;
+    let bad = |why| match why {
+        BadRecord::Io(e) => anyhow::anyhow!("{}", plain(&e)).context(name.clone()),
+        why => BadFile { file: name.clone(), why }.into(),
+    };
+    let record = Record::read(BufReader::new(open)).map_err(bad)?;
+    output::notes::read(&name, &record, loudness);
+    let course = match &args.cgroup {
+        None => Cow::Owned(record.together(plot::LOOKS)),
+        Some(cgroup) => Cow::Borrowed(named(&record, cgroup)?),
+    };
+    let svg = plot::picture(&record, &course)?;
+    if to_stdout {
+        output::answer(&svg)?;
+    } else {
+        let written = File::create(&args.output).and_then(|mut file| file.write_all(svg.as_bytes()));
+        written
+            .map_err(|e| anyhow::anyhow!("{}", plain(&e)))
+            .with_context(|| args.output.display().to_string())?;
+    }
+    Ok(Exit::Reached)
+}
+
+/// The cgroup of that name: with its slash or without it.
+fn named<'a>(record: &'a Record, cgroup: &str) -> Result<&'a memctl::record::Course, UsageError> {
+    let is = |name: &str| name.trim_start_matches('/') == cgroup.trim_start_matches('/');
+    record.courses.iter().find(|course| is(&course.name)).ok_or_else(|| {
+        let mut known: Vec<_> = record.courses.iter().take(8).map(|course| course.name.as_str()).collect();
+        if record.courses.len() > known.len() {
+            known.push("…");
+        }
+        UsageError {
+            what: format!("--cgroup {cgroup}: not in the record"),
+            hint: Some(format!("it has {}", known.join(", "))),
+        }
+    })
+}

@@ -1,0 +1,54 @@
+//! The file of `--config`.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use memctl::cgroup::Watchlist;
+use memctl::cgroup::diagnose::plain;
+use memctl::size::Percent;
+use memctl::watch::rules::{BadRules, MOST_BYTES, Rules};
+
+use super::Plan;
+
+/// What is wrong in which file.
+#[derive(Debug, thiserror::Error)]
+#[error("{file}:{why}")]
+pub struct BadFile {
+    file: String,
+    /// What.
+    pub why: BadRules,
+}
+
+/// Reads the file, no more of it than it may have.
+pub fn read(file: &Path) -> Result<Rules> {
+    let name = file.display().to_string();
+    let mut bytes = Vec::new();
+    File::open(file)
+        .and_then(|open| open.take(MOST_BYTES as u64 + 1).read_to_end(&mut bytes))
+        .map_err(|e| anyhow::anyhow!("{}", plain(&e)))
+        .with_context(|| name.clone())?;
+    let bad = |why| BadFile { file: name.clone(), why };
+    let text = String::from_utf8(bytes).map_err(|e| {
+        let (line, column) = place_of(e.as_bytes(), e.utf8_error().valid_up_to());
+        bad(BadRules { line, column, what: "it is not text in UTF-8".into(), hint: None })
+    })?;
+    Ok(Rules::parse(&text).map_err(bad)?)
+}
+
+fn place_of(bytes: &[u8], at: usize) -> (usize, usize) {
+    let before = String::from_utf8_lossy(&bytes[..at]);
+    let line = before.matches('\n').count() + 1;
+    (line, before.rsplit('\n').next().map_or(0, |last| last.chars().count()) + 1)
+}
+
+/// What is to be watched by them.
+pub fn plan(rules: &Rules) -> Result<Plan> {
+    Ok(Plan {
+        watchlist: Watchlist::of(&rules.words())?,
+        rules: rules.each.iter().map(|rule| rule.rule.clone()).collect(),
+        cpu: rules.cpu.map(Percent::ratio),
+        swap_writes: rules.swap_writes,
+    })
+}

@@ -1,0 +1,139 @@
+//! One panel: lines over time, with an axis of their own and their names above.
+
+use plotters::chart::ChartBuilder;
+use plotters::prelude::{DrawingBackend, IntoFont, Rectangle};
+use plotters::series::{AreaSeries, LineSeries};
+use plotters::style::{Color, ShapeStyle};
+
+use super::scale::{Scale, Unit};
+use super::theme::{self, BAD, DIM, GRID, Shade};
+use super::{Area, Drawn, LOOKS, MARGIN};
+
+/// Room above a panel for the names of its lines.
+const NAMES: i32 = 24;
+
+/// About how wide a character of a name is.
+const CHARACTER: i32 = 8;
+
+/// A line, as points of seconds and figures.
+pub struct Line {
+    name: &'static str,
+    shade: Shade,
+    points: Vec<(f64, f64)>,
+    /// Whether the area below it is filled.
+    filled: bool,
+}
+
+impl Line {
+    /// One with its area.
+    pub fn filled(name: &'static str, shade: Shade, points: Vec<(f64, f64)>) -> Self {
+        Self { name, shade, points, filled: true }
+    }
+
+    /// One that stays where it is until there is another figure.
+    pub fn steps(name: &'static str, shade: Shade, points: Vec<(f64, f64)>) -> Self {
+        let mut steps: Vec<(f64, f64)> = Vec::with_capacity(2 * points.len());
+        for (at, figure) in points {
+            steps.extend(steps.last().map(|&(_, before)| (at, before)));
+            steps.push((at, figure));
+        }
+        Self { name, shade, points: steps, filled: false }
+    }
+
+    /// No more points than there is room for: of those that fall together the least and the most, as they came.
+    fn thinned(&self, span: f64) -> Vec<(f64, f64)> {
+        if self.points.len() <= 4 * LOOKS {
+            return self.points.clone();
+        }
+        let place = |at: f64| (at / span * LOOKS as f64) as usize;
+        self.points
+            .chunk_by(|a, b| place(a.0) == place(b.0))
+            .flat_map(|chunk| {
+                let by = |a: &&(f64, f64), b: &&(f64, f64)| a.1.total_cmp(&b.1);
+                let mut kept: Vec<_> =
+                    [chunk.first(), chunk.iter().min_by(by), chunk.iter().max_by(by), chunk.last()]
+                        .into_iter()
+                        .flatten()
+                        .copied()
+                        .collect();
+                kept.sort_by(|a, b| a.0.total_cmp(&b.0));
+                kept
+            })
+            .collect()
+    }
+}
+
+/// A panel.
+pub struct Panel {
+    /// What its lines measure.
+    pub unit: Unit,
+    /// What is drawn.
+    pub lines: Vec<Line>,
+    /// Times to be marked.
+    pub marks: Vec<f64>,
+    /// How far its axis goes at least.
+    pub least: f64,
+    /// What is written where there is nothing to draw.
+    pub without: &'static str,
+}
+
+impl Panel {
+    /// Draws it, over so many seconds.
+    pub fn draw<DB: DrawingBackend>(&self, area: &Area<DB>, span: f64) -> Drawn<DB> {
+        let drawn: Vec<_> = self.lines.iter().filter(|line| !line.points.is_empty()).collect();
+        let mut x = MARGIN;
+        for line in &drawn {
+            let square =
+                Rectangle::new([(x, 9), (x + 10, 19)], ShapeStyle::from(&line.shade.colour()).filled());
+            area.draw(&square)?;
+            theme::text(area, line.name, (x + 16, 7), 13, line.shade)?;
+            x += 16 + CHARACTER * line.name.len() as i32 + 16;
+        }
+        if !self.marks.is_empty() {
+            theme::text(area, "| the limit was met", (x, 7), 13, BAD)?;
+        }
+        if drawn.is_empty() {
+            return theme::text(area, self.without, (MARGIN, 7), 13, DIM);
+        }
+        let figures = drawn.iter().flat_map(|line| line.points.iter().map(|(_, figure)| *figure));
+        let most = figures.fold(self.least, f64::max).max(f64::MIN_POSITIVE);
+        let (scale, clock) = (Scale::of(self.unit, most), Scale::of_time(span));
+        let (top, end) = (most / scale.one * 1.06, span / clock.one);
+        let mut chart = ChartBuilder::on(area)
+            .margin_top(NAMES + 4)
+            .margin_right(MARGIN + 8)
+            .x_label_area_size(26)
+            .y_label_area_size(84)
+            .build_cartesian_2d(0.0..end, 0.0..top)?;
+        let label = ("sans-serif", theme::pixels(13)).into_font().color(&DIM.colour());
+        chart
+            .configure_mesh()
+            .disable_x_mesh()
+            .light_line_style(theme::BACKGROUND.colour().mix(0.0))
+            .bold_line_style(GRID.colour())
+            .axis_style(GRID.colour())
+            .label_style(label)
+            .x_labels(8)
+            .y_labels(5)
+            .x_label_formatter(&|at| clock.written(*at))
+            .y_label_formatter(&|figure| scale.written(*figure))
+            .draw()?;
+        for line in &drawn {
+            let points =
+                line.thinned(span).into_iter().map(|(at, figure)| (at / clock.one, figure / scale.one));
+            let colour = line.shade.colour();
+            if line.filled {
+                let area = AreaSeries::new(points, 0.0, colour.mix(0.18));
+                chart.draw_series(area.border_style(colour.stroke_width(2)))?;
+            } else {
+                chart.draw_series(LineSeries::new(points, colour.stroke_width(2)))?;
+            }
+        }
+        for mark in &self.marks {
+            let at = mark / clock.one;
+            chart
+                .draw_series(LineSeries::new([(at, top * 0.97), (at, top)], BAD.colour().stroke_width(2)))?;
+        }
+        Ok(())
+    }
+}

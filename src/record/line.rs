@@ -1,0 +1,85 @@
+//! One line of a record.
+
+use std::io::{BufRead, Read as _};
+
+use serde::Deserialize;
+
+use super::BadRecord;
+
+/// No line that a watch writes comes near that: a cgroup's name has 4096 bytes at most.
+const MOST_BYTES: u64 = 64 << 10;
+
+/// What every watch begins with: where a full disk cut a line off, the next watch may have written on behind that.
+const BEGIN: &[u8] = br#"{"event":"begin""#;
+
+/// What may stand in a line, as far as it matters here. Keys are only ever added, so others are passed over.
+#[derive(Debug, Default, Deserialize)]
+pub struct Line {
+    #[serde(default)]
+    pub event: String,
+    #[serde(default)]
+    pub at_usec: u64,
+    pub cgroup: Option<String>,
+    pub version: Option<u64>,
+    pub started_usec: Option<u64>,
+    pub rule: Option<String>,
+    pub current_bytes: Option<u64>,
+    pub current_after_bytes: Option<u64>,
+    pub limit_bytes: Option<u64>,
+    pub requested_bytes: Option<u64>,
+    pub reclaimed_bytes: Option<u64>,
+    pub refaulted_bytes: Option<u64>,
+    pub direct_bytes: Option<u64>,
+    pub stalled_usec: Option<u64>,
+    pub cpu_usec: Option<u64>,
+    pub total_cpu_usec: Option<u64>,
+    pub estimated_working_set_bytes: Option<u64>,
+    pub suggested_max_bytes: Option<u64>,
+    pub net_saved_bytes: Option<i64>,
+    pub dry_run: Option<bool>,
+}
+
+/// What came next.
+pub enum Read {
+    /// A line.
+    Line(Box<Line>),
+    /// Nothing at all in it.
+    Blank,
+    /// A line without its end, of which nothing can be made.
+    Cut,
+    /// No more.
+    End,
+}
+
+/// Reads the line of that number.
+pub fn read(from: &mut impl BufRead, number: usize) -> Result<Read, BadRecord> {
+    let mut bytes = Vec::new();
+    from.take(MOST_BYTES).read_until(b'\n', &mut bytes)?;
+    if bytes.is_empty() {
+        return Ok(Read::End);
+    }
+    let ended = bytes.pop_if(|last| *last == b'\n').is_some();
+    if !ended && bytes.len() as u64 == MOST_BYTES {
+        let what = format!("the line is longer than {} KiB", MOST_BYTES >> 10);
+        return Err(BadRecord::Line { line: number, column: bytes.len(), what });
+    }
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        return Ok(Read::Blank);
+    }
+    let why = match serde_json::from_slice(&bytes) {
+        Ok(line) => return Ok(Read::Line(Box::new(line))),
+        Err(why) => why,
+    };
+    // A cut one, and the first of the next watch behind it.
+    let begins = bytes.windows(BEGIN.len()).rposition(|part| part == BEGIN).filter(|&at| at > 0);
+    if let Some(line) = begins.and_then(|at| serde_json::from_slice(&bytes[at..]).ok()) {
+        return Ok(Read::Line(Box::new(line)));
+    }
+    if !ended {
+        return Ok(Read::Cut);
+    }
+    // It says where once more, as if there were one line.
+    let what = why.to_string();
+    let what = what.rsplit_once(" at line ").map_or(what.as_str(), |(what, _)| what).to_owned();
+    Err(BadRecord::Line { line: number, column: why.column().max(1), what })
+}

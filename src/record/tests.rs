@@ -1,0 +1,169 @@
+use std::fmt::Write;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const OLD: &str = include_str!("../../tests/records/version-0.jsonl");
+const NEW: &str = include_str!("../../tests/records/version-1.jsonl");
+const M: u64 = 1 << 20;
+
+fn read(text: &str) -> Record {
+    Record::read(text.as_bytes()).expect("a record")
+}
+
+fn refused(text: &[u8]) -> String {
+    Record::read(text).expect_err("no record").to_string()
+}
+
+#[test]
+fn an_old_one_is_read() {
+    let record = read(OLD);
+    assert_eq!((record.version, record.runs, record.started), (0, 0, None));
+    let [app] = &record.courses[..] else { panic!("{record:?}") };
+    let last = app.points.last().unwrap();
+    assert_eq!((app.points.len(), last.reclaimed, last.current), (4, 32 * M, 227 * M));
+    assert_eq!((last.limit, last.working_set, last.stalled), (Some(256 * M), Some(200 * M), None));
+    assert_eq!(app.outrun, [0.503_112]);
+    assert_eq!(
+        app.outcome.map(|outcome| (outcome.direct, outcome.stalled)),
+        Some((Some(M / 2), Some(0.012)))
+    );
+    assert!((record.span - 6.0).abs() < 0.01 && record.cpu == Some(0.045));
+}
+
+#[test]
+fn what_is_sampled_counts_and_what_is_unknown_is_passed_over() {
+    let record = read(NEW);
+    assert_eq!((record.version, record.runs, record.started), (1, 1, Some(1_795_564_800.0)));
+    let [app, db] = &record.courses[..] else { panic!("{record:?}") };
+    let last = app.points.last().unwrap();
+    assert_eq!(
+        (last.reclaimed, last.refaulted, last.stalled),
+        (30 * M, Some(2 * M), Some(0.003)),
+        "not twice"
+    );
+    assert_eq!((db.rule.as_deref(), db.ended), (Some("press"), Some(3.0)));
+    assert_eq!(db.points.last().map(|point| point.limit), Some(None));
+}
+
+#[test]
+fn several_are_one() {
+    let all = read(NEW).together(6);
+    assert_eq!((all.name.as_str(), all.points.len()), ("2 cgroups", 6));
+    let current: Vec<_> = all.points.iter().map(|point| point.current / M).collect();
+    assert_eq!(current, [0, 340, 340, 220, 230, 230], "one goes after 3 s");
+    assert_eq!(all.points[3].reclaimed, 30 * M, "what was done stays done");
+    assert_eq!(all.points[5].reclaimed, 40 * M);
+    assert!(all.points.iter().all(|point| point.limit.is_none_or(|limit| limit == 256 * M)));
+    assert_eq!(all.outcome.map(|outcome| outcome.reclaimed), Some(40 * M));
+    let stalled = read(NEW).together(601).points[600].stalled.unwrap();
+    assert!((stalled - 0.006).abs() < 1e-9, "the worst of each: {stalled}");
+}
+
+#[test]
+fn what_is_cut_off_is_read_as_far_as_it_goes() {
+    for cut in [1, 40, 200] {
+        let record = read(&OLD[..OLD.len() - cut]);
+        assert_eq!((record.is_cut, record.cpu), (cut > 1, (cut == 1).then_some(0.045)), "{cut}");
+        assert_eq!(record.courses[0].points.len(), 4);
+    }
+    // The next watch writes on.
+    let record = read(&format!("{}{NEW}", &OLD[..700]));
+    assert_eq!((record.runs, record.courses.len()), (1, 2));
+    let record = read(&format!("{NEW}{NEW}"));
+    assert_eq!((record.runs, record.courses.len(), record.courses[0].points.len()), (2, 2, 4));
+}
+
+#[test]
+fn what_is_none_is_refused_with_its_place() {
+    assert_eq!(refused(b""), "it has no cgroup that was watched");
+    assert_eq!(refused(b"\n \n"), "it has no cgroup that was watched");
+    assert_eq!(refused(b"CGROUP  REQUESTED\n"), "1:1: expected value");
+    let second = [OLD.lines().next().unwrap(), "{\"event\":\"reclaim\",\"at_usec\":-3}", ""].join("\n");
+    assert_eq!(refused(second.as_bytes()), "2:31: invalid value: integer `-3`, expected u64");
+    let long = format!("{{\"event\":\"{}\"}}\n", "x".repeat(70_000));
+    assert_eq!(refused(long.as_bytes()), "1:65536: the line is longer than 64 KiB");
+    assert_eq!(refused(&[0xff, 0xfe, b'\n']), "1:1: expected value");
+}
+
+#[test]
+fn no_more_is_kept_than_has_room() {
+    let mut text = String::new();
+    for number in 0..MOST_POINTS as u64 + 1000 {
+        let line = "{\"event\":\"sample\",\"cgroup\":\"/a\",\"at_usec\":";
+        let _ = writeln!(text, "{line}{},\"current_bytes\":{}}}", number * 100_000, number % 97);
+    }
+    let record = read(&text);
+    let points = &record.courses[0].points;
+    assert!(points.len() > MOST_POINTS / 8 && points.len() < MOST_POINTS, "{}", points.len());
+    assert!(points.iter().any(|point| point.current == 96), "what was most is kept");
+    let started = |number| format!("{{\"event\":\"start\",\"cgroup\":\"/{number}\",\"at_usec\":1}}\n");
+    let many = (0..=MOST_CGROUPS).map(started).collect::<Vec<_>>().concat();
+    assert_eq!(refused(many.as_bytes()), "20001:1: it has more than 20000 cgroups");
+}
+
+/// Keys that have numbers.
+const KEYS: [&str; 9] = [
+    "current_bytes",
+    "current_after_bytes",
+    "limit_bytes",
+    "reclaimed_bytes",
+    "stalled_usec",
+    "refaulted_bytes",
+    "estimated_working_set_bytes",
+    "total_cpu_usec",
+    "version",
+];
+
+/// Lines that records are made of, whole or in part, with any numbers.
+fn text() -> impl Strategy<Value = Vec<u8>> {
+    let event = prop_oneof![
+        Just("begin"),
+        Just("start"),
+        Just("limit"),
+        Just("reclaim"),
+        Just("sample"),
+        Just("working_set"),
+        Just("outrun"),
+        Just("gone"),
+        Just("summary"),
+        Just("end"),
+        Just("would_reclaim"),
+        Just("other"),
+    ];
+    let number = prop_oneof![0..5u64, Just(u64::MAX), any::<u64>()];
+    let pairs = proptest::collection::vec((proptest::sample::select(&KEYS[..]), number.clone()), 0..6);
+    let line = (event, number, 0..3u8, pairs).prop_map(|(event, at, cgroup, pairs)| {
+        let mut pairs = pairs;
+        pairs.sort_unstable();
+        pairs.dedup_by_key(|pair| pair.0);
+        let more = pairs.iter().map(|(key, number)| format!(",\"{key}\":{number}"));
+        let more = more.collect::<Vec<_>>().concat();
+        format!("{{\"event\":\"{event}\",\"cgroup\":\"/{cgroup}\",\"at_usec\":{at}{more}}}\n").into_bytes()
+    });
+    let part = prop_oneof![8 => line, 1 => proptest::collection::vec(any::<u8>(), 0..40)];
+    (proptest::collection::vec(part, 0..30), any::<prop::sample::Index>(), any::<bool>()).prop_map(
+        |(parts, at, cut)| {
+            let mut bytes = parts.concat();
+            if cut && !bytes.is_empty() {
+                let at = at.index(bytes.len());
+                bytes.truncate(at);
+            }
+            bytes
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn whatever_is_written_is_read_or_refused(text in text()) {
+        if let Ok(record) = Record::read(&text[..]) {
+            let all = record.together(50);
+            prop_assert!(!all.points.is_empty() && record.span.is_finite());
+            for course in record.courses.iter().chain([&all]) {
+                prop_assert!(course.points.windows(2).all(|two| two[0].at <= two[1].at));
+            }
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Which cgroups are watched: those that come, those that go, and what becomes of them when the rules change.
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::budget::Budget;
+use super::super::event::{Summary, What};
+use super::super::member::Member;
+use super::super::options::{Reload, Ruled};
+use super::super::swap::SwapWatch;
+use super::{ANCESTOR, Control, event, teller};
+use crate::clock::{now, process_cpu};
+
+/// A cgroup that appears is left alone for so long.
+const GRACE: Duration = Duration::from_secs(5);
+
+impl Control<'_> {
+    /// Looks for cgroups that appeared.
+    pub(super) fn renew(&mut self, now: Duration) {
+        if !self.options.follows && self.fleet.iter().flatten().count() >= self.expected {
+            return;
+        }
+        // One that was made anew under the same name shows as gone first.
+        let known: HashSet<&Path> = self.fleet.iter().flatten().map(|member| &*member.located.path).collect();
+        let found =
+            (self.options.select)(std::mem::take(&mut self.lost), &|path: &Path| known.contains(path));
+        for ruled in found {
+            self.take_on(ruled, now, GRACE);
+        }
+    }
+
+    /// Watches one more, if it can be watched. One without a limit may get one: until then there is nothing to watch.
+    fn take_on(&mut self, Ruled { located, rule }: Ruled, now: Duration, grace: Duration) {
+        let Ok(member) = Member::new(located, rule, &mut self.options.ancestors, now, grace, &mut self.text)
+        else {
+            return;
+        };
+        let place = self.fleet.iter().position(Option::is_none).unwrap_or(self.fleet.len());
+        if place == self.fleet.len() {
+            self.fleet.push(None);
+        }
+        self.fleet[place] = Some(member);
+        self.begin(place);
+    }
+
+    /// Does from now on what is wanted instead. What is watched and stays so keeps what was learned of it.
+    pub(super) fn reload(&mut self, reload: Reload, now: Duration) {
+        self.budget = Budget::new(reload.cpu, now, process_cpu());
+        self.swap = SwapWatch::new(reload.swap_writes);
+        self.options.ancestors.forget();
+        let mut wanted: HashMap<Arc<Path>, Ruled> =
+            reload.all.into_iter().map(|ruled| (Arc::clone(&ruled.located.path), ruled)).collect();
+        for place in 0..self.fleet.len() {
+            let Some(member) = &mut self.fleet[place] else { continue };
+            let rule = wanted.remove(&member.located.path).map(|ruled| ruled.rule);
+            let changed = rule.as_deref() != Some(member.rule());
+            let follows = rule.is_some_and(|rule| {
+                member.adopt(rule, &mut self.options.ancestors, now, &mut self.text).is_ok()
+            });
+            if !follows {
+                self.end_of(place, now, What::Released, false);
+            } else if changed {
+                self.begin(place);
+            } else if !member.limits.above.is_empty() {
+                self.listen(place);
+            }
+        }
+        // What is new is not what has just begun to run.
+        let mut others: Vec<_> = wanted.into_values().collect();
+        others.sort_by(|a, b| a.located.name.cmp(&b.located.name));
+        for ruled in others {
+            self.take_on(ruled, now, Duration::ZERO);
+        }
+    }
+
+    /// Tells of the member in that place, and listens to it from now on.
+    pub(super) fn begin(&mut self, place: usize) {
+        let Some(member) = &mut self.fleet[place] else { return };
+        if member.rule().ancestors {
+            member.offer(now(), &mut self.text);
+        }
+        let start = member.limits.start(member.rule(), &mut self.text);
+        (self.options.tell)(event(&member.located.name, now(), self.began, start));
+        self.listen(place);
+    }
+
+    /// Hears of limits that are met: the member's own and those above.
+    fn listen(&mut self, place: usize) {
+        let Some(member) = &self.fleet[place] else { return };
+        member
+            .limits
+            .own
+            .gauge
+            .events()
+            .into_iter()
+            .for_each(|events| self.wakeups.once(events, place as u64));
+        for level in &member.limits.above {
+            let level = level.borrow();
+            let id = level.gauge.id();
+            level.gauge.events().into_iter().for_each(|events| self.wakeups.once(events, ANCESTOR | id));
+        }
+    }
+
+    pub(super) fn gone(&mut self, place: usize, now: Duration) {
+        self.lost = true;
+        self.end_of(place, now, What::Gone, true);
+    }
+
+    /// Watches the member in that place no longer.
+    fn end_of(&mut self, place: usize, now: Duration, what: What, gone: bool) {
+        let Some(mut member) = self.fleet[place].take() else { return };
+        let mut say = teller(self.options.tell, &member.located, now, self.began);
+        member.flush(now, true, &mut say);
+        say(what);
+        drop(say);
+        let at = now.saturating_sub(self.began);
+        self.ended.push(Summary { at, ..member.summary(now, gone, &mut self.text) });
+        drop(member);
+        self.options.ancestors.forget_the_unused();
+    }
+}

@@ -1,0 +1,226 @@
+//! The rules for a host, from the text of a file: what is wanted of which cgroups.
+//!
+//! The text is somebody's, and may be anything: what is too large, unknown or senseless is refused with its place.
+
+use std::rc::Rc;
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::guard::Take;
+use super::rule::{Rule, Wanted, swap_writes};
+use crate::cgroup::watchlist::Words;
+use crate::size::Percent;
+
+mod values;
+
+use values::{Bound, Headroom, Names, Percentage, Share, Size, Swappiness, Type};
+
+/// The version of the format that is understood.
+pub const VERSION: u64 = 1;
+
+/// Bounds: bytes of the text, rules in it, and names and globs in a rule.
+pub const MOST_BYTES: usize = 1 << 20;
+const MOST_RULES: usize = 1000;
+const MOST_WORDS: usize = 1000;
+
+/// The rules for a host.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Rules {
+    /// The share of a CPU that may be spent.
+    pub cpu: Option<Percent>,
+    /// How much may go to the host's swap in a second, bytes; `None` for as much as there is.
+    pub swap_writes: Option<u64>,
+    /// Each of them.
+    pub each: Vec<HostRule>,
+}
+
+/// One rule.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HostRule {
+    /// What it is called: its own name, or the first that it is for.
+    pub name: Rc<str>,
+    /// The line on which it begins, from 1.
+    pub line: usize,
+    /// What it is for.
+    pub words: Words,
+    /// What is wanted; `None` where such cgroups are to be left alone.
+    pub rule: Option<Rc<Rule>>,
+}
+
+/// Why a text has no rules.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{line}:{column}: {what}")]
+pub struct BadRules {
+    /// Where, from 1.
+    pub line: usize,
+    /// In characters, from 1.
+    pub column: usize,
+    /// What is wrong.
+    pub what: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+/// The file.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct File {
+    version: Option<Spanned<u64>>,
+    cpu: Option<Share>,
+    swap_writes: Option<Bound>,
+    #[serde(default)]
+    rule: Vec<Spanned<Table>>,
+}
+
+/// A rule in it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct Table {
+    name: Option<String>,
+    #[serde(rename = "match")]
+    wanted: Names,
+    #[serde(default)]
+    exclude: Names,
+    #[serde(default)]
+    leave_alone: bool,
+    headroom: Option<Headroom>,
+    keep: Option<Size>,
+    pressure: Option<Share>,
+    floor: Option<Size>,
+    swap_free: Option<Percentage>,
+    max_pressure: Option<Percentage>,
+    #[serde(rename = "type")]
+    kind: Option<Type>,
+    swappiness: Option<Swappiness>,
+    ancestors: Option<bool>,
+    lock: Option<bool>,
+}
+
+impl Table {
+    /// What it wants, and whether it wants anything of it.
+    fn wanted(&self) -> Result<Wanted, &'static str> {
+        let take = match (self.kind, self.swappiness) {
+            (Some(_), Some(_)) => return Err("type and swappiness exclude each other"),
+            (kind, swappiness) => Take::of(kind.map(|kind| kind.0), swappiness.map(|weight| weight.0)),
+        };
+        Ok(Wanted {
+            headroom: self.headroom.map(|headroom| headroom.0),
+            keep: self.keep.map(|keep| keep.0),
+            pressure: self.pressure.map(|pressure| pressure.0),
+            floor: self.floor.map_or(0, |floor| floor.0),
+            swap_free: self.swap_free.map(|share| share.0),
+            max_pressure: self.max_pressure.map(|share| share.0),
+            take,
+            ancestors: self.ancestors.unwrap_or(false),
+            no_lock: self.lock == Some(false),
+        })
+    }
+
+    fn rule(self, line: usize) -> Result<HostRule, String> {
+        let words = Words { wanted: self.wanted.0.clone(), excluded: self.exclude.0.clone() };
+        let Some(first) = words.wanted.first() else {
+            return Err("it matches nothing: match is empty".into());
+        };
+        if words.wanted.len() + words.excluded.len() > MOST_WORDS {
+            return Err(format!("it has more than {MOST_WORDS} names and globs"));
+        }
+        if words.wanted.iter().chain(&words.excluded).any(String::is_empty) {
+            return Err("a name can't be empty (the root is called /)".into());
+        }
+        let name: Rc<str> = self.name.as_deref().unwrap_or(first).into();
+        let rule = if self.leave_alone {
+            // So that nobody thinks that the rest counts.
+            if self.wanted()? != Wanted::default() {
+                return Err("it is to leave alone what it matches, so there is nothing else to want".into());
+            }
+            None
+        } else {
+            let rule = self.wanted()?.rule().map_err(|why| why.to_string())?;
+            Some(Rc::new(Rule { name: Some(Rc::clone(&name)), ..rule }))
+        };
+        Ok(HostRule { name, line, words, rule })
+    }
+}
+
+impl Rules {
+    /// Reads the text of a file.
+    ///
+    /// # Errors
+    /// [`BadRules`].
+    pub fn parse(text: &str) -> Result<Self, BadRules> {
+        if text.len() > MOST_BYTES {
+            return Err(bad(text, 0, format!("it is larger than {} MiB", MOST_BYTES >> 20), None));
+        }
+        let file: File = toml::from_str(text).map_err(|why| {
+            let (what, hint) = in_our_words(why.message());
+            bad(text, why.span().map_or(0, |span| span.start), what, hint)
+        })?;
+        if let Some(version) = file.version.as_ref().filter(|version| *version.get_ref() != VERSION) {
+            let what = format!("version {} is not understood: {VERSION} is", version.get_ref());
+            return Err(bad(text, version.span().start, what, None));
+        }
+        if file.rule.is_empty() {
+            let hint = "a rule begins with [[rule]], match = \"…\", headroom = \"10%\"".to_owned();
+            return Err(bad(text, text.len(), "it has no rules".into(), Some(hint)));
+        }
+        if let Some(rule) = file.rule.get(MOST_RULES) {
+            return Err(bad(text, rule.span().start, format!("it has more than {MOST_RULES} rules"), None));
+        }
+        let mut each: Vec<HostRule> = Vec::with_capacity(file.rule.len());
+        for table in file.rule {
+            let at = table.span().start;
+            let rule = table.into_inner().rule(line_and_column(text, at).0);
+            let rule = rule.map_err(|what| bad(text, at, what, None))?;
+            if let Some(twin) = each.iter().find(|other| other.name == rule.name) {
+                let what = format!("there is a rule called {:?} on line {} already", rule.name, twin.line);
+                let hint = "give one of them another name: name = \"…\"".to_owned();
+                return Err(bad(text, at, what, Some(hint)));
+            }
+            each.push(rule);
+        }
+        let presses = each.iter().filter_map(|one| one.rule.as_ref()).any(|rule| rule.pressure.is_some());
+        let swap_writes = swap_writes(file.swap_writes.map(|bound| bound.0), presses);
+        Ok(Self { cpu: file.cpu.map(|share| share.0), swap_writes, each })
+    }
+
+    /// What each rule is for.
+    #[must_use]
+    pub fn words(&self) -> Vec<Words> {
+        self.each.iter().map(|rule| rule.words.clone()).collect()
+    }
+}
+
+fn bad(text: &str, at: usize, what: String, hint: Option<String>) -> BadRules {
+    let (line, column) = line_and_column(text, at);
+    BadRules { line, column, what, hint }
+}
+
+/// From 1, as editors count.
+fn line_and_column(text: &str, at: usize) -> (usize, usize) {
+    let before = text.get(..at.min(text.len())).unwrap_or(text);
+    let begin = before.rfind('\n').map_or(0, |newline| newline + 1);
+    (before.matches('\n').count() + 1, before[begin..].chars().count() + 1)
+}
+
+/// What the reader of the format says, in one line; and what was meant, where that can be told.
+fn in_our_words(message: &str) -> (String, Option<String>) {
+    let what = message.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(", ");
+    let Some(rest) = what.strip_prefix("unknown field `") else {
+        let what = what.replace("missing field `", "missing key `");
+        return (what, None);
+    };
+    let (key, known) = rest.split_once('`').unwrap_or((rest, ""));
+    let known: Vec<_> = known.split('`').skip(1).step_by(2).collect();
+    let near = known
+        .iter()
+        .map(|known| (strsim::damerau_levenshtein(key, known), known))
+        .filter(|(far, known)| *far <= known.len() / 3 + 1)
+        .min()
+        .map(|(_, known)| format!("did you mean {known}?"));
+    let hint = near.unwrap_or_else(|| format!("it may have {}", known.join(", ")));
+    (format!("unknown key {key:?}"), Some(hint))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,180 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::cgroup::reclaim;
+use crate::watch::headroom::Headroom;
+
+const HOST: &str = r#"
+version = 1
+cpu = "5%"
+
+# The web servers.
+[[rule]]
+name = "web"
+match = ["system.slice/nginx*.service", "php.service"]
+exclude = "**/*-test.service"
+headroom = "10%"
+floor = 67108864
+max-pressure = 10
+ancestors = true
+
+[[rule]]
+match = "batch/**"
+pressure = 0.1
+keep = "1G"
+swappiness = 60
+lock = false
+
+[[rule]]
+match = "batch/db"
+leave-alone = true
+"#;
+
+#[test]
+fn a_host_is_read() {
+    let rules = Rules::parse(HOST).unwrap();
+    assert_eq!(
+        (rules.cpu, rules.swap_writes),
+        ("5%".parse().ok(), Some(1 << 20)),
+        "gently, where one presses"
+    );
+    let [web, batch, db] = &rules.each[..] else { panic!("{rules:?}") };
+    assert_eq!((&*web.name, web.line, &*batch.name, batch.line), ("web", 6, "batch/**", 15));
+    assert_eq!(web.words.wanted, ["system.slice/nginx*.service", "php.service"]);
+    assert_eq!(web.words.excluded, ["**/*-test.service"]);
+    let rule = web.rule.as_deref().unwrap();
+    assert_eq!(
+        (rule.name.as_deref(), rule.headroom, rule.pressure),
+        (Some("web"), Headroom::Share(0.1), None)
+    );
+    assert_eq!(
+        (rule.bounds.floor, rule.bounds.take, rule.ancestors, rule.lock),
+        (64 << 20, Take::Careful, true, true)
+    );
+    assert_eq!(rule.bounds.max_pressure, "10%".parse().ok());
+    let rule = batch.rule.as_deref().unwrap();
+    assert_eq!((rule.headroom, rule.pressure, rule.keep), (Headroom::Bytes(0), Some(0.001), Some(1 << 30)));
+    assert_eq!((rule.bounds.take, rule.lock), (Take::Weighed(reclaim::Swappiness::Value(60)), false));
+    assert_eq!(db.rule, None);
+}
+
+#[test]
+fn what_goes_to_swap_is_bounded_as_asked() {
+    let bound = |line: &str| {
+        Rules::parse(&format!("{line}\n[[rule]]\nmatch = \"a\"\nkeep = \"1G\"")).unwrap().swap_writes
+    };
+    assert_eq!(bound(""), None);
+    assert_eq!(bound("swap-writes = \"2M\""), Some(2 << 20));
+    assert_eq!(bound("swap-writes = \"max\""), None);
+}
+
+#[test]
+fn mistakes_are_told_with_their_place() {
+    let told = |text: &str| {
+        let bad = Rules::parse(text).unwrap_err();
+        (bad.to_string(), bad.hint)
+    };
+    let hint = |hint: &str| Some(hint.to_owned());
+    let rule = "[[rule]]\nmatch = \"a\"\n";
+    for (text, what, why) in [
+        (format!("{rule}headrom = \"10%\""), "3:1: unknown key \"headrom\"", hint("did you mean headroom?")),
+        (
+            "colour = 1".to_owned(),
+            "1:1: unknown key \"colour\"",
+            hint("it may have version, cpu, swap-writes, rule"),
+        ),
+        (
+            format!("{rule}headroom = \"10MB\""),
+            "3:12: \"10MB\": MB is ambiguous: write M or MiB (a power of 1024), or the number of bytes",
+            None,
+        ),
+        (format!("{rule}headroom = \"100%\""), "1:1: the headroom leaves nothing of the limit", None),
+        (
+            format!("{rule}floor = true"),
+            "3:9: invalid type: boolean `true`, expected a size, as in \"64M\"",
+            None,
+        ),
+        (format!("{rule}floor = -1"), "3:9: \"-1\": a size can't be negative", None),
+        (format!("{rule}pressure = 0"), "3:12: \"0\": it is nothing at all", None),
+        (rule.to_owned(), "1:1: it says nothing of what is to be done", None),
+        (format!("{rule}keep = \"1G\"\nancestors = true"), "1:1: ancestors need a headroom", None),
+        (
+            format!("{rule}keep = \"1G\"\ntype = \"file\"\nswappiness = 1"),
+            "1:1: type and swappiness exclude each other",
+            None,
+        ),
+        (
+            format!("{rule}leave-alone = true\nkeep = \"1G\""),
+            "1:1: it is to leave alone what it matches, so there is nothing else to want",
+            None,
+        ),
+        ("[[rule]]\nkeep = \"1G\"".to_owned(), "1:1: missing key `match`", None),
+        ("[[rule]]\nmatch = []\nkeep = \"1G\"".to_owned(), "1:1: it matches nothing: match is empty", None),
+        (
+            "[[rule]]\nmatch = \"\"\nkeep = 4096".to_owned(),
+            "1:1: a name can't be empty (the root is called /)",
+            None,
+        ),
+        (
+            "version = 2\n".to_owned() + rule + "keep = \"1G\"",
+            "1:11: version 2 is not understood: 1 is",
+            None,
+        ),
+        (
+            format!("{rule}keep = \"1G\"\n{rule}keep = \"2G\""),
+            "4:1: there is a rule called \"a\" on line 1 already",
+            hint("give one of them another name: name = \"…\""),
+        ),
+        (
+            "version = 1\n".to_owned(),
+            "2:1: it has no rules",
+            hint("a rule begins with [[rule]], match = \"…\", headroom = \"10%\""),
+        ),
+    ] {
+        let (said, hinted) = told(&text);
+        assert_eq!((said.as_str(), hinted), (what, why), "{text}");
+    }
+    let (unclosed, _) = told("[[rule]]\nmatch = \"a\nkeep = \"1G\"");
+    assert!(unclosed.starts_with("2:"), "{unclosed}");
+    assert!(!unclosed.contains('\n'), "{unclosed}");
+}
+
+#[test]
+fn what_is_too_large_is_refused() {
+    let large = "#".repeat(MOST_BYTES + 1);
+    assert_eq!(Rules::parse(&large).unwrap_err().to_string(), "1:1: it is larger than 1 MiB");
+    let rule = |number| format!("[[rule]]\nmatch = \"a{number}\"\nkeep = 4096\n");
+    let many = (0..=MOST_RULES).map(rule).collect::<Vec<_>>().concat();
+    assert_eq!(Rules::parse(&many).unwrap_err().to_string(), "3001:1: it has more than 1000 rules");
+    let deep = format!("a = {}{}", "[".repeat(10_000), "]".repeat(10_000));
+    assert!(Rules::parse(&deep).is_err());
+}
+
+/// Words that files of rules are made of, in any order.
+fn text() -> impl Strategy<Value = String> {
+    let word = prop_oneof![
+        Just("[[rule]]\n".to_owned()),
+        Just("match = ".to_owned()),
+        Just("headroom = ".to_owned()),
+        Just("pressure = \"0.1%\"\n".to_owned()),
+        Just("version = 1\n".to_owned()),
+        Just("exclude = [\"a\", \"b\"]\n".to_owned()),
+        "\"[a-z0-9*?%{}\\[\\]/.]{0,12}\"\n",
+        "[0-9.eE+-]{1,20}\n",
+        any::<String>(),
+    ];
+    proptest::collection::vec(word, 0..12).prop_map(|words| words.concat())
+}
+
+proptest! {
+    #[test]
+    fn whatever_is_written_is_read_or_refused_with_its_place(text in text()) {
+        match Rules::parse(&text) {
+            Ok(rules) => prop_assert!(!rules.each.is_empty()),
+            Err(bad) => {
+                prop_assert!(bad.line >= 1 && bad.line <= text.matches('\n').count() + 1);
+                prop_assert!(bad.column >= 1 && !bad.what.contains('\n'));
+            }
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! The values in a file of rules: words as on the command line, or plain numbers where those say the same.
+
+use std::fmt;
+
+use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
+
+use crate::cgroup::reclaim;
+use crate::reclaim::Kind;
+use crate::size::{Amount, Percent, SizeError};
+use crate::watch::words;
+
+/// Something that is read from a word.
+trait Word: Sized {
+    /// What it is called where something else was found.
+    const EXPECTED: &'static str;
+
+    fn read(word: &str) -> Result<Self, String>;
+}
+
+struct Reading<T>(std::marker::PhantomData<T>);
+
+impl<T: Word> Visitor<'_> for Reading<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(T::EXPECTED)
+    }
+
+    fn visit_str<E: de::Error>(self, word: &str) -> Result<T, E> {
+        T::read(word).map_err(|why| E::custom(format_args!("{word:?}: {why}")))
+    }
+
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<T, E> {
+        self.visit_str(&number.to_string())
+    }
+
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<T, E> {
+        self.visit_str(&number.to_string())
+    }
+
+    fn visit_f64<E: de::Error>(self, number: f64) -> Result<T, E> {
+        self.visit_str(&number.to_string())
+    }
+}
+
+macro_rules! words {
+    ($($(#[$doc:meta])* $name:ident($inner:ty), $expected:literal, $read:expr;)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug)]
+        pub struct $name(pub $inner);
+
+        impl Word for $name {
+            const EXPECTED: &'static str = $expected;
+
+            fn read(word: &str) -> Result<Self, String> {
+                let read: fn(&str) -> Result<$inner, String> = $read;
+                read(word).map(Self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                deserializer.deserialize_any(Reading(std::marker::PhantomData))
+            }
+        }
+    )*};
+}
+
+words! {
+    /// What is to be free.
+    Headroom(Amount), "a size or a share, as in \"64M\" or \"10%\"", words::headroom;
+    /// Bytes, or 0.
+    Size(u64), "a size, as in \"64M\"", words::bytes_or_none;
+    /// A share, which may be nothing.
+    Percentage(Percent), "a percentage, as in \"25%\"", |word| {
+        word.parse().map_err(|why: SizeError| why.to_string())
+    };
+    /// A share that is more than nothing.
+    Share(Percent), "a percentage, as in \"0.1%\"", words::some_percent;
+    /// Bytes a second, or none at all.
+    Bound(Option<u64>), "a size, or \"max\"", words::bytes_or_max;
+    /// Which memory to take.
+    Type(Kind), "all, anon or file", |word| match word {
+        "all" => Ok(Kind::All),
+        "anon" => Ok(Kind::Anon),
+        "file" => Ok(Kind::File),
+        _ => Err("it is neither all, anon nor file".to_owned()),
+    };
+    /// Weighs anon against file.
+    Swappiness(reclaim::Swappiness), "0 to 200, or \"max\"", |word| {
+        word.parse::<reclaim::Swappiness>().map_err(|why| why.to_string())
+    };
+}
+
+/// One name or glob, or a list of them.
+#[derive(Clone, Debug, Default)]
+pub struct Names(pub Vec<String>);
+
+impl<'de> Deserialize<'de> for Names {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct List;
+
+        impl<'de> Visitor<'de> for List {
+            type Value = Names;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a name or a glob, or a list of them")
+            }
+
+            fn visit_str<E: de::Error>(self, word: &str) -> Result<Names, E> {
+                Ok(Names(vec![word.to_owned()]))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Names, A::Error> {
+                let mut names = Vec::new();
+                while let Some(name) = list.next_element()? {
+                    names.push(name);
+                }
+                Ok(Names(names))
+            }
+        }
+
+        deserializer.deserialize_any(List)
+    }
+}

@@ -1,0 +1,125 @@
+//! `memctl plot`.
+
+use std::path::PathBuf;
+
+use crate::bed::{M, refuses, run};
+use crate::place::{Case, list};
+use crate::watch::{limited, parsed};
+use crate::workload::Work;
+
+pub fn cases() -> Vec<Case> {
+    list![
+        "" => records_of_all_versions, what_is_no_record, one_of_several;
+        "guest prompt" => a_watch_is_recorded_and_drawn
+    ]
+}
+
+const RECORDS: [(&str, &str); 2] = [
+    ("version 0", include_str!("../records/version-0.jsonl")),
+    ("version 1", include_str!("../records/version-1.jsonl")),
+];
+
+/// A folder for a record and its picture.
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn with(record: &str) -> Self {
+        let folder = Self(tempfile::tempdir().expect("a folder"));
+        std::fs::write(folder.record(), record).expect("write the record");
+        folder
+    }
+
+    fn record(&self) -> PathBuf {
+        self.0.path().join("record.json")
+    }
+
+    fn picture(&self) -> PathBuf {
+        self.0.path().join("picture.svg")
+    }
+
+    fn words(&self) -> [String; 2] {
+        [self.record(), self.picture()].map(|path| path.display().to_string())
+    }
+
+    /// Draws it, with what it says on standard error.
+    fn drawn(&self, says: &str) -> String {
+        let [record, picture] = self.words();
+        let ran = run(&["plot", &record, "-o", &picture]);
+        assert_eq!((ran.status, ran.stdout.as_str(), ran.stderr.as_str()), (Some(0), "", says));
+        std::fs::read_to_string(self.picture()).expect("the picture")
+    }
+}
+
+fn records_of_all_versions() {
+    for (version, record) in RECORDS {
+        let svg = Folder::with(record).drawn("");
+        assert!(svg.starts_with("<svg") && svg.contains("memctl watch of "), "{version}: {svg}");
+        // A full disk cuts it off anywhere.
+        let cut = Folder::with(&record[..record.len() - 30]);
+        let [name, _] = cut.words();
+        let svg =
+            cut.drawn(&format!("memctl: {name}: its last line is cut off: what is before it is drawn\n"));
+        assert!(svg.contains("usage"), "{version}: {svg}");
+    }
+    let newer = RECORDS[1].1.replace("\"version\":1", "\"version\":9");
+    let newer = Folder::with(&newer);
+    let [name, _] = newer.words();
+    newer.drawn(&format!("memctl: {name}: its version, 9, is newer than 1: what is known of it is drawn\n"));
+    let twice = Folder::with(&RECORDS[1].1.repeat(2));
+    let [name, _] = twice.words();
+    twice.drawn(&format!("memctl: {name}: it has 2 watches: the last is drawn\n"));
+}
+
+fn what_is_no_record() {
+    let none = Folder::with("CGROUP  REQUESTED\n/app  10M\n");
+    let [record, picture] = none.words();
+    let ran =
+        refuses(&["plot", &record, "-o", &picture], 1, &format!("memctl: {record}:1:1: expected value"));
+    assert!(ran.stderr.contains("hint: a record is what memctl watch --json writes"), "{}", ran.stderr);
+    let empty = Folder::with("");
+    let [record, _] = empty.words();
+    refuses(
+        &["plot", &record, "-o", &picture],
+        1,
+        &format!("memctl: {record}: it has no cgroup that was watched"),
+    );
+    assert!(!none.picture().exists(), "what can't be drawn changes nothing");
+    refuses(&["plot", "/no/such", "-o", &picture], 1, "memctl: /no/such: no such file or directory");
+    refuses(&["plot", &record, "-o", "run.png"], 2, "memctl: -o run.png: only SVG is drawn");
+    let whole = Folder::with(RECORDS[0].1);
+    let [record, _] = whole.words();
+    let line = "memctl: /no/such/picture.svg: no such file or directory";
+    refuses(&["plot", &record, "-o", "/no/such/picture.svg"], 1, line);
+}
+
+fn one_of_several() {
+    let folder = Folder::with(RECORDS[1].1);
+    let [record, _] = folder.words();
+    let ran = run(&["plot", &record, "-o", "-", "--cgroup", "db"]);
+    assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""));
+    assert!(
+        ran.stdout.contains("memctl watch of /db") && ran.stdout.contains("by rule press"),
+        "{}",
+        ran.stdout
+    );
+    let ran = refuses(
+        &["plot", &record, "-o", "-", "--cgroup", "web"],
+        2,
+        "memctl: --cgroup web: not in the record",
+    );
+    assert!(ran.stderr.ends_with("hint: it has /app, /db\n"), "{}", ran.stderr);
+}
+
+fn a_watch_is_recorded_and_drawn() {
+    let app = limited("app", 64 * M);
+    app.uses(&Work::Stream(200 * M));
+    let ran = run(&["watch", "app", "--headroom", "20M", "--json", "--duration", "7s"]);
+    assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""));
+    let samples = parsed(&ran.stdout).iter().filter(|event| event["event"] == "sample").count();
+    assert!((3..=6).contains(&samples), "{samples}: {}", ran.stdout);
+    let svg = Folder::with(&ran.stdout).drawn("");
+    for wanted in ["memctl watch of /app, 7.", "usage", "limit", "reclaimed", "refaulted", "PSI some", "MiB"]
+    {
+        assert!(svg.contains(wanted), "{wanted}: {svg}");
+    }
+}
