@@ -122,9 +122,11 @@ impl Running {
         child.wait()?;
         let said = said.join().ok().context("a thread that reads")?;
         if is_verbose() {
-            for (_, line) in &said {
-                println!("{line}");
-            }
+            said.iter().for_each(|(_, line)| println!("{line}"));
+        }
+        if std::env::var_os("MEMCTL_BENCH_RECORD").is_some() {
+            let lines = said.iter().filter(|(_, line)| line.starts_with('{'));
+            lines.for_each(|(_, line)| println!("record {line}"));
         }
         let told = |(at, line): &(Instant, String)| {
             let event: Value = serde_json::from_str(line).ok()?;

@@ -269,6 +269,9 @@ fn end(mut child: Child, learning: Duration, cpu_learning: f64) -> Result<Spent>
     let mut said = String::new();
     child.stdout.take().context("its output")?.read_to_string(&mut said)?;
     child.wait()?;
+    if std::env::var_os("MEMCTL_BENCH_RECORD").is_some() {
+        said.lines().filter(|line| line.starts_with('{')).for_each(|line| println!("record {line}"));
+    }
     let mut spent = Spent { cpu: ticks, late_cpu: so_far - cpu_learning, ..Spent::default() };
     for line in said.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok()) {
         let usec = |key: &str| line[key].as_f64().map(|usec| usec / 1e6);

@@ -133,7 +133,8 @@ fn rates(points: &[Point], get: impl Fn(&Point) -> Option<f64>) -> Vec<(f64, f64
     const NEAREST: f64 = 0.5;
     let mut rates = Vec::new();
     let mut from: Option<(f64, f64)> = None;
-    for (at, count) in points.iter().filter_map(|point| Some((point.at, get(point)?))) {
+    let counts = points.iter().filter(|point| point.counted);
+    for (at, count) in counts.filter_map(|point| Some((point.at, get(point)?))) {
         match from {
             None => from = Some((at, count)),
             Some((then, before)) if at - then >= NEAREST => {

@@ -13,6 +13,8 @@ pub struct Point {
     pub limit: Option<u64>,
     /// The working set, once it was found.
     pub working_set: Option<u64>,
+    /// Whether what follows was counted then, or is as it was at the point before.
+    pub counted: bool,
     /// What was reclaimed.
     pub reclaimed: u64,
     /// What came back, as far as that is told.
@@ -57,6 +59,8 @@ pub struct Course {
     pub outcome: Option<Outcome>,
     /// The points have the counts: else those of each action are added up.
     is_sampled: bool,
+    /// What had been counted when it was made anew under the same name.
+    before: Point,
 }
 
 /// So many limits that were met are kept of each.
@@ -72,32 +76,44 @@ impl Course {
         let last = self.points.last().copied().unwrap_or_default();
         // Time goes on, whatever somebody writes.
         let at = at.max(last.at);
-        let mut next = Point { at, ..last };
+        let mut next = Point { at, counted: false, ..last };
         let usec = |usec: u64| usec as f64 / 1e6;
         match line.event.as_str() {
             "start" => {
-                (self.rule, self.ended) = (line.rule.clone(), None);
+                if self.ended.take().is_some() {
+                    self.before = last;
+                }
+                self.rule.clone_from(&line.rule);
                 (next.current, next.limit) = (line.current_bytes.unwrap_or(0), line.limit_bytes);
+                next.counted = true;
             }
             "limit" => next.limit = line.limit_bytes,
             "reclaim" => {
                 let Some(current) = line.current_after_bytes else { return 0 };
                 next.current = current;
                 if !self.is_sampled {
+                    next.counted = true;
                     next.reclaimed = last.reclaimed.saturating_add(line.reclaimed_bytes.unwrap_or(0));
                 }
             }
             "sample" => {
                 self.is_sampled = true;
                 let Some(current) = line.current_bytes else { return 0 };
+                let Point { reclaimed, refaulted, stalled, .. } = self.before;
                 next = Point {
                     at,
                     current,
                     limit: line.limit_bytes,
+                    counted: true,
                     working_set: line.estimated_working_set_bytes.or(last.working_set),
-                    reclaimed: line.reclaimed_bytes.unwrap_or(0).max(last.reclaimed),
-                    refaulted: line.refaulted_bytes.max(last.refaulted),
-                    stalled: line.stalled_usec.map(usec).or(last.stalled),
+                    reclaimed: reclaimed
+                        .saturating_add(line.reclaimed_bytes.unwrap_or(0))
+                        .max(last.reclaimed),
+                    refaulted: add(refaulted, line.refaulted_bytes).max(last.refaulted),
+                    stalled: line
+                        .stalled_usec
+                        .map(|more| usec(more) + stalled.unwrap_or(0.0))
+                        .or(last.stalled),
                 };
             }
             "working_set" => next.working_set = line.estimated_working_set_bytes,
@@ -133,8 +149,8 @@ impl Course {
     fn push(&mut self, next: Point, gap: f64) -> usize {
         match self.points.last_mut() {
             Some(last) if next.at - last.at < gap => {
-                let current = last.current.max(next.current);
-                *last = Point { at: last.at, current, ..next };
+                let (current, counted) = (last.current.max(next.current), last.counted || next.counted);
+                *last = Point { at: last.at, current, counted, ..next };
                 0
             }
             _ => {
@@ -173,7 +189,7 @@ pub(super) fn together(courses: &[Course], span: f64, looks: usize) -> Course {
     let mut stalled = 0.0;
     for look in 0..looks {
         let at = span * look as f64 / (looks - 1) as f64;
-        let mut sum = Point { at, limit: Some(0), ..Point::default() };
+        let mut sum = Point { at, limit: Some(0), counted: true, ..Point::default() };
         let mut most = None::<f64>;
         for (course, before) in courses.iter().zip(&mut before) {
             // What was done stays done when it goes.

@@ -48,6 +48,18 @@ fn what_is_sampled_counts_and_what_is_unknown_is_passed_over() {
 }
 
 #[test]
+fn one_that_is_made_anew_goes_on() {
+    let anew = "{\"event\":\"start\",\"cgroup\":\"/db\",\"at_usec\":4000000,\"current_bytes\":1048576,\"limit_bytes\":null}\n\
+                {\"event\":\"sample\",\"cgroup\":\"/db\",\"at_usec\":5000000,\"current_bytes\":4096,\"limit_bytes\":null,\
+                \"reclaimed_bytes\":1048576,\"refaulted_bytes\":0,\"stalled_usec\":1000}\n";
+    let record = read(&format!("{NEW}{anew}"));
+    let db = &record.courses[1];
+    let last = db.points.last().unwrap();
+    assert_eq!((db.ended, last.reclaimed, last.refaulted), (None, 11 * M, Some(M)));
+    assert!((last.stalled.unwrap() - 0.005).abs() < 1e-9);
+}
+
+#[test]
 fn several_are_one() {
     let all = read(NEW).together(6);
     assert_eq!((all.name.as_str(), all.points.len()), ("2 cgroups", 6));

@@ -23,6 +23,9 @@ kernel_row() {
     read -r suite metapackage features <<<"$row"
 }
 
+# record_to FILE: passes on what comes in, but for the lines of a record, which go to FILE.
+record_to() { awk -v file="$1" '/^record / { print substr($0, 8) >file; next } { print; fflush() }'; }
+
 # lock: one script at a time changes the cache. Held until `unlock`, or the end of the script.
 lock() { mkdir -p "$cache"; exec 9>"$cache/lock"; flock 9; }
 unlock() { exec 9>&-; }
