@@ -122,7 +122,9 @@ impl Running {
         child.wait()?;
         let said = said.join().ok().context("a thread that reads")?;
         if is_verbose() {
-            said.iter().for_each(|(_, line)| println!("{line}"));
+            for (_, line) in &said {
+                println!("{line}");
+            }
         }
         if std::env::var_os("MEMCTL_BENCH_RECORD").is_some() {
             let lines = said.iter().filter(|(_, line)| line.starts_with('{'));

@@ -238,13 +238,21 @@ pub(super) fn below_the_mount(word: &str) -> String {
     below.unwrap_or(word).trim_matches('/').to_owned()
 }
 
+/// What only globs have.
+const SPECIAL: [char; 4] = ['*', '?', '[', '{'];
+
 /// Whether a word is a glob. A name with such a character in it can still be given by its path: what exists is a name.
 pub(crate) fn is_glob(word: &str) -> bool {
-    word.contains(['*', '?', '[', '{']) && locate(word).is_err()
+    word.contains(SPECIAL) && locate(word).is_err()
 }
 
 fn matcher(pattern: &str) -> Result<GlobMatcher, String> {
     glob(pattern).map(|glob| glob.compile_matcher())
+}
+
+/// What is wrong with a word as a glob, if it is one.
+pub(crate) fn malformed(word: &str) -> Option<String> {
+    glob(word).err().filter(|_| word.contains(SPECIAL))
 }
 
 /// A glob over names without their leading slash.
@@ -257,6 +265,23 @@ pub(super) fn glob(pattern: &str) -> Result<Glob, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_more_is_said_the_more_specific_it_is() {
+        let words = ["**", "**/*.service", "*/*.service", "web-[0-9]*", "web-1*", "{web-1,web-2}-{a,b}*"];
+        let of = |word: &str| Specificity::of(word, false);
+        for (less, more) in [
+            ("**", "*"),
+            ("**", "**/*.service"),
+            ("**/*.service", "*/*.service"),
+            ("web-[0-9]*", "web-1*"),
+            ("{web-1,web-2}-{a,b}*", "web-1*"),
+            ("system.slice/*", "system.slice/a*"),
+        ] {
+            assert!(of(less) < of(more), "{less} < {more}");
+        }
+        assert!(words.iter().all(|word| of(word) < Specificity::of("a", true)), "a name says most");
+    }
 
     #[test]
     fn stars_stay_within_a_level_but_for_two() {

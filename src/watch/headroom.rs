@@ -91,6 +91,17 @@ pub enum Decision {
     },
 }
 
+/// How what is used moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Motion {
+    /// It did between the last two looks.
+    Moves,
+    /// It didn't.
+    Still,
+    /// It hasn't for long.
+    Calm,
+}
+
 /// What is known of one cgroup.
 #[derive(Clone, Debug)]
 pub struct Law {
@@ -192,10 +203,14 @@ impl Law {
         self.growth
     }
 
-    /// Whether nothing has moved for long.
+    /// Whether what is used moves.
     #[must_use]
-    pub fn is_calm(&self, now: Duration) -> bool {
-        self.still > 0 && now.saturating_sub(self.still_since) >= CALM
+    pub fn motion(&self, now: Duration) -> Motion {
+        match self.still {
+            0 => Motion::Moves,
+            _ if now.saturating_sub(self.still_since) >= CALM => Motion::Calm,
+            _ => Motion::Still,
+        }
     }
 
     /// The last look; `None` before the first.
@@ -234,7 +249,7 @@ impl Law {
         let out_of_the_blue = Duration::from_secs_f64(room as f64 / OUT_OF_THE_BLUE as f64);
         // At rest a burst may eat into what is kept free: that is what it is kept for. One larger than that is looked
         // out for as long as it isn't ages ago.
-        let calm = self.is_calm(look.at);
+        let calm = self.motion(look.at) == Motion::Calm;
         let at_rest = (self.near * (1 << self.still.min(8))).min(REST);
         let at_rest = if calm { at_rest } else { at_rest.min(lasts(free)) };
         out_of_the_blue.min(lasts(room)).max(at_rest).clamp(self.near, FAR)

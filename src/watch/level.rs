@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use super::event::{Room, What};
-use super::headroom::{Decision, Headroom, Law, Look};
+use super::headroom::{Decision, Headroom, Law, Look, Motion};
 use super::rule::{Rule, limit, page};
 use super::shares::Shares;
 use crate::cgroup::gauge::Hits;
@@ -106,7 +106,13 @@ impl Level {
     /// How often settings are to be read again: its limit, and whatever else an administrator sets.
     #[must_use]
     pub fn settings_each(&self, now: Duration) -> Duration {
-        if self.law.is_calm(now) { SETTINGS_AT_REST } else { SETTINGS }
+        if self.law.motion(now) == Motion::Calm { SETTINGS_AT_REST } else { SETTINGS }
+    }
+
+    /// Whether what is used moves.
+    #[must_use]
+    pub fn motion(&self, now: Duration) -> Motion {
+        self.law.motion(now)
     }
 
     /// What was used when it was looked at last.

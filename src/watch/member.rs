@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use super::account::Account;
 use super::act::{Acted, End};
 use super::brake::Seen;
-use super::event::{Sample, Summary, View, What};
+use super::event::What;
 use super::guard::{Allowed, Guard, Own, Swap};
 use super::headroom::NEAREST;
 use super::holding::Holding;
@@ -22,14 +22,10 @@ use super::rule::{Rule, Unwatchable};
 use crate::cgroup::trigger::Trigger;
 use crate::cgroup::{Gauge, Located};
 
-/// A dry run says again so often what would be done.
-const WOULD: Duration = Duration::from_secs(10);
+mod tells;
 
 /// The wait after an action that isn't to be seen doubles so often: to 0.8 s.
 const STUCK: u32 = 4;
-
-/// What is to be told can wait so long for the next look: waking up has its price.
-const SOON: Duration = Duration::from_millis(500);
 
 /// While something holds, look so often.
 const HELD: Duration = Duration::from_millis(250);
@@ -166,19 +162,6 @@ impl Member {
         &self.rule
     }
 
-    /// Tells how it stands, if that is due; `end` says that there is no later time.
-    pub fn sample(&mut self, now: Duration, end: bool, text: &mut String, tell: &mut dyn FnMut(What)) {
-        if !end && now.saturating_sub(self.sampled) < self.limits.own.settings_each(now) {
-            return;
-        }
-        self.sampled = now;
-        let found = self.pressing.as_ref().and_then(|pressing| pressing.found(now).set);
-        if let Ok(sample) = self.account.sample(&self.limits.own.gauge, text) {
-            let (limit, working_set) = (self.limits.own.limit, found.map(|set| set.bytes));
-            tell(What::Sample(Sample { limit, working_set, ..sample }));
-        }
-    }
-
     /// Its id.
     #[must_use]
     pub fn id(&self) -> u64 {
@@ -206,21 +189,6 @@ impl Member {
     #[must_use]
     pub fn is_near(&self) -> bool {
         self.limits.room(0).is_some_and(|room| room.free < room.low.saturating_mul(2))
-    }
-
-    /// How it stands, for whoever looks on.
-    pub fn view(&mut self, now: Duration, text: &mut String) -> View<'_> {
-        let stalled = self.limits.own.gauge.stalled(text).map(Duration::from_micros);
-        View {
-            cgroup: &self.located.name,
-            current: self.limits.own.current(),
-            room: self.limits.room(0),
-            growth: self.limits.own.growth(),
-            stalled,
-            reclaimed: self.account.reclaimed(),
-            held: self.holding.by(),
-            found: self.pressing.as_ref().map(|pressing| pressing.found(now)),
-        }
     }
 
     /// Looks so often near the watermark from now on.
@@ -341,17 +309,6 @@ impl Member {
         Step::Rest
     }
 
-    /// What would be done, in a dry run. Told once in a while.
-    pub fn would(&mut self, now: Duration, down_to: u64, tell: &mut dyn FnMut(What)) {
-        self.due = now + HELD;
-        self.account.would(self.limits.own.current().saturating_sub(down_to));
-        if self.would_told.is_none_or(|told| now.saturating_sub(told) >= WOULD) {
-            self.would_told = Some(now);
-            let current = self.limits.own.current();
-            tell(What::Would { requested: current.saturating_sub(down_to), current, down_to });
-        }
-    }
-
     /// A worker has it in hand.
     pub fn begins(&mut self, now: Duration, allowed: &Allowed) {
         self.busy = true;
@@ -461,17 +418,6 @@ impl Member {
         self.account.enter(now, acted, self.limits.room(fell));
     }
 
-    /// Tells what was done since it was told last, if that is long enough ago, or at the `end`.
-    pub fn flush(&mut self, now: Duration, end: bool, tell: &mut dyn FnMut(What)) {
-        self.account.flush(now, end, tell);
-    }
-
-    /// When to wake up to tell something: if the next look, which tells as well, isn't soon enough.
-    #[must_use]
-    pub fn to_tell(&self) -> Option<Duration> {
-        self.account.to_tell().filter(|&due| self.busy || self.due > due + SOON)
-    }
-
     fn read_stall(&mut self, now: Duration, text: &mut String) {
         let due = self.stall.is_none_or(|(at, _)| now.saturating_sub(at) >= SETTINGS);
         let Some(stalled) = due.then(|| self.limits.own.gauge.stalled(text)).flatten() else { return };
@@ -479,15 +425,6 @@ impl Member {
             let time = now.saturating_sub(at).as_micros().max(1) as f64;
             self.stalled_share = stalled.saturating_sub(before) as f64 / time;
         }
-    }
-
-    /// What came of the watch. `gone` if the cgroup is.
-    pub fn summary(&mut self, now: Duration, gone: bool, text: &mut String) -> Summary {
-        self.limits.gives(0);
-        self.limits.answered();
-        let found = self.pressing.as_ref().map(|pressing| pressing.found(now));
-        let rule = self.rule.name.as_deref().map(str::to_owned);
-        Summary { rule, found, ..self.account.close(&self.limits.own.gauge, now, gone, text) }
     }
 }
 

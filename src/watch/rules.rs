@@ -9,6 +9,7 @@ use toml::Spanned;
 
 use super::guard::Take;
 use super::rule::{Rule, Wanted, swap_writes};
+use crate::cgroup::select::malformed;
 use crate::cgroup::watchlist::Words;
 use crate::size::Percent;
 
@@ -125,8 +126,13 @@ impl Table {
         if words.wanted.len() + words.excluded.len() > MOST_WORDS {
             return Err(format!("it has more than {MOST_WORDS} names and globs"));
         }
-        if words.wanted.iter().chain(&words.excluded).any(String::is_empty) {
-            return Err("a name can't be empty (the root is called /)".into());
+        for word in words.wanted.iter().chain(&words.excluded) {
+            if word.is_empty() {
+                return Err("a name can't be empty (the root is called /)".into());
+            }
+            if let Some(why) = malformed(word) {
+                return Err(format!("{word:?} is a malformed glob: {why}"));
+            }
         }
         let name: Rc<str> = self.name.as_deref().unwrap_or(first).into();
         let rule = if self.leave_alone {

@@ -52,8 +52,10 @@ fn mistakes_are_told_with_their_place() {
         let ran = refuses(&[verb, "--config", &word], 1, &line);
         assert!(ran.stderr.ends_with("hint: did you mean headroom?\n"), "{}", ran.stderr);
     }
-    rules.write("[[rule]]\nmatch = \"a[\"\nkeep = \"1G\"\n");
-    assert_eq!(run(&["check", "--config", &word]).status, Some(1));
+    rules.write("version = 1\n[[rule]]\nmatch = \"a[\"\nkeep = \"1G\"\n");
+    let line =
+        format!("memctl: {word}:2:1: \"a[\" is a malformed glob: unclosed character class; missing ']'");
+    refuses(&["check", "--config", &word], 1, &line);
     std::fs::write(rules.path(), b"version = 1\n# \xff\n").expect("write the rules");
     refuses(&["check", "--config", &word], 1, &format!("memctl: {word}:2:3: it is not text in UTF-8"));
     refuses(&["watch", "--config", "/no/such.toml"], 1, "memctl: /no/such.toml: no such file or directory");

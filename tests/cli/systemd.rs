@@ -22,7 +22,8 @@ pub fn cases() -> Vec<Case> {
             a_login_session_is_not_the_users,
             a_unit_delegated_to_a_user,
             accounting_that_is_off_is_turned_on_by_the_hint,
-            a_service_watches_a_service
+            a_service_watches_a_service,
+            a_service_watches_a_host
     ]
 }
 
@@ -256,24 +257,53 @@ fn a_glob_takes_what_is_the_users() {
     assert_eq!(system.stat("pgsteal"), 0);
 }
 
-/// The unit that comes with memctl, and memctl where that expects it.
-fn a_service_watches_a_service() {
-    const UNIT: &str = include_str!("../../contrib/systemd/memctl-watch@.service");
+/// Installs a unit that comes with memctl, memctl where that expects it, and a file in /etc/memctl.
+fn install(unit: &str, text: &str, file: &str, content: &str) {
     std::fs::create_dir_all("/usr/local/bin").expect("make /usr/local/bin");
     std::fs::copy(memctl([""; 0]).get_program(), "/usr/local/bin/memctl").expect("install memctl");
-    std::fs::write("/run/systemd/system/memctl-watch@.service", UNIT).expect("write the unit");
+    std::fs::write(format!("/run/systemd/system/{unit}"), text).expect("write the unit");
     std::fs::create_dir_all("/etc/memctl").expect("make /etc/memctl");
-    std::fs::write("/etc/memctl/watch-some.service", "HEADROOM=20M\nOPTIONS=--json\n")
-        .expect("write options");
+    std::fs::write(format!("/etc/memctl/{file}"), content).expect("write the file");
     output(Command::new("systemctl").arg("daemon-reload"));
+}
+
+fn comes_down_to(service: &Service, most: u64) {
+    let until = Instant::now() + Duration::from_secs(30);
+    while service.current() > most {
+        assert!(Instant::now() < until, "{}, not {most}", service.current());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+fn a_service_watches_a_host() {
+    const UNIT: &str = include_str!("../../contrib/systemd/memctl-watch.service");
+    let rules = |keep: &str| format!("[[rule]]\nmatch = 'system.slice/some*.service'\nkeep = '{keep}'\n");
+    install("memctl-watch.service", UNIT, "watch.toml", &rules("30M"));
+    let some = Service::start(Manager::System, "some-other.service", 50 * M, &[]);
+    output(Command::new("systemctl").args(["start", "memctl-watch.service"]));
+    comes_down_to(&some, 31 * M);
+    std::fs::write("/etc/memctl/watch.toml", rules("20M")).expect("write the rules");
+    output(Command::new("systemctl").args(["reload", "memctl-watch.service"]));
+    comes_down_to(&some, 21 * M);
+    output(Command::new("systemctl").args(["stop", "memctl-watch.service"]));
+    let said = output(Command::new("journalctl").args(["--unit=memctl-watch.service", "--output=cat"]));
+    assert!(said.contains("memctl: /etc/memctl/watch.toml: read again: 1 rule\n"), "{said}");
+    // A mistake is told before anything is begun.
+    std::fs::write("/etc/memctl/watch.toml", "kep = 1").expect("write the rules");
+    let ran = Command::new("systemctl").args(["start", "memctl-watch.service"]).output().expect("systemctl");
+    assert!(!ran.status.success(), "{ran:?}");
+    let said = output(Command::new("journalctl").args(["--unit=memctl-watch.service", "--output=cat"]));
+    assert!(said.contains("memctl: /etc/memctl/watch.toml:1:1: unknown key \"kep\"\n"), "{said}");
+    output(Command::new("systemctl").args(["stop", "memctl-watch.service"]));
+}
+
+fn a_service_watches_a_service() {
+    const UNIT: &str = include_str!("../../contrib/systemd/memctl-watch@.service");
+    install("memctl-watch@.service", UNIT, "watch-some.service", "HEADROOM=20M\nOPTIONS=--json\n");
     let some = Service::start(Manager::System, "some.service", 50 * M, &["MemoryMax=60M"]);
     let watch = "memctl-watch@some.service.service";
     output(Command::new("systemctl").args(["start", watch]));
-    let until = Instant::now() + Duration::from_secs(30);
-    while some.current() > 41 * M {
-        assert!(Instant::now() < until, "{} of {}", some.current(), 60 * M);
-        std::thread::sleep(Duration::from_millis(100));
-    }
+    comes_down_to(&some, 41 * M);
     let pid = output(Command::new("systemctl").args(["show", "--property=MainPID", "--value", watch]));
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
     assert!(!status.contains("VmLck:\t       0 kB"), "its memory is locked: {status}");

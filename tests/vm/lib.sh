@@ -24,7 +24,15 @@ kernel_row() {
 }
 
 # record_to FILE: passes on what comes in, but for the lines of a record, which go to FILE.
-record_to() { awk -v file="$1" '/^record / { print substr($0, 8) >file; next } { print; fflush() }'; }
+record_to() {
+    local line
+    while IFS= read -r line; do
+        case $line in
+            "record "*) printf '%s\n' "${line#record }" >&3 ;;
+            *) printf '%s\n' "$line" ;;
+        esac
+    done 3>"$1"
+}
 
 # lock: one script at a time changes the cache. Held until `unlock`, or the end of the script.
 lock() { mkdir -p "$cache"; exec 9>"$cache/lock"; flock 9; }

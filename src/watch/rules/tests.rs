@@ -116,6 +116,11 @@ fn mistakes_are_told_with_their_place() {
             None,
         ),
         (
+            "[[rule]]\nmatch = \"a[\"\nkeep = 4096".to_owned(),
+            "1:1: \"a[\" is a malformed glob: unclosed character class; missing ']'",
+            None,
+        ),
+        (
             "version = 2\n".to_owned() + rule + "keep = \"1G\"",
             "1:11: version 2 is not understood: 1 is",
             None,

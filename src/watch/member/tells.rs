@@ -1,0 +1,86 @@
+//! What a cgroup under watch tells: how it stands, what was done, and what came of it all.
+
+use std::time::Duration;
+
+use super::super::event::{Sample, Summary, View, What};
+use super::super::headroom::Motion;
+use super::super::level::SETTINGS;
+use super::{HELD, Member};
+
+/// A dry run says again so often what would be done.
+const WOULD: Duration = Duration::from_secs(10);
+
+/// What is to be told can wait so long for the next look: waking up has its price.
+const SOON: Duration = Duration::from_millis(500);
+
+/// It is told how one stands every 2 s, but where nothing moves: there less often, and where nothing moved for long seldom.
+const SAMPLED_STILL: Duration = Duration::from_secs(10);
+const SAMPLED_CALM: Duration = Duration::from_secs(60);
+
+impl Member {
+    /// How it stands, for whoever looks on.
+    pub fn view(&mut self, now: Duration, text: &mut String) -> View<'_> {
+        let stalled = self.limits.own.gauge.stalled(text).map(Duration::from_micros);
+        View {
+            cgroup: &self.located.name,
+            current: self.limits.own.current(),
+            room: self.limits.room(0),
+            growth: self.limits.own.growth(),
+            stalled,
+            reclaimed: self.account.reclaimed(),
+            held: self.holding.by(),
+            found: self.pressing.as_ref().map(|pressing| pressing.found(now)),
+        }
+    }
+
+    /// Tells how it stands, if that is due; `end` says that there is no later time.
+    pub fn sample(&mut self, now: Duration, end: bool, text: &mut String, tell: &mut dyn FnMut(What)) {
+        let each = match self.limits.own.motion(now) {
+            Motion::Moves => SETTINGS,
+            Motion::Still => SAMPLED_STILL,
+            // What its tasks are stalled for by presses is of interest all the time.
+            Motion::Calm if self.pressing.is_some() => SAMPLED_STILL,
+            Motion::Calm => SAMPLED_CALM,
+        };
+        if !end && self.sampled > Duration::ZERO && now.saturating_sub(self.sampled) < each {
+            return;
+        }
+        self.sampled = now;
+        let found = self.pressing.as_ref().and_then(|pressing| pressing.found(now).set);
+        if let Ok(sample) = self.account.sample(&self.limits.own.gauge, text) {
+            let (limit, working_set) = (self.limits.own.limit, found.map(|set| set.bytes));
+            tell(What::Sample(Sample { limit, working_set, ..sample }));
+        }
+    }
+
+    /// What would be done, in a dry run. Told once in a while.
+    pub fn would(&mut self, now: Duration, down_to: u64, tell: &mut dyn FnMut(What)) {
+        self.due = now + HELD;
+        self.account.would(self.limits.own.current().saturating_sub(down_to));
+        if self.would_told.is_none_or(|told| now.saturating_sub(told) >= WOULD) {
+            self.would_told = Some(now);
+            let current = self.limits.own.current();
+            tell(What::Would { requested: current.saturating_sub(down_to), current, down_to });
+        }
+    }
+
+    /// Tells what was done since it was told last, if that is long enough ago, or at the `end`.
+    pub fn flush(&mut self, now: Duration, end: bool, tell: &mut dyn FnMut(What)) {
+        self.account.flush(now, end, tell);
+    }
+
+    /// When to wake up to tell something: if the next look, which tells as well, isn't soon enough.
+    #[must_use]
+    pub fn to_tell(&self) -> Option<Duration> {
+        self.account.to_tell().filter(|&due| self.busy || self.due > due + SOON)
+    }
+
+    /// What came of the watch. `gone` if the cgroup is.
+    pub fn summary(&mut self, now: Duration, gone: bool, text: &mut String) -> Summary {
+        self.limits.gives(0);
+        self.limits.answered();
+        let found = self.pressing.as_ref().map(|pressing| pressing.found(now));
+        let rule = self.rule.name.as_deref().map(str::to_owned);
+        Summary { rule, found, ..self.account.close(&self.limits.own.gauge, now, gone, text) }
+    }
+}
