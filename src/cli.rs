@@ -75,7 +75,7 @@ pub enum Command {
 #[derive(Args, Debug)]
 #[command(after_long_help = AFTER_PLOT)]
 pub struct Plot {
-    /// What memctl watch --json wrote
+    /// What memctl watch --json wrote: a file, or - for standard input
     pub record: PathBuf,
     /// Where to write the picture: a file that ends in .svg, or - for standard output
     #[arg(short, long, value_name = "FILE")]
@@ -90,6 +90,7 @@ pub struct Plot {
 /// Looks at the cgroup2 mount, the memory controller, the kernel's generation of the interface, permissions, swap, and
 /// what else reclaim depends on. Each key of memory.reclaim is tried with a request for nothing, which is harmless.
 #[derive(Args, Debug)]
+#[command(override_usage = "memctl check [OPTIONS] [CGROUP]\n       memctl check [OPTIONS] --config <FILE>")]
 #[command(after_long_help = AFTER_CHECK)]
 pub struct Check {
     /// The cgroup, or node:N; the root by default
@@ -275,7 +276,7 @@ pub struct Watch {
     pub join: Option<String>,
     /// Don't keep off a cgroup while another memctl is at it
     ///
-    /// Without it memctl waits for up to 2 s for another one on the same cgroup. The lock is advisory, an flock on the
+    /// By default memctl waits for up to 2 s for another one on the same cgroup. The lock is advisory, an flock on the
     /// cgroup's directory, and held only while memory is reclaimed.
     #[arg(long)]
     pub no_lock: bool,

@@ -62,6 +62,9 @@ pub enum BadRecord {
     /// There is nothing in it that a watch would have written.
     #[error("it has no cgroup that was watched")]
     Nothing,
+    /// There is nothing in it at all.
+    #[error("it is empty")]
+    Empty,
 }
 
 /// Reads a record as it comes.
@@ -95,7 +98,11 @@ impl Record {
         for course in &record.courses {
             record.span = record.span.max(course.points.last().map_or(0.0, |point| point.at));
         }
-        if record.courses.is_empty() { Err(BadRecord::Nothing) } else { Ok(record) }
+        match record.courses.is_empty() {
+            true if number == 1 => Err(BadRecord::Empty),
+            true => Err(BadRecord::Nothing),
+            false => Ok(record),
+        }
     }
 
     /// All of its cgroups together, looked at so many times: what they use and what was done in all. They are stalled as

@@ -24,6 +24,13 @@ pub fn stall(app: &Path) -> Result<u64> {
     Ok(total.parse()?)
 }
 
+/// How many pages were looked at for reclaim, and how many taken, so far.
+pub fn scanned(app: &Path) -> Result<String> {
+    let stat = std::fs::read_to_string(app.join("memory.stat"))?;
+    let pages = |key: &str| stat.lines().find_map(|line| line.strip_prefix(key)).unwrap_or("-");
+    Ok(format!("scanned {}, taken {} pages", pages("pgscan "), pages("pgsteal ")))
+}
+
 /// The guest's swap while a shape runs: zram of 1 GiB, the slow disk, or none.
 pub struct Swapped(Option<&'static str>);
 

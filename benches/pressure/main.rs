@@ -278,11 +278,12 @@ fn measure(shape: &Shape, controller: &Controller, seconds: u64) -> Result<Cours
         if is_verbose() {
             let stall = (stall(&app)? - stalled) as f64 / 1e3;
             println!(
-                "  {:>5.1} s {:>4} MiB, {:>4.0} batches/s, slowest {:.1} ms, stall {stall:.0} ms",
+                "  {:>5.1} s {:>4} MiB, {:>4.0} batches/s, slowest {:.1} ms, stall {stall:.0} ms, {}",
                 seen.at.as_secs_f64(),
                 seen.current / M,
                 seen.batches,
-                seen.slowest
+                seen.slowest,
+                guest::scanned(&app)?
             );
         }
         course.seen.push(seen);

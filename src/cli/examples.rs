@@ -52,7 +52,7 @@ Examples:
 /// Of `check`.
 pub const AFTER_CHECK: &str = "\
 Exit status:
-  0    reclaim will work
+  0    reclaim will work; with --config, the file can be followed
   1    it will not; the lines say why, and what to do
   2    the command line was not understood
 

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::fs::File;
-use std::io::{BufReader, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -26,7 +26,7 @@ impl BadFile {
     pub fn hint(&self) -> Option<String> {
         match self.why {
             BadRecord::Io(_) => None,
-            BadRecord::Line { .. } | BadRecord::Nothing => {
+            BadRecord::Line { .. } | BadRecord::Nothing | BadRecord::Empty => {
                 Some("a record is what memctl watch --json writes".into())
             }
         }
@@ -46,14 +46,13 @@ pub fn run(args: &Plot, global: &Global) -> Result<Exit> {
         }
         .into());
     }
-    let open = File::open(&args.record)
-        .map_err(|e| anyhow::anyhow!("{}", plain(&e)))
-        .with_context(|| name.clone())?;
+    let open =
+        open(&args.record).map_err(|e| anyhow::anyhow!("{}", plain(&e))).with_context(|| name.clone())?;
     let bad = |why| match why {
         BadRecord::Io(e) => anyhow::anyhow!("{}", plain(&e)).context(name.clone()),
         why => BadFile { file: name.clone(), why }.into(),
     };
-    let record = Record::read(BufReader::new(open)).map_err(bad)?;
+    let record = Record::read(open).map_err(bad)?;
     output::notes::read(&name, &record, loudness);
     let course = match &args.cgroup {
         None => Cow::Owned(record.together(plot::LOOKS)),
@@ -71,10 +70,21 @@ pub fn run(args: &Plot, global: &Global) -> Result<Exit> {
     Ok(Exit::Reached)
 }
 
-/// The cgroup of that name: with its slash or without it.
+/// A file, or standard input.
+fn open(record: &Path) -> std::io::Result<Box<dyn BufRead>> {
+    if record == Path::new("-") {
+        return Ok(Box::new(std::io::stdin().lock()));
+    }
+    Ok(Box::new(BufReader::new(File::open(record)?)))
+}
+
+/// The cgroup of that name: with its slash or without it, or the last part of its name where no other has that.
 fn named<'a>(record: &'a Record, cgroup: &str) -> Result<&'a memctl::record::Course, UsageError> {
     let is = |name: &str| name.trim_start_matches('/') == cgroup.trim_start_matches('/');
-    record.courses.iter().find(|course| is(&course.name)).ok_or_else(|| {
+    let ends = |name: &str| name.rsplit('/').next() == Some(cgroup);
+    let mut ending = record.courses.iter().filter(|course| ends(&course.name));
+    let only = ending.next().filter(|_| ending.next().is_none());
+    record.courses.iter().find(|course| is(&course.name)).or(only).ok_or_else(|| {
         let mut known: Vec<_> = record.courses.iter().take(8).map(|course| course.name.as_str()).collect();
         if record.courses.len() > known.len() {
             known.push("…");

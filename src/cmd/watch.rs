@@ -57,6 +57,8 @@ pub struct Plan {
     pub cpu: Option<f64>,
     /// How much may go to the host's swap in a second, bytes.
     pub swap_writes: Option<u64>,
+    /// Whether whatever can't be watched is waited for, and no mistake.
+    pub waits: bool,
 }
 
 impl Plan {
@@ -76,6 +78,7 @@ impl Plan {
             swap_writes: swap_writes(args.swap_writes.map(|bound| bound.0), rule.pressure.is_some()),
             rules: vec![Some(Rc::new(rule))],
             cpu: args.cpu.map(Percent::ratio),
+            waits: false,
         })
     }
 
@@ -95,7 +98,13 @@ pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
     open_many_files();
     let mut ancestors = Ancestors::default();
     let (members, waiting) = members(&plan, &mut ancestors)?;
-    output::notes::not_watched(&waiting, loudness);
+    let mut notes = output::notes::not_watched(&waiting);
+    if members.is_empty() && notes.is_empty() {
+        notes.push("no cgroup is watched: none is left of what matches".into());
+    }
+    if args.estimate {
+        notes.push("to find out what is in use, what isn't is really reclaimed".into());
+    }
     if !args.exclude.is_empty() {
         output::notes::nothing_excluded(&plan.watchlist.useless(), loudness);
     }
@@ -107,10 +116,10 @@ pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
     let join = args.join.as_deref().filter(|_| !args.dry_run);
     let joined = join.map(Joined::enter).transpose()?;
     lock::lock_memory(members.iter().map(|member| &*member.located.name), loudness);
-    if args.estimate {
-        output::notes::estimating(loudness);
-    }
     let screen = RefCell::new(output::watch::Screen::new(args.json, args.estimate, loudness));
+    for note in &notes {
+        screen.borrow_mut().note(note, loudness);
+    }
     let mut show = |rows: &mut dyn Iterator<Item = View<'_>>| screen.borrow_mut().show(rows);
     let live = screen.borrow().is_live();
     let (follows, cpu, swap_writes) = (plan.watchlist.follows(), plan.cpu, plan.swap_writes);
@@ -126,7 +135,12 @@ pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
         screen.borrow_mut().reloaded(file, read.as_ref().map(|(_, count)| *count), loudness);
         let (new, _) = read.ok()?;
         let new = Plan { cpu: args.cpu.map(Percent::ratio).or(new.cpu), ..new };
-        let all = new.ruled(new.watchlist.first().unwrap_or_default().0).collect();
+        let (taken, unmatched) = new.watchlist.first().unwrap_or_default();
+        let waiting = Waiting { unmatched, unlimited: Vec::new() };
+        for note in output::notes::not_watched(&waiting) {
+            screen.borrow_mut().note(&note, loudness);
+        }
+        let all = new.ruled(taken).collect();
         let reload = Reload { all, cpu: new.cpu, swap_writes: new.swap_writes };
         *plan.borrow_mut() = new;
         Some(reload)
@@ -227,20 +241,24 @@ fn members(plan: &Plan, ancestors: &mut Ancestors) -> Result<(Vec<Member>, Waiti
     let mut unlimited = Vec::new();
     for Taken { selected, list } in first {
         let Some(rule) = &plan.rules[list] else { continue };
+        let name = Arc::clone(&selected.located.name);
         let mut able = match MemoryCgroup::open(&selected.located) {
             Ok(able) => able,
             Err(_) if selected.by_glob => continue,
+            Err(why) if plan.waits => {
+                unlimited.push((name, why.to_string()));
+                continue;
+            }
             Err(why) => return Err(why.into()),
         };
         if let Some((request, word)) = needed(rule.bounds.take) {
             request.check(&mut able).with_context(|| word)?;
         }
-        let name = Arc::clone(&selected.located.name);
         let located = Arc::new(selected.located);
         match Member::new(located, Rc::clone(rule), ancestors, clock::now(), Duration::ZERO, &mut text) {
             Ok(member) => members.push(member),
             // It may get a limit yet.
-            Err(why) if selected.by_glob => unlimited.push((name, why.to_string())),
+            Err(why) if selected.by_glob || plan.waits => unlimited.push((name, why.to_string())),
             Err(why) => return Err(anyhow::Error::from(why).context(name)),
         }
     }

@@ -126,6 +126,10 @@ fn in_our_form(rendered: &str, words: impl Iterator<Item = String>) -> (String, 
         }
         let to = words.iter().any(|word| word == "--to" || word.starts_with("--to="));
         let what = match verb.map(String::as_str) {
+            Some("plot") if missing.contains("RECORD") => {
+                "which record, and where to draw it? RECORD -o FILE.svg"
+            }
+            Some("plot") => "where to draw it? -o FILE.svg",
             Some("reclaim") if to => "of which cgroup?",
             Some("reclaim") => "which cgroup, and how much of it?",
             _ => "which cgroup?",

@@ -82,28 +82,18 @@ pub fn unlocked(cgroup: &str, loudness: Loudness) {
     }
 }
 
-/// An estimate isn't free of effects.
-pub fn estimating(loudness: Loudness) {
-    if loudness != Loudness::Quiet {
-        remark("memctl: to find out what is in use, what isn't is really reclaimed");
-    }
-}
-
 /// What may be watched later.
-pub fn not_watched(waiting: &Waiting, loudness: Loudness) {
-    if loudness == Loudness::Quiet {
-        return;
-    }
-    for glob in &waiting.unmatched {
-        remark(&format!("memctl: {}: no cgroup matches yet; waiting for one", escaped(glob)));
-    }
-    if let Some((name, why)) = waiting.unlimited.first() {
+pub fn not_watched(waiting: &Waiting) -> Vec<String> {
+    let unmatched =
+        waiting.unmatched.iter().map(|word| format!("{word}: no cgroup matches yet; waiting for one"));
+    let unlimited = waiting.unlimited.first().map(|(name, why)| {
         let more = match waiting.unlimited.len() - 1 {
             0 => String::new(),
             more => format!(" (and {more} more)"),
         };
-        remark(&format!("memctl: {}{more}: not watched yet: {}", escaped(name), escaped(why)));
-    }
+        format!("{name}{more}: not watched yet: {why}")
+    });
+    unmatched.chain(unlimited).collect()
 }
 
 /// What a record is, where that isn't what one would think.

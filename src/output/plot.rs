@@ -142,7 +142,8 @@ fn rates(points: &[Point], get: impl Fn(&Point) -> Option<f64>) -> Vec<(f64, f64
                 rates.extend([(then, rate), (at, rate)]);
                 from = Some((at, count));
             }
-            Some(_) => {}
+            // What is too near goes on as it was.
+            Some(_) => rates.extend(rates.last().copied().map(|(_, rate)| (at, rate))),
         }
     }
     rates

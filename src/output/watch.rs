@@ -50,7 +50,7 @@ impl Screen {
         Self {
             began: Instant::now(),
             json,
-            silent: estimate || (loudness == Loudness::Quiet && !json),
+            silent: !json && (estimate || loudness == Loudness::Quiet),
             table: live.then(Table::default),
         }
     }
@@ -69,7 +69,7 @@ impl Screen {
     }
 
     /// Tells that the rules were read again: how many there are now, or why the old ones stay.
-    pub fn reloaded(&self, file: &Path, rules: Result<usize, &anyhow::Error>, loudness: Loudness) {
+    pub fn reloaded(&mut self, file: &Path, rules: Result<usize, &anyhow::Error>, loudness: Loudness) {
         let config = file.display().to_string();
         if self.json {
             let error = rules.err().map(|why| format!("{why:#}"));
@@ -78,14 +78,26 @@ impl Screen {
             heard(&answer_on(&(serde_json::to_string(&told).unwrap_or_default() + "\n")));
         }
         match rules {
-            Ok(count) if loudness != Loudness::Quiet && !self.json => {
-                super::remark(&format!("memctl: {}: read again: {}", escaped(&config), counted(count)));
+            Ok(count) if !self.json => {
+                self.note(&format!("{config}: read again: {}", counted(count)), loudness);
             }
             Ok(_) => {}
+            Err(why) if self.table.is_some() => {
+                self.note(&format!("{why:#}; the old rules stay"), loudness);
+            }
             Err(why) => {
                 super::error::print(why);
                 super::remark("memctl: the old rules stay");
             }
+        }
+    }
+
+    /// Tells something that isn't of one cgroup: below the table, which would be painted over it, or on standard error.
+    pub fn note(&mut self, what: &str, loudness: Loudness) {
+        match &mut self.table {
+            Some(table) => table.note(what),
+            None if loudness != Loudness::Quiet => super::remark(&format!("memctl: {}", escaped(what))),
+            None => {}
         }
     }
 
@@ -132,6 +144,9 @@ fn what(what: &What) -> String {
             let of = above.as_ref().map_or_else(String::new, |above| format!(" of {}", escaped(above)));
             if *limit == u64::MAX {
                 return format!("watched{by}: {} used, without a limit", size(*current));
+            }
+            if *headroom == 0 && file != "--keep" {
+                return format!("watched{by}: {} of {} used ({file}{of})", size(*current), size(*limit));
             }
             if *headroom == 0 {
                 return format!(

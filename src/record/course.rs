@@ -189,16 +189,18 @@ pub(super) fn together(courses: &[Course], span: f64, looks: usize) -> Course {
     let mut stalled = 0.0;
     for look in 0..looks {
         let at = span * look as f64 / (looks - 1) as f64;
+        // What comes right after the beginning was there at it.
+        let soon = at + span / (looks - 1) as f64 / 2.0;
         let mut sum = Point { at, limit: Some(0), counted: true, ..Point::default() };
         let mut most = None::<f64>;
         for (course, before) in courses.iter().zip(&mut before) {
             // What was done stays done when it goes.
-            let done = course.points[..course.points.partition_point(|point| point.at <= at)].last();
+            let done = course.points[..course.points.partition_point(|point| point.at <= soon)].last();
             if let Some(point) = done {
                 sum.reclaimed = sum.reclaimed.saturating_add(point.reclaimed);
                 sum.refaulted = add(sum.refaulted, point.refaulted);
             }
-            let Some(point) = course.at(at) else { continue };
+            let Some(point) = course.at(soon) else { continue };
             sum.current = sum.current.saturating_add(point.current);
             sum.working_set = add(sum.working_set, point.working_set);
             sum.limit = sum.limit.zip(point.limit).map(|(sum, limit)| sum.saturating_add(limit));

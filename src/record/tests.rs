@@ -64,7 +64,7 @@ fn several_are_one() {
     let all = read(NEW).together(6);
     assert_eq!((all.name.as_str(), all.points.len()), ("2 cgroups", 6));
     let current: Vec<_> = all.points.iter().map(|point| point.current / M).collect();
-    assert_eq!(current, [0, 340, 340, 220, 230, 230], "one goes after 3 s");
+    assert_eq!(current, [340, 340, 310, 220, 230, 230], "one goes after 3 s");
     assert_eq!(all.points[3].reclaimed, 30 * M, "what was done stays done");
     assert_eq!(all.points[5].reclaimed, 40 * M);
     assert!(all.points.iter().all(|point| point.limit.is_none_or(|limit| limit == 256 * M)));
@@ -89,14 +89,17 @@ fn what_is_cut_off_is_read_as_far_as_it_goes() {
 
 #[test]
 fn what_is_none_is_refused_with_its_place() {
-    assert_eq!(refused(b""), "it has no cgroup that was watched");
+    assert_eq!(refused(b""), "it is empty");
     assert_eq!(refused(b"\n \n"), "it has no cgroup that was watched");
-    assert_eq!(refused(b"CGROUP  REQUESTED\n"), "1:1: expected value");
+    assert_eq!(refused(b"CGROUP  REQUESTED\n"), "1:1: it is no line of a record: expected value");
     let second = [OLD.lines().next().unwrap(), "{\"event\":\"reclaim\",\"at_usec\":-3}", ""].join("\n");
-    assert_eq!(refused(second.as_bytes()), "2:31: invalid value: integer `-3`, expected u64");
+    assert_eq!(
+        refused(second.as_bytes()),
+        "2:31: it is no line of a record: invalid value: integer `-3`, expected u64"
+    );
     let long = format!("{{\"event\":\"{}\"}}\n", "x".repeat(70_000));
     assert_eq!(refused(long.as_bytes()), "1:65536: the line is longer than 64 KiB");
-    assert_eq!(refused(&[0xff, 0xfe, b'\n']), "1:1: expected value");
+    assert_eq!(refused(&[0xff, 0xfe, b'\n']), "1:1: it is no line of a record: expected value");
 }
 
 #[test]

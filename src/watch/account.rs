@@ -28,6 +28,16 @@ impl Counters {
     }
 }
 
+/// What was done.
+#[derive(Debug, Default)]
+struct Work {
+    /// Since it was told last.
+    tally: Tally,
+    /// When that began, if there is something to be told.
+    began: Option<Duration>,
+    total: Tally,
+}
+
 /// One cgroup's account.
 #[derive(Debug)]
 pub struct Account {
@@ -36,9 +46,8 @@ pub struct Account {
     first: Counters,
     first_stalled: Option<u64>,
     first_refaulted: u64,
-    tally: Tally,
-    tally_began: Option<Duration>,
-    total: Tally,
+    /// Made when there first is some: a thousand cgroups at rest would take a quarter of a megabyte for it.
+    work: Option<Box<Work>>,
     /// See [`Summary`].
     stalled_before: Option<f64>,
     outrun: u32,
@@ -59,9 +68,7 @@ impl Account {
             first: Counters::of(&stat),
             first_refaulted: stat.refaulted().unwrap_or(0),
             first_stalled: gauge.stalled(text),
-            tally: Tally::default(),
-            tally_began: None,
-            total: Tally::default(),
+            work: None,
             stalled_before: gauge.pressure_before(text),
             outrun: 0,
             held: 0,
@@ -73,7 +80,7 @@ impl Account {
     /// What was reclaimed so far, bytes.
     #[must_use]
     pub fn reclaimed(&self) -> u64 {
-        self.total.reclaimed
+        self.work.as_ref().map_or(0, |work| work.total.reclaimed)
     }
 
     /// Something held.
@@ -97,7 +104,7 @@ impl Account {
         Ok(Sample {
             current: gauge.current(text)?,
             swapped: gauge.swapped(text),
-            reclaimed: self.total.reclaimed,
+            reclaimed: self.reclaimed(),
             refaulted: refaulted.saturating_sub(self.first_refaulted),
             stalled: stalled.map(|(now, before)| Duration::from_micros(now.saturating_sub(before))),
             ..Sample::default()
@@ -111,27 +118,28 @@ impl Account {
 
     /// Enters an action, after which that is left below the limit, if there is one.
     pub fn enter(&mut self, now: Duration, acted: &Acted, room: Option<Room>) {
-        if self.tally_began.is_none() {
-            self.tally_began = Some(now);
-            self.tally = Tally { current_before: acted.current + acted.reclaimed, ..Tally::default() };
+        let work = self.work.get_or_insert_default();
+        if work.began.is_none() {
+            work.began = Some(now);
+            work.tally = Tally { current_before: acted.current + acted.reclaimed, ..Tally::default() };
         }
-        self.tally.add(acted);
-        self.tally.room = room;
-        self.total.add(acted);
+        work.tally.add(acted);
+        work.tally.room = room;
+        work.total.add(acted);
     }
 
     /// Tells what was done since it was told last, if that is long enough ago, or at the `end`.
     pub fn flush(&mut self, now: Duration, end: bool, tell: &mut dyn FnMut(What)) {
-        if self.tally_began.is_some_and(|began| end || now.saturating_sub(began) >= TOLD) {
-            self.tally_began = None;
-            tell(What::Reclaim(self.tally));
+        let Some(work) = &mut self.work else { return };
+        if work.began.take_if(|began| end || now.saturating_sub(*began) >= TOLD).is_some() {
+            tell(What::Reclaim(work.tally));
         }
     }
 
     /// When there is something to be told.
     #[must_use]
     pub fn to_tell(&self) -> Option<Duration> {
-        self.tally_began.map(|began| began + TOLD)
+        Some(self.work.as_ref()?.began? + TOLD)
     }
 
     /// What came of the watch. `gone` if the cgroup is.
@@ -141,7 +149,7 @@ impl Account {
         let direct = last.and_then(|last| {
             let both = since(last.direct, self.first.direct)?;
             // Before 6.15 it has what we reclaimed as well.
-            let ours = if last.proactive.is_some() { 0 } else { self.total.reclaimed };
+            let ours = if last.proactive.is_some() { 0 } else { self.reclaimed() };
             Some(both.saturating_sub(ours))
         });
         let stalled = gauge.stalled(text).zip(self.first_stalled);
@@ -155,7 +163,7 @@ impl Account {
             direct,
             stalled: stalled.map(|(now, before)| Duration::from_micros(now.saturating_sub(before))),
             gone,
-            total: self.total,
+            total: self.work.as_ref().map_or_else(Tally::default, |work| work.total),
             stalled_before: self.stalled_before,
             outrun: self.outrun,
             found: None,

@@ -119,7 +119,7 @@ impl Control<'_> {
                 return;
             }
             if let Some(reload) = (self.options.reload)() {
-                self.reload(reload, now);
+                self.reload(reload);
             }
             if now.saturating_sub(renewed) >= RENEWED {
                 renewed = now;

@@ -202,7 +202,7 @@ impl Level {
 
 /// Who only presses keeps nothing free; whoever keeps below a limit wants what may arrive to fit as well.
 fn reserves(rule: &Rule, keep: Option<u64>) -> bool {
-    rule.headroom.below(u64::MAX) > 0 || keep.is_some() || rule.pressure.is_none()
+    keep.is_some() || Rule { keep: None, ..rule.clone() }.keeps_free()
 }
 
 /// The ancestors of what is watched: each is there once, however many are watched below it.

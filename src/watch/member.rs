@@ -79,6 +79,7 @@ pub struct Member {
     settings_read: Duration,
     /// When it was told last how it stands.
     sampled: Duration,
+    sampled_current: u64,
     stall: Option<(Duration, u64)>,
     stalled_share: f64,
     account: Account,
@@ -124,6 +125,7 @@ impl Member {
             stuck: 0,
             settings_read: now,
             sampled: Duration::ZERO,
+            sampled_current: 0,
             stall: None,
             stalled_share: 0.0,
         })
@@ -220,6 +222,7 @@ impl Member {
             self.protection = self.limits.own.gauge.protection(text).unwrap_or(0);
         }
         if std::mem::take(&mut self.hit)
+            && self.rule.keeps_free()
             && let Some(Outrun { what, is_news }) = self.limits.own.outrun(now, text)?
         {
             self.outrun();

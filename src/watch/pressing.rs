@@ -12,6 +12,7 @@ use super::pressure::{Next, Pressure, Sample};
 use super::rule::page;
 use super::saving::{Look, Saving};
 use crate::cgroup::Gauge;
+use crate::cgroup::stat::MemoryStat;
 
 /// The working set is told again when it differs by that part from what was told, or when so much surer of it.
 const DIFFERS: f64 = 0.1;
@@ -33,6 +34,8 @@ pub struct Pressing {
     estimate: Estimate,
     told: Option<WorkingSet>,
     saving: Saving,
+    /// What a byte in swap takes in memory.
+    copied: f64,
     /// What was pressed out since the last knee.
     pressed: u64,
     /// How many knees there were.
@@ -50,6 +53,7 @@ impl Pressing {
             estimate: Estimate::default(),
             told: None,
             saving: Saving::default(),
+            copied: 0.0,
             pressed: 0,
             knees: 0,
             level: None,
@@ -86,9 +90,7 @@ impl Pressing {
             self.level = None;
         }
         let stat = gauge.stat(text)?;
-        let swapped = gauge.swapped(text).unwrap_or(0).saturating_sub(stat.zswapped.unwrap_or(0));
-        let demoted = stat.pgdemote_proactive.unwrap_or(0) * page();
-        self.saving.look(Look { current, swapped, copied: swap().copied, demoted });
+        self.take_stock(gauge, current, &stat, swap().copied, text);
         let swapped_out = stat.pswpout.unwrap_or(0) + stat.zswpout.unwrap_or(0);
         let sample = Sample {
             at: now,
@@ -99,6 +101,8 @@ impl Pressing {
             file: stat.evictable_file(),
             swapped_out: swapped_out * page(),
             writeback: stat.file_writeback.unwrap_or(0),
+            scanned: stat.pgscan_proactive.or(stat.pgscan).unwrap_or(0) * page(),
+            taken: stat.pgsteal_proactive.or(stat.pgsteal).unwrap_or(0) * page(),
         };
         Ok(match self.law.decide(sample) {
             Next::Press(bytes) => {
@@ -136,6 +140,20 @@ impl Pressing {
     /// Whoever wrote had to wait for a device: those who use what is there would as well.
     pub fn late(&mut self, now: Duration) {
         self.law.exhausted(now);
+    }
+
+    /// Takes stock of what was saved for the last time.
+    pub fn close(&mut self, gauge: &Gauge, text: &mut String) {
+        if let (Ok(current), Ok(stat)) = (gauge.current(text), gauge.stat(text)) {
+            self.take_stock(gauge, current, &stat, self.copied, text);
+        }
+    }
+
+    fn take_stock(&mut self, gauge: &Gauge, current: u64, stat: &MemoryStat, copied: f64, text: &mut String) {
+        self.copied = copied;
+        let swapped = gauge.swapped(text).unwrap_or(0).saturating_sub(stat.zswapped.unwrap_or(0));
+        let demoted = stat.pgdemote_proactive.unwrap_or(0) * page();
+        self.saving.look(Look { current, swapped, copied, demoted });
     }
 
     /// When to look next.

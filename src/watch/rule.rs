@@ -97,6 +97,14 @@ pub struct Rule {
     pub bounds: Bounds,
 }
 
+impl Rule {
+    /// Whether something is to be free below a limit: whoever only presses doesn't mind that one is met.
+    #[must_use]
+    pub fn keeps_free(&self) -> bool {
+        self.pressure.is_none() || self.keep.is_some() || self.headroom.below(u64::MAX) > 0
+    }
+}
+
 /// How much may go to the host's swap in a second, bytes, if that much was given (`None` within for as much as there is).
 /// Whoever `presses` goes gently by default: an SSD is to last.
 #[must_use]

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::guard::Take;
-use super::rule::{Rule, Wanted, swap_writes};
+use super::rule::{Rule, Senseless, Wanted, swap_writes};
 use crate::cgroup::select::malformed;
 use crate::cgroup::watchlist::Words;
 use crate::size::Percent;
@@ -62,6 +62,10 @@ pub struct BadRules {
     /// What to do about it.
     pub hint: Option<String>,
 }
+
+/// What only a rule has, and people write elsewhere.
+const RULE_KEYS: [&str; 9] =
+    ["match", "exclude", "headroom", "keep", "pressure", "floor", "swap-free", "max-pressure", "type"];
 
 /// The file.
 #[derive(Deserialize)]
@@ -177,7 +181,12 @@ impl Rules {
         for table in file.rule {
             let at = table.span().start;
             let rule = table.into_inner().rule(line_and_column(text, at).0);
-            let rule = rule.map_err(|what| bad(text, at, what, None))?;
+            let rule = rule.map_err(|what| {
+                let nothing = what == Senseless::NothingToDo.to_string();
+                let hint =
+                    nothing.then(|| "it needs headroom, keep, pressure, or leave-alone = true".to_owned());
+                bad(text, at, what, hint)
+            })?;
             if let Some(twin) = each.iter().find(|other| other.name == rule.name) {
                 let what = format!("there is a rule called {:?} on line {} already", rule.name, twin.line);
                 let hint = "give one of them another name: name = \"…\"".to_owned();
@@ -213,8 +222,12 @@ fn line_and_column(text: &str, at: usize) -> (usize, usize) {
 fn in_our_words(message: &str) -> (String, Option<String>) {
     let what = message.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(", ");
     let Some(rest) = what.strip_prefix("unknown field `") else {
-        let what = what.replace("missing field `", "missing key `");
-        return (what, None);
+        let hint = match what.as_str() {
+            "invalid type: map, expected a sequence" => Some("a rule begins with [[rule]], in two brackets"),
+            "missing field `match`" => Some("match = \"GLOB\" says which cgroups it is for"),
+            _ => None,
+        };
+        return (what.replace("missing field `", "missing key `"), hint.map(str::to_owned));
     };
     let (key, known) = rest.split_once('`').unwrap_or((rest, ""));
     let known: Vec<_> = known.split('`').skip(1).step_by(2).collect();
@@ -224,7 +237,16 @@ fn in_our_words(message: &str) -> (String, Option<String>) {
         .filter(|(far, known)| *far <= known.len() / 3 + 1)
         .min()
         .map(|(_, known)| format!("did you mean {known}?"));
-    let hint = near.unwrap_or_else(|| format!("it may have {}", known.join(", ")));
+    let elsewhere = match key {
+        "cpu" | "swap-writes" | "version" => {
+            Some("it is of the whole host: above the first [[rule]]".to_owned())
+        }
+        key if known.contains(&"rule") && RULE_KEYS.contains(&key) => {
+            Some("it belongs into a [[rule]]".to_owned())
+        }
+        _ => None,
+    };
+    let hint = elsewhere.or(near).unwrap_or_else(|| format!("it may have {}", known.join(", ")));
     (format!("unknown key {key:?}"), Some(hint))
 }
 

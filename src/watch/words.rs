@@ -38,5 +38,9 @@ pub fn bytes_or_none(word: &str) -> Result<u64, String> {
 /// # Errors
 /// What is wrong with it.
 pub fn bytes_or_max(word: &str) -> Result<Option<u64>, String> {
-    if word == "max" { Ok(None) } else { parse_only_bytes(word).map(Some).map_err(|why| why.to_string()) }
+    match parse_only_bytes(word) {
+        _ if word == "max" => Ok(None),
+        Err(SizeError::NotANumber) => Err("it is neither a size nor max (as in 1M)".into()),
+        read => read.map(Some).map_err(|why| why.to_string()),
+    }
 }

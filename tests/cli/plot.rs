@@ -73,16 +73,15 @@ fn records_of_all_versions() {
 fn what_is_no_record() {
     let none = Folder::with("CGROUP  REQUESTED\n/app  10M\n");
     let [record, picture] = none.words();
-    let ran =
-        refuses(&["plot", &record, "-o", &picture], 1, &format!("memctl: {record}:1:1: expected value"));
+    let ran = refuses(
+        &["plot", &record, "-o", &picture],
+        1,
+        &format!("memctl: {record}:1:1: it is no line of a record: expected value"),
+    );
     assert!(ran.stderr.contains("hint: a record is what memctl watch --json writes"), "{}", ran.stderr);
     let empty = Folder::with("");
     let [record, _] = empty.words();
-    refuses(
-        &["plot", &record, "-o", &picture],
-        1,
-        &format!("memctl: {record}: it has no cgroup that was watched"),
-    );
+    refuses(&["plot", &record, "-o", &picture], 1, &format!("memctl: {record}: it is empty"));
     assert!(!none.picture().exists(), "what can't be drawn changes nothing");
     refuses(&["plot", "/no/such", "-o", &picture], 1, "memctl: /no/such: no such file or directory");
     refuses(&["plot", &record, "-o", "run.png"], 2, "memctl: -o run.png: only SVG is drawn");

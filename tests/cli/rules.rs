@@ -52,6 +52,12 @@ fn mistakes_are_told_with_their_place() {
         let ran = refuses(&[verb, "--config", &word], 1, &line);
         assert!(ran.stderr.ends_with("hint: did you mean headroom?\n"), "{}", ran.stderr);
     }
+    let checked = parse(&run(&["check", "--config", &word, "--json"]).stdout);
+    assert_eq!((&checked["works"], &checked["config"]), (&false.into(), &word.as_str().into()), "{checked}");
+    assert!(
+        checked["error"].as_str().is_some_and(|why| why.ends_with("unknown key \"headrom\"")),
+        "{checked}"
+    );
     rules.write("version = 1\n[[rule]]\nmatch = \"a[\"\nkeep = \"1G\"\n");
     let line =
         format!("memctl: {word}:2:1: \"a[\" is a malformed glob: unclosed character class; missing ']'");

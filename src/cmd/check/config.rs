@@ -1,11 +1,13 @@
 //! `memctl check --config`: which cgroups each rule takes, and whether they can be watched now.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
+use memctl::cgroup::Watchlist;
 use memctl::cgroup::watchlist::Taken;
 use memctl::clock;
 use memctl::watch::level::Ancestors;
@@ -23,14 +25,24 @@ pub struct Takes {
     pub rule: HostRule,
     /// Each cgroup, and why it isn't watched now.
     pub cgroups: Vec<(Arc<str>, Option<String>)>,
+    /// Where it takes none: what it matches, and which more specific rule has that.
+    pub lost: Vec<(Arc<str>, Rc<str>)>,
 }
 
 /// Runs it.
 pub fn run(file: &Path, json: bool, loudness: Loudness) -> Result<Exit> {
-    let read = rules::read(file)?;
+    let read = rules::read(file).inspect_err(|why| {
+        if json {
+            // The reader of the line is told as well.
+            let _ = output::check::rules::refuse(&file.display().to_string(), why);
+        }
+    })?;
     let (taken, _) = rules::plan(&read)?.watchlist.first()?;
-    let mut all: Vec<_> =
-        read.each.iter().map(|rule| Takes { rule: rule.clone(), cgroups: Vec::new() }).collect();
+    let mut all: Vec<_> = read
+        .each
+        .iter()
+        .map(|rule| Takes { rule: rule.clone(), cgroups: Vec::new(), lost: Vec::new() })
+        .collect();
     let (mut ancestors, mut text) = (Ancestors::default(), String::new());
     for Taken { selected, list } in taken {
         let Some(by) = all.get_mut(list) else { continue };
@@ -42,8 +54,28 @@ pub fn run(file: &Path, json: bool, loudness: Loudness) -> Result<Exit> {
         });
         by.cgroups.push((name, why_not.map(|why| why.to_string())));
     }
+    lose(&mut all)?;
     if json || loudness != Loudness::Quiet {
-        output::check::rules::print(&file.display().to_string(), &all, json)?;
+        output::check::rules::print(&file.display().to_string(), &read, &all, json)?;
     }
     Ok(Exit::Reached)
+}
+
+/// Of rules that take nothing finds what they match, and who takes it.
+fn lose(all: &mut [Takes]) -> Result<()> {
+    let mut taken = HashMap::new();
+    for takes in all.iter() {
+        let names = takes.cgroups.iter().map(|(name, _)| (Arc::clone(name), Rc::clone(&takes.rule.name)));
+        taken.extend(names);
+    }
+    for takes in all.iter_mut().filter(|takes| takes.cgroups.is_empty()) {
+        let alone = Watchlist::of(std::slice::from_ref(&takes.rule.words))?.first()?.0;
+        let by = |one: Taken| {
+            let name = one.selected.located.name;
+            let rule = Rc::clone(taken.get(&name)?);
+            Some((name, rule))
+        };
+        takes.lost = alone.into_iter().filter_map(by).collect();
+    }
+    Ok(())
 }

@@ -50,5 +50,6 @@ pub fn plan(rules: &Rules) -> Result<Plan> {
         rules: rules.each.iter().map(|rule| rule.rule.clone()).collect(),
         cpu: rules.cpu.map(Percent::ratio),
         swap_writes: rules.swap_writes,
+        waits: true,
     })
 }

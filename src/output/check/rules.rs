@@ -3,9 +3,11 @@
 use std::fmt::Write;
 
 use anyhow::Result;
+use memctl::size::Percent;
 use memctl::watch::guard::Take;
 use memctl::watch::headroom::Headroom;
 use memctl::watch::rule::Rule;
+use memctl::watch::rules::Rules;
 use serde::Serialize;
 
 use super::super::answer;
@@ -42,7 +44,7 @@ struct Line<'a> {
 }
 
 /// Prints them.
-pub fn print(file: &str, all: &[Takes], json: bool) -> Result<()> {
+pub fn print(file: &str, read: &Rules, all: &[Takes], json: bool) -> Result<()> {
     if json {
         let rules = all.iter().map(|takes| Key {
             rule: &takes.rule.name,
@@ -54,13 +56,26 @@ pub fn print(file: &str, all: &[Takes], json: bool) -> Result<()> {
         let line = Line { config: file, works: true, rules: rules.collect() };
         return answer(&(serde_json::to_string(&line)? + "\n"));
     }
-    let mut text = String::new();
+    let mut text = of_the_host(read);
     let mut watched = 0;
     for takes in all {
-        let wants = takes.rule.rule.as_ref().map_or_else(|| "leaves alone".to_owned(), |rule| wants(rule));
+        let mut wants =
+            takes.rule.rule.as_ref().map_or_else(|| "leaves alone".to_owned(), |rule| wants(rule));
+        if !takes.rule.words.excluded.is_empty() {
+            let _ = write!(wants, "; without {}", escaped(&takes.rule.words.excluded.join(", ")));
+        }
         let name = escaped(&takes.rule.name);
         let _ = writeln!(text, "{name} {DIM}(line {}){DIM:#}: {wants}", takes.rule.line);
-        if takes.cgroups.is_empty() {
+        if let Some((name, rule)) = takes.lost.first() {
+            let more = if takes.lost.len() > 1 {
+                format!(" (and {} more)", takes.lost.len() - 1)
+            } else {
+                String::new()
+            };
+            let (name, rule) = (escaped(name), escaped(rule));
+            let _ =
+                writeln!(text, "{DIM}  nothing: {name}{more} goes to the more specific rule {rule}{DIM:#}");
+        } else if takes.cgroups.is_empty() {
             let _ = writeln!(text, "{DIM}  no cgroup now{DIM:#}");
         }
         for (name, why) in &takes.cgroups {
@@ -73,6 +88,26 @@ pub fn print(file: &str, all: &[Takes], json: bool) -> Result<()> {
     let (rules, cgroups) = (counted(all.len(), "rule"), counted(watched as usize, "cgroup"));
     let verb = if all.len() == 1 { "takes" } else { "take" };
     answer(&format!("{text}{}: {rules} {verb} {cgroups}\n", escaped(file)))
+}
+
+/// Prints that a file can't be followed, as JSON.
+pub fn refuse(file: &str, why: &anyhow::Error) -> Result<()> {
+    #[derive(Serialize)]
+    struct Refused<'a> {
+        config: &'a str,
+        works: bool,
+        error: String,
+    }
+    let line = Refused { config: file, works: false, error: format!("{why:#}") };
+    answer(&(serde_json::to_string(&line)? + "\n"))
+}
+
+/// What is wanted of memctl itself.
+fn of_the_host(read: &Rules) -> String {
+    let cpu = read.cpu.map(|share| format!("cpu {share}"));
+    let writes = read.swap_writes.map(|bytes| format!("swap-writes {} a second", compact(bytes)));
+    let parts: Vec<_> = cpu.into_iter().chain(writes).collect();
+    if parts.is_empty() { String::new() } else { format!("the host: {}\n", parts.join(", ")) }
 }
 
 fn cgroup<'a>(takes: &Takes, name: &'a str, why: Option<&'a str>) -> Cgroup<'a> {
@@ -96,6 +131,7 @@ fn wants(rule: &Rule) -> String {
         rule.keep.map(|bytes| format!("keep {}", compact(bytes))),
         rule.pressure.map(|of_it| format!("pressure {}", share(of_it))),
         (bounds.floor > 0).then(|| format!("floor {}", compact(bounds.floor))),
+        (bounds.swap_free != Percent::QUARTER).then(|| format!("swap-free {}", bounds.swap_free)),
         bounds.max_pressure.map(|most| format!("max-pressure {most}")),
         match bounds.take {
             Take::Careful => None,

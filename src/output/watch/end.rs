@@ -51,13 +51,15 @@ fn named(name: &str, width: Option<u16>) -> String {
 fn estimates(ended: &Ended, width: Option<u16>) -> String {
     let mut table = plain_table();
     table.set_header(["CGROUP", "WORKING SET", "CONFIDENCE", "AGE", "MEMORY.MAX", "SWAP", "SAVED"]);
-    let (mut zram, mut demoted, mut missing) = (0, 0, false);
+    let (mut zram, mut demoted, mut missing) = (0, 0, None);
     for one in &ended.each {
         let Some(found) = one.found else { continue };
         let or_none = |bytes: Option<u64>| bytes.map_or_else(|| "-".into(), compact);
         let set = found.set;
         (zram, demoted) = (zram + found.saved.zram, demoted + found.saved.demoted);
-        missing |= set.is_none() && !one.gone;
+        if set.is_none() && !one.gone {
+            missing = missing.or(Some(one.last_held));
+        }
         table.add_row([
             named(&one.cgroup, width),
             set.map_or_else(|| "not found".into(), |set| compact(set.bytes)),
@@ -74,7 +76,10 @@ fn estimates(ended: &Ended, width: Option<u16>) -> String {
     let notes = [
         (zram > 0).then(copies),
         (demoted > 0).then(|| format!("besides, {} went to slower memory", size(demoted))),
-        missing.then(|| "not found: too little came back so far; a longer --duration may tell".to_owned()),
+        missing.map(|held| match held {
+            Some(guard) => format!("not found: {}", guarded(guard)),
+            None => "not found: too little came back so far; a longer --duration may tell".to_owned(),
+        }),
     ];
     let body: String = lines.chain(notes.into_iter().flatten()).map(|line| line + "\n").collect();
     format!("{DIM}{header}{DIM:#}\n{body}")

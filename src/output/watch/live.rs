@@ -35,7 +35,12 @@ const LAST: usize = 24;
 #[derive(Default)]
 pub struct Table {
     rows: HashMap<String, Remembered>,
+    /// What was told of all of it, of late.
+    notes: Vec<String>,
 }
+
+/// So many notes are shown below the rows.
+const NOTES: usize = 3;
 
 #[derive(Default)]
 struct Remembered {
@@ -68,6 +73,13 @@ impl Table {
         } else if !brief.is_empty() {
             self.rows.entry(event.cgroup.to_owned()).or_default().last = brief;
         }
+    }
+
+    /// Shows a note below the rows from now on.
+    pub fn note(&mut self, what: &str) {
+        self.notes.push(escaped(what));
+        let old = self.notes.len().saturating_sub(NOTES);
+        self.notes.drain(..old);
     }
 
     /// The screen as it is now, with what moves the cursor to its top.
@@ -130,7 +142,7 @@ impl Table {
             cells.filter(|(column, _)| shown(*column)).map(|(_, cell)| cell).collect::<Vec<_>>()
         };
         // Where not all fit, those with least room are shown.
-        let fitting = usize::from(rows).saturating_sub(2).max(1);
+        let fitting = usize::from(rows).saturating_sub(2 + self.notes.len()).max(1);
         let hidden = if cells.len() > fitting { cells.len() + 1 - fitting } else { 0 };
         if hidden > 0 {
             let mut by_room: Vec<_> = (0..rooms.len()).collect();
@@ -164,14 +176,25 @@ impl Table {
                 let _ = writeln!(painted, "{}", line.chars().take(width.into()).collect::<String>());
                 continue;
             }
-            let last: String = last.chars().take(usize::from(width) - taken).collect();
-            let _ = writeln!(painted, "{line}  {sparks}{style}{}{style:#}", escaped(&last));
+            let last = cut(&escaped(&last), usize::from(width) - taken);
+            let _ = writeln!(painted, "{line}  {sparks}{style}{last}{style:#}");
         }
         if hidden > 0 {
             let _ = writeln!(painted, "{DIM}and {hidden} more, with more room{DIM:#}");
         }
+        for note in &self.notes {
+            let _ = writeln!(painted, "{DIM}{}{DIM:#}", cut(note, width.into()));
+        }
         painted
     }
+}
+
+/// A text in so many characters, with a mark where some are left out.
+fn cut(text: &str, room: usize) -> String {
+    if text.chars().count() <= room {
+        return text.to_owned();
+    }
+    text.chars().take(room.saturating_sub(1)).chain(room.checked_sub(1).map(|_| '…')).collect()
 }
 
 /// What the columns beside the name take, the gaps between them included, and of what happened last the most that it has
@@ -235,7 +258,7 @@ mod tests {
         assert_eq!(painted(80, 0)[0], "CGROUP  USED            FREE  GROWTH/s  RECLAIM  STALL%");
         let row = "/app    192M  ██████░░   64M    +12.5M       3G    25.0  ";
         assert_eq!(painted(80, 1000)[1], format!("{row}writes are blocked"));
-        assert_eq!(painted(60, 2000)[1], format!("{row}wri"));
+        assert_eq!(painted(60, 2000)[1], format!("{row}wr…"));
         let wide = painted(120, 3000);
         assert_eq!(wide[0], "CGROUP  USED  LIMIT            FREE  KEPT  GROWTH/s  RECLAIM  STALL%");
         let row = "/app    192M   256M  ██████░░   64M   26M    +12.5M       3G    25.0  ";

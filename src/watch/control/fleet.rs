@@ -46,7 +46,9 @@ impl Control<'_> {
     }
 
     /// Does from now on what is wanted instead. What is watched and stays so keeps what was learned of it.
-    pub(super) fn reload(&mut self, reload: Reload, now: Duration) {
+    pub(super) fn reload(&mut self, reload: Reload) {
+        // To read the rules took its time.
+        let now = now();
         self.budget = Budget::new(reload.cpu, now, process_cpu());
         self.swap = SwapWatch::new(reload.swap_writes);
         self.options.ancestors.forget();

@@ -16,6 +16,7 @@ const SOON: Duration = Duration::from_millis(500);
 /// It is told how one stands every 2 s, but where nothing moves: there less often, and where nothing moved for long seldom.
 const SAMPLED_STILL: Duration = Duration::from_secs(10);
 const SAMPLED_CALM: Duration = Duration::from_secs(60);
+const MOVED: u64 = 256 << 10;
 
 impl Member {
     /// How it stands, for whoever looks on.
@@ -35,7 +36,10 @@ impl Member {
 
     /// Tells how it stands, if that is due; `end` says that there is no later time.
     pub fn sample(&mut self, now: Duration, end: bool, text: &mut String, tell: &mut dyn FnMut(What)) {
+        let current = self.limits.own.current();
         let each = match self.limits.own.motion(now) {
+            // Presses are smaller than what counts as motion, but many.
+            _ if current.abs_diff(self.sampled_current) >= MOVED => SETTINGS,
             Motion::Moves => SETTINGS,
             Motion::Still => SAMPLED_STILL,
             // What its tasks are stalled for by presses is of interest all the time.
@@ -45,7 +49,7 @@ impl Member {
         if !end && self.sampled > Duration::ZERO && now.saturating_sub(self.sampled) < each {
             return;
         }
-        self.sampled = now;
+        (self.sampled, self.sampled_current) = (now, current);
         let found = self.pressing.as_ref().and_then(|pressing| pressing.found(now).set);
         if let Ok(sample) = self.account.sample(&self.limits.own.gauge, text) {
             let (limit, working_set) = (self.limits.own.limit, found.map(|set| set.bytes));
@@ -79,6 +83,8 @@ impl Member {
     pub fn summary(&mut self, now: Duration, gone: bool, text: &mut String) -> Summary {
         self.limits.gives(0);
         self.limits.answered();
+        let gauge = &self.limits.own.gauge;
+        self.pressing.iter_mut().for_each(|pressing| pressing.close(gauge, text));
         let found = self.pressing.as_ref().map(|pressing| pressing.found(now));
         let rule = self.rule.name.as_deref().map(str::to_owned);
         Summary { rule, found, ..self.account.close(&self.limits.own.gauge, now, gone, text) }

@@ -21,6 +21,9 @@ struct App {
     other: f64,
     stalled: f64,
     returned: f64,
+    /// What was looked at for reclaim, and taken. Where nothing cold is left, all that is in use is looked at.
+    scanned: f64,
+    taken: f64,
 }
 
 impl App {
@@ -37,6 +40,8 @@ impl App {
             other: 0.0,
             stalled: 0.0,
             returned: 0.0,
+            scanned: 0.0,
+            taken: 0.0,
         }
     }
 
@@ -55,6 +60,8 @@ impl App {
     fn take(&mut self, bytes: f64) {
         let cold = (bytes * (1.0 - self.wrong)).min(self.cold);
         let hot = (bytes - cold).min(self.hot);
+        self.taken += cold + hot;
+        self.scanned += if self.cold > bytes { cold + hot } else { self.hot.max(cold + hot) };
         self.cold -= cold;
         self.cold_outside += cold;
         self.hot -= hot;
@@ -79,6 +86,8 @@ impl App {
             current: self.current() as u64,
             stalled,
             returned: self.returned as u64,
+            scanned: self.scanned as u64,
+            taken: self.taken as u64,
             ..Sample::default()
         }
     }
@@ -162,6 +171,26 @@ fn without_psi_what_comes_back_carries_it() {
 }
 
 #[test]
+fn much_that_is_looked_at_for_little_is_a_knee_the_second_time() {
+    let mut law = Pressure::new(0.001);
+    let (mut sample, mut at) = (Sample { current: 1 << 30, file: 1 << 29, ..Sample::default() }, 0);
+    let mut look = |scanned: u64, taken: u64| {
+        at += 1;
+        let (before, late) = (sample, Duration::from_secs(at));
+        sample =
+            Sample { at: late, scanned: before.scanned + scanned, taken: before.taken + taken, ..before };
+        law.decide(sample)
+    };
+    look(0, 0);
+    assert!(matches!(look(0, 0), Next::Press(_)));
+    assert!(matches!(look(8 << 20, 1 << 20), Next::Press(_)), "once, its lists may be unsorted");
+    assert!(matches!(look(8 << 20, 8 << 20), Next::Press(_)), "they were");
+    assert!(matches!(look(512 << 10, 4096), Next::Press(_)), "too little to tell");
+    assert!(matches!(look(8 << 20, 1 << 20), Next::Press(_)));
+    assert!(matches!(look(8 << 20, 1 << 20), Next::Knee(_)));
+}
+
+#[test]
 fn who_is_stalled_already_is_left_alone() {
     let mut run = Run::new(App { other: 0.2, ..App::new(60.0, 440.0) });
     run.run(300);
@@ -193,6 +222,7 @@ proptest! {
     #[test]
     fn whatever_an_application_does_nothing_breaks(
         steps in prop::collection::vec((0u64..5_000, 0u64..1 << 40, 0u64..1 << 40, 0u64..1 << 30, 0u64..1 << 36), 1..200),
+        efficiency in 0u64..100,
     ) {
         let mut law = Pressure::new(0.001);
         let mut sample = Sample::default();
@@ -200,6 +230,8 @@ proptest! {
             sample.at += Duration::from_millis(millis);
             sample.current = current;
             sample.returned += returned;
+            sample.scanned += reclaimed;
+            sample.taken += reclaimed / 100 * efficiency;
             sample.stalled += Duration::from_micros(stalled);
             match law.decide(sample) {
                 Next::Press(bytes) => prop_assert!(bytes as f64 <= (current as f64 * MOST).max(LEAST as f64)),

@@ -96,7 +96,22 @@ fn mistakes_are_told_with_their_place() {
         ),
         (format!("{rule}floor = -1"), "3:9: \"-1\": a size can't be negative", None),
         (format!("{rule}pressure = 0"), "3:12: \"0\": it is nothing at all", None),
-        (rule.to_owned(), "1:1: it says nothing of what is to be done", None),
+        (
+            rule.to_owned(),
+            "1:1: it says nothing of what is to be done",
+            hint("it needs headroom, keep, pressure, or leave-alone = true"),
+        ),
+        ("headroom = 1".to_owned(), "1:1: unknown key \"headroom\"", hint("it belongs into a [[rule]]")),
+        (
+            format!("{rule}cpu = \"5%\""),
+            "3:1: unknown key \"cpu\"",
+            hint("it is of the whole host: above the first [[rule]]"),
+        ),
+        (
+            "[rule]\nmatch = \"a\"".to_owned(),
+            "1:1: invalid type: map, expected a sequence",
+            hint("a rule begins with [[rule]], in two brackets"),
+        ),
         (format!("{rule}keep = \"1G\"\nancestors = true"), "1:1: ancestors need a headroom", None),
         (
             format!("{rule}keep = \"1G\"\ntype = \"file\"\nswappiness = 1"),
@@ -108,7 +123,11 @@ fn mistakes_are_told_with_their_place() {
             "1:1: it is to leave alone what it matches, so there is nothing else to want",
             None,
         ),
-        ("[[rule]]\nkeep = \"1G\"".to_owned(), "1:1: missing key `match`", None),
+        (
+            "[[rule]]\nkeep = \"1G\"".to_owned(),
+            "1:1: missing key `match`",
+            hint("match = \"GLOB\" says which cgroups it is for"),
+        ),
         ("[[rule]]\nmatch = []\nkeep = \"1G\"".to_owned(), "1:1: it matches nothing: match is empty", None),
         (
             "[[rule]]\nmatch = \"\"\nkeep = 4096".to_owned(),
