@@ -71,7 +71,7 @@ impl Acted {
     }
 }
 
-/// A write that anonymous memory leaves by takes no longer than that where swap is a device. As long as that has not written
+/// A press that anonymous memory leaves by takes no longer than that where swap is a device. As long as that has not written
 /// what it has, nothing is freed, so the kernel goes on to more and more: 100 MiB for a request of 128 KiB, to a disk of
 /// 4 MB/s (Linux 7.3). From 7.2 on it ends amid a batch then, before that after one.
 pub const WAITS: Duration = Duration::from_millis(5);

@@ -139,7 +139,7 @@ pub struct Allowed {
     pub take: Take,
     /// Why anonymous memory is spared, if it is.
     pub spared_by: Option<Guard>,
-    /// Whether a write may have to wait for a device.
+    /// Whether a write may have to wait for a device, and is to end then.
     pub waits: bool,
 }
 

@@ -250,9 +250,8 @@ impl Member {
         if std::mem::replace(&mut self.limit_told, own.limit) != own.limit {
             tell(What::Limit { limit: own.limit, file: own.file });
         }
-        if missing == 0
-            && let Some(pressing) = &mut self.pressing
-        {
+        let presses = missing == 0;
+        if presses && let Some(pressing) = &mut self.pressing {
             let (next, wanted) = pressing.look(&self.limits.own.gauge, now, current, swap, text, tell)?;
             (until, missing) = (until.min(next), wanted);
         }
@@ -274,7 +273,8 @@ impl Member {
         Ok(match self.rule.bounds.allow(down_to, own, swap(), can_choose, cache) {
             Ok(allowed) => {
                 self.holding.allowed(allowed.spared_by);
-                Step::Act(allowed)
+                // What is to be free is wanted all the same; nobody waits for what is pressed out.
+                Step::Act(Allowed { waits: allowed.waits && presses, ..allowed })
             }
             Err(guard) => self.hold(now, guard, None, tell),
         })

@@ -319,11 +319,12 @@ fn several_threads_see_the_same() {
     for (one, other) in alone.stdout.lines().zip(together.stdout.lines()) {
         let parsed = |line: &str| serde_json::from_str::<Value>(line).expect("JSON");
         let (one, other) = (parsed(one), parsed(other));
-        for key in ["protected_bytes", "limit_bytes", "min_bytes"] {
+        for key in ["limit_bytes", "min_bytes"] {
             assert_eq!(one[key], other[key], "{key}: {one}");
         }
-        // Between the two the kernel may have written down what it had counted before.
-        for key in ["anon_bytes", "file_bytes"] {
+        // Between the two the kernel may have written down what it had counted before, or given back a batch of charges:
+        // what is protected is no more than what is used.
+        for key in ["anon_bytes", "file_bytes", "protected_bytes"] {
             let apart = number(&one, key).abs_diff(number(&other, key));
             assert!(apart <= M, "{key}: {one}, {other}");
         }
