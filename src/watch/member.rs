@@ -270,11 +270,13 @@ impl Member {
         let down_to = current.saturating_sub(missing);
         let gauge = &self.limits.own.gauge;
         let cache = &mut || gauge.stat(text).map_or(0, |stat| stat.evictable_file());
-        Ok(match self.rule.bounds.allow(down_to, own, swap(), can_choose, cache) {
+        let swap = swap();
+        Ok(match self.rule.bounds.allow(down_to, own, swap, can_choose, cache) {
             Ok(allowed) => {
                 self.holding.allowed(allowed.spared_by);
-                // What is to be free is wanted all the same; nobody waits for what is pressed out.
-                Step::Act(Allowed { waits: allowed.waits && presses, ..allowed })
+                // Nobody waits for what is pressed out; what is to be free is wanted all the same, but within bounds.
+                let ends = presses || swap.writable.is_some();
+                Step::Act(Allowed { waits: allowed.waits && ends, ..allowed })
             }
             Err(guard) => self.hold(now, guard, None, tell),
         })

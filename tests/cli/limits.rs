@@ -163,12 +163,13 @@ fn the_guard_that_keeps_from_swap_is_named() {
 }
 
 fn no_more_is_swapped_than_may_be_written() {
-    let app = limited("app", 128 * M);
-    app.uses(&Work::Anon(110 * M));
+    let app = limited("app", 256 * M);
+    app.uses(&Work::Anon(200 * M));
     let before = app.stat("anon");
     let all =
-        events(&["app", "--headroom", "60M", "--type", "all", "--swap-writes", "2M", "--duration", "6s"]);
-    // Six seconds', what was kept for one, and what the kernel takes beyond what it is asked for.
+        events(&["app", "--headroom", "190M", "--type", "all", "--swap-writes", "2M", "--duration", "6s"]);
+    // Six seconds', what was kept for one, and what the kernel writes ahead of it: up to 60 MiB at once (Linux 7.3), for
+    // which it is then left alone. Without a bound 130 MiB would leave.
     let swapped = before.saturating_sub(app.stat("anon"));
-    assert!((4 * M..=20 * M).contains(&swapped), "{swapped}: {all:?}");
+    assert!((4 * M..=80 * M).contains(&swapped), "{swapped}: {all:?}");
 }
