@@ -1,6 +1,6 @@
 //! `memctl watch`.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -43,6 +43,9 @@ const WORKERS: usize = 4;
 
 /// What an estimate is stalled for if nobody says otherwise.
 const GENTLE: &str = "0.1%";
+
+/// After so long, what only the start needed is known.
+const SETTLED: Duration = Duration::from_secs(20);
 
 /// On a terminal, the table is painted anew so often.
 const REPAINTED: Duration = Duration::from_millis(500);
@@ -122,6 +125,14 @@ pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
     }
     let mut show = |rows: &mut dyn Iterator<Item = View<'_>>| screen.borrow_mut().show(rows);
     let live = screen.borrow().is_live();
+    let settles = Cell::new(Some(clock::now() + SETTLED));
+    let stop = || {
+        if settles.get().is_some_and(|at| clock::now() >= at) {
+            settles.set(None);
+            lock::forget_the_start();
+        }
+        signal::pending().is_some() || output::watch::nobody_reads()
+    };
     let (follows, cpu, swap_writes) = (plan.watchlist.follows(), plan.cpu, plan.swap_writes);
     let plan = RefCell::new(plan);
     let mut select = |lost: bool, known: &dyn Fn(&Path) -> bool| -> Vec<Ruled> {
@@ -157,7 +168,7 @@ pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
             samples: args.json,
             joined,
             ancestors,
-            stop: &|| signal::pending().is_some() || output::watch::nobody_reads(),
+            stop: &stop,
             nudge: signal::nudge,
             alarm: signal::alarm,
             follows,

@@ -27,7 +27,7 @@ pub fn lock_memory<'a>(mut watched: impl Iterator<Item = &'a str>, loudness: Lou
 
 /// Lets go of what only the start needed: code that parses words and finds cgroups, and the memory that took. Code that is
 /// needed again is read again, from the page cache. Two megabytes would be locked for as long as the watch lasts.
-fn forget_the_start() {
+pub fn forget_the_start() {
     #[cfg(target_env = "gnu")]
     // SAFETY: it gives what the allocator has free back to the kernel, takes its locks itself, and may be called at any
     // time by any thread.
@@ -37,7 +37,7 @@ fn forget_the_start() {
     for (begin, end) in host::code_of_self() {
         // SAFETY: the range is a private mapping of the program's file that can't be written to, so nothing is lost with
         // its pages: the next access finds the same bytes in the file, which nobody can write to while it runs (ETXTBSY).
-        let _ = unsafe { madvise(begin as *mut _, end - begin, Advice::LinuxDontNeed) };
+        let _ = unsafe { madvise(begin as *mut _, end - begin, Advice::LinuxDontneedLocked) };
     }
 }
 
