@@ -13,7 +13,7 @@ use memctl::watch::saving::Saved;
 
 use super::json::{Begun, Happened, Reloaded, usec};
 use super::table::DIM;
-use super::words::{compact, escaped, size, time};
+use super::words::{compact, counted, escaped, size, time};
 use super::{Loudness, answer_on, terminal_rows, terminal_width};
 
 mod dry;
@@ -79,7 +79,7 @@ impl Screen {
         }
         match rules {
             Ok(count) if !self.json => {
-                self.note(&format!("{config}: read again: {}", counted(count)), loudness);
+                self.note(&format!("{config}: read again: {}", counted(count, "rule")), loudness);
             }
             Ok(_) => {}
             Err(why) if self.table.is_some() => {
@@ -119,10 +119,6 @@ impl Screen {
         };
         heard(&answer_on(&(line + "\n")));
     }
-}
-
-fn counted(rules: usize) -> String {
-    if rules == 1 { "1 rule".to_owned() } else { format!("{rules} rules") }
 }
 
 fn heard(written: &Result<bool>) {

@@ -48,6 +48,11 @@ pub fn time(time: Duration) -> String {
     }
 }
 
+/// `1 rule`, `3 rules`.
+pub fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
 /// A cgroup's name with everything escaped that would act on a terminal: containers choose their names.
 pub fn escaped(name: &str) -> String {
     let acts = |c: char| {

@@ -211,8 +211,9 @@ fn bad(text: &str, at: usize, what: String, hint: Option<String>) -> BadRules {
     BadRules { line, column, what, hint }
 }
 
-/// From 1, as editors count.
-fn line_and_column(text: &str, at: usize) -> (usize, usize) {
+/// The line and the column of a byte of a text, from 1, as editors count.
+#[must_use]
+pub fn line_and_column(text: &str, at: usize) -> (usize, usize) {
     let before = text.get(..at.min(text.len())).unwrap_or(text);
     let begin = before.rfind('\n').map_or(0, |newline| newline + 1);
     (before.matches('\n').count() + 1, before[begin..].chars().count() + 1)

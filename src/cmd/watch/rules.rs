@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use memctl::cgroup::Watchlist;
 use memctl::cgroup::diagnose::plain;
 use memctl::size::Percent;
-use memctl::watch::rules::{BadRules, MOST_BYTES, Rules};
+use memctl::watch::rules::{BadRules, MOST_BYTES, Rules, line_and_column};
 
 use super::Plan;
 
@@ -31,16 +31,11 @@ pub fn read(file: &Path) -> Result<Rules> {
         .with_context(|| name.clone())?;
     let bad = |why| BadFile { file: name.clone(), why };
     let text = String::from_utf8(bytes).map_err(|e| {
-        let (line, column) = place_of(e.as_bytes(), e.utf8_error().valid_up_to());
+        let at = e.utf8_error().valid_up_to();
+        let (line, column) = line_and_column(&String::from_utf8_lossy(e.as_bytes()), at);
         bad(BadRules { line, column, what: "it is not text in UTF-8".into(), hint: None })
     })?;
     Ok(Rules::parse(&text).map_err(bad)?)
-}
-
-fn place_of(bytes: &[u8], at: usize) -> (usize, usize) {
-    let before = String::from_utf8_lossy(&bytes[..at]);
-    let line = before.matches('\n').count() + 1;
-    (line, before.rsplit('\n').next().map_or(0, |last| last.chars().count()) + 1)
 }
 
 /// What is to be watched by them.

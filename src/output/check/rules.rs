@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::super::answer;
 use super::super::table::DIM;
-use super::super::words::{compact, escaped};
+use super::super::words::{compact, counted, escaped};
 use crate::cmd::check::config::Takes;
 
 /// A cgroup, as JSON.
@@ -112,10 +112,6 @@ fn of_the_host(read: &Rules) -> String {
 
 fn cgroup<'a>(takes: &Takes, name: &'a str, why: Option<&'a str>) -> Cgroup<'a> {
     Cgroup { cgroup: name, watched: why.is_none() && takes.rule.rule.is_some(), why }
-}
-
-fn counted(count: usize, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// What a rule wants, in the words of the file.

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use memctl::watch::event::{Ended, Summary};
 
 use super::super::table::{DIM, figures, plain_table};
-use super::super::words::{compact, escaped, shortened, time};
+use super::super::words::{compact, escaped, time};
+use super::end::named;
 use super::guarded;
 
 /// Tables of what would have been done.
@@ -29,15 +30,6 @@ pub fn foretold(ended: &Ended, width: Option<u16>) -> String {
 
 fn rule(one: &Summary) -> &str {
     one.rule.as_deref().unwrap_or("-")
-}
-
-/// A name in the room that other columns leave; in a pipe, the whole of it.
-fn named(name: &str, width: Option<u16>, others: usize) -> String {
-    let name = escaped(name);
-    width.map_or_else(
-        || name.clone(),
-        |width| shortened(&name, usize::from(width).saturating_sub(others).max(16)),
-    )
 }
 
 fn by_rule(each: &[Summary], width: Option<u16>) -> String {

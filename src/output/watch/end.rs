@@ -37,12 +37,13 @@ pub(super) fn net(saved: &Saved, unit: &dyn Fn(u64) -> String) -> String {
     format!("{about}{sign}{}", unit(saved.net().unsigned_abs()))
 }
 
-/// A name in the room that the other columns leave; in a pipe, the whole of it.
-fn named(name: &str, width: Option<u16>) -> String {
-    // What they need at most.
-    const OTHERS: usize = 64;
+/// What the other columns of the tables here need at most.
+const OTHERS: usize = 64;
+
+/// A name in the room that the `others` leave; in a pipe, the whole of it.
+pub(super) fn named(name: &str, width: Option<u16>, others: usize) -> String {
     match width {
-        Some(width) => shortened(&escaped(name), usize::from(width).saturating_sub(OTHERS).max(16)),
+        Some(width) => shortened(&escaped(name), usize::from(width).saturating_sub(others).max(16)),
         None => escaped(name),
     }
 }
@@ -61,7 +62,7 @@ fn estimates(ended: &Ended, width: Option<u16>) -> String {
             missing = missing.or(Some(one.last_held));
         }
         table.add_row([
-            named(&one.cgroup, width),
+            named(&one.cgroup, width, OTHERS),
             set.map_or_else(|| "not found".into(), |set| compact(set.bytes)),
             set.map_or_else(|| "-".into(), |set| format!("{:.0}%", 100.0 * set.confidence)),
             set.map_or_else(|| "-".into(), |set| time(set.age)),
@@ -104,7 +105,7 @@ fn summary(ended: &Ended, width: Option<u16>) -> String {
     for one in &ended.each {
         let stalled = one.stalled.map(|stalled| stalled.as_secs_f64() / one.watched.as_secs_f64().max(1e-3));
         table.add_row([
-            named(&one.cgroup, width),
+            named(&one.cgroup, width, OTHERS),
             compact(one.total.requested),
             compact(one.total.reclaimed),
             one.direct.map_or_else(|| "-".into(), compact),
