@@ -4,6 +4,8 @@
 //! Runs as root in a guest, where tests/vm/bench-reclaim puts it: it fills a cgroup of its own with page cache again
 //! and again. Ratios of what ran side by side are all that it prints a judgement on; the seconds are the emulator's.
 
+#![allow(clippy::disallowed_methods, reason = "reads numbers of its own cgroups")]
+
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;

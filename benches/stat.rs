@@ -4,7 +4,10 @@
 //! `stat compare DIR READER [COMMAND]...` runs both in turns, and what else is given, each as a process of its own, on a
 //! tree that `stat make DIR COUNT` made, or on a real hierarchy. Ratios are medians of the rounds'.
 
+#![allow(clippy::disallowed_methods, reason = "reads numbers of its own tree")]
+
 use std::fmt::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -70,9 +73,11 @@ fn make(tree: &Path, count: usize) -> Result<()> {
 /// Reads a tree as `memctl stat -r` does, and tells how many cgroups there were and how much memory that took.
 fn walk(tree: &str, jobs: usize) -> Result<()> {
     let path = PathBuf::from(tree);
-    let mount = Arc::new(Mount { point: path.clone(), root: "/".into(), read_only: true });
+    let mount =
+        Arc::new(Mount { id: None, point: path.clone(), root: "/".into(), read_only: true, top: "/".into() });
+    let id = std::fs::metadata(tree)?.ino();
     let survey = Survey::new(usize::MAX, jobs);
-    let readings = survey.of(&Located { path: path.into(), name: "/".into(), mount });
+    let readings = survey.of(&Located { path: path.into(), name: "/".into(), mount, id });
     let reclaimable: u64 = readings
         .iter()
         .map(|reading| Reclaimable::new(Kind::All, &reading.stat(), &reading.conditions).bytes())

@@ -29,10 +29,13 @@ pub mod locate;
 pub mod managed;
 pub mod memory;
 pub mod mount;
-pub mod named;
+pub mod name;
+pub mod naming;
 pub mod node;
 pub mod numa;
+pub mod opened;
 pub mod owner;
+mod pattern;
 pub mod pressure;
 pub mod reader;
 pub mod reclaim;
@@ -52,10 +55,12 @@ pub use conditions::{Conditions, Protected};
 pub use details::Details;
 pub use gauge::Gauge;
 pub use limit::Bound;
-pub use locate::{Located, locate};
+pub use locate::{Locator, locate};
 pub use memory::MemoryCgroup;
 pub use mount::Mount;
+pub use name::Name;
 pub use node::Node;
+pub use opened::Located;
 pub use reader::Reader;
 pub use release::{Version, kernel_release};
 pub use select::{Selected, Wanted, places, select, select_there};
@@ -67,7 +72,7 @@ pub use watchlist::Watchlist;
 pub struct Cgroup {
     dir: OwnedFd,
     path: Arc<Path>,
-    name: Arc<str>,
+    name: Name,
 }
 
 /// What kind of file system a directory lies on, as far as cgroups are concerned.
@@ -90,7 +95,7 @@ impl Cgroup {
     ///
     /// # Errors
     /// The kernel's, from opening the directory; [`io::ErrorKind::InvalidInput`] if it isn't on cgroup2.
-    pub fn open(path: Arc<Path>, name: Arc<str>) -> io::Result<Self> {
+    pub fn open(path: Arc<Path>, name: Name) -> io::Result<Self> {
         let cgroup = Self::open_to_read(path, name)?;
         if file_system(&cgroup.dir)? != FileSystem::Cgroup2 {
             return Err(io::Error::from(io::ErrorKind::InvalidInput));
@@ -99,13 +104,13 @@ impl Cgroup {
     }
 
     /// The same for a directory that need not be on cgroup2, since nothing will be written there.
-    pub(crate) fn open_to_read(path: Arc<Path>, name: Arc<str>) -> io::Result<Self> {
+    pub(crate) fn open_to_read(path: Arc<Path>, name: Name) -> io::Result<Self> {
         Ok(Self { dir: open_directory(&path)?, path, name })
     }
 
     /// The name: the path from the mount point, with a leading `/`; the root is `/`.
     #[must_use]
-    pub fn name(&self) -> &str {
+    pub fn name(&self) -> &Name {
         &self.name
     }
 
@@ -119,7 +124,9 @@ impl Cgroup {
     /// cgroup like any other, and so has a type.
     #[must_use]
     pub fn is_root(&self) -> bool {
-        &*self.name == "/" && !self.has("cgroup.type")
+        /// The root of a kernfs hierarchy is the first of its nodes (`kernfs_create_root`, fs/kernfs/dir.c).
+        const ROOT_ID: u64 = 1;
+        (&*self.name == "/" || self.id() == Ok(ROOT_ID)) && !self.has("cgroup.type")
     }
 
     /// The cgroup's id: its directory's inode, which no other cgroup gets while the host runs.
@@ -211,12 +218,28 @@ pub(crate) fn open_directory(path: &Path) -> io::Result<OwnedFd> {
     Ok(rustix::fs::open(path, flags, Mode::empty())?)
 }
 
-/// Reads a file outside the cgroup hierarchy, under `/proc` or `/sys`, that memctl depends on.
+/// Reads a file outside the cgroup hierarchy, under `/proc` or `/sys`, that memctl depends on. Names in it, which hold any
+/// bytes, need [`read_bytes`]: what isn't UTF-8 is replaced here.
 pub(crate) fn read_system_file(path: &str) -> io::Result<String> {
+    Ok(text_of(read_bytes(path)?))
+}
+
+/// Reads a small file of a directory.
+pub(crate) fn read_in(dir: &Path, file: &str) -> io::Result<String> {
+    Ok(text_of(std::fs::read(dir.join(file))?))
+}
+
+/// Reads a file of procfs, whose names are bytes: paths of mounts and swap areas, cgroups.
+pub(crate) fn read_bytes(path: &str) -> io::Result<Vec<u8>> {
     // None of them tells its length, and the library would begin with 32 bytes.
-    let mut text = String::with_capacity(4096);
-    File::open(path)?.read_to_string(&mut text)?;
-    Ok(text)
+    let mut bytes = Vec::with_capacity(4096);
+    File::open(path)?.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// What the kernel wrote, as text: numbers and keywords are ASCII, and a line that isn't counts for itself alone.
+fn text_of(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned())
 }
 
 /// A number as cgroup files spell it; `max` is `None`.

@@ -1,5 +1,8 @@
 //! Whether reclaim will work in a place, and for each thing that is missing, what to do.
 
+use std::ffi::OsStr;
+use std::path::Path;
+
 use rustix::io::Errno;
 
 use crate::cgroup::diagnose::Unreclaimable;
@@ -10,7 +13,7 @@ use crate::cgroup::reclaim::Swappiness;
 use crate::cgroup::stat::MemoryStat;
 use crate::cgroup::swap::SwapBound;
 use crate::cgroup::zswap::Zswap;
-use crate::cgroup::{Conditions, Located, Selected, Wanted, diagnose, hugetlb, locate, node, select};
+use crate::cgroup::{Conditions, Located, Name, Selected, Wanted, diagnose, hugetlb, locate, node, select};
 use crate::reclaim::{
     Event, Goal, Kind, Measure, Obstacle, Place, Reclaimable, Report, Request, StoppedBy, Target,
 };
@@ -83,7 +86,7 @@ impl Finding {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Checked {
     /// The name of the cgroup or node, or what was given where there is none.
-    pub name: String,
+    pub name: Name,
     /// One after the other.
     pub findings: Vec<Finding>,
     /// How much could be reclaimed now at most, bytes; `None` where nothing can be.
@@ -103,31 +106,35 @@ pub const TRIAL: u64 = 1 << 20;
 
 /// Whether a word may name several cgroups, of which a check looks at one.
 #[must_use]
-pub fn is_several(word: &str) -> bool {
+pub fn is_several(word: &OsStr) -> bool {
     select::is_glob(word)
 }
 
 /// Looks at the cgroup or the NUMA node that `word` names. With `write`, also reclaims [`TRIAL`] bytes from it,
 /// of which `tell` hears.
 #[must_use]
-pub fn check(word: &str, write: bool, tell: &mut dyn FnMut(Event)) -> Checked {
+pub fn check(word: &OsStr, write: bool, tell: &mut dyn FnMut(Event)) -> Checked {
     let host = Host::look();
     let mut findings = Vec::new();
     let wanted = match wanted(word) {
         Ok(wanted) => wanted,
         Err(why) => {
-            let of_node = word.starts_with(node::PREFIX);
+            let of_node = word.to_string_lossy().starts_with(node::PREFIX);
             findings.push(bad(if of_node { "node" } else { "cgroup" }, &why));
             findings.extend(around(&host, !of_node));
-            return Checked { name: word.to_owned(), findings, reclaimable: None };
+            return Checked {
+                name: Name::new(Path::new(word), Path::new(word)),
+                findings,
+                reclaimable: None,
+            };
         }
     };
     let name = match &wanted {
         Wanted::Cgroup(Selected { located, .. }) => {
             findings.push(mounted(located));
-            located.name.to_string()
+            located.name.clone()
         }
-        Wanted::Node(number) => format!("{}{number}", node::PREFIX),
+        Wanted::Node(number) => format!("{}{number}", node::PREFIX).into(),
     };
     let mut place = match Place::open(&wanted) {
         Ok(place) => place,
@@ -169,8 +176,8 @@ pub fn check(word: &str, write: bool, tell: &mut dyn FnMut(Event)) -> Checked {
 }
 
 /// What the word names; a cgroup may be called as nodes are.
-fn wanted(word: &str) -> Result<Wanted, Unreclaimable> {
-    match (locate(word), node::parse(word)) {
+fn wanted(word: &OsStr) -> Result<Wanted, Unreclaimable> {
+    match (locate(word), word.to_str().and_then(node::parse)) {
         (Err(_), Some(number)) => Ok(Wanted::Node(number?)),
         (located, _) => Ok(Wanted::Cgroup(Selected { located: located?, by_glob: false })),
     }

@@ -3,6 +3,7 @@
 // Backticks would show in the help.
 #![allow(clippy::doc_markdown)]
 
+use std::ffi::OsString;
 use std::num::IntErrorKind;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -82,7 +83,7 @@ pub struct Plot {
     pub output: PathBuf,
     /// Draw this cgroup alone
     #[arg(long, value_name = "CGROUP")]
-    pub cgroup: Option<String>,
+    pub cgroup: Option<OsString>,
 }
 
 /// Say whether reclaim will work here, and if not, why and what to do
@@ -95,7 +96,7 @@ pub struct Plot {
 pub struct Check {
     /// The cgroup, or node:N; the root by default
     #[arg(value_name = "CGROUP")]
-    pub word: Option<String>,
+    pub word: Option<OsString>,
     /// See which cgroups the rules in FILE take, instead
     ///
     /// FILE is one for memctl watch --config: watch.toml(5). A mistake in it is told with its line.
@@ -119,7 +120,7 @@ pub struct Check {
 pub struct Stat {
     /// The cgroups: paths, unit names, pid:N, container:ID, pod:UID, self, or globs
     #[arg(value_name = "CGROUP")]
-    pub words: Vec<String>,
+    pub words: Vec<OsString>,
     /// The whole tree below, indented
     #[arg(short, long)]
     pub recursive: bool,
@@ -200,7 +201,7 @@ pub struct Watch {
     ///
     /// What a glob matches is followed as it comes and goes.
     #[arg(required_unless_present = "config", value_name = "CGROUP")]
-    pub words: Vec<String>,
+    pub words: Vec<OsString>,
     /// Keep that much free below the limit
     ///
     /// A size, or a share of the limit, which is the lower of memory.high and memory.max.
@@ -253,7 +254,7 @@ pub struct Watch {
     /// A glob never takes memctl's own cgroup, init.scope, sshd, journald, the kubelet, and container runtimes; a plain
     /// name still does.
     #[arg(long, value_name = "GLOB")]
-    pub exclude: Vec<String>,
+    pub exclude: Vec<OsString>,
     /// Take all, anon (Linux 6.16 and swap), or file (6.11)
     ///
     /// By default anonymous memory is taken only where swap is zram, zswap, or no rotating disk.
@@ -273,7 +274,7 @@ pub struct Watch {
     /// The application's own cgroup, or a slice for such work. When nobody else is left inside, memctl goes back to
     /// where it was.
     #[arg(long, value_name = "CGROUP")]
-    pub join: Option<String>,
+    pub join: Option<OsString>,
     /// Don't keep off a cgroup while another memctl is at it
     ///
     /// By default memctl waits for up to 2 s for another one on the same cgroup. The lock is advisory, an flock on the
@@ -311,7 +312,7 @@ pub struct Reclaim {
     /// MiB (10M, 1.5GiB); or a share of what the cgroup uses now (25%); or max, for all the kernel will give. It is
     /// at least 4096 bytes, and rounded up to whole pages.
     #[arg(required = true, value_name = "CGROUP>... <SIZE")]
-    pub words: Vec<String>,
+    pub words: Vec<OsString>,
     /// Reclaim until it uses no more than SIZE
     ///
     /// Judged by memory.current. A share is of what the cgroup uses at the start.

@@ -3,7 +3,8 @@
 //! clap's engine finds the candidates; how a shell asks and is answered is in here, one file for each, since names of
 //! cgroups hold what shells treat in ways of their own: `\x2d` in systemd's unit names, and `:`.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 
 use clap::builder::StyledStr;
 use clap::{Command, CommandFactory};
@@ -39,10 +40,11 @@ fn command() -> Command {
 
 /// Cgroups, and what a number could become. Which of the words is the size, only the one after it tells.
 fn words(current: &OsStr) -> Vec<CompletionCandidate> {
-    let Some(typed) = current.to_str() else { return Vec::new() };
-    let found = offered(candidates(typed));
+    let found = offered(candidates(current));
+    // Nothing else has bytes that aren't UTF-8.
+    let Some(typed) = current.to_str() else { return found.collect() };
     let own = (!typed.is_empty() && "self".starts_with(typed))
-        .then(|| described("self".into(), Some("the cgroup that memctl runs in".into())));
+        .then(|| described("self", Some("the cgroup that memctl runs in".into())));
     found.chain(own).chain(sizes(typed)).collect()
 }
 
@@ -54,7 +56,10 @@ fn places(current: &OsStr) -> Vec<CompletionCandidate> {
 
 fn offered(candidates: Vec<Candidate>) -> impl Iterator<Item = CompletionCandidate> {
     // What would act on a terminal isn't shown on one.
-    let shown = candidates.into_iter().filter(|candidate| escaped(&candidate.word) == candidate.word);
+    let shown = candidates.into_iter().filter(|candidate| {
+        let word = candidate.word.to_string_lossy();
+        escaped(&word) == word
+    });
     shown.map(|candidate| described(candidate.word, candidate.current.map(size)))
 }
 
@@ -67,18 +72,18 @@ fn sizes(typed: &str) -> Vec<CompletionCandidate> {
         .map(|(unit, name)| described(format!("{typed}{unit}"), Some(format!("{typed} {name}"))))
         .collect();
     if !typed.is_empty() && "max".starts_with(typed) {
-        found.push(described("max".into(), Some("all the kernel will give".into())));
+        found.push(described("max", Some("all the kernel will give".into())));
     }
     found
 }
 
-fn described(word: String, help: Option<String>) -> CompletionCandidate {
+fn described(word: impl Into<OsString>, help: Option<String>) -> CompletionCandidate {
     CompletionCandidate::new(word).help(help.map(StyledStr::from))
 }
 
-/// A candidate as shells take it: the word, and what to say of it in one line.
-fn shown(candidate: &CompletionCandidate) -> (String, String) {
+/// A candidate as shells take it: the word, bytes that they choose, and what to say of it in one line.
+fn shown(candidate: &CompletionCandidate) -> (Vec<u8>, String) {
     let help = candidate.get_help().map(ToString::to_string).unwrap_or_default();
     let help = help.lines().next().unwrap_or_default().to_owned();
-    (candidate.get_value().to_string_lossy().into_owned(), help)
+    (candidate.get_value().as_bytes().to_vec(), help)
 }

@@ -3,6 +3,8 @@
 //! `watch compare MEMCTL SECONDS [SHAPE]...` runs in a guest: an application under a limit, once without a controller, and
 //! once with each. `watch load …` is that application. What a watch costs where nothing happens is in `rest.rs`.
 
+#![allow(clippy::disallowed_methods, reason = "reads numbers of its own cgroups")]
+
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::process::CommandExt;

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::rc::Rc;
@@ -55,7 +56,13 @@ pub fn real(memctl: &str, count: usize, seconds: u64) -> Result<()> {
 /// directories are listed, as if for new ones.
 pub fn synthetic(count: usize, seconds: u64) -> Result<()> {
     let tree = tempfile::tempdir_in("/dev/shm")?;
-    let mount = Arc::new(Mount { point: tree.path().to_owned(), root: "/".into(), read_only: true });
+    let mount = Arc::new(Mount {
+        id: None,
+        point: tree.path().to_owned(),
+        root: "/".into(),
+        read_only: true,
+        top: "/".into(),
+    });
     let wanted = Wanted { headroom: Some("10%".parse()?), ..Wanted::default() };
     let rule = Rc::new(wanted.rule()?);
     let mut ancestors = Ancestors::default();
@@ -76,7 +83,8 @@ pub fn synthetic(count: usize, seconds: u64) -> Result<()> {
             std::fs::write(path.join(file), content)?;
         }
         let name = format!("/job-{number}").into();
-        let located = Arc::new(Located { path: path.into(), name, mount: Arc::clone(&mount) });
+        let id = std::fs::metadata(&path)?.ino();
+        let located = Arc::new(Located { path: path.into(), name, mount: Arc::clone(&mount), id });
         let member = Member::new(located, rule.clone(), &mut ancestors, now(), Duration::ZERO, &mut text);
         members.push(member.map_err(|why| anyhow::anyhow!("job-{number}: {why}"))?);
     }

@@ -1,10 +1,12 @@
 //! What a name of a cgroup that is being typed could become: the cgroups of one level.
 
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
-use super::mount::Mount;
-use super::named::{Named, container_id, pod_uid};
-use super::{node, parse_number, tree};
+use super::mount::Mounts;
+use super::naming::{Named, container_id, pod_uid};
+use super::{node, parse_number, read_in, tree};
 
 /// How much of a container's ID is offered, as other tools show it.
 const ID_SHOWN: usize = 12;
@@ -13,7 +15,7 @@ const ID_SHOWN: usize = 12;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
     /// The name as it would be typed on: with a `/` at the end if there are cgroups below.
-    pub word: String,
+    pub word: OsString,
     /// Its `memory.current`, bytes; `None` where there is none.
     pub current: Option<u64>,
 }
@@ -21,10 +23,12 @@ pub struct Candidate {
 /// The cgroups of the level that `typed` has come to, in the order of names. Nothing is an error: who completes a word
 /// wants no message.
 #[must_use]
-pub fn candidates(typed: &str) -> Vec<Candidate> {
-    let Ok(Some(mount)) = Mount::find(Path::new(typed)) else { return Vec::new() };
+pub fn candidates(typed: &OsStr) -> Vec<Candidate> {
+    let Ok(mounts) = Mounts::read() else { return Vec::new() };
+    // A path is completed by what it leads into, a name from where names begin.
+    let Some(mount) = mounts.around(Path::new(typed)).or_else(|| mounts.widest()) else { return Vec::new() };
     let mut found = below(&mount.point, typed);
-    found.extend(elsewhere(&mount.point, typed));
+    found.extend(typed.to_str().map(|typed| elsewhere(&mount.point, typed)).unwrap_or_default());
     found
 }
 
@@ -38,9 +42,9 @@ pub fn nodes(typed: &str) -> Vec<Candidate> {
         return vec![Candidate { word: node::PREFIX.into(), current: None }];
     }
     let online = node::online().into_iter();
-    let named =
-        online.map(|(number, current)| Candidate { word: format!("{}{number}", node::PREFIX), current });
-    named.filter(|candidate| candidate.word.starts_with(typed)).collect()
+    let named = online.map(|(number, current)| (format!("{}{number}", node::PREFIX), current));
+    let begun = named.filter(|(word, _)| word.starts_with(typed));
+    begun.map(|(word, current)| Candidate { word: word.into(), current }).collect()
 }
 
 /// What the word could become that isn't a path: units, containers and pods anywhere below.
@@ -54,11 +58,11 @@ fn elsewhere(point: &Path, typed: &str) -> Vec<Candidate> {
     let Some(read) = begun.or_else(|| (!typed.is_empty() && !typed.contains('/')).then_some(unit)) else {
         return Vec::new();
     };
-    let named = tree::below(point).filter_map(|path| {
+    let named = tree::below(point).filter_map(|tree::Entry { path, .. }| {
         let word = read(path.file_name()?.to_str()?)?;
         // What is at the top already is a path, too.
         let known = begun.is_none() && path.parent() == Some(point);
-        (word.starts_with(typed) && !known).then(|| Candidate { word, current: usage(&path) })
+        (word.starts_with(typed) && !known).then(|| Candidate { word: word.into(), current: usage(&path) })
     });
     let mut found: Vec<_> = named.collect();
     found.sort_by(|one, other| one.word.cmp(&other.word));
@@ -71,24 +75,26 @@ fn elsewhere(point: &Path, typed: &str) -> Vec<Candidate> {
 }
 
 fn usage(path: &Path) -> Option<u64> {
-    parse_number(&std::fs::read_to_string(path.join("memory.current")).ok()?).ok()?
+    parse_number(&read_in(path, "memory.current").ok()?).ok()?
 }
 
-fn below(point: &Path, typed: &str) -> Vec<Candidate> {
-    let whole = point.to_string_lossy();
+fn below(point: &Path, typed: &OsStr) -> Vec<Candidate> {
+    let (whole, typed) = (point.as_os_str().as_bytes(), typed.as_bytes());
     // A path on its way to the mount; `/` alone is as likely the beginning of a name.
     if typed.len() > 1 && whole.starts_with(typed) {
-        return vec![Candidate { word: format!("{whole}/"), current: None }];
+        return vec![Candidate { word: OsString::from_vec([whole, b"/"].concat()), current: None }];
     }
-    let path = typed.strip_prefix(&*whole).and_then(|rest| rest.strip_prefix('/'));
-    let name = path.unwrap_or_else(|| typed.trim_start_matches('/'));
-    let (level, part) = name.rsplit_once('/').map_or(("", name), |(level, part)| (level, part));
+    let path = typed.strip_prefix(whole).and_then(|rest| rest.strip_prefix(b"/"));
+    let name = path.unwrap_or_else(|| &typed[typed.iter().take_while(|&&byte| byte == b'/').count()..]);
+    let at = name.iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1);
+    let (level, part) = name.split_at(at);
     let before = &typed[..typed.len() - part.len()];
-    let matching = tree::children(&point.join(level)).filter_map(|child| {
-        let name = child.file_name()?.to_str()?;
+    let matching = tree::children(&point.join(OsStr::from_bytes(level))).filter_map(|child| {
+        let name = child.file_name()?.as_bytes();
         name.starts_with(part).then(|| {
-            let inner = tree::children(&child).next().map_or("", |_| "/");
-            Candidate { word: format!("{before}{name}{inner}"), current: usage(&child) }
+            let inner = tree::children(&child).next().map_or(&b""[..], |_| b"/");
+            let word = OsString::from_vec([before, name, inner].concat());
+            Candidate { word, current: usage(&child) }
         })
     });
     let mut found: Vec<_> = matching.collect();
@@ -123,6 +129,22 @@ mod tests {
     }
 
     #[test]
+    fn names_that_are_no_utf8_are_completed_byte_by_byte() {
+        let root = tempfile::tempdir().unwrap();
+        let odd = |tail: &[u8]| OsString::from_vec([b"j\xe9b".as_slice(), tail].concat());
+        std::fs::create_dir_all(root.path().join(odd(b"/inner"))).unwrap();
+        let words = |typed: &[u8]| {
+            let found = below(root.path(), OsStr::from_bytes(typed));
+            found.into_iter().map(|candidate| candidate.word).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            (words(b"j"), words(b"/j\xe9")),
+            (vec![odd(b"/")], vec![OsString::from_vec(b"/j\xe9b/".to_vec())])
+        );
+        assert_eq!((words(b"j\xe9b/in"), words(b"j\xe8").len()), (vec![odd(b"/inner")], 0));
+    }
+
+    #[test]
     fn a_level_at_a_time() {
         let root = tempfile::tempdir().unwrap();
         for name in ["app", "system.slice/a\\x2db.service", "system.slice/cri:one"] {
@@ -130,7 +152,7 @@ mod tests {
         }
         std::fs::write(root.path().join("app/memory.current"), "4096\n").unwrap();
         let words = |typed: &str| {
-            let found = below(root.path(), typed);
+            let found = below(root.path(), OsStr::new(typed));
             found.into_iter().map(|candidate| candidate.word).collect::<Vec<_>>()
         };
         assert_eq!(words(""), ["app", "system.slice/"]);
@@ -138,9 +160,9 @@ mod tests {
         assert_eq!(words("system.slice/"), ["system.slice/a\\x2db.service", "system.slice/cri:one"]);
         assert_eq!(words("/system.slice/a\\x"), ["/system.slice/a\\x2db.service"]);
         let point = root.path().to_string_lossy();
-        assert_eq!(words(&point[..point.len() - 1]), [format!("{point}/")]);
-        assert_eq!(words(&format!("{point}/ap")), [format!("{point}/app")]);
-        assert_eq!(below(root.path(), "app")[0].current, Some(4096));
+        assert_eq!(words(&point[..point.len() - 1]), [OsString::from(format!("{point}/"))]);
+        assert_eq!(words(&format!("{point}/ap")), [OsString::from(format!("{point}/app"))]);
+        assert_eq!(below(root.path(), OsStr::new("app"))[0].current, Some(4096));
         assert!(words("nothing/here").is_empty() && words("zzz").is_empty());
     }
 }

@@ -7,7 +7,7 @@ use super::node::Gate;
 use super::pressure::Pressure;
 use super::stat::MemoryStat;
 use super::swap::SwapRoom;
-use super::{Cgroup, Version, parse_number, read_system_file, tree};
+use super::{Cgroup, Version, parse_number, read_in, read_system_file, tree};
 
 /// What could stand in the way of reclaim from a cgroup. What can't be told is `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -69,12 +69,12 @@ impl Protected {
 }
 
 impl Conditions {
-    /// Looks at them for a cgroup below the mount at `top`.
+    /// Looks at them for a cgroup below a mount.
     #[must_use]
-    pub fn of(cgroup: &Cgroup, top: &Path) -> Self {
+    pub fn of(cgroup: &Cgroup, mount: &Mount) -> Self {
         Self {
-            swap: Some(SwapRoom::of(cgroup.path(), top)),
-            protected: protected(cgroup.path(), top, None),
+            swap: Some(SwapRoom::of(cgroup.path(), mount)),
+            protected: protected(cgroup.path(), mount, None),
             own_min: cgroup.number("memory.min").ok().map(|min| min.unwrap_or(u64::MAX)),
             pressure: cgroup.read("memory.pressure").ok().as_deref().and_then(some_avg10),
             ..Self::of_host()
@@ -83,12 +83,11 @@ impl Conditions {
 
     /// Looks at them for a NUMA node: the host's, and what the cgroups at the top hold there.
     pub(super) fn of_node(number: u32) -> Self {
-        let mount = Mount::find(Path::new("/")).ok().flatten();
+        let mount = Mount::find().ok().flatten();
         let pressure = read_system_file("/proc/pressure/memory").ok();
         Self {
             swap: Some(SwapRoom::of_host()),
-            protected: mount
-                .map_or_else(Vec::new, |mount| protected(&mount.point, &mount.point, Some(number))),
+            protected: mount.map_or_else(Vec::new, |mount| protected(&mount.point, &mount, Some(number))),
             pressure: pressure.as_deref().and_then(some_avg10),
             ..Self::of_host()
         }
@@ -117,8 +116,8 @@ fn some_avg10(text: &str) -> Option<u16> {
 }
 
 /// The children under protection; with a node, as far as it is that node's memory which that holds.
-fn protected(path: &Path, top: &Path, node: Option<u32>) -> Vec<Protected> {
-    let read = |dir: &Path, file: &str| std::fs::read_to_string(dir.join(file)).ok();
+fn protected(path: &Path, mount: &Mount, node: Option<u32>) -> Vec<Protected> {
+    let read = |dir: &Path, file: &str| read_in(dir, file).ok();
     let number = |dir: &Path, file: &str| Some(parse_number(&read(dir, file)?).ok()?.unwrap_or(u64::MAX));
     let children = tree::children(path).filter_map(|child| {
         let (min, current) = (number(&child, "memory.min")?, number(&child, "memory.current")?);
@@ -126,8 +125,7 @@ fn protected(path: &Path, top: &Path, node: Option<u32>) -> Vec<Protected> {
             return None;
         }
         let stat = MemoryStat::parse(&read(&child, "memory.stat")?);
-        let name = Path::new("/").join(child.strip_prefix(top).unwrap_or(&child));
-        let name = name.to_string_lossy().into_owned();
+        let name = mount.name_of(&child).unwrap_or_default().to_string();
         let all = Protected { name, min, current, file: stat.evictable_file(), anon: stat.evictable_anon() };
         match node {
             None => Some(all),

@@ -1,5 +1,6 @@
 //! Why memory can't be reclaimed in a place, in words that name the thing, and what to do about it.
 
+use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,8 +8,9 @@ use std::sync::Arc;
 use rustix::io::Errno;
 use thiserror::Error;
 
+use super::locate::{not_a_cgroup, shown};
 use super::mount::{self, Mount};
-use super::{Cgroup, Located, Version, managed, read_system_file, reclaim, tree};
+use super::{Cgroup, Located, Version, managed, read_bytes, read_in, read_system_file, reclaim, tree};
 
 /// Why memory can't be reclaimed there.
 #[derive(Debug, Error)]
@@ -62,6 +64,8 @@ pub enum Unreclaimable {
     SysReadOnly { file: PathBuf },
     #[error("{word}: it could be any of {}", several(.candidates))]
     Ambiguous { word: String, candidates: Vec<String> },
+    #[error("{name}: it was removed meanwhile, and another cgroup has its name")]
+    Replaced { name: String },
     #[error("{path}: {why}")]
     Other { path: String, why: String },
 }
@@ -73,7 +77,7 @@ impl Unreclaimable {
     }
 
     pub(crate) fn no_cgroup2() -> Self {
-        let mountinfo = read_system_file("/proc/self/mountinfo").unwrap_or_default();
+        let mountinfo = read_bytes("/proc/self/mountinfo").unwrap_or_default();
         Self::NoCgroup2 { memory_v1: mount::memory_on_v1(&mountinfo) }
     }
 
@@ -143,6 +147,7 @@ impl Unreclaimable {
             | Self::BadGlob { .. }
             | Self::NoneReclaimable { .. }
             | Self::OutOfSight { .. }
+            | Self::Replaced { .. }
             | Self::Other { .. } => return None,
         })
     }
@@ -172,7 +177,7 @@ pub fn plain(error: &io::Error) -> String {
 pub fn explain(cgroup: &Cgroup, located: &Located, errno: Errno) -> Unreclaimable {
     let file = cgroup.path().join(reclaim::FILE);
     match errno {
-        Errno::ACCESS | Errno::PERM => Unreclaimable::Permission { name: cgroup.name().to_owned(), file },
+        Errno::ACCESS | Errno::PERM => Unreclaimable::Permission { name: cgroup.name().to_string(), file },
         Errno::ROFS => Unreclaimable::ReadOnly { file },
         Errno::NOENT => absent(cgroup, &located.mount),
         _ => Unreclaimable::io(file, &errno.into()),
@@ -182,15 +187,31 @@ pub fn explain(cgroup: &Cgroup, located: &Located, errno: Errno) -> Unreclaimabl
 /// Says why reading the `memory.stat` of what was located gave `errno`.
 #[must_use]
 pub fn unreadable(located: &Located, errno: Errno) -> Unreclaimable {
-    match located.open() {
+    match open(located) {
         Ok(cgroup) if errno == Errno::NOENT => absent(&cgroup, &located.mount),
+        _ if errno == Errno::STALE => replaced(located),
         _ => Unreclaimable::io(&*located.name, &errno.into()),
     }
 }
 
+/// Opens what was located.
+///
+/// # Errors
+/// [`Unreclaimable`], naming what is there instead.
+pub fn open(located: &Located) -> Result<Cgroup, Unreclaimable> {
+    located.open().map_err(|e| match Errno::from_io_error(&e) {
+        Some(Errno::STALE) => replaced(located),
+        _ => not_a_cgroup(&located.path, &located.path, &e),
+    })
+}
+
+fn replaced(located: &Located) -> Unreclaimable {
+    Unreclaimable::Replaced { name: located.name.to_string() }
+}
+
 /// Says why there is no `memory.reclaim` at all.
 fn absent(cgroup: &Cgroup, mount: &Mount) -> Unreclaimable {
-    let name = cgroup.name().to_owned();
+    let name = cgroup.name().to_string();
     if cgroup.read("cgroup.type").is_ok_and(|kind| kind.trim() == "threaded") {
         return Unreclaimable::Threaded { domain: domain_of(cgroup.path(), mount), name };
     }
@@ -200,7 +221,7 @@ fn absent(cgroup: &Cgroup, mount: &Mount) -> Unreclaimable {
         return Unreclaimable::OldKernel { name, release };
     }
     if let Some(parent) = lacking_parent(cgroup.path(), mount) {
-        let parent_name = mount.name_of(&parent).unwrap_or_default();
+        let parent_name = mount.name_of(&parent).unwrap_or_default().to_string();
         return Unreclaimable::ControllerOff { name, parent: parent_name, parent_path: parent };
     }
     match controller_on_v1() {
@@ -212,24 +233,25 @@ fn absent(cgroup: &Cgroup, mount: &Mount) -> Unreclaimable {
 /// Says why no cgroup below has figures to show, if some are there.
 #[must_use]
 pub fn none_below(located: &Located) -> Option<Unreclaimable> {
-    let child = tree::children(&located.path).next()?;
-    let name = located.mount.name_of(&child)?;
-    let located = Located { name: name.into(), path: child.into(), mount: Arc::clone(&located.mount) };
-    let cgroup = located.open().ok().filter(|cgroup| !cgroup.has("memory.stat"))?;
+    let tree::Entry { path, id } = tree::entries(&located.path).next()?;
+    let name = located.mount.name_of(&path)?;
+    let located = Located { name, path: path.into(), mount: Arc::clone(&located.mount), id };
+    let cgroup = open(&located).ok().filter(|cgroup| !cgroup.has("memory.stat"))?;
     Some(absent(&cgroup, &located.mount))
 }
 
 /// Says why there is no cgroup that `word` names, whose path would be `path`. Where the memory controller is on
 /// version 1, no name would do.
-pub(super) fn missing(word: &str, path: &Path, mount: &Mount) -> Unreclaimable {
+pub(super) fn missing(word: &OsStr, path: &Path, mount: &Mount) -> Unreclaimable {
     let none =
-        || Unreclaimable::NoSuchCgroup { word: word.to_owned(), near: super::locate::nearest(path, mount) };
-    elsewhere(word, mount).unwrap_or_else(none)
+        || Unreclaimable::NoSuchCgroup { word: shown(word), near: super::locate::nearest(path, mount) };
+    elsewhere(&shown(word), mount).unwrap_or_else(none)
 }
 
 /// Says why nothing matches a glob.
-pub(super) fn no_match(word: &str, mount: &Mount) -> Unreclaimable {
-    elsewhere(word, mount).unwrap_or_else(|| Unreclaimable::NoMatch { word: word.to_owned() })
+pub(super) fn no_match(word: &OsStr, mount: &Mount) -> Unreclaimable {
+    let word = shown(word);
+    elsewhere(&word, mount).unwrap_or(Unreclaimable::NoMatch { word })
 }
 
 /// The reason that there is if the memory controller isn't in this hierarchy at all.
@@ -240,7 +262,7 @@ fn elsewhere(word: &str, mount: &Mount) -> Option<Unreclaimable> {
 
 /// Where the memory controller is, if that is a hierarchy of version 1, mounted or not.
 fn controller_on_v1() -> Option<PathBuf> {
-    let mountinfo = read_system_file("/proc/self/mountinfo").unwrap_or_default();
+    let mountinfo = read_bytes("/proc/self/mountinfo").unwrap_or_default();
     mount::memory_on_v1(&mountinfo).or_else(|| {
         let cgroups = read_system_file("/proc/cgroups").unwrap_or_default();
         let found = controller(&cgroups, "memory").filter(|found| found.enabled && found.hierarchy != 0)?;
@@ -253,7 +275,7 @@ fn lacking_parent(path: &Path, mount: &Mount) -> Option<PathBuf> {
     let mut up: Vec<_> = path.ancestors().skip(1).take_while(|p| p.starts_with(&mount.point)).collect();
     up.reverse();
     let lists = |dir: &Path, file: &str| {
-        let text = std::fs::read_to_string(dir.join(file)).unwrap_or_default();
+        let text = read_in(dir, file).unwrap_or_default();
         text.split_whitespace().any(|controller| controller == "memory")
     };
     let lacking = up.into_iter().find(|dir| !lists(dir, "cgroup.subtree_control"))?;
@@ -262,11 +284,9 @@ fn lacking_parent(path: &Path, mount: &Mount) -> Option<PathBuf> {
 
 /// The nearest ancestor that isn't threaded: the domain to which the memory is charged.
 fn domain_of(path: &Path, mount: &Mount) -> String {
-    let threaded = |dir: &&Path| {
-        std::fs::read_to_string(dir.join("cgroup.type")).is_ok_and(|kind| kind.trim() == "threaded")
-    };
+    let threaded = |dir: &&Path| read_in(dir, "cgroup.type").is_ok_and(|kind| kind.trim() == "threaded");
     let domain = path.ancestors().skip(1).find(|dir| !threaded(dir));
-    domain.and_then(|dir| mount.name_of(dir)).unwrap_or_else(|| "its parent".to_owned())
+    domain.and_then(|dir| mount.name_of(dir)).map_or_else(|| "its parent".to_owned(), |name| name.to_string())
 }
 
 /// A line of `/proc/cgroups`.

@@ -2,7 +2,6 @@
 //! look.
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::Arc;
 
 use rustix::io::Errno;
 
@@ -34,8 +33,7 @@ impl Gauge {
     /// # Errors
     /// The kernel's: `ENOENT` where there is no such cgroup, or no `memory.current` in it.
     pub fn open(located: &Located) -> Result<Self, Errno> {
-        let cgroup = Cgroup::open_to_read(Arc::clone(&located.path), Arc::clone(&located.name))
-            .map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::INVAL))?;
+        let cgroup = located.open_to_read()?;
         let id = cgroup.id()?;
         let current = cgroup.reader("memory.current")?;
         let events = cgroup.reader("memory.events.local").ok();

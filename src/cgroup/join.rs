@@ -1,13 +1,13 @@
 //! Moving this process into a cgroup, so that it pays the CPU time of what is done, and out of it again.
 
+use std::ffi::OsStr;
 use std::path::Path;
-use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::diagnose::{Unreclaimable, plain};
-use super::{Cgroup, locate, tree};
+use super::{Cgroup, Name, diagnose, locate, read_in, tree};
 
 /// The file that processes are moved by.
 const PROCS: &str = "cgroup.procs";
@@ -16,8 +16,8 @@ const PROCS: &str = "cgroup.procs";
 #[derive(Debug)]
 pub struct Joined {
     cgroup: Cgroup,
-    /// Where it was before.
-    before: Option<Arc<Path>>,
+    /// Where it was before, held open: what has its path later may be another one.
+    before: Option<Cgroup>,
 }
 
 /// Why a cgroup can't be joined.
@@ -65,10 +65,10 @@ impl Joined {
     ///
     /// # Errors
     /// [`NotJoined`]; the process is where it was.
-    pub fn enter(word: &str) -> Result<Self, NotJoined> {
-        let before = locate("self").ok().map(|located| located.path);
+    pub fn enter(word: &OsStr) -> Result<Self, NotJoined> {
+        let before = locate("self").ok().and_then(|located| located.open().ok());
         let located = locate(word)?;
-        let cgroup = located.open()?;
+        let cgroup = diagnose::open(&located)?;
         let refused = |errno| NotJoined::Refused { name: located.name.to_string(), errno };
         move_to(&cgroup).map_err(refused)?;
         Ok(Self { cgroup, before })
@@ -76,7 +76,7 @@ impl Joined {
 
     /// The cgroup's name.
     #[must_use]
-    pub fn name(&self) -> &str {
+    pub fn name(&self) -> &Name {
         self.cgroup.name()
     }
 
@@ -91,13 +91,12 @@ impl Joined {
         if !alone || tree::children(self.cgroup.path()).any(|child| is_populated(&child)) {
             return false;
         }
-        let before = self.before.as_ref().and_then(|path| Cgroup::open(Arc::clone(path), "".into()).ok());
-        before.is_some_and(|before| move_to(&before).is_ok())
+        self.before.as_ref().is_some_and(|before| move_to(before).is_ok())
     }
 }
 
 fn is_populated(path: &Path) -> bool {
-    let events = std::fs::read_to_string(path.join("cgroup.events")).unwrap_or_default();
+    let events = read_in(path, "cgroup.events").unwrap_or_default();
     events.lines().any(|line| line == "populated 1")
 }
 

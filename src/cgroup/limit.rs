@@ -64,7 +64,7 @@ impl Bound {
         // Of equal ones memory.max: it is the one that can't be exceeded.
         let (limit, file) = [max, high].into_iter().flatten().min_by_key(|(limit, _)| *limit)?;
         let headroom = limit.saturating_sub(level.current?);
-        Some(Self { limit, headroom, cgroup: level.name.clone(), file })
+        Some(Self { limit, headroom, cgroup: level.name.to_string(), file })
     }
 
     /// The one of two that leaves less; of equals the nearer one, which is `own`.

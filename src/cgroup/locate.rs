@@ -1,138 +1,191 @@
 //! From a name as a user gives it to the directory of a cgroup.
 //!
 //! A name is a path under the cgroup2 mount (`/sys/fs/cgroup/app`), the same without the mount (`app`, `/app`),
-//! `self`, a systemd unit's name, `pid:N`, `container:ID`, `pod:UID`, or, within the hierarchy, a path that begins with
-//! `.`. Whether memory can be reclaimed there is the business of [`super::diagnose`].
+//! `self`, a systemd unit's name, `pid:N`, `container:ID`, `pod:UID`, or a path that begins with `.`. An absolute path is
+//! first of all what the kernel opens by it, whichever mount or namespace it leads through ([`super::opened`]). Whether
+//! memory can be reclaimed there is the business of [`super::diagnose`].
 
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::{Component, Path, PathBuf};
 
 use super::diagnose::{Unreclaimable, missing};
-use super::mount::{self, Mount};
-use super::named::Named;
-use super::{Cgroup, FileSystem, node, tree};
+use super::mount::{self, Mount, Mounts};
+use super::naming::Named;
+use super::opened::{Located, identify};
+use super::{FileSystem, node, open_directory, tree};
 
-/// A cgroup that was found: where, and what it is called.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Located {
-    /// Its directory.
-    pub path: Arc<Path>,
-    /// The path from the mount point, with a leading `/`.
-    pub name: Arc<str>,
-    /// The hierarchy it is in.
-    pub mount: Arc<Mount>,
-}
-
-impl Located {
-    /// The cgroups above it, the nearest first, without the root of what is mounted.
-    pub fn above(&self) -> impl Iterator<Item = Self> + '_ {
-        let within = |path: &&Path| path.starts_with(&self.mount.point) && **path != self.mount.point;
-        self.path.ancestors().skip(1).take_while(within).filter_map(|path| {
-            let name = self.mount.name_of(path)?;
-            Some(Self { path: path.into(), name: name.into(), mount: Arc::clone(&self.mount) })
-        })
-    }
-
-    /// Opens it.
-    ///
-    /// # Errors
-    /// [`Unreclaimable`], naming what is there instead of a cgroup.
-    pub fn open(&self) -> Result<Cgroup, Unreclaimable> {
-        Cgroup::open(Arc::clone(&self.path), Arc::clone(&self.name)).map_err(|e| not_a_cgroup(&self.path, &e))
-    }
+/// Finds cgroups by their names, all by the same look at what is mounted.
+#[derive(Debug)]
+pub struct Locator {
+    mounts: Mounts,
 }
 
 /// Finds the cgroup that `word` names.
 ///
 /// # Errors
 /// [`Unreclaimable`]: cgroup2 isn't mounted, or there is no such cgroup; the nearest names are suggested.
-pub fn locate(word: &str) -> Result<Located, Unreclaimable> {
-    // A script whose variable is empty doesn't mean the root, which joining an empty path would make of it.
-    if word.is_empty() {
-        return Err(Unreclaimable::NoName);
-    }
-    let from_here = word.split('/').next().filter(|first| matches!(*first, "." | "..")).map(|_| {
-        std::env::current_dir().map(|here| here.join(word)).map_err(|e| Unreclaimable::io(word, &e))
-    });
-    let from_here = from_here.transpose()?;
-    let given = from_here.as_deref().unwrap_or(Path::new(word));
-    let mount = Mount::find(given).map_err(|e| Unreclaimable::io("/proc/self/mountinfo", &e))?;
-    let Some(mount) = mount else {
-        return Err(Unreclaimable::no_cgroup2());
-    };
-    if word == "self" {
-        return own(&mount);
-    }
-    if given.is_absolute() && given.starts_with(&mount.point) {
-        return existing(given, word, &mount);
-    }
-    if from_here.is_some() {
-        return existing(given, word, &mount);
-    }
-    let below = given.strip_prefix("/").unwrap_or(given);
-    let in_mount = mount.point.join(below);
-    if in_mount.is_dir() {
-        return existing(&in_mount, word, &mount);
-    }
-    if let Some(number) = node::parse(word) {
-        number?;
-        return Err(Unreclaimable::IsNode { word: word.to_owned() });
-    }
-    if let Some(named) = Named::parse(word) {
-        let named = named.map_err(|why| Unreclaimable::BadName { word: word.to_owned(), why })?;
-        return by_name(&named, word, &mount);
-    }
-    // `-` typed where systemd has `\\x2d`.
-    if let Some(path) = spelt_otherwise(&mount.point, below) {
-        return existing(&path, word, &mount);
-    }
-    // An absolute path elsewhere: another mount of the hierarchy, or a mistake that deserves its own words.
-    if given.is_absolute() && given.exists() {
-        return existing(given, word, &mount);
-    }
-    Err(missing(word, &in_mount, &mount))
+pub fn locate(word: impl AsRef<OsStr>) -> Result<Located, Unreclaimable> {
+    Locator::new()?.locate(word.as_ref())
 }
 
-/// The cgroup memctl itself runs in.
-fn own(mount: &Mount) -> Result<Located, Unreclaimable> {
-    of_process("self", "self", mount)
-}
-
-/// The cgroup that a process runs in.
-fn of_process(process: &str, word: &str, mount: &Mount) -> Result<Located, Unreclaimable> {
-    let file = format!("/proc/{process}/cgroup");
-    let text = super::read_system_file(&file).map_err(|e| match e.kind() {
-        io::ErrorKind::NotFound => Unreclaimable::NoProcess { word: word.to_owned() },
-        _ => Unreclaimable::io(&file, &e),
-    })?;
-    let cgroup = mount::own_cgroup(&text).unwrap_or_default();
-    let out_of_sight = || Unreclaimable::OutOfSight {
-        word: word.to_owned(),
-        name: cgroup.to_owned(),
-        root: mount.root.clone(),
-    };
-    // A process of another namespace is seen outside of this one's root.
-    let path = mount.directory_of(cgroup).filter(|_| !cgroup.starts_with("/.."));
-    existing(&path.ok_or_else(out_of_sight)?, word, mount)
-}
-
-/// A unit, container, pod or process.
-fn by_name(named: &Named, word: &str, mount: &Mount) -> Result<Located, Unreclaimable> {
-    if let Named::Pid(pid) = named {
-        return of_process(&pid.to_string(), word, mount);
+impl Locator {
+    /// Reads what is mounted.
+    ///
+    /// # Errors
+    /// [`Unreclaimable`], if that can't be read.
+    pub fn new() -> Result<Self, Unreclaimable> {
+        let mounts = Mounts::read().map_err(|e| Unreclaimable::io("/proc/self/mountinfo", &e))?;
+        Ok(Self { mounts })
     }
-    let found = named.find(&mount.point);
-    match &found[..] {
-        [] => Err(missing(word, &mount.point.join(word), mount)),
-        [only] => existing(only, word, mount),
-        several => {
-            let candidates = several.iter().filter_map(|path| mount.name_of(path)).collect();
-            Err(Unreclaimable::Ambiguous { word: word.to_owned(), candidates })
+
+    /// The mount that names begin from.
+    ///
+    /// # Errors
+    /// [`Unreclaimable`]: cgroup2 isn't mounted.
+    pub fn mount(&self) -> Result<&Mount, Unreclaimable> {
+        self.mounts.widest().ok_or_else(Unreclaimable::no_cgroup2)
+    }
+
+    /// Finds the cgroup that `word` names.
+    ///
+    /// # Errors
+    /// [`Unreclaimable`], as [`locate`].
+    pub fn locate(&self, word: &OsStr) -> Result<Located, Unreclaimable> {
+        // A script whose variable is empty doesn't mean the root, which joining an empty path would make of it.
+        if word.is_empty() {
+            return Err(Unreclaimable::NoName);
+        }
+        let given = Path::new(word);
+        if is_from_here(given) {
+            // For messages alone: what a directory is called may not be what leads there.
+            let path = from_here(given);
+            let called = path.canonicalize().unwrap_or_else(|_| given.to_path_buf());
+            return match self.opened(&path, &called)? {
+                Some(located) => Ok(located),
+                None => Err(missing(word, given, self.mount()?)),
+            };
+        }
+        let by_path = if given.is_absolute() { self.opened(given, given) } else { Ok(None) };
+        if let Ok(Some(located)) = by_path {
+            return Ok(located);
+        }
+        let mount = match (self.mount(), by_path.as_ref().err()) {
+            (Err(_), Some(_)) => return by_path.and_then(|_| Err(Unreclaimable::no_cgroup2())),
+            (mount, _) => mount?,
+        };
+        if word == "self" {
+            return self.of_process("self", word);
+        }
+        // A name, perhaps with the mount in front of it.
+        let below = given.strip_prefix(&mount.point).or_else(|_| given.strip_prefix("/")).unwrap_or(given);
+        let in_mount = mount.point.join(below);
+        if let Some(located) = self.opened(&in_mount, &in_mount)? {
+            return Ok(located);
+        }
+        if let Some(number) = word.to_str().and_then(node::parse) {
+            number?;
+            return Err(Unreclaimable::IsNode { word: shown(word) });
+        }
+        if let Some(named) = Named::parse(word) {
+            let named = named.map_err(|why| Unreclaimable::BadName { word: shown(word), why })?;
+            return self.by_name(&named, word, mount);
+        }
+        // `-` typed where systemd has `\\x2d`.
+        if let Some(path) = spelt_otherwise(&mount.point, below) {
+            return self.existing(&path, word);
+        }
+        // Something else may be there, which says more than that no cgroup is called so.
+        by_path.and_then(|_| Err(missing(word, &in_mount, mount)))
+    }
+
+    /// The cgroup that a path leads to, which errors are to call so; `None` where it leads nowhere.
+    fn opened(&self, path: &Path, called: &Path) -> Result<Option<Located>, Unreclaimable> {
+        let opened = open_directory(path).and_then(|dir| identify(&dir, path, &self.mounts));
+        match opened {
+            Ok(located) => Ok(Some(located)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            // A file of a cgroup's is there, and no cgroup.
+            Err(e) if e.kind() == io::ErrorKind::NotADirectory && !path.exists() => Ok(None),
+            Err(e) => Err(not_a_cgroup(path, called, &e)),
         }
     }
+
+    /// The cgroup that a path must lead to.
+    fn existing(&self, path: &Path, word: &OsStr) -> Result<Located, Unreclaimable> {
+        match self.opened(path, path)? {
+            Some(located) => Ok(located),
+            None => Err(missing(word, path, self.mount()?)),
+        }
+    }
+
+    /// The cgroup that a process runs in.
+    fn of_process(&self, process: &str, word: &OsStr) -> Result<Located, Unreclaimable> {
+        let file = format!("/proc/{process}/cgroup");
+        let text = super::read_bytes(&file).map_err(|e| match e.kind() {
+            io::ErrorKind::NotFound => Unreclaimable::NoProcess { word: shown(word) },
+            _ => Unreclaimable::io(&file, &e),
+        })?;
+        let mount = self.mount()?;
+        let cgroup = mount::own_cgroup(&text).unwrap_or(Path::new(""));
+        let out_of_sight = || Unreclaimable::OutOfSight {
+            word: shown(word),
+            name: cgroup.display().to_string(),
+            root: mount.root.clone(),
+        };
+        // A process of another namespace is seen outside of this one's root.
+        let path = mount.directory_of(cgroup).filter(|_| !cgroup.starts_with("/.."));
+        self.existing(&path.ok_or_else(out_of_sight)?, word)
+    }
+
+    /// A unit, container, pod or process.
+    fn by_name(&self, named: &Named, word: &OsStr, mount: &Mount) -> Result<Located, Unreclaimable> {
+        if let Named::Pid(pid) = named {
+            return self.of_process(&pid.to_string(), word);
+        }
+        let found = named.find(&mount.point);
+        match &found[..] {
+            [] => Err(missing(word, &mount.point.join(word), mount)),
+            [only] => self.existing(only, word),
+            several => {
+                let candidates = several.iter().filter_map(|path| mount.name_of(path));
+                let candidates = candidates.map(|name| name.to_string()).collect();
+                Err(Unreclaimable::Ambiguous { word: shown(word), candidates })
+            }
+        }
+    }
+
+    /// The directory in front of a glob's first special name, and the rest: where it lies in which hierarchy. `None` where
+    /// the glob is one over names.
+    pub(super) fn base_of_glob(&self, word: &OsStr) -> Option<(Located, PathBuf)> {
+        let path = Path::new(word);
+        let is_path = path.is_absolute() || is_from_here(path);
+        let special = |name: &OsStr| name.as_bytes().iter().any(|byte| SPECIAL.contains(&char::from(*byte)));
+        let at = path.iter().position(special).filter(|_| is_path)?;
+        let (base, rest): (PathBuf, PathBuf) =
+            (path.iter().take(at).collect(), path.iter().skip(at).collect());
+        let base = if path.is_absolute() { base } else { from_here(&base) };
+        Some((self.opened(&base, &base).ok()??, rest))
+    }
+}
+
+/// What only globs have.
+pub(super) const SPECIAL: [char; 4] = ['*', '?', '[', '{'];
+
+/// A word for a message.
+pub(super) fn shown(word: &OsStr) -> String {
+    word.to_string_lossy().into_owned()
+}
+
+/// Whether a path is one from the working directory: names begin at the mount otherwise.
+fn is_from_here(path: &Path) -> bool {
+    matches!(path.components().next(), Some(Component::CurDir | Component::ParentDir))
+}
+
+/// A path from the working directory. By proc's link and not by text: the directory may have no path from our root.
+fn from_here(path: &Path) -> PathBuf {
+    Path::new("/proc/self/cwd").join(path)
 }
 
 /// A path in which systemd's escapes are spelt as what they stand for.
@@ -142,34 +195,22 @@ fn spelt_otherwise(point: &Path, below: &Path) -> Option<PathBuf> {
         if plain.is_dir() {
             return Some(plain);
         }
-        let unit = Named::unit(component.as_os_str().to_str()?);
-        tree::children(&path)
-            .find(|child| child.file_name().and_then(OsStr::to_str).is_some_and(|name| unit.is(name)))
+        let unit = Named::unit(component.as_os_str());
+        tree::children(&path).find(|child| child.file_name().is_some_and(|name| unit.is(name)))
     })
 }
 
-fn existing(path: &Path, word: &str, mount: &Mount) -> Result<Located, Unreclaimable> {
-    // Canonical, so that `a/../b` and a symlink are called by the name of what they lead to.
-    let path = match path.canonicalize() {
-        Ok(path) => path,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(missing(word, path, mount)),
-        Err(e) => return Err(Unreclaimable::io(path, &e)),
-    };
-    let name = mount.name_of(&path).unwrap_or_else(|| path.to_string_lossy().into_owned());
-    let located = Located { path: path.into(), name: name.into(), mount: Arc::new(mount.clone()) };
-    located.open().map(|_| located)
-}
-
-fn not_a_cgroup(path: &Path, error: &io::Error) -> Unreclaimable {
-    let on_v1 = || super::open_directory(path).and_then(|dir| Ok(super::file_system(&dir)?));
+/// Says what is there instead of a cgroup.
+pub(super) fn not_a_cgroup(path: &Path, called: &Path, error: &io::Error) -> Unreclaimable {
+    let on_v1 = || open_directory(path).and_then(|dir| Ok(super::file_system(&dir)?));
     match error.kind() {
         io::ErrorKind::InvalidInput if matches!(on_v1(), Ok(FileSystem::Cgroup1)) => {
-            Unreclaimable::Version1 { path: path.to_path_buf() }
+            Unreclaimable::Version1 { path: called.to_path_buf() }
         }
         io::ErrorKind::InvalidInput | io::ErrorKind::NotADirectory => {
-            Unreclaimable::NotACgroup { path: path.to_path_buf() }
+            Unreclaimable::NotACgroup { path: called.to_path_buf() }
         }
-        _ => Unreclaimable::io(path, error),
+        _ => Unreclaimable::io(called, error),
     }
 }
 
@@ -194,12 +235,13 @@ pub(super) fn nearest(path: &Path, mount: &Mount) -> Vec<String> {
     };
     let mut scored: Vec<(f64, String)> = tree::below(&mount.point)
         .take(LOOKED_AT)
-        .filter_map(|found| {
+        .filter_map(|tree::Entry { path: found, .. }| {
             let last = found.file_name()?.to_string_lossy().into_owned();
             let stem = last.split_once('.').map_or(last.as_str(), |(stem, _)| stem);
             let alike = |name: &str| alike(&wanted, &name.to_lowercase());
             let score = alike(&last).max(alike(stem));
-            let name = mount.name_of(&found)?;
+            // What can't be typed as it is shown is no suggestion.
+            let name = mount.name_of(&found).filter(|name| name.path_not_utf8().is_none())?;
             (score >= ALIKE).then(|| (score, name.trim_start_matches('/').to_owned()))
         })
         .collect();

@@ -4,7 +4,7 @@
 //! sessions (`session-N.scope`) are root's. `Delegate=` (systemd.resource-control(5)) with `User=` gives a service's
 //! `memory.reclaim` to its user, in systemd 252 and 257 at least.
 
-use super::named::Named;
+use super::naming::Named;
 
 /// Whether systemd manages this host, as `sd_booted`(3) tells.
 #[must_use]

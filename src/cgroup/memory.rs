@@ -1,12 +1,15 @@
 //! A real cgroup as something to sample and to reclaim from, its files held open.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::io::Errno;
 
 use super::reclaim::{ReclaimFile, Swappiness};
 use super::stat::MemoryStat;
-use super::{Cgroup, Conditions, Located, Reader, diagnose, parse_number, pressure, read_system_file, zram};
+use super::{
+    Cgroup, Conditions, Located, Mount, Reader, diagnose, parse_number, pressure, read_system_file, zram,
+};
 
 /// The LRU lists in `/proc/vmstat`, less their `nr_`.
 const LRU_LISTS: [&str; 5] = ["inactive_anon", "active_anon", "inactive_file", "active_file", "unevictable"];
@@ -15,7 +18,7 @@ const LRU_LISTS: [&str; 5] = ["inactive_anon", "active_anon", "inactive_file", "
 #[derive(Debug)]
 pub struct MemoryCgroup {
     cgroup: Cgroup,
-    top: std::path::PathBuf,
+    mount: Arc<Mount>,
     reclaim: ReclaimFile,
     stat: Reader,
     /// None of these is on every kernel and in every cgroup: the root lacks two, PSI may be off, swap not built in.
@@ -36,12 +39,12 @@ impl MemoryCgroup {
     /// # Errors
     /// [`diagnose::Unreclaimable`]: why nothing can be reclaimed there. Nothing was changed.
     pub fn open(located: &Located) -> Result<Self, diagnose::Unreclaimable> {
-        let cgroup = located.open()?;
+        let cgroup = diagnose::open(located)?;
         let explain = |errno| diagnose::explain(&cgroup, located, errno);
         let reclaim = ReclaimFile::open(&cgroup).map_err(explain)?;
         let stat = cgroup.reader("memory.stat").map_err(explain)?;
         Ok(Self {
-            top: located.mount.point.clone(),
+            mount: Arc::clone(&located.mount),
             reclaim,
             stat,
             vmstat: Reader::open("/proc/vmstat").ok().filter(|_| !cgroup.has("memory.current")),
@@ -122,7 +125,7 @@ impl MemoryCgroup {
     /// What could stand in the way of reclaim.
     #[must_use]
     pub fn conditions(&self) -> Conditions {
-        Conditions::of(&self.cgroup, &self.top)
+        Conditions::of(&self.cgroup, &self.mount)
     }
 
     /// Asks once, with one write(2), for `bytes`.

@@ -1,21 +1,32 @@
 //! Where cgroup2 is mounted, and which controllers are still on cgroup v1.
 //!
-//! Parsers take text, so that every layout can be tested anywhere; [`Mount::find`] reads the files.
+//! The kernel escapes blank, tab, newline and backslash in mountinfo (`mangle` of `fs/proc_namespace.c`), and passes every other
+//! byte on: mount points need not be UTF-8. So texts of /proc are read as bytes, and a line that can't be understood counts
+//! for itself alone. Parsers take the bytes, so that every layout can be tested anywhere.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::unix::ffi::OsStringExt;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, StatxFlags};
+
+use super::Name;
 
 /// A mounted cgroup2 hierarchy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {
+    /// The mount's id; `None` for one that this mount namespace doesn't list.
+    pub id: Option<u64>,
     /// Where it is mounted.
     pub point: PathBuf,
     /// Which cgroup of the hierarchy (as seen from this namespace) is mounted there: `/` but for bind mounts.
     pub root: PathBuf,
     /// Whether it is mounted read-only, by this mount or altogether.
     pub read_only: bool,
+    /// Name of the cgroup that is mounted there: `/`, or where names begin elsewhere, what leads there.
+    pub top: PathBuf,
 }
 
 /// What keeps the ancestors of the mounted cgroup out of sight, and their limits with them.
@@ -39,22 +50,12 @@ impl Hidden {
 }
 
 impl Mount {
-    /// Finds the cgroup2 mount of this mount namespace that `path` lies in, or else the one to begin names from, in `/proc/self/mountinfo`.
+    /// Finds the cgroup2 mount of this mount namespace that names begin from, in `/proc/self/mountinfo`.
     ///
     /// # Errors
     /// What reading that file gives.
-    pub fn find(path: &Path) -> io::Result<Option<Self>> {
-        Ok(Self::parse(&super::read_system_file("/proc/self/mountinfo")?, path))
-    }
-
-    /// The cgroup2 mount in the text of a mountinfo: the one that `path` lies in, or else the one that shows most of
-    /// the hierarchy, the first of equals.
-    #[must_use]
-    pub fn parse(mountinfo: &str, path: &Path) -> Option<Self> {
-        let mounts: Vec<_> = mountinfo.lines().filter_map(Self::parse_line).collect();
-        let around = mounts.iter().filter(|mount| path.starts_with(&mount.point));
-        let around = around.max_by_key(|mount| mount.point.components().count());
-        around.or_else(|| mounts.iter().min_by_key(|mount| mount.root.components().count())).cloned()
+    pub fn find() -> io::Result<Option<Self>> {
+        Ok(Mounts::read()?.widest().cloned())
     }
 
     /// Whether there are cgroups above what is mounted here, and why they can't be seen.
@@ -67,32 +68,109 @@ impl Mount {
     }
 
     /// One line of mountinfo, if it is a cgroup2 mount (proc(5)).
-    fn parse_line(line: &str) -> Option<Self> {
-        let (mount, file_system) = line.split_once(" - ")?;
-        let mut tail = file_system.split(' ');
-        if tail.next()? != "cgroup2" {
+    fn parse_line(line: &[u8]) -> Option<Self> {
+        let [mount, file_system] = halves(line)?;
+        let mut tail = fields(file_system);
+        if tail.next()? != b"cgroup2" {
             return None;
         }
-        let mut fields = mount.split(' ').skip(3);
-        let (root, point, options) = (fields.next()?, fields.next()?, fields.next()?);
+        let mut fields = fields(mount);
+        let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
+        let (root, point, options) = (fields.nth(2)?, fields.next()?, fields.next()?);
         let super_options = tail.nth(1).unwrap_or_default();
-        let read_only = [options, super_options].iter().any(|o| o.split(',').any(|word| word == "ro"));
-        Some(Self { point: unescape(point), root: unescape(root), read_only })
+        let read_only =
+            [options, super_options].iter().any(|o| o.split(|&b| b == b',').any(|word| word == b"ro"));
+        Some(Self { id: Some(id), point: unescape(point), root: unescape(root), read_only, top: "/".into() })
     }
 
     /// The name of the cgroup at `path`: its path from the mount point, with a leading `/`.
     #[must_use]
-    pub fn name_of(&self, path: &Path) -> Option<String> {
+    pub fn name_of(&self, path: &Path) -> Option<Name> {
         let below = path.strip_prefix(&self.point).ok()?;
-        Some(Path::new("/").join(below).to_string_lossy().into_owned())
+        Some(Name::new(&join(&self.top, below), path))
     }
 
     /// The directory of a cgroup that `/proc/PID/cgroup` calls `cgroup`, if it lies within what is mounted here.
     #[must_use]
-    pub fn directory_of(&self, cgroup: &str) -> Option<PathBuf> {
-        let below = Path::new(cgroup).strip_prefix(&self.root).ok()?;
-        Some(self.point.join(below))
+    pub fn directory_of(&self, cgroup: &Path) -> Option<PathBuf> {
+        let below = cgroup.strip_prefix(&self.root).ok()?;
+        Some(join(&self.point, below))
     }
+}
+
+/// The id of the mount through which a descriptor was opened (`STATX_MNT_ID` since 5.8; before, from proc).
+pub(super) fn mount_id(dir: &OwnedFd) -> Option<u64> {
+    let stat = rustix::fs::statx(dir, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID).ok();
+    if let Some(stat) = stat.filter(|stat| stat.stx_mask & StatxFlags::MNT_ID.bits() != 0) {
+        return Some(stat.stx_mnt_id);
+    }
+    let info = super::read_system_file(&format!("/proc/self/fdinfo/{}", dir.as_raw_fd())).ok()?;
+    info.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok())
+}
+
+/// A path below another one; joining an empty one would add a slash.
+pub(super) fn join(top: &Path, below: &Path) -> PathBuf {
+    if below.as_os_str().is_empty() { top.to_path_buf() } else { top.join(below) }
+}
+
+/// The cgroup2 mounts of this mount namespace, in the order of mountinfo.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mounts(Vec<Mount>);
+
+impl Mounts {
+    /// Reads `/proc/self/mountinfo`. A mount that another one covers is left out: its mount point leads elsewhere.
+    ///
+    /// # Errors
+    /// What reading that file gives.
+    pub fn read() -> io::Result<Self> {
+        let mut mounts = Self::parse(&super::read_bytes("/proc/self/mountinfo")?);
+        let leads_there = |mount: &Mount| {
+            let found = super::open_directory(&mount.point).ok().as_ref().and_then(mount_id);
+            // Where it can't be told, text is all there is.
+            found.is_none() || found == mount.id
+        };
+        mounts.0.retain(leads_there);
+        Ok(mounts)
+    }
+
+    /// Parses the bytes of a mountinfo.
+    #[must_use]
+    pub fn parse(mountinfo: &[u8]) -> Self {
+        Self(lines(mountinfo).filter_map(Mount::parse_line).collect())
+    }
+
+    /// The mount of that id.
+    #[must_use]
+    pub fn of_id(&self, id: u64) -> Option<&Mount> {
+        self.0.iter().find(|mount| mount.id == Some(id))
+    }
+
+    /// The one that shows most of the hierarchy, the first of equals: names begin there.
+    #[must_use]
+    pub fn widest(&self) -> Option<&Mount> {
+        self.0.iter().min_by_key(|mount| mount.root.components().count())
+    }
+
+    /// The one whose mount point is nearest above `path`, as far as text tells.
+    #[must_use]
+    pub fn around(&self, path: &Path) -> Option<&Mount> {
+        let around = self.0.iter().filter(|mount| path.starts_with(&mount.point));
+        around.max_by_key(|mount| mount.point.components().count())
+    }
+}
+
+fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    text.split(|&byte| byte == b'\n')
+}
+
+fn fields(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    text.split(|&byte| byte == b' ')
+}
+
+/// What stands before and after the ` - ` of a line of mountinfo, which no field holds: blanks are escaped.
+fn halves(line: &[u8]) -> Option<[&[u8]; 2]> {
+    let at = line.windows(3).position(|window| window == b" - ")?;
+    Some([&line[..at], &line[at + 3..]])
 }
 
 /// The mount's root begins with `/..` where the mount was made outside of this namespace.
@@ -100,81 +178,108 @@ fn hidden(root: &Path, has_type: bool) -> Option<Hidden> {
     has_type.then(|| if root == Path::new("/") { Hidden::ByNamespace } else { Hidden::ByMount })
 }
 
-/// The cgroup2 membership in the text of a `/proc/PID/cgroup`.
+/// The cgroup2 membership in the bytes of a `/proc/PID/cgroup`. Names hold any byte but a newline.
 #[must_use]
-pub fn own_cgroup(text: &str) -> Option<&str> {
-    text.lines().find_map(|line| line.strip_prefix("0::"))
+pub fn own_cgroup(text: &[u8]) -> Option<&Path> {
+    let name = lines(text).find_map(|line| line.strip_prefix(b"0::"))?;
+    Some(Path::new(OsStr::from_bytes(name)))
 }
 
-/// Whether the text of a `/proc/self/mountinfo` shows the memory controller mounted as cgroup v1.
+/// Whether the bytes of a `/proc/self/mountinfo` show the memory controller mounted as cgroup v1.
 #[must_use]
-pub fn memory_on_v1(mountinfo: &str) -> Option<PathBuf> {
-    mountinfo.lines().find_map(|line| {
-        let (mount, file_system) = line.split_once(" - ")?;
-        let mut tail = file_system.split(' ');
-        let is_v1 = tail.next()? == "cgroup";
-        let memory = tail.nth(1)?.split(',').any(|option| option == "memory");
-        (is_v1 && memory).then(|| mount.split(' ').nth(4).map(unescape)).flatten()
+pub fn memory_on_v1(mountinfo: &[u8]) -> Option<PathBuf> {
+    lines(mountinfo).find_map(|line| {
+        let [mount, file_system] = halves(line)?;
+        let mut tail = fields(file_system);
+        let is_v1 = tail.next()? == b"cgroup";
+        let memory = tail.nth(1)?.split(|&byte| byte == b',').any(|option| option == b"memory");
+        (is_v1 && memory).then(|| fields(mount).nth(4).map(unescape)).flatten()
     })
 }
 
 /// Undoes the kernel's `\040` spelling of blanks in mountinfo.
-fn unescape(field: &str) -> PathBuf {
-    let bytes = field.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let octal = (bytes[at] == b'\\').then(|| field.get(at + 1..at + 4)).flatten();
-        if let Some(byte) = octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+pub(super) fn unescape(field: &[u8]) -> PathBuf {
+    let mut out = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&first, after)) = rest.split_first() {
+        if let (b'\\', Some(byte)) = (first, octal(after)) {
             out.push(byte);
-            at += 4;
+            rest = &after[3..];
         } else {
-            out.push(bytes[at]);
-            at += 1;
+            out.push(first);
+            rest = after;
         }
     }
     PathBuf::from(OsString::from_vec(out))
 }
 
+/// The byte that three octal digits stand for.
+fn octal(text: &[u8]) -> Option<u8> {
+    let digits = std::str::from_utf8(text.get(..3)?).ok()?;
+    u8::from_str_radix(digits, 8).ok().filter(|_| digits.bytes().all(|b| b.is_ascii_digit()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
-    const UNIFIED: &str = "24 30 0:22 / /proc rw shared:5 - proc proc rw\n\
+    const UNIFIED: &[u8] = b"24 30 0:22 / /proc rw shared:5 - proc proc rw\n\
         35 24 0:30 / /sys/fs/cgroup rw,nosuid,nodev,noexec,relatime shared:9 - cgroup2 cgroup2 rw,nsdelegate\n";
-    const HYBRID: &str = "35 24 0:30 / /sys/fs/cgroup ro,nosuid - tmpfs tmpfs ro,mode=755\n\
+    const HYBRID: &[u8] = b"35 24 0:30 / /sys/fs/cgroup ro,nosuid - tmpfs tmpfs ro,mode=755\n\
         36 35 0:31 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw\n\
         40 35 0:35 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory\n";
 
+    fn widest(text: &[u8]) -> Option<Mount> {
+        Mounts::parse(text).widest().cloned()
+    }
+
     #[test]
     fn the_mount_is_where_mountinfo_says() {
-        let mount = Mount::parse(UNIFIED, Path::new("app")).unwrap();
-        assert_eq!(mount.point, Path::new("/sys/fs/cgroup"));
+        let mount = widest(UNIFIED).unwrap();
+        assert_eq!((mount.id, mount.point.as_path()), (Some(35), Path::new("/sys/fs/cgroup")));
         assert!(!mount.read_only);
-        let mount = Mount::parse(HYBRID, Path::new("app")).unwrap();
+        let mount = widest(HYBRID).unwrap();
         assert_eq!(mount.point, Path::new("/sys/fs/cgroup/unified"));
-        assert_eq!(Mount::parse("", Path::new("app")), None);
+        assert_eq!(widest(b""), None);
+    }
+
+    #[test]
+    fn a_foreign_mount_counts_for_itself_alone() {
+        let latin = b"36 24 0:40 / /mnt/caf\xe9 rw - tmpfs tmpfs rw\n37 24 0:41 / /mnt/\xff\xfe\\040x rw - cgroup2 none ro\n";
+        let text = [latin.as_slice(), UNIFIED].concat();
+        let mounts = Mounts::parse(&text);
+        assert_eq!(mounts.of_id(35).unwrap().point, Path::new("/sys/fs/cgroup"));
+        let odd = mounts.of_id(37).unwrap();
+        assert_eq!((odd.point.as_os_str().as_bytes(), odd.read_only), (b"/mnt/\xff\xfe x".as_slice(), true));
+        assert_eq!(mounts.of_id(36), None);
     }
 
     #[test]
     fn the_widest_view_wins_and_blanks_are_decoded() {
-        let text = "1 2 0:3 /kube/a /mnt/one\\040pod ro,nosuid - cgroup2 cgroup2 rw\n\
+        let text = b"1 2 0:3 /kube/a /mnt/one\\040pod ro,nosuid - cgroup2 cgroup2 rw\n\
             2 2 0:3 / /mnt/all rw - cgroup2 cgroup2 ro\n";
-        let mount = Mount::parse(text, Path::new("/")).unwrap();
+        let mounts = Mounts::parse(text);
+        let mount = mounts.widest().unwrap();
         assert_eq!((mount.point.as_path(), mount.read_only), (Path::new("/mnt/all"), true));
-        let pod = Mount::parse(text, Path::new("/mnt/one pod/x")).unwrap();
+        let pod = mounts.around(Path::new("/mnt/one pod/x")).unwrap();
         assert_eq!(pod.point, Path::new("/mnt/one pod"));
-        assert_eq!(pod.directory_of("/kube/a/b"), Some(PathBuf::from("/mnt/one pod/b")));
-        assert_eq!(pod.directory_of("/kube"), None);
+        assert_eq!(pod.directory_of(Path::new("/kube/a/b")), Some(PathBuf::from("/mnt/one pod/b")));
+        assert_eq!(pod.directory_of(Path::new("/kube/a")), Some(PathBuf::from("/mnt/one pod")));
+        assert_eq!(pod.directory_of(Path::new("/kube")), None);
         assert!(pod.read_only);
+        assert_eq!(mounts.around(Path::new("/mnt")), None);
     }
 
     #[test]
     fn names_start_at_the_mount() {
-        let mount = Mount::parse(UNIFIED, Path::new("app")).unwrap();
-        assert_eq!(mount.name_of(Path::new("/sys/fs/cgroup")).unwrap(), "/");
-        assert_eq!(mount.name_of(Path::new("/sys/fs/cgroup/a/b")).unwrap(), "/a/b");
+        let mount = widest(UNIFIED).unwrap();
+        assert_eq!(&*mount.name_of(Path::new("/sys/fs/cgroup")).unwrap(), "/");
+        assert_eq!(&*mount.name_of(Path::new("/sys/fs/cgroup/a/b")).unwrap(), "/a/b");
         assert_eq!(mount.name_of(Path::new("/tmp")), None);
+        let elsewhere = Mount { top: "/proc/1/root/cg".into(), ..mount };
+        assert_eq!(&*elsewhere.name_of(Path::new("/sys/fs/cgroup/a")).unwrap(), "/proc/1/root/cg/a");
+        assert_eq!(&*elsewhere.name_of(Path::new("/sys/fs/cgroup")).unwrap(), "/proc/1/root/cg");
     }
 
     #[test]
@@ -190,7 +295,24 @@ mod tests {
     fn a_controller_on_v1_is_seen() {
         assert_eq!(memory_on_v1(HYBRID), Some(PathBuf::from("/sys/fs/cgroup/memory")));
         assert_eq!(memory_on_v1(UNIFIED), None);
-        assert_eq!(own_cgroup("12:memory:/x\n0::/user.slice/a b\n"), Some("/user.slice/a b"));
-        assert_eq!(own_cgroup("12:memory:/x\n"), None);
+        assert_eq!(own_cgroup(b"12:memory:/x\n0::/user.slice/a b\n"), Some(Path::new("/user.slice/a b")));
+        assert_eq!(own_cgroup(b"0::/j\xe9b\n"), Some(Path::new(OsStr::from_bytes(b"/j\xe9b"))));
+        assert_eq!(own_cgroup(b"12:memory:/x\n"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read(text in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = (Mounts::parse(&text), memory_on_v1(&text), own_cgroup(&text), unescape(&text));
+        }
+
+        #[test]
+        fn what_the_kernel_escapes_comes_back(name in "[a-z \\t\\\\é\\n]{1,12}") {
+            let escaped: Vec<u8> = name.bytes().flat_map(|byte| match byte {
+                b' ' | b'\t' | b'\n' | b'\\' => format!("\\{byte:03o}").into_bytes(),
+                other => vec![other],
+            }).collect();
+            prop_assert_eq!(unescape(&escaped), PathBuf::from(name));
+        }
     }
 }

@@ -15,7 +15,7 @@ use super::conditions::Conditions;
 use super::diagnose::Unreclaimable;
 use super::reclaim::{ReclaimFile, Swappiness};
 use super::stat::MemoryStat;
-use super::{Reader, kernel_release, memory, open_directory, pressure, read_system_file, zram};
+use super::{Name, Reader, kernel_release, memory, open_directory, pressure, read_system_file, zram};
 
 /// Where the nodes are.
 const NODES: &str = "/sys/devices/system/node";
@@ -34,7 +34,7 @@ const LAG_PAGES: u64 = 125;
 #[derive(Debug)]
 pub struct Node {
     number: u32,
-    name: String,
+    name: Name,
     path: PathBuf,
     dir: OwnedFd,
     reclaim: ReclaimFile,
@@ -130,7 +130,7 @@ impl Node {
             refresh: Reader::open("/proc/sys/vm/stat_refresh").ok(),
             zram: zram::Devices::find(),
             text: String::new(),
-            name,
+            name: name.into(),
             path,
             dir,
         })
@@ -144,7 +144,7 @@ impl Node {
 
     /// Its name, `node:0`.
     #[must_use]
-    pub fn name(&self) -> &str {
+    pub fn name(&self) -> &Name {
         &self.name
     }
 

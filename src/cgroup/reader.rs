@@ -56,9 +56,7 @@ impl Reader {
                 Err(errno) => return Err(errno),
             }
         }
-        // The kernel writes ASCII into these files; were it ever otherwise, the bad part would be lost, not the run.
-        *text =
-            String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned());
+        *text = super::text_of(bytes);
         Ok(())
     }
 }

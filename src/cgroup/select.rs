@@ -2,14 +2,16 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 use std::sync::Arc;
 
-use globset::{Glob, GlobBuilder, GlobMatcher};
-
 use super::diagnose::{Unreclaimable, no_match};
-use super::locate::{Located, locate};
+use super::locate::{Locator, SPECIAL, locate, shown};
 use super::mount::Mount;
+use super::opened::Located;
+use super::pattern::{Matcher, Pattern, literal};
 use super::{node, tree};
 
 /// A cgroup that was asked for, by its own name or by a glob.
@@ -26,28 +28,30 @@ pub struct Selected {
 ///
 /// # Errors
 /// [`Unreclaimable`]: a name that doesn't exist, a glob that is malformed or matches nothing.
-pub fn select(words: &[String]) -> Result<Vec<Selected>, Unreclaimable> {
+pub fn select(words: &[OsString]) -> Result<Vec<Selected>, Unreclaimable> {
     let (selected, missing) = select_there(words);
     missing.into_iter().next().map_or(Ok(selected), Err)
 }
 
 /// Finds the cgroups that the words name, as [`select`] does, and says of each word that names none why.
 #[must_use]
-pub fn select_there(words: &[String]) -> (Vec<Selected>, Vec<Unreclaimable>) {
-    let patterns: Vec<_> = words.iter().map(|word| Pattern::new(word)).collect();
-    let (chosen, missing) = select_by(&patterns, &|_| false, &|_, _| false);
+pub fn select_there(words: &[OsString]) -> (Vec<Selected>, Vec<Unreclaimable>) {
+    let selectors: Vec<_> = words.iter().map(|word| Selector::new(word)).collect();
+    let (chosen, missing) = select_by(&selectors, &|_| false, &|_, _| false);
     (chosen.into_iter().map(|chosen| chosen.selected).collect(), missing)
 }
 
 /// A name, or a glob that was made ready.
 #[derive(Debug)]
-pub(super) struct Pattern {
-    word: String,
-    glob: Option<Result<GlobMatcher, String>>,
+pub(super) struct Selector {
+    word: OsString,
+    glob: Option<Result<Matcher, String>>,
+    /// The hierarchy that a glob is over, where it isn't the one that names begin from.
+    mount: Option<Arc<Mount>>,
     specificity: Specificity,
 }
 
-/// How closely a pattern says what it means: a name more so than any glob; then the one with more characters that stand
+/// How closely a selector says what it means: a name more so than any glob; then the one with more characters that stand
 /// for themselves, and then the one that stays within a level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Specificity {
@@ -72,45 +76,54 @@ impl Specificity {
     }
 }
 
-impl Pattern {
-    pub(super) fn new(word: &str) -> Self {
-        let below = is_glob(word).then(|| below_the_mount(word));
-        let glob = below.as_deref().map(matcher);
-        let specificity = Specificity::of(below.as_deref().unwrap_or(word), below.is_none());
-        Self { word: word.to_owned(), glob, specificity }
+impl Selector {
+    pub(super) fn new(word: &OsStr) -> Self {
+        if !is_glob(word) {
+            let specificity = Specificity::of(&word.to_string_lossy(), true);
+            return Self { word: word.to_owned(), glob: None, mount: None, specificity };
+        }
+        let (pattern, mount) = below_the_mount(word);
+        let glob = Pattern::new(&pattern).map(|pattern| pattern.matcher());
+        let specificity = Specificity::of(&pattern.to_string_lossy(), false);
+        Self { word: word.to_owned(), glob: Some(glob), mount, specificity }
     }
 
     /// Whether it is a glob.
     pub(super) fn is_glob(&self) -> bool {
         self.glob.is_some()
     }
+
+    /// The word as it was given.
+    pub(super) fn word(&self) -> &OsStr {
+        &self.word
+    }
 }
 
-/// What was selected, and by which of the patterns: the most specific, and the first of those.
+/// What was selected, and by which of the selectors: the most specific, and the first of those.
 #[derive(Debug)]
 pub(super) struct Chosen {
     pub(super) selected: Selected,
     pub(super) by: usize,
-    /// Which pattern it was found by first.
+    /// Which selector it was found by first.
     first: usize,
 }
 
 /// What is being selected.
 struct Selection<'a> {
-    patterns: &'a [Pattern],
+    selectors: &'a [Selector],
     chosen: Vec<Chosen>,
-    /// Where each is among those chosen: there may be thousands, and a watch asks again and again.
-    places: HashMap<Arc<Path>, usize>,
+    /// The index of each among those chosen, by the cgroup's id: one cgroup can be reached by several paths.
+    indices: HashMap<u64, usize>,
 }
 
 impl Selection<'_> {
     fn choose(&mut self, located: Located, by: usize) {
-        let by_glob = self.patterns[by].is_glob();
-        match self.places.entry(Arc::clone(&located.path)) {
+        let by_glob = self.selectors[by].is_glob();
+        match self.indices.entry(located.id) {
             Entry::Occupied(known) => {
                 let known = &mut self.chosen[*known.get()];
                 known.selected.by_glob &= by_glob;
-                if self.patterns[by].specificity > self.patterns[known.by].specificity {
+                if self.selectors[by].specificity > self.selectors[known.by].specificity {
                     known.by = by;
                 }
             }
@@ -122,59 +135,70 @@ impl Selection<'_> {
     }
 }
 
-/// The same for words that were made ready, less what is `known` already, and less what a pattern `leaves_out`.
+/// The same for words that were made ready, less what is `known` already, and less what a selector `leaves_out`, which is
+/// given a path from the mount point.
 pub(super) fn select_by(
-    patterns: &[Pattern],
+    selectors: &[Selector],
     known: &dyn Fn(&Path) -> bool,
-    leaves_out: &dyn Fn(usize, &str) -> bool,
+    leaves_out: &dyn Fn(usize, &Path) -> bool,
 ) -> (Vec<Chosen>, Vec<Unreclaimable>) {
-    let mut selection = Selection { patterns, chosen: Vec::new(), places: HashMap::new() };
+    let mut selection = Selection { selectors, chosen: Vec::new(), indices: HashMap::new() };
     let mut missing: Vec<(usize, Unreclaimable)> = Vec::new();
-    let mut globs: Vec<(Mount, Vec<Sought<'_>>)> = Vec::new();
-    for (number, pattern) in patterns.iter().enumerate() {
-        match &pattern.glob {
-            None => match locate(&pattern.word) {
+    let mut globs: Vec<(Arc<Mount>, Vec<Sought<'_>>)> = Vec::new();
+    // What is mounted is read once, however many words there are: a host can have thousands of mounts.
+    let locator = match Locator::new() {
+        Ok(locator) => locator,
+        Err(why) => return (Vec::new(), vec![why]),
+    };
+    for (number, selector) in selectors.iter().enumerate() {
+        match &selector.glob {
+            None => match locator.locate(&selector.word) {
                 Ok(found) if !known(&found.path) => selection.choose(found, number),
                 Ok(_) => {}
                 Err(why) => missing.push((number, why)),
             },
-            Some(Ok(glob)) => match Mount::find(Path::new(&pattern.word)) {
-                Ok(Some(mount)) => {
-                    let sought = Sought { number, glob, found: false };
-                    match globs.iter_mut().find(|(other, _)| other.point == mount.point) {
-                        Some((_, sought_there)) => sought_there.push(sought),
-                        None => globs.push((mount, vec![sought])),
+            Some(Ok(glob)) => {
+                let mount = selector.mount.clone().map_or_else(|| locator.mount().cloned().map(Arc::new), Ok);
+                match mount {
+                    Ok(mount) => {
+                        let sought = Sought { number, glob, found: false };
+                        match globs.iter_mut().find(|(other, _)| other.point == mount.point) {
+                            Some((_, sought_there)) => sought_there.push(sought),
+                            None => globs.push((mount, vec![sought])),
+                        }
                     }
+                    Err(why) => missing.push((number, why)),
                 }
-                Ok(None) => missing.push((number, Unreclaimable::no_cgroup2())),
-                Err(e) => missing.push((number, Unreclaimable::io("/proc/self/mountinfo", &e))),
-            },
+            }
             Some(Err(why)) => {
-                let why = Unreclaimable::BadGlob { word: pattern.word.clone(), why: why.clone() };
+                let why = Unreclaimable::BadGlob { word: shown(&selector.word), why: why.clone() };
                 missing.push((number, why));
             }
         }
     }
     for (mount, mut sought) in globs {
-        let mount = Arc::new(mount);
         // The hierarchy is walked through once, however many globs there are.
-        for path in tree::below(&mount.point) {
-            let Some(name) = mount.name_of(&path) else { continue };
-            let (name, mut matched): (Arc<str>, _) = (name.into(), None);
-            for sought in
-                sought.iter_mut().filter(|sought| sought.glob.is_match(name.trim_start_matches('/')))
-            {
+        for tree::Entry { path, id } in tree::below(&mount.point) {
+            let Ok(below) = path.strip_prefix(&mount.point) else { continue };
+            let mut located: Option<Option<Located>> = None;
+            for sought in sought.iter_mut().filter(|sought| sought.glob.is_match(below)) {
                 sought.found = true;
-                if !leaves_out(sought.number, &name) && matched.get_or_insert_with(|| !known(&path)) == &true
-                {
-                    let (path, name, mount) = (path.as_path().into(), Arc::clone(&name), Arc::clone(&mount));
-                    selection.choose(Located { path, name, mount }, sought.number);
+                if leaves_out(sought.number, below) {
+                    continue;
+                }
+                let located = located.get_or_insert_with(|| {
+                    let name = mount.name_of(&path).filter(|_| !known(&path))?;
+                    Some(Located { path: path.as_path().into(), name, mount: Arc::clone(&mount), id })
+                });
+                if let Some(located) = located {
+                    selection.choose(located.clone(), sought.number);
                 }
             }
         }
         let unmatched = sought.iter().filter(|sought| !sought.found);
-        missing
-            .extend(unmatched.map(|sought| (sought.number, no_match(&patterns[sought.number].word, &mount))));
+        missing.extend(
+            unmatched.map(|sought| (sought.number, no_match(&selectors[sought.number].word, &mount))),
+        );
     }
     let mut chosen = selection.chosen;
     // Names in the order in which they were given, and what a glob matches in the order of names.
@@ -189,7 +213,7 @@ pub(super) fn select_by(
 /// A glob that is looked for, and whether anything matched it.
 struct Sought<'a> {
     number: usize,
-    glob: &'a GlobMatcher,
+    glob: &'a Matcher,
     found: bool,
 }
 
@@ -206,11 +230,11 @@ pub enum Wanted {
 ///
 /// # Errors
 /// As [`select`], and for a word that begins as a node's name does and doesn't end in a number.
-pub fn places(words: &[String]) -> Result<Vec<Wanted>, Unreclaimable> {
+pub fn places(words: &[OsString]) -> Result<Vec<Wanted>, Unreclaimable> {
     let mut wanted: Vec<Wanted> = Vec::new();
     for word in words {
         // A cgroup may be called so, and what exists is a name.
-        if let Some(number) = node::parse(word).filter(|_| locate(word).is_err()) {
+        if let Some(number) = word.to_str().and_then(node::parse).filter(|_| locate(word).is_err()) {
             let node = Wanted::Node(number?);
             if !wanted.contains(&node) {
                 wanted.push(node);
@@ -219,7 +243,7 @@ pub fn places(words: &[String]) -> Result<Vec<Wanted>, Unreclaimable> {
         }
         for found in select(std::slice::from_ref(word))? {
             let known = wanted.iter_mut().find_map(|one| match one {
-                Wanted::Cgroup(known) if known.located.path == found.located.path => Some(known),
+                Wanted::Cgroup(known) if known.located.id == found.located.id => Some(known),
                 _ => None,
             });
             match known {
@@ -231,35 +255,42 @@ pub fn places(words: &[String]) -> Result<Vec<Wanted>, Unreclaimable> {
     Ok(wanted)
 }
 
-/// A glob without the mount in front of it, if it has that.
-pub(super) fn below_the_mount(word: &str) -> String {
-    let point = Mount::find(Path::new(word)).ok().flatten().map(|mount| mount.point);
-    let below = point.as_deref().and_then(Path::to_str).and_then(|point| word.strip_prefix(point));
-    below.unwrap_or(word).trim_matches('/').to_owned()
+/// A glob over paths from a mount point, and that mount, where it isn't the one that names begin from. A glob that is a
+/// path in front of its first special character is over the hierarchy that this leads into.
+pub(super) fn below_the_mount(word: &OsStr) -> (OsString, Option<Arc<Mount>>) {
+    let locator = Locator::new().ok();
+    let widest = locator.as_ref().and_then(|locator| locator.mount().ok());
+    if let Some((base, rest)) = locator.as_ref().and_then(|locator| locator.base_of_glob(word)) {
+        let mut glob = literal(base.below_mount());
+        if !glob.is_empty() {
+            glob.push(b'/');
+        }
+        glob.extend(rest.as_os_str().as_bytes());
+        let elsewhere = widest.is_none_or(|widest| widest.point != base.mount.point);
+        return (OsString::from_vec(glob), elsewhere.then_some(base.mount));
+    }
+    // What it is over may not be there yet.
+    let below = widest.and_then(|mount| Path::new(word).strip_prefix(&mount.point).ok());
+    let below = below.unwrap_or(Path::new(word)).as_os_str().as_bytes();
+    let slashes = |byte: &u8| *byte == b'/';
+    let (from, to) =
+        (below.iter().position(|byte| !slashes(byte)), below.iter().rposition(|byte| !slashes(byte)));
+    let below = from.zip(to).map_or(&[][..], |(from, to)| &below[from..=to]);
+    (OsStr::from_bytes(below).to_owned(), None)
 }
 
-/// What only globs have.
-const SPECIAL: [char; 4] = ['*', '?', '[', '{'];
+fn has_special(word: &OsStr) -> bool {
+    word.as_bytes().iter().any(|&byte| SPECIAL.contains(&char::from(byte)))
+}
 
 /// Whether a word is a glob. A name with such a character in it can still be given by its path: what exists is a name.
-pub(crate) fn is_glob(word: &str) -> bool {
-    word.contains(SPECIAL) && locate(word).is_err()
-}
-
-fn matcher(pattern: &str) -> Result<GlobMatcher, String> {
-    glob(pattern).map(|glob| glob.compile_matcher())
+pub(crate) fn is_glob(word: &OsStr) -> bool {
+    has_special(word) && locate(word).is_err()
 }
 
 /// What is wrong with a word as a glob, if it is one.
-pub(crate) fn malformed(word: &str) -> Option<String> {
-    glob(word).err().filter(|_| word.contains(SPECIAL))
-}
-
-/// A glob over names without their leading slash.
-pub(super) fn glob(pattern: &str) -> Result<Glob, String> {
-    // A backslash is a character of systemd's unit names (`\x2d`) before it is anything else.
-    let glob = GlobBuilder::new(pattern).literal_separator(true).backslash_escape(false).build();
-    glob.map_err(|e| e.kind().to_string())
+pub(crate) fn malformed(word: &OsStr) -> Option<String> {
+    Pattern::new(word).err().filter(|_| has_special(word))
 }
 
 #[cfg(test)]
@@ -281,18 +312,5 @@ mod tests {
             assert!(of(less) < of(more), "{less} < {more}");
         }
         assert!(words.iter().all(|word| of(word) < Specificity::of("a", true)), "a name says most");
-    }
-
-    #[test]
-    fn stars_stay_within_a_level_but_for_two() {
-        let is = |pattern: &str, name: &str| matcher(pattern).unwrap().is_match(name);
-        assert!(is("batch/*", "batch/a"));
-        assert!(!is("batch/*", "batch/a/b"));
-        assert!(is("batch/**", "batch/a/b"));
-        assert!(is("**/*.service", "system.slice/nginx.service"));
-        assert!(is("**/*.service", "nginx.service"));
-        assert!(is("job-[0-9]?", "job-1a"));
-        assert!(is(r"system.slice/a\x2db*", r"system.slice/a\x2db.service"));
-        assert!(matcher("a[").is_err());
     }
 }

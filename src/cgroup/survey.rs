@@ -4,8 +4,9 @@
 //! What a kernel or a cgroup doesn't offer is absent, not zero. A cgroup that vanishes meanwhile is left out.
 
 use std::cell::RefCell;
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
@@ -16,17 +17,16 @@ use rustix::io::Errno;
 
 use super::conditions::Protected;
 use super::limit::{Bound, Ceiling};
-use super::locate::Located;
 use super::pressure::Pressure;
 use super::stat::{MemoryStat, PackedStat, StatParser};
 use super::swap::SwapRoom;
-use super::{Conditions, Reader, open_directory, parse_number, read_system_file};
+use super::{Conditions, Located, Name, Reader, open_directory, parse_number, read_system_file};
 
 /// What one look at a cgroup gave. Amounts are bytes.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Reading {
     /// Its name, from the mount point.
-    pub name: String,
+    pub name: Name,
     /// How many levels below the one that was asked for.
     pub depth: usize,
     /// `memory.current`.
@@ -80,7 +80,7 @@ impl Reading {
         (min.min(current) > 0).then(|| {
             let stat = self.stat();
             let (file, anon) = (stat.evictable_file(), stat.evictable_anon());
-            Protected { name: self.name.clone(), min, current, file, anon }
+            Protected { name: self.name.to_string(), min, current, file, anon }
         })
     }
 }
@@ -92,6 +92,36 @@ struct Above {
     room: SwapRoom,
 }
 
+/// Where a survey is.
+#[derive(Clone, Copy)]
+struct At<'a> {
+    /// What was asked for.
+    located: &'a Located,
+    name: &'a Name,
+    /// Levels below what was asked for.
+    depth: usize,
+    above: &'a Above,
+}
+
+impl At<'_> {
+    fn name_of_child(&self, file_name: &OsStr) -> Name {
+        // Paths are put together for the few names alone that are no UTF-8.
+        match (self.name.path_not_utf8(), file_name.to_str()) {
+            (None, Some(text)) => {
+                let slash = if self.name.ends_with('/') { "" } else { "/" };
+                Name::from([&**self.name, slash, text].concat())
+            }
+            (Some(parent), _) => Name::new(&Path::new(&**self.name).join(file_name), &parent.join(file_name)),
+            (None, None) => {
+                let Located { name, path, .. } = self.located;
+                let below = self.name.strip_prefix(&**name).unwrap_or_default().trim_start_matches('/');
+                let parent = if below.is_empty() { path.to_path_buf() } else { path.join(below) };
+                Name::new(&Path::new(&**self.name).join(file_name), &parent.join(file_name))
+            }
+        }
+    }
+}
+
 /// Reads cgroups, each thread with one buffer.
 #[derive(Debug)]
 pub struct Survey {
@@ -101,7 +131,7 @@ pub struct Survey {
     /// `None` to read with the calling thread alone.
     threads: Option<ThreadPool>,
     /// What couldn't be read, and why.
-    unreadable: Mutex<Vec<(String, Errno)>>,
+    unreadable: Mutex<Vec<(Name, Errno)>>,
 }
 
 /// What a thread reads with.
@@ -135,7 +165,7 @@ impl Survey {
 
     /// What couldn't be read so far, by name, and why.
     #[must_use]
-    pub fn unreadable(self) -> Vec<(String, Errno)> {
+    pub fn unreadable(self) -> Vec<(Name, Errno)> {
         let mut unreadable = self.unreadable.into_inner().unwrap_or_else(PoisonError::into_inner);
         unreadable.sort_by(|(one, _), (other, _)| one.cmp(other));
         unreadable
@@ -144,13 +174,14 @@ impl Survey {
     /// Reads a cgroup and what is below it, each before what is below it.
     pub fn of(&self, located: &Located) -> Readings {
         let above = Self::above(located);
-        match open_directory(&located.path) {
+        match located.open_directory() {
             Ok(dir) => {
-                let visit = || self.visit(&dir, &located.name, 0, &above);
+                let above = &above;
+                let visit = || self.visit(&dir, At { located, name: &located.name, depth: 0, above });
                 self.threads.as_ref().map_or_else(visit, |threads| threads.install(visit))
             }
-            Err(e) => {
-                self.cannot(&located.name, Errno::from_io_error(&e).unwrap_or(Errno::IO));
+            Err(errno) => {
+                self.cannot(&located.name, errno);
                 Vec::new()
             }
         }
@@ -174,7 +205,8 @@ impl Survey {
         above
     }
 
-    fn visit(&self, dir: &OwnedFd, name: &str, depth: usize, above: &Above) -> Readings {
+    fn visit(&self, dir: &OwnedFd, at: At<'_>) -> Readings {
+        let At { name, depth, above, .. } = at;
         let mut reading = match read(dir, name, depth) {
             Ok(reading) => reading,
             // It vanished: nobody needs to know.
@@ -187,7 +219,8 @@ impl Survey {
         let below = limits(dir, &mut reading, above);
         reading.conditions.swap = Some(below.room.clone());
         reading.conditions.swappiness = self.swappiness;
-        let child = |file_name: &CString| self.child(dir, name, file_name, depth, &below);
+        let at = At { above: &below, ..at };
+        let child = |file_name: &CString| self.child(dir, at, file_name);
         let file_names = directories(dir);
         let children: Vec<Child> = if self.threads.is_some() {
             file_names.par_iter().map(child).collect()
@@ -203,12 +236,12 @@ impl Survey {
     }
 
     /// Looks at a child: its protection counts, whether it is asked for or not.
-    fn child(&self, dir: &OwnedFd, above: &str, file_name: &CStr, depth: usize, below: &Above) -> Child {
+    fn child(&self, dir: &OwnedFd, parent: At<'_>, file_name: &CStr) -> Child {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let name = Path::new(above).join(&*file_name.to_string_lossy()).to_string_lossy().into_owned();
+        let (depth, name) = (parent.depth, parent.name_of_child(OsStr::from_bytes(file_name.to_bytes())));
         match rustix::fs::openat(dir, file_name, flags, Mode::empty()) {
             Ok(child) if depth < self.depth => {
-                let readings = self.visit(&child, &name, depth + 1, below);
+                let readings = self.visit(&child, At { name: &name, depth: depth + 1, ..parent });
                 let protected = readings.first().and_then(|reading| reading.as_protected());
                 (readings, protected)
             }
@@ -222,15 +255,15 @@ impl Survey {
         }
     }
 
-    fn cannot(&self, name: &str, errno: Errno) {
+    fn cannot(&self, name: &Name, errno: Errno) {
         let mut unreadable = self.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
-        unreadable.push((name.to_owned(), errno));
+        unreadable.push((name.clone(), errno));
     }
 }
 
-fn read(dir: &OwnedFd, name: &str, depth: usize) -> Result<Reading, Errno> {
+fn read(dir: &OwnedFd, name: &Name, depth: usize) -> Result<Reading, Errno> {
     Ok(Reading {
-        name: name.to_owned(),
+        name: name.clone(),
         depth,
         current: number(dir, c"memory.current"),
         stat: stat(dir)?,

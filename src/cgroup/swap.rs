@@ -3,9 +3,9 @@
 //! The least of the host's free swap and of `memory.swap.max` less `memory.swap.current` of the cgroup and every
 //! ancestor. With none left, anonymous memory and tmpfs can't be reclaimed at all.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::{parse_number, read_system_file};
+use super::{Mount, Name, parse_number, read_in, read_system_file};
 
 /// Room for anonymous memory in swap.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,12 +28,12 @@ pub enum SwapBound {
 }
 
 impl SwapRoom {
-    /// The room of the cgroup at `path`, whose ancestors reach up to `top`; `names` gives what to call them.
+    /// The room of the cgroup at `path`, whose ancestors reach up to the mount point.
     #[must_use]
-    pub fn of(path: &Path, top: &Path) -> Self {
+    pub fn of(path: &Path, mount: &Mount) -> Self {
         let meminfo = read_system_file("/proc/meminfo").unwrap_or_default();
-        let levels = path.ancestors().take_while(|dir| dir.starts_with(top)).map(|dir| {
-            let name = Path::new("/").join(dir.strip_prefix(top).unwrap_or(dir));
+        let levels = path.ancestors().take_while(|dir| dir.starts_with(&mount.point)).map(|dir| {
+            let name = mount.name_of(dir).unwrap_or_default();
             (name, file_number(dir, "memory.swap.max"), file_number(dir, "memory.swap.current"))
         });
         Self::from_levels(&meminfo, levels)
@@ -53,7 +53,7 @@ impl SwapRoom {
         if left < self.bytes { Self { bytes: left, bound: SwapBound::Limit(name.to_owned()) } } else { self }
     }
 
-    fn from_levels(meminfo: &str, levels: impl Iterator<Item = (PathBuf, Option<u64>, Option<u64>)>) -> Self {
+    fn from_levels(meminfo: &str, levels: impl Iterator<Item = (Name, Option<u64>, Option<u64>)>) -> Self {
         let kib = |key: &str| {
             let line = meminfo.lines().find_map(|line| line.strip_prefix(key))?;
             line.trim_start_matches(':').trim().trim_end_matches(" kB").parse::<u64>().ok()
@@ -62,14 +62,14 @@ impl SwapRoom {
         let bound = if total == 0 { SwapBound::NoSwap } else { SwapBound::Free };
         let mut room = Self { bytes: kib("SwapFree").unwrap_or(0) * 1024, bound };
         for (name, max, current) in levels {
-            room = room.within(&name.to_string_lossy(), max, current);
+            room = room.within(&name, max, current);
         }
         room
     }
 }
 
 fn file_number(dir: &Path, file: &str) -> Option<u64> {
-    parse_number(&std::fs::read_to_string(dir.join(file)).ok()?).ok()?
+    parse_number(&read_in(dir, file).ok()?).ok()?
 }
 
 #[cfg(test)]
@@ -78,8 +78,8 @@ mod tests {
 
     const MEMINFO: &str = "MemTotal: 1000 kB\nSwapTotal:        1000 kB\nSwapFree:          600 kB\n";
 
-    fn level(name: &str, max: Option<u64>, current: u64) -> (PathBuf, Option<u64>, Option<u64>) {
-        (PathBuf::from(name), max, Some(current))
+    fn level(name: &str, max: Option<u64>, current: u64) -> (Name, Option<u64>, Option<u64>) {
+        (Name::from(name), max, Some(current))
     }
 
     #[test]

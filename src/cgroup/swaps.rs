@@ -1,15 +1,16 @@
 //! The host's swap areas: how much is free, and whether they are quick.
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::zram::Zram;
-use super::{Reader, read_system_file, zswap};
+use super::{Reader, mount, read_bytes, read_in, zswap};
 
 /// A line of `/proc/swaps`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SwapDevice {
-    /// Its path.
-    pub name: String,
+    /// Its path, bytes as the administrator chose them.
+    pub path: PathBuf,
     /// Its size, bytes.
     pub size: u64,
     /// What of it is in use, bytes.
@@ -38,7 +39,7 @@ impl SwapDevice {
     /// Whether it is memory itself, compressed.
     #[must_use]
     pub fn is_zram(&self) -> bool {
-        self.name.starts_with("/dev/zram")
+        self.path.as_os_str().as_bytes().starts_with(b"/dev/zram")
     }
 
     /// What of it is free, bytes.
@@ -74,7 +75,7 @@ impl Swaps {
             copied: zram.used as f64 / swapped.max(1) as f64,
             total: devices.iter().map(|device| device.size).sum(),
             free: devices.iter().map(SwapDevice::free).sum(),
-            quick: !worn.iter().any(|device| rotates(Path::new(&device.name))),
+            quick: !worn.iter().any(|device| rotates(&device.path)),
             wears: !worn.is_empty(),
         }
     }
@@ -83,16 +84,18 @@ impl Swaps {
 /// The host's swap areas, those that are filled first in front.
 #[must_use]
 pub fn devices() -> Vec<SwapDevice> {
-    parse(&read_system_file("/proc/swaps").unwrap_or_default())
+    parse(&read_bytes("/proc/swaps").unwrap_or_default())
 }
 
-fn parse(text: &str) -> Vec<SwapDevice> {
-    let lines = text.lines().skip(1).filter_map(|line| {
-        let mut fields = line.split_ascii_whitespace();
-        let name = fields.next()?.to_owned();
-        let size = fields.nth(1)?.parse::<u64>().ok()? * 1024;
-        let used = fields.next()?.parse::<u64>().ok()? * 1024;
-        Some(SwapDevice { name, size, used, priority: fields.next()?.parse().ok()? })
+fn parse(text: &[u8]) -> Vec<SwapDevice> {
+    let lines = text.split(|&byte| byte == b'\n').skip(1).filter_map(|line| {
+        // Blank, tab, newline and backslash are escaped in a path (`swap_show`, mm/swapfile.c), so no field has any.
+        let mut fields = line.split(u8::is_ascii_whitespace).filter(|field| !field.is_empty());
+        let path = mount::unescape(fields.next()?);
+        let mut numbers = fields.skip(1).map(|field| std::str::from_utf8(field).ok());
+        let mut kib = || numbers.next()??.parse::<u64>().ok()?.checked_mul(1024);
+        let (size, used) = (kib()?, kib()?);
+        Some(SwapDevice { path, size, used, priority: numbers.next()??.parse().ok()? })
     });
     let mut swaps: Vec<_> = lines.collect();
     swaps.sort_by_key(|swap| std::cmp::Reverse(swap.priority));
@@ -131,7 +134,7 @@ fn rotates(area: &Path) -> bool {
     let sysfs = PathBuf::from(format!("/sys/dev/block/{major}:{minor}"));
     // A partition has no queue of its own: its disk, the directory above, does.
     let queue = ["queue/rotational", "../queue/rotational"];
-    let said = queue.iter().find_map(|file| std::fs::read_to_string(sysfs.join(file)).ok());
+    let said = queue.iter().find_map(|file| read_in(&sysfs, file).ok());
     said.is_none_or(|said| said.trim() != "0")
 }
 
@@ -139,17 +142,25 @@ fn rotates(area: &Path) -> bool {
 mod tests {
     use super::*;
 
-    const SWAPS: &str = "Filename\t\t\tType\t\tSize\t\tUsed\t\tPriority\n\
+    const SWAPS: &[u8] = b"Filename\t\t\tType\t\tSize\t\tUsed\t\tPriority\n\
         /dev/zram0 partition\t1000\t400\t100\n/dev/sda2 partition\t3000\t0\t-2\n";
 
     #[test]
     fn swaps_come_in_the_order_of_filling() {
-        let text = "Filename Type Size Used Priority\n/dev/sda2 partition 1024 0 -2\n/dev/zram0 partition 2048 5 100\n";
+        let text = b"Filename Type Size Used Priority\n/dev/sda2 partition 1024 0 -2\n/dev/zram0 partition 2048 5 100\n";
         let found = parse(text);
-        assert_eq!((found[0].name.as_str(), found[0].size, found[0].priority), ("/dev/zram0", 2 << 20, 100));
+        assert_eq!(
+            (found[0].path.as_path(), found[0].size, found[0].priority),
+            (Path::new("/dev/zram0"), 2 << 20, 100)
+        );
         assert_eq!((found[0].free(), found[1].free()), (2043 << 10, 1 << 20));
         assert!(found[0].is_zram() && !found[1].is_zram());
-        assert!(parse("").is_empty());
+        assert!(parse(b"").is_empty());
+        let odd = parse(
+            b"Filename\n/swap\\040file\\012\xe9 file 8 4 -1\n/huge file 99999999999999999999 0 -1\nx\n",
+        );
+        assert_eq!(odd.len(), 1, "a line that can't be read counts for itself alone");
+        assert_eq!(odd[0].path.as_os_str().as_bytes(), b"/swap file\n\xe9");
     }
 
     #[test]

@@ -1,15 +1,17 @@
 //! Which cgroups are watched: names and globs, looked through again and again, less what is never taken by a glob.
 
 use std::cell::OnceCell;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
-use globset::{GlobSet, GlobSetBuilder};
-
 use super::diagnose::Unreclaimable;
+use super::locate::shown;
 use super::mount::Mount;
-use super::select::{Pattern, below_the_mount, glob, select_by};
+use super::opened::Located;
+use super::pattern::{Pattern, PatternSet};
+use super::select::{Selector, below_the_mount, select_by};
 use super::{Reader, Selected, locate, tree};
 
 /// The hierarchy is looked through so often even if it seems the same: one may have gone and another come.
@@ -38,9 +40,9 @@ const SPARED: [&str; 12] = [
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Words {
     /// Names and globs, as [`super::select`] takes them.
-    pub wanted: Vec<String>,
+    pub wanted: Vec<OsString>,
     /// Globs: of what globs match, that is left out.
-    pub excluded: Vec<String>,
+    pub excluded: Vec<OsString>,
 }
 
 /// A cgroup to be watched.
@@ -56,11 +58,11 @@ pub struct Taken {
 #[derive(Debug)]
 pub struct Watchlist {
     /// All of them, and which list each belongs to.
-    patterns: Vec<Pattern>,
+    selectors: Vec<Selector>,
     lists: Vec<usize>,
     /// What each list leaves out.
-    left_out: Vec<GlobSet>,
-    exclude: Vec<String>,
+    left_out: Vec<PatternSet>,
+    exclude: Vec<OsString>,
     /// Whether names may come later, as what globs match may.
     waits: bool,
     /// Made when a glob first matches something: that takes a while.
@@ -85,50 +87,51 @@ struct Seen {
 
 #[derive(Debug)]
 struct Spared {
-    globs: GlobSet,
-    /// memctl's own cgroup.
-    own: Option<Arc<str>>,
+    globs: PatternSet,
+    /// The id of memctl's own cgroup.
+    own: Option<u64>,
 }
 
 impl Spared {
     fn new() -> Self {
         // They have no mount in front of them, which would have to be looked up for each. They can't be malformed.
-        let globs = glob_set(SPARED.map(|word| (word, word.to_owned())).into_iter()).unwrap_or_default();
-        Self { globs, own: locate("self").ok().map(|located| located.name) }
+        let globs: Vec<_> = SPARED.iter().filter_map(|word| Pattern::new(OsStr::new(word)).ok()).collect();
+        let globs = PatternSet::new(&globs).unwrap_or_default();
+        Self { globs, own: locate("self").ok().map(|located| located.id) }
     }
 
-    fn spares(&self, name: &str) -> bool {
-        self.own.as_deref() == Some(name) || self.globs.is_match(name.trim_start_matches('/'))
+    fn spares(&self, located: &Located) -> bool {
+        self.own == Some(located.id) || self.globs.is_match(located.below_mount())
     }
 }
 
-fn left_out(exclude: &[String]) -> Result<GlobSet, Unreclaimable> {
-    glob_set(exclude.iter().flat_map(|word| forms(word).into_iter().map(move |form| (word.as_str(), form))))
-}
-
-/// A set of globs, each with the word that it stands for.
-fn glob_set<'a>(words: impl Iterator<Item = (&'a str, String)>) -> Result<GlobSet, Unreclaimable> {
-    let mut globs = GlobSetBuilder::new();
-    let bad = |word: &str, why: String| Unreclaimable::BadGlob { word: word.to_owned(), why };
-    for (word, form) in words {
-        globs.add(glob(&form).map_err(|why| bad(word, why))?);
+fn left_out(exclude: &[OsString]) -> Result<PatternSet, Unreclaimable> {
+    let bad = |word: &OsStr, why: String| Unreclaimable::BadGlob { word: shown(word), why };
+    let mut patterns = Vec::new();
+    for word in exclude {
+        for form in forms(word) {
+            patterns.push(Pattern::new(&form).map_err(|why| bad(word, why))?);
+        }
     }
-    globs.build().map_err(|e| bad(e.glob().unwrap_or_default(), e.kind().to_string()))
+    PatternSet::new(&patterns).map_err(|why| bad(exclude.first().map_or(OsStr::new(""), |word| word), why))
 }
 
 /// The globs that a word stands for: with the mount or without it, and a unit wherever it is.
-fn forms(word: &str) -> Vec<String> {
-    let name = below_the_mount(word);
-    let unit = [".service", ".scope", ".slice"].iter().any(|suffix| name.ends_with(suffix));
-    let anywhere = (unit && !name.contains('/')).then(|| format!("**/{name}"));
-    std::iter::once(name).chain(anywhere).collect()
+fn forms(word: &OsStr) -> Vec<OsString> {
+    let (name, _) = below_the_mount(word);
+    let bytes = name.as_bytes();
+    let unit = [".service", ".scope", ".slice"].iter().any(|suffix| bytes.ends_with(suffix.as_bytes()));
+    let anywhere =
+        (unit && !bytes.contains(&b'/')).then(|| OsString::from_vec([b"**/".as_slice(), bytes].concat()));
+    std::iter::once(name.clone()).chain(anywhere).collect()
 }
 
 /// Whether there is something that a glob could match anything below: the levels in front of its first special character.
-fn parent_is_there(word: &str) -> bool {
-    let plain = word.split(['*', '?', '[', '{']).next().unwrap_or_default();
-    let parent = plain.rsplit_once('/').map_or("", |(parent, _)| parent);
-    parent.is_empty() || locate(parent).is_ok()
+fn parent_is_there(word: &OsStr) -> bool {
+    let bytes = word.as_bytes();
+    let plain = bytes.split(|byte| b"*?[{".contains(byte)).next().unwrap_or_default();
+    let parent = plain.iter().rposition(|&byte| byte == b'/').map_or(&[][..], |slash| &plain[..slash]);
+    parent.is_empty() || locate(OsStr::from_bytes(parent)).is_ok()
 }
 
 impl Watchlist {
@@ -146,10 +149,10 @@ impl Watchlist {
     /// [`Unreclaimable::BadGlob`].
     pub fn of(lists: &[Words]) -> Result<Self, Unreclaimable> {
         let numbered = lists.iter().enumerate();
-        let patterns = numbered.flat_map(|(list, words)| words.wanted.iter().map(move |word| (list, word)));
-        let (lists_of, patterns) = patterns.map(|(list, word)| (list, Pattern::new(word))).unzip();
+        let words = numbered.flat_map(|(list, words)| words.wanted.iter().map(move |word| (list, word)));
+        let (lists_of, selectors) = words.map(|(list, word)| (list, Selector::new(word))).unzip();
         Ok(Self {
-            patterns,
+            selectors,
             lists: lists_of,
             // A mistake in one shows at once.
             left_out: lists.iter().map(|words| left_out(&words.excluded)).collect::<Result<_, _>>()?,
@@ -165,7 +168,7 @@ impl Watchlist {
     /// Whether there may be more later: there are globs, or names that may come.
     #[must_use]
     pub fn follows(&self) -> bool {
-        self.waits || self.patterns.iter().any(Pattern::is_glob)
+        self.waits || self.selectors.iter().any(Selector::is_glob)
     }
 
     /// What there is at the beginning, and the words that name nothing yet.
@@ -178,7 +181,7 @@ impl Watchlist {
         for why in missing {
             match why.word() {
                 Some(word) if self.waits => waiting.push(word.to_owned()),
-                Some(word) if matches!(why, Unreclaimable::NoMatch { .. }) && parent_is_there(word) => {
+                Some(word) if matches!(why, Unreclaimable::NoMatch { .. }) && self.may_match_later(word) => {
                     waiting.push(word.to_owned());
                 }
                 _ => return Err(why),
@@ -187,20 +190,23 @@ impl Watchlist {
         Ok((taken, waiting))
     }
 
+    fn may_match_later(&self, word: &str) -> bool {
+        let is = |selector: &&Selector| shown(selector.word()) == word;
+        self.selectors.iter().find(is).is_some_and(|selector| parent_is_there(selector.word()))
+    }
+
     /// Which globs of those to be left out match nothing of what is there, which may be a mistake in them.
     #[must_use]
-    pub fn useless(&self) -> Vec<&str> {
-        let Ok(Some(mount)) = Mount::find(Path::new("/")) else { return Vec::new() };
-        let names: Vec<_> = tree::below(&mount.point).filter_map(|path| mount.name_of(&path)).collect();
-        let matches = |word: &&String| {
-            let globs: Vec<_> = forms(word)
-                .iter()
-                .filter_map(|form| glob(form).ok())
-                .map(|glob| glob.compile_matcher())
-                .collect();
-            names.iter().any(|name| globs.iter().any(|glob| glob.is_match(name.trim_start_matches('/'))))
+    pub fn useless(&self) -> Vec<&OsStr> {
+        let Ok(Some(mount)) = Mount::find() else { return Vec::new() };
+        let paths: Vec<_> = tree::below(&mount.point).map(|entry| entry.path).collect();
+        let below: Vec<_> = paths.iter().filter_map(|path| path.strip_prefix(&mount.point).ok()).collect();
+        let matches = |word: &&OsString| {
+            let globs: Vec<_> = forms(word).iter().filter_map(|form| Pattern::new(form).ok()).collect();
+            let globs = PatternSet::new(&globs).unwrap_or_default();
+            below.iter().any(|path| globs.is_match(path))
         };
-        self.exclude.iter().filter(|word| !matches(word)).map(String::as_str).collect()
+        self.exclude.iter().filter(|word| !matches(word)).map(OsString::as_os_str).collect()
     }
 
     /// What there is now. Names that aren't there, and globs that match nothing, may be and do so later. Looking through
@@ -229,15 +235,12 @@ impl Watchlist {
     }
 
     fn look(&self, known: &dyn Fn(&Path) -> bool) -> (Vec<Taken>, Vec<Unreclaimable>) {
-        let leaves_out = |pattern: usize, name: &str| {
-            let left_out = &self.left_out[self.lists[pattern]];
-            !left_out.is_empty() && left_out.is_match(name.trim_start_matches('/'))
-        };
-        let (chosen, missing) = select_by(&self.patterns, known, &leaves_out);
-        let spares = |name: &str| self.spared.get_or_init(Spared::new).spares(name);
+        let leaves_out = |selector: usize, below: &Path| self.left_out[self.lists[selector]].is_match(below);
+        let (chosen, missing) = select_by(&self.selectors, known, &leaves_out);
+        let spares = |located: &Located| self.spared.get_or_init(Spared::new).spares(located);
         let taken = chosen
             .into_iter()
-            .filter(|one| !one.selected.by_glob || !spares(&one.selected.located.name))
+            .filter(|one| !one.selected.by_glob || !spares(&one.selected.located))
             .map(|one| Taken { selected: one.selected, list: self.lists[one.by] });
         (taken.collect(), missing)
     }
@@ -245,6 +248,6 @@ impl Watchlist {
 
 /// The root's `cgroup.stat`, held open: a host with many mounts has much to read before it is found.
 fn root() -> Option<Reader> {
-    let mount = Mount::find(Path::new("/")).ok()??;
+    let mount = Mount::find().ok()??;
     Reader::at(super::open_directory(&mount.point).ok()?, "cgroup.stat").ok()
 }

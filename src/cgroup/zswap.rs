@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use super::limit::Ceiling;
-use super::{Located, parse_number, read_system_file};
+use super::{Located, parse_number, read_in, read_system_file};
 
 const PARAMETERS: &str = "/sys/module/zswap/parameters";
 
@@ -90,7 +90,8 @@ impl Zswap {
     pub fn of(located: &Located) -> Option<Self> {
         let top = &located.mount.point;
         let levels = located.path.ancestors().take_while(|dir| dir.starts_with(top));
-        let levels = levels.map(|dir| Level::read(dir, located.mount.name_of(dir).unwrap_or_default()));
+        let levels =
+            levels.map(|dir| Level::read(dir, located.mount.name_of(dir).unwrap_or_default().to_string()));
         Some(Self::new(&Pool::of_host()?, levels))
     }
 
@@ -116,7 +117,7 @@ impl Zswap {
 
 impl Level {
     fn read(dir: &Path, name: String) -> Self {
-        let number = |file: &str| parse_number(&std::fs::read_to_string(dir.join(file)).ok()?).ok();
+        let number = |file: &str| parse_number(&read_in(dir, file).ok()?).ok();
         Self {
             name,
             max: number("memory.zswap.max").map(|max| max.map_or(Ceiling::Max, Ceiling::Bytes)),

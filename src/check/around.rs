@@ -41,8 +41,11 @@ fn swaps(host: &Host) -> Finding {
         let words = "vm.swappiness is 0: anonymous memory stays unless --swappiness asks for it";
         return Finding::new("swap", State::Note, words).todo("sysctl vm.swappiness=60");
     }
-    let names: Vec<_> =
-        host.swaps.iter().map(|swap| format!("{} (priority {})", swap.name, swap.priority)).collect();
+    let names: Vec<_> = host
+        .swaps
+        .iter()
+        .map(|swap| format!("{} (priority {})", swap.path.display(), swap.priority))
+        .collect();
     let free = host.swaps.iter().map(SwapDevice::free).sum();
     let finding = Finding::bytes("swap", State::Good, free, format!("free: {}", names.join(", then ")));
     if free == 0 {
@@ -150,7 +153,7 @@ mod tests {
     }
 
     fn swap(name: &str, priority: i32, used: u64) -> SwapDevice {
-        SwapDevice { name: name.into(), size: 10, used, priority }
+        SwapDevice { path: name.into(), size: 10, used, priority }
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! `memctl check`.
 
+use std::ffi::OsStr;
+
 use anyhow::Result;
 use memctl::cgroup::diagnose::Unreclaimable;
 use memctl::check;
@@ -16,12 +18,12 @@ pub fn run(args: &Check, global: &Global) -> Result<Exit> {
     if let Some(file) = &args.config {
         return config::run(file, args.json, loudness);
     }
-    let word = args.word.as_deref().unwrap_or("/");
+    let word = args.word.as_deref().unwrap_or(OsStr::new("/"));
     if word.is_empty() {
         return Err(Unreclaimable::NoName.into());
     }
     if check::is_several(word) {
-        let what = format!("{word}: check looks at one cgroup");
+        let what = format!("{}: check looks at one cgroup", word.display());
         return Err(UsageError { what, hint: Some("memctl stat takes globs".into()) }.into());
     }
     let mut tell = |event| output::notes::event(None, &event, loudness);

@@ -56,7 +56,7 @@ pub fn run(args: &Plot, global: &Global) -> Result<Exit> {
     output::notes::read(&name, &record, loudness);
     let course = match &args.cgroup {
         None => Cow::Owned(record.together(plot::LOOKS)),
-        Some(cgroup) => Cow::Borrowed(named(&record, cgroup)?),
+        Some(cgroup) => Cow::Borrowed(named(&record, &cgroup.to_string_lossy())?),
     };
     let svg = plot::picture(&record, &course)?;
     if to_stdout {

@@ -1,11 +1,12 @@
 //! `memctl reclaim`.
 
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use memctl::cgroup::diagnose::Unreclaimable;
-use memctl::cgroup::{Wanted, places};
+use memctl::cgroup::{Name, Wanted, places};
 use memctl::reclaim::{self, Goal, Place, Plan, Rate, Request, Tolerance, TotalPlan};
 use memctl::size::{Amount, Percent, looks_like_size};
 use rustix::io::Errno;
@@ -30,7 +31,7 @@ const DEFAULT_MAX_PRESSURE: &str = "10%";
 
 /// A request that was only foretold.
 pub struct Foretold {
-    pub name: String,
+    pub name: Name,
     pub path: PathBuf,
     pub plan: Plan,
     /// Whether somebody else holds the lock.
@@ -82,7 +83,7 @@ fn serve(jobs: Vec<Job>, args: &Reclaim, loudness: Loudness) -> Result<Outcomes>
 }
 
 fn names(jobs: &[Job]) -> Vec<String> {
-    jobs.iter().map(|job| job.place.name().to_owned()).collect()
+    jobs.iter().map(|job| job.place.name().to_string()).collect()
 }
 
 fn unreadable(name: &str, errno: Errno) -> anyhow::Error {
@@ -90,7 +91,7 @@ fn unreadable(name: &str, errno: Errno) -> anyhow::Error {
 }
 
 /// Opens the cgroups and makes sure that they can serve what is asked of them.
-fn prepare(args: &Reclaim, words: &[String], goal: Goal, loudness: Loudness) -> Result<Vec<Job>> {
+fn prepare(args: &Reclaim, words: &[OsString], goal: Goal, loudness: Loudness) -> Result<Vec<Job>> {
     let rate = args.max_rate.map(|rate| Arc::new(Rate::new(rate)));
     let mut jobs = Vec::new();
     for wanted in places(words)? {
@@ -106,11 +107,14 @@ fn prepare(args: &Reclaim, words: &[String], goal: Goal, loudness: Loudness) -> 
         };
         let request = request(args, goal, rate.clone(), place.is_of_the_host());
         let check = if args.dry_run { Request::check_without_a_write } else { Request::check };
-        check(&request, place.target()).with_context(|| place.name().to_owned())?;
+        check(&request, place.target()).with_context(|| place.name().to_string())?;
         jobs.push(Job { place, request, lock: !args.no_lock, usual: None });
     }
     if jobs.is_empty() {
-        return Err(Unreclaimable::NoneReclaimable { word: words.join(" ") }.into());
+        return Err(Unreclaimable::NoneReclaimable {
+            word: words.join(OsStr::new(" ")).to_string_lossy().into_owned(),
+        }
+        .into());
     }
     Ok(jobs)
 }
@@ -134,7 +138,7 @@ fn foretell(mut jobs: Vec<Job>, args: &Reclaim, loudness: Loudness) -> Result<Ex
         .into_iter()
         .zip(plans)
         .map(|(Job { place, lock, .. }, plan)| Foretold {
-            name: place.name().to_owned(),
+            name: place.name().clone(),
             path: place.path().to_path_buf(),
             plan,
             locked: lock && matches!(place.try_lock(), Ok(false)),
@@ -151,24 +155,25 @@ fn foretell(mut jobs: Vec<Job>, args: &Reclaim, loudness: Loudness) -> Result<Ex
 }
 
 /// Splits the words into the cgroups and how much is asked of each.
-fn split(args: &Reclaim) -> Result<(Vec<String>, Goal)> {
+fn split(args: &Reclaim) -> Result<(Vec<OsString>, Goal)> {
     let usage = |what: String, hint: &str| anyhow::Error::from(UsageError { what, hint: Some(hint.into()) });
     let mut words = args.words.clone();
     if let Some(to) = args.to {
-        if let Some(last) = words.last().filter(|last| words.len() > 1 && looks_like_size(last)) {
+        if let Some(last) = last_size(&words) {
             let what = format!("{last}: --to already says how much");
             return Err(usage(what, "give either SIZE or --to SIZE"));
         }
         return Ok((words, Goal::DownTo(to)));
     }
     if let Some(total) = args.total {
-        if let Some(last) = words.last().filter(|last| words.len() > 1 && looks_like_size(last)) {
+        if let Some(last) = last_size(&words) {
             let what = format!("{last}: --total already says how much");
             return Err(usage(what, "give either SIZE, for each, or --total SIZE"));
         }
         return Ok((words, Goal::Reclaim(total)));
     }
-    let last = words.pop().unwrap_or_default();
+    // No size has any bytes but ASCII's.
+    let last = words.pop().unwrap_or_default().to_string_lossy().into_owned();
     if words.is_empty() {
         return Err(if looks_like_size(&last) {
             usage(format!("{last}: of which cgroup?"), "memctl reclaim CGROUP SIZE")
@@ -179,13 +184,19 @@ fn split(args: &Reclaim) -> Result<(Vec<String>, Goal)> {
     let amount: Amount = match last.parse() {
         Ok(amount) => amount,
         Err(why) => {
-            let swapped = looks_like_size(&words[0]) && !looks_like_size(&last);
+            let swapped = words[0].to_str().is_some_and(looks_like_size) && !looks_like_size(&last);
             let hint = swapped.then(|| "the cgroup comes first: memctl reclaim CGROUP SIZE".to_owned());
             let what = if last.is_empty() { why.to_string() } else { format!("{last}: {why}") };
             return Err(UsageError { what, hint }.into());
         }
     };
     Ok((words, Goal::Reclaim(amount)))
+}
+
+/// The last of several words, if it looks like a size.
+fn last_size(words: &[OsString]) -> Option<&str> {
+    let last = words.last().filter(|_| words.len() > 1)?;
+    last.to_str().filter(|last| looks_like_size(last))
 }
 
 fn request(args: &Reclaim, goal: Goal, rate: Option<Arc<Rate>>, of_the_host: bool) -> Request {

@@ -8,7 +8,7 @@ use anyhow::{Error, Result, anyhow};
 use memctl::cgroup::diagnose::Unreclaimable;
 use memctl::cgroup::mount::Hidden;
 use memctl::cgroup::stat::{PackedStat, Rates};
-use memctl::cgroup::{Details, Located, Reading, Selected, Survey, diagnose, locate, select_there};
+use memctl::cgroup::{Details, Located, Name, Reading, Selected, Survey, diagnose, locate, select_there};
 use memctl::reclaim::{Kind, Reclaimable};
 use rustix::io::Errno;
 
@@ -132,8 +132,8 @@ fn look_at(args: &Stat) -> Result<(View, Vec<Error>)> {
 
 /// What the survey couldn't read; of the cgroup that was asked for, with the reason.
 fn failures(survey: Survey, asked: &Located) -> Vec<Error> {
-    let failure = |(name, errno): (String, Errno)| {
-        if name == *asked.name {
+    let failure = |(name, errno): (Name, Errno)| {
+        if name == asked.name {
             diagnose::unreadable(asked, errno).into()
         } else {
             anyhow!("{name}: {}", plain(errno))
@@ -161,7 +161,7 @@ impl View {
 
 /// The look before, by name.
 #[derive(Default)]
-struct Known(HashMap<String, (Instant, PackedStat)>);
+struct Known(HashMap<Name, (Instant, PackedStat)>);
 
 impl Known {
     /// Enters the rates since the look before, and takes this one for the next.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use memctl::cgroup::join::Joined;
 use memctl::cgroup::watchlist::{Taken, Words};
-use memctl::cgroup::{MemoryCgroup, Watchlist};
+use memctl::cgroup::{MemoryCgroup, Name, Watchlist};
 use memctl::clock;
 use memctl::reclaim::{self, Goal, Request};
 use memctl::size::{Amount, Percent};
@@ -35,7 +35,7 @@ pub struct Waiting {
     /// Words that name nothing yet.
     pub unmatched: Vec<String>,
     /// What globs match and can't be watched yet, and why.
-    pub unlimited: Vec<(Arc<str>, String)>,
+    pub unlimited: Vec<(Name, String)>,
 }
 
 /// How many writes may be under way at the same time.
@@ -252,7 +252,7 @@ fn members(plan: &Plan, ancestors: &mut Ancestors) -> Result<(Vec<Member>, Waiti
     let mut unlimited = Vec::new();
     for Taken { selected, list } in first {
         let Some(rule) = &plan.rules[list] else { continue };
-        let name = Arc::clone(&selected.located.name);
+        let name = selected.located.name.clone();
         let mut able = match MemoryCgroup::open(&selected.located) {
             Ok(able) => able,
             Err(_) if selected.by_glob => continue,

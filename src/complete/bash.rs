@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
 use clap::Command;
@@ -61,22 +62,19 @@ complete -F _{name} {bin}
         directory: Option<&Path>,
         buf: &mut dyn Write,
     ) -> io::Result<()> {
-        let env = |name| std::env::var(name).unwrap_or_default();
+        let env = |name| std::env::var_os(name).unwrap_or_default().into_vec();
         let (line, part) = (env(LINE), env(PART));
         let Some(typed) = Typed::parse(&line, &part) else { return Ok(()) };
         let last = typed.words.len().saturating_sub(1);
-        let words = typed.words.iter().map(OsString::from).collect();
+        let words = typed.words.iter().cloned().map(OsString::from_vec).collect();
         let found = complete(command, words, last, directory)?;
         let found: Vec<_> = found.iter().map(shown).collect();
         // In a mere list of several, which puts nothing into the line, there is room for a word on each.
-        let listing = matches!(env(TYPE).as_str(), "63") && found.len() > 1;
+        let listing = env(TYPE) == b"63" && found.len() > 1;
         for (word, help) in &found {
             let Some(rest) = typed.rest_of(word) else { continue };
-            if listing && !help.is_empty() {
-                writeln!(buf, "{rest}  ({help})")?;
-            } else {
-                writeln!(buf, "{rest}")?;
-            }
+            buf.write_all(&rest)?;
+            if listing && !help.is_empty() { writeln!(buf, "  ({help})") } else { writeln!(buf) }?;
         }
         Ok(())
     }
@@ -85,9 +83,9 @@ complete -F _{name} {bin}
 /// What was typed, as the shell would read it.
 #[derive(Debug, PartialEq, Eq)]
 struct Typed {
-    words: Vec<String>,
+    words: Vec<Vec<u8>>,
     /// The beginning of the last word that bash keeps, since it takes `:` and `=` for the ends of words.
-    kept: String,
+    kept: Vec<u8>,
     /// The quote that is open.
     open: Quote,
 }
@@ -100,41 +98,48 @@ enum Quote {
 }
 
 impl Typed {
-    fn parse(line: &str, part: &str) -> Option<Self> {
+    fn parse(line: &[u8], part: &[u8]) -> Option<Self> {
         // No word has it, so it tells where the last one ends even if that is empty, or a quote is open.
-        const END: char = '\u{1}';
-        let quotes = [(Quote::None, ""), (Quote::Single, "'"), (Quote::Double, "\"")];
-        let read = |text: &str| {
-            quotes
-                .iter()
-                .find_map(|&(quote, close)| Some((quote, shlex::split(&format!("{text}{END}{close}"))?)))
+        const END: u8 = 1;
+        let quotes = [(Quote::None, &b""[..]), (Quote::Single, b"'"), (Quote::Double, b"\"")];
+        let read = |text: &[u8]| {
+            quotes.iter().find_map(|&(quote, close)| {
+                let closed = [text, &[END], close].concat();
+                let mut words = shlex::bytes::Shlex::new(&closed);
+                let read: Vec<_> = words.by_ref().collect();
+                (!words.had_error).then_some((quote, read))
+            })
         };
-        let trim = |words: &mut Vec<String>| {
+        let trim = |words: &mut Vec<Vec<u8>>| {
             let last = words.last_mut()?;
-            last.truncate(last.find(END)?);
+            last.truncate(last.iter().position(|&byte| byte == END)?);
             Some(last.clone())
         };
         let (open, mut words) = read(line)?;
         let last = trim(&mut words)?;
         let part = read(part).and_then(|(_, mut words)| trim(&mut words)).unwrap_or_default();
-        let kept = last.strip_suffix(&part).unwrap_or_default().to_owned();
+        let kept = last.strip_suffix(&*part).unwrap_or_default().to_vec();
         Some(Self { words, kept, open })
     }
 
     /// What of a candidate is to be put in place of the part that bash replaces.
-    fn rest_of(&self, word: &str) -> Option<String> {
-        let rest = word.strip_prefix(&self.kept)?;
+    fn rest_of(&self, word: &[u8]) -> Option<Vec<u8>> {
+        let rest = word.strip_prefix(&*self.kept)?;
         let special = |c: char| match self.open {
             Quote::None => !c.is_alphanumeric() && !"_./:=@%+,-".contains(c),
             Quote::Double => "\\$\"`".contains(c),
             Quote::Single => false,
         };
-        let mut text = String::new();
-        for c in rest.chars() {
-            if special(c) {
-                text.push('\\');
+        let mut text = Vec::with_capacity(rest.len());
+        for chunk in rest.utf8_chunks() {
+            for c in chunk.valid().chars() {
+                if special(c) {
+                    text.push(b'\\');
+                }
+                text.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
             }
-            text.push(c);
+            // No shell takes a byte of these for anything but itself.
+            text.extend_from_slice(chunk.invalid());
         }
         Some(text)
     }
@@ -144,9 +149,17 @@ impl Typed {
 mod tests {
     use super::*;
 
+    fn text(bytes: Vec<u8>) -> String {
+        String::from_utf8(bytes).unwrap()
+    }
+
+    fn parse(line: &str, part: &str) -> Typed {
+        Typed::parse(line.as_bytes(), part.as_bytes()).unwrap()
+    }
+
     fn typed(line: &str, part: &str) -> (Vec<String>, String, Quote) {
-        let Typed { words, kept, open } = Typed::parse(line, part).unwrap();
-        (words, kept, open)
+        let Typed { words, kept, open } = parse(line, part);
+        (words.into_iter().map(text).collect(), text(kept), open)
     }
 
     #[test]
@@ -163,14 +176,16 @@ mod tests {
     fn bash_keeps_what_stands_before_a_colon() {
         let (_, kept, open) = typed("memctl reclaim cri:o", "o");
         assert_eq!((kept.as_str(), open), ("cri:", Quote::None));
-        let typed = Typed::parse("memctl reclaim cri:o", "o").unwrap();
-        assert_eq!(typed.rest_of("cri:one/").as_deref(), Some("one/"));
-        assert_eq!(typed.rest_of("docker").as_deref(), None);
+        let typed = parse("memctl reclaim cri:o", "o");
+        assert_eq!(typed.rest_of(b"cri:one/").as_deref(), Some(b"one/".as_slice()));
+        assert_eq!(typed.rest_of(b"docker").as_deref(), None);
+        let odd = Typed::parse(b"memctl reclaim j\xe9", b"j\xe9").unwrap();
+        assert_eq!(odd.rest_of(b"j\xe9 b").as_deref(), Some(b"j\xe9\\ b".as_slice()));
     }
 
     #[test]
     fn what_the_shell_would_take_away_is_escaped() {
-        let rest = |line: &str, word: &str| Typed::parse(line, "a").unwrap().rest_of(word).unwrap();
+        let rest = |line: &str, word: &str| text(parse(line, "a").rest_of(word.as_bytes()).unwrap());
         assert_eq!(rest("memctl reclaim a", "a\\x2db c"), "a\\\\x2db\\ c");
         assert_eq!(rest("memctl reclaim 'a", "a\\x2db"), "a\\x2db");
         assert_eq!(rest("memctl reclaim \"a", "a\\x2d$"), "a\\\\x2d\\$");

@@ -81,7 +81,8 @@ pub fn tabulated(
 ) -> io::Result<()> {
     let last = words.len().saturating_sub(1);
     for (word, help) in complete(command, words, last, directory)?.iter().map(shown) {
-        if help.is_empty() { writeln!(buf, "{word}") } else { writeln!(buf, "{word}\t{help}") }?;
+        buf.write_all(&word)?;
+        if help.is_empty() { writeln!(buf) } else { writeln!(buf, "\t{help}") }?;
     }
     Ok(())
 }

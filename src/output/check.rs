@@ -5,6 +5,7 @@ use anyhow::Result;
 use memctl::check::{Checked, Fact, Finding, State};
 use serde::Serialize;
 
+use super::json::NameKeys;
 use super::table::{DIM, wrapped};
 use super::words::{escaped, size};
 use super::{answer, terminal_width};
@@ -26,7 +27,8 @@ struct Key<'a> {
 /// All of them.
 #[derive(Serialize)]
 struct Line<'a> {
-    cgroup: &'a str,
+    #[serde(flatten)]
+    name: NameKeys<'a>,
     works: bool,
     checks: Vec<Key<'a>>,
 }
@@ -41,7 +43,8 @@ pub fn print(checked: &Checked, json: bool) -> Result<()> {
             says: says(finding),
             todo: finding.todo.as_deref(),
         });
-        let line = Line { cgroup: &checked.name, works: checked.works(), checks: checks.collect() };
+        let line =
+            Line { name: NameKeys::from(&checked.name), works: checked.works(), checks: checks.collect() };
         return answer(&(serde_json::to_string(&line)? + "\n"));
     }
     let width = terminal_width().map_or(usize::MAX, usize::from);

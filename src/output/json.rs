@@ -4,27 +4,58 @@ mod watch;
 
 pub use watch::{Begun, Happened, Reloaded, WatchEnded, WatchSummary};
 
+use std::borrow::Cow;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 
-use memctl::cgroup::Details;
 use memctl::cgroup::events::Events;
 use memctl::cgroup::limit::Ceiling;
 use memctl::cgroup::mount::Hidden;
 use memctl::cgroup::numa::Node;
 use memctl::cgroup::pressure::{Pressure, Stall};
+use memctl::cgroup::{Details, Name};
 use memctl::reclaim::{Guard, Report, Settled, Subject, TotalPlan};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use serde::Serialize;
 
 use crate::cmd::reclaim::Foretold;
 use crate::cmd::stat::Shown;
 
+/// Bytes that stand for themselves in a path: the unreserved ones of RFC 3986, and the slash.
+const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// The keys by which a line says of which cgroup it is.
+#[allow(clippy::struct_field_names)]
+#[derive(Default, Serialize)]
+pub struct NameKeys<'a> {
+    cgroup: &'a str,
+    /// The directory's path, percent-encoded, where the name or the path is no UTF-8 and has lost something.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path_bytes: Option<String>,
+}
+
+impl<'a> NameKeys<'a> {
+    fn with_path(name: &'a Name, path: &Path) -> Self {
+        let lost = path.to_str().is_none().then_some(path);
+        let encoded = |path: &Path| percent_encode(path.as_os_str().as_bytes(), KEPT).to_string();
+        Self { cgroup: name, path_bytes: lost.or_else(|| name.path_not_utf8()).map(encoded) }
+    }
+}
+
+impl<'a> From<&'a Name> for NameKeys<'a> {
+    fn from(name: &'a Name) -> Self {
+        Self::with_path(name, name.path_not_utf8().unwrap_or(Path::new("")))
+    }
+}
+
 /// The report of `memctl reclaim`, as a line of JSON. Keys are only ever added.
 #[allow(clippy::struct_field_names)] // The names are the keys.
 #[derive(Serialize)]
 pub struct Reclaimed<'a> {
-    cgroup: &'a str,
-    path: &'a Path,
+    #[serde(flatten)]
+    name: NameKeys<'a>,
+    path: Cow<'a, str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     node: Option<u32>,
     /// null for `max`, and of what is a share of a total.
@@ -121,8 +152,9 @@ impl From<&Report> for TotalReclaimed {
 #[allow(clippy::struct_field_names)]
 #[derive(Serialize)]
 pub struct Planned<'a> {
-    cgroup: &'a str,
-    path: &'a Path,
+    #[serde(flatten)]
+    name: NameKeys<'a>,
+    path: Cow<'a, str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     node: Option<u32>,
     dry_run: bool,
@@ -148,8 +180,8 @@ impl<'a> From<&'a Foretold> for Planned<'a> {
         let Foretold { name, path, plan, locked } = foretold;
         let there = &plan.reclaimable;
         Self {
-            cgroup: name,
-            path,
+            name: NameKeys::with_path(name, path),
+            path: path.to_string_lossy(),
             node: node(plan.subject),
             dry_run: true,
             requested_bytes: plan.requested,
@@ -195,7 +227,8 @@ impl From<&TotalPlan> for TotalPlanned {
 #[allow(clippy::struct_field_names)]
 #[derive(Serialize)]
 pub struct Stated<'a> {
-    cgroup: &'a str,
+    #[serde(flatten)]
+    name: NameKeys<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     current_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -360,7 +393,7 @@ impl<'a> From<&'a Shown> for Stated<'a> {
         let (stat, bound) = (reading.stat(), reading.bound.as_ref());
         let page = rustix::param::page_size() as u64;
         Self {
-            cgroup: &reading.name,
+            name: NameKeys::from(&reading.name),
             current_bytes: reading.current,
             working_set_bytes: reading.working_set(),
             reclaimable_bytes: reclaimable.bytes(),
@@ -448,11 +481,11 @@ pub fn usec(time: Duration) -> u64 {
 
 impl<'a> Reclaimed<'a> {
     /// Takes over a report, of a request or of the share in a total, which alone is judged then.
-    pub fn new(cgroup: &'a str, path: &'a Path, report: &Report, shared: bool) -> Self {
+    pub fn new(name: &'a Name, path: &'a Path, report: &Report, shared: bool) -> Self {
         let judged = (!shared).then_some(report);
         Self {
-            cgroup,
-            path,
+            name: NameKeys::with_path(name, path),
+            path: path.to_string_lossy(),
             node: node(report.subject),
             requested_bytes: judged.and_then(|report| report.requested),
             target_bytes: report.down_to,

@@ -1,5 +1,6 @@
 //! Notes on standard error while memctl works.
 
+use std::ffi::OsStr;
 use std::time::Duration;
 
 use memctl::reclaim::Event;
@@ -117,9 +118,9 @@ pub fn read(file: &str, record: &Record, loudness: Loudness) {
 }
 
 /// A glob that was to leave something out doesn't.
-pub fn nothing_excluded(globs: &[&str], loudness: Loudness) {
+pub fn nothing_excluded(globs: &[&OsStr], loudness: Loudness) {
     for glob in globs.iter().filter(|_| loudness != Loudness::Quiet) {
-        remark(&format!("memctl: --exclude {}: it matches no cgroup now", escaped(glob)));
+        remark(&format!("memctl: --exclude {}: it matches no cgroup now", escaped(&glob.to_string_lossy())));
     }
 }
 

@@ -32,7 +32,7 @@ pub fn print(outcomes: &Outcomes, json: bool, loudness: Loudness) -> Result<()> 
         }
         return answer(&lines);
     }
-    let rows: Vec<_> = begun.map(|(outcome, report)| (outcome.name.as_str(), report)).collect();
+    let rows: Vec<_> = begun.map(|(outcome, report)| (&*outcome.name, report)).collect();
     if loudness == Loudness::Quiet || rows.is_empty() {
         return Ok(());
     }

@@ -6,7 +6,7 @@ use rustix::io::Errno;
 
 use super::Target;
 use crate::cgroup::diagnose::Unreclaimable;
-use crate::cgroup::{MemoryCgroup, Node, Wanted};
+use crate::cgroup::{MemoryCgroup, Name, Node, Wanted};
 
 /// Whose memory a request is for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,7 +52,7 @@ impl Place {
 
     /// Its name: the cgroup's path from the mount point, or `node:0`.
     #[must_use]
-    pub fn name(&self) -> &str {
+    pub fn name(&self) -> &Name {
         match self {
             Self::Cgroup(cgroup) => cgroup.cgroup().name(),
             Self::Node(node) => node.name(),

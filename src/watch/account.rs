@@ -154,7 +154,7 @@ impl Account {
         });
         let stalled = gauge.stalled(text).zip(self.first_stalled);
         Summary {
-            cgroup: gauge.cgroup().name().to_owned(),
+            cgroup: gauge.cgroup().name().clone(),
             rule: None,
             would: self.would,
             counted: last.and_then(|last| since(last.proactive, self.first.proactive)),

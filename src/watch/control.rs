@@ -16,8 +16,8 @@ use super::pool::{Done, Job, Pool, serve};
 use super::price::Price;
 use super::swap::SwapWatch;
 use super::wakeups::Wakeups;
-use crate::cgroup::Located;
 use crate::cgroup::trigger::Trigger;
+use crate::cgroup::{Located, Name};
 use crate::clock::{now, pause, process_cpu, timespec};
 
 mod fleet;
@@ -394,7 +394,7 @@ impl Control<'_> {
     }
 }
 
-fn event(name: &str, now: Duration, began: Duration, what: What) -> Event<'_> {
+fn event(name: &Name, now: Duration, began: Duration, what: What) -> Event<'_> {
     Event { cgroup: name, at: now.saturating_sub(began), what }
 }
 

@@ -6,13 +6,14 @@ use super::act::Acted;
 use super::estimate::WorkingSet;
 use super::guard::Guard;
 use super::saving::Saved;
+use crate::cgroup::Name;
 use crate::cgroup::limit::LimitFile;
 
 /// Something that happened to one cgroup.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event<'a> {
     /// The cgroup's name.
-    pub cgroup: &'a str,
+    pub cgroup: &'a Name,
     /// When, since the watch began.
     pub at: Duration,
     /// What.
@@ -145,7 +146,7 @@ pub struct Room {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct View<'a> {
     /// Its name.
-    pub cgroup: &'a str,
+    pub cgroup: &'a Name,
     /// What it used when it was looked at last.
     pub current: u64,
     /// What there is below the limit that leaves least; `None` without a limit.
@@ -175,7 +176,7 @@ pub struct Found {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Summary {
     /// The cgroup's name.
-    pub cgroup: String,
+    pub cgroup: Name,
     /// The rule's name, if it has one.
     pub rule: Option<String>,
     /// When that was told, since the watch began.

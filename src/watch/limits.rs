@@ -86,7 +86,7 @@ impl Limits {
                     current: used,
                     limit: level.limit,
                     file: level.file,
-                    above: Some(level.gauge.cgroup().name().to_owned()),
+                    above: Some(level.gauge.cgroup().name().to_string()),
                     headroom: headroom.below(level.limit),
                     rule: rule.clone(),
                 };

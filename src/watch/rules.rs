@@ -2,6 +2,7 @@
 //!
 //! The text is somebody's, and may be anything: what is too large, unknown or senseless is refused with its place.
 
+use std::ffi::OsString;
 use std::rc::Rc;
 
 use serde::Deserialize;
@@ -123,8 +124,9 @@ impl Table {
     }
 
     fn rule(self, line: usize) -> Result<HostRule, String> {
-        let words = Words { wanted: self.wanted.0.clone(), excluded: self.exclude.0.clone() };
-        let Some(first) = words.wanted.first() else {
+        let words = |names: &Names| names.0.iter().map(OsString::from).collect::<Vec<_>>();
+        let words = Words { wanted: words(&self.wanted), excluded: words(&self.exclude) };
+        let Some(first) = self.wanted.0.first() else {
             return Err("it matches nothing: match is empty".into());
         };
         if words.wanted.len() + words.excluded.len() > MOST_WORDS {
@@ -135,10 +137,10 @@ impl Table {
                 return Err("a name can't be empty (the root is called /)".into());
             }
             if let Some(why) = malformed(word) {
-                return Err(format!("{word:?} is a malformed glob: {why}"));
+                return Err(format!("{:?} is a malformed glob: {why}", word.to_string_lossy()));
             }
         }
-        let name: Rc<str> = self.name.as_deref().unwrap_or(first).into();
+        let name: Rc<str> = self.name.as_ref().unwrap_or(first).as_str().into();
         let rule = if self.leave_alone {
             // So that nobody thinks that the rest counts.
             if self.wanted()? != Wanted::default() {

@@ -1,6 +1,8 @@
 //! What the cases stand on: cgroups made for one case, and memctl run on them.
 
 use std::cell::RefCell;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
@@ -36,8 +38,16 @@ impl Cgroup {
         Self::at(format!("{}/{name}", self.name))
     }
 
+    /// A new cgroup below the root whose name is those bytes.
+    pub fn of_bytes(name: &[u8]) -> Self {
+        Self::make(root().join(OsStr::from_bytes(name)), String::from_utf8_lossy(name).into_owned())
+    }
+
     fn at(name: String) -> Self {
-        let path = root().join(&name);
+        Self::make(root().join(&name), name)
+    }
+
+    fn make(path: PathBuf, name: String) -> Self {
         std::fs::create_dir(&path).unwrap_or_else(|e| panic!("make {}: {e}", path.display()));
         Self { path, name, work: RefCell::default(), files: RefCell::default() }
     }
@@ -185,6 +195,11 @@ impl From<Output> for Ran {
 /// Runs memctl to its end.
 pub fn run(words: &[&str]) -> Ran {
     memctl(words).output().expect("memctl runs").into()
+}
+
+/// The same for words that need not be UTF-8.
+pub fn run_bytes(words: &[&[u8]]) -> Ran {
+    memctl(words.iter().map(|word| OsStr::from_bytes(word))).output().expect("memctl runs").into()
 }
 
 /// Runs memctl and takes its report, which must be one line of JSON on stdout.

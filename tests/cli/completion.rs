@@ -185,6 +185,7 @@ fn completes(way: &Way) {
     let (_one, _two) = (slice.child("cri:one"), slice.child("cri:two"));
     let app = Cgroup::new("wholly.scope");
     app.uses(&Work::File(40 * M));
+    let odd = Cgroup::of_bytes(b"odd\xe9name");
     let mut shell = Shell::start(way);
     let unit = format!("memctltest.slice/{UNIT}");
     shell.completes("memctl recl\t", &["memctl", "reclaim"]);
@@ -205,6 +206,10 @@ fn completes(way: &Way) {
         "memctl reclaim wholly.scope 10M --typ\tf\t",
         &["memctl", "reclaim", "wholly.scope", "10M", "--type", "file"],
     );
+    // The byte comes through: what a command gets is what the kernel has, and no character that stands for it.
+    shell.completes("memctl stat od\t", &["memctl", "stat", "odd\u{fffd}name"]);
+    shell.run("memctl stat --json odd\t", Some("/sys/fs/cgroup/odd%E9name"));
+    drop(odd);
     shell.lists("memctl reclaim \t\t\t", &["memctltest.slice/", "wholly.scope", " MiB"]);
     shell.lists("memctl reclaim --max\t\t\t", &["--max-pressure", "--max-rate"]);
 }

@@ -3,6 +3,8 @@
 //! Every case says what it needs. tests/vm/kernels.tsv, checked in, says which kernel has what; a case that needs
 //! what a place doesn't have is not applicable there, and said to be. There is no other way to skip a case.
 
+#![allow(clippy::disallowed_methods, reason = "reads numbers and files of its own")]
+
 use libtest_mimic::{Arguments, Completion, Trial};
 
 mod allocations;
@@ -16,10 +18,12 @@ mod completion;
 mod kernel_selftests;
 mod limits;
 mod man;
+mod names;
 mod namespace;
 mod net_saving;
 mod node;
 mod options;
+mod paths;
 mod place;
 mod plan;
 mod plot;
@@ -63,6 +67,8 @@ fn main() {
         settle::cases(),
         check::cases(),
         targets::cases(),
+        paths::cases(),
+        names::cases(),
         node::cases(),
         systemd::cases(),
         stat::cases(),

@@ -1,45 +1,108 @@
 //! memctl inside a cgroup namespace: this test binary, run again under another name.
 
+use std::io::Read;
+use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 use rustix::mount::{MountFlags, UnmountFlags};
-use rustix::thread::UnshareFlags;
+use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
-use crate::bed::{Ran, memctl, root};
+use crate::bed::{Cgroup, Ran, memctl, root};
 
 const MARK: &str = "memctl-test-namespace";
+
+/// A cgroup namespace, kept by a process of its own, so that its root can have cgroups below it.
+pub struct Namespace {
+    keeper: Child,
+    /// Where memctl runs: a cgroup within.
+    home: PathBuf,
+}
+
+impl Namespace {
+    /// Makes one whose root is `cgroup`, which has nothing below it yet. `home` is to be made in it.
+    pub fn new(cgroup: &Cgroup, home: &str) -> (Self, Cgroup) {
+        let mut command = Command::new(std::env::current_exe().expect("this binary"));
+        command.args([MARK, "keep"]).arg(cgroup.path()).stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut keeper = command.spawn().expect("it runs");
+        let said =
+            keeper.stdout.as_mut().expect("its output").read(&mut [0]).expect("it says when it is there");
+        assert_eq!(said, 1, "it made the namespace");
+        // Out of the way: a cgroup with processes passes no controllers on.
+        std::fs::write(root().join("cgroup.procs"), keeper.id().to_string()).expect("it leaves");
+        let home = cgroup.child(home);
+        (Self { keeper, home: home.path().to_owned() }, home)
+    }
+
+    /// Runs memctl there.
+    pub fn run(&self, words: &[&str]) -> Ran {
+        let mut command = Command::new(std::env::current_exe().expect("this binary"));
+        command.args([MARK, "join"]).arg(&self.home).arg(format!("/proc/{}/ns/cgroup", self.keeper.id()));
+        command.args(words).output().expect("it runs").into()
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        self.keeper.kill().and_then(|()| self.keeper.wait()).expect("it ends");
+    }
+}
 
 /// Runs memctl with a cgroup for the root of all that it can see.
 pub fn run_inside(cgroup: &Path, words: &[&str]) -> Ran {
     let mut command = Command::new(std::env::current_exe().expect("this binary"));
-    command.arg(MARK).arg(cgroup).args(words).output().expect("it runs").into()
+    command.args([MARK, "new"]).arg(cgroup).args(words).output().expect("it runs").into()
 }
 
 /// The namespace that this process was started for, if it was.
 pub fn asked_for() -> Option<Inside> {
+    // Another of these may have been given words that are no text.
+    (std::env::args_os().nth(1)? == MARK).then_some(())?;
     let mut args = std::env::args().skip(1);
     (args.next()? == MARK).then_some(())?;
-    Some(Inside { cgroup: PathBuf::from(args.next()?), words: args.collect() })
+    let what = args.next()?;
+    let cgroup = PathBuf::from(args.next()?);
+    let joins = (what == "join").then(|| args.next().map(PathBuf::from)).flatten();
+    Some(Inside { keeps: what == "keep", cgroup, joins, words: args.collect() })
 }
 
 pub struct Inside {
+    keeps: bool,
     cgroup: PathBuf,
+    joins: Option<PathBuf>,
     words: Vec<String>,
 }
 
 impl Inside {
-    /// Enters the cgroup, makes a namespace there, mounts what it shows, and becomes memctl.
+    /// Enters the cgroup, makes or joins a namespace there, mounts what it shows, and becomes memctl.
     pub fn run(self) {
         std::fs::write(self.cgroup.join("cgroup.procs"), "0").expect("enter the cgroup");
-        // SAFETY: only the tables of descriptors are dangerous to unshare, and they stay shared.
-        unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWCGROUP | UnshareFlags::NEWNS) }
-            .expect("make the namespaces");
+        if self.keeps {
+            unshare(UnshareFlags::NEWCGROUP);
+            println!();
+            loop {
+                std::thread::park();
+            }
+        }
+        match &self.joins {
+            None => unshare(UnshareFlags::NEWCGROUP | UnshareFlags::NEWNS),
+            Some(link) => {
+                let namespace = std::fs::File::open(link).expect("the namespace");
+                let kind = Some(LinkNameSpaceType::ControlGroup);
+                rustix::thread::move_into_link_name_space(namespace.as_fd(), kind).expect("join it");
+                unshare(UnshareFlags::NEWNS);
+            }
+        }
         // The same file system can't be mounted over itself. Nothing else sees this.
         rustix::mount::unmount(root(), UnmountFlags::DETACH).expect("unmount the whole hierarchy");
         rustix::mount::mount("cgroup2", root(), "cgroup2", MountFlags::empty(), c"")
             .expect("mount the hierarchy as it is seen from here");
         panic!("become memctl: {}", memctl(self.words).exec());
     }
+}
+
+fn unshare(what: UnshareFlags) {
+    // SAFETY: only the tables of descriptors are dangerous to unshare, and they stay shared.
+    unsafe { rustix::thread::unshare_unsafe(what) }.expect("make the namespaces");
 }

@@ -1,10 +1,11 @@
 //! `memctl stat` on real kernels: the figures against the raw files, limits of ancestors, trees and their order.
 
 use std::path::Path;
+use std::process::Command;
 
 use serde_json::Value;
 
-use crate::bed::{Cgroup, M, assert_close, number, refused, refuses, root, run};
+use crate::bed::{Cgroup, M, Ran, assert_close, number, refused, refuses, root, run};
 use crate::namespace::run_inside;
 use crate::net_saving::Zswap;
 use crate::place::{Case, list};
@@ -176,8 +177,14 @@ fn limits_above_a_mount_are_unknown() {
     let point = "/tmp/part";
     std::fs::create_dir_all(point).expect("make the mount point");
     rustix::mount::mount_bind(job.path(), point).expect("bind it");
-    let ran = run(&["stat", point, "--json"]);
+    // Where the whole is mounted too, it shows what is above.
+    let mut alone = Command::new("/bin/busybox");
+    alone.args(["unshare", "-m", "sh", "-c", "umount -l /sys/fs/cgroup; exec \"$0\" stat \"$1\" --json"]);
+    alone.arg(assert_cmd::cargo::cargo_bin!("memctl")).arg(point);
+    let (ran, whole): (Ran, _) = (alone.output().expect("it runs").into(), run(&["stat", point, "--json"]));
     rustix::mount::unmount(point, rustix::mount::UnmountFlags::DETACH).expect("unmount it");
+    let whole = crate::bed::parse(&whole.stdout);
+    assert_eq!((&whole["cgroup"], whole.get("hidden_by")), (&"/app/job".into(), None), "{whole}");
     let line = crate::bed::parse(&ran.stdout);
     assert_eq!((&line["cgroup"], &line["hidden_by"]), (&"/".into(), &"mount".into()), "{line}");
 }

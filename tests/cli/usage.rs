@@ -44,11 +44,21 @@ fn sizes_are_refused_with_a_reason() {
 
 fn words_that_are_not_utf8() {
     use std::os::unix::ffi::OsStrExt;
-    for verb in ["stat", "check", "watch", "reclaim"] {
-        let words = [std::ffi::OsStr::new(verb), std::ffi::OsStr::from_bytes(b"bad\xff")];
-        let ran: crate::bed::Ran = memctl(words).output().expect("memctl runs").into();
-        assert_eq!((ran.status, ran.stdout.as_str()), (Some(2), ""), "{verb}: {}", ran.stderr);
-        assert!(ran.stderr.starts_with("memctl: invalid UTF-8"), "{verb}: {}", ran.stderr);
+    let odd = std::ffi::OsStr::from_bytes(b"bad\xff");
+    let run = |words: &[&std::ffi::OsStr]| -> crate::bed::Ran {
+        memctl(words).output().expect("memctl runs").into()
+    };
+    // A cgroup can be called so: it is looked for.
+    for verb in ["stat", "check", "reclaim"] {
+        let ran =
+            run(&[verb, "--json"].map(std::ffi::OsStr::new).iter().copied().chain([odd]).collect::<Vec<_>>());
+        assert!(!ran.stderr.contains("invalid UTF-8"), "{verb}: {}", ran.stderr);
+    }
+    // A size, or the value of an option, can't.
+    for words in [["reclaim", "app"], ["stat", "--depth"], ["watch", "--headroom"]] {
+        let ran = run(&words.map(std::ffi::OsStr::new).iter().copied().chain([odd]).collect::<Vec<_>>());
+        assert_eq!((ran.status, ran.stdout.as_str()), (Some(2), ""), "{words:?}: {}", ran.stderr);
+        assert!(ran.stderr.starts_with("memctl: "), "{words:?}: {}", ran.stderr);
     }
 }
 

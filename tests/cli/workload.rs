@@ -33,10 +33,11 @@ const MARK: &str = "memctl-test-workload";
 
 /// The work that this process was started for, if it was.
 pub fn asked_for() -> Option<Asked> {
-    let mut args = std::env::args().skip(1);
+    let mut args = std::env::args_os().skip(1);
     (args.next()? == MARK).then_some(())?;
-    let (kind, bytes, cgroup) = (args.next()?, args.next()?.parse().ok()?, PathBuf::from(args.next()?));
-    let work = match kind.as_str() {
+    let (kind, bytes, cgroup) =
+        (args.next()?, args.next()?.to_str()?.parse().ok()?, PathBuf::from(args.next()?));
+    let work = match kind.to_str()? {
         "file" => Work::File(bytes),
         "folios" => Work::Folios(bytes),
         "anon" => Work::Anon(bytes),

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
-use memctl::cgroup::Watchlist;
 use memctl::cgroup::watchlist::Taken;
+use memctl::cgroup::{Name, Watchlist};
 use memctl::clock;
 use memctl::watch::level::Ancestors;
 use memctl::watch::member::Member;
@@ -24,9 +24,9 @@ pub struct Takes {
     /// The rule.
     pub rule: HostRule,
     /// Each cgroup, and why it isn't watched now.
-    pub cgroups: Vec<(Arc<str>, Option<String>)>,
+    pub cgroups: Vec<(Name, Option<String>)>,
     /// Where it takes none: what it matches, and which more specific rule has that.
-    pub lost: Vec<(Arc<str>, Rc<str>)>,
+    pub lost: Vec<(Name, Rc<str>)>,
 }
 
 /// Runs it.
@@ -46,7 +46,7 @@ pub fn run(file: &Path, json: bool, loudness: Loudness) -> Result<Exit> {
     let (mut ancestors, mut text) = (Ancestors::default(), String::new());
     for Taken { selected, list } in taken {
         let Some(by) = all.get_mut(list) else { continue };
-        let name = Arc::clone(&selected.located.name);
+        let name = selected.located.name.clone();
         let why_not = by.rule.rule.as_ref().and_then(|rule: &Rc<Rule>| {
             let located = Arc::new(selected.located);
             let (rule, now) = (Rc::clone(rule), clock::now());
@@ -65,7 +65,7 @@ pub fn run(file: &Path, json: bool, loudness: Loudness) -> Result<Exit> {
 fn lose(all: &mut [Takes]) -> Result<()> {
     let mut taken = HashMap::new();
     for takes in all.iter() {
-        let names = takes.cgroups.iter().map(|(name, _)| (Arc::clone(name), Rc::clone(&takes.rule.name)));
+        let names = takes.cgroups.iter().map(|(name, _)| (name.clone(), Rc::clone(&takes.rule.name)));
         taken.extend(names);
     }
     for takes in all.iter_mut().filter(|takes| takes.cgroups.is_empty()) {

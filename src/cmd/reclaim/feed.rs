@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::path::PathBuf;
 
+use memctl::cgroup::Name;
 use memctl::reclaim::{Activity, Place, Report, Request};
 use rustix::io::Errno;
 
@@ -56,7 +57,7 @@ pub struct Outcomes {
 
 /// What came of the requests to one cgroup.
 pub struct Outcome {
-    pub name: String,
+    pub name: Name,
     pub path: PathBuf,
     /// An error only if nothing was begun.
     pub report: Result<Report, Errno>,
@@ -69,7 +70,7 @@ impl Outcome {
     pub fn pending(job: &Job) -> Self {
         let place = &job.place;
         Self {
-            name: place.name().to_owned(),
+            name: place.name().clone(),
             path: place.path().to_path_buf(),
             report: Err(Errno::CANCELED),
             watched: None,

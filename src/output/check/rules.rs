@@ -1,8 +1,11 @@
 //! What `memctl check --config` says: each rule, and the cgroups that it takes.
 
+use std::borrow::Cow;
+use std::ffi::OsStr;
 use std::fmt::Write;
 
 use anyhow::Result;
+use memctl::cgroup::Name;
 use memctl::size::Percent;
 use memctl::watch::guard::Take;
 use memctl::watch::headroom::Headroom;
@@ -11,6 +14,7 @@ use memctl::watch::rules::Rules;
 use serde::Serialize;
 
 use super::super::answer;
+use super::super::json::NameKeys;
 use super::super::table::DIM;
 use super::super::words::{compact, counted, escaped};
 use crate::cmd::check::config::Takes;
@@ -19,7 +23,8 @@ use crate::cmd::check::config::Takes;
 #[allow(clippy::struct_field_names)]
 #[derive(Serialize)]
 struct Cgroup<'a> {
-    cgroup: &'a str,
+    #[serde(flatten)]
+    name: NameKeys<'a>,
     watched: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     why: Option<&'a str>,
@@ -30,7 +35,7 @@ struct Cgroup<'a> {
 struct Key<'a> {
     rule: &'a str,
     line: usize,
-    r#match: &'a [String],
+    r#match: Vec<Cow<'a, str>>,
     leave_alone: bool,
     cgroups: Vec<Cgroup<'a>>,
 }
@@ -49,7 +54,7 @@ pub fn print(file: &str, read: &Rules, all: &[Takes], json: bool) -> Result<()> 
         let rules = all.iter().map(|takes| Key {
             rule: &takes.rule.name,
             line: takes.rule.line,
-            r#match: &takes.rule.words.wanted,
+            r#match: takes.rule.words.wanted.iter().map(|word| word.to_string_lossy()).collect(),
             leave_alone: takes.rule.rule.is_none(),
             cgroups: takes.cgroups.iter().map(|(name, why)| cgroup(takes, name, why.as_deref())).collect(),
         });
@@ -62,7 +67,11 @@ pub fn print(file: &str, read: &Rules, all: &[Takes], json: bool) -> Result<()> 
         let mut wants =
             takes.rule.rule.as_ref().map_or_else(|| "leaves alone".to_owned(), |rule| wants(rule));
         if !takes.rule.words.excluded.is_empty() {
-            let _ = write!(wants, "; without {}", escaped(&takes.rule.words.excluded.join(", ")));
+            let _ = write!(
+                wants,
+                "; without {}",
+                escaped(&takes.rule.words.excluded.join(OsStr::new(", ")).to_string_lossy())
+            );
         }
         let name = escaped(&takes.rule.name);
         let _ = writeln!(text, "{name} {DIM}(line {}){DIM:#}: {wants}", takes.rule.line);
@@ -110,8 +119,8 @@ fn of_the_host(read: &Rules) -> String {
     if parts.is_empty() { String::new() } else { format!("the host: {}\n", parts.join(", ")) }
 }
 
-fn cgroup<'a>(takes: &Takes, name: &'a str, why: Option<&'a str>) -> Cgroup<'a> {
-    Cgroup { cgroup: name, watched: why.is_none() && takes.rule.rule.is_some(), why }
+fn cgroup<'a>(takes: &Takes, name: &'a Name, why: Option<&'a str>) -> Cgroup<'a> {
+    Cgroup { name: NameKeys::from(name), watched: why.is_none() && takes.rule.rule.is_some(), why }
 }
 
 /// What a rule wants, in the words of the file.

@@ -6,14 +6,15 @@ use memctl::watch::guard::Guard;
 use memctl::watch::saving::Saved;
 use serde::Serialize;
 
-use super::usec;
+use super::{NameKeys, usec};
 
 /// Something that happened.
 #[allow(clippy::struct_field_names)]
 #[derive(Default, Serialize)]
 pub struct Happened<'a> {
     event: &'static str,
-    cgroup: &'a str,
+    #[serde(flatten)]
+    name: NameKeys<'a>,
     at_usec: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     current_bytes: Option<u64>,
@@ -206,7 +207,8 @@ impl From<&Tally> for Reclaimed {
 
 impl<'a> From<&'a Event<'a>> for Happened<'a> {
     fn from(event: &'a Event<'a>) -> Self {
-        let mut happened = Self { cgroup: event.cgroup, at_usec: usec(event.at), ..Self::default() };
+        let mut happened =
+            Self { name: NameKeys::from(event.cgroup), at_usec: usec(event.at), ..Self::default() };
         match &event.what {
             What::Start { current, limit, file, above, headroom, rule } => {
                 happened.event = "start";
@@ -270,7 +272,8 @@ impl<'a> From<&'a Event<'a>> for Happened<'a> {
 #[derive(Serialize)]
 pub struct WatchSummary<'a> {
     event: &'static str,
-    cgroup: &'a str,
+    #[serde(flatten)]
+    name: NameKeys<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rule: Option<&'a str>,
     at_usec: u64,
@@ -308,7 +311,7 @@ impl<'a> From<&'a Summary> for WatchSummary<'a> {
     fn from(summary: &'a Summary) -> Self {
         Self {
             event: "summary",
-            cgroup: &summary.cgroup,
+            name: NameKeys::from(&summary.cgroup),
             rule: summary.rule.as_deref(),
             would_reclaim_bytes: (summary.would > 0).then_some(summary.would),
             at_usec: usec(summary.at),

@@ -129,7 +129,7 @@ fn headroom(shown: &Shown, size: Size) -> String {
         || without.into(),
         |bound| {
             let Bound { limit, headroom, cgroup, file } = bound;
-            let over = shown.reading.current.filter(|_| *cgroup == shown.reading.name);
+            let over = shown.reading.current.filter(|_| **cgroup == *shown.reading.name);
             let over = over.and_then(|current| current.checked_sub(*limit)).filter(|&bytes| bytes > 0);
             let over = over.map_or_else(String::new, |bytes| format!(", {} above it", size(bytes)));
             format!(

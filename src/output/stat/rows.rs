@@ -165,14 +165,14 @@ fn sorted_by(key: SortKey) -> Option<&'static str> {
 
 /// Whether none of what is shown contains it.
 fn is_outermost(shown: &Shown, names: &HashSet<&str>) -> bool {
-    let mut above = shown.reading.name.as_str();
+    let mut above = &*shown.reading.name;
     while let Some((parent, _)) = above.rsplit_once('/') {
         if !parent.is_empty() && names.contains(parent) {
             return false;
         }
         above = parent;
     }
-    shown.reading.name == "/" || !names.contains("/")
+    &*shown.reading.name == "/" || !names.contains("/")
 }
 
 /// Names, each below so many levels, in so much room: half of it for the names themselves, however deep they are.
@@ -195,14 +195,14 @@ fn in_room(names: &[(usize, String)], room: usize) -> Vec<String> {
 pub fn table(rows: &[Shown], args: &Stat, again: bool, legend: bool, width: Option<u16>) -> String {
     let label = |reading: &Reading| {
         let name = if reading.depth == 0 {
-            reading.name.as_str()
+            &*reading.name
         } else {
             reading.name.rsplit('/').next().unwrap_or_default()
         };
         (reading.depth, escaped(name))
     };
     // Of what is shown at the outermost level: what is below is part of that, however it was named.
-    let names_shown: HashSet<&str> = rows.iter().map(|shown| shown.reading.name.as_str()).collect();
+    let names_shown: HashSet<&str> = rows.iter().map(|shown| &*shown.reading.name).collect();
     let outermost: Vec<_> = rows.iter().map(|shown| is_outermost(shown, &names_shown)).collect();
     let at_top = rows.iter().filter(|shown| shown.reading.depth == 0).count();
     let with_total = legend

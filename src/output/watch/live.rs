@@ -9,6 +9,8 @@ use comfy_table::CellAlignment;
 use memctl::watch::event::{Event, View, What};
 
 use crate::output::table::{DIM, lines_of, plain_table};
+use memctl::cgroup::Name;
+
 use crate::output::words::{compact, escaped, shortened};
 
 /// How many looks at the usage a sparkline has.
@@ -34,7 +36,7 @@ const LAST: usize = 24;
 /// What is remembered between two paintings.
 #[derive(Default)]
 pub struct Table {
-    rows: HashMap<String, Remembered>,
+    rows: HashMap<Name, Remembered>,
     /// What was told of all of it, of late.
     notes: Vec<String>,
 }
@@ -71,7 +73,7 @@ impl Table {
         if matches!(event.what, What::Gone | What::Released) {
             self.rows.remove(event.cgroup);
         } else if !brief.is_empty() {
-            self.rows.entry(event.cgroup.to_owned()).or_default().last = brief;
+            self.rows.entry(event.cgroup.clone()).or_default().last = brief;
         }
     }
 
@@ -95,7 +97,7 @@ impl Table {
         let mut rooms = Vec::new();
         let (mut limited, mut pressed) = (false, false);
         for view in views {
-            let remembered = self.rows.entry(view.cgroup.to_owned()).or_default();
+            let remembered = self.rows.entry(view.cgroup.clone()).or_default();
             limited |= view.room.is_some();
             pressed |= view.found.is_some();
             let limit = view.room.map(|room| room.limit);
@@ -234,8 +236,9 @@ mod tests {
 
     #[test]
     fn a_row_each_with_a_bar_a_sparkline_and_what_happened_last() {
+        let app = Name::from("/app");
         let view = View {
-            cgroup: "/app",
+            cgroup: &app,
             current: 192 << 20,
             room: Some(Room { limit: 256 << 20, free: 64 << 20, low: 26 << 20 }),
             growth: 12.5 * f64::from(1 << 20),
@@ -245,7 +248,7 @@ mod tests {
             found: None,
         };
         let mut table = Table::default();
-        let event = Event { cgroup: "/app", at: Duration::ZERO, what: What::Blocked };
+        let event = Event { cgroup: &app, at: Duration::ZERO, what: What::Blocked };
         table.remember(&event, "writes are blocked".into());
         let began = Instant::now();
         let mut painted = |width, millis: u64| {
@@ -281,7 +284,8 @@ mod tests {
 
     #[test]
     fn where_not_all_fit_those_with_least_room_are_shown_by_their_whole_names() {
-        let names: Vec<_> = (0..30).map(|number| format!("/kubepods.slice/pod{number:02}")).collect();
+        let names: Vec<_> =
+            (0..30).map(|number| Name::from(format!("/kubepods.slice/pod{number:02}"))).collect();
         let mut views = names.iter().enumerate().map(|(number, name)| View {
             cgroup: name,
             current: 50 << 20,

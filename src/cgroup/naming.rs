@@ -5,6 +5,8 @@
 //! `crio-ID.scope`) and with the cgroupfs driver (`ID`, `libpod-ID`, `crio-ID`); kubelet's pods with the systemd driver
 //! (`kubepods-burstable-podUID.slice`, where the UID has `_` for `-`) and with the cgroupfs driver (`podUID`).
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::tree;
@@ -12,8 +14,8 @@ use super::tree;
 /// What a word names, if it isn't a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Named {
-    /// A unit, unescaped.
-    Unit(String),
+    /// A unit, unescaped: bytes, since `\xNN` can stand for any.
+    Unit(Vec<u8>),
     /// The beginning of a container's ID.
     Container(String),
     /// The beginning of a pod's UID, with `-`.
@@ -26,7 +28,7 @@ pub enum Named {
 const UNITS: [&str; 6] = [".service", ".scope", ".slice", ".socket", ".mount", ".swap"];
 
 /// What systemd calls the root.
-const ROOT: &str = "-.slice";
+const ROOT: &[u8] = b"-.slice";
 
 /// What stands before a container's ID in the names of directories, by runtime.
 const RUNTIMES: [&str; 5] = ["docker-", "libpod-", "cri-containerd-", "crio-", "containerd-"];
@@ -37,7 +39,11 @@ const ID: usize = 64;
 impl Named {
     /// Reads a word. `None` for what can only be a path, `Err` for what no container, pod or process can be called.
     #[must_use]
-    pub fn parse(word: &str) -> Option<Result<Self, &'static str>> {
+    pub fn parse(word: impl AsRef<OsStr>) -> Option<Result<Self, &'static str>> {
+        let name = word.as_ref();
+        // What begins as one of these and isn't UTF-8 can't be one.
+        let text = name.to_string_lossy();
+        let word = &*text;
         let hex = |id: &str| id.bytes().all(|b| b.is_ascii_hexdigit() || matches!(b, b'-' | b'_'));
         if let Some(id) = word.strip_prefix("container:") {
             return Some(match id {
@@ -56,27 +62,33 @@ impl Named {
             });
         }
         if let Some(pid) = word.strip_prefix("pid:") {
-            let number = pid.parse().ok().filter(|&pid: &u32| pid > 0);
+            let digits = pid.bytes().all(|b| b.is_ascii_digit());
+            let number = pid.parse().ok().filter(|&pid: &u32| digits && pid > 0);
             return Some(number.map(Self::Pid).ok_or("a process is named by its number, as in pid:1234"));
         }
         let is_unit = !word.contains('/')
             && UNITS.iter().any(|suffix| word.len() > suffix.len() && word.ends_with(suffix));
-        is_unit.then(|| Ok(Self::unit(word)))
+        is_unit.then(|| Ok(Self::unit(name)))
     }
 
     /// A unit, or part of one's path, however it is spelt.
     #[must_use]
-    pub fn unit(name: &str) -> Self {
-        Self::Unit(unescaped(name))
+    pub fn unit(name: impl AsRef<OsStr>) -> Self {
+        Self::Unit(unescaped(name.as_ref().as_bytes()))
     }
 
     /// Whether a directory of that name is what is meant.
     #[must_use]
-    pub fn is(&self, directory: &str) -> bool {
+    pub fn is(&self, directory: impl AsRef<OsStr>) -> bool {
+        let directory = directory.as_ref();
         match self {
-            Self::Unit(unit) => unescaped(directory) == *unit,
-            Self::Container(id) => container_id(directory).is_some_and(|found| found.starts_with(&**id)),
-            Self::Pod(uid) => pod_uid(directory).is_some_and(|found| found.starts_with(&**uid)),
+            Self::Unit(unit) => unescaped(directory.as_bytes()) == *unit,
+            Self::Container(id) => {
+                directory.to_str().and_then(container_id).is_some_and(|found| found.starts_with(&**id))
+            }
+            Self::Pod(uid) => {
+                directory.to_str().and_then(pod_uid).is_some_and(|found| found.starts_with(&**uid))
+            }
             Self::Pid(_) => false,
         }
     }
@@ -91,8 +103,11 @@ impl Named {
         let mut ahead = vec![top.to_path_buf()];
         while let Some(dir) = ahead.pop() {
             for child in tree::children(&dir) {
-                let name = child.file_name().map(|name| name.to_string_lossy().into_owned());
-                if name.is_some_and(|name| self.is(&name)) { found.push(child) } else { ahead.push(child) }
+                if child.file_name().is_some_and(|name| self.is(name)) {
+                    found.push(child);
+                } else {
+                    ahead.push(child);
+                }
             }
         }
         found.sort();
@@ -122,22 +137,18 @@ pub fn pod_uid(directory: &str) -> Option<String> {
 }
 
 /// A unit's name without systemd's `\xNN`, so that either spelling is the same name.
-fn unescaped(name: &str) -> String {
+fn unescaped(name: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(name.len());
     let mut rest = name;
-    while let Some(at) = rest.find("\\x") {
-        let code = rest.get(at + 2..at + 4).and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        let Some(code) = code else {
-            bytes.extend_from_slice(&rest.as_bytes()[..at + 2]);
-            rest = &rest[at + 2..];
-            continue;
-        };
-        bytes.extend_from_slice(&rest.as_bytes()[..at]);
-        bytes.push(code);
-        rest = &rest[at + 4..];
+    while let Some((&first, after)) = rest.split_first() {
+        let digits = after.strip_prefix(b"x").and_then(|digits| digits.get(..2)).filter(|_| first == b'\\');
+        let digits = digits.filter(|digits| digits.iter().all(u8::is_ascii_hexdigit));
+        let digits = digits.and_then(|digits| std::str::from_utf8(digits).ok());
+        let code = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        bytes.push(code.unwrap_or(first));
+        rest = if code.is_some() { &after[3..] } else { after };
     }
-    bytes.extend_from_slice(rest.as_bytes());
-    String::from_utf8_lossy(&bytes).into_owned()
+    bytes
 }
 
 #[cfg(test)]
@@ -189,8 +200,8 @@ mod tests {
         for directory in [slice, format!("kubepods-pod{}.slice", POD.replace('-', "_")), format!("pod{POD}")]
         {
             assert_eq!(pod_uid(&directory).as_deref(), Some(POD), "{directory}");
-            assert!(Named::parse(&format!("pod:{POD}")).unwrap().unwrap().is(&directory));
-            assert!(Named::parse(&format!("pod:{}", POD.replace('-', "_"))).unwrap().unwrap().is(&directory));
+            assert!(Named::parse(format!("pod:{POD}")).unwrap().unwrap().is(&directory));
+            assert!(Named::parse(format!("pod:{}", POD.replace('-', "_"))).unwrap().unwrap().is(&directory));
         }
         for other in ["kubepods.slice", "kubepods-burstable.slice", "podman", "pod"] {
             assert_eq!(pod_uid(other), None, "{other}");
@@ -209,10 +220,19 @@ mod tests {
         assert!(Named::unit("app@1.service").find(root.path()).is_empty());
     }
 
+    #[test]
+    fn a_unit_may_be_called_by_any_bytes() {
+        let latin = OsStr::from_bytes(b"caf\xe9.service");
+        let unit = Named::parse(latin).unwrap().unwrap();
+        assert!(unit.is(latin) && unit.is(r"caf\xe9.service") && !unit.is("caf\u{fffd}.service"));
+        assert!(!Named::unit("a\u{f}b.service").is(r"a\x+fb.service"));
+        assert!(Named::parse(OsStr::from_bytes(b"container:\xe9")).unwrap().is_err());
+    }
+
     proptest! {
         #[test]
         fn any_name_can_be_unescaped(name in "[a-f0-9x\\\\é]{0,12}") {
-            let _ = unescaped(&name);
+            let _ = unescaped(name.as_bytes());
         }
     }
 }

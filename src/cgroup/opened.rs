@@ -1,0 +1,239 @@
+//! Which cgroup an open directory is, where it is mounted, and what to call it.
+//!
+//! The kernel resolves a path once, when it is opened; what was opened is then identified by the descriptor: file system,
+//! inode, mount. Resolving the path again as text can lead elsewhere: through `/proc/PID/root`, `/proc/PID/cwd` or
+//! `/proc/PID/fd`, which are no symbolic links to the text that readlink(2) gives, or where another mount covers a
+//! directory. So every path that is derived from the text is opened, and taken only if it leads to the same inode.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, Mode, OFlags, StatVfsMountFlags, StatxAttributes, StatxFlags};
+use rustix::io::Errno;
+
+use super::mount::{Mount, Mounts, join, mount_id};
+use super::{Cgroup, FileSystem, Name, file_system, open_directory};
+
+/// A cgroup that was found: where, and what it is called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Located {
+    /// Its directory: the mount point, then the names from there.
+    pub path: Arc<Path>,
+    /// The path from the mount point, with a leading `/`.
+    pub name: Name,
+    /// The hierarchy it is in.
+    pub mount: Arc<Mount>,
+    /// Its id, as [`Cgroup::id`] gives it: whatever the path leads to later must have the same.
+    pub id: u64,
+}
+
+impl Located {
+    /// The cgroups above it, the nearest first, without the root of what is mounted. One that is gone is left out.
+    pub fn above(&self) -> impl Iterator<Item = Self> + '_ {
+        let within = |path: &&Path| path.starts_with(&self.mount.point) && **path != self.mount.point;
+        self.path.ancestors().skip(1).take_while(within).filter_map(|path| {
+            let name = self.mount.name_of(path)?;
+            let id = id_of(&open_directory(path).ok()?).ok()?;
+            Some(Self { path: path.into(), name, mount: Arc::clone(&self.mount), id })
+        })
+    }
+
+    /// Whether nothing above it is mounted.
+    #[must_use]
+    pub fn is_top(&self) -> bool {
+        *self.path == *self.mount.point
+    }
+
+    /// Its path from the mount point, without a leading `/`; empty for the top.
+    #[must_use]
+    pub fn below_mount(&self) -> &Path {
+        self.path.strip_prefix(&self.mount.point).unwrap_or(&self.path)
+    }
+
+    /// Opens it.
+    ///
+    /// # Errors
+    /// The kernel's, from opening the directory; [`io::ErrorKind::InvalidInput`] if it isn't on cgroup2; `ESTALE` if the
+    /// path leads to another cgroup by now.
+    pub fn open(&self) -> io::Result<Cgroup> {
+        let cgroup = Cgroup::open(Arc::clone(&self.path), self.name.clone())?;
+        self.verify(cgroup.id()?)?;
+        Ok(cgroup)
+    }
+
+    /// The same for a directory that need not be on cgroup2, since nothing will be written there.
+    pub(crate) fn open_to_read(&self) -> Result<Cgroup, Errno> {
+        let cgroup = Cgroup::open_to_read(Arc::clone(&self.path), self.name.clone())
+            .map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::INVAL))?;
+        self.verify(cgroup.id()?)?;
+        Ok(cgroup)
+    }
+
+    /// Opens its directory alone.
+    pub(crate) fn open_directory(&self) -> Result<OwnedFd, Errno> {
+        let dir = open_directory(&self.path).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
+        self.verify(id_of(&dir)?)?;
+        Ok(dir)
+    }
+
+    fn verify(&self, id: u64) -> Result<(), Errno> {
+        if id == self.id { Ok(()) } else { Err(Errno::STALE) }
+    }
+}
+
+/// The inode of a directory, which is the id of a cgroup.
+pub(super) fn id_of(dir: impl AsFd) -> Result<u64, Errno> {
+    rustix::fs::fstat(dir).map(|stat| stat.st_ino)
+}
+
+/// Says which cgroup `dir` is, which was opened by the absolute path `given`. Where the
+/// mount that names begin from shows it with more of what is above, that one is preferred, unless it alone is read-only.
+///
+/// # Errors
+/// The kernel's; [`io::ErrorKind::InvalidInput`] if it isn't on cgroup2.
+pub fn identify(dir: &OwnedFd, given: &Path, mounts: &Mounts) -> io::Result<Located> {
+    if file_system(dir)? != FileSystem::Cgroup2 {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let id = id_of(dir)?;
+    // As the kernel writes it, from the root of its mount namespace and not necessarily of ours.
+    let text = std::fs::read_link(format!("/proc/self/fd/{}", dir.as_raw_fd()))?;
+    let (mount, below) = match listed(dir, &text, id, mounts) {
+        Some(found) => found,
+        None => unlisted(dir, given, &text)?,
+    };
+    let preferred = mounts.widest().filter(|widest| mount.id.is_none() || widest.root != mount.root);
+    let elsewhere = preferred.and_then(|widest| {
+        // A mount that isn't listed may still show the same part of the hierarchy.
+        let path = match mount.id {
+            Some(_) => widest.directory_of(&mount.root.join(&below))?,
+            None => join(&widest.point, &below),
+        };
+        leads_to(&path, id).then_some((widest, path))
+    });
+    if let Some((widest, path)) = elsewhere {
+        let name = widest.name_of(&path).unwrap_or_default();
+        if mount.read_only || !widest.read_only {
+            return Ok(Located { path: path.into(), name, mount: Arc::new(widest.clone()), id });
+        }
+        let path = join(&mount.point, &below);
+        let top = widest.top.join(without_tail(Path::new(&*name), &below));
+        return Ok(Located { path: path.into(), name, mount: Arc::new(Mount { top, ..mount }), id });
+    }
+    let path = join(&mount.point, &below);
+    let name = mount.name_of(&path).unwrap_or_default();
+    Ok(Located { path: path.into(), name, mount: Arc::new(mount), id })
+}
+
+/// The mount that this mount namespace lists for the descriptor, and the path below it, if that leads there.
+fn listed(dir: &OwnedFd, text: &Path, id: u64, mounts: &Mounts) -> Option<(Mount, PathBuf)> {
+    let mount = mounts.of_id(mount_id(dir)?)?;
+    let below = text.strip_prefix(&mount.point).ok()?;
+    leads_to(text, id).then(|| (mount.clone(), below.to_path_buf()))
+}
+
+/// A mount that this mount namespace doesn't list, or that another one covers: its top is found by going up from the
+/// descriptor, and reached by the path that was given. Where there is no way up, since `..` leads onto what covers the top,
+/// the directory itself is the top of what can be seen.
+fn unlisted(dir: &OwnedFd, given: &Path, text: &Path) -> io::Result<(Mount, PathBuf)> {
+    let (id, depth) = (id_of(dir)?, depth(dir)?);
+    let names: Vec<_> = text.iter().collect();
+    let below: PathBuf = names[names.len().saturating_sub(depth)..].iter().collect();
+    // The path as it was given, where it ends as it should; else with as many steps back.
+    let cut = given.ancestors().nth(depth).filter(|_| given.ends_with(&below)).map(Path::to_path_buf);
+    let back = (0..depth).fold(given.to_path_buf(), |path, _| path.join(".."));
+    let leads_back = |top: &PathBuf| leads_to(&join(top, &below), id);
+    let (top, below) = match cut.into_iter().chain([back]).find(leads_back) {
+        Some(top) => (top, below),
+        None => (given.to_path_buf(), PathBuf::new()),
+    };
+    let read_only = rustix::fs::fstatvfs(dir)?.f_flag.contains(StatVfsMountFlags::RDONLY);
+    // Where it begins in the hierarchy can't be told from here.
+    let mount = Mount { id: None, point: top.clone(), root: "/..".into(), read_only, top };
+    Ok((mount, below))
+}
+
+/// How many levels lie between a directory and the top of its mount.
+fn depth(dir: &OwnedFd) -> Result<usize, Errno> {
+    /// Paths are no longer (`PATH_MAX`), and each level takes two bytes at least.
+    const MAX_DEPTH: usize = 2048;
+    let (mut at, mut depth) = (rustix::io::fcntl_dupfd_cloexec(dir, 0)?, 0);
+    while !is_mount_top(&at)? {
+        if depth == MAX_DEPTH {
+            return Err(Errno::NAMETOOLONG);
+        }
+        at = rustix::fs::openat(
+            &at,
+            "..",
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
+        depth += 1;
+    }
+    Ok(depth)
+}
+
+/// Whether a directory is the top of its mount. Kernels before 5.8 don't say so: there the file system's own root and a
+/// parent on another one are recognised, and a mount of a part over a part isn't.
+fn is_mount_top(dir: &OwnedFd) -> Result<bool, Errno> {
+    let known = rustix::fs::statx(dir, "", AtFlags::EMPTY_PATH, StatxFlags::empty()).ok().and_then(|stat| {
+        let told = stat.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT);
+        told.then(|| stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+    });
+    if let Some(known) = known {
+        return Ok(known);
+    }
+    let (here, above) = (rustix::fs::fstat(dir)?, rustix::fs::statat(dir, "..", AtFlags::empty())?);
+    Ok(here.st_dev != above.st_dev || here.st_ino == above.st_ino)
+}
+
+/// Whether a path leads to the cgroup of that id.
+fn leads_to(path: &Path, id: u64) -> bool {
+    open_directory(path)
+        .is_ok_and(|dir| id_of(&dir) == Ok(id) && file_system(&dir) == Ok(FileSystem::Cgroup2))
+}
+
+/// A name without the last names of it that a path has.
+fn without_tail<'a>(name: &'a Path, tail: &Path) -> &'a Path {
+    name.ancestors().nth(tail.iter().count()).unwrap_or(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_elsewhere_is_no_cgroup() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = open_directory(dir.path()).unwrap();
+        let why = identify(&open, dir.path(), &Mounts::default()).unwrap_err();
+        assert_eq!(why.kind(), io::ErrorKind::InvalidInput);
+    }
+
+    #[test]
+    fn the_top_of_a_mount_is_recognised_from_below() {
+        let proc = open_directory(Path::new("/proc/self")).unwrap();
+        assert_eq!(depth(&proc), Ok(1));
+        assert_eq!(depth(&open_directory(Path::new("/proc")).unwrap()), Ok(0));
+        assert!(mount_id(&proc).is_some());
+    }
+
+    #[test]
+    fn another_cgroup_of_the_same_path_is_not_taken_for_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("app");
+        std::fs::create_dir(&path).unwrap();
+        let id = id_of(open_directory(&path).unwrap()).unwrap();
+        let mount =
+            Mount { id: None, point: dir.path().into(), root: "/".into(), read_only: false, top: "/".into() };
+        let located =
+            Located { path: path.as_path().into(), name: "/app".into(), mount: Arc::new(mount), id };
+        assert!(located.open_to_read().is_ok() && located.open_directory().is_ok());
+        let other = Located { id: id + 1, ..located.clone() };
+        assert_eq!(other.open_to_read().map(drop), Err(Errno::STALE));
+        assert_eq!(other.open_directory().map(drop), Err(Errno::STALE));
+        assert_eq!((located.below_mount(), located.is_top()), (Path::new("app"), false));
+    }
+}
