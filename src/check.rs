@@ -377,7 +377,7 @@ fn why_not(obstacles: &[Obstacle]) -> &'static str {
         Some(Obstacle::Unevictable(_)) => "what is left is unevictable",
         Some(Obstacle::Writeback(_)) => "what is left is still on its way to swap or disk",
         Some(Obstacle::Busy) => "another one reclaims from the node all the time",
-        Some(Obstacle::InUse(_) | Obstacle::Growing) => "what is left is in use",
+        Some(Obstacle::InUse(_) | Obstacle::Growing | Obstacle::Slab(_)) => "what is left is in use",
         // What wasn't asked for can't be: a trial asks for all kinds.
         Some(Obstacle::Empty | Obstacle::NoCache | Obstacle::AnonNotAsked(_) | Obstacle::FileNotAsked(_))
         | None => "there is nothing to reclaim",

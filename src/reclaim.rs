@@ -19,6 +19,7 @@ mod close;
 mod cost;
 mod ledger;
 mod obstacle;
+mod overshoot;
 mod place;
 mod plan;
 mod rate;
@@ -36,6 +37,7 @@ mod tests;
 pub use chunk::Pace;
 pub use ledger::{Measure, Measures, Taken};
 pub use obstacle::Obstacle;
+pub use overshoot::Overshot;
 pub use place::{Place, Subject};
 pub use plan::{Guard, Plan, Reclaimable, TotalPlan, share_rate};
 pub use rate::Rate;
@@ -141,6 +143,7 @@ struct Run<'a, T: Target + ?Sized> {
     down_to: Option<u64>,
     book: Ledger,
     pace: Pace,
+    writes: overshoot::Writes,
     began: Duration,
     swap_before: Option<u64>,
     zram_before: Option<Zram>,
@@ -165,6 +168,7 @@ struct Run<'a, T: Target + ?Sized> {
     slow_swap: bool,
     writeback_waited: Duration,
     counters_waited: Duration,
+    waited_for_slab: Duration,
     growing: bool,
     price: Price,
     /// What there was at the start.
@@ -190,6 +194,8 @@ impl<'a, T: Target + ?Sized> Run<'a, T> {
         let usage = target.usage()?;
         let blind = target.blind_spot();
         let measures = target.measures(&stat);
+        // The LRU lists, which stand in for a usage, hold no slab.
+        let beside = if target.has_current() { 0 } else { stat.shrinkable_slab().unwrap_or(0) };
         // The key is there since 6.11; that a kernel meets requests exactly, since 6.9, can't be tried for free.
         let requested = request.bytes(usage, page);
         let exactly = target.accepts(Swappiness::Value(60)).unwrap_or(false);
@@ -203,6 +209,7 @@ impl<'a, T: Target + ?Sized> Run<'a, T> {
             request,
             book: Ledger::new(measures, usage, stat, blind, page),
             pace: Pace::new(exactly, requested.unwrap_or(0)),
+            writes: overshoot::Writes::default(),
             began,
             swap_before,
             zram_before,
@@ -222,9 +229,10 @@ impl<'a, T: Target + ?Sized> Run<'a, T> {
             slow_swap: false,
             writeback_waited: Duration::ZERO,
             counters_waited: Duration::ZERO,
+            waited_for_slab: Duration::ZERO,
             growing: false,
             price: Price::default(),
-            all: usage,
+            all: usage.saturating_add(beside),
         })
     }
 
@@ -242,16 +250,25 @@ impl<'a, T: Target + ?Sized> Run<'a, T> {
             let missing = self.missing()?;
             self.may_go_on()?;
             let missing = missing.unwrap_or(u64::MAX);
+            let before = self.target.now();
             let ready = self.await_swap(missing)?;
             let chunk = match self.request.chunk {
                 Some(fixed) => chunk::in_pages(fixed, missing, self.page),
-                None => self.pace.chunk(missing, ready, self.page),
+                None => self.pace.chunk(missing, ready.min(self.slab_bound(missing)), self.page),
             };
-            let chunk = self.take_turn(chunk)?;
-            match self.ask(chunk)? {
+            let mut chunk = self.take_turn(chunk)?;
+            if self.target.now().saturating_sub(before) >= LOOK / 2 {
+                // Memory that was on its way may have left during the wait.
+                self.look_at_usage()?;
+                chunk = chunk::in_pages(chunk, self.missing()?.unwrap_or(u64::MAX), self.page);
+            }
+            self.note_write(Some(chunk));
+            let step = self.ask(chunk)?;
+            self.await_slab()?;
+            match step {
                 // All that was there at the start went once, and the kernel is short of more: what is left came
                 // since, and taking that too would only fight the application for it.
-                Step::Partial if self.book.moved() >= self.all => return Err(StoppedBy::Exhausted),
+                Step::Partial if self.book.moved_with_slab() >= self.all => return Err(StoppedBy::Exhausted),
                 Step::Full | Step::Partial => {
                     (self.retries, self.strays, self.busy) = (0, 0, Duration::ZERO);
                 }
@@ -321,7 +338,7 @@ impl<'a, T: Target + ?Sized> Run<'a, T> {
         }
         let Some(requested) = self.requested else {
             // All there is: once as much as there was at the start.
-            let done = self.chunks > 0 && self.book.moved() >= self.all;
+            let done = self.chunks > 0 && self.book.moved_with_slab() >= self.all;
             return if done { Err(StoppedBy::Exhausted) } else { Ok(None) };
         };
         if self.book.estimate() >= requested {
@@ -331,8 +348,10 @@ impl<'a, T: Target + ?Sized> Run<'a, T> {
         match requested.saturating_sub(self.book.estimate()) {
             0 => Err(StoppedBy::Reached),
             missing => {
+                self.stop_beyond(requested)?;
                 self.give_up_on_growth()?;
-                Ok(Some(missing))
+                // What was waited for may have come.
+                Ok(Some(requested.saturating_sub(self.book.estimate()).max(self.page).min(missing)))
             }
         }
     }
@@ -423,12 +442,12 @@ impl<'a, T: Target + ?Sized> Run<'a, T> {
             return Ok(Step::Full);
         }
         // More was promised than the counters can be blind to: they must have moved by now.
-        let moved = self.book.moved();
+        let moved = self.book.moved_with_slab();
         if !self.look_at_counters(false)? {
             return Ok(Step::Nothing);
         }
         // A kernel that always says success (September 2020) has its word kept in part.
-        let kept = self.book.moved().saturating_sub(moved) >= self.unproven / 2;
+        let kept = self.book.moved_with_slab().saturating_sub(moved) >= self.unproven / 2;
         self.unproven = 0;
         Ok(if kept { Step::Full } else { Step::Partial })
     }

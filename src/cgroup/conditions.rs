@@ -41,6 +41,8 @@ pub struct Protected {
     pub file: u64,
     /// Its anonymous memory and tmpfs that could be, likewise.
     pub anon: u64,
+    /// Its reclaimable slab, likewise.
+    pub slab: u64,
 }
 
 impl Protected {
@@ -62,9 +64,10 @@ impl Protected {
         };
         let sum = |one, other| bytes(one).unwrap_or(0) + bytes(other).unwrap_or(0);
         let (file, anon) = (sum("inactive_file", "active_file"), sum("inactive_anon", "active_anon"));
-        let current = file + anon;
+        let slab = bytes("slab_reclaimable").unwrap_or(0);
+        let current = file + anon + slab;
         let min = current.saturating_sub(self.current - self.held());
-        Self { name: self.name, min, current, file, anon }
+        Self { name: self.name, min, current, file, anon, slab }
     }
 }
 
@@ -126,7 +129,9 @@ fn protected(path: &Path, mount: &Mount, node: Option<u32>) -> Vec<Protected> {
         }
         let stat = MemoryStat::parse(&read(&child, "memory.stat")?);
         let name = mount.name_of(&child).unwrap_or_default().to_string();
-        let all = Protected { name, min, current, file: stat.evictable_file(), anon: stat.evictable_anon() };
+        let (file, anon, slab) =
+            (stat.evictable_file(), stat.evictable_anon(), stat.slab_reclaimable.unwrap_or(0));
+        let all = Protected { name, min, current, file, anon, slab };
         match node {
             None => Some(all),
             Some(node) => {
@@ -143,11 +148,14 @@ mod tests {
 
     #[test]
     fn protection_counts_on_a_node_as_far_as_the_rest_is_too_little() {
-        let child = |min| Protected { name: "/db".into(), min, current: 100, file: 60, anon: 40 };
+        let child = |min| Protected { name: "/db".into(), min, current: 100, file: 60, anon: 40, slab: 0 };
         let numa_stat = "anon N0=40 N1=0\ninactive_anon N0=10 N1=0\nactive_anon N0=30 N1=0\nfile N0=20 N1=40\n\
             inactive_file N0=15 N1=40\nactive_file N0=5 N1=0\n";
         let on = |min, node| child(min).on_node(numa_stat, node);
-        assert_eq!(on(100, 0), Protected { name: "/db".into(), min: 60, current: 60, file: 20, anon: 40 });
+        assert_eq!(
+            on(100, 0),
+            Protected { name: "/db".into(), min: 60, current: 60, file: 20, anon: 40, slab: 0 }
+        );
         assert_eq!(on(u64::MAX, 1).held(), 40);
         assert_eq!((on(70, 0).held(), on(70, 1).held()), (30, 10), "30 can go, from either");
         assert_eq!((on(40, 0).held(), on(90, 7).held()), (0, 0));

@@ -80,7 +80,8 @@ impl Reading {
         (min.min(current) > 0).then(|| {
             let stat = self.stat();
             let (file, anon) = (stat.evictable_file(), stat.evictable_anon());
-            Protected { name: self.name.to_string(), min, current, file, anon }
+            let slab = stat.slab_reclaimable.unwrap_or(0);
+            Protected { name: self.name.to_string(), min, current, file, anon, slab }
         })
     }
 }
@@ -294,7 +295,8 @@ fn protection(dir: &OwnedFd, name: &str) -> Option<Protected> {
     }
     let stat = stat(dir).ok()?.unpack();
     let (file, anon) = (stat.evictable_file(), stat.evictable_anon());
-    Some(Protected { name: name.to_owned(), min, current, file, anon })
+    let slab = stat.slab_reclaimable.unwrap_or(0);
+    Some(Protected { name: name.to_owned(), min, current, file, anon, slab })
 }
 
 /// The names of the directories in a directory.

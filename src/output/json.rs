@@ -64,6 +64,14 @@ pub struct Reclaimed<'a> {
     target_bytes: Option<u64>,
     reclaimed_bytes: u64,
     measured_by: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    slab_reclaimed_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    measure_doubtful: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    overshot_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    overshot_asked_bytes: Option<u64>,
     difference_bytes: Option<i64>,
     tolerance_bytes: Option<u64>,
     verdict: Option<&'static str>,
@@ -168,6 +176,7 @@ pub struct Planned<'a> {
     file_bytes: u64,
     anon_bytes: u64,
     swappable_bytes: u64,
+    slab_bytes: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     swap_room_bytes: Option<u64>,
     protected_bytes: u64,
@@ -192,6 +201,7 @@ impl<'a> From<&'a Foretold> for Planned<'a> {
             file_bytes: there.file,
             anon_bytes: there.anon,
             swappable_bytes: there.swappable,
+            slab_bytes: there.slab,
             swap_room_bytes: there.swap.as_ref().map(|room| room.bytes),
             protected_bytes: there.protected,
             unevictable_bytes: there.unevictable,
@@ -490,7 +500,11 @@ impl<'a> Reclaimed<'a> {
             requested_bytes: judged.and_then(|report| report.requested),
             target_bytes: report.down_to,
             reclaimed_bytes: report.reclaimed,
-            measured_by: report.measured_by.name(),
+            measured_by: report.measure(),
+            slab_reclaimed_bytes: Some(report.slab_reclaimed).filter(|&slab| slab > 0),
+            measure_doubtful: report.measure_doubtful.then_some(true),
+            overshot_bytes: report.overshot.map(|write| write.fell),
+            overshot_asked_bytes: report.overshot.map(|write| write.asked),
             difference_bytes: judged.and_then(Report::difference),
             tolerance_bytes: judged.and_then(Report::tolerated),
             verdict: judged.and_then(Report::verdict).map(memctl::reclaim::Verdict::word),
@@ -517,7 +531,7 @@ impl<'a> Reclaimed<'a> {
             chunks: report.chunks,
             elapsed_usec: usec(report.elapsed),
             writing_usec: usec(report.writing),
-            waited_usec: usec(report.waited_for_swap + report.waited_for_counters + report.waited_for_others),
+            waited_usec: usec(report.waited()),
             cpu_usec: usec(report.cpu),
             stalled_usec: report.stalled.map(usec),
             settled: report.settled.as_ref().map(SettledKeys::from),

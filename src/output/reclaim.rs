@@ -114,6 +114,8 @@ fn remarks(rows: &[(&str, &Report)], total: Option<&Report>) -> Vec<(String, Str
                 .as_ref()
                 .map(|settled| (escaped(name), format!("came back: {}", came_back(settled)))),
         );
+        let slab = details::slab::lines(report).into_iter();
+        lines.extend(slab.map(|(label, text)| (escaped(name), format!("{label}: {text}"))));
         lines.extend((report.unconfirmed > 0).then(|| (escaped(name), unconfirmed(report))));
     }
     let saving = net_saving(rows.iter().map(|(_, report)| *report));

@@ -7,7 +7,7 @@ use super::{BUSY_PATIENCE, Event, LOOK, Obstacle, Report, Run, StoppedBy, Target
 use crate::cgroup::zram::Zram;
 
 /// How long to wait for lagging counters: the kernel folds them every 2 s, by a timer that may be late.
-const PATIENCE: Duration = Duration::from_millis(2500);
+pub(super) const PATIENCE: Duration = Duration::from_millis(2500);
 
 impl<T: Target + ?Sized> Run<'_, T> {
     /// Takes the last stock: bounded in time, by the timeout too, and not at all patient after a signal.
@@ -16,6 +16,11 @@ impl<T: Target + ?Sized> Run<'_, T> {
             return why;
         }
         let patient = !matches!(why, StoppedBy::Interrupted | StoppedBy::Timeout | StoppedBy::Failed(_));
+        // Slab that the last write freed may be on its way still. It is waited for where slab was seen to go.
+        if patient && self.chunks > 0 && self.book.slab() > 0 && self.await_grace() == Err(StoppedBy::Removed)
+        {
+            return if why == StoppedBy::Reached { why } else { StoppedBy::Removed };
+        }
         loop {
             if !self.stat_is_fresh {
                 match self.look_at_usage().and_then(|_| self.look_at_counters(true)) {
@@ -38,10 +43,12 @@ impl<T: Target + ?Sized> Run<'_, T> {
     }
 
     pub(super) fn report(mut self, stopped_by: StoppedBy) -> Report {
+        self.note_write(None);
+        let stopped_by = self.judge_again(stopped_by);
         let elapsed = self.target.now().saturating_sub(self.began);
         let stalled = self.stalled();
         let swap_now = self.swap_before.and_then(|_| self.target.swap_usage());
-        let taken = self.book.taken();
+        let taken = self.taken();
         let ((before, start), end) = (self.book.start(), self.book.stat());
         let pages = |from: Option<u64>, to: Option<u64>| Some(to?.saturating_sub(from?) * self.page);
         let swapped =
@@ -59,7 +66,10 @@ impl<T: Target + ?Sized> Run<'_, T> {
             down_to: self.down_to,
             reclaimed: if by_usage { self.book.fell() } else { taken.reclaimed },
             measured_by: if by_usage { usage } else { taken.measured_by },
+            slab_reclaimed: if by_usage { taken.slab.min(self.book.fell()) } else { taken.slab },
             counted: self.book.counted(),
+            measure_doubtful: self.measure_is_doubtful(),
+            overshot: self.overshot(),
             unconfirmed: taken.unconfirmed,
             tolerance: self.request.tolerance,
             stopped_by,
@@ -84,6 +94,7 @@ impl<T: Target + ?Sized> Run<'_, T> {
             waited_for_swap: self.writeback_waited,
             waited_for_counters: self.counters_waited,
             waited_for_others: self.turns_waited,
+            waited_for_slab: self.waited_for_slab,
             max_pressure: self.request.max_pressure,
             max_cost: self.request.max_cost,
             last_cost: self.price.last(),

@@ -7,7 +7,10 @@
 //! - the **usage** (`memory.current`) is fresh, but contains everything else that happened meanwhile;
 //! - a successful **write** is the kernel's word that it freed what was asked: credit, and no proof.
 //!
-//! The counter is the truth to within its blind spot; what it can't see yet is filled in from the other two.
+//! The counter is the truth to within its blind spot; what it can't see yet is filled in from the other two. It counts
+//! pages of the LRU lists only: slab, which goes along with them, is added to it.
+
+mod slab;
 
 use crate::cgroup::stat::MemoryStat;
 
@@ -114,7 +117,12 @@ pub struct Ledger {
     at_stat: Witnesses,
     now: Witnesses,
     lowest: u64,
+    /// The most that slab was seen to have shrunk by.
+    slab_fell_most: u64,
 }
+
+/// Pages by which the kernel's batches of charges blur the usage.
+const BLUR_PAGES: u64 = 32;
 
 #[derive(Clone, Copy, Debug)]
 struct Witnesses {
@@ -125,8 +133,10 @@ struct Witnesses {
 /// What can be said at the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Taken {
-    /// What was reclaimed, as far as a counter or the usage moved with it.
+    /// What was reclaimed, as far as a counter, slab or the usage moved with it.
     pub reclaimed: u64,
+    /// Bytes of slab in that.
+    pub slab: u64,
     /// What the kernel said it freed beyond that, and nothing confirms.
     pub unconfirmed: u64,
     /// What tells so.
@@ -138,7 +148,18 @@ impl Ledger {
     #[must_use]
     pub fn new(measures: Measures, usage: u64, stat: MemoryStat, blind: u64, page: u64) -> Self {
         let now = Witnesses { credit: 0, usage };
-        Self { measures, page, blind, start: (usage, stat.clone()), stat, at_stat: now, now, lowest: usage }
+        let opened = (usage, stat.clone());
+        Self {
+            measures,
+            page,
+            blind,
+            start: opened,
+            stat,
+            at_stat: now,
+            now,
+            lowest: usage,
+            slab_fell_most: 0,
+        }
     }
 
     /// The counters as they were at the start.
@@ -167,7 +188,6 @@ impl Ledger {
     /// Enters a fresh usage. Says whether it is below all that were seen before, by more than the kernel's batch of
     /// charges blurs.
     pub fn enter_usage(&mut self, usage: u64) -> bool {
-        const BLUR_PAGES: u64 = 32;
         self.now.usage = usage;
         let fell = usage + BLUR_PAGES * self.page < self.lowest;
         if fell {
@@ -176,12 +196,17 @@ impl Ledger {
         fell
     }
 
-    /// Enters fresh counters. Says whether they moved.
+    /// Enters fresh counters. Says whether they moved: more was reclaimed, or slab is below all that was seen before, by
+    /// more than the kernel's batch of charges blurs.
     pub fn enter_stat(&mut self, stat: MemoryStat) -> bool {
         let before = self.moved();
         self.stat = stat;
         self.at_stat = self.now;
-        self.moved() > before
+        let slab_fell = self.slab_fell() > self.slab_fell_most + BLUR_PAGES * self.page;
+        if slab_fell {
+            self.slab_fell_most = self.slab_fell();
+        }
+        slab_fell || self.moved() > before
     }
 
     /// What the counters say was freed or demoted since the start: progress, if not all of it saving.
@@ -226,7 +251,7 @@ impl Ledger {
     /// can be blind, and what they saw since it was read.
     #[must_use]
     pub fn estimate(&self) -> u64 {
-        let counted = self.counted().unwrap_or_else(|| self.start.0.saturating_sub(self.at_stat.usage));
+        let counted = self.counted_with_slab();
         let witnessed = self.word(self.at_stat).max(self.start.0.saturating_sub(self.at_stat.usage));
         let so_far = witnessed.clamp(counted, counted.saturating_add(self.blind));
         let credited = self.now.credit - self.at_stat.credit;
@@ -244,8 +269,10 @@ impl Ledger {
     /// worth waiting for.
     #[must_use]
     pub fn doubt(&self) -> u64 {
-        const BLUR_PAGES: u64 = 32;
-        let Some(counted) = self.counted() else { return 0 };
+        self.counted().map_or(0, |_| self.doubt_of(self.counted_with_slab()))
+    }
+
+    fn doubt_of(&self, counted: u64) -> u64 {
         let word = self.word(self.now);
         let unproven = word.saturating_sub(self.taken().reclaimed);
         // Freed on the way to an EAGAIN: the usage saw it, the counter can't have yet, and nobody gave a word on it.
@@ -263,15 +290,22 @@ impl Ledger {
     #[must_use]
     pub fn taken(&self) -> Taken {
         let word = self.word(self.now);
-        let Some(counted) = self.counted() else {
-            let reclaimed = self.fell();
+        let slab = self.slab();
+        if self.counted().is_none() {
+            let reclaimed = self.fell().saturating_add(self.slab_beside_usage());
             let unconfirmed = word.saturating_sub(reclaimed);
-            return Taken { reclaimed, unconfirmed, measured_by: self.measures.usage };
-        };
+            return Taken { reclaimed, slab, unconfirmed, measured_by: self.measures.usage };
+        }
+        let counted = self.counted_with_slab();
         let witnessed = word.min(self.fell()).min(counted.saturating_add(self.blind));
         let measured_by = if counted >= witnessed { self.measures.counter } else { self.measures.usage };
         let reclaimed = counted.max(witnessed);
-        Taken { reclaimed, unconfirmed: word.saturating_sub(reclaimed), measured_by }
+        Taken { reclaimed, slab, unconfirmed: word.saturating_sub(reclaimed), measured_by }
+    }
+
+    /// Whether the usage contains slab: `memory.current` does.
+    fn usage_has_slab(&self) -> bool {
+        self.measures.usage == Measure::MemoryCurrent
     }
 
     /// The kernel's word, less what it only demoted.
@@ -313,7 +347,7 @@ mod tests {
         book.enter_usage(90 * M);
         book.enter_stat(stat(9 * M, 0));
         assert_eq!(book.estimate(), 10 * M);
-        let taken = Taken { reclaimed: 10 * M, unconfirmed: 0, measured_by: Measure::MemoryCurrent };
+        let taken = Taken { reclaimed: 10 * M, slab: 0, unconfirmed: 0, measured_by: Measure::MemoryCurrent };
         assert_eq!(book.taken(), taken);
         book.enter_stat(stat(3 * M, 0));
         assert_eq!(book.estimate(), 5 * M, "beyond the blind spot the counter is believed");
@@ -338,7 +372,7 @@ mod tests {
         book.enter_stat(stat(0, 0));
         assert_eq!(
             book.taken(),
-            Taken { reclaimed: 0, unconfirmed: 50 * M, measured_by: Measure::PgstealProactive }
+            Taken { reclaimed: 0, slab: 0, unconfirmed: 50 * M, measured_by: Measure::PgstealProactive }
         );
         assert_eq!(book.doubt(), 50 * M);
     }

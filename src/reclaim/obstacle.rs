@@ -35,6 +35,8 @@ pub enum Obstacle {
     Gate(u64, Gate),
     /// Another one reclaims from the node all the time.
     Busy,
+    /// Bytes of reclaimable slab that stay all the same: in use, or held by a file system.
+    Slab(u64),
     /// So much is in use and evictable, but the kernel, which looks at pages in use last, gave up on it.
     InUse(u64),
 }
@@ -57,6 +59,7 @@ impl Obstacle {
             Self::Growing => "growing",
             Self::Gate(..) => "node_threshold",
             Self::Busy => "busy",
+            Self::Slab(_) => "slab",
             Self::InUse(_) => "in_use",
         }
     }
@@ -64,6 +67,9 @@ impl Obstacle {
 
 /// Amounts below this aren't worth a word.
 const NOTABLE: u64 = 256 << 10;
+
+/// The same for slab, of which some is always in use.
+const NOTABLE_SLAB: u64 = 4 * NOTABLE;
 
 /// What stands in the way of reclaiming more memory of that kind, given what is left. Unless the kernel found that it was
 /// `exhausted`, what merely wasn't reached yet is no obstacle.
@@ -100,6 +106,10 @@ pub fn obstacles(kind: Kind, left: &MemoryStat, conditions: &Conditions, exhaust
     if !exhausted {
         return found;
     }
+    // A node has the whole host's, most of it in use.
+    let slab = left.shrinkable_slab().filter(|_| conditions.gate.is_none());
+    let slab = slab.filter(|&slab| slab >= NOTABLE_SLAB && slab > file);
+    found.extend(slab.map(Obstacle::Slab));
     if anon + file < NOTABLE && found.is_empty() {
         found.push(Obstacle::Empty);
     } else if file < NOTABLE && kind.takes_file() && !kind.takes_anon() {
@@ -167,7 +177,7 @@ mod tests {
         rest.unevictable = Some(8 * M);
         let mut conditions = room(1 << 30, SwapBound::Free);
         let (min, current) = (60 * M, 50 * M);
-        let child = Protected { name: "/app/db".into(), min, current, file: current, anon: 0 };
+        let child = Protected { name: "/app/db".into(), min, current, file: current, anon: 0, slab: 0 };
         conditions.protected = vec![child];
         let found = obstacles(Kind::All, &rest, &conditions, true);
         assert_eq!(found, [Obstacle::Protected(50 * M, "/app/db".into()), Obstacle::Unevictable(8 * M)]);
@@ -182,6 +192,13 @@ mod tests {
         assert_eq!(of(0), [Obstacle::Gate(0, gate)]);
         assert_eq!(of(11 * M), [Obstacle::InUse(11 * M)]);
         assert_eq!(obstacles(Kind::All, &left(40 * M, 0), &conditions, false), [], "not what ended it");
+    }
+
+    #[test]
+    fn slab_that_stays_is_named_and_not_called_empty() {
+        let rest = |slab| MemoryStat { slab_reclaimable: Some(slab), ..left(0, 0) };
+        let of = |slab| obstacles(Kind::All, &rest(slab), &room(1 << 30, SwapBound::Free), true);
+        assert_eq!((of(18 * M), of(M / 2)), (vec![Obstacle::Slab(18 * M)], vec![Obstacle::Empty]));
     }
 
     #[test]

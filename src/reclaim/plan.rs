@@ -2,7 +2,8 @@
 //! tells, without a single write.
 //!
 //! It bounds from above: pages that are dirty, in use or mapped may stay all the same, which only the kernel can tell,
-//! and only by trying. Slab is left out: since Linux 6.4 it isn't counted as reclaimed.
+//! and only by trying. The more so slab: dentries and inodes go only if nothing uses them, and with the last of its
+//! objects a page.
 
 use std::time::Duration;
 
@@ -20,6 +21,9 @@ use crate::cgroup::swap::SwapRoom;
 use crate::cgroup::{Conditions, Protected, Version};
 use crate::size::Percent;
 
+/// Slab below this isn't counted: every running process has some in use.
+const MIN_SLAB: u64 = 1 << 20;
+
 /// How much could be reclaimed, and how that comes about. Amounts are bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reclaimable {
@@ -31,7 +35,9 @@ pub struct Reclaimable {
     pub swappable: u64,
     /// What bounds the room in swap.
     pub swap: Option<SwapRoom>,
-    /// What of both the children hold under their `memory.min`.
+    /// Slab that shrinkers could free along (dentries, inodes); 0 if it is too little to matter.
+    pub slab: u64,
+    /// What of all that the children hold under their `memory.min`.
     pub protected: u64,
     /// The child that holds most.
     pub protector: Option<String>,
@@ -54,7 +60,7 @@ impl Reclaimable {
         let swappable = anon.min(room.saturating_add(stat.swapcached.unwrap_or(0)));
         // A child gives no more than what it uses beyond its protection, whatever else it has.
         let held = |child: &Protected| {
-            let has = child.file.min(file) + child.anon.min(swappable);
+            let has = child.file.min(file) + child.anon.min(swappable) + child.slab;
             has.saturating_sub(child.current.saturating_sub(child.held()))
         };
         let most =
@@ -64,6 +70,7 @@ impl Reclaimable {
             anon,
             swappable,
             swap: conditions.swap.clone(),
+            slab: stat.slab_reclaimable.filter(|&slab| slab >= MIN_SLAB).unwrap_or(0),
             protected: conditions.protected.iter().map(held).sum(),
             protector: most.map(|child| child.name.clone()),
             unevictable: stat.unevictable.unwrap_or(0),
@@ -78,7 +85,7 @@ impl Reclaimable {
         if self.shut.is_some() {
             return 0;
         }
-        (self.file + self.swappable).saturating_sub(self.protected)
+        (self.file + self.swappable + self.slab).saturating_sub(self.protected)
     }
 }
 
@@ -222,7 +229,7 @@ mod tests {
     }
 
     fn child(min: u64, current: u64, file: u64, anon: u64) -> Protected {
-        Protected { name: format!("/app/{min}"), min, current, file, anon }
+        Protected { name: format!("/app/{min}"), min, current, file, anon, slab: 0 }
     }
 
     #[test]
@@ -236,6 +243,18 @@ mod tests {
         let never = Conditions { swappiness: Some(0), ..conditions(40 * M) };
         assert_eq!(Reclaimable::new(Kind::All, &stat(100 * M, 60 * M), &never).bytes(), 100 * M);
         assert_eq!(Reclaimable::new(Kind::Anon, &stat(0, 60 * M), &never).bytes(), 40 * M);
+    }
+
+    #[test]
+    fn slab_counts_but_for_what_is_protected() {
+        let stat = MemoryStat { slab_reclaimable: Some(30 * M), ..stat(10 * M, 0) };
+        let of = |children| {
+            let conditions = Conditions { protected: children, ..conditions(0) };
+            Reclaimable::new(Kind::All, &stat, &conditions)
+        };
+        assert_eq!((of(Vec::new()).bytes(), of(Vec::new()).slab), (40 * M, 30 * M));
+        let inside = Protected { slab: 20 * M, ..child(M << 10, 24 * M, 4 * M, 0) };
+        assert_eq!((of(vec![inside]).bytes(), stat.evictable_file()), (16 * M, 10 * M));
     }
 
     #[test]

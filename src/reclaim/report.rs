@@ -6,6 +6,7 @@ use rustix::io::Errno;
 
 use super::ledger::Measure;
 use super::obstacle::Obstacle;
+use super::overshoot::Overshot;
 use super::place::Subject;
 use super::request::Tolerance;
 use super::settle::Settled;
@@ -83,8 +84,14 @@ pub struct Report {
     pub down_to: Option<u64>,
     /// What was reclaimed, by [`Report::measured_by`].
     pub reclaimed: u64,
-    /// What tells how much was reclaimed.
+    /// What tells how much was reclaimed, slab apart.
     pub measured_by: Measure,
+    /// Bytes of slab among what was reclaimed: dentries and inodes, which no counter contains.
+    pub slab_reclaimed: u64,
+    /// The usage fell by more than was asked for, and the application is seen to have freed it, or nothing tells who did.
+    pub measure_doubtful: bool,
+    /// The write that took most beyond what it was asked for: no write can be stopped amid it.
+    pub overshot: Option<Overshot>,
     /// What the counter alone says was reclaimed, less demotions.
     pub counted: Option<u64>,
     /// What the kernel said it reclaimed and nothing confirms.
@@ -137,6 +144,8 @@ pub struct Report {
     pub waited_for_counters: Duration,
     /// How much of the time it waited for others that reclaim from the same node.
     pub waited_for_others: Duration,
+    /// How much of the time it waited for slab to be freed, after a grace period.
+    pub waited_for_slab: Duration,
     /// The bound on the share of the time in which the cgroup might be stalled.
     pub max_pressure: Option<Percent>,
     /// The bound on what a GiB might cost, in seconds of CPU time.
@@ -177,6 +186,9 @@ impl Report {
             requested: sum(self.requested, later.requested),
             down_to: None,
             reclaimed: self.reclaimed + later.reclaimed,
+            slab_reclaimed: self.slab_reclaimed + later.slab_reclaimed,
+            measure_doubtful: self.measure_doubtful || later.measure_doubtful,
+            overshot: self.overshot.into_iter().chain(later.overshot).max_by_key(|write| write.fell),
             counted: sum(self.counted, later.counted),
             unconfirmed: self.unconfirmed + later.unconfirmed,
             current_before: sum(self.current_before, later.current_before),
@@ -199,9 +211,24 @@ impl Report {
             waited_for_swap: self.waited_for_swap + later.waited_for_swap,
             waited_for_counters: self.waited_for_counters + later.waited_for_counters,
             waited_for_others: self.waited_for_others + later.waited_for_others,
+            waited_for_slab: self.waited_for_slab + later.waited_for_slab,
             last_cost: later.last_cost.or(self.last_cost),
             settled: None,
             ..later
+        }
+    }
+
+    /// The name of what tells how much was reclaimed. `memory.current` contains slab, the others don't.
+    #[must_use]
+    pub fn measure(&self) -> &'static str {
+        match self.measured_by {
+            by if self.slab_reclaimed == 0 => by.name(),
+            Measure::PgstealProactive => "pgsteal_proactive + slab",
+            Measure::PgstealDirect => "pgsteal_direct + slab",
+            Measure::Pgsteal => "pgsteal + slab",
+            Measure::HostPgstealProactive => "pgsteal_proactive of the host + slab",
+            Measure::LruLists => "lru_lists + slab",
+            Measure::MemoryCurrent => "memory.current",
         }
     }
 
@@ -253,16 +280,23 @@ impl Report {
         self.net_freed().map(|net| u64::try_from(left - net).unwrap_or(0))
     }
 
-    /// By how much the usage fell beyond what was reclaimed: what the cgroup gave back by itself, and slab.
+    /// By how much the usage fell beyond what was reclaimed: what the cgroup gave back by itself.
     #[must_use]
     pub fn left(&self) -> Option<u64> {
-        let left = self.left_by_reclaim();
+        // What the usage alone tells was reclaimed is nobody else's doing.
+        let by_usage = if self.down_to.is_none() { self.saved_from_usage(self.reclaimed) } else { i64::MIN };
+        let left = self.left_by_reclaim().max(by_usage);
         self.net_freed().map(|net| u64::try_from(net - left).unwrap_or(0))
     }
 
     /// By how much reclaim alone brought the usage down: what stays in zswap, compressed, stays charged.
     fn left_by_reclaim(&self) -> i64 {
-        self.counted.unwrap_or(self.reclaimed) as i64 - self.zswap_grown.unwrap_or(0) as i64
+        let counted = self.counted.map(|counted| counted.saturating_add(self.slab_reclaimed));
+        self.saved_from_usage(counted.unwrap_or(self.reclaimed))
+    }
+
+    fn saved_from_usage(&self, reclaimed: u64) -> i64 {
+        reclaimed as i64 - self.zswap_grown.unwrap_or(0) as i64
     }
 
     /// What went to swap beyond what was asked for, if it is more than the tolerance: the kernel can push two or
@@ -274,6 +308,12 @@ impl Report {
         let wanted = requested.max(self.reclaimed);
         let over = swapped.saturating_sub(wanted);
         (over > self.tolerance.over(wanted)).then_some(over)
+    }
+
+    /// Time spent on waiting for swap, counters, others and slab.
+    #[must_use]
+    pub fn waited(&self) -> Duration {
+        self.waited_for_swap + self.waited_for_counters + self.waited_for_others + self.waited_for_slab
     }
 
     /// Whether the kernel said success again and again while nothing moved.

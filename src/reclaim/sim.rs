@@ -2,7 +2,7 @@
 //!
 //! It follows the loop of `memory_reclaim` (mm/memcontrol.c, 5.19): batches until the request is met, seventeen of
 //! them without progress and it gives up with `EAGAIN`, signals looked at between batches only. It lives in its own
-//! time, and it can over-reclaim, lag in its counters, swap slowly, demote, lie, lose the cgroup, and be interrupted.
+//! time, and it can free slab along without counting it, over-reclaim, lag in its counters, swap slowly, demote, lie, lose the cgroup, and be interrupted.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -62,6 +62,18 @@ pub struct Sim {
     pub stuck: bool,
     /// How many file pages can be demoted instead of freed.
     pub lower_tier: u64,
+    /// Dentries and inodes, of which a batch frees so many along, and doesn't count them: more where it finds nothing else.
+    pub slab: u64,
+    pub slab_along: u64,
+    /// They are gone only so long after the batch.
+    pub grace: Duration,
+    /// The kernel's loop counts them, though its counters don't: before 6.4.
+    pub loop_counts_slab: bool,
+    /// Memory that a batch frees along and that no key of `memory.stat` shows.
+    pub hidden: u64,
+    pub hidden_along: u64,
+    /// Anonymous memory that the application frees at that moment.
+    pub frees: Option<(Duration, u64)>,
     /// Whether there is a `memory.current`.
     pub root: bool,
     /// Pages a second that the application adds to its cache, or gives back.
@@ -80,6 +92,13 @@ pub struct Sim {
     pub demoted: u64,
     pub swapped: u64,
     pub asked: Vec<u64>,
+    /// Before each of them: pages in use, and pages that the application had freed.
+    pub at_ask: Vec<(u64, u64)>,
+    pub slab_freed: u64,
+    pub hidden_freed: u64,
+    pub freed_by_app: u64,
+    /// Slab and its moment, within a grace period.
+    pub pending: Vec<(Duration, u64)>,
     pub grown_until: Duration,
 }
 
@@ -99,6 +118,13 @@ impl Sim {
             lag: 0,
             stuck: false,
             lower_tier: 0,
+            slab: 0,
+            slab_along: 0,
+            grace: Duration::ZERO,
+            loop_counts_slab: false,
+            hidden: 0,
+            hidden_along: 0,
+            frees: None,
             root: false,
             growth: 0,
             batch_time: Duration::from_micros(50),
@@ -111,22 +137,33 @@ impl Sim {
             demoted: 0,
             swapped: 0,
             asked: Vec::new(),
+            at_ask: Vec::new(),
+            slab_freed: 0,
+            hidden_freed: 0,
+            freed_by_app: 0,
+            pending: Vec::new(),
             grown_until: Duration::ZERO,
         }
     }
 
     /// Bytes really reclaimed, demotions apart.
     pub fn truth(&self) -> u64 {
-        (self.stolen - self.demoted) * PAGE
+        (self.stolen - self.demoted + self.slab_freed) * PAGE
     }
 
     /// The same as far as the counters on offer can tell: `pgsteal` alone can't tell demotions apart.
     pub fn visible_truth(&self) -> u64 {
-        if self.counters == Counters::Total { self.stolen * PAGE } else { self.truth() }
+        if self.counters == Counters::Total { (self.stolen + self.slab_freed) * PAGE } else { self.truth() }
     }
 
     pub fn usage_bytes(&self) -> u64 {
-        (self.file + self.anon + self.writeback + self.swap_cache + self.demoted) * PAGE
+        let lists = self.file + self.anon + self.writeback + self.swap_cache + self.demoted;
+        let beside = if self.root { 0 } else { self.slab + self.slab_pending() + self.hidden };
+        (lists + beside) * PAGE
+    }
+
+    fn slab_pending(&self) -> u64 {
+        self.pending.iter().map(|&(_, pages)| pages).sum()
     }
 
     /// What says whether the signal has come, from outside.
@@ -146,12 +183,21 @@ impl Sim {
     /// Time goes by: the application grows or shrinks, the swap takes what is on its way.
     fn elapse(&mut self, time: Duration) {
         self.clock.set(self.clock.get() + time);
+        let now = self.clock.get();
+        self.pending.retain(|&(at, _)| at > now);
+        if let Some((_, pages)) = self.frees.take_if(|&mut (at, _)| at <= now) {
+            let freed = pages.min(self.anon);
+            self.anon -= freed;
+            self.freed_by_app += freed;
+        }
         // Whole milliseconds, so that nothing is lost to rounding.
         let since = self.clock.get().checked_sub(self.grown_until).unwrap().as_millis();
         if since > 0 {
             self.grown_until += Duration::from_millis(since as u64);
             let pages = i128::from(self.growth) * since as i128 / 1000;
-            self.file = (i128::from(self.file) + pages).max(0) as u64;
+            let file = (i128::from(self.file) + pages).max(0) as u64;
+            self.freed_by_app += self.file.saturating_sub(file);
+            self.file = file;
             let written = self.swap_speed.map_or(0, |speed| speed * since as u64 / 1000).min(self.writeback);
             self.writeback -= written;
             self.swap_cache += written;
@@ -192,7 +238,15 @@ impl Sim {
             }
         }
         self.stolen += freed;
-        freed
+        // The harder it has to search, the harder it shrinks slab.
+        let times = if freed == 0 { 8 } else { 1 };
+        let slab = take(&mut self.slab, self.slab_along * times);
+        self.slab_freed += slab;
+        if slab > 0 && !self.grace.is_zero() {
+            self.pending.push((self.clock.get() + self.grace, slab));
+        }
+        self.hidden_freed += take(&mut self.hidden, self.hidden_along);
+        freed + if self.loop_counts_slab { slab } else { 0 }
     }
 }
 
@@ -213,7 +267,8 @@ impl Target for Sim {
         let demoted = Some(self.demoted.saturating_sub(lag));
         let mut stat = MemoryStat {
             anon: Some(self.anon * PAGE),
-            file: Some(self.file * PAGE),
+            file: Some((self.file + self.demoted + self.writeback + self.swap_cache) * PAGE),
+            slab_reclaimable: Some((self.slab + self.slab_pending() + self.slab_freed.min(lag)) * PAGE),
             file_writeback: Some(self.writeback * PAGE),
             swapcached: Some((self.writeback + self.swap_cache) * PAGE),
             pswpout: Some(self.swapped),
@@ -253,6 +308,7 @@ impl Target for Sim {
         const RETRIES: u32 = 16;
         assert!(bytes > 0 && bytes.is_multiple_of(PAGE), "the kernel would round {bytes} down");
         self.asked.push(bytes);
+        self.at_ask.push((self.usage_bytes() / PAGE, self.freed_by_app));
         self.live()?;
         if self.clock.get() < self.busy_until {
             return Err(Errno::BUSY);

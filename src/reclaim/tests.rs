@@ -6,6 +6,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 use rustix::io::Errno;
 
+mod slab;
+
 use super::sim::{Counters, Manners, PAGE, Sim};
 use super::{
     Event, Goal, Kind, LARGE_FOLIO, Measure, Obstacle, Rate, Report, Request, StoppedBy, Verdict, run,

@@ -33,6 +33,7 @@ mod rules;
 mod settle;
 mod several;
 mod signals;
+mod slab;
 mod stat;
 mod swap;
 mod systemd;
@@ -62,6 +63,7 @@ fn main() {
         man::cases(),
         bad_places::cases(),
         reclaim::cases(),
+        slab::cases(),
         options::cases(),
         several::cases(),
         settle::cases(),

@@ -27,6 +27,10 @@ pub enum Work {
     Stream(u64),
     /// Maps a file of so many bytes, and touches every page of it over and over: page cache in use, to every kernel.
     Mapped(u64),
+    /// Looks up names that aren't there: so many bytes of dentries, and next to nothing on the LRU lists.
+    Dentries(u64),
+    /// Fills so much anonymous memory, and gives it back as soon as the cgroup's usage falls by 2 MiB.
+    GivesBack(u64),
 }
 
 const MARK: &str = "memctl-test-workload";
@@ -46,6 +50,8 @@ pub fn asked_for() -> Option<Asked> {
         "sawtooth" => Work::Sawtooth(bytes),
         "stream" => Work::Stream(bytes),
         "mapped" => Work::Mapped(bytes),
+        "dentries" => Work::Dentries(bytes),
+        "gives-back" => Work::GivesBack(bytes),
         _ => return None,
     };
     Some(Asked { work, cgroup })
@@ -98,6 +104,15 @@ impl Asked {
                 std::thread::spawn(move || touch_for_ever(&path, bytes));
                 Vec::new()
             }
+            Work::Dentries(bytes) => {
+                look_up(bytes);
+                Vec::new()
+            }
+            Work::GivesBack(bytes) => {
+                let (memory, current) = (filled(bytes), self.cgroup.join("memory.current"));
+                std::thread::spawn(move || give_back(memory, &current));
+                Vec::new()
+            }
         };
         println!("ready");
         let _ = std::io::stdin().read(&mut [0]);
@@ -117,6 +132,30 @@ fn read_file(path: &PathBuf, advice: Advice) {
     rustix::fs::fadvise(&file, 0, None, advice).expect("advise the kernel");
     let mut buffer = vec![0; 256 << 10];
     while file.read(&mut buffer).expect("read the file") > 0 {}
+}
+
+/// Each name that isn't there leaves a negative dentry of 192 bytes, and its name in 256 more, since it is long. The file
+/// system is on a disk: tmpfs keeps no negative ones.
+fn look_up(bytes: u64) {
+    let long = "n".repeat(180);
+    for number in 0..bytes / (192 + 256) {
+        let name = format!("/data/{long}.{}.{number}", std::process::id());
+        assert!(!PathBuf::from(name).exists());
+    }
+}
+
+/// Waits for the usage to fall, and for no more than that: it rises first.
+fn give_back(memory: Vec<u8>, current: &std::path::Path) {
+    let usage = || -> u64 {
+        let text = std::fs::read_to_string(current).expect("read memory.current");
+        text.trim().parse().expect("a number")
+    };
+    let mut most = usage();
+    while usage() + (2 << 20) > most {
+        most = most.max(usage());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    drop(memory);
 }
 
 fn touch_for_ever(path: &PathBuf, bytes: u64) {
@@ -186,6 +225,8 @@ impl Workload {
             Work::Sawtooth(bytes) => ("sawtooth", bytes),
             Work::Stream(bytes) => ("stream", bytes),
             Work::Mapped(bytes) => ("mapped", bytes),
+            Work::Dentries(bytes) => ("dentries", bytes),
+            Work::GivesBack(bytes) => ("gives-back", bytes),
         };
         let mut child = Command::new(std::env::current_exe().expect("this binary"))
             .args([MARK, kind, &bytes.to_string()])

@@ -119,7 +119,8 @@ impl Holdings {
             let by_cache = matches!(job.request.kind, Kind::All | Kind::File);
             let inactive = stat.inactive_file.filter(|_| by_cache).unwrap_or(0);
             // What its children's protection holds can't be had from it.
-            let cache = Reclaimable::new(Kind::File, &stat, &target.conditions()).bytes();
+            let there = Reclaimable::new(Kind::File, &stat, &target.conditions());
+            let cache = there.bytes().min(there.file);
             givers.push(Giver::new(inactive.min(cache)));
         }
         let requested = match amount {

@@ -6,6 +6,8 @@ use memctl::reclaim::{CameBack, Obstacle, Report, Settled, StoppedBy, Subject, V
 
 use crate::output::words::{difference, escaped, size, time};
 
+pub mod slab;
+
 /// The lines: why, by which measure, from what, and at which cost.
 pub fn details(report: &Report) -> Vec<(String, String)> {
     let mut lines = vec![
@@ -18,6 +20,7 @@ pub fn details(report: &Report) -> Vec<(String, String)> {
     if report.unconfirmed > 0 {
         lines.push(("unconfirmed", unconfirmed(report)));
     }
+    lines.extend(slab::lines(report));
     if let Some(over) = report.over_swapped() {
         lines.push((
             "over-swap",
@@ -41,7 +44,10 @@ pub fn why(report: &Report) -> String {
         }
         (StoppedBy::Reached, Some(Verdict::Exact)) => format!("reached, within {tolerated} of the request"),
         (StoppedBy::Reached, Some(Verdict::Over)) => {
-            format!("reached, but the kernel freed more than {tolerated} over the request")
+            format!(
+                "reached, but the kernel freed more than {tolerated} over the request{}",
+                slab::share(report)
+            )
         }
         (StoppedBy::Reached, _) => {
             format!("the kernel said success, but {} are not accounted for", size(short))
@@ -174,7 +180,7 @@ fn measured(report: &Report) -> String {
         part("to zswap", report.zswapped.filter(|&b| b > 0)),
     ];
     let parts: Vec<_> = parts.into_iter().flatten().collect();
-    format!("by {}; shrunk: {}", report.measured_by.name(), parts.join(", "))
+    format!("by {}; shrunk: {}", report.measure(), parts.join(", "))
 }
 
 fn usage(report: &Report) -> String {
@@ -188,7 +194,7 @@ fn usage(report: &Report) -> String {
     };
     let grown = report.grown().filter(|&grown| grown > 0);
     let grown = grown.map_or_else(String::new, |grown| format!(", grew by {} meanwhile", size(grown)));
-    // A blur of some pages, and the slab that goes with what is reclaimed, aren't worth a word.
+    // A blur of some pages, and the little slab that goes with page cache, aren't worth a word.
     let left = report.left().filter(|&left| left > (1 << 20) && left > report.reclaimed / 20);
     let left = left.map_or_else(String::new, |left| format!(", {} of it not by reclaim", size(left)));
     format!("{} -> {} ({}{grown}{left})", size(before), size(after), difference(-net))
@@ -203,6 +209,7 @@ fn cost(report: &Report) -> String {
         ("swap", report.waited_for_swap),
         ("others at the node", report.waited_for_others),
         ("the kernel to fold its counters", report.waited_for_counters),
+        ("slab to be freed", report.waited_for_slab),
     ];
     let waits = waits.into_iter().filter(|(_, waited)| waited.as_millis() >= 100);
     let waits: Vec<_> = waits.map(|(what, waited)| format!("{} for {what}", time(waited))).collect();
@@ -273,6 +280,9 @@ pub fn in_the_way(obstacle: &Obstacle) -> String {
         Obstacle::Growing => "it grows as fast as it is reclaimed from".into(),
         Obstacle::Gate(has, gate) => below_the_gate(*has, gate),
         Obstacle::Busy => "somebody else reclaims from the node all the time (EBUSY)".into(),
+        Obstacle::Slab(bytes) => {
+            format!("{} of slab (dentries, inodes): in use, or held by their file system", size(*bytes))
+        }
         Obstacle::InUse(bytes) => format!("{} of page cache are in use", size(*bytes)),
     }
 }
