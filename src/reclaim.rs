@@ -282,7 +282,7 @@ impl<'a, T: Target + ?Sized> Run<'a, T> {
                 Step::Stray | Step::Nothing => {
                     self.retries += 1;
                     if self.retries == RETRIES {
-                        if !self.await_writeback()? {
+                        if !self.await_writeback()? && !self.await_last_slab()? {
                             return Err(StoppedBy::Exhausted);
                         }
                         self.retries = 0;

@@ -173,7 +173,7 @@ fn reclaimable(plan: &Plan) -> String {
         };
         parts.push(format!("{} of anonymous memory and tmpfs{bound}", size(there.swappable)));
     }
-    if there.slab >= NOTABLE {
+    if there.slab > 0 {
         parts.push(format!("{} of slab, at most", size(there.slab)));
     }
     let protector = there.protector.as_deref().map_or_else(String::new, |child| {
@@ -186,10 +186,8 @@ fn reclaimable(plan: &Plan) -> String {
     format!("{} = {}{protector}", size(there.bytes()), parts.join(" + "))
 }
 
-/// Amounts below this aren't worth a word.
-const NOTABLE: u64 = 256 << 10;
-
 fn left_out(plan: &Plan) -> Option<String> {
+    const NOTABLE: u64 = 256 << 10;
     let there = &plan.reclaimable;
     (there.unevictable >= NOTABLE)
         .then(|| format!("{} are unevictable (locked in memory)", size(there.unevictable)))

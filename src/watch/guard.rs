@@ -1,6 +1,7 @@
 //! What must not happen, whatever the law wants: pure functions of samples.
 
 use crate::cgroup::reclaim::Swappiness;
+use crate::cgroup::stat::MemoryStat;
 use crate::reclaim::Kind;
 use crate::size::Percent;
 
@@ -143,6 +144,15 @@ pub struct Allowed {
     pub waits: bool,
 }
 
+/// Page cache that the kernel would take before anonymous memory, bytes. Where next to none of that is left, there is
+/// nothing to spare: what is reclaimed then is slab.
+#[must_use]
+pub fn cache_beside_anon(stat: &MemoryStat) -> u64 {
+    const NOTABLE: u64 = 1 << 20;
+    let anon = stat.inactive_anon.zip(stat.active_anon).map(|(inactive, active)| inactive + active);
+    if anon.is_some_and(|anon| anon < NOTABLE) { u64::MAX } else { stat.evictable_file() }
+}
+
 impl Bounds {
     /// What of a wish to come down to some usage may be done. `can_choose` says whether the kernel can be told to take page
     /// cache alone; `cache` tells how much of it could be evicted, and is asked only if that matters.
@@ -227,6 +237,20 @@ mod tests {
     const OWN: Own = Own { current: 100 * M, protection: 20 * M, stalled: 0.0 };
     const SWAP: Swap =
         Swap { total: 400 * M, free: 300 * M, writable: Some(50 * M), copied: 0.0, quick: true, waits: true };
+
+    #[test]
+    fn where_no_anonymous_memory_is_left_there_is_none_to_spare() {
+        let stat = |anon| MemoryStat {
+            inactive_anon: anon,
+            active_anon: Some(0),
+            active_file: Some(3 * M),
+            inactive_file: Some(M),
+            ..MemoryStat::default()
+        };
+        assert_eq!(cache_beside_anon(&stat(Some(20 * M))), 4 * M);
+        assert_eq!(cache_beside_anon(&stat(Some(M / 2))), u64::MAX);
+        assert_eq!(cache_beside_anon(&stat(None)), 4 * M, "it isn't known");
+    }
 
     #[test]
     fn the_floor_and_protection_are_never_undercut() {

@@ -11,7 +11,7 @@ use super::account::Account;
 use super::act::{Acted, End};
 use super::brake::Seen;
 use super::event::What;
-use super::guard::{Allowed, Guard, Own, Swap};
+use super::guard::{self, Allowed, Guard, Own, Swap};
 use super::headroom::NEAREST;
 use super::holding::Holding;
 use super::level::{Ancestors, Level, Outrun, SETTINGS};
@@ -269,7 +269,7 @@ impl Member {
         let own = Own { current, protection: self.protection, stalled: self.stalled_share };
         let down_to = current.saturating_sub(missing);
         let gauge = &self.limits.own.gauge;
-        let cache = &mut || gauge.stat(text).map_or(0, |stat| stat.evictable_file());
+        let cache = &mut || gauge.stat(text).map_or(0, |stat| guard::cache_beside_anon(&stat));
         let swap = swap();
         Ok(match self.rule.bounds.allow(down_to, own, swap, can_choose, cache) {
             Ok(allowed) => {

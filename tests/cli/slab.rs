@@ -16,6 +16,7 @@ pub fn cases() -> Vec<Case> {
             page_cache_beside_dentries,
             dentries_of_several,
             a_dry_run_counts_slab,
+            a_watch_reclaims_dentries,
             what_the_application_frees_does_not_end_it;
     ]
 }
@@ -120,6 +121,14 @@ fn a_dry_run_counts_slab() {
     assert!(number(&foretold, "reclaimable_bytes") as u64 + 2 * M > slab, "{foretold}");
     let ran = run(&["reclaim", "app", "8M", "--dry-run"]);
     assert!(ran.stdout.contains(" of slab, at most"), "{}", ran.stdout);
+}
+
+/// It goes by the usage, and there is no anonymous memory to be spared.
+fn a_watch_reclaims_dentries() {
+    let app = dentries("app", 30 * M);
+    let ran = run(&["watch", "app", "--keep", "20M", "--duration", "4s", "--json"]);
+    assert_eq!(ran.status, Some(0), "{} {}", ran.stdout, ran.stderr);
+    assert!(app.current() <= 20 * M, "{} in use: {}", app.current(), ran.stdout);
 }
 
 fn what_the_application_frees_does_not_end_it() {

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use memctl::reclaim::{Measure, Obstacle, Tolerance};
+use memctl::reclaim::{Measure, Obstacle, Overshot, Tolerance};
 use rustix::io::Errno;
 
 use super::*;
@@ -98,6 +98,41 @@ fn over_reclaim_over_swap_growth_and_demotion_are_told() {
         &["about 8 MiB: less some 2 MiB in zram, estimated from its mm_stat"],
     );
     has(&Report { demoted: Some(3 * M), ..report() }, &["demoted", "3 MiB to slower memory"]);
+}
+
+#[test]
+fn slab_and_the_write_that_took_it_are_told() {
+    let overshot = Some(Overshot { asked: M / 8, fell: 27 * M });
+    let dentries = Report {
+        reclaimed: 30 * M,
+        slab_reclaimed: 28 * M,
+        slab_freed: Some(28 * M),
+        counted: Some(2 * M),
+        overshot,
+        current_after: Some(20 * M),
+        ..report()
+    };
+    has(&dentries, &["over the request; 28 MiB of it are slab", "by pgsteal_proactive + slab; shrunk"]);
+    has(&dentries, &["28 MiB of what was reclaimed: dentries", "asked for 128 KiB, and 27 MiB were freed"]);
+    has(&dentries, &["50 MiB -> 20 MiB (-30 MiB)\n"]);
+    assert!(!shown(&dentries).contains("doubtful"));
+    let exact = Report { reclaimed: 10 * M, counted: Some(10 * M), slab_reclaimed: 0, overshot, ..report() };
+    assert!(!shown(&exact).contains("one write"), "it did no harm");
+}
+
+#[test]
+fn a_measure_in_doubt_is_told() {
+    let freed = Report { current_after: Some(0), measure_doubtful: true, ..report() };
+    has(
+        &freed,
+        &[
+            "the usage fell by 50 MiB, more than was asked for; the counters attribute 40 MiB to the application",
+        ],
+    );
+    has(&freed, &["(-50 MiB, 40 MiB of it not by reclaim)"]);
+    let unknown =
+        Report { reclaimed: 50 * M, measured_by: Measure::MemoryCurrent, counted: Some(2 * M), ..freed };
+    has(&unknown, &["more than was asked for, and no counter shows why", "(-50 MiB)\n"]);
 }
 
 #[test]

@@ -99,10 +99,14 @@ fn reclaimable(shown: &Shown, size: Size) -> String {
         };
         format!("{} of anonymous memory and tmpfs{bound}", size(there.swappable))
     };
+    let slab = match there.slab {
+        0 => String::new(),
+        slab => format!(" + {} of slab, at most", size(slab)),
+    };
     let protected = there.protector.as_deref().map_or_else(String::new, |child| {
         format!(", less {} under memory.min of children (most by {})", size(there.protected), escaped(child))
     });
-    format!("{} = {} of page cache + {anon}{protected}", size(there.bytes()), size(there.file))
+    format!("{} = {} of page cache + {anon}{slab}{protected}", size(there.bytes()), size(there.file))
 }
 
 fn ceiling(limit: Ceiling, size: Size) -> String {

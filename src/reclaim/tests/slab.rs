@@ -37,12 +37,23 @@ fn a_kernel_whose_loop_counts_slab_is_asked_in_small_chunks() {
 #[test]
 fn slab_on_its_way_is_not_asked_for_again() {
     let grace = Duration::from_millis(30);
-    let mut sim = Sim { grace, slab_along: 8, ..dentries(50 * M) };
+    let mut sim = Sim { grace, slab_along: 8, loop_counts_slab: true, ..dentries(50 * M) };
     let report = reclaim(&mut sim, &request(8 * M));
-    assert_eq!(report.stopped_by, StoppedBy::Reached);
+    assert_eq!(
+        (report.stopped_by, report.verdict()),
+        (StoppedBy::Reached, Some(Verdict::Exact)),
+        "{report:?}"
+    );
     assert_eq!((report.reclaimed, report.slab_reclaimed), (sim.truth(), sim.slab_freed * PAGE));
-    let most = sim.truth() - sim.at_ask.last().map_or(0, |_| 8 * M);
-    assert!(most <= 8 * M, "asked on while it was on its way: {most}");
+    assert!(!report.waited_for_slab.is_zero());
+}
+
+#[test]
+fn slab_on_its_way_is_no_exhaustion() {
+    let mut sim = Sim { grace: Duration::from_millis(150), slab_along: 8, ..dentries(50 * M) };
+    let report = reclaim(&mut sim, &Request { goal: Goal::Reclaim(Amount::Max), ..request(M) });
+    assert_eq!((report.stopped_by, report.reclaimed), (StoppedBy::Exhausted, sim.truth()), "{report:?}");
+    assert_eq!(sim.slab, 0);
 }
 
 #[test]
@@ -72,6 +83,7 @@ fn what_no_counter_shows_ends_it_all_the_same() {
     assert_eq!((report.stopped_by, report.measured_by), (StoppedBy::Reached, Measure::MemoryCurrent));
     assert!(report.measure_doubtful && report.verdict() == Some(Verdict::Over), "{report:?}");
     assert_eq!(Some(report.reclaimed as i64), report.net_freed());
+    assert_eq!(sim.asked.len(), 2, "half of the request was found by then");
     assert_eq!(report.left(), Some(0));
 }
 
