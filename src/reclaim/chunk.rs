@@ -13,6 +13,8 @@
 
 use std::time::Duration;
 
+use super::overshoot::is_much;
+
 /// What one write should take.
 const TIME: Duration = Duration::from_millis(30);
 
@@ -80,8 +82,7 @@ impl Pace {
     /// of that is asked for.
     #[must_use]
     pub fn beside_slab(&self, missing: u64, slab: u64, cache: u64) -> u64 {
-        const NOTABLE: u64 = 1 << 20;
-        if slab < NOTABLE || slab < cache / 4 {
+        if !is_much(slab, cache) {
             return u64::MAX;
         }
         if self.exactly { (cache / 2).max(missing / 8) } else { missing / 64 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::obstacle::obstacles;
+use super::overshoot::MIN_FALL;
 use super::{BUSY_PATIENCE, Event, LOOK, Obstacle, Report, Run, StoppedBy, Target, Verdict};
 use crate::cgroup::zram::Zram;
 
@@ -17,7 +18,10 @@ impl<T: Target + ?Sized> Run<'_, T> {
         }
         let patient = !matches!(why, StoppedBy::Interrupted | StoppedBy::Timeout | StoppedBy::Failed(_));
         // Slab that the last write freed may be on its way still. It is waited for where slab was seen to go.
-        if patient && self.chunks > 0 && self.book.slab() > 0 && self.await_grace() == Err(StoppedBy::Removed)
+        if patient
+            && self.chunks > 0
+            && self.book.slab() >= MIN_FALL
+            && self.await_grace() == Err(StoppedBy::Removed)
         {
             return if why == StoppedBy::Reached { why } else { StoppedBy::Removed };
         }

@@ -14,6 +14,11 @@ use super::{Event, Flow, LARGE_FOLIO, LOOK, Measure, Run, StoppedBy, Taken, Targ
 /// Slab from here on is waited for.
 const MIN_SLAB: u64 = 1 << 20;
 
+/// Whether a cgroup has so much slab beside its page cache that the kernel may take it for what it is asked for.
+pub(super) fn is_much(slab: u64, cache: u64) -> bool {
+    slab >= MIN_SLAB && slab >= cache / 4
+}
+
 /// Slab that is being freed is waited for only when no more is missing than this: it is a few MiB at a time.
 const NEAR: u64 = 8 << 20;
 
@@ -27,7 +32,7 @@ const GRACE: Duration = Duration::from_secs(1);
 const LAST_GRACE: Duration = Duration::from_millis(200);
 
 /// A smaller fall within 20 ms is the end of it.
-const MIN_FALL: u64 = 64 << 10;
+pub(super) const MIN_FALL: u64 = 64 << 10;
 
 /// A write that took more than it was asked for. Amounts are bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,12 +141,18 @@ impl<T: Target + ?Sized> Run<'_, T> {
             (None, Some(requested)) => requested.saturating_sub(self.book.estimate()),
             (None, None) => return Ok(()),
         };
-        // What there was before the write: it may be gone from the counters already, and not from the usage.
-        let slab = self.book.slab_and_cache().0 + self.book.slab_fell();
-        if slab < MIN_SLAB || missing == 0 || missing > NEAR {
+        if missing == 0 || missing > NEAR || !self.slab_matters() {
             return Ok(());
         }
         self.await_grace()
+    }
+
+    /// Whether slab that a write freed may be on its way: there is much of it beside page cache, or much went already. Where
+    /// page cache abounds the kernel takes that, and waiting would only cost time.
+    fn slab_matters(&self) -> bool {
+        let fell = self.book.slab_fell();
+        let (slab, cache) = self.book.slab_and_cache();
+        fell >= MIN_SLAB || is_much(slab.saturating_add(fell), cache)
     }
 
     /// The same at the end, to tell what the last write took.
@@ -167,10 +178,7 @@ impl<T: Target + ?Sized> Run<'_, T> {
     /// while what it found is on its way.
     pub(super) fn await_last_slab(&mut self) -> Result<bool, StoppedBy> {
         let mut waited = Duration::ZERO;
-        while self.book.slab_and_cache().0 >= MIN_SLAB
-            && waited < LAST_GRACE
-            && self.waited_for_slab < PATIENCE
-        {
+        while self.slab_matters() && waited < LAST_GRACE && self.waited_for_slab < PATIENCE {
             self.target.pause(LOOK);
             waited += LOOK;
             self.waited_for_slab += LOOK;

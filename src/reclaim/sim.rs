@@ -268,6 +268,10 @@ impl Target for Sim {
         let mut stat = MemoryStat {
             anon: Some(self.anon * PAGE),
             file: Some((self.file + self.demoted + self.writeback + self.swap_cache) * PAGE),
+            inactive_anon: Some((self.anon + self.writeback + self.swap_cache) * PAGE),
+            active_anon: Some(0),
+            inactive_file: Some(self.file * PAGE),
+            active_file: Some(0),
             slab_reclaimable: Some((self.slab + self.slab_pending() + self.slab_freed.min(lag)) * PAGE),
             file_writeback: Some(self.writeback * PAGE),
             swapcached: Some((self.writeback + self.swap_cache) * PAGE),

@@ -110,6 +110,13 @@ fn a_request_without_slab_is_measured_as_ever() {
     assert!(!report.measure_doubtful && report.overshot.is_none());
 }
 
+#[test]
+fn some_slab_beside_much_page_cache_costs_no_time() {
+    let mut sim = Sim { slab: 4 * M / PAGE, slab_along: 1, counters: Counters::Direct, ..Sim::new(100 * M) };
+    let report = reclaim(&mut sim, &request(8 * M));
+    assert_eq!((report.stopped_by, report.waited()), (StoppedBy::Reached, Duration::ZERO));
+}
+
 /// What goes along, and what the application frees.
 fn any_company() -> impl Strategy<Value = Sim> {
     let slab = (0u64..50_000, 0u64..200, 0u64..40, any::<bool>());
