@@ -24,6 +24,7 @@ pub mod gauge;
 pub mod host;
 pub mod hugetlb;
 pub mod join;
+pub mod killers;
 pub mod limit;
 pub mod locate;
 pub mod managed;

@@ -3,6 +3,7 @@
 //! Data goes one way: look → [law](headroom) → [guards](guard) → act → event. Laws and guards are pure functions of what
 //! they are shown; only the [control loop](control) has threads and a clock.
 
+pub mod above;
 mod account;
 pub mod act;
 pub mod arrival;
@@ -14,9 +15,12 @@ pub mod event;
 pub mod guard;
 pub mod headroom;
 pub mod holding;
+pub mod host;
+pub mod killers;
 pub mod level;
 pub mod limits;
 pub mod member;
+pub mod notes;
 pub mod options;
 mod pool;
 pub mod pressing;
@@ -26,6 +30,6 @@ pub mod rule;
 pub mod rules;
 pub mod saving;
 pub mod shares;
-mod swap;
+pub mod swap;
 mod wakeups;
 pub mod words;

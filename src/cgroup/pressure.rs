@@ -1,5 +1,9 @@
 //! `memory.pressure`: how long tasks of the cgroup stood still for want of memory (PSI).
 
+use std::path::Path;
+
+use super::Reader;
+
 /// The `some` total of a pressure file's text: microseconds in which at least one task was stalled.
 #[must_use]
 pub fn some_total(text: &str) -> Option<u64> {
@@ -33,12 +37,28 @@ impl Pressure {
     }
 }
 
+/// `full` avg10 of the memory pressure of the cgroup in that directory, hundredths of a percent; `None` if it can't be read.
+/// For the root of a hierarchy mounted at `point` it is the host's, as systemd-oomd takes it.
+#[must_use]
+pub fn full_avg10(dir: &Path, point: &Path, text: &mut String) -> Option<u16> {
+    let is_host =
+        dir == point && rustix::fs::access(&*dir.join("cgroup.type"), rustix::fs::Access::EXISTS).is_err();
+    let reader = if is_host {
+        Reader::open("/proc/pressure/memory")
+    } else {
+        Reader::open(&*dir.join("memory.pressure"))
+    };
+    reader.ok()?.read(text).ok()?;
+    Some(Pressure::parse(text)?.full?.avg10)
+}
+
 fn stall(text: &str, of: &str) -> Option<Stall> {
     let line = text.lines().find_map(|line| line.strip_prefix(of))?;
     let field = |key| line.split(' ').find_map(|field| field.strip_prefix(key));
     let (whole, hundredths) = field("avg10=")?.split_once('.')?;
-    let avg10 =
-        whole.parse::<u16>().ok()?.checked_mul(100)? + hundredths.parse::<u8>().map(u16::from).ok()?;
+    let avg10 = whole.parse::<u16>().ok()?.checked_mul(100)?.checked_add(hundredths.parse().ok()?)?;
+    // A share of a time is no more than all of it.
+    let avg10 = Some(avg10).filter(|&avg10| avg10 <= 10_000)?;
     Some(Stall { avg10, total: field("total=")?.parse().ok()? })
 }
 
@@ -54,6 +74,8 @@ mod tests {
         assert_eq!((pressure.some.avg10, pressure.full.unwrap().total), (12, 9));
         let all = Pressure::parse("some avg10=100.00 avg60=1.00 total=1\n").unwrap();
         assert_eq!((all.some.avg10, all.full), (10_000, None));
+        assert_eq!(Pressure::parse("some avg10=655.99 total=1\n"), None);
+        assert_eq!(Pressure::parse("some avg10=65599.00 total=1\n"), None);
         assert_eq!((Pressure::parse(""), Pressure::parse("some avg10=x.y total=1\n")), (None, None));
         assert_eq!(some_total(""), None);
         assert_eq!(some_total("full total=3\n"), None);

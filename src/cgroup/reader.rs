@@ -31,7 +31,7 @@ impl Reader {
     }
 
     /// Opens a file elsewhere. Those of procfs come record by record, in as many reads as the kernel likes.
-    pub(crate) fn open(path: &str) -> Result<Self, Errno> {
+    pub(crate) fn open(path: impl Arg) -> Result<Self, Errno> {
         let file = rustix::fs::open(path, FLAGS, Mode::empty())?;
         Ok(Self { file, in_one: false })
     }

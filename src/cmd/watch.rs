@@ -175,6 +175,7 @@ pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
             select: &mut select,
             reload: &mut reload,
             show: live.then_some((REPAINTED, &mut show)),
+            note: &mut |note| screen.borrow_mut().note(&output::notes::of_killer(note), loudness),
             tell: &mut |event| screen.borrow_mut().event(&event),
         },
     )

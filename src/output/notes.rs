@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use memctl::reclaim::Event;
 use memctl::record::{Record, VERSION};
+use memctl::watch::above::Limit;
+use memctl::watch::notes::Note;
 use rustix::io::Errno;
 
-use super::words::{escaped, size, time};
+use super::words::{escaped, hundredths, size, time};
 use super::{Loudness, error, remark};
 use crate::cmd::watch::Waiting;
 
@@ -95,6 +97,23 @@ pub fn not_watched(waiting: &Waiting) -> Vec<String> {
         format!("{name}{more}: not watched yet: {why}")
     });
     unmatched.chain(unlimited).collect()
+}
+
+/// What an OOM killer is to a watch.
+pub fn of_killer(note: &Note) -> String {
+    match note {
+        Note::Blind(why) => format!(
+            "the guard above is blind: {why}; --pressure and --keep hold while any cgroup above is stalled for more than {} \
+             (memory full avg10)",
+            hundredths(Limit::Unknown.threshold())
+        ),
+        Note::SwapFree { cgroup, swap_free, limit } => format!(
+            "{cgroup}: --swap-free {swap_free} lets swap fill up to where systemd-oomd kills the largest user of it (over \
+             {}, SwapUsedLimit=); keep more than {} free",
+            hundredths(*limit),
+            hundredths(10_000_u16.saturating_sub(*limit))
+        ),
+    }
 }
 
 /// What a record is, where that isn't what one would think.

@@ -13,7 +13,7 @@ use memctl::watch::saving::Saved;
 
 use super::json::{Begun, Happened, Reloaded, usec};
 use super::table::DIM;
-use super::words::{compact, counted, escaped, size, time};
+use super::words::{compact, counted, escaped, hundredths, size, time};
 use super::{Loudness, answer_on, terminal_rows, terminal_width};
 
 mod dry;
@@ -259,5 +259,9 @@ fn guarded(guard: Guard) -> String {
         Guard::Cpu => "--cpu is spent".into(),
         Guard::Grace => "it began only now".into(),
         Guard::Lock => "another memctl is at it".into(),
+        Guard::Above(pressure) => format!(
+            "memory pressure above it (full avg10 {}): an OOM killer would take what is scanned for what thrashes",
+            hundredths(pressure)
+        ),
     }
 }

@@ -76,6 +76,11 @@ pub fn shortened(name: &str, width: usize) -> String {
     name.chars().take(head).chain(['…']).chain(name.chars().skip(length - tail)).collect()
 }
 
+/// Hundredths of a percent, as the kernel and systemd print them.
+pub fn hundredths(share: u16) -> String {
+    format!("{}.{:02}%", share / 100, share % 100)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -162,6 +162,7 @@ impl Account {
             watched: now.saturating_sub(self.began),
             direct,
             stalled: stalled.map(|(now, before)| Duration::from_micros(now.saturating_sub(before))),
+            above_blind: false,
             gone,
             total: self.work.as_ref().map_or_else(Tally::default, |work| work.total),
             stalled_before: self.stalled_before,

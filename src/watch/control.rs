@@ -9,8 +9,10 @@ use rustix::time::Timespec;
 use super::budget::Budget;
 use super::event::{Ended, Event, Summary, What};
 use super::guard::Guard;
+use super::host::HostState;
 use super::level::Outrun;
 use super::member::{Member, Step};
+use super::notes::{Noted, notes};
 use super::options::Options;
 use super::pool::{Done, Job, Pool, serve};
 use super::price::Price;
@@ -65,7 +67,7 @@ pub fn run(members: Vec<Member>, options: Options<'_>) -> std::io::Result<Ended>
         fleet: members.into_iter().map(Some).collect(),
         pool,
         wakeups,
-        swap: SwapWatch::new(options.swap_writes),
+        host: HostState { swap: SwapWatch::new(options.swap_writes), ..HostState::default() },
         text: String::with_capacity(8192),
         ended: Vec::new(),
         heard: began,
@@ -74,6 +76,7 @@ pub fn run(members: Vec<Member>, options: Options<'_>) -> std::io::Result<Ended>
         price: Price::new(began, process_cpu()),
         lost: false,
         no_triggers: options.dry_run,
+        noted: Noted::default(),
         expected,
         began,
         options,
@@ -91,7 +94,7 @@ struct Control<'a> {
     fleet: Vec<Option<Member>>,
     pool: Pool,
     wakeups: Wakeups,
-    swap: SwapWatch,
+    host: HostState,
     text: String,
     ended: Vec<Summary>,
     /// How many cgroups there were at the beginning.
@@ -105,12 +108,15 @@ struct Control<'a> {
     lost: bool,
     /// Whether this process may not have triggers, or there is no PSI.
     no_triggers: bool,
+    /// What was noted of the killers.
+    noted: Noted,
     began: Duration,
 }
 
 impl Control<'_> {
     fn run(&mut self) {
         let (mut renewed, mut shown) = (self.began, Duration::ZERO);
+        self.renew_killers(self.began);
         loop {
             let now = now();
             if (self.options.stop)()
@@ -124,6 +130,7 @@ impl Control<'_> {
             if now.saturating_sub(renewed) >= RENEWED {
                 renewed = now;
                 self.renew(now);
+                self.renew_killers(now);
                 self.leave_if_alone(now);
             }
             if self.price.is_due(now) {
@@ -191,7 +198,7 @@ impl Control<'_> {
             }
             let step = member.look(
                 now,
-                &mut || self.swap.at(now),
+                &mut self.host,
                 &mut self.text,
                 &mut teller(self.options.tell, &member.located, now, self.began),
             );
@@ -297,7 +304,7 @@ impl Control<'_> {
         let step = member.acted(
             now,
             &done.acted,
-            &mut || self.swap.at(now),
+            &mut self.host,
             &mut self.text,
             &mut teller(self.options.tell, &member.located, now, self.began),
         );
@@ -305,6 +312,17 @@ impl Control<'_> {
             // Once more, but only after a look at everything else.
             Step::Act(_) => member.due = now,
             step => self.follow(done.place, &step, now),
+        }
+    }
+
+    /// Has it asked who is monitored by a killer, and passes on what there is to note.
+    fn renew_killers(&mut self, now: Duration) {
+        if !self.host.killers.renew(now) {
+            return;
+        }
+        let Some(killers) = self.host.killers.killers() else { return };
+        for note in notes(killers, self.fleet.iter().flatten(), &mut self.noted) {
+            (self.options.note)(&note);
         }
     }
 

@@ -108,6 +108,8 @@ pub struct Sample {
     pub refaulted: u64,
     /// How long its tasks were stalled for want of memory (PSI `some`); `None` where the kernel doesn't tell.
     pub stalled: Option<Duration>,
+    /// Whether the guard `above` can't see now.
+    pub above_blind: bool,
 }
 
 /// What came of actions. Amounts are bytes.
@@ -205,6 +207,8 @@ pub struct Summary {
     pub swapped: Option<u64>,
     /// In a dry run, the most that would have been reclaimed at once; 0 elsewhere.
     pub would: u64,
+    /// Whether the guard `above` could not see at some time.
+    pub above_blind: bool,
     /// It was removed meanwhile.
     pub gone: bool,
 }

@@ -110,6 +110,9 @@ pub enum Guard {
     Grace,
     /// Another memctl is at it.
     Lock,
+    /// A level of the hierarchy that a killer may monitor is under memory pressure: its `full` avg10, hundredths of a
+    /// percent.
+    Above(u16),
 }
 
 impl Guard {
@@ -127,6 +130,7 @@ impl Guard {
             Self::Cpu => "cpu",
             Self::Grace => "grace",
             Self::Lock => "lock",
+            Self::Above(_) => "above",
         }
     }
 }

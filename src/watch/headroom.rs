@@ -167,18 +167,23 @@ impl Law {
     /// Enters a look, and decides.
     pub fn decide(&mut self, look: Look) -> Decision {
         self.learn(look);
-        let low = self.low(look.limit);
-        let free = look.free();
-        if free < low || look.current > look.limit {
+        if let Some(down_to) = self.down_to(look.current, look.limit) {
             self.still = 0;
-            let high = low + (low / BETWEEN).max(LEAST_BETWEEN);
             // The next look follows the reclaim.
             self.planned = Duration::MAX;
-            return Decision::Reclaim { down_to: look.limit.saturating_sub(high) };
+            return Decision::Reclaim { down_to };
         }
-        let until = look.at + self.pause(look, low);
+        let until = look.at + self.pause(look, self.low(look.limit));
         self.planned = until;
         Decision::Rest { until }
+    }
+
+    /// The usage to come down to where `current` bytes leave too little free below a limit.
+    #[must_use]
+    pub fn down_to(&self, current: u64, limit: u64) -> Option<u64> {
+        let low = self.low(limit);
+        (limit.saturating_sub(current) < low || current > limit)
+            .then(|| limit.saturating_sub(low + (low / BETWEEN).max(LEAST_BETWEEN)))
     }
 
     /// The lower watermark: how much is kept free below a limit.

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::event::{Room, What};
 use super::headroom::{Decision, Headroom, Law, Look, Motion};
-use super::rule::{Rule, limit, page};
+use super::rule::{Rule, page};
 use super::shares::Shares;
 use crate::cgroup::gauge::Hits;
 use crate::cgroup::limit::LimitFile;
@@ -42,6 +42,8 @@ pub struct Level {
     pub limit: u64,
     /// Which file sets it; `None` where the user does.
     pub file: Option<LimitFile>,
+    /// The limit without the user's own; `u64::MAX` if there is none.
+    kernel_limit: u64,
     law: Law,
     keep: Option<u64>,
     settings_read: Duration,
@@ -67,6 +69,7 @@ impl Level {
     ) -> Result<Self, Errno> {
         let mut level = Self {
             limit: u64::MAX,
+            kernel_limit: u64::MAX,
             file: None,
             law: Law::new(rule.headroom, reserves(rule, keep)),
             keep,
@@ -101,6 +104,14 @@ impl Level {
             self.read_limit(text)?;
         }
         Ok(self.law.decide(Look { at: now, current, limit: self.limit }))
+    }
+
+    /// How much of `current` bytes is missing for the headroom below the kernel's own limit.
+    #[must_use]
+    pub fn missing_for_headroom(&self, current: u64) -> u64 {
+        let wants = self.law.headroom().below(self.kernel_limit) > 0 && self.kernel_limit < u64::MAX;
+        let down_to = wants.then(|| self.law.down_to(current, self.kernel_limit)).flatten();
+        current.saturating_sub(down_to.unwrap_or(current))
     }
 
     /// How often settings are to be read again: its limit, and whatever else an administrator sets.
@@ -195,7 +206,9 @@ impl Level {
 
     fn read_limit(&mut self, text: &mut String) -> Result<(), Errno> {
         // Without a limit there is nothing to do until there is one.
-        (self.limit, self.file) = limit(&self.gauge, self.keep, text)?.unwrap_or((u64::MAX, None));
+        let own = self.gauge.limit(text)?.map_or((u64::MAX, None), |(limit, file)| (limit, Some(file)));
+        self.kernel_limit = own.0;
+        (self.limit, self.file) = self.keep.filter(|&keep| keep < own.0).map_or(own, |keep| (keep, None));
         Ok(())
     }
 }

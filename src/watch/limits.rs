@@ -25,13 +25,15 @@ pub struct Limits {
     to_give: u64,
     /// While it is at work: what it had to give when it was asked.
     asked: Option<u64>,
+    /// Bytes of what is missing that the headroom asks for, and not a limit of the user's own.
+    for_headroom: u64,
 }
 
 impl Limits {
     /// Of a cgroup that has nothing to give yet.
     #[must_use]
     pub fn new(own: Level, above: Vec<Rc<RefCell<Level>>>) -> Self {
-        Self { own, above, to_give: 0, asked: None }
+        Self { own, above, to_give: 0, asked: None, for_headroom: 0 }
     }
 
     /// What there is below the limit that leaves least, once `freed` bytes less are used than at the last look; `None`
@@ -110,6 +112,7 @@ impl Limits {
             Decision::Rest { until: next } => until = next,
             Decision::Reclaim { down_to } => missing = current.saturating_sub(down_to),
         }
+        self.for_headroom = if missing > 0 { self.own.missing_for_headroom(current) } else { 0 };
         for level in &self.above {
             let mut level = level.borrow_mut();
             let used = level.gauge.current(text)?;
@@ -120,10 +123,17 @@ impl Limits {
                     let share = level.shares.of(now, used, down_to, self.to_give);
                     until = until.min(now + SOON);
                     missing = missing.max(share.min(current));
+                    self.for_headroom = self.for_headroom.max(share.min(current));
                 }
             }
         }
         Ok((until, missing))
+    }
+
+    /// How much of what was missing last the headroom asks for: below the kernel's limits, and not below `--keep`.
+    #[must_use]
+    pub fn for_headroom(&self) -> u64 {
+        self.for_headroom
     }
 
     /// Tells the levels above what it has to give.

@@ -8,12 +8,10 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use super::account::Account;
-use super::act::{Acted, End};
-use super::brake::Seen;
 use super::event::What;
-use super::guard::{self, Allowed, Guard, Own, Swap};
-use super::headroom::NEAREST;
+use super::guard::{self, Allowed, Guard, Own};
 use super::holding::Holding;
+use super::host::{HostState, Sight};
 use super::level::{Ancestors, Level, Outrun, SETTINGS};
 use super::limits::Limits;
 use super::pool::Hands;
@@ -22,10 +20,8 @@ use super::rule::{Rule, Unwatchable};
 use crate::cgroup::trigger::Trigger;
 use crate::cgroup::{Gauge, Located};
 
+mod acted;
 mod tells;
-
-/// The wait after an action that isn't to be seen doubles so often: to 0.8 s.
-const STUCK: u32 = 4;
 
 /// While something holds, look so often.
 const HELD: Duration = Duration::from_millis(250);
@@ -82,6 +78,8 @@ pub struct Member {
     sampled_current: u64,
     stall: Option<(Duration, u64)>,
     stalled_share: f64,
+    /// What the guard `above` could see.
+    above: Sight,
     account: Account,
 }
 
@@ -128,6 +126,7 @@ impl Member {
             sampled_current: 0,
             stall: None,
             stalled_share: 0.0,
+            above: Sight::default(),
         })
     }
 
@@ -202,18 +201,18 @@ impl Member {
     pub fn look(
         &mut self,
         now: Duration,
-        swap: &mut dyn FnMut() -> Swap,
+        host: &mut HostState,
         text: &mut String,
         tell: &mut dyn FnMut(What),
     ) -> Step {
         // Whatever can't be read any more is as good as gone: there is nothing that could be done about it.
-        self.try_look(now, swap, text, tell).unwrap_or(Step::Gone)
+        self.try_look(now, host, text, tell).unwrap_or(Step::Gone)
     }
 
     fn try_look(
         &mut self,
         now: Duration,
-        swap: &mut dyn FnMut() -> Swap,
+        host: &mut HostState,
         text: &mut String,
         tell: &mut dyn FnMut(What),
     ) -> Result<Step, Errno> {
@@ -232,14 +231,14 @@ impl Member {
         }
         let current = self.limits.own.gauge.current(text)?;
         self.flush(now, false, tell);
-        self.decide(now, current, swap, text, tell)
+        self.decide(now, current, host, text, tell)
     }
 
     fn decide(
         &mut self,
         now: Duration,
         current: u64,
-        swap: &mut dyn FnMut() -> Swap,
+        host: &mut HostState,
         text: &mut String,
         tell: &mut dyn FnMut(What),
     ) -> Result<Step, Errno> {
@@ -252,8 +251,18 @@ impl Member {
         }
         let presses = missing == 0;
         if presses && let Some(pressing) = &mut self.pressing {
-            let (next, wanted) = pressing.look(&self.limits.own.gauge, now, current, swap, text, tell)?;
-            (until, missing) = (until.min(next), wanted);
+            if let Some(next) = pressing.rests_until(now, current) {
+                until = until.min(next);
+            } else if let Some((guard, until)) =
+                self.above.held(host.killers.verdict(now, &self.located), now)
+            {
+                pressing.interrupted();
+                return Ok(self.hold(now, guard, until, tell));
+            } else {
+                let swap = &mut || host.swap.at(now);
+                let (next, wanted) = pressing.look(&self.limits.own.gauge, now, current, swap, text, tell)?;
+                (until, missing) = (until.min(next), wanted);
+            }
         }
         if missing == 0 {
             self.due = until;
@@ -261,6 +270,17 @@ impl Member {
         }
         if let Some((guard, until)) = held_back {
             return Ok(self.hold(now, guard, Some(until), tell));
+        }
+        // What is to be free goes on: without it the tasks would scan themselves.
+        let for_headroom = self.limits.for_headroom();
+        if !presses
+            && for_headroom < missing
+            && let Some((guard, until)) = self.above.held(host.killers.verdict(now, &self.located), now)
+        {
+            if for_headroom == 0 {
+                return Ok(self.hold(now, guard, until, tell));
+            }
+            missing = for_headroom;
         }
         if self.rule.bounds.max_pressure.is_some() {
             self.read_stall(now, text);
@@ -270,7 +290,7 @@ impl Member {
         let down_to = current.saturating_sub(missing);
         let gauge = &self.limits.own.gauge;
         let cache = &mut || gauge.stat(text).map_or(0, |stat| guard::cache_beside_anon(&stat));
-        let swap = swap();
+        let swap = host.swap.at(now);
         Ok(match self.rule.bounds.allow(down_to, own, swap, can_choose, cache) {
             Ok(allowed) => {
                 self.holding.allowed(allowed.spared_by);
@@ -324,103 +344,6 @@ impl Member {
     pub fn done(&mut self) {
         self.busy = false;
         self.limits.answered();
-    }
-
-    /// Takes what came of an action, and decides anew.
-    pub fn acted(
-        &mut self,
-        now: Duration,
-        acted: &Acted,
-        swap: &mut dyn FnMut() -> Swap,
-        text: &mut String,
-        tell: &mut dyn FnMut(What),
-    ) -> Step {
-        self.done();
-        self.try_acted(now, acted, swap, text, tell).unwrap_or(Step::Gone)
-    }
-
-    fn try_acted(
-        &mut self,
-        now: Duration,
-        acted: &Acted,
-        swap: &mut dyn FnMut() -> Swap,
-        text: &mut String,
-        tell: &mut dyn FnMut(What),
-    ) -> Result<Step, Errno> {
-        if matches!(acted.end, End::Removed | End::Failed(_)) {
-            return Ok(Step::Gone);
-        }
-        if acted.end == End::Locked {
-            self.locked = self.locked.or(Some(now));
-            return Ok(self.hold(now, Guard::Lock, Some(now + LOCKED), tell));
-        }
-        self.locked = self.locked.filter(|&since| now.saturating_sub(since) < 2 * PATIENCE);
-        if acted.writes > 0 {
-            self.enter(now, acted);
-        }
-        if acted.end == End::Late
-            && let Some(pressing) = &mut self.pressing
-        {
-            pressing.late(now);
-        }
-        if acted.end == End::Exhausted && acted.reclaimed < acted.requested / 8 {
-            if let (until, 0) = self.limits.missing(now, acted.current, text)?
-                && let Some(pressing) = &mut self.pressing
-            {
-                pressing.exhausted(now, acted.current, tell);
-                self.due = until.min(pressing.due());
-                return Ok(Step::Rest);
-            }
-            let (guard, wait) = self.holding.exhausted(now);
-            let step = self.hold(now, guard, Some(now + wait), tell);
-            // What is there to look at, meanwhile: it may begin to move.
-            self.limits.gives(0);
-            self.limits.missing(now, acted.current, text)?;
-            return Ok(step);
-        }
-        if acted.reclaimed > 0 {
-            self.holding.worked();
-        }
-        if self.pressing.is_none()
-            && self.holding.brake.wants_to_judge(now)
-            && let Ok(stat) = self.limits.own.gauge.stat(text)
-        {
-            let stalled = Duration::from_micros(self.limits.own.gauge.stalled(text).unwrap_or(0));
-            let refaulted = stat.refaulted().unwrap_or(0);
-            match self.holding.brake.judge(now, Seen { restored: stat.back_in_use(), refaulted, stalled }) {
-                Some(share) => {
-                    self.holding.over();
-                    let until = self.holding.brake.holds(now);
-                    self.limits.gives(0);
-                    self.limits.missing(now, acted.current, text)?;
-                    return Ok(self.hold(now, Guard::Refaults(share), until, tell));
-                }
-                None => self.holding.over(),
-            }
-        }
-        self.flush(now, false, tell);
-        // The worker's last look stands for one of our own.
-        Ok(match self.decide(now, acted.current, swap, text, tell)? {
-            // What was reclaimed isn't to be seen yet, or as much came meanwhile: on its way to swap, perhaps.
-            Step::Act(_) => {
-                self.stuck = (self.stuck + 1).min(STUCK);
-                self.due = now + NEAREST * (1 << self.stuck);
-                Step::Rest
-            }
-            step => {
-                self.stuck = 0;
-                step
-            }
-        })
-    }
-
-    fn enter(&mut self, now: Duration, acted: &Acted) {
-        self.limits.reclaimed(acted.reclaimed);
-        self.holding.brake.reclaimed(acted.reclaimed);
-        self.pressing.iter_mut().for_each(|pressing| pressing.acted(acted));
-        // By the looks before it: each level is looked at anew only after this.
-        let fell = self.limits.own.current().saturating_sub(acted.current);
-        self.account.enter(now, acted, self.limits.room(fell));
     }
 
     fn read_stall(&mut self, now: Duration, text: &mut String) {

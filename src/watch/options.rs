@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::act::Alarm;
 use super::event::{Event, View};
 use super::level::Ancestors;
+use super::notes::Note;
 use super::rule::Rule;
 use crate::cgroup::Located;
 use crate::cgroup::join::Joined;
@@ -75,6 +76,8 @@ pub struct Options<'a> {
     pub reload: &'a mut dyn FnMut() -> Option<Reload>,
     /// Sees how all of them stand, so often.
     pub show: Option<(Duration, &'a mut Show<'a>)>,
+    /// Hears of what isn't of one cgroup.
+    pub note: &'a mut dyn FnMut(&Note),
     /// Hears of everything.
     pub tell: &'a mut dyn FnMut(Event<'_>),
 }

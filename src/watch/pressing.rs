@@ -65,8 +65,29 @@ impl Pressing {
         self.law.adopt(target);
     }
 
-    /// Looks at the cgroup, of which `current` bytes are used, if that is due. Gives how much is to be pressed out, and when
-    /// to look again if that is nothing.
+    /// The time until which there is nothing to do for a cgroup of which `current` bytes are used; `None` if it is due.
+    pub fn rests_until(&mut self, now: Duration, current: u64) -> Option<Duration> {
+        self.estimate.used(current);
+        if now >= self.law.due() {
+            return None;
+        }
+        let same = |level: u64| current.abs_diff(level) <= (level / CHANGED).max(LEAST_CHANGED);
+        if self.level.is_none_or(same) {
+            return Some(self.law.due().min(now + PEEK));
+        }
+        // No need to wait for the next probe: it is another workload.
+        self.law.changed(now);
+        self.level = None;
+        None
+    }
+
+    /// Something holds it back from what is due.
+    pub fn interrupted(&mut self) {
+        self.law.interrupted();
+    }
+
+    /// Looks at the cgroup, of which `current` bytes are used, when that is due. Gives how much is to be pressed out, and
+    /// when to look again if that is nothing.
     ///
     /// # Errors
     /// `ENODEV` when the cgroup was removed.
@@ -79,16 +100,6 @@ impl Pressing {
         text: &mut String,
         tell: &mut dyn FnMut(What),
     ) -> Result<(Duration, u64), Errno> {
-        self.estimate.used(current);
-        if now < self.law.due() {
-            let same = |level: u64| current.abs_diff(level) <= (level / CHANGED).max(LEAST_CHANGED);
-            if self.level.is_none_or(same) {
-                return Ok((self.law.due().min(now + PEEK), 0));
-            }
-            // No need to wait for the next probe: it is another workload.
-            self.law.changed(now);
-            self.level = None;
-        }
         let stat = gauge.stat(text)?;
         self.take_stock(gauge, current, &stat, swap().copied, text);
         let swapped_out = stat.pswpout.unwrap_or(0) + stat.zswpout.unwrap_or(0);

@@ -250,6 +250,14 @@ impl Pressure {
         (self.hold, self.due) = (Duration::ZERO, now);
     }
 
+    /// It is held back for some time: what came back and stalled meanwhile says nothing of what is pressed out later. It
+    /// begins gently then, with what is usual and what a byte costs still known.
+    pub fn interrupted(&mut self) {
+        self.last = None;
+        self.rate = LEAST as f64;
+        (self.pressed, self.returned, self.poor) = (0.0, 0.0, 0);
+    }
+
     /// There was nothing more to be had.
     pub fn exhausted(&mut self, now: Duration) {
         self.hold(now);

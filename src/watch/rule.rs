@@ -6,8 +6,6 @@ use rustix::io::Errno;
 
 use super::guard::{Bounds, Take};
 use super::headroom::Headroom;
-use crate::cgroup::Gauge;
-use crate::cgroup::limit::LimitFile;
 use crate::size::{Amount, Percent};
 
 /// What is wanted for a cgroup, as a user gives it.
@@ -151,15 +149,4 @@ impl Unwatchable {
 /// The size of the pages that the kernel's counters count.
 pub(super) fn page() -> u64 {
     rustix::param::page_size() as u64
-}
-
-/// The limit that counts, and which file sets it.
-pub(super) fn limit(
-    gauge: &Gauge,
-    keep: Option<u64>,
-    text: &mut String,
-) -> Result<Option<(u64, Option<LimitFile>)>, Errno> {
-    let own = gauge.limit(text)?.map(|(limit, file)| (limit, Some(file)));
-    let keep = keep.map(|keep| (keep, None));
-    Ok([own, keep].into_iter().flatten().min_by_key(|(limit, _)| *limit))
 }

@@ -60,6 +60,13 @@ struct Sampled {
     swap_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     estimated_working_set_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    guards_blind: Option<[&'static str; 1]>,
+}
+
+/// The guards that could not see, if the guard `above` couldn't.
+fn guards_blind(above: bool) -> Option<[&'static str; 1]> {
+    above.then(|| [Guard::Above(0).word()])
 }
 
 impl From<&Sample> for Sampled {
@@ -70,6 +77,7 @@ impl From<&Sample> for Sampled {
             stalled_usec: sample.stalled.map(usec),
             swap_bytes: sample.swapped,
             estimated_working_set_bytes: sample.working_set,
+            guards_blind: guards_blind(sample.above_blind),
         }
     }
 }
@@ -294,6 +302,8 @@ pub struct WatchSummary<'a> {
     /// The guard that held last.
     #[serde(skip_serializing_if = "Option::is_none")]
     guard: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    guards_blind: Option<[&'static str; 1]>,
     chunks: u32,
     writing_usec: u64,
     cpu_usec: u64,
@@ -324,6 +334,7 @@ impl<'a> From<&'a Summary> for WatchSummary<'a> {
             outrun: summary.outrun,
             held: summary.held,
             guard: summary.last_held.map(Guard::word),
+            guards_blind: guards_blind(summary.above_blind),
             chunks: summary.total.writes,
             writing_usec: usec(summary.total.writing),
             cpu_usec: usec(summary.total.cpu),

@@ -50,7 +50,7 @@ impl Control<'_> {
         // To read the rules took its time.
         let now = now();
         self.budget = Budget::new(reload.cpu, now, process_cpu());
-        self.swap = SwapWatch::new(reload.swap_writes);
+        self.host.swap = SwapWatch::new(reload.swap_writes);
         self.options.ancestors.forget();
         let mut wanted: HashMap<Arc<Path>, Ruled> =
             reload.all.into_iter().map(|ruled| (Arc::clone(&ruled.located.path), ruled)).collect();
@@ -83,6 +83,7 @@ impl Control<'_> {
         if member.rule().ancestors {
             member.offer(now(), &mut self.text);
         }
+        self.host.killers.added(&member.located);
         let start = member.limits.start(member.rule(), &mut self.text);
         (self.options.tell)(event(&member.located.name, now(), self.began, start));
         self.listen(place);

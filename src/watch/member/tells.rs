@@ -53,7 +53,8 @@ impl Member {
         let found = self.pressing.as_ref().and_then(|pressing| pressing.found(now).set);
         if let Ok(sample) = self.account.sample(&self.limits.own.gauge, text) {
             let (limit, working_set) = (self.limits.own.limit, found.map(|set| set.bytes));
-            tell(What::Sample(Sample { limit, working_set, ..sample }));
+            let above_blind = self.above.is_blind();
+            tell(What::Sample(Sample { limit, working_set, above_blind, ..sample }));
         }
     }
 
@@ -87,6 +88,7 @@ impl Member {
         self.pressing.iter_mut().for_each(|pressing| pressing.close(gauge, text));
         let found = self.pressing.as_ref().map(|pressing| pressing.found(now));
         let rule = self.rule.name.as_deref().map(str::to_owned);
-        Summary { rule, found, ..self.account.close(&self.limits.own.gauge, now, gone, text) }
+        let above_blind = self.above.was_blind();
+        Summary { rule, found, above_blind, ..self.account.close(&self.limits.own.gauge, now, gone, text) }
     }
 }

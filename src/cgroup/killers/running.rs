@@ -1,0 +1,131 @@
+//! Whether a killer runs on this host.
+
+use std::io;
+use std::path::Path;
+
+use crate::cgroup::read_system_file;
+
+/// Where systemd-oomd's rulesets lie (systemd.resource-control(5), `OOMRules=`).
+pub(super) const RULES: [&str; 4] = [
+    "/etc/systemd/oomd/rules.d",
+    "/run/systemd/oomd/rules.d",
+    "/usr/local/lib/systemd/oomd/rules.d",
+    "/usr/lib/systemd/oomd/rules.d",
+];
+
+/// Units that they run as, below the root of the hierarchy.
+const UNITS: [(&str, Killer); 2] =
+    [("system.slice/systemd-oomd.service", Killer::SystemdOomd), ("system.slice/oomd.service", Killer::Oomd)];
+
+/// The link of the initial PID namespace (`PROC_PID_INIT_INO`, include/linux/proc_ns.h).
+const INITIAL: &str = "pid:[4026531836]";
+
+/// A killer that chooses its victim by `pgscan`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Killer {
+    /// systemd-oomd.
+    SystemdOomd,
+    /// facebook's oomd.
+    Oomd,
+}
+
+impl Killer {
+    /// What it is called.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::SystemdOomd => "systemd-oomd",
+            Self::Oomd => "oomd",
+        }
+    }
+
+    /// By the name of a process.
+    fn of_process(comm: &str) -> Option<Self> {
+        [Self::SystemdOomd, Self::Oomd].into_iter().find(|killer| comm.trim_end() == killer.name())
+    }
+}
+
+/// Whether one runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Running {
+    /// This one; facebook's where both do, since it can't be asked.
+    Killer(Killer),
+    /// None does.
+    No,
+    /// That can't be seen.
+    Hidden,
+}
+
+/// Whether one runs, by its unit in the hierarchy mounted at `point`, which is seen from any PID namespace, or else by its
+/// process.
+pub(super) fn running(point: &Path) -> Running {
+    let units = UNITS.into_iter().filter(|(unit, _)| is_populated(&point.join(unit)));
+    let units: Vec<_> = units.map(|(_, killer)| killer).collect();
+    if let Some(&killer) = units.last() {
+        return Running::Killer(killer);
+    }
+    if std::fs::read_link("/proc/self/ns/pid").is_ok_and(|link| link.as_os_str() != INITIAL) {
+        // Those of the host can't be seen, but their cgroups could.
+        return Running::No;
+    }
+    by_processes(Path::new("/proc")).unwrap_or(Running::Hidden)
+}
+
+fn is_populated(dir: &Path) -> bool {
+    let events = dir.join("cgroup.events");
+    let text = events.to_str().and_then(|events| read_system_file(events).ok());
+    text.is_some_and(|text| text.lines().any(|line| line == "populated 1"))
+}
+
+/// Looks through all processes. `None` where `/proc` hides those of others (`hidepid=`), which hides PID 1.
+fn by_processes(proc: &Path) -> Option<Running> {
+    let name =
+        |process: &Path| -> io::Result<String> { read_system_file(&process.join("comm").to_string_lossy()) };
+    name(&proc.join("1")).ok()?;
+    let mut running = Running::No;
+    for entry in std::fs::read_dir(proc).ok()?.flatten() {
+        if !entry.file_name().as_encoded_bytes().first().is_some_and(u8::is_ascii_digit) {
+            continue;
+        }
+        match name(&entry.path()).ok().and_then(|comm| Killer::of_process(&comm)) {
+            Some(Killer::Oomd) => return Some(Running::Killer(Killer::Oomd)),
+            Some(killer) => running = Running::Killer(killer),
+            None => {}
+        }
+    }
+    Some(running)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_killer_is_known_by_its_process() {
+        let proc = tempfile::tempdir().unwrap();
+        let process = |pid: &str, comm: &str| {
+            std::fs::create_dir_all(proc.path().join(pid)).unwrap();
+            std::fs::write(proc.path().join(pid).join("comm"), format!("{comm}\n")).unwrap();
+        };
+        assert_eq!(by_processes(proc.path()), None, "hidden");
+        process("1", "systemd");
+        process("sys", "oomd");
+        process("7", "oomd_reaper");
+        assert_eq!(by_processes(proc.path()), Some(Running::No));
+        process("8", "systemd-oomd");
+        assert_eq!(by_processes(proc.path()), Some(Running::Killer(Killer::SystemdOomd)));
+        process("9", "oomd");
+        assert_eq!(by_processes(proc.path()), Some(Running::Killer(Killer::Oomd)));
+    }
+
+    #[test]
+    fn a_killer_is_known_by_its_unit() {
+        let root = tempfile::tempdir().unwrap();
+        let unit = root.path().join(UNITS[0].0);
+        std::fs::create_dir_all(&unit).unwrap();
+        std::fs::write(unit.join("cgroup.events"), "populated 0\nfrozen 0\n").unwrap();
+        assert_ne!(running(root.path()), Running::Killer(Killer::SystemdOomd));
+        std::fs::write(unit.join("cgroup.events"), "populated 1\nfrozen 0\n").unwrap();
+        assert_eq!(running(root.path()), Running::Killer(Killer::SystemdOomd));
+    }
+}

@@ -1,0 +1,150 @@
+//! The policy of the guard `above`: decides from the memory pressure of one level of the hierarchy whether `--pressure` and
+//! `--keep` hold below it. Does no I/O and reads no clock.
+//!
+//! A killer that chooses its victim by `pgscan` takes whoever scans most when the pressure of a level passes its limit. What
+//! memctl scans counts as the cgroup's own, so a quiet cgroup that is pressed would die for one that thrashes. Its scans
+//! end well before: at half of the limit.
+
+use std::time::Duration;
+
+/// Least time for which it holds, from the last time that the pressure was seen to be over the threshold.
+const MIN_HOLD: Duration = Duration::from_secs(10);
+
+/// Threshold where the limit isn't known, hundredths of a percent: half of 5%, as low a limit as anybody was seen to set.
+const UNKNOWN: u16 = 250;
+
+/// Threshold of the whole host where no killer monitors it, hundredths of a percent.
+const HOST: u16 = 2000;
+
+/// What is known of the limit of a level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// A killer monitors it, with that limit on `full` avg10, hundredths of a percent.
+    Known(u16),
+    /// A killer may monitor it.
+    Unknown,
+    /// It is the whole host, and no killer is known to monitor it.
+    Host,
+}
+
+impl Limit {
+    /// `full` avg10 above which it holds, hundredths of a percent.
+    #[must_use]
+    pub fn threshold(self) -> u16 {
+        match self {
+            Self::Known(limit) => limit / 2,
+            Self::Unknown => UNKNOWN,
+            Self::Host => HOST,
+        }
+    }
+}
+
+/// The policy for one level.
+#[derive(Clone, Copy, Debug)]
+pub struct AbovePolicy {
+    threshold: u16,
+    /// Last time at which the pressure was over the threshold, as long as it holds.
+    over_at: Option<Duration>,
+}
+
+impl AbovePolicy {
+    /// For a level of that limit.
+    #[must_use]
+    pub fn new(limit: Limit) -> Self {
+        Self { threshold: limit.threshold(), over_at: None }
+    }
+
+    /// Follows another limit from now on. What holds goes on until it is released by that one.
+    pub fn adopt(&mut self, limit: Limit) {
+        self.threshold = limit.threshold();
+    }
+
+    /// Enters the pressure (`full` avg10, hundredths of a percent).
+    pub fn sample(&mut self, at: Duration, avg10: u16) {
+        if avg10 > self.threshold {
+            self.over_at = Some(at);
+        } else if self.over_at.is_some_and(|over| at.saturating_sub(over) >= MIN_HOLD)
+            && (avg10 < self.threshold / 2 || avg10 == 0)
+        {
+            self.over_at = None;
+        }
+    }
+
+    /// The earliest time of its release while it holds.
+    #[must_use]
+    pub fn holds_until(&self) -> Option<Duration> {
+        self.over_at.map(|over| over + MIN_HOLD)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cgroup::pressure::Pressure;
+
+    /// Which of the samples, one a second, it held after.
+    fn held(limit: Limit, samples: &[u16]) -> String {
+        let mut policy = AbovePolicy::new(limit);
+        let each = samples.iter().zip(100..).map(|(&avg10, second)| {
+            policy.sample(Duration::from_secs(second), avg10);
+            if policy.holds_until().is_some() { '#' } else { '.' }
+        });
+        each.collect()
+    }
+
+    #[test]
+    fn it_holds_from_half_of_the_limit_until_a_quarter() {
+        // Of 5%: over 2.5%, until below 1.25%.
+        let mut samples = vec![0, 250, 251, 200];
+        samples.extend([125; 12]);
+        samples.extend([124, 0]);
+        assert_eq!(held(Limit::Known(500), &samples), "..##############..");
+        assert_eq!(held(Limit::Known(6000), &[2999, 3000, 3001]), "..#");
+    }
+
+    #[test]
+    fn it_is_released_no_sooner_than_after_10_s() {
+        let mut samples = vec![0; 14];
+        samples[1] = 10_000;
+        assert_eq!(held(Limit::Known(500), &samples), ".##########...");
+        samples[6] = 300;
+        assert_eq!(held(Limit::Known(500), &samples), ".#############", "it was over again");
+    }
+
+    #[test]
+    fn odd_limits_hold_and_are_released() {
+        let samples = [0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        assert_eq!(held(Limit::Known(0), &samples), ".##########.");
+        assert_eq!(held(Limit::Known(1), &samples), ".##########.");
+        assert_eq!(held(Limit::Known(u16::MAX), &[10_000]), ".");
+        assert_eq!(held(Limit::Unknown, &[250, 251]), ".#");
+        assert_eq!(held(Limit::Host, &[HOST, HOST + 1]), ".#");
+        let mut policy = AbovePolicy::new(Limit::Known(500));
+        policy.sample(Duration::from_secs(9), 251);
+        policy.adopt(Limit::Known(6000));
+        assert_eq!(policy.holds_until(), Some(Duration::from_secs(19)));
+        // A clock that was set back, as far as a monotonic one may be.
+        policy.sample(Duration::ZERO, 0);
+        assert!(policy.holds_until().is_some());
+    }
+
+    #[test]
+    fn it_follows_the_texts_of_the_kernel() {
+        let text = |some: &str, full: &str| {
+            format!(
+                "some avg10={some} avg60=0.00 avg300=0.00 total=9\nfull avg10={full} avg60=0.00 avg300=0.00 total=8\n"
+            )
+        };
+        let holds = |text: &str| {
+            let full = Pressure::parse(text).and_then(|pressure| pressure.full);
+            full.map(|full| held(Limit::Known(500), &[full.avg10]) == "#")
+        };
+        assert_eq!(holds(&text("99.00", "2.50")), Some(false), "some doesn't count");
+        assert_eq!(holds(&text("2.60", "2.51")), Some(true));
+        assert_eq!(holds(&text("100.00", "100.00")), Some(true));
+        for odd in ["", "some avg10=1.00 total=9\n", "some avg10=1.00 total=9\nfull avg10=nan total=1\n"] {
+            assert_eq!(holds(odd), None, "{odd}");
+        }
+        assert_eq!(holds(&text("655.99", "655.99")), None, "no share of a time");
+    }
+}

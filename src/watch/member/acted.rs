@@ -1,0 +1,115 @@
+//! What a cgroup under watch makes of what came of an action.
+
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+use super::super::act::{Acted, End};
+use super::super::brake::Seen;
+use super::super::event::What;
+use super::super::guard::Guard;
+use super::super::headroom::NEAREST;
+use super::super::host::HostState;
+use super::{LOCKED, Member, PATIENCE, Step};
+
+/// The wait after an action that isn't to be seen doubles so often: to 0.8 s.
+const STUCK: u32 = 4;
+
+impl Member {
+    /// Takes what came of an action, and decides anew.
+    pub fn acted(
+        &mut self,
+        now: Duration,
+        acted: &Acted,
+        host: &mut HostState,
+        text: &mut String,
+        tell: &mut dyn FnMut(What),
+    ) -> Step {
+        self.done();
+        self.try_acted(now, acted, host, text, tell).unwrap_or(Step::Gone)
+    }
+
+    fn try_acted(
+        &mut self,
+        now: Duration,
+        acted: &Acted,
+        host: &mut HostState,
+        text: &mut String,
+        tell: &mut dyn FnMut(What),
+    ) -> Result<Step, Errno> {
+        if matches!(acted.end, End::Removed | End::Failed(_)) {
+            return Ok(Step::Gone);
+        }
+        if acted.end == End::Locked {
+            self.locked = self.locked.or(Some(now));
+            return Ok(self.hold(now, Guard::Lock, Some(now + LOCKED), tell));
+        }
+        self.locked = self.locked.filter(|&since| now.saturating_sub(since) < 2 * PATIENCE);
+        if acted.writes > 0 {
+            self.enter(now, acted);
+        }
+        if acted.end == End::Late
+            && let Some(pressing) = &mut self.pressing
+        {
+            pressing.late(now);
+        }
+        if acted.end == End::Exhausted && acted.reclaimed < acted.requested / 8 {
+            if let (until, 0) = self.limits.missing(now, acted.current, text)?
+                && let Some(pressing) = &mut self.pressing
+            {
+                pressing.exhausted(now, acted.current, tell);
+                self.due = until.min(pressing.due());
+                return Ok(Step::Rest);
+            }
+            let (guard, wait) = self.holding.exhausted(now);
+            let step = self.hold(now, guard, Some(now + wait), tell);
+            // What is there to look at, meanwhile: it may begin to move.
+            self.limits.gives(0);
+            self.limits.missing(now, acted.current, text)?;
+            return Ok(step);
+        }
+        if acted.reclaimed > 0 {
+            self.holding.worked();
+        }
+        if self.pressing.is_none()
+            && self.holding.brake.wants_to_judge(now)
+            && let Ok(stat) = self.limits.own.gauge.stat(text)
+        {
+            let stalled = Duration::from_micros(self.limits.own.gauge.stalled(text).unwrap_or(0));
+            let refaulted = stat.refaulted().unwrap_or(0);
+            match self.holding.brake.judge(now, Seen { restored: stat.back_in_use(), refaulted, stalled }) {
+                Some(share) => {
+                    self.holding.over();
+                    let until = self.holding.brake.holds(now);
+                    self.limits.gives(0);
+                    self.limits.missing(now, acted.current, text)?;
+                    return Ok(self.hold(now, Guard::Refaults(share), until, tell));
+                }
+                None => self.holding.over(),
+            }
+        }
+        self.flush(now, false, tell);
+        // The worker's last look stands for one of our own.
+        Ok(match self.decide(now, acted.current, host, text, tell)? {
+            // What was reclaimed isn't to be seen yet, or as much came meanwhile: on its way to swap, perhaps.
+            Step::Act(_) => {
+                self.stuck = (self.stuck + 1).min(STUCK);
+                self.due = now + NEAREST * (1 << self.stuck);
+                Step::Rest
+            }
+            step => {
+                self.stuck = 0;
+                step
+            }
+        })
+    }
+
+    fn enter(&mut self, now: Duration, acted: &Acted) {
+        self.limits.reclaimed(acted.reclaimed);
+        self.holding.brake.reclaimed(acted.reclaimed);
+        self.pressing.iter_mut().for_each(|pressing| pressing.acted(acted));
+        // By the looks before it: each level is looked at anew only after this.
+        let fell = self.limits.own.current().saturating_sub(acted.current);
+        self.account.enter(now, acted, self.limits.room(fell));
+    }
+}

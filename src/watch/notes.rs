@@ -1,0 +1,117 @@
+//! What there is to note of the host's killers while cgroups are watched.
+
+use std::path::Path;
+
+use super::guard::Take;
+use super::member::Member;
+use super::rule::Rule;
+use crate::cgroup::killers::{Killers, Unknown};
+use crate::size::Percent;
+
+/// Something to note that isn't of one cgroup.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Note {
+    /// Who is monitored isn't known.
+    Blind(Unknown),
+    /// So much of swap may be filled that systemd-oomd kills.
+    SwapFree {
+        /// A cgroup for which that is so.
+        cgroup: String,
+        /// The share of swap that is to stay free.
+        swap_free: Percent,
+        /// Share of swap in use above which it kills, hundredths of a percent.
+        limit: u16,
+    },
+}
+
+/// What was noted already: each once.
+#[derive(Debug, Default)]
+pub struct Noted {
+    blind: Option<Unknown>,
+    swap_free: bool,
+}
+
+/// Returns what is new to note, for those that are watched.
+pub fn notes<'a>(
+    killers: &Killers,
+    members: impl Iterator<Item = &'a Member>,
+    noted: &mut Noted,
+) -> Vec<Note> {
+    of_rules(
+        killers,
+        members.map(|member| (&*member.located.path, &*member.located.name, member.rule())),
+        noted,
+    )
+}
+
+fn of_rules<'a>(
+    killers: &Killers,
+    members: impl Iterator<Item = (&'a Path, &'a str, &'a Rule)>,
+    noted: &mut Noted,
+) -> Vec<Note> {
+    let (mut notes, mut needs_sight) = (Vec::new(), false);
+    for (dir, name, rule) in members {
+        needs_sight |= rule.pressure.is_some() || rule.keep.is_some();
+        let bounds = &rule.bounds;
+        let fills = bounds.take != Take::File && fills(bounds.swap_free, killers.swap_used_limit);
+        if fills && !noted.swap_free && killers.swap_monitor(dir).is_some() {
+            noted.swap_free = true;
+            let (swap_free, limit) = (bounds.swap_free, killers.swap_used_limit);
+            notes.push(Note::SwapFree { cgroup: name.to_owned(), swap_free, limit });
+        }
+    }
+    if needs_sight && killers.unknown.is_some() && noted.blind != killers.unknown {
+        noted.blind.clone_from(&killers.unknown);
+        notes.extend(killers.unknown.clone().map(Note::Blind));
+    }
+    notes
+}
+
+/// Whether a watch that leaves that share of swap free may fill it as far as a killer's limit, hundredths of a percent.
+#[must_use]
+pub fn fills(swap_free: Percent, limit: u16) -> bool {
+    10_000.0 * swap_free.ratio() <= f64::from(10_000_u16.saturating_sub(limit))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::watch::rule::Wanted;
+
+    fn rule(swap_free: &str, take: Take) -> Rule {
+        let swap_free = Some(swap_free.parse().unwrap());
+        Wanted { keep: Some(1 << 20), swap_free, take, ..Wanted::default() }.rule().unwrap()
+    }
+
+    #[test]
+    fn what_fills_swap_as_far_as_a_killers_limit_is_noted_once() {
+        let by_swap = vec!["/sys/fs/cgroup/t.slice".into()];
+        let killers = Killers { by_swap, swap_used_limit: 9000, ..Killers::default() };
+        let of = |dir: &str, rule: &Rule, noted: &mut Noted| {
+            of_rules(&killers, [(Path::new(dir), "a", rule)].into_iter(), noted).len()
+        };
+        let below = "/sys/fs/cgroup/t.slice/a.service";
+        for (free, noted) in [("25%", 0), ("10.1%", 0), ("10%", 1), ("0%", 1)] {
+            assert_eq!(of(below, &rule(free, Take::Careful), &mut Noted::default()), noted, "{free}");
+        }
+        assert_eq!(of("/sys/fs/cgroup/u.slice", &rule("0%", Take::All), &mut Noted::default()), 0);
+        assert_eq!(of(below, &rule("0%", Take::File), &mut Noted::default()), 0);
+        let mut noted = Noted::default();
+        assert_eq!(of(below, &rule("0%", Take::All), &mut noted), 1);
+        assert_eq!(of(below, &rule("0%", Take::All), &mut noted), 0);
+    }
+
+    #[test]
+    fn what_is_not_known_is_noted_for_those_that_press() {
+        let killers = Killers { unknown: Some(Unknown::Oomd), ..Killers::default() };
+        let keep = rule("25%", Take::All);
+        let headroom = Wanted { headroom: Some("10%".parse().unwrap()), ..Wanted::default() }.rule().unwrap();
+        let of = |rule: &Rule, noted: &mut Noted| {
+            of_rules(&killers, [(Path::new("/a"), "a", rule)].into_iter(), noted)
+        };
+        let mut noted = Noted::default();
+        assert_eq!(of(&headroom, &mut noted), []);
+        assert_eq!(of(&keep, &mut noted), [Note::Blind(Unknown::Oomd)]);
+        assert_eq!(of(&keep, &mut noted), []);
+    }
+}
