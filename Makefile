@@ -8,7 +8,7 @@ TARGET = x86_64-unknown-linux-gnu
 STATIC = -C target-feature=+crt-static
 demo test: export RUSTFLAGS = $(STATIC)
 
-.PHONY: help demo test bench-reclaim bench-stat bench-watch bench-pressure install clean-cache
+.PHONY: help demo test bench-reclaim bench-stat bench-watch bench-pressure bench-oomd install clean-cache
 
 help:
 	@echo 'make demo           boot a real kernel and show memctl at work on it'
@@ -17,6 +17,7 @@ help:
 	@echo 'make bench-stat     measure reading many cgroups beside a minimal reader'
 	@echo 'make bench-watch    measure what watch spares an application, beside a loop in the shell'
 	@echo 'make bench-pressure measure what watch --pressure finds, and what that costs an application'
+	@echo 'make bench-oomd     measure whom systemd-oomd kills with memctl at work and without (ROUNDS=10)'
 	@echo 'make install        install what `cargo build --release` built (PREFIX=$(PREFIX) DESTDIR=$(DESTDIR))'
 	@echo 'make clean-cache    remove the kernels and disks that demo and test fetched and made'
 
@@ -49,6 +50,10 @@ bench-watch:
 bench-pressure:
 	tests/vm/setup
 	tests/vm/bench-pressure
+
+bench-oomd:
+	tests/vm/setup
+	tests/vm/bench-oomd $(ROUNDS)
 
 install:
 	@[ -x target/release/memctl ] || { echo 'make install: target/release/memctl: not there: run cargo build --release first' >&2; exit 1; }

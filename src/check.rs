@@ -7,6 +7,7 @@ use rustix::io::Errno;
 
 use crate::cgroup::diagnose::Unreclaimable;
 use crate::cgroup::host::Host;
+use crate::cgroup::killers::Killers;
 use crate::cgroup::mount::Hidden;
 use crate::cgroup::owner::Owner;
 use crate::cgroup::reclaim::Swappiness;
@@ -20,6 +21,7 @@ use crate::reclaim::{
 use crate::size::Amount;
 
 mod around;
+mod killers;
 
 use around::around;
 
@@ -30,6 +32,8 @@ pub enum State {
     Good,
     /// Reclaim works without it, but less of it, or less well.
     Note,
+    /// Whether reclaim is well there can't be told.
+    Unknown,
     /// Reclaim won't work.
     Bad,
 }
@@ -41,6 +45,7 @@ impl State {
         match self {
             Self::Good => "ok",
             Self::Note => "note",
+            Self::Unknown => "unknown",
             Self::Bad => "missing",
         }
     }
@@ -163,6 +168,9 @@ pub fn check(word: &OsStr, write: bool, tell: &mut dyn FnMut(Event)) -> Checked 
     findings.push(measure(target, stat.as_ref()));
     let (stat, conditions) = (stat.unwrap_or_default(), target.conditions());
     findings.extend(around(&host, !of_node));
+    if let Wanted::Cgroup(Selected { located, .. }) = &wanted {
+        findings.extend(killers::killers(located, &Killers::ask(&located.mount)));
+    }
     findings.extend(hidden.map(beyond));
     findings.extend(zswap.and_then(kept_from_swap));
     findings.extend(in_the_way(&stat, &conditions, huge));

@@ -127,6 +127,7 @@ pub fn synthetic(count: usize, seconds: u64) -> Result<()> {
                 Vec::new()
             },
             show: None,
+            note: &mut |_| {},
             tell: &mut |_| {},
         },
     )?;

@@ -1,6 +1,6 @@
 //! `memory.pressure`: how long tasks of the cgroup stood still for want of memory (PSI).
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::Reader;
 
@@ -37,18 +37,19 @@ impl Pressure {
     }
 }
 
-/// `full` avg10 of the memory pressure of the cgroup in that directory, hundredths of a percent; `None` if it can't be read.
-/// For the root of a hierarchy mounted at `point` it is the host's, as systemd-oomd takes it.
+/// The file with the memory pressure of the cgroup in that directory. For the root of a hierarchy mounted at `point` it is
+/// the host's, as systemd-oomd takes it.
 #[must_use]
-pub fn full_avg10(dir: &Path, point: &Path, text: &mut String) -> Option<u16> {
-    let is_host =
-        dir == point && rustix::fs::access(&*dir.join("cgroup.type"), rustix::fs::Access::EXISTS).is_err();
-    let reader = if is_host {
-        Reader::open("/proc/pressure/memory")
-    } else {
-        Reader::open(&*dir.join("memory.pressure"))
-    };
-    reader.ok()?.read(text).ok()?;
+pub fn file(dir: &Path, point: &Path) -> PathBuf {
+    let is_host = dir == point && !dir.join("cgroup.type").exists();
+    if is_host { "/proc/pressure/memory".into() } else { dir.join("memory.pressure") }
+}
+
+/// `full` avg10 in a file of memory pressure, hundredths of a percent; `None` if it can't be read. `text` is a buffer to be
+/// used again.
+#[must_use]
+pub fn full_avg10(file: &Path, text: &mut String) -> Option<u16> {
+    Reader::open(file).ok()?.read(text).ok()?;
     Some(Pressure::parse(text)?.full?.avg10)
 }
 

@@ -46,7 +46,7 @@ impl Devices {
     /// Finds them.
     pub(super) fn find() -> Self {
         let swaps = read_system_file("/proc/swaps").unwrap_or_default();
-        let open = |name: &str| Reader::open(&format!("/sys/block/{name}/mm_stat")).ok();
+        let open = |name: &str| Reader::open(format!("/sys/block/{name}/mm_stat")).ok();
         Self(names(&swaps).filter_map(open).collect())
     }
 

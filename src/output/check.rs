@@ -52,7 +52,7 @@ pub fn print(checked: &Checked, json: bool) -> Result<()> {
     for finding in &checked.findings {
         let colour = match finding.state {
             State::Good => AnsiColor::Green,
-            State::Note => AnsiColor::Yellow,
+            State::Note | State::Unknown => AnsiColor::Yellow,
             State::Bad => AnsiColor::Red,
         };
         let style = colour.on_default().bold();

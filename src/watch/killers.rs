@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::above::{AbovePolicy, Limit};
 use crate::cgroup::killers::{Killers, Monitored};
-use crate::cgroup::pressure::full_avg10;
+use crate::cgroup::pressure;
 use crate::cgroup::{Located, Mount};
 
 /// Interval between questions for what is monitored, which units and their settings change; and the least of it when other
@@ -35,6 +35,8 @@ pub struct Verdict {
 /// One level of the hierarchy.
 #[derive(Debug)]
 struct Level {
+    /// Where its pressure is read.
+    file: PathBuf,
     limit: Limit,
     policy: AbovePolicy,
     /// `None` if it could not be read.
@@ -69,7 +71,7 @@ impl KillerWatch {
             changed: false,
             answer: None,
             levels: HashMap::new(),
-            text: String::with_capacity(256),
+            text: String::with_capacity(8192),
         }
     }
 
@@ -159,7 +161,8 @@ impl KillerWatch {
     fn sample(&mut self, now: Duration, dir: &Path, limit: Limit, located: &Located, verdict: &mut Verdict) {
         if !self.levels.contains_key(dir) {
             let policy = AbovePolicy::new(limit);
-            self.levels.insert(dir.into(), Level { limit, policy, avg10: None, sampled_at: None });
+            let file = pressure::file(dir, &located.mount.point);
+            self.levels.insert(dir.into(), Level { file, limit, policy, avg10: None, sampled_at: None });
         }
         let Some(level) = self.levels.get_mut(dir) else { return };
         if level.limit != limit {
@@ -168,7 +171,7 @@ impl KillerWatch {
         }
         if level.sampled_at.is_none_or(|at| now.saturating_sub(at) >= SAMPLE_INTERVAL) {
             level.sampled_at = Some(now);
-            level.avg10 = full_avg10(dir, &located.mount.point, &mut self.text);
+            level.avg10 = pressure::full_avg10(&level.file, &mut self.text);
             // Where PSI is off a killer sees nothing either: what held is released in its time.
             level.policy.sample(now, level.avg10.unwrap_or(0));
         }

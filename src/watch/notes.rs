@@ -49,7 +49,7 @@ fn of_rules<'a>(
     members: impl Iterator<Item = (&'a Path, &'a str, &'a Rule)>,
     noted: &mut Noted,
 ) -> Vec<Note> {
-    let (mut notes, mut needs_sight) = (Vec::new(), false);
+    let (mut all, mut needs_sight) = (Vec::new(), false);
     for (dir, name, rule) in members {
         needs_sight |= rule.pressure.is_some() || rule.keep.is_some();
         let bounds = &rule.bounds;
@@ -57,14 +57,14 @@ fn of_rules<'a>(
         if fills && !noted.swap_free && killers.swap_monitor(dir).is_some() {
             noted.swap_free = true;
             let (swap_free, limit) = (bounds.swap_free, killers.swap_used_limit);
-            notes.push(Note::SwapFree { cgroup: name.to_owned(), swap_free, limit });
+            all.push(Note::SwapFree { cgroup: name.to_owned(), swap_free, limit });
         }
     }
     if needs_sight && killers.unknown.is_some() && noted.blind != killers.unknown {
         noted.blind.clone_from(&killers.unknown);
-        notes.extend(killers.unknown.clone().map(Note::Blind));
+        all.extend(killers.unknown.clone().map(Note::Blind));
     }
-    notes
+    all
 }
 
 /// Whether a watch that leaves that share of swap free may fill it as far as a killer's limit, hundredths of a percent.

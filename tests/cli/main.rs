@@ -22,6 +22,7 @@ mod names;
 mod namespace;
 mod net_saving;
 mod node;
+mod oomd;
 mod options;
 mod paths;
 mod place;
@@ -73,6 +74,7 @@ fn main() {
         names::cases(),
         node::cases(),
         systemd::cases(),
+        oomd::cases(),
         stat::cases(),
         completion::cases(),
         total::cases(),

@@ -258,7 +258,7 @@ fn a_glob_takes_what_is_the_users() {
 }
 
 /// Installs a unit that comes with memctl, memctl where that expects it, and a file in /etc/memctl.
-fn install(unit: &str, text: &str, file: &str, content: &str) {
+pub fn install(unit: &str, text: &str, file: &str, content: &str) {
     std::fs::create_dir_all("/usr/local/bin").expect("make /usr/local/bin");
     std::fs::copy(memctl([""; 0]).get_program(), "/usr/local/bin/memctl").expect("install memctl");
     std::fs::write(format!("/run/systemd/system/{unit}"), text).expect("write the unit");

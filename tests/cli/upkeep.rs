@@ -90,6 +90,7 @@ fn looking_and_reclaiming_allocate_nothing() {
             select: &mut |_, _| Vec::new(),
             reload: &mut || None,
             show: None,
+            note: &mut |_| {},
             tell: &mut |_| {},
         },
     );

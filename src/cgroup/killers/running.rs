@@ -17,7 +17,7 @@ pub(super) const RULES: [&str; 4] = [
 const UNITS: [(&str, Killer); 2] =
     [("system.slice/systemd-oomd.service", Killer::SystemdOomd), ("system.slice/oomd.service", Killer::Oomd)];
 
-/// The link of the initial PID namespace (`PROC_PID_INIT_INO`, include/linux/proc_ns.h).
+/// The link of the initial PID namespace (`PROC_PID_INIT_INO`, `include/linux/proc_ns.h`).
 const INITIAL: &str = "pid:[4026531836]";
 
 /// A killer that chooses its victim by `pgscan`.
