@@ -10,7 +10,7 @@ use crate::watch::above::Limit;
 /// What is known of it, for that cgroup.
 pub(super) fn killers(located: &Located, killers: &Killers) -> Vec<Finding> {
     let (mut findings, dir) = (Vec::new(), &*located.path);
-    let name = |dir: &Path| located.mount.name_of(dir).unwrap_or_else(|| dir.display().to_string());
+    let name = |dir: &Path| located.mount.name_of(dir).unwrap_or_else(|| dir.display().to_string().into());
     if let Some(why) = &killers.unknown {
         let words = format!(
             "{why}: watch holds --pressure and --keep while any cgroup above is stalled for more than {} (memory full \
@@ -65,9 +65,15 @@ mod tests {
     use crate::cgroup::killers::{Monitored, Unknown};
 
     fn found(of: &Killers) -> Vec<(State, String, Option<String>)> {
-        let mount = Arc::new(Mount { point: "/sys/fs/cgroup".into(), root: "/".into(), read_only: false });
+        let mount = Arc::new(Mount {
+            id: None,
+            point: "/sys/fs/cgroup".into(),
+            root: "/".into(),
+            read_only: false,
+            top: "/".into(),
+        });
         let path = Path::new("/sys/fs/cgroup/t.slice/a.service").into();
-        let located = Located { path, name: "/t.slice/a.service".into(), mount };
+        let located = Located { path, name: "/t.slice/a.service".into(), mount, id: 0 };
         let words = |finding: Finding| match finding.fact {
             Fact::Words(words) => (finding.state, words, finding.todo),
             Fact::Bytes(..) => panic!("no amounts"),
