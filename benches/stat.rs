@@ -73,8 +73,7 @@ fn make(tree: &Path, count: usize) -> Result<()> {
 /// Reads a tree as `memctl stat -r` does, and tells how many cgroups there were and how much memory that took.
 fn walk(tree: &str, jobs: usize) -> Result<()> {
     let path = PathBuf::from(tree);
-    let mount =
-        Arc::new(Mount { id: None, point: path.clone(), root: "/".into(), read_only: true, top: "/".into() });
+    let mount = Arc::new(Mount::whole(path.clone(), true));
     let id = std::fs::metadata(tree)?.ino();
     let survey = Survey::new(usize::MAX, jobs);
     let readings = survey.of(&Located { path: path.into(), name: "/".into(), mount, id });

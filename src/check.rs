@@ -1,7 +1,6 @@
 //! Whether reclaim will work in a place, and for each thing that is missing, what to do.
 
 use std::ffi::OsStr;
-use std::path::Path;
 
 use rustix::io::Errno;
 
@@ -128,7 +127,8 @@ pub fn check(word: &OsStr, write: bool, tell: &mut dyn FnMut(Event)) -> Checked 
             findings.push(bad(if of_node { "node" } else { "cgroup" }, &why));
             findings.extend(around(&host, !of_node));
             return Checked {
-                name: Name::new(Path::new(word), Path::new(word)),
+                // Nothing is there, and so no path.
+                name: word.to_string_lossy().into_owned().into(),
                 findings,
                 reclaimable: None,
             };

@@ -71,7 +71,8 @@ pub enum BadRecord {
 #[derive(Default)]
 struct Reader {
     record: Record,
-    places: HashMap<String, usize>,
+    /// By name, and by the path where the name is no text: then others may read alike.
+    places: HashMap<(String, Option<String>), usize>,
     points: usize,
     gap: f64,
 }
@@ -137,15 +138,18 @@ impl Reader {
         }
         // Without a cgroup: of the watch as a whole, or of a later version.
         let Some(name) = &line.cgroup else { return Ok(()) };
-        let place = match self.places.get(name) {
+        let key = (name.clone(), line.path_bytes.clone());
+        let place = match self.places.get(&key) {
             Some(&place) => place,
             None if self.places.len() >= MOST_CGROUPS => {
                 let what = format!("it has more than {MOST_CGROUPS} cgroups");
                 return Err(BadRecord::Line { line: number, column: 1, what });
             }
             None => {
-                self.record.courses.push(Course::named(name.clone()));
-                self.places.insert(name.clone(), self.record.courses.len() - 1);
+                let mut course = Course::named(name.clone());
+                course.path_bytes.clone_from(&line.path_bytes);
+                self.record.courses.push(course);
+                self.places.insert(key, self.record.courses.len() - 1);
                 self.record.courses.len() - 1
             }
         };

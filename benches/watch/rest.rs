@@ -56,13 +56,7 @@ pub fn real(memctl: &str, count: usize, seconds: u64) -> Result<()> {
 /// directories are listed, as if for new ones.
 pub fn synthetic(count: usize, seconds: u64) -> Result<()> {
     let tree = tempfile::tempdir_in("/dev/shm")?;
-    let mount = Arc::new(Mount {
-        id: None,
-        point: tree.path().to_owned(),
-        root: "/".into(),
-        read_only: true,
-        top: "/".into(),
-    });
+    let mount = Arc::new(Mount::whole(tree.path().to_owned(), true));
     let wanted = Wanted { headroom: Some("10%".parse()?), ..Wanted::default() };
     let rule = Rc::new(wanted.rule()?);
     let mut ancestors = Ancestors::default();
@@ -122,7 +116,7 @@ pub fn synthetic(count: usize, seconds: u64) -> Result<()> {
             select: &mut |_, _| {
                 if now().saturating_sub(listed) >= Duration::from_secs(20) {
                     listed = now();
-                    std::hint::black_box(tree::below(&mount.point).count());
+                    std::hint::black_box(tree::walk(&mount).count());
                 }
                 Vec::new()
             },

@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
-use super::mount::Mounts;
+use super::mount::{Mount, Mounts};
 use super::naming::{Named, container_id, pod_uid};
 use super::{node, parse_number, read_in, tree};
 
@@ -28,7 +28,7 @@ pub fn candidates(typed: &OsStr) -> Vec<Candidate> {
     // A path is completed by what it leads into, a name from where names begin.
     let Some(mount) = mounts.around(Path::new(typed)).or_else(|| mounts.widest()) else { return Vec::new() };
     let mut found = below(&mount.point, typed);
-    found.extend(typed.to_str().map(|typed| elsewhere(&mount.point, typed)).unwrap_or_default());
+    found.extend(typed.to_str().map(|typed| elsewhere(mount, typed)).unwrap_or_default());
     found
 }
 
@@ -48,7 +48,7 @@ pub fn nodes(typed: &str) -> Vec<Candidate> {
 }
 
 /// What the word could become that isn't a path: units, containers and pods anywhere below.
-fn elsewhere(point: &Path, typed: &str) -> Vec<Candidate> {
+fn elsewhere(mount: &Mount, typed: &str) -> Vec<Candidate> {
     type Read = fn(&str) -> Option<String>;
     let container: Read = |name| container_id(name).map(|id| format!("container:{}", &id[..ID_SHOWN]));
     let pod: Read = |name| pod_uid(name).map(|uid| format!("pod:{uid}"));
@@ -58,10 +58,10 @@ fn elsewhere(point: &Path, typed: &str) -> Vec<Candidate> {
     let Some(read) = begun.or_else(|| (!typed.is_empty() && !typed.contains('/')).then_some(unit)) else {
         return Vec::new();
     };
-    let named = tree::below(point).filter_map(|tree::Entry { path, .. }| {
+    let named = tree::walk(mount).filter_map(|tree::Entry { path, .. }| {
         let word = read(path.file_name()?.to_str()?)?;
         // What is at the top already is a path, too.
-        let known = begun.is_none() && path.parent() == Some(point);
+        let known = begun.is_none() && path.parent() == Some(&mount.point);
         (word.starts_with(typed) && !known).then(|| Candidate { word: word.into(), current: usage(&path) })
     });
     let mut found: Vec<_> = named.collect();
@@ -118,7 +118,7 @@ mod tests {
             std::fs::create_dir_all(root.path().join(name)).unwrap();
         }
         let words = |typed: &str| {
-            let found = elsewhere(root.path(), typed);
+            let found = elsewhere(&Mount::whole(root.path().into(), false), typed);
             found.into_iter().map(|candidate| candidate.word).collect::<Vec<_>>()
         };
         assert_eq!(words("ngi"), ["nginx.service"]);

@@ -64,6 +64,10 @@ pub enum Unreclaimable {
     SysReadOnly { file: PathBuf },
     #[error("{word}: it could be any of {}", several(.candidates))]
     Ambiguous { word: String, candidates: Vec<String> },
+    #[error("{word}: the process has ended, and its cgroup was removed")]
+    Ended { word: String },
+    #[error("{name}: the cgroup was removed meanwhile")]
+    Removed { name: String },
     #[error("{name}: it was removed meanwhile, and another cgroup has its name")]
     Replaced { name: String },
     #[error("{path}: {why}")]
@@ -147,6 +151,8 @@ impl Unreclaimable {
             | Self::BadGlob { .. }
             | Self::NoneReclaimable { .. }
             | Self::OutOfSight { .. }
+            | Self::Ended { .. }
+            | Self::Removed { .. }
             | Self::Replaced { .. }
             | Self::Other { .. } => return None,
         })
@@ -179,6 +185,7 @@ pub fn explain(cgroup: &Cgroup, located: &Located, errno: Errno) -> Unreclaimabl
     match errno {
         Errno::ACCESS | Errno::PERM => Unreclaimable::Permission { name: cgroup.name().to_string(), file },
         Errno::ROFS => Unreclaimable::ReadOnly { file },
+        Errno::NODEV => removed(located),
         Errno::NOENT => absent(cgroup, &located.mount),
         _ => Unreclaimable::io(file, &errno.into()),
     }
@@ -190,6 +197,7 @@ pub fn unreadable(located: &Located, errno: Errno) -> Unreclaimable {
     match open(located) {
         Ok(cgroup) if errno == Errno::NOENT => absent(&cgroup, &located.mount),
         _ if errno == Errno::STALE => replaced(located),
+        _ if errno == Errno::NODEV => removed(located),
         _ => Unreclaimable::io(&*located.name, &errno.into()),
     }
 }
@@ -201,8 +209,13 @@ pub fn unreadable(located: &Located, errno: Errno) -> Unreclaimable {
 pub fn open(located: &Located) -> Result<Cgroup, Unreclaimable> {
     located.open().map_err(|e| match Errno::from_io_error(&e) {
         Some(Errno::STALE) => replaced(located),
+        Some(Errno::NOENT | Errno::NODEV) => removed(located),
         _ => not_a_cgroup(&located.path, &located.path, &e),
     })
+}
+
+fn removed(located: &Located) -> Unreclaimable {
+    Unreclaimable::Removed { name: located.name.to_string() }
 }
 
 fn replaced(located: &Located) -> Unreclaimable {
@@ -212,6 +225,10 @@ fn replaced(located: &Located) -> Unreclaimable {
 /// Says why there is no `memory.reclaim` at all.
 fn absent(cgroup: &Cgroup, mount: &Mount) -> Unreclaimable {
     let name = cgroup.name().to_string();
+    // Every cgroup has that file as long as it is there.
+    if !cgroup.has("cgroup.controllers") {
+        return Unreclaimable::Removed { name };
+    }
     if cgroup.read("cgroup.type").is_ok_and(|kind| kind.trim() == "threaded") {
         return Unreclaimable::Threaded { domain: domain_of(cgroup.path(), mount), name };
     }

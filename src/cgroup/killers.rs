@@ -226,8 +226,7 @@ mod tests {
         bytes[at] = 0xff;
         let killers = Killers::parse(&bytes, Path::new(POINT)).unwrap();
         assert_eq!(killers.by_pressure[1].dir.as_os_str().as_bytes(), b"/sys/fs/cgroup/t.slice/\xff.service");
-        let mount =
-            Mount { id: None, point: POINT.into(), root: "/".into(), read_only: false, top: "/".into() };
+        let mount = Mount::whole(POINT.into(), false);
         let unknown = |dump: Result<&str, &str>, rules| {
             let dump = dump.map(|dump| dump.as_bytes().to_vec()).map_err(str::to_owned);
             Killers::of_systemd(&mount, dump, rules).unknown

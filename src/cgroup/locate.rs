@@ -129,14 +129,21 @@ impl Locator {
         })?;
         let mount = self.mount()?;
         let cgroup = mount::own_cgroup(&text).unwrap_or(Path::new(""));
-        let out_of_sight = || Unreclaimable::OutOfSight {
-            word: shown(word),
-            name: cgroup.display().to_string(),
-            root: mount.root.clone(),
-        };
-        // A process of another namespace is seen outside of this one's root.
-        let path = mount.directory_of(cgroup).filter(|_| !cgroup.starts_with("/.."));
-        self.existing(&path.ok_or_else(out_of_sight)?, word)
+        // The process is listed there, unless it is a zombie, or the cgroup threaded. The kernel marks a cgroup that was
+        // removed by what another one can be called; the names between this namespace's root and a mount from outside of it
+        // are known to nobody.
+        let removed = cgroup.as_os_str().as_bytes().ends_with(b" (deleted)");
+        let by_name = mount.directory_of(cgroup).filter(|path| !removed || lists(path, process));
+        let path = by_name.or_else(|| tree::top_and_walk(mount).find(|path| lists(path, process)));
+        match path {
+            Some(path) => self.existing(&path, word),
+            None if removed => Err(Unreclaimable::Ended { word: shown(word) }),
+            None => Err(Unreclaimable::OutOfSight {
+                word: shown(word),
+                name: cgroup.display().to_string(),
+                root: mount.root.clone(),
+            }),
+        }
     }
 
     /// A unit, container, pod or process.
@@ -144,7 +151,7 @@ impl Locator {
         if let Named::Pid(pid) = named {
             return self.of_process(&pid.to_string(), word);
         }
-        let found = named.find(&mount.point);
+        let found = named.find(mount);
         match &found[..] {
             [] => Err(missing(word, &mount.point.join(word), mount)),
             [only] => self.existing(only, word),
@@ -156,18 +163,45 @@ impl Locator {
         }
     }
 
+    /// Whether a word leads to a cgroup as a path, or as one from the mount point.
+    pub(super) fn is_path(&self, word: &OsStr) -> bool {
+        let path = Path::new(word);
+        let leads = |path: &Path| matches!(self.opened(path, path), Ok(Some(_)));
+        if word.is_empty() || is_from_here(path) {
+            return !word.is_empty() && leads(&from_here(path));
+        }
+        let below = path.strip_prefix("/").unwrap_or(path);
+        path.is_absolute() && leads(path) || self.mount().is_ok_and(|mount| leads(&mount.point.join(below)))
+    }
+
+    /// The mount whose mount point is in front of a path, as far as text tells.
+    pub(super) fn around(&self, path: &Path) -> Option<&Mount> {
+        self.mounts.around(path)
+    }
+
     /// The directory in front of a glob's first special name, and the rest: where it lies in which hierarchy. `None` where
     /// the glob is one over names.
     pub(super) fn base_of_glob(&self, word: &OsStr) -> Option<(Located, PathBuf)> {
         let path = Path::new(word);
         let is_path = path.is_absolute() || is_from_here(path);
         let special = |name: &OsStr| name.as_bytes().iter().any(|byte| SPECIAL.contains(&char::from(*byte)));
-        let at = path.iter().position(special).filter(|_| is_path)?;
+        if !is_path {
+            return None;
+        }
+        // A path without any is a glob that matches itself, as among those to be left out.
+        let at = path.iter().position(special).unwrap_or_else(|| path.iter().count());
         let (base, rest): (PathBuf, PathBuf) =
             (path.iter().take(at).collect(), path.iter().skip(at).collect());
         let base = if path.is_absolute() { base } else { from_here(&base) };
         Some((self.opened(&base, &base).ok()??, rest))
     }
+}
+
+/// Whether a process is in a cgroup.
+fn lists(path: &Path, process: &str) -> bool {
+    let own = std::process::id().to_string();
+    let pid = if process == "self" { own.as_str() } else { process };
+    super::read_in(path, "cgroup.procs").is_ok_and(|procs| procs.lines().any(|line| line == pid))
 }
 
 /// What only globs have.
@@ -233,7 +267,7 @@ pub(super) fn nearest(path: &Path, mount: &Mount) -> Vec<String> {
     else {
         return Vec::new();
     };
-    let mut scored: Vec<(f64, String)> = tree::below(&mount.point)
+    let mut scored: Vec<(f64, String)> = tree::walk(mount)
         .take(LOOKED_AT)
         .filter_map(|tree::Entry { path: found, .. }| {
             let last = found.file_name()?.to_string_lossy().into_owned();

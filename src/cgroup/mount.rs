@@ -4,11 +4,12 @@
 //! byte on: mount points need not be UTF-8. So texts of /proc are read as bytes, and a line that can't be understood counts
 //! for itself alone. Parsers take the bytes, so that every layout can be tested anywhere.
 
+use std::cmp::Reverse;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{AtFlags, StatxFlags};
 
@@ -27,6 +28,8 @@ pub struct Mount {
     pub read_only: bool,
     /// Name of the cgroup that is mounted there: `/`, or where names begin elsewhere, what leads there.
     pub top: PathBuf,
+    /// Mount points below this one, of whatever lies there: a directory that is covered so is none of the hierarchy's.
+    pub inner: Vec<PathBuf>,
 }
 
 /// What keeps the ancestors of the mounted cgroup out of sight, and their limits with them.
@@ -50,6 +53,12 @@ impl Hidden {
 }
 
 impl Mount {
+    /// One that shows the whole hierarchy, and of which nothing else is known.
+    #[must_use]
+    pub fn whole(point: PathBuf, read_only: bool) -> Self {
+        Self { id: None, point, root: "/".into(), read_only, top: "/".into(), inner: Vec::new() }
+    }
+
     /// Finds the cgroup2 mount of this mount namespace that names begin from, in `/proc/self/mountinfo`.
     ///
     /// # Errors
@@ -80,7 +89,14 @@ impl Mount {
         let super_options = tail.nth(1).unwrap_or_default();
         let read_only =
             [options, super_options].iter().any(|o| o.split(|&b| b == b',').any(|word| word == b"ro"));
-        Some(Self { id: Some(id), point: unescape(point), root: unescape(root), read_only, top: "/".into() })
+        Some(Self {
+            id: Some(id),
+            point: unescape(point),
+            root: unescape(root),
+            read_only,
+            top: "/".into(),
+            inner: Vec::new(),
+        })
     }
 
     /// The name of the cgroup at `path`: its path from the mount point, with a leading `/`.
@@ -94,6 +110,10 @@ impl Mount {
     #[must_use]
     pub fn directory_of(&self, cgroup: &Path) -> Option<PathBuf> {
         let below = cgroup.strip_prefix(&self.root).ok()?;
+        // Above the root of this namespace, of which no name is known from here.
+        if below.starts_with("..") {
+            return None;
+        }
         Some(join(&self.point, below))
     }
 }
@@ -124,19 +144,41 @@ impl Mounts {
     /// What reading that file gives.
     pub fn read() -> io::Result<Self> {
         let mut mounts = Self::parse(&super::read_bytes("/proc/self/mountinfo")?);
-        let leads_there = |mount: &Mount| {
-            let found = super::open_directory(&mount.point).ok().as_ref().and_then(mount_id);
-            // Where it can't be told, text is all there is.
-            found.is_none() || found == mount.id
+        let leads_there = |mount: &Mount| match super::open_directory(&mount.point) {
+            // Where the id can't be told, text is all there is.
+            Ok(dir) => mount_id(&dir).is_none_or(|id| mount.id == Some(id)),
+            // Whoever may not look is to be told so, by whatever is tried there.
+            Err(e) => e.kind() == io::ErrorKind::PermissionDenied,
         };
         mounts.0.retain(leads_there);
+        mounts.name_tops();
         Ok(mounts)
     }
 
     /// Parses the bytes of a mountinfo.
     #[must_use]
     pub fn parse(mountinfo: &[u8]) -> Self {
-        Self(lines(mountinfo).filter_map(Mount::parse_line).collect())
+        let mut mounts = Self(lines(mountinfo).filter_map(Mount::parse_line).collect());
+        // Where nothing is mounted within a hierarchy, which is nearly everywhere, paths aren't kept.
+        for point in lines(mountinfo).filter_map(|line| fields(halves(line)?[0]).nth(4)).map(unescape) {
+            for mount in &mut mounts.0 {
+                if point.starts_with(&mount.point) && point != mount.point {
+                    mount.inner.push(point.clone());
+                }
+            }
+        }
+        mounts.name_tops();
+        mounts
+    }
+
+    /// Names what is mounted where names don't begin: by the name that it has there, or else by what leads to it.
+    fn name_tops(&mut self) {
+        let Some(widest) = self.widest().cloned() else { return };
+        for mount in self.0.iter_mut().filter(|mount| mount.root != widest.root) {
+            let within = widest.directory_of(&mount.root);
+            let name = within.and_then(|path| Some(widest.top.join(path.strip_prefix(&widest.point).ok()?)));
+            mount.top = name.unwrap_or_else(|| mount.point.clone());
+        }
     }
 
     /// The mount of that id.
@@ -145,10 +187,13 @@ impl Mounts {
         self.0.iter().find(|mount| mount.id == Some(id))
     }
 
-    /// The one that shows most of the hierarchy, the first of equals: names begin there.
+    /// The one that shows most of the hierarchy, the first of equals: names begin there. What is mounted from outside of a
+    /// cgroup namespace begins with `/..`, once for each level above the namespace's root.
     #[must_use]
     pub fn widest(&self) -> Option<&Mount> {
-        self.0.iter().min_by_key(|mount| mount.root.components().count())
+        let is_up = |component: &Component<'_>| matches!(component, Component::ParentDir);
+        let up = |mount: &Mount| mount.root.components().filter(is_up).count();
+        self.0.iter().min_by_key(|mount| (Reverse(up(mount)), mount.root.components().count()))
     }
 
     /// The one whose mount point is nearest above `path`, as far as text tells.
@@ -269,6 +314,22 @@ mod tests {
         assert_eq!(pod.directory_of(Path::new("/kube")), None);
         assert!(pod.read_only);
         assert_eq!(mounts.around(Path::new("/mnt")), None);
+    }
+
+    #[test]
+    fn what_is_above_the_namespace_is_wider() {
+        let text = b"1 2 0:3 / /sys/fs/cgroup rw - cgroup2 none rw\n2 2 0:3 /../../.. /host/cg rw - cgroup2 none rw\n\
+            3 2 0:3 /../../../a /part rw - cgroup2 none rw\n4 2 0:9 / /host/cg/a/b\\040c rw - tmpfs none rw\n";
+        let mounts = Mounts::parse(text);
+        let host = mounts.widest().unwrap();
+        assert_eq!((host.point.as_path(), host.top.as_path()), (Path::new("/host/cg"), Path::new("/")));
+        assert_eq!(host.inner, [Path::new("/host/cg/a/b c")]);
+        // One's own part has no name that is known; the other one has.
+        let tops = [1, 3].map(|id| mounts.of_id(id).unwrap().top.clone());
+        assert_eq!(tops, [Path::new("/sys/fs/cgroup"), Path::new("/a")]);
+        assert_eq!(host.directory_of(Path::new("/../../../a/b")), Some("/host/cg/a/b".into()));
+        assert_eq!(host.directory_of(Path::new("/../../../../a")), None);
+        assert_eq!(mounts.of_id(1).unwrap().directory_of(Path::new("/../x")), None);
     }
 
     #[test]

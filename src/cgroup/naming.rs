@@ -7,9 +7,9 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use super::tree;
+use super::{Mount, tree};
 
 /// What a word names, if it isn't a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,21 +93,18 @@ impl Named {
         }
     }
 
-    /// The directories below `top` that are meant. What lies within one isn't looked at: it is part of it.
+    /// The directories below the top of a mount that are meant. What lies within one isn't looked at: it is part of it.
     #[must_use]
-    pub fn find(&self, top: &Path) -> Vec<PathBuf> {
+    pub fn find(&self, mount: &Mount) -> Vec<PathBuf> {
         if matches!(self, Self::Unit(unit) if unit == ROOT) {
-            return vec![top.to_path_buf()];
+            return vec![mount.point.clone()];
         }
-        let mut found = Vec::new();
-        let mut ahead = vec![top.to_path_buf()];
-        while let Some(dir) = ahead.pop() {
-            for child in tree::children(&dir) {
-                if child.file_name().is_some_and(|name| self.is(name)) {
-                    found.push(child);
-                } else {
-                    ahead.push(child);
-                }
+        let mut found: Vec<PathBuf> = Vec::new();
+        for tree::Entry { path, .. } in tree::walk(mount) {
+            // Nearer ones come first.
+            let within = || found.iter().any(|above| path.starts_with(above));
+            if path.file_name().is_some_and(|name| self.is(name)) && !within() {
+                found.push(path);
             }
         }
         found.sort();
@@ -214,10 +211,11 @@ mod tests {
         let unit = root.path().join(r"system.slice/system-my\x2dapp.slice/my\x2dapp@1.service");
         std::fs::create_dir_all(unit.join("inner.service")).unwrap();
         std::fs::create_dir_all(root.path().join("user.slice/other.service")).unwrap();
+        let mount = Mount::whole(root.path().into(), false);
         for word in [r"my\x2dapp@1.service", "my-app@1.service"] {
-            assert_eq!(Named::unit(word).find(root.path()), std::slice::from_ref(&unit), "{word}");
+            assert_eq!(Named::unit(word).find(&mount), std::slice::from_ref(&unit), "{word}");
         }
-        assert!(Named::unit("app@1.service").find(root.path()).is_empty());
+        assert!(Named::unit("app@1.service").find(&mount).is_empty());
     }
 
     #[test]

@@ -88,8 +88,8 @@ pub(super) fn id_of(dir: impl AsFd) -> Result<u64, Errno> {
     rustix::fs::fstat(dir).map(|stat| stat.st_ino)
 }
 
-/// Says which cgroup `dir` is, which was opened by the absolute path `given`. Where the
-/// mount that names begin from shows it with more of what is above, that one is preferred, unless it alone is read-only.
+/// Says which cgroup `dir` is, which was opened by the absolute path `given`. Where the mount that names begin from shows it
+/// with more of what is above, that one is preferred, unless it alone is read-only.
 ///
 /// # Errors
 /// The kernel's; [`io::ErrorKind::InvalidInput`] if it isn't on cgroup2.
@@ -119,7 +119,7 @@ pub fn identify(dir: &OwnedFd, given: &Path, mounts: &Mounts) -> io::Result<Loca
             return Ok(Located { path: path.into(), name, mount: Arc::new(widest.clone()), id });
         }
         let path = join(&mount.point, &below);
-        let top = widest.top.join(without_tail(Path::new(&*name), &below));
+        let top = without_tail(Path::new(&*name), &below).to_path_buf();
         return Ok(Located { path: path.into(), name, mount: Arc::new(Mount { top, ..mount }), id });
     }
     let path = join(&mount.point, &below);
@@ -151,7 +151,7 @@ fn unlisted(dir: &OwnedFd, given: &Path, text: &Path) -> io::Result<(Mount, Path
     };
     let read_only = rustix::fs::fstatvfs(dir)?.f_flag.contains(StatVfsMountFlags::RDONLY);
     // Where it begins in the hierarchy can't be told from here.
-    let mount = Mount { id: None, point: top.clone(), root: "/..".into(), read_only, top };
+    let mount = Mount { id: None, point: top.clone(), root: "/..".into(), read_only, top, inner: Vec::new() };
     Ok((mount, below))
 }
 
@@ -190,7 +190,7 @@ fn is_mount_top(dir: &OwnedFd) -> Result<bool, Errno> {
 }
 
 /// Whether a path leads to the cgroup of that id.
-fn leads_to(path: &Path, id: u64) -> bool {
+pub(super) fn leads_to(path: &Path, id: u64) -> bool {
     open_directory(path)
         .is_ok_and(|dir| id_of(&dir) == Ok(id) && file_system(&dir) == Ok(FileSystem::Cgroup2))
 }
@@ -226,8 +226,7 @@ mod tests {
         let path = dir.path().join("app");
         std::fs::create_dir(&path).unwrap();
         let id = id_of(open_directory(&path).unwrap()).unwrap();
-        let mount =
-            Mount { id: None, point: dir.path().into(), root: "/".into(), read_only: false, top: "/".into() };
+        let mount = Mount::whole(dir.path().into(), false);
         let located =
             Located { path: path.as_path().into(), name: "/app".into(), mount: Arc::new(mount), id };
         assert!(located.open_to_read().is_ok() && located.open_directory().is_ok());

@@ -1,21 +1,24 @@
 //! Globs over names that need not be UTF-8.
 //!
 //! A glob is text to the library that compiles it, and what it matches are bytes. A glob that was typed with other bytes is
-//! compiled from a text in which each of those stands as a character of its own, and is matched against names in the same
-//! spelling.
+//! compiled from a text in which a mark and two digits stand for each of those, and the regular expression that comes of it
+//! gets the bytes back.
 
 use std::borrow::Cow;
 use std::ffi::OsStr;
+use std::fmt::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use globset::{Glob, GlobBuilder, GlobMatcher, GlobSet, GlobSetBuilder};
+use regex::bytes::Regex;
 
-/// A glob over paths from the mount point, without a leading `/`.
+/// A glob over paths from the mount point, without a leading `/`. `?` and `[…]` stand for a byte.
 #[derive(Clone, Debug)]
 pub(super) struct Pattern {
     glob: Glob,
-    spelt: bool,
+    /// What stands for the glob where it has bytes that aren't UTF-8.
+    regex: Option<Regex>,
 }
 
 impl Pattern {
@@ -24,30 +27,39 @@ impl Pattern {
     /// # Errors
     /// What is wrong with it.
     pub(super) fn new(glob: &OsStr) -> Result<Self, String> {
-        let text = spelt(glob);
+        let text = spelt(glob)?;
         // A backslash is a character of systemd's unit names (`\x2d`) before it is anything else.
         let built = GlobBuilder::new(&text).literal_separator(true).backslash_escape(false).build();
         let glob = built.map_err(|e| e.kind().to_string())?;
-        Ok(Self { glob, spelt: matches!(text, Cow::Owned(_)) })
+        let regex = matches!(text, Cow::Owned(_)).then(|| Regex::new(&respelt(glob.regex()))).transpose();
+        Ok(Self { glob, regex: regex.map_err(|e| e.to_string())? })
     }
 
     /// Makes it ready to match one.
     pub(super) fn matcher(&self) -> Matcher {
-        Matcher { glob: self.glob.compile_matcher(), spelt: self.spelt }
+        match &self.regex {
+            Some(regex) => Matcher::Bytes(regex.clone()),
+            None => Matcher::Text(self.glob.compile_matcher()),
+        }
     }
 }
 
 /// A glob that was made ready.
-#[derive(Debug)]
-pub(super) struct Matcher {
-    glob: GlobMatcher,
-    spelt: bool,
+#[derive(Clone, Debug)]
+pub(super) enum Matcher {
+    /// One that is text.
+    Text(GlobMatcher),
+    /// One with bytes that aren't UTF-8.
+    Bytes(Regex),
 }
 
 impl Matcher {
     /// Whether a path from the mount point matches.
     pub(super) fn is_match(&self, path: &Path) -> bool {
-        if self.spelt { self.glob.is_match(&*spelt(path.as_os_str())) } else { self.glob.is_match(path) }
+        match self {
+            Self::Text(glob) => glob.is_match(path),
+            Self::Bytes(regex) => regex.is_match(path.as_os_str().as_bytes()),
+        }
     }
 }
 
@@ -56,7 +68,7 @@ impl Matcher {
 pub(super) struct PatternSet {
     plain: GlobSet,
     /// Those that were typed with bytes that aren't UTF-8: hardly ever any.
-    spelt: Vec<Matcher>,
+    bytes: Vec<Matcher>,
 }
 
 impl PatternSet {
@@ -66,18 +78,18 @@ impl PatternSet {
     /// What is wrong with all of them together: they are too large.
     pub(super) fn new(patterns: &[Pattern]) -> Result<Self, String> {
         let mut plain = GlobSetBuilder::new();
-        let (odd, even): (Vec<_>, Vec<_>) = patterns.iter().partition(|pattern| pattern.spelt);
+        let (odd, even): (Vec<_>, Vec<_>) = patterns.iter().partition(|pattern| pattern.regex.is_some());
         for pattern in even {
             plain.add(pattern.glob.clone());
         }
         let plain = plain.build().map_err(|e| e.kind().to_string())?;
-        Ok(Self { plain, spelt: odd.into_iter().map(Pattern::matcher).collect() })
+        Ok(Self { plain, bytes: odd.into_iter().map(Pattern::matcher).collect() })
     }
 
     /// Whether one of them matches a path from the mount point.
     pub(super) fn is_match(&self, path: &Path) -> bool {
         !self.plain.is_empty() && self.plain.is_match(path)
-            || self.spelt.iter().any(|glob| glob.is_match(path))
+            || self.bytes.iter().any(|glob| glob.is_match(path))
     }
 }
 
@@ -93,33 +105,47 @@ pub(super) fn literal(path: &Path) -> Vec<u8> {
     bytes
 }
 
-/// Where the bytes that aren't UTF-8 go: so many characters of the Private Use Area from here.
-const FIRST: u32 = 0xF700;
+/// What stands in front of two hexadecimal digits for a byte. A glob with bytes that aren't UTF-8 has itself spelt so, too.
+const MARK: char = '\u{1}';
 
-/// A name in which each byte that isn't UTF-8 stands as a character. No two names are spelt alike: what has such a
-/// character already has its bytes spelt, too.
-fn spelt(name: &OsStr) -> Cow<'_, str> {
-    let is_ours = |c: char| (FIRST..FIRST + 0x100).contains(&u32::from(c));
-    if let Some(text) = name.to_str().filter(|text| !text.contains(is_ours)) {
-        return Cow::Borrowed(text);
+/// A glob in which a mark and two digits stand for each byte that isn't UTF-8.
+fn spelt(glob: &OsStr) -> Result<Cow<'_, str>, String> {
+    if let Some(text) = glob.to_str() {
+        return Ok(Cow::Borrowed(text));
     }
-    let mut whole = String::new();
-    for chunk in name.as_bytes().utf8_chunks() {
-        for c in chunk.valid().chars() {
-            if is_ours(c) {
-                let mut bytes = [0; 4];
-                whole.extend(c.encode_utf8(&mut bytes).bytes().filter_map(character));
-            } else {
-                whole.push(c);
-            }
+    let mut text = String::new();
+    let push = |byte: u8, text: &mut String| {
+        let in_class = text.rfind('[').is_some_and(|open| !text[open..].contains(']'));
+        // A class is of characters to the library, and those of the digits would be in it.
+        if in_class {
+            return Err("a character class can't hold bytes that are not UTF-8".to_owned());
         }
-        whole.extend(chunk.invalid().iter().copied().filter_map(character));
+        let _ = write!(text, "{MARK}{byte:02x}");
+        Ok(())
+    };
+    for chunk in glob.as_bytes().utf8_chunks() {
+        for c in chunk.valid().chars() {
+            if c == MARK { push(MARK as u8, &mut text)? } else { text.push(c) }
+        }
+        for &byte in chunk.invalid() {
+            push(byte, &mut text)?;
+        }
     }
-    Cow::Owned(whole)
+    Ok(Cow::Owned(text))
 }
 
-fn character(byte: u8) -> Option<char> {
-    char::from_u32(FIRST + u32::from(byte))
+/// A regular expression in which the bytes stand again.
+fn respelt(regex: &str) -> String {
+    let mut out = String::with_capacity(regex.len());
+    let mut parts = regex.split(MARK);
+    out.push_str(parts.next().unwrap_or_default());
+    for part in parts {
+        let (digits, rest) = part.split_at(part.len().min(2));
+        out.push_str("\\x");
+        out.push_str(digits);
+        out.push_str(rest);
+    }
+    out
 }
 
 #[cfg(test)]
@@ -155,13 +181,20 @@ mod tests {
         assert!(matches(b"j*b", b"j\xe9b") && matches(b"j?b", b"j\xe9b") && matches(b"**/x", b"a\xff/x"));
         assert!(matches(b"j\xe9*", b"j\xe9b") && matches(b"j\xe9b", b"j\xe9b"));
         assert!(!matches(b"j\xe9*", b"j\xe8b") && !matches(b"j\xe9*", "j\u{fffd}b".as_bytes()));
-        assert!(!matches(b"j\xe9*", "j\u{f7e9}b".as_bytes()), "nobody can spell another's name");
+        assert!(!matches(b"j\xe9*", b"j\x01e9b"), "nobody can spell another's name");
+        assert!(matches(b"j\x01\xe9*", b"j\x01\xe9b") && !matches(b"j\x01\xe9*", b"j\xe9b"));
         assert!(matches(b"j\xe9/**", b"j\xe9/a/b") && !matches(b"j\xe9/*", b"j\xe9/a/b"));
+        for glob in [&b"w\xe9?x"[..], b"w?\xe8x", b"*\xe9?x", b"w\xe9[!a]x", b"{w,v}\xe9\xe8x"] {
+            assert!(matches(glob, b"w\xe9\xe8x") && !matches(glob, b"w\xe9\xe8/x"), "{glob:?}");
+        }
+        for glob in [&b"j[\xe9]b"[..], b"[a-\xe9]", b"x[!\xe9"] {
+            assert!(Pattern::new(os(glob)).is_err(), "{glob:?}");
+        }
     }
 
     #[test]
     fn a_literal_is_only_itself() {
-        for name in [b"a*b".as_slice(), b"[x]", b"{a,b}?", b"j\xe9b"] {
+        for name in [b"a*b".as_slice(), b"[x]", b"{a,b}?", b"j\xe9b", b"a.b+(c)|^$"] {
             assert!(matches(&literal(Path::new(os(name))), name), "{name:?}");
         }
         assert!(!matches(&literal(Path::new("a*b")), b"aab"));
@@ -169,10 +202,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_two_names_are_spelt_alike(
-            one in proptest::collection::vec(any::<u8>(), 0..9), other in proptest::collection::vec(any::<u8>(), 0..9),
+        fn a_name_matches_what_is_literally_itself(
+            one in proptest::collection::vec(any::<u8>(), 1..9), other in proptest::collection::vec(any::<u8>(), 1..9),
         ) {
-            prop_assert_eq!(one == other, spelt(os(&one)) == spelt(os(&other)));
+            // No name of a cgroup has these.
+            prop_assume!(!one.iter().chain(&other).any(|byte| matches!(byte, b'/' | b'\n' | 0)));
+            let glob = literal(Path::new(os(&one)));
+            prop_assert!(matches(&glob, &one));
+            prop_assert_eq!(one == other, matches(&glob, &other));
         }
     }
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::diagnose::{Unreclaimable, no_match};
-use super::locate::{Locator, SPECIAL, locate, shown};
+use super::locate::{Locator, SPECIAL, shown};
 use super::mount::Mount;
 use super::opened::Located;
 use super::pattern::{Matcher, Pattern, literal};
@@ -36,8 +36,12 @@ pub fn select(words: &[OsString]) -> Result<Vec<Selected>, Unreclaimable> {
 /// Finds the cgroups that the words name, as [`select`] does, and says of each word that names none why.
 #[must_use]
 pub fn select_there(words: &[OsString]) -> (Vec<Selected>, Vec<Unreclaimable>) {
-    let selectors: Vec<_> = words.iter().map(|word| Selector::new(word)).collect();
-    let (chosen, missing) = select_by(&selectors, &|_| false, &|_, _| false);
+    let locator = match Locator::new() {
+        Ok(locator) => locator,
+        Err(why) => return (Vec::new(), vec![why]),
+    };
+    let selectors: Vec<_> = words.iter().map(|word| Selector::new(word, &locator)).collect();
+    let (chosen, missing) = select_by(&selectors, &locator, &|_| false, &|_, _| false);
     (chosen.into_iter().map(|chosen| chosen.selected).collect(), missing)
 }
 
@@ -77,12 +81,12 @@ impl Specificity {
 }
 
 impl Selector {
-    pub(super) fn new(word: &OsStr) -> Self {
-        if !is_glob(word) {
+    pub(super) fn new(word: &OsStr, locator: &Locator) -> Self {
+        if !locator.is_glob(word) {
             let specificity = Specificity::of(&word.to_string_lossy(), true);
             return Self { word: word.to_owned(), glob: None, mount: None, specificity };
         }
-        let (pattern, mount) = below_the_mount(word);
+        let Scope { pattern, mount } = Scope::of(word, locator);
         let glob = Pattern::new(&pattern).map(|pattern| pattern.matcher());
         let specificity = Specificity::of(&pattern.to_string_lossy(), false);
         Self { word: word.to_owned(), glob: Some(glob), mount, specificity }
@@ -122,6 +126,10 @@ impl Selection<'_> {
         match self.indices.entry(located.id) {
             Entry::Occupied(known) => {
                 let known = &mut self.chosen[*known.get()];
+                // By the one way it may be read-only, and not by the other.
+                if known.selected.located.mount.read_only && !located.mount.read_only {
+                    known.selected.located = located;
+                }
                 known.selected.by_glob &= by_glob;
                 if self.selectors[by].specificity > self.selectors[known.by].specificity {
                     known.by = by;
@@ -135,25 +143,20 @@ impl Selection<'_> {
     }
 }
 
-/// The same for words that were made ready, less what is `known` already, and less what a selector `leaves_out`, which is
-/// given a path from the mount point.
+/// The same for words that were made ready, less those whose id is `known` already, and less what a selector `leaves_out`.
 pub(super) fn select_by(
     selectors: &[Selector],
-    known: &dyn Fn(&Path) -> bool,
-    leaves_out: &dyn Fn(usize, &Path) -> bool,
+    locator: &Locator,
+    known: &dyn Fn(u64) -> bool,
+    leaves_out: &dyn Fn(usize, &Located) -> bool,
 ) -> (Vec<Chosen>, Vec<Unreclaimable>) {
     let mut selection = Selection { selectors, chosen: Vec::new(), indices: HashMap::new() };
     let mut missing: Vec<(usize, Unreclaimable)> = Vec::new();
     let mut globs: Vec<(Arc<Mount>, Vec<Sought<'_>>)> = Vec::new();
-    // What is mounted is read once, however many words there are: a host can have thousands of mounts.
-    let locator = match Locator::new() {
-        Ok(locator) => locator,
-        Err(why) => return (Vec::new(), vec![why]),
-    };
     for (number, selector) in selectors.iter().enumerate() {
         match &selector.glob {
             None => match locator.locate(&selector.word) {
-                Ok(found) if !known(&found.path) => selection.choose(found, number),
+                Ok(found) if !known(found.id) => selection.choose(found, number),
                 Ok(_) => {}
                 Err(why) => missing.push((number, why)),
             },
@@ -178,19 +181,19 @@ pub(super) fn select_by(
     }
     for (mount, mut sought) in globs {
         // The hierarchy is walked through once, however many globs there are.
-        for tree::Entry { path, id } in tree::below(&mount.point) {
+        for tree::Entry { path, id } in tree::walk(&mount) {
             let Ok(below) = path.strip_prefix(&mount.point) else { continue };
-            let mut located: Option<Option<Located>> = None;
+            let mut located: Option<Located> = None;
             for sought in sought.iter_mut().filter(|sought| sought.glob.is_match(below)) {
                 sought.found = true;
-                if leaves_out(sought.number, below) {
+                if known(id) {
                     continue;
                 }
                 let located = located.get_or_insert_with(|| {
-                    let name = mount.name_of(&path).filter(|_| !known(&path))?;
-                    Some(Located { path: path.as_path().into(), name, mount: Arc::clone(&mount), id })
+                    let name = mount.name_of(&path).unwrap_or_default();
+                    Located { path: path.as_path().into(), name, mount: Arc::clone(&mount), id }
                 });
-                if let Some(located) = located {
+                if !leaves_out(sought.number, located) {
                     selection.choose(located.clone(), sought.number);
                 }
             }
@@ -231,23 +234,34 @@ pub enum Wanted {
 /// # Errors
 /// As [`select`], and for a word that begins as a node's name does and doesn't end in a number.
 pub fn places(words: &[OsString]) -> Result<Vec<Wanted>, Unreclaimable> {
+    let locator = Locator::new()?;
     let mut wanted: Vec<Wanted> = Vec::new();
     for word in words {
         // A cgroup may be called so, and what exists is a name.
-        if let Some(number) = word.to_str().and_then(node::parse).filter(|_| locate(word).is_err()) {
+        if let Some(number) = word.to_str().and_then(node::parse).filter(|_| !locator.is_path(word)) {
             let node = Wanted::Node(number?);
             if !wanted.contains(&node) {
                 wanted.push(node);
             }
             continue;
         }
-        for found in select(std::slice::from_ref(word))? {
+        let selector = [Selector::new(word, &locator)];
+        let (chosen, missing) = select_by(&selector, &locator, &|_| false, &|_, _| false);
+        if let Some(why) = missing.into_iter().next() {
+            return Err(why);
+        }
+        for found in chosen.into_iter().map(|chosen| chosen.selected) {
             let known = wanted.iter_mut().find_map(|one| match one {
                 Wanted::Cgroup(known) if known.located.id == found.located.id => Some(known),
                 _ => None,
             });
             match known {
-                Some(known) => known.by_glob &= found.by_glob,
+                Some(known) => {
+                    known.by_glob &= found.by_glob;
+                    if known.located.mount.read_only && !found.located.mount.read_only {
+                        known.located = found.located;
+                    }
+                }
                 None => wanted.push(Wanted::Cgroup(found)),
             }
         }
@@ -255,37 +269,56 @@ pub fn places(words: &[OsString]) -> Result<Vec<Wanted>, Unreclaimable> {
     Ok(wanted)
 }
 
-/// A glob over paths from a mount point, and that mount, where it isn't the one that names begin from. A glob that is a
-/// path in front of its first special character is over the hierarchy that this leads into.
-pub(super) fn below_the_mount(word: &OsStr) -> (OsString, Option<Arc<Mount>>) {
-    let locator = Locator::new().ok();
-    let widest = locator.as_ref().and_then(|locator| locator.mount().ok());
-    if let Some((base, rest)) = locator.as_ref().and_then(|locator| locator.base_of_glob(word)) {
-        let mut glob = literal(base.below_mount());
-        if !glob.is_empty() {
-            glob.push(b'/');
+/// A word as a glob over paths from a mount point.
+#[derive(Debug)]
+pub(super) struct Scope {
+    /// The glob.
+    pub(super) pattern: OsString,
+    /// The hierarchy, where it isn't the one that names begin from.
+    pub(super) mount: Option<Arc<Mount>>,
+}
+
+impl Scope {
+    /// Of a word that is a path up to its first special character: over the hierarchy that this leads into. Of others: over
+    /// names.
+    pub(super) fn of(word: &OsStr, locator: &Locator) -> Self {
+        let widest = locator.mount().ok();
+        let elsewhere = |mount: &Mount| widest.is_none_or(|widest| widest.point != mount.point);
+        if let Some((base, rest)) = locator.base_of_glob(word) {
+            let mut glob = literal(base.below_mount());
+            if !glob.is_empty() && !rest.as_os_str().is_empty() {
+                glob.push(b'/');
+            }
+            glob.extend(rest.as_os_str().as_bytes());
+            let mount = elsewhere(&base.mount).then_some(base.mount);
+            return Self { pattern: OsString::from_vec(glob), mount };
         }
-        glob.extend(rest.as_os_str().as_bytes());
-        let elsewhere = widest.is_none_or(|widest| widest.point != base.mount.point);
-        return (OsString::from_vec(glob), elsewhere.then_some(base.mount));
+        // What it is over may not be there yet: the mount in front of it tells.
+        let around = locator.around(Path::new(word));
+        let below = around.and_then(|mount| Path::new(word).strip_prefix(&mount.point).ok());
+        let bytes = below.unwrap_or(Path::new(word)).as_os_str().as_bytes();
+        let plain = |byte: &u8| *byte != b'/';
+        let (from, to) = (bytes.iter().position(plain), bytes.iter().rposition(plain));
+        let pattern = from.zip(to).map_or(&[][..], |(from, to)| &bytes[from..=to]);
+        let mount = around.filter(|mount| elsewhere(mount)).cloned().map(Arc::new);
+        Self { pattern: OsStr::from_bytes(pattern).to_owned(), mount }
     }
-    // What it is over may not be there yet.
-    let below = widest.and_then(|mount| Path::new(word).strip_prefix(&mount.point).ok());
-    let below = below.unwrap_or(Path::new(word)).as_os_str().as_bytes();
-    let slashes = |byte: &u8| *byte == b'/';
-    let (from, to) =
-        (below.iter().position(|byte| !slashes(byte)), below.iter().rposition(|byte| !slashes(byte)));
-    let below = from.zip(to).map_or(&[][..], |(from, to)| &below[from..=to]);
-    (OsStr::from_bytes(below).to_owned(), None)
 }
 
 fn has_special(word: &OsStr) -> bool {
     word.as_bytes().iter().any(|&byte| SPECIAL.contains(&char::from(byte)))
 }
 
-/// Whether a word is a glob. A name with such a character in it can still be given by its path: what exists is a name.
+impl Locator {
+    /// Whether a word is a glob. A name with such a character in it can still be given by its path: what exists is a name.
+    fn is_glob(&self, word: &OsStr) -> bool {
+        has_special(word) && !self.is_path(word)
+    }
+}
+
+/// Whether a word is a glob.
 pub(crate) fn is_glob(word: &OsStr) -> bool {
-    has_special(word) && locate(word).is_err()
+    Locator::new().is_ok_and(|locator| locator.is_glob(word))
 }
 
 /// What is wrong with a word as a glob, if it is one.

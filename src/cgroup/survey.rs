@@ -17,6 +17,7 @@ use rustix::io::Errno;
 
 use super::conditions::Protected;
 use super::limit::{Bound, Ceiling};
+use super::opened::id_of;
 use super::pressure::Pressure;
 use super::stat::{MemoryStat, PackedStat, StatParser};
 use super::swap::SwapRoom;
@@ -221,7 +222,7 @@ impl Survey {
         reading.conditions.swap = Some(below.room.clone());
         reading.conditions.swappiness = self.swappiness;
         let at = At { above: &below, ..at };
-        let child = |file_name: &CString| self.child(dir, at, file_name);
+        let child = |child: &(CString, u64)| self.child(dir, at, child);
         let file_names = directories(dir);
         let children: Vec<Child> = if self.threads.is_some() {
             file_names.par_iter().map(child).collect()
@@ -237,10 +238,15 @@ impl Survey {
     }
 
     /// Looks at a child: its protection counts, whether it is asked for or not.
-    fn child(&self, dir: &OwnedFd, parent: At<'_>, file_name: &CStr) -> Child {
+    fn child(&self, dir: &OwnedFd, parent: At<'_>, (file_name, id): &(CString, u64)) -> Child {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let (depth, name) = (parent.depth, parent.name_of_child(OsStr::from_bytes(file_name.to_bytes())));
+        // Where mounts lie within the hierarchy, a directory may lead elsewhere.
+        let covered = |child: &OwnedFd| {
+            !parent.located.mount.inner.is_empty() && id_of(child).is_ok_and(|found| found != *id)
+        };
         match rustix::fs::openat(dir, file_name, flags, Mode::empty()) {
+            Ok(child) if covered(&child) => (Vec::new(), None),
             Ok(child) if depth < self.depth => {
                 let readings = self.visit(&child, At { name: &name, depth: depth + 1, ..parent });
                 let protected = readings.first().and_then(|reading| reading.as_protected());
@@ -299,13 +305,13 @@ fn protection(dir: &OwnedFd, name: &str) -> Option<Protected> {
     Some(Protected { name: name.to_owned(), min, current, file, anon, slab })
 }
 
-/// The names of the directories in a directory.
-fn directories(dir: &OwnedFd) -> Vec<CString> {
+/// The names and the inodes of the directories in a directory.
+fn directories(dir: &OwnedFd) -> Vec<(CString, u64)> {
     let Ok(entries) = Dir::read_from(dir) else { return Vec::new() };
     let directories = entries.flatten().filter(|entry| {
         entry.file_type() == FileType::Directory && !matches!(entry.file_name().to_bytes(), b"." | b"..")
     });
-    directories.map(|entry| entry.file_name().to_owned()).collect()
+    directories.map(|entry| (entry.file_name().to_owned(), entry.ino())).collect()
 }
 
 /// Has a file's text read into this thread's buffer, and looked at.

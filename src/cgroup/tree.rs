@@ -3,6 +3,9 @@
 use std::os::unix::fs::DirEntryExt;
 use std::path::{Path, PathBuf};
 
+use super::Mount;
+use super::opened::leads_to;
+
 /// A directory below another one.
 #[derive(Clone, Debug)]
 pub struct Entry {
@@ -24,14 +27,22 @@ pub fn children(path: &Path) -> impl Iterator<Item = PathBuf> + use<> {
     entries(path).map(|entry| entry.path)
 }
 
-/// All directories below `path`, nearer ones first.
-pub fn below(path: &Path) -> impl Iterator<Item = Entry> + use<> {
-    let mut ahead: std::collections::VecDeque<Entry> = entries(path).collect();
+/// All cgroups below the top of a mount, nearer ones first. A directory that something else is mounted on is none, nor is
+/// what is below it; one that is mounted on itself, as containers' managers do, is.
+pub fn walk(mount: &Mount) -> impl Iterator<Item = Entry> + use<'_> {
+    let covered = |entry: &Entry| mount.inner.contains(&entry.path) && !leads_to(&entry.path, entry.id);
+    let mut ahead: std::collections::VecDeque<Entry> =
+        entries(&mount.point).filter(|entry| !covered(entry)).collect();
     std::iter::from_fn(move || {
         let next = ahead.pop_front()?;
-        ahead.extend(entries(&next.path));
+        ahead.extend(entries(&next.path).filter(|entry| !covered(entry)));
         Some(next)
     })
+}
+
+/// The paths of the top of a mount and of all cgroups below it.
+pub fn top_and_walk(mount: &Mount) -> impl Iterator<Item = PathBuf> + use<'_> {
+    std::iter::once(mount.point.clone()).chain(walk(mount).map(|entry| entry.path))
 }
 
 #[cfg(test)]
@@ -44,9 +55,14 @@ mod tests {
         std::fs::create_dir_all(root.path().join("a/deep")).unwrap();
         std::fs::create_dir_all(root.path().join("b")).unwrap();
         std::fs::write(root.path().join("memory.stat"), "").unwrap();
-        let found: Vec<_> = below(root.path()).collect();
+        let mount = Mount::whole(root.path().into(), false);
+        let found: Vec<_> = walk(&mount).collect();
         assert_eq!(found.len(), 3);
         assert_eq!(found[2].path, root.path().join("a/deep"));
         assert_eq!(children(Path::new("/does/not/exist")).count(), 0);
+        // These are no cgroups, so whatever lies on one of them is something else.
+        let inner = Mount { inner: vec![root.path().join("a")], ..mount };
+        let found: Vec<_> = walk(&inner).map(|entry| entry.path).collect();
+        assert_eq!(found, [root.path().join("b")]);
     }
 }

@@ -1,18 +1,20 @@
 //! Which cgroups are watched: names and globs, looked through again and again, less what is never taken by a glob.
 
 use std::cell::OnceCell;
+use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::diagnose::Unreclaimable;
-use super::locate::shown;
+use super::locate::{Locator, shown};
 use super::mount::Mount;
 use super::opened::Located;
-use super::pattern::{Pattern, PatternSet};
-use super::select::{Selector, below_the_mount, select_by};
-use super::{Reader, Selected, locate, tree};
+use super::pattern::{Matcher, Pattern, PatternSet};
+use super::select::{Scope, Selector, select_by};
+use super::{Name, Reader, Selected, locate, tree};
 
 /// The hierarchy is looked through so often even if it seems the same: one may have gone and another come.
 const LOOKED_THROUGH: Duration = Duration::from_secs(20);
@@ -61,7 +63,7 @@ pub struct Watchlist {
     selectors: Vec<Selector>,
     lists: Vec<usize>,
     /// What each list leaves out.
-    left_out: Vec<PatternSet>,
+    left_out: Vec<Excluded>,
     exclude: Vec<OsString>,
     /// Whether names may come later, as what globs match may.
     waits: bool,
@@ -105,25 +107,51 @@ impl Spared {
     }
 }
 
-fn left_out(exclude: &[OsString]) -> Result<PatternSet, Unreclaimable> {
-    let bad = |word: &OsStr, why: String| Unreclaimable::BadGlob { word: shown(word), why };
-    let mut patterns = Vec::new();
-    for word in exclude {
-        for form in forms(word) {
-            patterns.push(Pattern::new(&form).map_err(|why| bad(word, why))?);
-        }
-    }
-    PatternSet::new(&patterns).map_err(|why| bad(exclude.first().map_or(OsStr::new(""), |word| word), why))
+/// What is left out: names and globs, wherever they match; paths, in the hierarchy that they lead into; and whatever cgroup a
+/// word leads to, by whichever way it is found.
+#[derive(Debug, Default)]
+struct Excluded {
+    anywhere: PatternSet,
+    /// Mount points, and globs over paths from there.
+    by_path: Vec<(PathBuf, Matcher)>,
+    ids: HashSet<u64>,
 }
 
-/// The globs that a word stands for: with the mount or without it, and a unit wherever it is.
-fn forms(word: &OsStr) -> Vec<OsString> {
-    let (name, _) = below_the_mount(word);
+impl Excluded {
+    fn new(words: &[OsString], locator: &Locator) -> Result<Self, Unreclaimable> {
+        let bad = |word: &OsStr, why: String| Unreclaimable::BadGlob { word: shown(word), why };
+        let (mut anywhere, mut by_path, mut ids) = (Vec::new(), Vec::new(), HashSet::new());
+        for word in words {
+            let scope = Scope::of(word, locator);
+            let pattern = Pattern::new(&scope.pattern).map_err(|why| bad(word, why))?;
+            if locator.is_path(word) {
+                ids.extend(locator.locate(word).ok().map(|located| located.id));
+            }
+            match scope.mount {
+                Some(mount) => by_path.push((mount.point.clone(), pattern.matcher())),
+                None => anywhere.push(pattern),
+            }
+            if let Some(unit) = anywhere_below(&scope.pattern) {
+                anywhere.push(Pattern::new(&unit).map_err(|why| bad(word, why))?);
+            }
+        }
+        let first = words.first().map_or(OsStr::new(""), |word| word);
+        Ok(Self { anywhere: PatternSet::new(&anywhere).map_err(|why| bad(first, why))?, by_path, ids })
+    }
+
+    fn has(&self, located: &Located) -> bool {
+        let below = located.below_mount();
+        self.ids.contains(&located.id)
+            || self.anywhere.is_match(below)
+            || self.by_path.iter().any(|(point, glob)| located.mount.point == *point && glob.is_match(below))
+    }
+}
+
+/// A unit's name as a glob that finds it wherever it is.
+fn anywhere_below(name: &OsStr) -> Option<OsString> {
     let bytes = name.as_bytes();
     let unit = [".service", ".scope", ".slice"].iter().any(|suffix| bytes.ends_with(suffix.as_bytes()));
-    let anywhere =
-        (unit && !bytes.contains(&b'/')).then(|| OsString::from_vec([b"**/".as_slice(), bytes].concat()));
-    std::iter::once(name.clone()).chain(anywhere).collect()
+    (unit && !bytes.contains(&b'/')).then(|| OsString::from_vec([b"**/".as_slice(), bytes].concat()))
 }
 
 /// Whether there is something that a glob could match anything below: the levels in front of its first special character.
@@ -150,12 +178,14 @@ impl Watchlist {
     pub fn of(lists: &[Words]) -> Result<Self, Unreclaimable> {
         let numbered = lists.iter().enumerate();
         let words = numbered.flat_map(|(list, words)| words.wanted.iter().map(move |word| (list, word)));
-        let (lists_of, selectors) = words.map(|(list, word)| (list, Selector::new(word))).unzip();
+        let locator = Locator::new()?;
+        let (lists_of, selectors) = words.map(|(list, word)| (list, Selector::new(word, &locator))).unzip();
+        let left_out = lists.iter().map(|words| Excluded::new(&words.excluded, &locator));
         Ok(Self {
             selectors,
             lists: lists_of,
             // A mistake in one shows at once.
-            left_out: lists.iter().map(|words| left_out(&words.excluded)).collect::<Result<_, _>>()?,
+            left_out: left_out.collect::<Result<_, _>>()?,
             exclude: lists.iter().flat_map(|words| words.excluded.iter().cloned()).collect(),
             waits: true,
             spared: OnceCell::new(),
@@ -198,13 +228,17 @@ impl Watchlist {
     /// Which globs of those to be left out match nothing of what is there, which may be a mistake in them.
     #[must_use]
     pub fn useless(&self) -> Vec<&OsStr> {
-        let Ok(Some(mount)) = Mount::find() else { return Vec::new() };
-        let paths: Vec<_> = tree::below(&mount.point).map(|entry| entry.path).collect();
-        let below: Vec<_> = paths.iter().filter_map(|path| path.strip_prefix(&mount.point).ok()).collect();
+        let Ok(locator) = Locator::new() else { return Vec::new() };
         let matches = |word: &&OsString| {
-            let globs: Vec<_> = forms(word).iter().filter_map(|form| Pattern::new(form).ok()).collect();
-            let globs = PatternSet::new(&globs).unwrap_or_default();
-            below.iter().any(|path| globs.is_match(path))
+            let Ok(excluded) = Excluded::new(std::slice::from_ref(word), &locator) else { return false };
+            let scope = Scope::of(word, &locator);
+            let Some(mount) = scope.mount.or_else(|| locator.mount().ok().cloned().map(Arc::new)) else {
+                return false;
+            };
+            tree::walk(&mount).any(|tree::Entry { path, id }| {
+                let (path, mount) = (path.into(), Arc::clone(&mount));
+                excluded.has(&Located { path, name: Name::default(), mount, id })
+            })
         };
         self.exclude.iter().filter(|word| !matches(word)).map(OsString::as_os_str).collect()
     }
@@ -212,7 +246,7 @@ impl Watchlist {
     /// What there is now. Names that aren't there, and globs that match nothing, may be and do so later. Looking through
     /// a large hierarchy has its price: where there are as many cgroups as before, nothing is said to be there until it
     /// is looked at again all the same, unless some were `lost`, of which one may be back. What is `known` is left out.
-    pub fn now(&mut self, now: Duration, lost: bool, known: &dyn Fn(&Path) -> bool) -> Vec<Taken> {
+    pub fn now(&mut self, now: Duration, lost: bool, known: &dyn Fn(u64) -> bool) -> Vec<Taken> {
         let count = self.descendants();
         let changed = match self.seen {
             Some(seen) if Some(seen.count) == count && !lost => seen.changed,
@@ -234,9 +268,15 @@ impl Watchlist {
         self.text.lines().find_map(|line| line.strip_prefix("nr_descendants ")?.parse().ok())
     }
 
-    fn look(&self, known: &dyn Fn(&Path) -> bool) -> (Vec<Taken>, Vec<Unreclaimable>) {
-        let leaves_out = |selector: usize, below: &Path| self.left_out[self.lists[selector]].is_match(below);
-        let (chosen, missing) = select_by(&self.selectors, known, &leaves_out);
+    fn look(&self, known: &dyn Fn(u64) -> bool) -> (Vec<Taken>, Vec<Unreclaimable>) {
+        // What is mounted is read once, however many words there are: a host can have thousands of mounts.
+        let locator = match Locator::new() {
+            Ok(locator) => locator,
+            Err(why) => return (Vec::new(), vec![why]),
+        };
+        let leaves_out =
+            |selector: usize, located: &Located| self.left_out[self.lists[selector]].has(located);
+        let (chosen, missing) = select_by(&self.selectors, &locator, known, &leaves_out);
         let spares = |located: &Located| self.spared.get_or_init(Spared::new).spares(located);
         let taken = chosen
             .into_iter()

@@ -65,13 +65,7 @@ mod tests {
     use crate::cgroup::killers::{Monitored, Unknown};
 
     fn found(of: &Killers) -> Vec<(State, String, Option<String>)> {
-        let mount = Arc::new(Mount {
-            id: None,
-            point: "/sys/fs/cgroup".into(),
-            root: "/".into(),
-            read_only: false,
-            top: "/".into(),
-        });
+        let mount = Arc::new(Mount::whole("/sys/fs/cgroup".into(), false));
         let path = Path::new("/sys/fs/cgroup/t.slice/a.service").into();
         let located = Located { path, name: "/t.slice/a.service".into(), mount, id: 0 };
         let words = |finding: Finding| match finding.fact {

@@ -1,13 +1,16 @@
 //! `memctl plot`.
 
 use std::borrow::Cow;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use memctl::cgroup::diagnose::plain;
-use memctl::record::{BadRecord, Record};
+use memctl::record::{BadRecord, Course, Record};
+use percent_encoding::percent_decode_str;
 
 use crate::cli::{Global, Plot};
 use crate::exit::{Exit, UsageError};
@@ -56,7 +59,7 @@ pub fn run(args: &Plot, global: &Global) -> Result<Exit> {
     output::notes::read(&name, &record, loudness);
     let course = match &args.cgroup {
         None => Cow::Owned(record.together(plot::LOOKS)),
-        Some(cgroup) => Cow::Borrowed(named(&record, &cgroup.to_string_lossy())?),
+        Some(cgroup) => Cow::Borrowed(named(&record, cgroup)?),
     };
     let svg = plot::picture(&record, &course)?;
     if to_stdout {
@@ -79,12 +82,27 @@ fn open(record: &Path) -> std::io::Result<Box<dyn BufRead>> {
 }
 
 /// The cgroup of that name: with its slash or without it, or the last part of its name where no other has that.
-fn named<'a>(record: &'a Record, cgroup: &str) -> Result<&'a memctl::record::Course, UsageError> {
-    let is = |name: &str| name.trim_start_matches('/') == cgroup.trim_start_matches('/');
-    let ends = |name: &str| name.rsplit('/').next() == Some(cgroup);
-    let mut ending = record.courses.iter().filter(|course| ends(&course.name));
+fn named<'a>(record: &'a Record, word: &OsStr) -> Result<&'a Course, UsageError> {
+    // Of names that are no text the record has the path, percent-encoded.
+    let bytes = |course: &Course| -> Vec<u8> {
+        match &course.path_bytes {
+            Some(path) => percent_decode_str(path).collect(),
+            None => course.name.clone().into_bytes(),
+        }
+    };
+    let slash = |byte: &u8| *byte == b'/';
+    let word_bytes = word.as_bytes();
+    let below = &word_bytes[word_bytes.iter().take_while(|byte| slash(byte)).count()..];
+    let is = |course: &Course| match &course.path_bytes {
+        // Where the mount is, the record doesn't say.
+        Some(_) => bytes(course).ends_with(&[b"/", below].concat()),
+        None => course.name.trim_start_matches('/').as_bytes() == below,
+    };
+    let ends = |course: &&Course| bytes(course).rsplit(slash).next() == Some(word_bytes);
+    let cgroup = word.to_string_lossy();
+    let mut ending = record.courses.iter().filter(ends);
     let only = ending.next().filter(|_| ending.next().is_none());
-    record.courses.iter().find(|course| is(&course.name)).or(only).ok_or_else(|| {
+    record.courses.iter().find(|course| is(course)).or(only).ok_or_else(|| {
         let mut known: Vec<_> = record.courses.iter().take(8).map(|course| course.name.as_str()).collect();
         if record.courses.len() > known.len() {
             known.push("…");

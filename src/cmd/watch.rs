@@ -1,7 +1,6 @@
 //! `memctl watch`.
 
 use std::cell::{Cell, RefCell};
-use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -135,18 +134,22 @@ pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
     };
     let (follows, cpu, swap_writes) = (plan.watchlist.follows(), plan.cpu, plan.swap_writes);
     let plan = RefCell::new(plan);
-    let mut select = |lost: bool, known: &dyn Fn(&Path) -> bool| -> Vec<Ruled> {
+    let mut select = |lost: bool, known: &dyn Fn(u64) -> bool| -> Vec<Ruled> {
         let mut plan = plan.borrow_mut();
         let taken = plan.watchlist.now(clock::now(), lost, known);
         plan.ruled(taken).collect()
     };
     let mut reload = || {
         let file = args.config.as_deref().filter(|_| signal::reload_asked())?;
-        let read = rules::read(file).and_then(|rules| Ok((rules::plan(&rules)?, rules.each.len())));
-        screen.borrow_mut().reloaded(file, read.as_ref().map(|(_, count)| *count), loudness);
-        let (new, _) = read.ok()?;
+        let read = rules::read(file).and_then(|rules| {
+            let plan = rules::plan(&rules)?;
+            // A name that can't be followed is a mistake as at the start: then the old rules stay.
+            let first = plan.watchlist.first()?;
+            Ok((plan, first, rules.each.len()))
+        });
+        screen.borrow_mut().reloaded(file, read.as_ref().map(|(.., count)| *count), loudness);
+        let (new, (taken, unmatched), _) = read.ok()?;
         let new = Plan { cpu: args.cpu.map(Percent::ratio).or(new.cpu), ..new };
-        let (taken, unmatched) = new.watchlist.first().unwrap_or_default();
         let waiting = Waiting { unmatched, unlimited: Vec::new() };
         for note in output::notes::not_watched(&waiting) {
             screen.borrow_mut().note(&note, loudness);

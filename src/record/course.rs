@@ -47,6 +47,8 @@ pub struct Outcome {
 pub struct Course {
     /// Its name.
     pub name: String,
+    /// Its path, percent-encoded, where the name is no UTF-8.
+    pub path_bytes: Option<String>,
     /// The rule that took it, if one did.
     pub rule: Option<String>,
     /// In the order of time.

@@ -20,6 +20,7 @@ pub struct Line {
     #[serde(default)]
     pub at_usec: u64,
     pub cgroup: Option<String>,
+    pub path_bytes: Option<String>,
     pub version: Option<u64>,
     pub started_usec: Option<u64>,
     pub rule: Option<String>,

@@ -182,3 +182,21 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn cgroups_that_read_alike_have_courses_of_their_own() {
+    let line = |path: &str, current: u64| {
+        format!(
+            "{{\"event\":\"sample\",\"cgroup\":\"/j\u{fffd}b\",\"path_bytes\":\"/cg/{path}\",\"at_usec\":1000000,\
+             \"current_bytes\":{current}}}\n"
+        )
+    };
+    let text = [line("j%E9b", 5), line("j%E8b", 7)].concat();
+    let record = Record::read(text.as_bytes()).unwrap();
+    let courses: Vec<_> = record
+        .courses
+        .iter()
+        .map(|course| (course.path_bytes.as_deref(), course.points.last().map(|point| point.current)))
+        .collect();
+    assert_eq!(courses, [(Some("/cg/j%E9b"), Some(5)), (Some("/cg/j%E8b"), Some(7))]);
+}

@@ -1,6 +1,5 @@
 //! What a watch is to do, and who hears of it.
 
-use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -27,8 +26,8 @@ pub struct Ruled {
 }
 
 /// Finds which cgroups there are now: asked again and again, since they come and go. It is told whether one was lost since
-/// it was asked last, and which directories are known already.
-pub type Select<'a> = dyn FnMut(bool, &dyn Fn(&Path) -> bool) -> Vec<Ruled> + 'a;
+/// it was asked last, and which ids are known already.
+pub type Select<'a> = dyn FnMut(bool, &dyn Fn(u64) -> bool) -> Vec<Ruled> + 'a;
 
 /// What is to be done from now on instead.
 #[derive(Debug)]

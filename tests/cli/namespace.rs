@@ -37,8 +37,17 @@ impl Namespace {
 
     /// Runs memctl there.
     pub fn run(&self, words: &[&str]) -> Ran {
+        self.run_as("join", words)
+    }
+
+    /// The same without a mount of what the namespace shows.
+    pub fn run_with_the_hosts_mount(&self, words: &[&str]) -> Ran {
+        self.run_as("visit", words)
+    }
+
+    fn run_as(&self, what: &str, words: &[&str]) -> Ran {
         let mut command = Command::new(std::env::current_exe().expect("this binary"));
-        command.args([MARK, "join"]).arg(&self.home).arg(format!("/proc/{}/ns/cgroup", self.keeper.id()));
+        command.args([MARK, what]).arg(&self.home).arg(format!("/proc/{}/ns/cgroup", self.keeper.id()));
         command.args(words).output().expect("it runs").into()
     }
 }
@@ -63,12 +72,13 @@ pub fn asked_for() -> Option<Inside> {
     (args.next()? == MARK).then_some(())?;
     let what = args.next()?;
     let cgroup = PathBuf::from(args.next()?);
-    let joins = (what == "join").then(|| args.next().map(PathBuf::from)).flatten();
-    Some(Inside { keeps: what == "keep", cgroup, joins, words: args.collect() })
+    let joins = matches!(&*what, "join" | "visit").then(|| args.next().map(PathBuf::from)).flatten();
+    Some(Inside { keeps: what == "keep", mounts: what != "visit", cgroup, joins, words: args.collect() })
 }
 
 pub struct Inside {
     keeps: bool,
+    mounts: bool,
     cgroup: PathBuf,
     joins: Option<PathBuf>,
     words: Vec<String>,
@@ -94,10 +104,12 @@ impl Inside {
                 unshare(UnshareFlags::NEWNS);
             }
         }
-        // The same file system can't be mounted over itself. Nothing else sees this.
-        rustix::mount::unmount(root(), UnmountFlags::DETACH).expect("unmount the whole hierarchy");
-        rustix::mount::mount("cgroup2", root(), "cgroup2", MountFlags::empty(), c"")
-            .expect("mount the hierarchy as it is seen from here");
+        if self.mounts {
+            // The same file system can't be mounted over itself. Nothing else sees this.
+            rustix::mount::unmount(root(), UnmountFlags::DETACH).expect("unmount the whole hierarchy");
+            rustix::mount::mount("cgroup2", root(), "cgroup2", MountFlags::empty(), c"")
+                .expect("mount the hierarchy as it is seen from here");
+        }
         panic!("become memctl: {}", memctl(self.words).exec());
     }
 }

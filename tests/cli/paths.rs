@@ -18,10 +18,17 @@ pub fn cases() -> Vec<Case> {
             links_of_proc_lead_where_the_kernel_goes,
             a_bind_mount_is_a_part_of_the_hierarchy,
             a_covered_mount_is_reached_from_within,
+            what_is_mounted_within_is_no_cgroup,
+            a_mount_that_leads_nowhere_is_passed_over,
+            a_removed_cgroup_is_called_removed,
+            a_zombie_is_in_no_other_cgroup,
+            without_a_mount_of_the_namespace_self_is_found,
             dots_are_the_kernels_and_not_the_texts;
         "guest reclaim" =>
             another_namespaces_cgroup_is_not_ones_own,
             one_cgroup_by_several_paths_is_asked_once,
+            a_path_that_is_left_out_is_left_out,
+            a_watch_has_each_cgroup_once,
             the_mount_that_can_be_written_to_is_taken
     ]
 }
@@ -244,6 +251,158 @@ fn a_covered_mount_is_reached_from_within() {
         assert!(name.as_str().is_some_and(|name| name.ends_with("/inner")), "{name}");
     }
     assert_eq!((covered.status, covered.stdout.as_str()), (Some(1), ""), "{}", covered.stderr);
+}
+
+/// Whoever covers a directory of the hierarchy moves no cgroup.
+fn what_is_mounted_within_is_no_cgroup() {
+    let (app, other, plain) = (Cgroup::new("app"), Cgroup::new("other"), Cgroup::new("plain"));
+    let inner = other.child("u.service");
+    let point = plain.child("point");
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(folder.path().join("x.service")).expect("a directory");
+    let names = |words: &[&str]| -> Vec<String> {
+        let words: Vec<_> = ["stat", "--json"].into_iter().chain(words.iter().copied()).collect();
+        let ran = run(&words);
+        assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""), "{words:?}");
+        ran.stdout
+            .lines()
+            .map(|line| parse_line(line)["cgroup"].as_str().expect("a name").to_owned())
+            .collect()
+    };
+    let bind = Bind::new(other.path(), "/sys/fs/cgroup/app");
+    let tmpfs = Bind::new(folder.path(), "/sys/fs/cgroup/plain/point");
+    let itself = Bind::new(inner.path(), "/sys/fs/cgroup/other/u.service");
+    assert_eq!(names(&["u.service"]), ["/other/u.service"], "it is there once");
+    assert_eq!(names(&["**/u.service"]), ["/other/u.service"]);
+    assert_eq!(names(&["*", "-r"]).iter().filter(|name| name.ends_with("u.service")).count(), 1);
+    assert_eq!(names(&["plain", "-r"]), ["/plain"]);
+    for word in ["x.service", "plain/*", "[a]pp"] {
+        let ran = run(&["stat", word]);
+        assert_eq!(ran.status, Some(1), "{word}: {}", ran.stdout);
+        assert!(
+            ran.stderr.contains("no such cgroup") || ran.stderr.contains("no cgroup matches"),
+            "{}",
+            ran.stderr
+        );
+    }
+    drop((itself, tmpfs, bind, point, inner, app));
+}
+
+/// A mount whose mount point was covered later on is of no use to anybody.
+fn a_mount_that_leads_nowhere_is_passed_over() {
+    let _app = Cgroup::new("app");
+    let (cover, outer) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    let _first = Bind::new(outer.path(), "/tmp/outer");
+    let within = Bind::new(&root(), "/tmp/outer/cg");
+    let covered = Bind::new(cover.path(), "/tmp/outer");
+    let found = run(&["stat", "app", "--json"]);
+    let gone = run(&["stat", "/tmp/outer/cg/app"]);
+    drop(covered);
+    drop(within);
+    assert_eq!(stat_of(&found, "app")["cgroup"], "/app");
+    assert_eq!(
+        (gone.status, gone.stderr.lines().next()),
+        (Some(1), Some("memctl: /tmp/outer/cg/app: no such cgroup"))
+    );
+}
+
+fn a_removed_cgroup_is_called_removed() {
+    let app = Cgroup::new("app");
+    let dir = std::fs::File::open(app.path()).expect("its directory");
+    drop(app);
+    let anew = Cgroup::new("app");
+    let word = format!("/proc/{}/fd/{}", std::process::id(), std::os::fd::AsRawFd::as_raw_fd(&dir));
+    for verb in ["stat", "watch"] {
+        let words = if verb == "watch" { vec![verb, &word, "--keep", "1G"] } else { vec![verb, &word] };
+        let ran = run(&words);
+        assert_eq!((ran.status, ran.stdout.as_str()), (Some(1), ""), "{words:?}");
+        assert!(
+            ran.stderr.lines().next().is_some_and(|line| line.ends_with("removed meanwhile")),
+            "{}",
+            ran.stderr
+        );
+    }
+    drop(anew);
+}
+
+/// What the kernel writes of a process whose cgroup was removed can be another one's name.
+fn a_zombie_is_in_no_other_cgroup() {
+    let (job, other) = (Cgroup::new("z"), Cgroup::new("z (deleted)"));
+    let mut child = Command::new("/bin/sleep").arg("300").stdin(Stdio::null()).spawn().expect("sleep");
+    job.write("cgroup.procs", &child.id().to_string());
+    child.kill().expect("it ends");
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    drop(job);
+    let word = format!("pid:{}", child.id());
+    let said = std::fs::read_to_string(format!("/proc/{}/cgroup", child.id())).expect("it is a zombie");
+    let ran = run(&["stat", &word]);
+    child.wait().expect("it ended");
+    assert!(said.contains("/z (deleted)"), "{said}");
+    let line = format!("memctl: {word}: the process has ended, and its cgroup was removed");
+    assert_eq!((ran.status, ran.stderr.lines().next()), (Some(1), Some(line.as_str())));
+    let alive = Sleeper::start(&other, Path::new("/"));
+    assert_eq!(stat(&format!("pid:{}", alive.0.id()))["cgroup"], "/z (deleted)");
+}
+
+/// A container's tool that has its own cgroup namespace and the host's mount: case 08 of other people's hosts.
+fn without_a_mount_of_the_namespace_self_is_found() {
+    let job = Cgroup::new("job");
+    let (namespace, home) = Namespace::new(&job, "self");
+    let ran = namespace.run_with_the_hosts_mount(&["stat", "self", "--json"]);
+    assert_eq!(stat_of(&ran, "self")["cgroup"], "/job/self");
+    let pid = format!("pid:{}", std::process::id());
+    let ran = namespace.run_with_the_hosts_mount(&["stat", &pid, "--json"]);
+    assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""), "{}", ran.stdout);
+    drop(home);
+}
+
+fn a_path_that_is_left_out_is_left_out() {
+    let app = Cgroup::new("app");
+    let (_a, _b) = (app.child("a"), app.child("b"));
+    let _part = Bind::new(app.path(), "/tmp/part");
+    let rules = tempfile::NamedTempFile::new().expect("a file");
+    for (matches, excluded) in [
+        ("app/*", "/sys/fs/cgroup/app/b"),
+        ("/tmp/part/*", "/tmp/part/b"),
+        ("app/*", "/tmp/part/b"),
+        ("/tmp/part/*", "/proc/self/root/sys/fs/cgroup/app/b"),
+        ("app/*", "/proc/1/root/sys/fs/cgroup/app/[b]"),
+        ("/sys/fs/cgroup/app/*", "app/b"),
+    ] {
+        let text = format!("[[rule]]\nmatch = '{matches}'\nexclude = '{excluded}'\nkeep = '1G'\n");
+        std::fs::write(rules.path(), text).expect("write the rule");
+        let ran = run(&["check", "--config", &rules.path().display().to_string(), "--json"]);
+        let checked = parse(&ran.stdout);
+        let taken: Vec<_> = checked["rules"][0]["cgroups"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(|one| &one["cgroup"])
+            .collect();
+        assert_eq!(taken, ["/app/a"], "{matches} without {excluded}");
+    }
+    let words = ["watch", "./*", "--exclude", "./b", "--keep", "1G", "--duration", "1s", "--json"];
+    let ran: Ran = memctl(words).current_dir(app.path()).output().expect("it runs").into();
+    assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""), "{}", ran.stdout);
+    assert!(!ran.stdout.contains("/app/b"), "{}", ran.stdout);
+}
+
+/// One that is found later by another way than the first is still the one that is watched.
+fn a_watch_has_each_cgroup_once() {
+    let app = Cgroup::new("app");
+    let _inner = app.child("inner");
+    let _whole = Bind::new(&root(), "/tmp/whole");
+    let words = ["watch", "/tmp/whole/app/*", "app/*", "--keep", "1G", "--duration", "12s", "--json"];
+    let child = memctl(words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs");
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    let later = app.child("later");
+    let ran: Ran = child.wait_with_output().expect("it ends").into();
+    let starts = |name: &str| {
+        let lines = ran.stdout.lines().map(parse_line);
+        lines.filter(|line| line["event"] == "start" && line["cgroup"] == name).count()
+    };
+    assert_eq!((starts("/app/inner"), starts("/app/later")), (1, 1), "{}", ran.stdout);
+    drop(later);
 }
 
 fn one_cgroup_by_several_paths_is_asked_once() {

@@ -1,8 +1,6 @@
 //! Which cgroups are watched: those that come, those that go, and what becomes of them when the rules change.
 
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::budget::Budget;
@@ -23,9 +21,8 @@ impl Control<'_> {
             return;
         }
         // One that was made anew under the same name shows as gone first.
-        let known: HashSet<&Path> = self.fleet.iter().flatten().map(|member| &*member.located.path).collect();
-        let found =
-            (self.options.select)(std::mem::take(&mut self.lost), &|path: &Path| known.contains(path));
+        let known: HashSet<u64> = self.fleet.iter().flatten().map(Member::id).collect();
+        let found = (self.options.select)(std::mem::take(&mut self.lost), &|id| known.contains(&id));
         for ruled in found {
             self.take_on(ruled, now, GRACE);
         }
@@ -52,11 +49,11 @@ impl Control<'_> {
         self.budget = Budget::new(reload.cpu, now, process_cpu());
         self.host.swap = SwapWatch::new(reload.swap_writes);
         self.options.ancestors.forget();
-        let mut wanted: HashMap<Arc<Path>, Ruled> =
-            reload.all.into_iter().map(|ruled| (Arc::clone(&ruled.located.path), ruled)).collect();
+        let mut wanted: HashMap<u64, Ruled> =
+            reload.all.into_iter().map(|ruled| (ruled.located.id, ruled)).collect();
         for place in 0..self.fleet.len() {
             let Some(member) = &mut self.fleet[place] else { continue };
-            let rule = wanted.remove(&member.located.path).map(|ruled| ruled.rule);
+            let rule = wanted.remove(&member.id()).map(|ruled| ruled.rule);
             let changed = rule.as_deref() != Some(member.rule());
             let follows = rule.is_some_and(|rule| {
                 member.adopt(rule, &mut self.options.ancestors, now, &mut self.text).is_ok()
