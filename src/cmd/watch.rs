@@ -43,8 +43,9 @@ const WORKERS: usize = 4;
 /// What an estimate is stalled for if nobody says otherwise.
 const GENTLE: &str = "0.1%";
 
-/// After so long, what only the start needed is known.
+/// After so long, what only the start needed is known; and so often what is needed but once a minute is let go of.
 const SETTLED: Duration = Duration::from_secs(20);
+const SETTLED_AGAIN: Duration = Duration::from_secs(60);
 
 /// On a terminal, the table is painted anew so often.
 const REPAINTED: Duration = Duration::from_millis(500);
@@ -124,10 +125,10 @@ pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
     }
     let mut show = |rows: &mut dyn Iterator<Item = View<'_>>| screen.borrow_mut().show(rows);
     let live = screen.borrow().is_live();
-    let settles = Cell::new(Some(clock::now() + SETTLED));
+    let settles = Cell::new(clock::now() + SETTLED);
     let stop = || {
-        if settles.get().is_some_and(|at| clock::now() >= at) {
-            settles.set(None);
+        if clock::now() >= settles.get() {
+            settles.set(clock::now() + SETTLED_AGAIN);
             lock::forget_the_start();
         }
         signal::pending().is_some() || output::watch::nobody_reads()

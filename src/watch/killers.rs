@@ -71,7 +71,7 @@ impl KillerWatch {
             changed: false,
             answer: None,
             levels: HashMap::new(),
-            text: String::with_capacity(8192),
+            text: String::with_capacity(4096),
         }
     }
 
