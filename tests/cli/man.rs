@@ -140,8 +140,12 @@ fn the_page_of_rules_is_true() {
 
 /// The keys of the JSON report are documented, all of them.
 fn the_pages_name_every_key_of_the_report() {
-    let source =
-        concat!(include_str!("../../src/output/json.rs"), include_str!("../../src/output/json/watch.rs"),);
+    let source = concat!(
+        include_str!("../../src/output/json.rs"),
+        include_str!("../../src/output/json/name.rs"),
+        include_str!("../../src/output/json/stat.rs"),
+        include_str!("../../src/output/json/watch.rs"),
+    );
     let pages = PAGES.map(|page| page.parts).concat();
     // What is flattened is no key itself.
     let source: Vec<_> = source.split("#[serde(flatten)]\n    ").collect();

@@ -1,0 +1,36 @@
+//! The keys by which a line of JSON says of which cgroup it is.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use memctl::cgroup::Name;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
+use serde::Serialize;
+
+/// Bytes that stand for themselves in a path: the unreserved ones of RFC 3986, and the slash.
+const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// The keys by which a line says of which cgroup it is.
+#[allow(clippy::struct_field_names)]
+#[derive(Default, Serialize)]
+pub struct NameKeys<'a> {
+    cgroup: &'a str,
+    /// The directory's path, percent-encoded, where the name or the path is no UTF-8 and has lost something.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path_bytes: Option<String>,
+}
+
+impl<'a> NameKeys<'a> {
+    /// Of a cgroup whose directory is told as well.
+    pub(super) fn with_path(name: &'a Name, path: &Path) -> Self {
+        let lost = path.to_str().is_none().then_some(path);
+        let encoded = |path: &Path| percent_encode(path.as_os_str().as_bytes(), KEPT).to_string();
+        Self { cgroup: name, path_bytes: lost.or_else(|| name.path_not_utf8()).map(encoded) }
+    }
+}
+
+impl<'a> From<&'a Name> for NameKeys<'a> {
+    fn from(name: &'a Name) -> Self {
+        Self::with_path(name, name.path_not_utf8().unwrap_or(Path::new("")))
+    }
+}
