@@ -43,9 +43,8 @@ const WORKERS: usize = 4;
 /// What an estimate is stalled for if nobody says otherwise.
 const GENTLE: &str = "0.1%";
 
-/// After so long, what only the start needed is known; and so often what is needed but once a minute is let go of.
+/// After so long, what only the start needed is known.
 const SETTLED: Duration = Duration::from_secs(20);
-const SETTLED_AGAIN: Duration = Duration::from_secs(60);
 
 /// On a terminal, the table is painted anew so often.
 const REPAINTED: Duration = Duration::from_millis(500);
@@ -125,10 +124,10 @@ pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
     }
     let mut show = |rows: &mut dyn Iterator<Item = View<'_>>| screen.borrow_mut().show(rows);
     let live = screen.borrow().is_live();
-    let settles = Cell::new(clock::now() + SETTLED);
+    let settles = Cell::new(Some(clock::now() + SETTLED));
     let stop = || {
-        if clock::now() >= settles.get() {
-            settles.set(clock::now() + SETTLED_AGAIN);
+        if settles.get().is_some_and(|at| clock::now() >= at) {
+            settles.set(None);
             lock::forget_the_start();
         }
         signal::pending().is_some() || output::watch::nobody_reads()
@@ -179,7 +178,12 @@ pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
             select: &mut select,
             reload: &mut reload,
             show: live.then_some((REPAINTED, &mut show)),
-            note: &mut |note| screen.borrow_mut().note(&output::notes::of_killer(note), loudness),
+            note: &mut |note| match output::notes::of_killer(note) {
+                Some(words) => screen.borrow_mut().note(&words, loudness),
+                // At the beginning that is done anyway, once all has settled.
+                None if settles.get().is_none() => lock::forget_the_start(),
+                None => {}
+            },
             tell: &mut |event| screen.borrow_mut().event(&event),
         },
     )

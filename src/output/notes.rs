@@ -100,8 +100,9 @@ pub fn not_watched(waiting: &Waiting) -> Vec<String> {
 }
 
 /// What an OOM killer is to a watch.
-pub fn of_killer(note: &Note) -> String {
-    match note {
+pub fn of_killer(note: &Note) -> Option<String> {
+    Some(match note {
+        Note::Asked => return None,
         Note::Blind(why) => format!(
             "the guard above is blind: {why}; --pressure and --keep hold while any cgroup above is stalled for more than {} \
              (memory full avg10)",
@@ -113,7 +114,7 @@ pub fn of_killer(note: &Note) -> String {
             hundredths(*limit),
             hundredths(10_000_u16.saturating_sub(*limit))
         ),
-    }
+    })
 }
 
 /// What a record is, where that isn't what one would think.

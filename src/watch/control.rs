@@ -12,7 +12,7 @@ use super::guard::Guard;
 use super::host::HostState;
 use super::level::Outrun;
 use super::member::{Member, Step};
-use super::notes::{Noted, notes};
+use super::notes::{Note, Noted, notes};
 use super::options::Options;
 use super::pool::{Done, Job, Pool, serve};
 use super::price::Price;
@@ -317,7 +317,9 @@ impl Control<'_> {
 
     /// Has it asked who is monitored by a killer, and passes on what there is to note.
     fn renew_killers(&mut self, now: Duration) {
-        if !self.host.killers.renew(now) {
+        let Some(is_news) = self.host.killers.renew(now) else { return };
+        (self.options.note)(&Note::Asked);
+        if !is_news {
             return;
         }
         let Some(killers) = self.host.killers.killers() else { return };

@@ -87,16 +87,16 @@ impl KillerWatch {
         self.changed = true;
     }
 
-    /// Has it asked who is monitored, by a thread of its own, if that is due. Returns whether there is an answer that
-    /// differs from the one before.
-    pub fn renew(&mut self, now: Duration) -> bool {
+    /// Has it asked who is monitored, by a thread of its own, if that is due. Returns whether an answer differs from the one
+    /// before, if one has come.
+    pub fn renew(&mut self, now: Duration) -> Option<bool> {
         if let Some(answer) = &self.answer {
             match answer.try_recv() {
                 Ok(killers) => {
                     self.answer = None;
-                    return self.learn(killers);
+                    return Some(self.learn(killers));
                 }
-                Err(TryRecvError::Empty) => return false,
+                Err(TryRecvError::Empty) => return None,
                 Err(TryRecvError::Disconnected) => self.answer = None,
             }
         }
@@ -115,7 +115,7 @@ impl KillerWatch {
                 self.answer = Some(receiver);
             }
         }
-        false
+        None
     }
 
     fn learn(&mut self, killers: Killers) -> bool {

@@ -11,6 +11,8 @@ use crate::size::Percent;
 /// Something to note that isn't of one cgroup.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Note {
+    /// It was asked who is monitored: what only that took isn't needed for a minute.
+    Asked,
     /// Who is monitored isn't known.
     Blind(Unknown),
     /// So much of swap may be filled that systemd-oomd kills.
