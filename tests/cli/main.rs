@@ -98,6 +98,7 @@ fn main() {
             if let Some(need) = missing {
                 Ok(Completion::ignored_with(format!("not applicable here: needs {need}")))
             } else {
+                place::await_calm();
                 (case.run)();
                 Ok(Completion::Completed)
             }

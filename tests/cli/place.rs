@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::time::{Duration, Instant};
 
 use crate::bed::{Cgroup, root};
 
@@ -72,6 +73,19 @@ impl Place {
             Some(unwanted) => self.has.contains(unwanted),
             None => !self.has.contains(need),
         })
+    }
+}
+
+/// Waits until the host is no longer stalled by what an earlier case did: a watch holds back where all of it is stalled for
+/// a fifth of the time, and what is left of that takes some 10 s to be forgotten.
+pub fn await_calm() {
+    let full = || -> Option<f64> {
+        let text = std::fs::read_to_string("/proc/pressure/memory").ok()?;
+        text.lines().find_map(|line| line.strip_prefix("full avg10=")?.split(' ').next()?.parse().ok())
+    };
+    let until = Instant::now() + Duration::from_secs(60);
+    while full().is_some_and(|full| full >= 5.0) && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(200));
     }
 }
 
