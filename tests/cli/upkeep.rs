@@ -47,6 +47,8 @@ fn looking_and_reclaiming_allocate_nothing() {
     let (one, two) = (limited("one", 64 * M), limited("two", 64 * M));
     one.uses(&Work::Stream(200 * M));
     two.uses(&Work::Anon(20 * M));
+    // Whatever the emulated disk gives: what is anonymous and comes and goes is quick.
+    two.uses(&Work::Sawtooth(40 * M));
     let wanted = rule::Wanted {
         headroom: Some("20M".parse().expect("a size")),
         max_pressure: Some("90%".parse().expect("a share")),
@@ -76,8 +78,7 @@ fn looking_and_reclaiming_allocate_nothing() {
         options::Options {
             swap_writes: None,
             workers: 2,
-            // An emulated disk may give so little to reclaim that half as long is too short to have much to do.
-            duration: Some(Duration::from_secs(16)),
+            duration: Some(Duration::from_secs(8)),
             cpu: None,
             dry_run: false,
             each_action: true,
