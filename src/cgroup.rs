@@ -230,6 +230,11 @@ pub(crate) fn read_in(dir: &Path, file: &str) -> io::Result<String> {
     Ok(text_of(std::fs::read(dir.join(file))?))
 }
 
+/// Whether there are processes in a cgroup or below it, as far as its `cgroup.events` can be read.
+pub(crate) fn is_populated(dir: &Path) -> bool {
+    read_in(dir, "cgroup.events").is_ok_and(|events| events.lines().any(|line| line == "populated 1"))
+}
+
 /// Reads a file of procfs, whose names are bytes: paths of mounts and swap areas, cgroups.
 pub(crate) fn read_bytes(path: &str) -> io::Result<Vec<u8>> {
     // None of them tells its length, and the library would begin with 32 bytes.

@@ -1,13 +1,12 @@
 //! Moving this process into a cgroup, so that it pays the CPU time of what is done, and out of it again.
 
 use std::ffi::OsStr;
-use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::diagnose::{Unreclaimable, plain};
-use super::{Cgroup, Name, diagnose, locate, read_in, tree};
+use super::{Cgroup, Name, diagnose, is_populated, locate, tree};
 
 /// The file that processes are moved by.
 const PROCS: &str = "cgroup.procs";
@@ -93,11 +92,6 @@ impl Joined {
         }
         self.before.as_ref().is_some_and(|before| move_to(before).is_ok())
     }
-}
-
-fn is_populated(path: &Path) -> bool {
-    let events = read_in(path, "cgroup.events").unwrap_or_default();
-    events.lines().any(|line| line == "populated 1")
 }
 
 fn move_to(cgroup: &Cgroup) -> Result<(), Errno> {

@@ -184,12 +184,11 @@ impl Locator {
     pub(super) fn base_of_glob(&self, word: &OsStr) -> Option<(Located, PathBuf)> {
         let path = Path::new(word);
         let is_path = path.is_absolute() || is_from_here(path);
-        let special = |name: &OsStr| name.as_bytes().iter().any(|byte| SPECIAL.contains(&char::from(*byte)));
         if !is_path {
             return None;
         }
         // A path without any is a glob that matches itself, as among those to be left out.
-        let at = path.iter().position(special).unwrap_or_else(|| path.iter().count());
+        let at = path.iter().position(has_special).unwrap_or_else(|| path.iter().count());
         let (base, rest): (PathBuf, PathBuf) =
             (path.iter().take(at).collect(), path.iter().skip(at).collect());
         let base = if path.is_absolute() { base } else { from_here(&base) };
@@ -204,8 +203,10 @@ fn lists(path: &Path, process: &str) -> bool {
     super::read_in(path, "cgroup.procs").is_ok_and(|procs| procs.lines().any(|line| line == pid))
 }
 
-/// What only globs have.
-pub(super) const SPECIAL: [char; 4] = ['*', '?', '[', '{'];
+/// Whether a word has what only globs have.
+pub(super) fn has_special(word: &OsStr) -> bool {
+    word.as_bytes().iter().any(|byte| b"*?[{".contains(byte))
+}
 
 /// A word for a message.
 pub(super) fn shown(word: &OsStr) -> String {

@@ -40,12 +40,6 @@ impl Located {
         })
     }
 
-    /// Whether nothing above it is mounted.
-    #[must_use]
-    pub fn is_top(&self) -> bool {
-        *self.path == *self.mount.point
-    }
-
     /// Its path from the mount point, without a leading `/`; empty for the top.
     #[must_use]
     pub fn below_mount(&self) -> &Path {
@@ -233,6 +227,6 @@ mod tests {
         let other = Located { id: id + 1, ..located.clone() };
         assert_eq!(other.open_to_read().map(drop), Err(Errno::STALE));
         assert_eq!(other.open_directory().map(drop), Err(Errno::STALE));
-        assert_eq!((located.below_mount(), located.is_top()), (Path::new("app"), false));
+        assert_eq!(located.below_mount(), Path::new("app"));
     }
 }

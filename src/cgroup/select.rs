@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::diagnose::{Unreclaimable, no_match};
-use super::locate::{Locator, SPECIAL, shown};
+use super::locate::{Locator, has_special, shown};
 use super::mount::Mount;
 use super::opened::Located;
 use super::pattern::{Matcher, Pattern, literal};
@@ -303,10 +303,6 @@ impl Scope {
         let mount = around.filter(|mount| elsewhere(mount)).cloned().map(Arc::new);
         Self { pattern: OsStr::from_bytes(pattern).to_owned(), mount }
     }
-}
-
-fn has_special(word: &OsStr) -> bool {
-    word.as_bytes().iter().any(|&byte| SPECIAL.contains(&char::from(byte)))
 }
 
 impl Locator {

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use crate::cgroup::read_system_file;
+use crate::cgroup::{is_populated, read_system_file};
 
 /// Where systemd-oomd's rulesets lie (systemd.resource-control(5), `OOMRules=`).
 pub(super) const RULES: [&str; 4] = [
@@ -69,12 +69,6 @@ pub(super) fn running(point: &Path) -> Running {
         return Running::No;
     }
     by_processes(Path::new("/proc")).unwrap_or(Running::Hidden)
-}
-
-fn is_populated(dir: &Path) -> bool {
-    let events = dir.join("cgroup.events");
-    let text = events.to_str().and_then(|events| read_system_file(events).ok());
-    text.is_some_and(|text| text.lines().any(|line| line == "populated 1"))
 }
 
 /// Looks through all processes. `None` where `/proc` hides those of others (`hidepid=`), which hides PID 1.
