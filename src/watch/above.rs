@@ -46,37 +46,48 @@ impl Limit {
 #[derive(Clone, Copy, Debug)]
 pub struct AbovePolicy {
     threshold: u16,
-    /// Last time at which the pressure was over the threshold, as long as it holds.
-    over_at: Option<Duration>,
+    over: Option<Over>,
+}
+
+/// What it holds for.
+#[derive(Clone, Copy, Debug)]
+struct Over {
+    /// Last time at which the pressure was over the threshold.
+    at: Duration,
+    /// The most that it was since it holds, hundredths of a percent.
+    peak: u16,
 }
 
 impl AbovePolicy {
     /// For a level of that limit.
     #[must_use]
     pub fn new(limit: Limit) -> Self {
-        Self { threshold: limit.threshold(), over_at: None }
+        Self { threshold: limit.threshold(), over: None }
     }
 
-    /// Follows another limit from now on. What holds goes on until it is released by that one.
+    /// Follows another limit from now on. What holds goes on, but for pressure that was never over this limit's threshold:
+    /// until it is known who is monitored every level counts as if it were, and what held for that alone is released.
     pub fn adopt(&mut self, limit: Limit) {
         self.threshold = limit.threshold();
+        self.over = self.over.filter(|over| over.peak > self.threshold);
     }
 
     /// Enters the pressure (`full` avg10, hundredths of a percent).
     pub fn sample(&mut self, at: Duration, avg10: u16) {
         if avg10 > self.threshold {
-            self.over_at = Some(at);
-        } else if self.over_at.is_some_and(|over| at.saturating_sub(over) >= MIN_HOLD)
+            let peak = self.over.map_or(avg10, |over| over.peak.max(avg10));
+            self.over = Some(Over { at, peak });
+        } else if self.over.is_some_and(|over| at.saturating_sub(over.at) >= MIN_HOLD)
             && (avg10 < self.threshold / 2 || avg10 == 0)
         {
-            self.over_at = None;
+            self.over = None;
         }
     }
 
     /// The earliest time of its release while it holds.
     #[must_use]
     pub fn holds_until(&self) -> Option<Duration> {
-        self.over_at.map(|over| over + MIN_HOLD)
+        self.over.map(|over| over.at + MIN_HOLD)
     }
 }
 
@@ -124,11 +135,27 @@ mod tests {
         assert_eq!(held(Limit::Host, &[HOST, HOST + 1]), ".#");
         let mut policy = AbovePolicy::new(Limit::Known(500));
         policy.sample(Duration::from_secs(9), 251);
-        policy.adopt(Limit::Known(6000));
-        assert_eq!(policy.holds_until(), Some(Duration::from_secs(19)));
         // A clock that was set back, as far as a monotonic one may be.
         policy.sample(Duration::ZERO, 0);
         assert!(policy.holds_until().is_some());
+    }
+
+    #[test]
+    fn another_limit_judges_what_held_anew() {
+        let mut policy = AbovePolicy::new(Limit::Unknown);
+        for (second, avg10) in [(7, 2600), (8, 251), (9, 251)] {
+            policy.sample(Duration::from_secs(second), avg10);
+        }
+        // It was over that of the host, too, and is held by its rules.
+        policy.adopt(Limit::Host);
+        assert_eq!(policy.holds_until(), Some(Duration::from_secs(19)));
+        policy.adopt(Limit::Known(6000));
+        assert_eq!(policy.holds_until(), None, "never over 30%");
+        policy.adopt(Limit::Unknown);
+        assert_eq!(policy.holds_until(), None, "the next sample tells");
+        policy.sample(Duration::from_secs(10), 251);
+        policy.adopt(Limit::Host);
+        assert_eq!(policy.holds_until(), None, "never over 20%");
     }
 
     #[test]

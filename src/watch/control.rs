@@ -116,7 +116,8 @@ struct Control<'a> {
 impl Control<'_> {
     fn run(&mut self) {
         let (mut renewed, mut shown) = (self.began, Duration::ZERO);
-        self.renew_killers(self.began);
+        let first = self.host.killers.ask_first(self.began);
+        self.learn_killers(first);
         loop {
             let now = now();
             if (self.options.stop)()
@@ -130,9 +131,10 @@ impl Control<'_> {
             if now.saturating_sub(renewed) >= RENEWED {
                 renewed = now;
                 self.renew(now);
-                self.renew_killers(now);
                 self.leave_if_alone(now);
             }
+            let answer = self.host.killers.renew(now);
+            self.learn_killers(answer);
             if self.price.is_due(now) {
                 let near = self.price.weigh(now, process_cpu());
                 self.fleet.iter_mut().flatten().for_each(|member| member.look_each(near));
@@ -315,9 +317,9 @@ impl Control<'_> {
         }
     }
 
-    /// Has it asked who is monitored by a killer, and passes on what there is to note.
-    fn renew_killers(&mut self, now: Duration) {
-        let Some(is_news) = self.host.killers.renew(now) else { return };
+    /// An answer to who is monitored by a killer has come, if so: passes on what there is to note.
+    fn learn_killers(&mut self, answer: Option<bool>) {
+        let Some(is_news) = answer else { return };
         (self.options.note)(&Note::Asked);
         if !is_news {
             return;

@@ -16,6 +16,10 @@ use crate::cgroup::{Located, Mount};
 const ASK_INTERVAL: Duration = Duration::from_secs(60);
 const MIN_ASK_INTERVAL: Duration = Duration::from_secs(10);
 
+/// For how long the first answer is waited for before anything is done: without systemd it comes at once, and to press less
+/// than could be for want of it helps nobody.
+const FIRST_ANSWER: Duration = Duration::from_millis(250);
+
 /// Least interval between two samples of a level: the kernel updates its averages every 2 s (`PSI_FREQ`,
 /// kernel/sched/psi.c), and systemd-oomd reads them each second.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
@@ -116,6 +120,14 @@ impl KillerWatch {
             }
         }
         None
+    }
+
+    /// Asks for the first time, and waits a little for the answer.
+    pub fn ask_first(&mut self, now: Duration) -> Option<bool> {
+        self.renew(now);
+        let killers = self.answer.as_ref()?.recv_timeout(FIRST_ANSWER).ok()?;
+        self.answer = None;
+        Some(self.learn(killers))
     }
 
     fn learn(&mut self, killers: Killers) -> bool {

@@ -118,7 +118,8 @@ fn a_timeout() {
     let report = report(&["reclaim", "app", "190M", "--chunk", "4K", "--timeout", "50ms"], 124);
     assert_eq!((&report["stopped_by"], &report["verdict"]), (&"timeout".into(), &"under".into()));
     let (elapsed, reclaimed) = (number(&report, "elapsed_usec"), number(&report, "reclaimed_bytes") as u64);
-    assert!((50_000..350_000).contains(&elapsed), "{report}");
+    // Chunks of a page would take many times as long for all of it; how soon the machine lets memctl run is another matter.
+    assert!((50_000..5_000_000).contains(&elapsed) && reclaimed < 180 * M, "{report}");
     let stolen = app.stolen_settled();
     assert!(reclaimed > 0 && reclaimed.abs_diff(stolen) <= stolen / 20 + M, "{stolen} and {report}");
 }
