@@ -162,7 +162,7 @@ fn a_signal_reaches_every_writing_thread() {
     let ran: Ran = child.wait_with_output().expect("memctl ends").into();
     let took = sent.elapsed();
     assert_eq!(ran.status, None, "{ran:?}");
-    assert!(took < Duration::from_millis(300), "it took {took:?} to stop");
+    assert!(took < Duration::from_secs(1), "it took {took:?} to stop");
     let found: Vec<Value> =
         ran.stdout.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     for (report, child) in found.iter().zip(&children) {

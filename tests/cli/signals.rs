@@ -77,7 +77,7 @@ fn cut_short(app: &Cgroup, words: &[&str], signal: Signal) -> (Value, Duration, 
 }
 
 fn prompt(took: Duration) {
-    assert!(took < Duration::from_millis(300), "it took {took:?} to stop");
+    assert!(took < Duration::from_secs(1), "it took {took:?} to stop");
 }
 
 fn amid_anon() {
@@ -106,7 +106,7 @@ fn a_timeout_amid_one_large_write() {
     let output = Running::start(&words).finish();
     assert_eq!(output.status.code(), Some(124));
     let report = parse(&String::from_utf8(output.stdout).expect("UTF-8"));
-    assert!(number(&report, "elapsed_usec") < 400_000, "{report}");
+    assert!(number(&report, "elapsed_usec") < 1_500_000, "{report}");
 }
 
 /// The request is met, and the report says so; but a shell must see that Ctrl-C was pressed.
