@@ -6,12 +6,13 @@
 //! Units are the kernel's unless a document says otherwise: bytes for amounts, pages for events in
 //! `memory.stat`, microseconds for stall times.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::host::Reader;
+use crate::host::proc::{parse_number, read_in};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
@@ -21,7 +22,6 @@ pub mod details;
 pub mod diagnose;
 pub mod events;
 pub mod gauge;
-pub mod host;
 pub mod hugetlb;
 pub mod join;
 pub mod killers;
@@ -38,18 +38,14 @@ pub mod opened;
 pub mod owner;
 mod pattern;
 pub mod pressure;
-pub mod reader;
 pub mod reclaim;
-pub mod release;
 pub mod select;
 pub mod stat;
 pub mod survey;
 pub mod swap;
-pub mod swaps;
 pub mod tree;
 pub mod trigger;
 pub mod watchlist;
-pub mod zram;
 pub mod zswap;
 
 pub use conditions::{Conditions, Protected};
@@ -62,8 +58,6 @@ pub use mount::Mount;
 pub use name::Name;
 pub use node::Node;
 pub use opened::Located;
-pub use reader::Reader;
-pub use release::{Version, kernel_release};
 pub use select::{Selected, Wanted, places, select, select_there};
 pub use survey::{Reading, Survey};
 pub use watchlist::Watchlist;
@@ -219,39 +213,7 @@ pub(crate) fn open_directory(path: &Path) -> io::Result<OwnedFd> {
     Ok(rustix::fs::open(path, flags, Mode::empty())?)
 }
 
-/// Reads a file outside the cgroup hierarchy, under `/proc` or `/sys`, that memctl depends on. Names in it, which hold any
-/// bytes, need [`read_bytes`]: what isn't UTF-8 is replaced here.
-pub(crate) fn read_system_file(path: &str) -> io::Result<String> {
-    Ok(text_of(read_bytes(path)?))
-}
-
-/// Reads a small file of a directory.
-pub(crate) fn read_in(dir: &Path, file: &str) -> io::Result<String> {
-    Ok(text_of(std::fs::read(dir.join(file))?))
-}
-
 /// Whether there are processes in a cgroup or below it, as far as its `cgroup.events` can be read.
 pub(crate) fn is_populated(dir: &Path) -> bool {
     read_in(dir, "cgroup.events").is_ok_and(|events| events.lines().any(|line| line == "populated 1"))
-}
-
-/// Reads a file of procfs, whose names are bytes: paths of mounts and swap areas, cgroups.
-pub(crate) fn read_bytes(path: &str) -> io::Result<Vec<u8>> {
-    // None of them tells its length, and the library would begin with 32 bytes.
-    let mut bytes = Vec::with_capacity(4096);
-    File::open(path)?.read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
-/// What the kernel wrote, as text: numbers and keywords are ASCII, and a line that isn't counts for itself alone.
-fn text_of(bytes: Vec<u8>) -> String {
-    String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned())
-}
-
-/// A number as cgroup files spell it; `max` is `None`.
-pub(crate) fn parse_number(text: &str) -> Result<Option<u64>, Errno> {
-    match text.trim() {
-        "max" => Ok(None),
-        digits => digits.parse().map(Some).map_err(|_| Errno::INVAL),
-    }
 }

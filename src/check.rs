@@ -5,7 +5,6 @@ use std::ffi::OsStr;
 use rustix::io::Errno;
 
 use crate::cgroup::diagnose::Unreclaimable;
-use crate::cgroup::host::Host;
 use crate::cgroup::killers::Killers;
 use crate::cgroup::mount::Hidden;
 use crate::cgroup::owner::Owner;
@@ -14,6 +13,7 @@ use crate::cgroup::stat::MemoryStat;
 use crate::cgroup::swap::SwapBound;
 use crate::cgroup::zswap::Zswap;
 use crate::cgroup::{Conditions, Located, Name, Selected, Wanted, diagnose, hugetlb, locate, node, select};
+use crate::host::Host;
 use crate::reclaim::{
     Event, Goal, Kind, Measure, Obstacle, Place, Reclaimable, Report, Request, StoppedBy, Target,
 };

@@ -8,6 +8,7 @@
 pub mod cgroup;
 pub mod check;
 pub mod clock;
+pub mod host;
 pub mod reclaim;
 pub mod record;
 pub mod size;

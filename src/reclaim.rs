@@ -47,7 +47,8 @@ pub use settle::{Activity, CameBack, Settled};
 pub use target::Target;
 
 use crate::cgroup::reclaim::Swappiness;
-use crate::cgroup::zram::Zram;
+use crate::host::proc::page_size;
+use crate::host::zram::Zram;
 use cost::Price;
 use ledger::Ledger;
 
@@ -182,7 +183,7 @@ impl<'a, T: Target + ?Sized> Run<'a, T> {
         stop: &'a dyn Fn() -> bool,
         tell: &'a mut dyn FnMut(Event),
     ) -> Result<Self, Errno> {
-        let page = rustix::param::page_size() as u64;
+        let page = page_size();
         let began = target.now();
         let stalled_before = target.stalled();
         let before_stat = target.now();

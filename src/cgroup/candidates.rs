@@ -6,7 +6,8 @@ use std::path::Path;
 
 use super::mount::{Mount, Mounts};
 use super::naming::{Named, container_id, pod_uid};
-use super::{node, parse_number, read_in, tree};
+use super::{node, tree};
+use crate::host::proc::{parse_number, read_in};
 
 /// How much of a container's ID is offered, as other tools show it.
 const ID_SHOWN: usize = 12;

@@ -7,7 +7,9 @@ use super::node::Gate;
 use super::pressure::Pressure;
 use super::stat::MemoryStat;
 use super::swap::SwapRoom;
-use super::{Cgroup, Version, parse_number, read_in, read_system_file, tree};
+use super::{Cgroup, tree};
+use crate::host::kernel::Version;
+use crate::host::proc::{parse_number, read_in, read_system_file, swappiness};
 
 /// What could stand in the way of reclaim from a cgroup. What can't be told is `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -98,12 +100,7 @@ impl Conditions {
 
     /// What is the same everywhere on the host.
     fn of_host() -> Self {
-        let swappiness = read_system_file("/proc/sys/vm/swappiness").ok();
-        Self {
-            swappiness: swappiness.and_then(|text| text.trim().parse().ok()),
-            kernel: Version::running(),
-            ..Self::default()
-        }
+        Self { swappiness: swappiness(), kernel: Version::running(), ..Self::default() }
     }
 
     /// What children hold under their `memory.min`, bytes, and the name of the one that holds most.

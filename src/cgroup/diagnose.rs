@@ -10,7 +10,9 @@ use thiserror::Error;
 
 use super::locate::{not_a_cgroup, shown};
 use super::mount::{self, Mount};
-use super::{Cgroup, Located, Version, managed, read_bytes, read_in, read_system_file, reclaim, tree};
+use super::{Cgroup, Located, managed, reclaim, tree};
+use crate::host::kernel::Version;
+use crate::host::proc::{read_bytes, read_in, read_system_file};
 
 /// Why memory can't be reclaimed there.
 #[derive(Debug, Error)]

@@ -7,7 +7,9 @@ use rustix::io::Errno;
 
 use super::limit::LimitFile;
 use super::stat::MemoryStat;
-use super::{Cgroup, Located, Reader, parse_number, pressure};
+use super::{Cgroup, Located, pressure};
+use crate::host::Reader;
+use crate::host::proc::parse_number;
 
 /// One cgroup under watch.
 #[derive(Debug)]

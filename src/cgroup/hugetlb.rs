@@ -1,7 +1,8 @@
 //! Huge pages of a cgroup, where the hugetlb controller counts them. Reclaim never touches them, and unless cgroup2 is
 //! mounted with `memory_hugetlb_accounting` (since 6.7) they are no part of `memory.current` either.
 
-use super::{Cgroup, parse_number};
+use super::Cgroup;
+use crate::host::proc::parse_number;
 
 /// What a cgroup and all below it use, bytes, over all sizes of huge pages; `None` without the controller.
 #[must_use]

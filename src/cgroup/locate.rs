@@ -123,7 +123,7 @@ impl Locator {
     /// The cgroup that a process runs in.
     fn of_process(&self, process: &str, word: &OsStr) -> Result<Located, Unreclaimable> {
         let file = format!("/proc/{process}/cgroup");
-        let text = super::read_bytes(&file).map_err(|e| match e.kind() {
+        let text = crate::host::proc::read_bytes(&file).map_err(|e| match e.kind() {
             io::ErrorKind::NotFound => Unreclaimable::NoProcess { word: shown(word) },
             _ => Unreclaimable::io(&file, &e),
         })?;
@@ -200,7 +200,7 @@ impl Locator {
 fn lists(path: &Path, process: &str) -> bool {
     let own = std::process::id().to_string();
     let pid = if process == "self" { own.as_str() } else { process };
-    super::read_in(path, "cgroup.procs").is_ok_and(|procs| procs.lines().any(|line| line == pid))
+    crate::host::proc::read_in(path, "cgroup.procs").is_ok_and(|procs| procs.lines().any(|line| line == pid))
 }
 
 /// Whether a word has what only globs have.

@@ -7,9 +7,9 @@ use rustix::io::Errno;
 
 use super::reclaim::{ReclaimFile, Swappiness};
 use super::stat::MemoryStat;
-use super::{
-    Cgroup, Conditions, Located, Mount, Reader, diagnose, parse_number, pressure, read_system_file, zram,
-};
+use super::{Cgroup, Conditions, Located, Mount, diagnose, pressure};
+use crate::host::proc::{cpus, page_size, parse_number};
+use crate::host::{Reader, zram};
 
 /// The LRU lists in `/proc/vmstat`, less their `nr_`.
 const LRU_LISTS: [&str; 5] = ["inactive_anon", "active_anon", "inactive_file", "active_file", "unevictable"];
@@ -76,8 +76,7 @@ impl MemoryCgroup {
         let text = self.read(|files| files.vmstat.as_ref())?.unwrap_or_default();
         let pages = text.lines().filter_map(|line| line.strip_prefix("nr_")?.split_once(' '));
         let lru = pages.filter(|(key, _)| LRU_LISTS.contains(key));
-        Ok(lru.filter_map(|(_, pages)| pages.parse::<u64>().ok()).sum::<u64>()
-            * rustix::param::page_size() as u64)
+        Ok(lru.filter_map(|(_, pages)| pages.parse::<u64>().ok()).sum::<u64>() * page_size())
     }
 
     /// Whether there is a `memory.current`.
@@ -156,34 +155,5 @@ impl MemoryCgroup {
 /// mm/memcontrol.c), each of a page.
 fn blind_spot() -> u64 {
     const UPDATES: u64 = 64;
-    UPDATES * cpus() * rustix::param::page_size() as u64
-}
-
-/// How many CPUs are online.
-pub(super) fn cpus() -> u64 {
-    let online = read_system_file("/sys/devices/system/cpu/online").ok();
-    let cpus = online.as_deref().and_then(cpu_count);
-    cpus.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get() as u64))
-}
-
-/// How many CPUs a list such as `0-3,8` names.
-fn cpu_count(list: &str) -> Option<u64> {
-    list.trim().split(',').try_fold(0, |sum: u64, range| {
-        let (from, to) = range.split_once('-').unwrap_or((range, range));
-        let (from, to): (u64, u64) = (from.parse().ok()?, to.parse().ok()?);
-        sum.checked_add(to.checked_sub(from)?.checked_add(1)?)
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lists_of_cpus_are_counted() {
-        assert_eq!(cpu_count("0\n"), Some(1));
-        assert_eq!(cpu_count("0-3,8,10-11\n"), Some(7));
-        assert_eq!(cpu_count(""), None);
-        assert_eq!(cpu_count("3-1"), None);
-    }
+    UPDATES * cpus() * page_size()
 }

@@ -5,15 +5,16 @@
 //! for itself alone. Parsers take the bytes, so that every layout can be tested anywhere.
 
 use std::cmp::Reverse;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{AtFlags, StatxFlags};
 
 use super::Name;
+use crate::host::proc::unescape;
 
 /// A mounted cgroup2 hierarchy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,7 +125,7 @@ pub(super) fn mount_id(dir: &OwnedFd) -> Option<u64> {
     if let Some(stat) = stat.filter(|stat| stat.stx_mask & StatxFlags::MNT_ID.bits() != 0) {
         return Some(stat.stx_mnt_id);
     }
-    let info = super::read_system_file(&format!("/proc/self/fdinfo/{}", dir.as_raw_fd())).ok()?;
+    let info = crate::host::proc::read_system_file(&format!("/proc/self/fdinfo/{}", dir.as_raw_fd())).ok()?;
     info.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok())
 }
 
@@ -143,7 +144,7 @@ impl Mounts {
     /// # Errors
     /// What reading that file gives.
     pub fn read() -> io::Result<Self> {
-        let mut mounts = Self::parse(&super::read_bytes("/proc/self/mountinfo")?);
+        let mut mounts = Self::parse(&crate::host::proc::read_bytes("/proc/self/mountinfo")?);
         let leads_there = |mount: &Mount| match super::open_directory(&mount.point) {
             // Where the id can't be told, text is all there is.
             Ok(dir) => mount_id(&dir).is_none_or(|id| mount.id == Some(id)),
@@ -240,28 +241,6 @@ pub fn memory_on_v1(mountinfo: &[u8]) -> Option<PathBuf> {
         let memory = tail.nth(1)?.split(|&byte| byte == b',').any(|option| option == b"memory");
         (is_v1 && memory).then(|| fields(mount).nth(4).map(unescape)).flatten()
     })
-}
-
-/// Undoes the kernel's `\040` spelling of blanks in mountinfo.
-pub(super) fn unescape(field: &[u8]) -> PathBuf {
-    let mut out = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((&first, after)) = rest.split_first() {
-        if let (b'\\', Some(byte)) = (first, octal(after)) {
-            out.push(byte);
-            rest = &after[3..];
-        } else {
-            out.push(first);
-            rest = after;
-        }
-    }
-    PathBuf::from(OsString::from_vec(out))
-}
-
-/// The byte that three octal digits stand for.
-fn octal(text: &[u8]) -> Option<u8> {
-    let digits = std::str::from_utf8(text.get(..3)?).ok()?;
-    u8::from_str_radix(digits, 8).ok().filter(|_| digits.bytes().all(|b| b.is_ascii_digit()))
 }
 
 #[cfg(test)]

@@ -15,7 +15,10 @@ use super::conditions::Conditions;
 use super::diagnose::Unreclaimable;
 use super::reclaim::{ReclaimFile, Swappiness};
 use super::stat::MemoryStat;
-use super::{Name, Reader, kernel_release, memory, open_directory, pressure, read_system_file, zram};
+use super::{Name, open_directory, pressure};
+use crate::host::kernel::kernel_release;
+use crate::host::proc::{cpus, page_size, read_system_file};
+use crate::host::{Reader, zram};
 
 /// Where the nodes are.
 const NODES: &str = "/sys/devices/system/node";
@@ -208,7 +211,7 @@ impl Node {
     /// By how many bytes its counters can lag behind.
     #[must_use]
     pub fn blind_spot(&self) -> u64 {
-        LAG_PAGES * memory::cpus() * rustix::param::page_size() as u64
+        LAG_PAGES * cpus() * page_size()
     }
 
     /// The `some` total of the host's memory pressure, if the kernel keeps it: nodes have none of their own.
@@ -224,7 +227,7 @@ impl Node {
 
     /// What could stand in the way of reclaim.
     pub fn conditions(&mut self) -> Conditions {
-        let total = self.meminfo.read(&mut self.text).ok().and_then(|()| kib(&self.text, "MemTotal"));
+        let total = self.meminfo.read(&mut self.text).ok().and_then(|()| node_bytes(&self.text, "MemTotal"));
         Conditions { gate: total.map(gate), ..Conditions::of_node(self.number) }
     }
 
@@ -263,7 +266,7 @@ fn shut(name: &str, path: &Path, errno: Errno) -> Unreclaimable {
 }
 
 /// A line of a node's meminfo (`Node 0 MemTotal:  984076 kB`), bytes.
-fn kib(meminfo: &str, key: &str) -> Option<u64> {
+fn node_bytes(meminfo: &str, key: &str) -> Option<u64> {
     let value = meminfo.lines().find_map(|line| {
         let mut words = line.split_ascii_whitespace().skip(2);
         (words.next()?.strip_suffix(':')? == key).then(|| words.next())?
@@ -272,7 +275,7 @@ fn kib(meminfo: &str, key: &str) -> Option<u64> {
 }
 
 fn used(meminfo: &str) -> Option<u64> {
-    kib(meminfo, "MemUsed")
+    node_bytes(meminfo, "MemUsed")
 }
 
 /// A bit of `vm.zone_reclaim_mode`.
@@ -289,7 +292,7 @@ fn gate(total: u64) -> Gate {
 
 /// From a node's vmstat, which counts in pages, to what `memory.stat` would call it. Events have the same names.
 fn counters(vmstat: &str) -> MemoryStat {
-    let page = rustix::param::page_size() as u64;
+    let page = page_size();
     let lines = vmstat.lines().filter_map(|line| line.split_once(' '));
     let amounts: HashMap<_, _> = lines
         .filter_map(|(key, value)| Some((key.strip_prefix("nr_")?, value.parse::<u64>().ok()?)))
@@ -340,7 +343,7 @@ mod tests {
 
     #[test]
     fn counters_are_read_under_the_names_of_memory_stat() {
-        let page = rustix::param::page_size() as u64;
+        let page = page_size();
         let stat = counters(VMSTAT);
         assert_eq!((stat.pgsteal_proactive, stat.pgdemote_proactive), (Some(2560), Some(1)));
         assert_eq!((stat.pgsteal_anon, stat.workingset_refault_file), (Some(2), Some(5)));
@@ -351,13 +354,16 @@ mod tests {
     #[test]
     fn meminfo_of_a_node_has_its_number_in_front() {
         let meminfo = "Node 0 MemTotal:         984076 kB\nNode 0 MemUsed:           44472 kB\n";
-        assert_eq!((kib(meminfo, "MemTotal"), used(meminfo)), (Some(984_076 << 10), Some(44_472 << 10)));
-        assert_eq!((kib(meminfo, "Mem"), used("Node 0 MemUsed: x kB\n")), (None, None));
+        assert_eq!(
+            (node_bytes(meminfo, "MemTotal"), used(meminfo)),
+            (Some(984_076 << 10), Some(44_472 << 10))
+        );
+        assert_eq!((node_bytes(meminfo, "Mem"), used("Node 0 MemUsed: x kB\n")), (None, None));
     }
 
     #[test]
     fn the_gate_counts_clean_unmapped_cache_or_slab() {
-        let page = rustix::param::page_size() as u64;
+        let page = page_size();
         let stat = counters(VMSTAT);
         let gate = Gate { cache: 500 * page, slab: 10 * page, mapped: false };
         assert_eq!(gate.counted(&stat), (1024 - 433 - 91) * page);

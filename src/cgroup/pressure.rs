@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Reader;
+use crate::host::Reader;
 
 /// The `some` total of a pressure file's text: microseconds in which at least one task was stalled.
 #[must_use]

@@ -3,6 +3,7 @@
 //! Every field is an `Option`: what this kernel doesn't offer is absent, not zero. Unknown keys are skipped, since
 //! every kernel adds some.
 
+use crate::host::proc::page_size;
 use std::cell::RefCell;
 
 mod parse;
@@ -182,7 +183,7 @@ impl Rates {
     pub fn new(before: &MemoryStat, now: &MemoryStat, over: std::time::Duration) -> Self {
         let since = |before: Option<u64>, now: Option<u64>| Some(now?.saturating_sub(before?));
         let a_second = |bytes: u64| (bytes as f64 / over.as_secs_f64().max(1e-6)) as u64;
-        let page = rustix::param::page_size() as u64;
+        let page = page_size();
         let (stolen, scanned) = (since(before.pgsteal, now.pgsteal), since(before.pgscan, now.pgscan));
         Self {
             over,
@@ -197,7 +198,7 @@ impl Rates {
 
 /// Two counts of pages in bytes; the other one is taken for none where it isn't there.
 fn pages(one: Option<u64>, other: Option<u64>) -> Option<u64> {
-    Some((one? + other.unwrap_or(0)) * rustix::param::page_size() as u64)
+    Some((one? + other.unwrap_or(0)) * page_size())
 }
 
 #[cfg(test)]
@@ -215,7 +216,7 @@ mod tests {
         };
         let over = std::time::Duration::from_secs(2);
         let rates = Rates::new(&look(10, 0, 0), &look(20, 100, 200), over);
-        let page = rustix::param::page_size() as u64;
+        let page = page_size();
         assert_eq!((rates.refaulted, rates.reclaimed), (Some(5 * page), Some(50 * page)));
         assert_eq!(rates.efficiency, Some(0.5));
         let idle = Rates::new(&look(10, 5, 5), &look(10, 5, 5), over);

@@ -21,7 +21,9 @@ use super::opened::id_of;
 use super::pressure::Pressure;
 use super::stat::{MemoryStat, PackedStat, StatParser};
 use super::swap::SwapRoom;
-use super::{Conditions, Located, Name, Reader, open_directory, parse_number, read_system_file};
+use super::{Conditions, Located, Name, open_directory};
+use crate::host::Reader;
+use crate::host::proc::{parse_number, swappiness};
 
 /// What one look at a cgroup gave. Amounts are bytes.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -158,11 +160,9 @@ impl Survey {
     /// A survey of what is asked for and of so many levels below, by so many threads at a time.
     #[must_use]
     pub fn new(depth: usize, jobs: usize) -> Self {
-        let swappiness = read_system_file("/proc/sys/vm/swappiness").ok();
-        let swappiness = swappiness.and_then(|text| text.trim().parse().ok());
         // Without threads it takes longer, and that is all.
         let threads = (jobs > 1).then(|| ThreadPoolBuilder::new().num_threads(jobs).build().ok()).flatten();
-        Self { swappiness, depth, threads, unreadable: Mutex::default() }
+        Self { swappiness: swappiness(), depth, threads, unreadable: Mutex::default() }
     }
 
     /// What couldn't be read so far, by name, and why.

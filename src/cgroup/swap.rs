@@ -5,7 +5,8 @@
 
 use std::path::Path;
 
-use super::{Mount, Name, parse_number, read_in, read_system_file};
+use super::{Mount, Name};
+use crate::host::proc::{meminfo_bytes, parse_number, read_in, read_system_file};
 
 /// Room for anonymous memory in swap.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,13 +55,9 @@ impl SwapRoom {
     }
 
     fn from_levels(meminfo: &str, levels: impl Iterator<Item = (Name, Option<u64>, Option<u64>)>) -> Self {
-        let kib = |key: &str| {
-            let line = meminfo.lines().find_map(|line| line.strip_prefix(key))?;
-            line.trim_start_matches(':').trim().trim_end_matches(" kB").parse::<u64>().ok()
-        };
-        let total = kib("SwapTotal").unwrap_or(0);
+        let total = meminfo_bytes(meminfo, "SwapTotal").unwrap_or(0);
         let bound = if total == 0 { SwapBound::NoSwap } else { SwapBound::Free };
-        let mut room = Self { bytes: kib("SwapFree").unwrap_or(0) * 1024, bound };
+        let mut room = Self { bytes: meminfo_bytes(meminfo, "SwapFree").unwrap_or(0), bound };
         for (name, max, current) in levels {
             room = room.within(&name, max, current);
         }

@@ -14,7 +14,8 @@ use super::mount::Mount;
 use super::opened::Located;
 use super::pattern::{Matcher, Pattern, PatternSet};
 use super::select::{Scope, Selector, select_by};
-use super::{Name, Reader, Selected, locate, tree};
+use super::{Name, Selected, locate, tree};
+use crate::host::Reader;
 
 /// The hierarchy is looked through so often even if it seems the same: one may have gone and another come.
 const LOOKED_THROUGH: Duration = Duration::from_secs(20);

@@ -1,60 +1,11 @@
-//! zswap: what leaves for swap is held compressed in memory first, in a pool of the host's that cgroups are charged for.
-//!
-//! Room is counted compressed, as `memory.zswap.max` and the pool's limit are.
+//! What zswap still does for a cgroup. Room is counted compressed, as `memory.zswap.max` and the pool's limit are.
 
 use std::path::Path;
 
+use super::Located;
 use super::limit::Ceiling;
-use super::{Located, parse_number, read_in, read_system_file};
-
-const PARAMETERS: &str = "/sys/module/zswap/parameters";
-
-/// The host's pool.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Pool {
-    /// Whether it takes pages now. What it holds already stays.
-    pub enabled: bool,
-    /// How much of the host's memory it may take, percent.
-    pub max_percent: Option<u8>,
-    /// The same in bytes.
-    pub limit: Option<u64>,
-    /// What it takes, bytes, compressed (since 5.19).
-    pub used: Option<u64>,
-}
-
-impl Pool {
-    /// Looks at the host's; `None` where zswap isn't built in.
-    #[must_use]
-    pub fn of_host() -> Option<Self> {
-        let enabled = is_on()?;
-        let max_percent = parameter("max_pool_percent").and_then(|text| text.trim().parse().ok());
-        let meminfo = read_system_file("/proc/meminfo").unwrap_or_default();
-        Some(Self::new(enabled, max_percent, &meminfo))
-    }
-
-    fn new(enabled: bool, max_percent: Option<u8>, meminfo: &str) -> Self {
-        let bytes = |key| super::host::kib(meminfo, key).map(|kib| kib * 1024);
-        let limit = bytes("MemTotal:").zip(max_percent);
-        let limit = limit.map(|(total, percent)| total * u64::from(percent) / 100);
-        Self { enabled, max_percent, limit, used: bytes("Zswap:") }
-    }
-
-    /// What it can still take, bytes, compressed.
-    #[must_use]
-    pub fn room(&self) -> Option<u64> {
-        Some(self.limit?.saturating_sub(self.used?))
-    }
-}
-
-fn parameter(name: &str) -> Option<String> {
-    read_system_file(&format!("{PARAMETERS}/{name}")).ok()
-}
-
-/// Whether the host's zswap takes pages; `None` where it isn't built in.
-#[must_use]
-pub fn is_on() -> Option<bool> {
-    Some(matches!(parameter("enabled")?.trim(), "Y" | "1"))
-}
+use crate::host::proc::{parse_number, read_in};
+use crate::host::zswap::Pool;
 
 /// What zswap still does for a cgroup.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -131,31 +82,24 @@ impl Level {
 mod tests {
     use super::*;
 
-    const MEMINFO: &str = "MemTotal:  1000 kB\nZswap:   50 kB\nZswapped:  150 kB\n";
+    /// A pool with that room.
+    const POOL: Pool =
+        Pool { enabled: true, max_percent: Some(20), limit: Some(204_800), used: Some(51_200) };
 
     fn level(name: &str, max: Ceiling, current: u64, writeback: bool) -> Level {
         Level { name: name.into(), max: Some(max), current: Some(current), writeback: Some(writeback) }
     }
 
     #[test]
-    fn the_pool_has_a_limit() {
-        let pool = Pool::new(true, Some(20), MEMINFO);
-        assert_eq!((pool.limit, pool.used, pool.room()), (Some(204_800), Some(51_200), Some(153_600)));
-        // Before 5.19 /proc/meminfo doesn't say what it takes.
-        assert_eq!(Pool::new(true, Some(20), "MemTotal: 1000 kB\n").room(), None);
-    }
-
-    #[test]
     fn the_tightest_level_bounds_the_room() {
-        let pool = Pool::new(true, Some(20), MEMINFO);
         let own = || level("/a/b", Ceiling::Max, 0, true);
-        let open = Zswap::new(&pool, [own()].into_iter());
+        let open = Zswap::new(&POOL, [own()].into_iter());
         assert_eq!((open.room, open.bound, open.kept), (Some(153_600), None, None));
         let above = level("/a", Ceiling::Bytes(8192), 4096, false);
-        let bound = Zswap::new(&pool, [own(), above].into_iter());
+        let bound = Zswap::new(&POOL, [own(), above].into_iter());
         assert_eq!((bound.max, bound.room, bound.writeback), (Some(Ceiling::Max), Some(4096), Some(true)));
         assert_eq!((bound.bound.as_deref(), bound.kept.as_deref()), (Some("/a"), Some("/a")));
-        let closed = Zswap::new(&pool, [level("/a", Ceiling::Bytes(0), 4096, true)].into_iter());
+        let closed = Zswap::new(&POOL, [level("/a", Ceiling::Bytes(0), 4096, true)].into_iter());
         assert_eq!(closed.room, Some(0));
         let unknown = Zswap::new(&Pool::default(), [level("/a", Ceiling::Bytes(10), 4, true)].into_iter());
         assert_eq!((unknown.room, unknown.enabled), (Some(6), false));

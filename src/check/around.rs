@@ -1,9 +1,9 @@
 //! What the host offers around reclaim, whatever the cgroup. None of it keeps reclaim from working.
 
 use super::{Finding, State};
-use crate::cgroup::host::{Host, Mglru, Rights};
-use crate::cgroup::swaps::SwapDevice;
-use crate::cgroup::zswap::Pool;
+use crate::host::swap_areas::SwapDevice;
+use crate::host::zswap::Pool;
+use crate::host::{Host, Mglru, Rights};
 
 /// What the host offers, one thing after the other; what only a watch needs if it is `watchable`.
 pub(super) fn around(host: &Host, watchable: bool) -> Vec<Finding> {

@@ -2,8 +2,8 @@
 
 use anstyle::AnsiColor;
 use anyhow::Result;
-use memctl::cgroup::kernel_release;
 use memctl::cgroup::swap::SwapBound;
+use memctl::host::kernel::kernel_release;
 use memctl::reclaim::{Guard, Plan, TotalPlan};
 
 use super::json::{Planned, TotalPlanned};

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::obstacle::obstacles;
 use super::overshoot::MIN_FALL;
 use super::{BUSY_PATIENCE, Event, LOOK, Obstacle, Report, Run, StoppedBy, Target, Verdict};
-use crate::cgroup::zram::Zram;
+use crate::host::zram::Zram;
 
 /// How long to wait for lagging counters: the kernel folds them every 2 s, by a timer that may be late.
 pub(super) const PATIENCE: Duration = Duration::from_millis(2500);

@@ -18,7 +18,9 @@ use crate::cgroup::node::Gate;
 use crate::cgroup::reclaim::Swappiness;
 use crate::cgroup::stat::MemoryStat;
 use crate::cgroup::swap::SwapRoom;
-use crate::cgroup::{Conditions, Protected, Version};
+use crate::cgroup::{Conditions, Protected};
+use crate::host::kernel::Version;
+use crate::host::proc::page_size;
 use crate::size::Percent;
 
 /// Slab below this isn't counted: every running process has some in use.
@@ -149,7 +151,7 @@ impl Plan {
     /// # Errors
     /// The kernel's, if the target can't be sampled.
     pub fn of(target: &mut (impl Target + ?Sized), request: &Request) -> Result<Self, Errno> {
-        let page = rustix::param::page_size() as u64;
+        let page = page_size();
         let usage = target.usage()?;
         let stat = target.stat(true)?;
         let conditions = target.conditions();

@@ -15,7 +15,7 @@ use crate::cgroup::Conditions;
 use crate::cgroup::reclaim::Swappiness;
 use crate::cgroup::stat::MemoryStat;
 use crate::cgroup::swap::{SwapBound, SwapRoom};
-use crate::cgroup::zram::Zram;
+use crate::host::zram::Zram;
 
 pub const PAGE: u64 = 4096;
 

@@ -6,9 +6,9 @@ use rustix::io::Errno;
 
 use crate::cgroup::reclaim::Swappiness;
 use crate::cgroup::stat::MemoryStat;
-use crate::cgroup::zram::Zram;
 use crate::cgroup::{Conditions, MemoryCgroup, Node};
 use crate::clock;
+use crate::host::zram::Zram;
 
 use super::{Measures, Subject};
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use crate::cgroup::reclaim::Swappiness;
+use crate::host::proc::page_size;
 use crate::reclaim::{Pace, Target};
 
 /// So often nothing may come of a write in a row.
@@ -95,7 +96,7 @@ pub fn act(
     swappiness: Option<Swappiness>,
     early: &Early<'_>,
 ) -> Acted {
-    let page_size = rustix::param::page_size() as u64;
+    let page = page_size();
     let mut acted = Acted::nothing(End::Done);
     acted.current = match target.usage() {
         Ok(current) => current,
@@ -109,7 +110,7 @@ pub fn act(
             acted.end = End::Stopped;
             break;
         }
-        let chunk = pace.chunk(acted.current - down_to, u64::MAX, page_size);
+        let chunk = pace.chunk(acted.current - down_to, u64::MAX, page);
         let (began, cpu) = (target.now(), target.cpu());
         early.alarm.iter().for_each(|alarm| alarm(Some(WAITS)));
         let answer = target.reclaim(chunk, swappiness);

@@ -6,6 +6,7 @@ use rustix::io::Errno;
 
 use super::guard::{Bounds, Take};
 use super::headroom::Headroom;
+use crate::host::proc::page_size;
 use crate::size::{Amount, Percent};
 
 /// What is wanted for a cgroup, as a user gives it.
@@ -148,5 +149,5 @@ impl Unwatchable {
 
 /// The size of the pages that the kernel's counters count.
 pub(super) fn page() -> u64 {
-    rustix::param::page_size() as u64
+    page_size()
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::guard::Swap;
-use crate::cgroup::swaps::{SwappedOut, Swaps};
+use crate::host::swap_areas::{SwappedOut, Swaps};
 
 /// The host's swap, looked at no more often than each second, unless writes to it are bounded.
 #[derive(Debug, Default)]

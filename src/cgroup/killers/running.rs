@@ -3,7 +3,8 @@
 use std::io;
 use std::path::Path;
 
-use crate::cgroup::{is_populated, read_system_file};
+use crate::cgroup::is_populated;
+use crate::host::proc::read_system_file;
 
 /// Where systemd-oomd's rulesets lie (systemd.resource-control(5), `OOMRules=`).
 pub(super) const RULES: [&str; 4] = [

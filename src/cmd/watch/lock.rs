@@ -1,7 +1,8 @@
 //! Keeping a watch out of reclaim, its own included: what is locked can't be taken.
 
-use memctl::cgroup::host::{self, Rights};
 use memctl::cgroup::locate;
+use memctl::host;
+use memctl::host::Rights;
 use rustix::mm::{Advice, MlockAllFlags, madvise, mlockall};
 
 use crate::output::{Loudness, notes};

@@ -3,9 +3,19 @@
 
 use rustix::process::{Resource, getrlimit};
 
-use super::read_system_file;
-use super::swaps::{SwapDevice, devices};
-use super::zswap::Pool;
+use kernel::kernel_release;
+use proc::{flat_keyed, meminfo_bytes, page_size, read_system_file};
+use swap_areas::{SwapDevice, devices};
+use zswap::Pool;
+
+pub mod kernel;
+pub mod proc;
+pub mod reader;
+pub mod swap_areas;
+pub mod zram;
+pub mod zswap;
+
+pub use reader::Reader;
 
 /// What was found. What can't be told is `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -59,13 +69,13 @@ impl Host {
         let mglru = read("/sys/kernel/mm/lru_gen/enabled");
         let min_ttl = read("/sys/kernel/mm/lru_gen/min_ttl_ms");
         Self {
-            release: super::kernel_release(),
+            release: kernel_release(),
             psi: read("/proc/pressure/memory").is_some(),
             swaps: devices(),
             zswap: Pool::of_host(),
             mglru: mglru.and_then(|enabled| Mglru::parse(&enabled, min_ttl.as_deref())),
-            swappiness: read("/proc/sys/vm/swappiness").and_then(|text| text.trim().parse().ok()),
-            hugetlb: kib(&meminfo, "Hugetlb:").unwrap_or(0) * 1024,
+            swappiness: proc::swappiness(),
+            hugetlb: meminfo_bytes(&meminfo, "Hugetlb").unwrap_or(0),
             pinned: read("/proc/vmstat").as_deref().and_then(pinned),
             rights: Rights::of_self(),
         }
@@ -97,17 +107,11 @@ impl Rights {
     }
 }
 
-/// A line of `/proc/meminfo`, KiB.
-pub(super) fn kib(meminfo: &str, key: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix(key))?;
-    line.trim().trim_end_matches(" kB").parse().ok()
-}
-
 /// What is pinned now, bytes, in the text of a `/proc/vmstat`.
 fn pinned(vmstat: &str) -> Option<u64> {
-    let count = |key| vmstat.lines().find_map(|line| line.strip_prefix(key)?.trim().parse::<u64>().ok());
-    let pages = count("nr_foll_pin_acquired ")?.saturating_sub(count("nr_foll_pin_released ")?);
-    Some(pages.saturating_mul(rustix::param::page_size() as u64))
+    let count = |key| flat_keyed(vmstat, key);
+    let pages = count("nr_foll_pin_acquired")?.saturating_sub(count("nr_foll_pin_released")?);
+    Some(pages.saturating_mul(page_size()))
 }
 
 /// Where this program's own code lies in its memory: the first address and the one after the last, for each mapping.
@@ -138,7 +142,6 @@ mod tests {
         let lock = Rights::new("CapEff:\t0000000000004000\n", Some(1));
         assert_eq!((lock.ipc_lock, lock.sys_resource, lock.memlock), (true, false, Some(1)));
         assert!(!Rights::new("", None).ipc_lock);
-        assert_eq!(kib("MemTotal: 5 kB\nHugetlb:        2048 kB\n", "Hugetlb:"), Some(2048));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Swap on zram: what leaves a cgroup for it stays in memory, compressed, and is charged to nobody.
 
-use super::{Reader, read_system_file};
+use super::proc::read_system_file;
+use super::reader::Reader;
 
 /// What all zram devices that are swapped to hold, bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,18 +41,18 @@ impl Zram {
 
 /// The zram devices that are swapped to, held open.
 #[derive(Debug)]
-pub(super) struct Devices(Vec<Reader>);
+pub(crate) struct Devices(Vec<Reader>);
 
 impl Devices {
     /// Finds them.
-    pub(super) fn find() -> Self {
+    pub(crate) fn find() -> Self {
         let swaps = read_system_file("/proc/swaps").unwrap_or_default();
         let open = |name: &str| Reader::open(format!("/sys/block/{name}/mm_stat")).ok();
         Self(names(&swaps).filter_map(open).collect())
     }
 
     /// What they hold now; `None` if there are none.
-    pub(super) fn read(&self, text: &mut String) -> Option<Zram> {
+    pub(crate) fn read(&self, text: &mut String) -> Option<Zram> {
         let mut all: Option<Zram> = None;
         for device in &self.0 {
             device.read(text).ok()?;

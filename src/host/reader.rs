@@ -6,6 +6,8 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::path::Arg;
 
+use super::proc::text_of;
+
 /// What a buffer has room for at first: any file of a cgroup.
 const ROOM: usize = 8192;
 
@@ -56,7 +58,7 @@ impl Reader {
                 Err(errno) => return Err(errno),
             }
         }
-        *text = super::text_of(bytes);
+        *text = text_of(bytes);
         Ok(())
     }
 }

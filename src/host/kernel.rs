@@ -1,6 +1,6 @@
 //! The kernel's release, for what can't be tried. Distributors port back, so it is a hint, never proof.
 
-use super::read_system_file;
+use super::proc::read_system_file;
 
 /// The kernel's release, as in `uname -r`.
 #[must_use]
@@ -19,7 +19,7 @@ impl Version {
         Self::parse(&kernel_release()?)
     }
 
-    pub(super) fn parse(release: &str) -> Option<Self> {
+    pub(crate) fn parse(release: &str) -> Option<Self> {
         let (major, rest) = release.split_once('.')?;
         let minor = rest.split(|c: char| !c.is_ascii_digit()).next()?;
         Some(Self(major.parse().ok()?, minor.parse().ok()?))

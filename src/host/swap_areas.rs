@@ -3,8 +3,10 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use super::proc::{flat_keyed, page_size, read_bytes, read_in, unescape};
+use super::reader::Reader;
 use super::zram::Zram;
-use super::{Reader, mount, read_bytes, read_in, zswap};
+use super::zswap;
 
 /// A line of `/proc/swaps`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,7 +93,7 @@ fn parse(text: &[u8]) -> Vec<SwapDevice> {
     let lines = text.split(|&byte| byte == b'\n').skip(1).filter_map(|line| {
         // Blank, tab, newline and backslash are escaped in a path (`swap_show`, mm/swapfile.c), so no field has any.
         let mut fields = line.split(u8::is_ascii_whitespace).filter(|field| !field.is_empty());
-        let path = mount::unescape(fields.next()?);
+        let path = unescape(fields.next()?);
         let mut numbers = fields.skip(1).map(|field| std::str::from_utf8(field).ok());
         let mut kib = || numbers.next()??.parse::<u64>().ok()?.checked_mul(1024);
         let (size, used) = (kib()?, kib()?);
@@ -118,8 +120,7 @@ impl SwappedOut {
         if self.file.as_ref().is_none_or(|file| file.read(&mut self.text).is_err()) {
             return 0;
         }
-        let pages = self.text.lines().find_map(|line| line.strip_prefix("pswpout ")?.parse::<u64>().ok());
-        pages.unwrap_or(0) * rustix::param::page_size() as u64
+        flat_keyed(&self.text, "pswpout").unwrap_or(0) * page_size()
     }
 }
 

@@ -1,0 +1,68 @@
+//! zswap: what leaves for swap is held compressed in memory first, in a pool of the host's that cgroups are charged for.
+//!
+//! Room is counted compressed, as the pool's limit is.
+
+use super::proc::{meminfo_bytes, read_system_file};
+
+const PARAMETERS: &str = "/sys/module/zswap/parameters";
+
+/// The host's pool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pool {
+    /// Whether it takes pages now. What it holds already stays.
+    pub enabled: bool,
+    /// How much of the host's memory it may take, percent.
+    pub max_percent: Option<u8>,
+    /// The same in bytes.
+    pub limit: Option<u64>,
+    /// What it takes, bytes, compressed (since 5.19).
+    pub used: Option<u64>,
+}
+
+impl Pool {
+    /// Looks at the host's; `None` where zswap isn't built in.
+    #[must_use]
+    pub fn of_host() -> Option<Self> {
+        let enabled = is_on()?;
+        let max_percent = parameter("max_pool_percent").and_then(|text| text.trim().parse().ok());
+        let meminfo = read_system_file("/proc/meminfo").unwrap_or_default();
+        Some(Self::new(enabled, max_percent, &meminfo))
+    }
+
+    fn new(enabled: bool, max_percent: Option<u8>, meminfo: &str) -> Self {
+        let limit = meminfo_bytes(meminfo, "MemTotal").zip(max_percent);
+        let limit = limit.map(|(total, percent)| total * u64::from(percent) / 100);
+        Self { enabled, max_percent, limit, used: meminfo_bytes(meminfo, "Zswap") }
+    }
+
+    /// What it can still take, bytes, compressed.
+    #[must_use]
+    pub fn room(&self) -> Option<u64> {
+        Some(self.limit?.saturating_sub(self.used?))
+    }
+}
+
+fn parameter(name: &str) -> Option<String> {
+    read_system_file(&format!("{PARAMETERS}/{name}")).ok()
+}
+
+/// Whether the host's zswap takes pages; `None` where it isn't built in.
+#[must_use]
+pub fn is_on() -> Option<bool> {
+    Some(matches!(parameter("enabled")?.trim(), "Y" | "1"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MEMINFO: &str = "MemTotal:  1000 kB\nZswap:   50 kB\nZswapped:  150 kB\n";
+
+    #[test]
+    fn the_pool_has_a_limit() {
+        let pool = Pool::new(true, Some(20), MEMINFO);
+        assert_eq!((pool.limit, pool.used, pool.room()), (Some(204_800), Some(51_200), Some(153_600)));
+        // Before 5.19 /proc/meminfo doesn't say what it takes.
+        assert_eq!(Pool::new(true, Some(20), "MemTotal: 1000 kB\n").room(), None);
+    }
+}
