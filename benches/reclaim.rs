@@ -134,7 +134,7 @@ impl Leaf {
     fn new(name: &str) -> Result<Self> {
         let path = Path::new("/sys/fs/cgroup").join(name);
         std::fs::create_dir(&path).with_context(|| format!("make {}", path.display()))?;
-        let target = MemoryCgroup::open(&memctl::cgroup::locate(name)?)?;
+        let target = MemoryCgroup::open(&memctl::select::locate(name)?)?;
         let flags = OFlags::WRONLY | OFlags::CLOEXEC;
         let bare = rustix::fs::open(path.join("memory.reclaim"), flags, Mode::empty())?;
         Ok(Self { file: Path::new("/data").join(name), path, target, bare })

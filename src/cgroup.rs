@@ -16,51 +16,42 @@ use crate::host::proc::{parse_number, read_in};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
-pub mod candidates;
 pub mod conditions;
 pub mod details;
 pub mod diagnose;
+pub mod error;
 pub mod events;
 pub mod gauge;
 pub mod hugetlb;
 pub mod join;
 pub mod killers;
 pub mod limit;
-pub mod locate;
-pub mod managed;
 pub mod memory;
 pub mod mount;
 pub mod name;
 pub mod naming;
-pub mod node;
 pub mod numa;
-pub mod opened;
 pub mod owner;
-mod pattern;
+pub mod path;
 pub mod pressure;
 pub mod reclaim;
-pub mod select;
 pub mod stat;
 pub mod survey;
-pub mod swap;
+pub mod swap_room;
+pub mod systemd;
 pub mod tree;
 pub mod trigger;
-pub mod watchlist;
 pub mod zswap;
 
 pub use conditions::{Conditions, Protected};
 pub use details::Details;
 pub use gauge::Gauge;
 pub use limit::Bound;
-pub use locate::{Locator, locate};
 pub use memory::MemoryCgroup;
 pub use mount::Mount;
 pub use name::Name;
-pub use node::Node;
-pub use opened::Located;
-pub use select::{Selected, Wanted, places, select, select_there};
+pub use path::Located;
 pub use survey::{Reading, Survey};
-pub use watchlist::Watchlist;
 
 /// An open cgroup directory.
 #[derive(Debug)]
@@ -187,7 +178,7 @@ impl AsFd for Cgroup {
 }
 
 /// Takes the advisory lock on a directory, if nobody else has it.
-fn try_lock(dir: impl AsFd) -> Result<bool, Errno> {
+pub(crate) fn try_lock(dir: impl AsFd) -> Result<bool, Errno> {
     match rustix::fs::flock(dir, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(true),
         Err(Errno::WOULDBLOCK) => Ok(false),

@@ -4,20 +4,22 @@ use std::ffi::OsStr;
 
 use rustix::io::Errno;
 
-use crate::cgroup::diagnose::Unreclaimable;
+use crate::cgroup::error::{Unreclaimable, plain};
 use crate::cgroup::killers::Killers;
 use crate::cgroup::mount::Hidden;
 use crate::cgroup::owner::Owner;
 use crate::cgroup::reclaim::Swappiness;
 use crate::cgroup::stat::MemoryStat;
-use crate::cgroup::swap::SwapBound;
+use crate::cgroup::swap_room::SwapBound;
 use crate::cgroup::zswap::Zswap;
-use crate::cgroup::{Conditions, Located, Name, Selected, Wanted, diagnose, hugetlb, locate, node, select};
+use crate::cgroup::{Conditions, Located, Name, hugetlb};
 use crate::host::Host;
 use crate::reclaim::{
     Event, Goal, Kind, Measure, Obstacle, Place, Reclaimable, Report, Request, StoppedBy, Target,
 };
+use crate::select::{Selected, Wanted, locate};
 use crate::size::Amount;
+use crate::{node, select};
 
 mod around;
 mod killers;
@@ -363,7 +365,7 @@ fn judged(report: &Report) -> Finding {
             let unproven = |why: &str| format!("nothing was freed, so nothing is proven: {why}");
             let (state, words) = match report.stopped_by {
                 StoppedBy::Failed(errno) => {
-                    (State::Bad, format!("the kernel refused: {}", diagnose::plain(&errno.into())))
+                    (State::Bad, format!("the kernel refused: {}", plain(&errno.into())))
                 }
                 StoppedBy::Removed => (State::Bad, "it was removed meanwhile".into()),
                 StoppedBy::Timeout => (State::Note, unproven("the kernel was still busy after 10 s")),

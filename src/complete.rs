@@ -10,7 +10,7 @@ use clap::builder::StyledStr;
 use clap::{Command, CommandFactory};
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 use clap_complete::env::{CompleteEnv, Shells};
-use memctl::cgroup::candidates::{Candidate, candidates, nodes};
+use memctl::select::completion::{Candidate, candidates, nodes};
 
 use crate::cli::Cli;
 use crate::output::words::{escaped, size};

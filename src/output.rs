@@ -71,7 +71,7 @@ pub fn answer_on(text: &str) -> Result<bool> {
     let mut stdout = anstream::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
-            Err(anyhow::anyhow!("{}", memctl::cgroup::diagnose::plain(&e)).context("standard output"))
+            Err(anyhow::anyhow!("{}", memctl::cgroup::error::plain(&e)).context("standard output"))
         }
         written => Ok(written.is_ok()),
     }

@@ -3,10 +3,9 @@
 use std::path::Path;
 
 use super::mount::Mount;
-use super::node::Gate;
 use super::pressure::Pressure;
 use super::stat::MemoryStat;
-use super::swap::SwapRoom;
+use super::swap_room::SwapRoom;
 use super::{Cgroup, tree};
 use crate::host::kernel::Version;
 use crate::host::proc::{parse_number, read_in, read_system_file, swappiness};
@@ -73,6 +72,36 @@ impl Protected {
     }
 }
 
+/// What the kernel wants to see of a node before it begins (`__node_reclaim`, mm/vmscan.c). Amounts are bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Gate {
+    /// More unmapped and clean page cache than this (`vm.min_unmapped_ratio`), or ...
+    pub cache: u64,
+    /// ... more reclaimable slab than this (`vm.min_slab_ratio`).
+    pub slab: u64,
+    /// Whether page cache counts that is mapped, and tmpfs (`vm.zone_reclaim_mode` has 4).
+    pub mapped: bool,
+}
+
+impl Gate {
+    /// The page cache that counts for it.
+    #[must_use]
+    pub fn counted(&self, stat: &MemoryStat) -> u64 {
+        let cache = if self.mapped {
+            stat.file.unwrap_or(0)
+        } else {
+            stat.evictable_file().saturating_sub(stat.file_mapped.unwrap_or(0))
+        };
+        cache.saturating_sub(stat.file_dirty.unwrap_or(0))
+    }
+
+    /// Whether the kernel reclaims nothing from a node that has this.
+    #[must_use]
+    pub fn is_shut(&self, stat: &MemoryStat) -> bool {
+        self.counted(stat) <= self.cache && stat.slab_reclaimable.unwrap_or(0) <= self.slab
+    }
+}
+
 impl Conditions {
     /// Looks at them for a cgroup below a mount.
     #[must_use]
@@ -87,7 +116,7 @@ impl Conditions {
     }
 
     /// Looks at them for a NUMA node: the host's, and what the cgroups at the top hold there.
-    pub(super) fn of_node(number: u32) -> Self {
+    pub(crate) fn of_node(number: u32) -> Self {
         let mount = Mount::find().ok().flatten();
         let pressure = read_system_file("/proc/pressure/memory").ok();
         Self {

@@ -1,12 +1,10 @@
 //! Moving this process into a cgroup, so that it pays the CPU time of what is done, and out of it again.
 
-use std::ffi::OsStr;
-
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::diagnose::{Unreclaimable, plain};
-use super::{Cgroup, Name, diagnose, is_populated, locate, tree};
+use super::error::{Unreclaimable, plain};
+use super::{Cgroup, Located, Name, diagnose, is_populated, tree};
 
 /// The file that processes are moved by.
 const PROCS: &str = "cgroup.procs";
@@ -60,14 +58,13 @@ fn why(errno: Errno) -> String {
 }
 
 impl Joined {
-    /// Moves this process, with all its threads, into a cgroup.
+    /// Moves this process, with all its threads, into a cgroup. `before` is the one it is in now, to which it goes back.
     ///
     /// # Errors
     /// [`NotJoined`]; the process is where it was.
-    pub fn enter(word: &OsStr) -> Result<Self, NotJoined> {
-        let before = locate("self").ok().and_then(|located| located.open().ok());
-        let located = locate(word)?;
-        let cgroup = diagnose::open(&located)?;
+    pub fn enter(located: &Located, before: Option<&Located>) -> Result<Self, NotJoined> {
+        let before = before.and_then(|located| located.open().ok());
+        let cgroup = diagnose::open(located)?;
         let refused = |errno| NotJoined::Refused { name: located.name.to_string(), errno };
         move_to(&cgroup).map_err(refused)?;
         Ok(Self { cgroup, before })

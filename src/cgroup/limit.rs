@@ -1,7 +1,5 @@
 //! How far a cgroup is from the limit that binds it: its own, or an ancestor's.
 
-use super::Reading;
-
 /// Which file sets a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LimitFile {
@@ -56,15 +54,16 @@ pub struct Bound {
 }
 
 impl Bound {
-    /// The limit of one level alone, if it has one.
+    /// Returns the limit of one level alone, if it has one: from its name, `memory.high`, `memory.max` and
+    /// `memory.current`.
     #[must_use]
-    pub fn of(level: &Reading) -> Option<Self> {
+    pub fn of(name: &str, high: Option<Ceiling>, max: Option<Ceiling>, current: Option<u64>) -> Option<Self> {
         let of = |limit: Option<Ceiling>, file| Some((limit?.bytes()?, file));
-        let (high, max) = (of(level.high, LimitFile::High), of(level.max, LimitFile::Max));
+        let (high, max) = (of(high, LimitFile::High), of(max, LimitFile::Max));
         // Of equal ones memory.max: it is the one that can't be exceeded.
         let (limit, file) = [max, high].into_iter().flatten().min_by_key(|(limit, _)| *limit)?;
-        let headroom = limit.saturating_sub(level.current?);
-        Some(Self { limit, headroom, cgroup: level.name.to_string(), file })
+        let headroom = limit.saturating_sub(current?);
+        Some(Self { limit, headroom, cgroup: name.to_owned(), file })
     }
 
     /// The one of two that leaves less; of equals the nearer one, which is `own`.
@@ -82,27 +81,22 @@ impl Bound {
 mod tests {
     use super::*;
 
-    fn level(name: &str, high: Option<u64>, max: Option<u64>, current: u64) -> Reading {
-        let (high, max) = (high.map(Ceiling::Bytes), max.map(Ceiling::Bytes));
-        Reading { name: name.into(), high, max, current: Some(current), ..Reading::default() }
+    fn of(name: &str, high: Option<u64>, max: Option<u64>, current: u64) -> Option<Bound> {
+        Bound::of(name, high.map(Ceiling::Bytes), max.map(Ceiling::Bytes), Some(current))
     }
 
     #[test]
     fn the_level_that_leaves_least_binds() {
-        let own = Bound::of(&level("/a/b", None, Some(100), 40));
-        let above = Bound::of(&level("/a", Some(200), Some(300), 190)).unwrap();
+        let own = of("/a/b", None, Some(100), 40);
+        let above = of("/a", Some(200), Some(300), 190).unwrap();
         assert_eq!((above.headroom, above.file), (10, LimitFile::High));
         let bound = Bound::tighter(own.clone(), Some(&above)).unwrap();
         assert_eq!((bound.cgroup.as_str(), bound.limit, bound.headroom), ("/a", 200, 10));
-        let roomy = Bound::of(&level("/a", None, Some(1000), 190));
+        let roomy = of("/a", None, Some(1000), 190);
         assert_eq!(Bound::tighter(own.clone(), roomy.as_ref()), own);
         assert_eq!(Bound::tighter(None, None), None);
-        assert_eq!(Bound::of(&level("/a", None, None, 1)), None);
-        assert_eq!(
-            Bound::of(&level("/a", None, Some(10), 20)).unwrap().headroom,
-            0,
-            "above the limit already"
-        );
-        assert_eq!(Bound::of(&level("/a", Some(10), Some(10), 0)).unwrap().file, LimitFile::Max);
+        assert_eq!(of("/a", None, None, 1), None);
+        assert_eq!(of("/a", None, Some(10), 20).unwrap().headroom, 0, "above the limit already");
+        assert_eq!(of("/a", Some(10), Some(10), 0).unwrap().file, LimitFile::Max);
     }
 }

@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use super::reclaim::{ReclaimFile, Swappiness};
 use super::stat::MemoryStat;
 use super::{Cgroup, Conditions, Located, Mount, diagnose, pressure};
+use crate::cgroup::error::Unreclaimable;
 use crate::host::proc::{cpus, page_size, parse_number};
 use crate::host::{Reader, zram};
 
@@ -37,8 +38,8 @@ impl MemoryCgroup {
     /// Opens the cgroup for reclaim.
     ///
     /// # Errors
-    /// [`diagnose::Unreclaimable`]: why nothing can be reclaimed there. Nothing was changed.
-    pub fn open(located: &Located) -> Result<Self, diagnose::Unreclaimable> {
+    /// [`Unreclaimable`]: why nothing can be reclaimed there. Nothing was changed.
+    pub fn open(located: &Located) -> Result<Self, Unreclaimable> {
         let cgroup = diagnose::open(located)?;
         let explain = |errno| diagnose::explain(&cgroup, located, errno);
         let reclaim = ReclaimFile::open(&cgroup).map_err(explain)?;

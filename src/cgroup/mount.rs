@@ -14,7 +14,7 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{AtFlags, StatxFlags};
 
 use super::Name;
-use crate::host::proc::unescape;
+use crate::host::proc::{read_bytes, read_system_file, unescape};
 
 /// A mounted cgroup2 hierarchy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -243,6 +243,30 @@ pub fn memory_on_v1(mountinfo: &[u8]) -> Option<PathBuf> {
     })
 }
 
+/// Where the memory controller is, if that is a hierarchy of version 1, mounted or not.
+pub(crate) fn controller_on_v1() -> Option<PathBuf> {
+    let mountinfo = read_bytes("/proc/self/mountinfo").unwrap_or_default();
+    memory_on_v1(&mountinfo).or_else(|| {
+        let cgroups = read_system_file("/proc/cgroups").unwrap_or_default();
+        let found = controller(&cgroups, "memory").filter(|found| found.enabled && found.hierarchy != 0)?;
+        Some(PathBuf::from(format!("hierarchy {}", found.hierarchy)))
+    })
+}
+
+/// A line of `/proc/cgroups`.
+#[derive(Debug, PartialEq, Eq)]
+struct Controller {
+    hierarchy: u32,
+    enabled: bool,
+}
+
+fn controller(text: &str, name: &str) -> Option<Controller> {
+    let line = text.lines().map(str::split_whitespace).find_map(|mut f| (f.next()? == name).then_some(f))?;
+    let mut fields = line;
+    let hierarchy = fields.next()?.parse().ok()?;
+    Some(Controller { hierarchy, enabled: fields.nth(1)? == "1" })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -338,6 +362,15 @@ mod tests {
         assert_eq!(own_cgroup(b"12:memory:/x\n0::/user.slice/a b\n"), Some(Path::new("/user.slice/a b")));
         assert_eq!(own_cgroup(b"0::/j\xe9b\n"), Some(Path::new(OsStr::from_bytes(b"/j\xe9b"))));
         assert_eq!(own_cgroup(b"12:memory:/x\n"), None);
+    }
+
+    #[test]
+    fn proc_cgroups_tells_of_version_one_and_of_disabling() {
+        let text =
+            "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpu\t0\t3\t1\nmemory\t7\t9\t1\npids\t0\t1\t0\n";
+        assert_eq!(controller(text, "memory"), Some(Controller { hierarchy: 7, enabled: true }));
+        assert_eq!(controller(text, "pids"), Some(Controller { hierarchy: 0, enabled: false }));
+        assert_eq!(controller(text, "hugetlb"), None);
     }
 
     proptest! {

@@ -84,7 +84,7 @@ impl ReclaimFile {
     }
 
     /// The same for a file that is written alike, in another directory.
-    pub(super) fn open_in(dir: impl AsFd, file: &str) -> Result<Self, Errno> {
+    pub(crate) fn open_in(dir: impl AsFd, file: &str) -> Result<Self, Errno> {
         let flags = OFlags::WRONLY | OFlags::CLOEXEC;
         rustix::fs::openat(dir, file, flags, Mode::empty()).map(Self)
     }

@@ -17,10 +17,10 @@ use rustix::io::Errno;
 
 use super::conditions::Protected;
 use super::limit::{Bound, Ceiling};
-use super::opened::id_of;
+use super::path::id_of;
 use super::pressure::Pressure;
 use super::stat::{MemoryStat, PackedStat, StatParser};
-use super::swap::SwapRoom;
+use super::swap_room::SwapRoom;
 use super::{Conditions, Located, Name, open_directory};
 use crate::host::Reader;
 use crate::host::proc::{parse_number, swappiness};
@@ -287,7 +287,8 @@ fn limits(dir: &OwnedFd, reading: &mut Reading, above: &Above) -> Above {
     reading.max = ceiling(dir, c"memory.max");
     reading.swap = number(dir, c"memory.swap.current");
     reading.swap_max = ceiling(dir, c"memory.swap.max");
-    reading.bound = Bound::tighter(Bound::of(reading), above.bound.as_ref());
+    let own = Bound::of(&reading.name, reading.high, reading.max, reading.current);
+    reading.bound = Bound::tighter(own, above.bound.as_ref());
     let room =
         above.room.clone().within(&reading.name, reading.swap_max.and_then(Ceiling::bytes), reading.swap);
     Above { bound: reading.bound.clone(), room }

@@ -4,7 +4,7 @@ use std::os::unix::fs::DirEntryExt;
 use std::path::{Path, PathBuf};
 
 use super::Mount;
-use super::opened::leads_to;
+use super::path::leads_to;
 
 /// A directory below another one.
 #[derive(Clone, Debug)]

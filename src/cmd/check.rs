@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 
 use anyhow::Result;
-use memctl::cgroup::diagnose::Unreclaimable;
+use memctl::cgroup::error::Unreclaimable;
 use memctl::check;
 
 use crate::cli::{Check, Global};

@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use memctl::cgroup::diagnose::plain;
+use memctl::cgroup::error::plain;
 use memctl::record::{BadRecord, Course, Record};
 use percent_encoding::percent_decode_str;
 

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use memctl::cgroup::diagnose::Unreclaimable;
-use memctl::cgroup::{Name, Wanted, places};
+use memctl::cgroup::Name;
+use memctl::cgroup::error::Unreclaimable;
 use memctl::reclaim::{self, Goal, Place, Plan, Rate, Request, Tolerance, TotalPlan};
+use memctl::select::{Wanted, places};
 use memctl::size::{Amount, Percent, looks_like_size};
 use rustix::io::Errno;
 

@@ -5,11 +5,12 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use anyhow::{Error, Result, anyhow};
-use memctl::cgroup::diagnose::Unreclaimable;
+use memctl::cgroup::error::Unreclaimable;
 use memctl::cgroup::mount::Hidden;
 use memctl::cgroup::stat::{PackedStat, Rates};
-use memctl::cgroup::{Details, Located, Name, Reading, Selected, Survey, diagnose, locate, select_there};
+use memctl::cgroup::{Details, Located, Name, Reading, Survey, diagnose};
 use memctl::reclaim::{Kind, Reclaimable};
+use memctl::select::{Selected, locate, select_there};
 use rustix::io::Errno;
 
 use crate::cli::{Global, SortKey, Stat};

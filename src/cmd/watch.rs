@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use memctl::cgroup::join::Joined;
-use memctl::cgroup::watchlist::{Taken, Words};
-use memctl::cgroup::{MemoryCgroup, Name, Watchlist};
+use memctl::cgroup::join::{Joined, NotJoined};
+use memctl::cgroup::{MemoryCgroup, Name};
 use memctl::clock;
 use memctl::reclaim::{self, Goal, Request};
+use memctl::select::watchlist::{Taken, Watchlist, Words};
 use memctl::size::{Amount, Percent};
 use memctl::watch::control;
 use memctl::watch::event::View;
@@ -25,6 +25,8 @@ use crate::cli::{Global, Kind, Watch};
 use crate::exit::{Exit, UsageError};
 use crate::output::{self, Loudness};
 use crate::signal;
+use memctl::select::locate;
+use std::ffi::OsStr;
 
 mod lock;
 pub mod rules;
@@ -116,7 +118,7 @@ pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
     }
     // A dry run writes nothing, this neither.
     let join = args.join.as_deref().filter(|_| !args.dry_run);
-    let joined = join.map(Joined::enter).transpose()?;
+    let joined = join.map(enter).transpose()?;
     lock::lock_memory(members.iter().map(|member| &*member.located.name), loudness);
     let screen = RefCell::new(output::watch::Screen::new(args.json, args.estimate, loudness));
     for note in &notes {
@@ -283,4 +285,10 @@ fn members(plan: &Plan, ancestors: &mut Ancestors) -> Result<(Vec<Member>, Waiti
         }
     }
     Ok((members, Waiting { unmatched, unlimited }))
+}
+
+/// Moves this process into the cgroup that a word names.
+fn enter(word: &OsStr) -> Result<Joined, NotJoined> {
+    let before = locate("self").ok();
+    Joined::enter(&locate(word)?, before.as_ref())
 }

@@ -5,7 +5,7 @@ use std::io;
 use anstyle::{AnsiColor, Style};
 use clap::CommandFactory;
 use clap::error::ErrorKind;
-use memctl::cgroup::diagnose::{self, Unreclaimable};
+use memctl::cgroup::error::{self, Unreclaimable};
 use memctl::cgroup::join::NotJoined;
 use memctl::reclaim::{Refusal, StoppedBy};
 use memctl::size::{Amount, SizeError};
@@ -152,5 +152,5 @@ fn in_our_form(rendered: &str, words: impl Iterator<Item = String>) -> (String, 
 
 /// What the kernel calls an error, in lower case.
 pub fn plain(errno: Errno) -> String {
-    diagnose::plain(&io::Error::from(errno))
+    error::plain(&io::Error::from(errno))
 }

@@ -2,7 +2,7 @@
 
 use anstyle::AnsiColor;
 use anyhow::Result;
-use memctl::cgroup::swap::SwapBound;
+use memctl::cgroup::swap_room::SwapBound;
 use memctl::host::kernel::kernel_release;
 use memctl::reclaim::{Guard, Plan, TotalPlan};
 

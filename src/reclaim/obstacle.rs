@@ -2,9 +2,9 @@
 
 use super::request::Kind;
 use crate::cgroup::Conditions;
-use crate::cgroup::node::Gate;
+use crate::cgroup::conditions::Gate;
 use crate::cgroup::stat::MemoryStat;
-use crate::cgroup::swap::SwapBound;
+use crate::cgroup::swap_room::SwapBound;
 
 /// Something that kept the kernel from reclaiming more. Amounts are bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,7 +128,7 @@ pub fn obstacles(kind: Kind, left: &MemoryStat, conditions: &Conditions, exhaust
 mod tests {
     use super::*;
     use crate::cgroup::Protected;
-    use crate::cgroup::swap::SwapRoom;
+    use crate::cgroup::swap_room::SwapRoom;
 
     const M: u64 = 1 << 20;
 

@@ -5,8 +5,10 @@ use std::path::Path;
 use rustix::io::Errno;
 
 use super::Target;
-use crate::cgroup::diagnose::Unreclaimable;
-use crate::cgroup::{MemoryCgroup, Name, Node, Wanted};
+use crate::cgroup::error::Unreclaimable;
+use crate::cgroup::{MemoryCgroup, Name};
+use crate::node::Node;
+use crate::select::Wanted;
 
 /// Whose memory a request is for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,7 +26,7 @@ impl Subject {
     pub fn file(self) -> &'static str {
         match self {
             Self::Cgroup => crate::cgroup::reclaim::FILE,
-            Self::Node(_) => crate::cgroup::node::FILE,
+            Self::Node(_) => crate::node::FILE,
         }
     }
 }

@@ -14,10 +14,10 @@ mod together;
 pub use together::{TotalPlan, share_rate};
 
 use super::{Kind, Request, Subject, Target, Tolerance};
-use crate::cgroup::node::Gate;
+use crate::cgroup::conditions::Gate;
 use crate::cgroup::reclaim::Swappiness;
 use crate::cgroup::stat::MemoryStat;
-use crate::cgroup::swap::SwapRoom;
+use crate::cgroup::swap_room::SwapRoom;
 use crate::cgroup::{Conditions, Protected};
 use crate::host::kernel::Version;
 use crate::host::proc::page_size;
@@ -210,7 +210,7 @@ fn guards(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cgroup::swap::SwapBound;
+    use crate::cgroup::swap_room::SwapBound;
 
     const M: u64 = 1 << 20;
 

@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use super::{Rate, Subject, Target};
 use crate::cgroup::reclaim::Swappiness;
-use crate::cgroup::swap::{SwapBound, SwapRoom};
+use crate::cgroup::swap_room::{SwapBound, SwapRoom};
 use crate::size::{Amount, Percent, whole_pages};
 
 /// One request.

@@ -14,7 +14,7 @@ use super::Target;
 use crate::cgroup::Conditions;
 use crate::cgroup::reclaim::Swappiness;
 use crate::cgroup::stat::MemoryStat;
-use crate::cgroup::swap::{SwapBound, SwapRoom};
+use crate::cgroup::swap_room::{SwapBound, SwapRoom};
 use crate::host::zram::Zram;
 
 pub const PAGE: u64 = 4096;

@@ -6,9 +6,10 @@ use rustix::io::Errno;
 
 use crate::cgroup::reclaim::Swappiness;
 use crate::cgroup::stat::MemoryStat;
-use crate::cgroup::{Conditions, MemoryCgroup, Node};
+use crate::cgroup::{Conditions, MemoryCgroup};
 use crate::clock;
 use crate::host::zram::Zram;
+use crate::node::Node;
 
 use super::{Measures, Subject};
 

@@ -96,7 +96,7 @@ pub fn act(
     swappiness: Option<Swappiness>,
     early: &Early<'_>,
 ) -> Acted {
-    let page = page_size();
+    let smallest = page_size();
     let mut acted = Acted::nothing(End::Done);
     acted.current = match target.usage() {
         Ok(current) => current,
@@ -110,7 +110,7 @@ pub fn act(
             acted.end = End::Stopped;
             break;
         }
-        let chunk = pace.chunk(acted.current - down_to, u64::MAX, page);
+        let chunk = pace.chunk(acted.current - down_to, u64::MAX, smallest);
         let (began, cpu) = (target.now(), target.cpu());
         early.alarm.iter().for_each(|alarm| alarm(Some(WAITS)));
         let answer = target.reclaim(chunk, swappiness);

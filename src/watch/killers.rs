@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use super::above::{AbovePolicy, Limit};
 use crate::cgroup::killers::{Killers, Monitored};
-use crate::cgroup::pressure;
-use crate::cgroup::{Located, Mount};
+use crate::cgroup::{Located, Mount, pressure};
 
 /// Interval between questions for what is monitored, which units and their settings change; and the least of it when other
 /// cgroups are watched.

@@ -10,8 +10,8 @@ use toml::Spanned;
 
 use super::guard::Take;
 use super::rule::{Rule, Senseless, Wanted, swap_writes};
-use crate::cgroup::select::malformed;
-use crate::cgroup::watchlist::Words;
+use crate::select::malformed;
+use crate::select::watchlist::Words;
 use crate::size::Percent;
 
 mod values;

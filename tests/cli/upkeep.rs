@@ -58,7 +58,7 @@ fn looking_and_reclaiming_allocate_nothing() {
     let mut ancestors = level::Ancestors::default();
     let mut text = String::new();
     let mut member = |name: &str| {
-        let located = std::sync::Arc::new(memctl::cgroup::locate(name).expect("it is there"));
+        let located = std::sync::Arc::new(memctl::select::locate(name).expect("it is there"));
         let now = memctl::clock::now();
         member::Member::new(located, rule.clone(), &mut ancestors, now, Duration::ZERO, &mut text)
             .expect("it has a limit")

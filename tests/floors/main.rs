@@ -121,7 +121,7 @@ fn what_is_planted_is_found() {
         "use crate::watch::f;",
         "use crate::watch::*;",
         "use super::watch::f as g;",
-        "use crate::{size, watch::{a::b, f}};",
+        "use crate::{cgroup, watch::{a::b, f}};",
         "fn g() { crate::watch::f() }",
         "fn g() { use crate::watch; watch::f() }",
         "fn g() -> crate::watch::Watch {}",

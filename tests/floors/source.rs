@@ -95,7 +95,12 @@ impl Source {
         assert!(depth < 9, "{path:?} leads to itself");
         let known =
             (1..=path.len()).rev().find(|&length| self.files.contains_key(&path[..length].join("::")))?;
-        let item = path.get(known)?;
+        let Some(item) = path.get(known) else {
+            // A function may be passed on under the name of the module that it is in.
+            let (name, parent) = path.split_last()?;
+            let behind = self.files.get(&parent.join("::"))?.exports.get(name)?;
+            return if behind == path { None } else { self.resolve(behind, depth + 1) };
+        };
         let module = path[..known].join("::");
         match self.files[&module].exports.get(item) {
             Some(behind) => {
@@ -193,7 +198,7 @@ impl Reader<'_> {
                 group.items.iter().for_each(|tree| self.import(tree, before, is_public));
             }
             syn::UseTree::Glob(_) => {
-                self.path(&before.iter().cloned().chain(["*".to_owned()]).collect::<Vec<_>>())
+                self.path(&before.iter().cloned().chain(["*".to_owned()]).collect::<Vec<_>>());
             }
             syn::UseTree::Name(name) if name.ident == "self" => {
                 let name = before.last().cloned().unwrap_or_default();

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
-use memctl::cgroup::watchlist::Taken;
-use memctl::cgroup::{Name, Watchlist};
+use memctl::cgroup::Name;
 use memctl::clock;
+use memctl::select::watchlist::{Taken, Watchlist};
 use memctl::watch::level::Ancestors;
 use memctl::watch::member::Member;
 use memctl::watch::rule::Rule;

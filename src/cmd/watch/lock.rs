@@ -1,8 +1,7 @@
 //! Keeping a watch out of reclaim, its own included: what is locked can't be taken.
 
-use memctl::cgroup::locate;
-use memctl::host;
-use memctl::host::Rights;
+use memctl::host::{self, Rights};
+use memctl::select::locate;
 use rustix::mm::{Advice, MlockAllFlags, madvise, mlockall};
 
 use crate::output::{Loudness, notes};

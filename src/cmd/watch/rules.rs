@@ -5,8 +5,8 @@ use std::io::Read;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use memctl::cgroup::Watchlist;
-use memctl::cgroup::diagnose::plain;
+use memctl::cgroup::error::plain;
+use memctl::select::watchlist::Watchlist;
 use memctl::size::Percent;
 use memctl::watch::rules::{BadRules, MOST_BYTES, Rules, line_and_column};
 

@@ -1,7 +1,7 @@
 //! One report in lines with a label each: why, by which measure, from what, at which cost, and what stood in the way.
 
-use memctl::cgroup::node::Gate;
-use memctl::cgroup::swap::SwapBound;
+use memctl::cgroup::conditions::Gate;
+use memctl::cgroup::swap_room::SwapBound;
 use memctl::reclaim::{CameBack, Obstacle, Report, Settled, StoppedBy, Subject, Verdict};
 
 use crate::output::words::{difference, escaped, size, time};

@@ -2,7 +2,7 @@
 
 use memctl::cgroup::limit::{Bound, Ceiling};
 use memctl::cgroup::pressure::{Pressure, Stall};
-use memctl::cgroup::swap::SwapBound;
+use memctl::cgroup::swap_room::SwapBound;
 
 use super::details;
 use crate::cmd::stat::Shown;

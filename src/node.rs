@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use super::conditions::Conditions;
-use super::diagnose::Unreclaimable;
-use super::reclaim::{ReclaimFile, Swappiness};
-use super::stat::MemoryStat;
-use super::{Name, open_directory, pressure};
+use crate::cgroup::conditions::{Conditions, Gate};
+use crate::cgroup::error::Unreclaimable;
+use crate::cgroup::reclaim::{ReclaimFile, Swappiness};
+use crate::cgroup::stat::MemoryStat;
+use crate::cgroup::{Name, open_directory, pressure};
 use crate::host::kernel::kernel_release;
 use crate::host::proc::{cpus, page_size, read_system_file};
 use crate::host::{Reader, zram};
@@ -50,36 +50,6 @@ pub struct Node {
     refresh: Option<Reader>,
     zram: zram::Devices,
     text: String,
-}
-
-/// What the kernel wants to see of a node before it begins (`__node_reclaim`, mm/vmscan.c). Amounts are bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Gate {
-    /// More unmapped and clean page cache than this (`vm.min_unmapped_ratio`), or ...
-    pub cache: u64,
-    /// ... more reclaimable slab than this (`vm.min_slab_ratio`).
-    pub slab: u64,
-    /// Whether page cache counts that is mapped, and tmpfs (`vm.zone_reclaim_mode` has 4).
-    pub mapped: bool,
-}
-
-impl Gate {
-    /// The page cache that counts for it.
-    #[must_use]
-    pub fn counted(&self, stat: &MemoryStat) -> u64 {
-        let cache = if self.mapped {
-            stat.file.unwrap_or(0)
-        } else {
-            stat.evictable_file().saturating_sub(stat.file_mapped.unwrap_or(0))
-        };
-        cache.saturating_sub(stat.file_dirty.unwrap_or(0))
-    }
-
-    /// Whether the kernel reclaims nothing from a node that has this.
-    #[must_use]
-    pub fn is_shut(&self, stat: &MemoryStat) -> bool {
-        self.counted(stat) <= self.cache && stat.slab_reclaimable.unwrap_or(0) <= self.slab
-    }
 }
 
 /// The number of the node that a word names: `node:0`. `None` if it names none, `Err` if what follows is no number.
@@ -162,7 +132,7 @@ impl Node {
     /// # Errors
     /// The kernel's, from flock(2), but for `EWOULDBLOCK`, which is the answer no.
     pub fn try_lock(&self) -> Result<bool, Errno> {
-        super::try_lock(&self.dir)
+        crate::cgroup::try_lock(&self.dir)
     }
 
     /// What its LRU lists hold, bytes. Its `MemUsed` won't do: pages that were freed count there as used while they wait

@@ -7,12 +7,23 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::diagnose::{Unreclaimable, no_match};
-use super::locate::{Locator, has_special, shown};
-use super::mount::Mount;
-use super::opened::Located;
-use super::pattern::{Matcher, Pattern, literal};
-use super::{node, tree};
+use crate::cgroup::error::Unreclaimable;
+use crate::cgroup::mount::Mount;
+use crate::cgroup::path::Located;
+use crate::cgroup::tree;
+use crate::node;
+use locate::has_special;
+use pattern::{Matcher, Pattern, literal};
+use suggest::{no_match, shown};
+
+pub mod completion;
+pub mod locate;
+mod pattern;
+mod suggest;
+pub mod watchlist;
+
+pub use locate::{Locator, locate};
+pub use watchlist::Watchlist;
 
 /// A cgroup that was asked for, by its own name or by a glob.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +58,7 @@ pub fn select_there(words: &[OsString]) -> (Vec<Selected>, Vec<Unreclaimable>) {
 
 /// A name, or a glob that was made ready.
 #[derive(Debug)]
-pub(super) struct Selector {
+pub(crate) struct Selector {
     word: OsString,
     glob: Option<Result<Matcher, String>>,
     /// The hierarchy that a glob is over, where it isn't the one that names begin from.
@@ -81,7 +92,7 @@ impl Specificity {
 }
 
 impl Selector {
-    pub(super) fn new(word: &OsStr, locator: &Locator) -> Self {
+    pub(crate) fn new(word: &OsStr, locator: &Locator) -> Self {
         if !locator.is_glob(word) {
             let specificity = Specificity::of(&word.to_string_lossy(), true);
             return Self { word: word.to_owned(), glob: None, mount: None, specificity };
@@ -93,21 +104,21 @@ impl Selector {
     }
 
     /// Whether it is a glob.
-    pub(super) fn is_glob(&self) -> bool {
+    pub(crate) fn is_glob(&self) -> bool {
         self.glob.is_some()
     }
 
     /// The word as it was given.
-    pub(super) fn word(&self) -> &OsStr {
+    pub(crate) fn word(&self) -> &OsStr {
         &self.word
     }
 }
 
 /// What was selected, and by which of the selectors: the most specific, and the first of those.
 #[derive(Debug)]
-pub(super) struct Chosen {
-    pub(super) selected: Selected,
-    pub(super) by: usize,
+pub(crate) struct Chosen {
+    pub(crate) selected: Selected,
+    pub(crate) by: usize,
     /// Which selector it was found by first.
     first: usize,
 }
@@ -144,7 +155,7 @@ impl Selection<'_> {
 }
 
 /// The same for words that were made ready, less those whose id is `known` already, and less what a selector `leaves_out`.
-pub(super) fn select_by(
+pub(crate) fn select_by(
     selectors: &[Selector],
     locator: &Locator,
     known: &dyn Fn(u64) -> bool,
@@ -271,17 +282,17 @@ pub fn places(words: &[OsString]) -> Result<Vec<Wanted>, Unreclaimable> {
 
 /// A word as a glob over paths from a mount point.
 #[derive(Debug)]
-pub(super) struct Scope {
+pub(crate) struct Scope {
     /// The glob.
-    pub(super) pattern: OsString,
+    pub(crate) pattern: OsString,
     /// The hierarchy, where it isn't the one that names begin from.
-    pub(super) mount: Option<Arc<Mount>>,
+    pub(crate) mount: Option<Arc<Mount>>,
 }
 
 impl Scope {
     /// Of a word that is a path up to its first special character: over the hierarchy that this leads into. Of others: over
     /// names.
-    pub(super) fn of(word: &OsStr, locator: &Locator) -> Self {
+    pub(crate) fn of(word: &OsStr, locator: &Locator) -> Self {
         let widest = locator.mount().ok();
         let elsewhere = |mount: &Mount| widest.is_none_or(|widest| widest.point != mount.point);
         if let Some((base, rest)) = locator.base_of_glob(word) {

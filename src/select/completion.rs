@@ -4,10 +4,11 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
-use super::mount::{Mount, Mounts};
-use super::naming::{Named, container_id, pod_uid};
-use super::{node, tree};
+use crate::cgroup::mount::{Mount, Mounts};
+use crate::cgroup::naming::{Named, container_id, pod_uid};
+use crate::cgroup::tree;
 use crate::host::proc::{parse_number, read_in};
+use crate::node;
 
 /// How much of a container's ID is offered, as other tools show it.
 const ID_SHOWN: usize = 12;

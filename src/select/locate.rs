@@ -2,19 +2,22 @@
 //!
 //! A name is a path under the cgroup2 mount (`/sys/fs/cgroup/app`), the same without the mount (`app`, `/app`),
 //! `self`, a systemd unit's name, `pid:N`, `container:ID`, `pod:UID`, or a path that begins with `.`. An absolute path is
-//! first of all what the kernel opens by it, whichever mount or namespace it leads through ([`super::opened`]). Whether
-//! memory can be reclaimed there is the business of [`super::diagnose`].
+//! first of all what the kernel opens by it, whichever mount or namespace it leads through ([`crate::cgroup::path`]). Whether
+//! memory can be reclaimed there is the business of [`crate::cgroup::diagnose`].
 
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-use super::diagnose::{Unreclaimable, missing};
-use super::mount::{self, Mount, Mounts};
-use super::naming::Named;
-use super::opened::{Located, identify};
-use super::{FileSystem, node, open_directory, tree};
+use super::suggest::{missing, shown};
+use crate::cgroup::diagnose::not_a_cgroup;
+use crate::cgroup::error::Unreclaimable;
+use crate::cgroup::mount::{Mount, Mounts};
+use crate::cgroup::naming::Named;
+use crate::cgroup::path::{Located, identify};
+use crate::cgroup::{mount, open_directory, tree};
+use crate::node;
 
 /// Finds cgroups by their names, all by the same look at what is mounted.
 #[derive(Debug)]
@@ -85,8 +88,7 @@ impl Locator {
             return Ok(located);
         }
         if let Some(number) = word.to_str().and_then(node::parse) {
-            number?;
-            return Err(Unreclaimable::IsNode { word: shown(word) });
+            return Err(Unreclaimable::IsNode { word: shown(word), number: number? });
         }
         if let Some(named) = Named::parse(word) {
             let named = named.map_err(|why| Unreclaimable::BadName { word: shown(word), why })?;
@@ -208,11 +210,6 @@ pub(super) fn has_special(word: &OsStr) -> bool {
     word.as_bytes().iter().any(|byte| b"*?[{".contains(byte))
 }
 
-/// A word for a message.
-pub(super) fn shown(word: &OsStr) -> String {
-    word.to_string_lossy().into_owned()
-}
-
 /// Whether a path is one from the working directory: names begin at the mount otherwise.
 fn is_from_here(path: &Path) -> bool {
     matches!(path.components().next(), Some(Component::CurDir | Component::ParentDir))
@@ -233,70 +230,4 @@ fn spelt_otherwise(point: &Path, below: &Path) -> Option<PathBuf> {
         let unit = Named::unit(component.as_os_str());
         tree::children(&path).find(|child| child.file_name().is_some_and(|name| unit.is(name)))
     })
-}
-
-/// Says what is there instead of a cgroup.
-pub(super) fn not_a_cgroup(path: &Path, called: &Path, error: &io::Error) -> Unreclaimable {
-    let on_v1 = || open_directory(path).and_then(|dir| Ok(super::file_system(&dir)?));
-    match error.kind() {
-        io::ErrorKind::InvalidInput if matches!(on_v1(), Ok(FileSystem::Cgroup1)) => {
-            Unreclaimable::Version1 { path: called.to_path_buf() }
-        }
-        io::ErrorKind::InvalidInput | io::ErrorKind::NotADirectory => {
-            Unreclaimable::NotACgroup { path: called.to_path_buf() }
-        }
-        _ => Unreclaimable::io(called, error),
-    }
-}
-
-/// How alike two names are, up to 1; nothing if more than a third of it would have to be typed anew. What one begins
-/// with counts most.
-fn alike(wanted: &str, name: &str) -> f64 {
-    const BEGINNING: usize = 3;
-    let begins = wanted.len() >= BEGINNING && name.starts_with(wanted);
-    let typed_anew = strsim::osa_distance(wanted, name);
-    if begins || typed_anew <= (wanted.len() / 3).max(1) { strsim::jaro_winkler(wanted, name) } else { 0.0 }
-}
-
-/// Existing names that a mistyped one may have meant, the best first.
-pub(super) fn nearest(path: &Path, mount: &Mount) -> Vec<String> {
-    const LOOKED_AT: usize = 5000;
-    const SUGGESTED: usize = 3;
-    const ALIKE: f64 = 0.8;
-    let Some(wanted) =
-        path.file_name().map(OsStr::as_bytes).map(|name| String::from_utf8_lossy(name).to_lowercase())
-    else {
-        return Vec::new();
-    };
-    let mut scored: Vec<(f64, String)> = tree::walk(mount)
-        .take(LOOKED_AT)
-        .filter_map(|tree::Entry { path: found, .. }| {
-            let last = found.file_name()?.to_string_lossy().into_owned();
-            let stem = last.split_once('.').map_or(last.as_str(), |(stem, _)| stem);
-            let alike = |name: &str| alike(&wanted, &name.to_lowercase());
-            let score = alike(&last).max(alike(stem));
-            // What can't be typed as it is shown is no suggestion.
-            let name = mount.name_of(&found).filter(|name| name.path_not_utf8().is_none())?;
-            (score >= ALIKE).then(|| (score, name.trim_start_matches('/').to_owned()))
-        })
-        .collect();
-    scored.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
-    scored.into_iter().take(SUGGESTED).map(|(_, name)| name).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_is_near_when_little_of_it_would_be_typed_anew() {
-        for (wanted, name) in
-            [("ngnix", "nginx"), ("databse", "database"), ("postg", "postgresql"), ("ap", "app")]
-        {
-            assert!(alike(wanted, name) >= 0.8, "{wanted} {name}");
-        }
-        for (wanted, name) in [("nope", "one"), ("nope", "batch"), ("web", "db")] {
-            assert!(alike(wanted, name) < 0.8, "{wanted} {name}");
-        }
-    }
 }

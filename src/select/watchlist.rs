@@ -8,13 +8,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::diagnose::Unreclaimable;
-use super::locate::{Locator, shown};
-use super::mount::Mount;
-use super::opened::Located;
 use super::pattern::{Matcher, Pattern, PatternSet};
-use super::select::{Scope, Selector, select_by};
-use super::{Name, Selected, locate, tree};
+use super::suggest::shown;
+use super::{Locator, Scope, Selected, Selector, locate, select_by};
+use crate::cgroup::error::Unreclaimable;
+use crate::cgroup::mount::Mount;
+use crate::cgroup::path::Located;
+use crate::cgroup::{Name, tree};
 use crate::host::Reader;
 
 /// The hierarchy is looked through so often even if it seems the same: one may have gone and another come.
@@ -42,7 +42,7 @@ const SPARED: [&str; 12] = [
 /// Words, and what of their matches is left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Words {
-    /// Names and globs, as [`super::select`] takes them.
+    /// Names and globs, as [`super`] takes them.
     pub wanted: Vec<OsString>,
     /// Globs: of what globs match, that is left out.
     pub excluded: Vec<OsString>,
@@ -205,7 +205,7 @@ impl Watchlist {
     /// What there is at the beginning, and the words that name nothing yet.
     ///
     /// # Errors
-    /// As [`super::select`]; but a glob may match nothing, if there is a cgroup that it could match something below.
+    /// As [`super`]; but a glob may match nothing, if there is a cgroup that it could match something below.
     pub fn first(&self) -> Result<(Vec<Taken>, Vec<String>), Unreclaimable> {
         let (taken, missing) = self.look(&|_| false);
         let mut waiting = Vec::new();
@@ -290,5 +290,5 @@ impl Watchlist {
 /// The root's `cgroup.stat`, held open: a host with many mounts has much to read before it is found.
 fn root() -> Option<Reader> {
     let mount = Mount::find().ok()??;
-    Reader::at(super::open_directory(&mount.point).ok()?, "cgroup.stat").ok()
+    Reader::at(crate::cgroup::open_directory(&mount.point).ok()?, "cgroup.stat").ok()
 }

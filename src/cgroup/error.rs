@@ -1,0 +1,186 @@
+//! Why memory can't be reclaimed from a cgroup, in words that name the thing, and what to do about it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+use super::{mount, systemd};
+use crate::host::kernel::Version;
+use crate::host::proc::read_bytes;
+
+/// Why memory can't be reclaimed there.
+#[derive(Debug, Error)]
+#[allow(missing_docs)]
+pub enum Unreclaimable {
+    #[error("a cgroup's name can't be empty (the root is called /)")]
+    NoName,
+    #[error("{word}: no such cgroup")]
+    NoSuchCgroup { word: String, near: Vec<String> },
+    #[error("{word}: {why}")]
+    BadName { word: String, why: &'static str },
+    #[error("{word}: no cgroup matches")]
+    NoMatch { word: String },
+    #[error("{word}: it is a malformed glob: {why}")]
+    BadGlob { word: String, why: String },
+    #[error("{word}: nothing can be reclaimed from any cgroup that matches")]
+    NoneReclaimable { word: String },
+    #[error("{}: it is not a cgroup", .path.display())]
+    NotACgroup { path: PathBuf },
+    #[error("{}: it is a cgroup of version 1, which has no memory.reclaim", .path.display())]
+    Version1 { path: PathBuf },
+    #[error("cgroup2 is not mounted: there is nothing to reclaim from")]
+    NoCgroup2 { memory_v1: Option<PathBuf> },
+    #[error("{name}: the memory controller is on cgroup v1 ({}), which has no memory.reclaim", .v1.display())]
+    ControllerOnV1 { name: String, v1: PathBuf },
+    #[error("{name}: the memory controller is disabled on this host")]
+    ControllerDisabled { name: String },
+    #[error("{name}: the memory controller is not enabled here: {parent} lacks it in cgroup.subtree_control")]
+    ControllerOff { name: String, parent: String, parent_path: PathBuf },
+    #[error("{name}: it is a threaded cgroup: its memory is accounted to {domain}")]
+    Threaded { name: String, domain: String },
+    #[error("{name}: this kernel ({release}) has no memory.reclaim: it came with Linux 5.19")]
+    OldKernel { name: String, release: String },
+    #[error("{}: permission denied", .file.display())]
+    Permission { name: String, file: PathBuf },
+    #[error("{}: the cgroup file system is mounted read-only", .file.display())]
+    ReadOnly { file: PathBuf },
+    #[error("{word}: the process is in {name}, outside of what is mounted here ({})", .root.display())]
+    OutOfSight { word: String, name: String, root: PathBuf },
+    #[error("{word}: no such process")]
+    NoProcess { word: String },
+    #[error("{word}: no such NUMA node")]
+    NoSuchNode { word: String, nodes: Vec<String> },
+    #[error("{word}: it is a NUMA node, not a cgroup")]
+    IsNode { word: String, number: u32 },
+    #[error("{name}: this kernel ({release}) has no reclaim file for NUMA nodes: it came with Linux 6.17")]
+    NodeWithoutReclaim { name: String, release: String },
+    #[error("{}: permission denied", .file.display())]
+    RootOnly { file: PathBuf },
+    #[error("{}: sysfs is mounted read-only", .file.display())]
+    SysReadOnly { file: PathBuf },
+    #[error("{word}: it could be any of {}", several(.candidates))]
+    Ambiguous { word: String, candidates: Vec<String> },
+    #[error("{word}: the process has ended, and its cgroup was removed")]
+    Ended { word: String },
+    #[error("{name}: the cgroup was removed meanwhile")]
+    Removed { name: String },
+    #[error("{name}: it was removed meanwhile, and another cgroup has its name")]
+    Replaced { name: String },
+    #[error("{path}: {why}")]
+    Other { path: String, why: String },
+}
+
+impl Unreclaimable {
+    pub(crate) fn io(path: impl AsRef<Path>, error: &io::Error) -> Self {
+        let path = path.as_ref().display().to_string();
+        Self::Other { path, why: plain(error) }
+    }
+
+    pub(crate) fn no_cgroup2() -> Self {
+        let mountinfo = read_bytes("/proc/self/mountinfo").unwrap_or_default();
+        Self::NoCgroup2 { memory_v1: mount::memory_on_v1(&mountinfo) }
+    }
+
+    /// The word that names nothing that is there, if that is all that is wrong.
+    #[must_use]
+    pub fn word(&self) -> Option<&str> {
+        match self {
+            Self::NoSuchCgroup { word, .. } | Self::NoMatch { word } | Self::NoProcess { word } => Some(word),
+            _ => None,
+        }
+    }
+
+    /// What the user can do about it, where something can be done.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        const UNIFY: &str = "boot with systemd.unified_cgroup_hierarchy=1 (and without cgroup v1 mounts)";
+        Some(match self {
+            Self::NoSuchCgroup { near, .. } if !near.is_empty() => {
+                format!("did you mean {}?", near.join(", "))
+            }
+            Self::NoSuchCgroup { .. } | Self::NoMatch { .. } => {
+                "list the cgroups with: memctl stat -r".into()
+            }
+            Self::NotACgroup { .. } => {
+                "name a directory below the cgroup2 mount, such as /sys/fs/cgroup/app".into()
+            }
+            Self::NoCgroup2 { memory_v1: None } => "mount -t cgroup2 none /sys/fs/cgroup".into(),
+            Self::Version1 { .. } | Self::NoCgroup2 { .. } | Self::ControllerOnV1 { .. } => UNIFY.into(),
+            Self::ControllerDisabled { .. } => "look for cgroup_disable=memory in /proc/cmdline".into(),
+            Self::ControllerOff { name, parent_path, .. } => {
+                let file = parent_path.join("cgroup.subtree_control");
+                systemd::account(name, &file.display().to_string(), systemd::by_systemd())
+            }
+            Self::Threaded { domain, .. } => format!("reclaim from {domain} instead"),
+            Self::OldKernel { .. } => "nothing but a newer kernel helps".into(),
+            Self::Permission { name, file } => {
+                systemd::permit(name, &file.display().to_string(), systemd::by_systemd())
+            }
+            Self::NoSuchNode { nodes, .. } if nodes.is_empty() => {
+                "this host shows no NUMA nodes (/sys/devices/system/node)".into()
+            }
+            Self::NoSuchNode { nodes, .. } => format!("this host has {}", several(nodes)),
+            Self::IsNode { number, .. } => {
+                format!(
+                    "reclaim and check take nodes; its figures are in /sys/devices/system/node/node{number}/meminfo"
+                )
+            }
+            Self::NodeWithoutReclaim { release, .. } if Version::parse(release) < Some(Version(5, 19)) => {
+                "nothing but a newer kernel helps: memory.reclaim itself came with 5.19".into()
+            }
+            Self::NodeWithoutReclaim { .. } => {
+                "the root cgroup is the whole host, all nodes: memctl reclaim / SIZE".into()
+            }
+            Self::RootOnly { .. } => "only root may reclaim from a node".into(),
+            Self::ReadOnly { .. } | Self::SysReadOnly { .. } => {
+                "containers usually get it so: run memctl on the host, or mount it rw".into()
+            }
+            // Of an ID there is more to say, of a unit's name there isn't.
+            Self::Ambiguous { word, .. } if word.contains(':') => {
+                "name one of them by its path, or say more of it".into()
+            }
+            Self::Ambiguous { .. } => "name one of them by its path".into(),
+            Self::NoName
+            | Self::BadName { .. }
+            | Self::NoProcess { .. }
+            | Self::BadGlob { .. }
+            | Self::NoneReclaimable { .. }
+            | Self::OutOfSight { .. }
+            | Self::Ended { .. }
+            | Self::Removed { .. }
+            | Self::Replaced { .. }
+            | Self::Other { .. } => return None,
+        })
+    }
+}
+
+/// The first of several names, and how many more there are.
+fn several(names: &[String]) -> String {
+    const SHOWN: usize = 5;
+    let shown = names.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
+/// An error without the `(os error 13)` that the standard library appends, and in lower case.
+#[must_use]
+pub fn plain(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_lower_case_and_carry_no_numbers() {
+        let denied = io::Error::from_raw_os_error(13);
+        assert_eq!(plain(&denied), "permission denied");
+    }
+}

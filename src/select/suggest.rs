@@ -1,0 +1,85 @@
+//! Names that a mistyped one may have meant, and what else explains that a word names no cgroup.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use crate::cgroup::error::Unreclaimable;
+use crate::cgroup::mount::{Mount, controller_on_v1};
+use crate::cgroup::tree;
+
+/// Says why there is no cgroup that `word` names, whose path would be `path`. Where the memory controller is on
+/// version 1, no name would do.
+pub(super) fn missing(word: &OsStr, path: &Path, mount: &Mount) -> Unreclaimable {
+    let none = || Unreclaimable::NoSuchCgroup { word: shown(word), near: nearest(path, mount) };
+    elsewhere(&shown(word), mount).unwrap_or_else(none)
+}
+
+/// Says why nothing matches a glob.
+pub(super) fn no_match(word: &OsStr, mount: &Mount) -> Unreclaimable {
+    let word = shown(word);
+    elsewhere(&word, mount).unwrap_or(Unreclaimable::NoMatch { word })
+}
+
+/// The reason that there is if the memory controller isn't in this hierarchy at all.
+fn elsewhere(word: &str, mount: &Mount) -> Option<Unreclaimable> {
+    let v1 = controller_on_v1().filter(|_| !mount.point.join("memory.stat").exists())?;
+    Some(Unreclaimable::ControllerOnV1 { name: word.to_owned(), v1 })
+}
+
+/// Existing names that a mistyped one may have meant, the best first.
+pub(super) fn nearest(path: &Path, mount: &Mount) -> Vec<String> {
+    const LOOKED_AT: usize = 5000;
+    const SUGGESTED: usize = 3;
+    const ALIKE: f64 = 0.8;
+    let Some(wanted) =
+        path.file_name().map(OsStr::as_bytes).map(|name| String::from_utf8_lossy(name).to_lowercase())
+    else {
+        return Vec::new();
+    };
+    let mut scored: Vec<(f64, String)> = tree::walk(mount)
+        .take(LOOKED_AT)
+        .filter_map(|tree::Entry { path: found, .. }| {
+            let last = found.file_name()?.to_string_lossy().into_owned();
+            let stem = last.split_once('.').map_or(last.as_str(), |(stem, _)| stem);
+            let alike = |name: &str| alike(&wanted, &name.to_lowercase());
+            let score = alike(&last).max(alike(stem));
+            // What can't be typed as it is shown is no suggestion.
+            let name = mount.name_of(&found).filter(|name| name.path_not_utf8().is_none())?;
+            (score >= ALIKE).then(|| (score, name.trim_start_matches('/').to_owned()))
+        })
+        .collect();
+    scored.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
+    scored.into_iter().take(SUGGESTED).map(|(_, name)| name).collect()
+}
+
+/// How alike two names are, up to 1; nothing if more than a third of it would have to be typed anew. What one begins
+/// with counts most.
+fn alike(wanted: &str, name: &str) -> f64 {
+    const BEGINNING: usize = 3;
+    let begins = wanted.len() >= BEGINNING && name.starts_with(wanted);
+    let typed_anew = strsim::osa_distance(wanted, name);
+    if begins || typed_anew <= (wanted.len() / 3).max(1) { strsim::jaro_winkler(wanted, name) } else { 0.0 }
+}
+
+/// A word for a message.
+pub(super) fn shown(word: &OsStr) -> String {
+    word.to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_near_when_little_of_it_would_be_typed_anew() {
+        for (wanted, name) in
+            [("ngnix", "nginx"), ("databse", "database"), ("postg", "postgresql"), ("ap", "app")]
+        {
+            assert!(alike(wanted, name) >= 0.8, "{wanted} {name}");
+        }
+        for (wanted, name) in [("nope", "one"), ("nope", "batch"), ("web", "db")] {
+            assert!(alike(wanted, name) < 0.8, "{wanted} {name}");
+        }
+    }
+}
