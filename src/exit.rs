@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use memctl::reclaim::{Guard, Report, StoppedBy, Verdict};
 
-use crate::cmd::reclaim::{Outcome, Outcomes};
+use memctl::reclaim::batch::{Outcome, Outcomes};
 
 /// How memctl ends. The worst of several comes last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
+pub mod batch;
 mod chunk;
 mod close;
 mod cost;
@@ -22,6 +23,7 @@ mod obstacle;
 mod overshoot;
 mod place;
 mod plan;
+pub mod pool;
 mod rate;
 mod report;
 mod request;
@@ -29,6 +31,7 @@ mod settle;
 pub mod share;
 #[cfg(test)]
 pub(crate) mod sim;
+mod subject;
 mod swap_out;
 mod target;
 #[cfg(test)]
@@ -38,12 +41,13 @@ pub use chunk::Pace;
 pub use ledger::{Measure, Measures, Taken};
 pub use obstacle::Obstacle;
 pub use overshoot::Overshot;
-pub use place::{Place, Subject};
+pub use place::Place;
 pub use plan::{Guard, Plan, Reclaimable, TotalPlan, share_rate};
 pub use rate::Rate;
 pub use report::{Report, StoppedBy, Verdict};
 pub use request::{Goal, Kind, LARGE_FOLIO, Refusal, Request, Tolerance};
 pub use settle::{Activity, CameBack, Settled};
+pub use subject::Subject;
 pub use target::Target;
 
 use crate::cgroup::reclaim::Swappiness;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use memctl::cgroup::Name;
 use memctl::cgroup::error::Unreclaimable;
+use memctl::reclaim::batch::{self, InOrder, Job, Outcomes, Scheduler, Total, settle};
 use memctl::reclaim::{self, Goal, Place, Plan, Rate, Request, Tolerance, TotalPlan};
 use memctl::select::{Wanted, places};
 use memctl::size::{Amount, Percent, looks_like_size};
@@ -14,18 +15,9 @@ use rustix::io::Errno;
 
 use crate::cli::{Global, Kind, Reclaim};
 use crate::exit::{Exit, UsageError};
-use crate::output::progress::Progress;
+use crate::output::progress::{Progress, Watching};
 use crate::output::{self, Loudness, notes};
 use crate::signal;
-
-mod feed;
-mod pool;
-mod settle;
-mod total;
-
-use feed::{EachOnce, Feed, Job};
-pub use feed::{Outcome, Outcomes};
-use total::Total;
 
 /// The bound on pressure where nothing else would hold a request back: the root, a node, and `max`.
 const DEFAULT_MAX_PRESSURE: &str = "10%";
@@ -50,12 +42,13 @@ pub fn run(args: &Reclaim, global: &Global) -> Result<Exit> {
     }
     signal::install();
     if let Some(time) = args.settle {
-        let usual = settle::baseline(&mut jobs, time, loudness);
-        jobs.iter_mut().zip(usual).for_each(|(job, usual)| job.usual = usual);
+        watching("watching what is usual", loudness, |options| settle::baseline(&mut jobs, time, options));
     }
     let mut outcomes = serve(jobs, args, loudness)?;
     if let Some(time) = args.settle {
-        settle::settle(&mut outcomes.each, time, loudness);
+        watching("watching what comes back", loudness, |options| {
+            settle::settle(&mut outcomes, time, options);
+        });
     }
     output::reclaim::print(&outcomes, args.json, loudness)?;
     // Even if it came too late to cut anything short: a shell that runs memctl in a loop must see it.
@@ -68,19 +61,67 @@ pub fn run(args: &Reclaim, global: &Global) -> Result<Exit> {
     Ok(Exit::from(&outcomes))
 }
 
-/// Has the requests served.
+/// Has the requests served, and shows how they progress.
 fn serve(jobs: Vec<Job>, args: &Reclaim, loudness: Loudness) -> Result<Outcomes> {
     let names = names(&jobs);
-    let (feed, progress): (Box<dyn Feed>, _) = match args.total {
-        None => (Box::new(EachOnce::new(jobs)), Progress::new(&names, loudness.progress())),
-        Some(amount) => {
-            let total =
-                Total::new(jobs, amount).map_err(|(index, errno)| unreadable(&names[index], errno))?;
-            let progress = Progress::of_total(&names, total.requested(), loudness.progress());
-            (Box::new(total), progress)
+    let parallel = usize::from(args.jobs);
+    match args.total {
+        None => {
+            let progress = Progress::new(&names, loudness.progress());
+            run_batch(InOrder::new(jobs), &names, progress, parallel, loudness)
         }
+        Some(amount) => {
+            let total = Total::new(jobs, amount, is_stopped);
+            let total = total.map_err(|(index, errno)| unreadable(&names[index], errno))?;
+            let progress = Progress::of_total(&names, total.requested(), loudness.progress());
+            run_batch(total, &names, progress, parallel, loudness)
+        }
+    }
+}
+
+fn run_batch(
+    scheduler: impl Scheduler,
+    names: &[String],
+    mut progress: Progress,
+    parallel: usize,
+    loudness: Loudness,
+) -> Result<Outcomes> {
+    let mut emit = |report| match report {
+        batch::Progress::Step(index, event) => {
+            progress.show(index, &event);
+            notes::event((names.len() > 1).then(|| names[index].as_str()), &event, loudness);
+        }
+        batch::Progress::Locked(index) => progress.suspend(|| notes::locked(&names[index], loudness)),
+        batch::Progress::Completed { index, is_last } => progress.served(index, is_last),
+        batch::Progress::Tick => progress.tick(),
+        batch::Progress::Stopping => signal::let_the_next_kill(),
+        batch::Progress::InFlight(bytes) => progress.suspend(|| notes::waiting_for_write(bytes, loudness)),
     };
-    pool::serve(feed, &names, progress, usize::from(args.jobs), loudness)
+    let steps = loudness.progress() || loudness == Loudness::Verbose;
+    let mut options =
+        batch::Options { parallel, steps, stop: is_stopped, nudge: signal::nudge, emit: &mut emit };
+    let outcomes = batch::run(scheduler, &mut options);
+    progress.finish();
+    outcomes.context("can't start a thread")
+}
+
+fn is_stopped() -> bool {
+    signal::pending().is_some()
+}
+
+/// Shows how the time goes by that is spent on watching.
+fn watching(what: &'static str, loudness: Loudness, watch: impl FnOnce(&mut settle::Options<'_>)) {
+    let mut bar = None;
+    let mut emit = |report: settle::Watching<'_>| match report {
+        settle::Watching::Begins(time) => {
+            notes::watching(what, time, loudness);
+            bar = Some(Watching::new(what, time, loudness.progress()));
+        }
+        settle::Watching::Tick => bar.iter().for_each(Watching::tick),
+        settle::Watching::Ends => bar.iter().for_each(Watching::finish),
+        settle::Watching::Lost(name) => notes::unwatched(name, loudness),
+    };
+    watch(&mut settle::Options { stop: is_stopped, emit: &mut emit });
 }
 
 fn names(jobs: &[Job]) -> Vec<String> {

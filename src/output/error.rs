@@ -14,11 +14,11 @@ use rustix::io::Errno;
 
 use super::remark;
 use crate::cmd::plot;
-use crate::cmd::reclaim::Outcome;
 use crate::cmd::watch::rules;
 use crate::exit::{Exit, UsageError};
 use crate::output::reclaim::removed;
 use crate::output::words::escaped;
+use memctl::reclaim::batch::Outcome;
 
 const RED: Style = AnsiColor::Red.on_default().bold();
 const DIM: Style = Style::new().dimmed();

@@ -8,7 +8,7 @@ use super::json::{Reclaimed, TotalReclaimed};
 use super::table::{DIM, figures, labelled, plain_table};
 use super::words::{difference, escaped, shortened, size, time};
 use super::{Loudness, answer, terminal_width};
-use crate::cmd::reclaim::Outcomes;
+use memctl::reclaim::batch::Outcomes;
 
 mod details;
 #[cfg(test)]

@@ -10,27 +10,6 @@ use crate::cgroup::{MemoryCgroup, Name};
 use crate::node::Node;
 use crate::select::Wanted;
 
-/// Whose memory a request is for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Subject {
-    /// A cgroup's.
-    #[default]
-    Cgroup,
-    /// That of the NUMA node of this number.
-    Node(u32),
-}
-
-impl Subject {
-    /// The name of the file that is written to.
-    #[must_use]
-    pub fn file(self) -> &'static str {
-        match self {
-            Self::Cgroup => crate::cgroup::reclaim::FILE,
-            Self::Node(_) => crate::node::FILE,
-        }
-    }
-}
-
 /// A cgroup or a node, open for reclaim.
 #[derive(Debug)]
 pub enum Place {

@@ -7,9 +7,9 @@ use rustix::io::Errno;
 use super::ledger::Measure;
 use super::obstacle::Obstacle;
 use super::overshoot::Overshot;
-use super::place::Subject;
 use super::request::Tolerance;
 use super::settle::Settled;
+use super::subject::Subject;
 use crate::size::Percent;
 
 /// Why the loop ended.

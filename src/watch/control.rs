@@ -14,13 +14,14 @@ use super::level::Outrun;
 use super::member::{Member, Step};
 use super::notes::{Note, Noted, notes};
 use super::options::Options;
-use super::pool::{Done, Job, Pool, serve};
 use super::price::Price;
 use super::swap::SwapWatch;
 use super::wakeups::Wakeups;
+use super::worker::{Done, Job, STACK, Worker, serve};
 use crate::cgroup::trigger::Trigger;
 use crate::cgroup::{Located, Name};
 use crate::clock::{now, pause, process_cpu, timespec};
+use crate::reclaim::pool::{Message, Pool};
 
 mod fleet;
 
@@ -57,9 +58,10 @@ const ANCESTOR: u64 = 1 << 63;
 /// # Errors
 /// The system's, if there can't be threads or an epoll.
 pub fn run(members: Vec<Member>, options: Options<'_>) -> std::io::Result<Ended> {
-    let pool = Pool::new(options.workers, members.len().max(64), options.alarm)?;
+    let worker = Worker { alarm: options.alarm };
+    let pool = Pool::new(worker, options.workers, members.len().max(64))?.with_stack(STACK);
     let wakeups = Wakeups::new(members.len().max(64))?;
-    wakeups.while_readable(pool.bell().as_fd(), BELL)?;
+    wakeups.while_readable(pool.arrived().as_fd(), BELL)?;
     let began = now();
     let expected = members.len();
     let mut control = Control {
@@ -92,7 +94,7 @@ struct Control<'a> {
     options: Options<'a>,
     /// A place stays empty when its cgroup is gone, until another one comes.
     fleet: Vec<Option<Member>>,
-    pool: Pool,
+    pool: Pool<Worker>,
     wakeups: Wakeups,
     host: HostState,
     text: String,
@@ -264,7 +266,7 @@ impl Control<'_> {
 
     /// Has a job done: by a worker, or right here where nobody else would have to wait for it.
     fn hand_out(&mut self, mut job: Job, at: Duration) {
-        if self.pool.under_way == 0 {
+        if self.pool.under_way() == 0 {
             self.heard = at;
         }
         if self.fleet.len() > 1 {
@@ -285,8 +287,8 @@ impl Control<'_> {
 
     fn take_done(&mut self) {
         let mut rung = [0; 8];
-        let _ = rustix::io::read(self.pool.bell(), &mut rung);
-        while let Some(done) = self.pool.take() {
+        let _ = rustix::io::read(self.pool.arrived(), &mut rung);
+        while let Some(Message::Done(done)) = self.pool.take() {
             self.done(done);
         }
     }
@@ -377,7 +379,7 @@ impl Control<'_> {
     }
 
     fn say_if_blocked(&mut self, now: Duration) {
-        let waiting = self.pool.under_way > self.pool.workers();
+        let waiting = self.pool.under_way() > self.pool.size();
         if !self.blocked && waiting && now.saturating_sub(self.heard) >= BLOCKED {
             self.blocked = true;
             if let Some(member) = self.fleet.iter().flatten().find(|member| member.busy) {
@@ -387,12 +389,13 @@ impl Control<'_> {
     }
 
     fn end(mut self) -> Ended {
-        self.pool.stop(self.options.nudge);
+        self.pool.stop();
+        self.pool.nudge(self.options.nudge, |_| true);
         let until = now() + PATIENCE;
-        while !self.pool.ended() && now() < until {
+        while !self.pool.has_ended() && now() < until {
             std::thread::sleep(Duration::from_millis(2));
             // Again: one that comes just before the write would be lost.
-            self.pool.stop(self.options.nudge);
+            self.pool.nudge(self.options.nudge, |_| true);
         }
         // What was under way counts.
         self.take_done();

@@ -14,9 +14,9 @@ use super::holding::Holding;
 use super::host::{HostState, Sight};
 use super::level::{Ancestors, Level, Outrun, SETTINGS};
 use super::limits::Limits;
-use super::pool::Hands;
 use super::pressing::Pressing;
 use super::rule::{Rule, Unwatchable};
+use super::worker::Hands;
 use crate::cgroup::trigger::Trigger;
 use crate::cgroup::{Gauge, Located};
 

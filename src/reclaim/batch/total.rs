@@ -1,19 +1,22 @@
-//! `--total`: one amount over all cgroups, by the policy of [`memctl::reclaim::share`].
+//! `--total`: one amount over all cgroups, by the policy of [`crate::reclaim::share`].
 
 use std::time::{Duration, Instant};
 
-use memctl::cgroup::reclaim::Swappiness;
-use memctl::reclaim::share::{self, Bounds, Giver, Turn};
-use memctl::reclaim::{self, Goal, Kind, Reclaimable, Report, StoppedBy};
-use memctl::size::Amount;
 use rustix::io::Errno;
 
-use super::feed::{Feed, Job, Next, Outcome, Outcomes, Served};
+use super::scheduler::{Completed, Next, Scheduler};
 use super::settle::Watched;
-use crate::signal;
+use super::{Job, Outcome, Outcomes};
+use crate::cgroup::reclaim::Swappiness;
+use crate::host::proc::page_size;
+use crate::reclaim::share::{self, Bounds, Giver, Turn};
+use crate::reclaim::{Activity, Goal, Kind, Reclaimable, Report, StoppedBy, run};
+use crate::size::{Amount, Percent};
 
 /// The requests that make up a total.
+#[derive(Debug)]
 pub struct Total {
+    stop: fn() -> bool,
     /// What is asked for; `None` for all that goes.
     requested: Option<u64>,
     page: u64,
@@ -28,6 +31,7 @@ pub struct Total {
 }
 
 /// One of the cgroups.
+#[derive(Debug)]
 struct Member {
     /// `None` while a thread is at it.
     job: Option<Job>,
@@ -38,20 +42,20 @@ struct Member {
     kind: Kind,
     cache_alone: bool,
     asked_for_cache: bool,
-    ended: Option<memctl::reclaim::Activity>,
+    ended: Option<Activity>,
 }
 
 impl Total {
-    /// Looks at what each cgroup has.
+    /// Samples what each cgroup has.
     ///
     /// # Errors
     /// The kernel's, for the cgroup in that place.
-    pub fn new(mut jobs: Vec<Job>, amount: Amount) -> Result<Self, (usize, Errno)> {
-        let page = rustix::param::page_size() as u64;
+    pub fn new(mut jobs: Vec<Job>, amount: Amount, stop: fn() -> bool) -> Result<Self, (usize, Errno)> {
+        let page = page_size();
         let first = jobs.first().map(|job| &job.request);
         let bounds = Bounds {
             max_cost: first.and_then(|request| request.max_cost),
-            max_pressure: first.and_then(|request| request.max_pressure).map(memctl::size::Percent::ratio),
+            max_pressure: first.and_then(|request| request.max_pressure).map(Percent::ratio),
         };
         let timeout = first.and_then(|request| request.timeout);
         let rate = first.and_then(|request| request.rate.as_ref()).map(|rate| rate.bytes_per_second());
@@ -61,12 +65,23 @@ impl Total {
             let kind = job.request.kind;
             let alone =
                 kind == Kind::All && job.place.target().accepts(Swappiness::Value(0)).unwrap_or(false);
-            let outcome = Outcome::pending(&job);
+            let outcome = Outcome::pending(&job.place);
             let cache_alone = alone || kind == Kind::File;
             Member { job: Some(job), outcome, used, kind, cache_alone, asked_for_cache: false, ended: None }
         });
         let members = members.collect();
-        Ok(Self { requested, page, round, bounds, timeout, began: None, stopped_by: None, members, givers })
+        Ok(Self {
+            stop,
+            requested,
+            page,
+            round,
+            bounds,
+            timeout,
+            began: None,
+            stopped_by: None,
+            members,
+            givers,
+        })
     }
 
     /// Enters into the requests what each would be asked for at first, and gives the whole. Nothing is written.
@@ -84,7 +99,8 @@ impl Total {
         Ok(requested)
     }
 
-    /// What is asked for in bytes.
+    /// Returns the bytes asked for; `None` for all that goes.
+    #[must_use]
     pub fn requested(&self) -> Option<u64> {
         self.requested
     }
@@ -132,11 +148,15 @@ impl Holdings {
     }
 }
 
-impl Feed for Total {
+impl Scheduler for Total {
+    fn cgroups(&self) -> usize {
+        self.members.len()
+    }
+
     fn next(&mut self) -> Next {
         let began = *self.began.get_or_insert_with(Instant::now);
         let left = self.timeout.map(|timeout| timeout.saturating_sub(began.elapsed()));
-        if signal::pending().is_some() {
+        if (self.stop)() {
             self.stopped_by = Some(StoppedBy::Interrupted);
         } else if left.is_some_and(|left| left.is_zero()) && self.missing() > 0 {
             self.stopped_by = Some(StoppedBy::Timeout);
@@ -162,7 +182,7 @@ impl Feed for Total {
         }
     }
 
-    fn served(&mut self, Served { index, job, report, ended }: Served) -> bool {
+    fn completed(&mut self, Completed { index, job, report, ended }: Completed) -> bool {
         let member = &mut self.members[index];
         match report {
             Ok(report) => {
@@ -190,26 +210,26 @@ impl Feed for Total {
         self.givers[index].out().is_some()
     }
 
-    fn outcomes(mut self: Box<Self>) -> Outcomes {
+    fn outcomes(mut self) -> Outcomes {
         let elapsed = self.began.map_or(Duration::ZERO, |began| began.elapsed());
         let missing = self.missing();
         let stopped_by = match self.stopped_by {
             Some(why) if missing > 0 => why,
             _ => share::ended(&self.givers, missing),
         };
-        for member in &mut self.members {
+        let mut watched: Vec<_> = self.members.iter().map(|_| None).collect();
+        for (member, watched) in self.members.iter_mut().zip(&mut watched) {
             let Some(mut job) = member.job.take() else { continue };
             if matches!(member.outcome.report, Err(Errno::CANCELED)) {
                 // Nothing was needed of it, or nothing any more: the report of that says how it stands.
                 job.request.goal = Goal::Reclaim(Amount::Bytes(0));
-                member.outcome.report =
-                    reclaim::run(job.place.target(), &job.request, &|| false, &mut |_| {});
+                member.outcome.report = run(job.place.target(), &job.request, &|| false, &mut |_| {});
             }
-            member.outcome.watched = Watched::new(job, member.ended.take());
+            *watched = Watched::new(job, member.ended.take());
         }
         let each: Vec<_> = self.members.into_iter().map(|member| member.outcome).collect();
         let reports = each.iter().filter_map(|outcome| outcome.report.as_ref().ok());
         let total = Report::total(reports, self.requested, stopped_by, elapsed);
-        Outcomes { each, total }
+        Outcomes { each, watched, total }
     }
 }

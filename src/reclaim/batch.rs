@@ -1,0 +1,275 @@
+//! Many requests at the same time: threads that write, and the calling thread, which waits for them.
+//!
+//! Each request is written by a thread that does nothing else meanwhile. The calling thread gives out the requests in the
+//! order of a [`Scheduler`], reports what the threads report, and interrupts their writes after a signal or when their
+//! time is up.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+
+use super::pool::{Message, Pool, Work};
+use super::{Activity, Event, Place, Report, Request, run as run_one};
+use crate::cgroup::Name;
+use crate::clock::timespec;
+
+pub mod scheduler;
+pub mod settle;
+pub mod total;
+
+pub use scheduler::{Completed, InOrder, Next, Scheduler};
+pub use settle::Watched;
+pub use total::Total;
+
+/// Interval between looks for a signal.
+const TICK: Duration = Duration::from_millis(20);
+
+/// Time after a signal from which a write that is still in flight is worth a report.
+const WRITE_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// Time limit for the lock of another memctl on the same cgroup, and the interval between attempts.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
+const LOCK_INTERVAL: Duration = Duration::from_millis(20);
+
+/// One request to one cgroup or node.
+#[derive(Debug)]
+pub struct Job {
+    /// The cgroup or node.
+    pub place: Place,
+    /// The request.
+    pub request: Request,
+    /// Whether to keep other memctl off the cgroup meanwhile.
+    pub lock: bool,
+    /// Two samples of the cgroup, if it is watched for what comes back.
+    pub usual: Option<(Activity, Activity)>,
+}
+
+/// Results of all requests.
+#[derive(Debug)]
+pub struct Outcomes {
+    /// Of each cgroup, in the order in which they were given.
+    pub each: Vec<Outcome>,
+    /// The cgroups that are watched on, in the same order.
+    pub watched: Vec<Option<Box<Watched>>>,
+    /// The report on all of them together, if the request was for that.
+    pub total: Option<Report>,
+}
+
+/// Result of the requests to one cgroup or node.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Its name.
+    pub name: Name,
+    /// Its directory.
+    pub path: PathBuf,
+    /// An error only if nothing was begun.
+    pub report: Result<Report, Errno>,
+}
+
+impl Outcome {
+    /// Makes the outcome of a job whose thread hasn't returned.
+    #[must_use]
+    pub fn pending(place: &Place) -> Self {
+        Self { name: place.name().clone(), path: place.path().to_path_buf(), report: Err(Errno::CANCELED) }
+    }
+}
+
+/// Reports while requests are under way. Indices are those of the cgroups.
+#[derive(Clone, Debug)]
+pub enum Progress {
+    /// A step of one request.
+    Step(usize, Event),
+    /// Another process keeps the lock on the cgroup. The request begins all the same.
+    Locked(usize),
+    /// A request is over; `is_last` if it was the cgroup's last.
+    Completed {
+        /// The cgroup.
+        index: usize,
+        /// Whether nothing more is asked of it.
+        is_last: bool,
+    },
+    /// Time goes by.
+    Tick,
+    /// The first sight of a signal: what is under way is cut short.
+    Stopping,
+    /// After a signal, the kernel has yet to return from a write of that many bytes.
+    InFlight(u64),
+}
+
+/// Settings and callbacks of a batch.
+pub struct Options<'a> {
+    /// Number of requests under way at the same time.
+    pub parallel: usize,
+    /// Whether to report each step.
+    pub steps: bool,
+    /// Whether to stop.
+    pub stop: fn() -> bool,
+    /// Interrupts the system call that a thread is in.
+    pub nudge: fn(&JoinHandle<()>),
+    /// Receives the reports.
+    pub emit: &'a mut dyn FnMut(Progress),
+}
+
+/// A report of a writing thread.
+#[derive(Debug)]
+enum Step {
+    Event(usize, Event),
+    Locked(usize),
+}
+
+/// What a writing thread is doing, for the calling one to see.
+#[derive(Debug, Default)]
+struct Thread {
+    /// The bytes that its write in flight asked for, or 0.
+    in_flight: AtomicU64,
+    /// When its request's time is up, in milliseconds since the beginning, or 0.
+    deadline: AtomicU64,
+}
+
+/// The work of the threads.
+#[derive(Debug)]
+struct Writers {
+    threads: Vec<Thread>,
+    steps: bool,
+    stop: fn() -> bool,
+    began: Instant,
+}
+
+/// Serves all requests of a scheduler. After a signal what is under way is cut short, and the rest ends at once.
+///
+/// # Errors
+/// The system's, if there can't be threads.
+pub fn run(mut scheduler: impl Scheduler, options: &mut Options<'_>) -> std::io::Result<Outcomes> {
+    let threads = options.parallel.clamp(1, scheduler.cgroups().max(1));
+    let writers = Writers {
+        threads: (0..threads).map(|_| Thread::default()).collect(),
+        steps: options.steps,
+        stop: options.stop,
+        began: Instant::now(),
+    };
+    let mut pool = Pool::new(writers, threads, threads)?;
+    let mut stopping: Option<Instant> = None;
+    let mut is_told = false;
+    loop {
+        while pool.under_way() < threads
+            && let Next::Serve(index, job) = scheduler.next()
+        {
+            pool.give((index, job))?;
+        }
+        if pool.under_way() == 0 || pool.has_ended() {
+            break;
+        }
+        if !receive(&mut pool, &mut scheduler, options.emit) {
+            (options.emit)(Progress::Tick);
+        }
+        if (options.stop)() && stopping.is_none() {
+            stopping = Some(Instant::now());
+            (options.emit)(Progress::Stopping);
+        }
+        // Again and again: one that comes just before the write would be lost.
+        pool.nudge(options.nudge, |thread| stopping.is_some() || pool.work().is_late(thread));
+        let is_overdue = stopping.is_some_and(|since| since.elapsed() >= WRITE_TIMEOUT);
+        if let Some(bytes) = pool.work().in_flight().filter(|_| is_overdue && !is_told) {
+            is_told = true;
+            (options.emit)(Progress::InFlight(bytes));
+        }
+    }
+    pool.stop();
+    pool.join();
+    Ok(scheduler.outcomes())
+}
+
+/// Waits for messages, but not for long, and takes all that are there. Returns whether there were any.
+fn receive(pool: &mut Pool<Writers>, scheduler: &mut impl Scheduler, emit: &mut dyn FnMut(Progress)) -> bool {
+    let mut arrived = [PollFd::new(pool.arrived(), PollFlags::IN)];
+    // A signal ends it early, and is seen next.
+    let _ = poll(&mut arrived, Some(&timespec(TICK)));
+    let _ = rustix::io::read(pool.arrived(), &mut [0; 8]);
+    let mut any = false;
+    while let Some(message) = pool.take() {
+        any = true;
+        emit(match message {
+            Message::Event(Step::Event(index, event)) => Progress::Step(index, event),
+            Message::Event(Step::Locked(index)) => Progress::Locked(index),
+            Message::Done(completed) => {
+                let index = completed.index;
+                Progress::Completed { index, is_last: scheduler.completed(completed) }
+            }
+        });
+    }
+    any
+}
+
+impl Work for Writers {
+    type Job = (usize, Box<Job>);
+    type Event = Step;
+    type Done = Completed;
+
+    fn run(
+        &self,
+        thread: usize,
+        (index, mut job): (usize, Box<Job>),
+        _: &dyn Fn() -> bool,
+        emit: &mut dyn FnMut(Step),
+    ) -> Completed {
+        let thread = &self.threads[thread];
+        if std::mem::take(&mut job.lock) && !take_lock(&mut job, self.stop) {
+            emit(Step::Locked(index));
+        }
+        if let Some(timeout) = job.request.timeout {
+            let deadline = (self.began.elapsed() + timeout).as_millis() as u64;
+            thread.deadline.store(deadline.max(1), Ordering::Relaxed);
+        }
+        let Job { place, request, .. } = &mut *job;
+        let report = run_one(place.target(), request, &self.stop, &mut |event| {
+            let asked = if let Event::Asking { bytes } = event { bytes } else { 0 };
+            thread.in_flight.store(asked, Ordering::Relaxed);
+            if self.steps {
+                emit(Step::Event(index, event));
+            }
+        });
+        thread.deadline.store(0, Ordering::Relaxed);
+        let ended = job.usual.as_ref().and_then(|_| Activity::of(job.place.target()).ok());
+        Completed { index, job: *job, report, ended }
+    }
+}
+
+impl Writers {
+    fn is_late(&self, thread: usize) -> bool {
+        let deadline = self.threads[thread].deadline.load(Ordering::Relaxed);
+        deadline > 0 && self.began.elapsed().as_millis() as u64 >= deadline
+    }
+
+    /// Returns the bytes that the largest write in flight asked for, if there is one.
+    fn in_flight(&self) -> Option<u64> {
+        let most = self.threads.iter().map(|thread| thread.in_flight.load(Ordering::Relaxed)).max();
+        most.filter(|&bytes| bytes > 0)
+    }
+}
+
+/// Takes the lock, or gives up on it. The wait counts towards the timeout, of which at least half is left.
+fn take_lock(job: &mut Job, stop: fn() -> bool) -> bool {
+    let began = Instant::now();
+    let most = job.request.timeout.map_or(LOCK_TIMEOUT, |timeout| LOCK_TIMEOUT.min(timeout / 2));
+    let taken = lock(&job.place, most, stop);
+    job.request.timeout = job.request.timeout.map(|timeout| timeout.saturating_sub(began.elapsed()));
+    taken
+}
+
+/// Waits, but not for long, for other memctl on the cgroup. Anybody who can open the directory can hold such a lock, so
+/// it is a courtesy, and never a reason not to reclaim.
+fn lock(place: &Place, timeout: Duration, stop: fn() -> bool) -> bool {
+    let until = Instant::now() + timeout;
+    loop {
+        match place.try_lock() {
+            // A file system without locks is as good as an unlocked one.
+            Ok(true) | Err(_) => return true,
+            Ok(false) if Instant::now() >= until || stop() => return false,
+            Ok(false) => std::thread::sleep(LOCK_INTERVAL),
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! A pool of threads that write, so that a slow write delays neither another one nor whoever gives out the work.
+//!
+//! The kernel looks at signals of the writing thread only. Whoever waits for the pool passes on to its threads what has to
+//! end a write, with [`Pool::nudge`].
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::fd::OwnedFd;
+
+/// What the threads do.
+pub trait Work: Send + Sync + 'static {
+    /// One piece of work.
+    type Job: Send;
+    /// A report while a job is under way.
+    type Event: Send;
+    /// The result of a job.
+    type Done: Send;
+
+    /// Does a job in a thread of that number, until `stop` says so.
+    fn run(
+        &self,
+        thread: usize,
+        job: Self::Job,
+        stop: &dyn Fn() -> bool,
+        emit: &mut dyn FnMut(Self::Event),
+    ) -> Self::Done;
+}
+
+/// What the threads report.
+#[derive(Debug)]
+pub enum Message<E, D> {
+    /// From amid a job.
+    Event(E),
+    /// A job is done.
+    Done(D),
+}
+
+struct Queues<W: Work> {
+    jobs: VecDeque<W::Job>,
+    messages: VecDeque<Message<W::Event, W::Done>>,
+}
+
+struct Shared<W: Work> {
+    work: W,
+    queues: Mutex<Queues<W>>,
+    more: Condvar,
+    stop: AtomicBool,
+    /// Counts messages.
+    arrived: OwnedFd,
+}
+
+/// The threads, and the jobs given to them.
+pub struct Pool<W: Work> {
+    shared: Arc<Shared<W>>,
+    /// Started when there is something to do for them.
+    threads: Vec<JoinHandle<()>>,
+    size: usize,
+    stack: Option<usize>,
+    /// Jobs given out whose end wasn't reported yet.
+    under_way: usize,
+}
+
+impl<W: Work> Pool<W> {
+    /// Makes a pool of at most `size` threads, with room for `jobs` jobs before it allocates more.
+    ///
+    /// # Errors
+    /// The system's, from eventfd(2).
+    pub fn new(work: W, size: usize, jobs: usize) -> std::io::Result<Self> {
+        let queues = Queues { jobs: VecDeque::with_capacity(jobs), messages: VecDeque::with_capacity(jobs) };
+        let shared = Arc::new(Shared {
+            work,
+            queues: Mutex::new(queues),
+            more: Condvar::new(),
+            stop: AtomicBool::new(false),
+            arrived: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+        });
+        Ok(Self { threads: Vec::with_capacity(size), shared, size, stack: None, under_way: 0 })
+    }
+
+    /// Gives the threads stacks of that many bytes.
+    #[must_use]
+    pub fn with_stack(self, bytes: usize) -> Self {
+        Self { stack: Some(bytes), ..self }
+    }
+
+    /// Returns how many threads there are at most.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Returns the number of jobs given out whose end wasn't reported yet.
+    #[must_use]
+    pub fn under_way(&self) -> usize {
+        self.under_way
+    }
+
+    /// Returns what the threads share.
+    #[must_use]
+    pub fn work(&self) -> &W {
+        &self.shared.work
+    }
+
+    /// Returns the descriptor that becomes readable when a message arrives.
+    #[must_use]
+    pub fn arrived(&self) -> &OwnedFd {
+        &self.shared.arrived
+    }
+
+    /// Gives out a job.
+    ///
+    /// # Errors
+    /// The system's, if there can't be any thread for it. Where there are some already, they serve it in their time.
+    pub fn give(&mut self, job: W::Job) -> std::io::Result<()> {
+        if self.under_way >= self.threads.len() && self.threads.len() < self.size {
+            let (shared, number) = (Arc::clone(&self.shared), self.threads.len());
+            let thread = std::thread::Builder::new().name("reclaim".into());
+            let thread = match self.stack {
+                Some(bytes) => thread.stack_size(bytes),
+                None => thread,
+            };
+            match thread.spawn(move || shared.serve(number)) {
+                Ok(thread) => self.threads.push(thread),
+                Err(e) if self.threads.is_empty() => return Err(e),
+                Err(_) => {}
+            }
+        }
+        self.under_way += 1;
+        self.shared.lock().jobs.push_back(job);
+        self.shared.more.notify_one();
+        Ok(())
+    }
+
+    /// Returns the oldest message, if one has arrived.
+    pub fn take(&mut self) -> Option<Message<W::Event, W::Done>> {
+        let message = self.shared.lock().messages.pop_front()?;
+        if matches!(message, Message::Done(_)) {
+            self.under_way -= 1;
+        }
+        Some(message)
+    }
+
+    /// Lets nothing more begin; what is under way ends after the write in flight.
+    pub fn stop(&self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        self.shared.more.notify_all();
+    }
+
+    /// Interrupts, by `nudge`, the system calls of the threads whose numbers `which` picks.
+    pub fn nudge(&self, nudge: fn(&JoinHandle<()>), which: impl Fn(usize) -> bool) {
+        self.threads
+            .iter()
+            .enumerate()
+            .filter(|&(number, _)| which(number))
+            .for_each(|(_, thread)| nudge(thread));
+    }
+
+    /// Whether all threads that were started have ended.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.threads.iter().all(JoinHandle::is_finished)
+    }
+
+    /// Waits for the threads to end, which they do after [`Pool::stop`].
+    pub fn join(self) {
+        for thread in self.threads {
+            // One that panicked has said so; its job stays without a result.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl<W: Work> Shared<W> {
+    fn lock(&self) -> MutexGuard<'_, Queues<W>> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn report(&self, message: Message<W::Event, W::Done>) {
+        self.lock().messages.push_back(message);
+        // A counter that is full is readable already.
+        let _ = rustix::io::write(&self.arrived, &1u64.to_ne_bytes());
+    }
+
+    fn serve(&self, number: usize) {
+        while let Some(job) = self.next() {
+            let stop = || self.stop.load(Ordering::Relaxed);
+            let done = self.work.run(number, job, &stop, &mut |event| self.report(Message::Event(event)));
+            self.report(Message::Done(done));
+        }
+    }
+
+    fn next(&self) -> Option<W::Job> {
+        let mut queues = self.lock();
+        loop {
+            if self.stop.load(Ordering::Relaxed) {
+                return None;
+            }
+            if let Some(job) = queues.jobs.pop_front() {
+                return Some(job);
+            }
+            queues = self.more.wait(queues).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reports each job before it is done with it.
+    struct Echo;
+
+    impl Work for Echo {
+        type Job = u32;
+        type Event = u32;
+        type Done = u32;
+
+        fn run(&self, _: usize, job: u32, _: &dyn Fn() -> bool, emit: &mut dyn FnMut(u32)) -> u32 {
+            emit(job);
+            job * 10
+        }
+    }
+
+    #[test]
+    fn every_job_is_reported_once_and_then_done() {
+        let mut pool = Pool::new(Echo, 3, 4).unwrap();
+        (0..20).for_each(|job| pool.give(job).unwrap());
+        assert_eq!((pool.under_way(), pool.size()), (20, 3));
+        let (mut reported, mut done) = (Vec::new(), Vec::new());
+        while pool.under_way() > 0 {
+            match pool.take() {
+                Some(Message::Event(job)) => reported.push(job),
+                Some(Message::Done(job)) => {
+                    assert!(reported.contains(&(job / 10)), "{job} was done before it was reported");
+                    done.push(job);
+                }
+                None => std::thread::yield_now(),
+            }
+        }
+        done.sort_unstable();
+        assert_eq!(done, (0..20).map(|job| job * 10).collect::<Vec<_>>());
+        assert!(!pool.has_ended());
+        pool.stop();
+        pool.join();
+    }
+
+    #[test]
+    fn after_a_stop_nothing_begins() {
+        let mut pool = Pool::new(Echo, 1, 4).unwrap();
+        pool.stop();
+        pool.give(1).unwrap();
+        while !pool.has_ended() {
+            std::thread::yield_now();
+        }
+        assert!(pool.take().is_none());
+    }
+}

@@ -1,0 +1,120 @@
+//! The workers who write, so that a write that takes its time delays no other cgroup.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use rustix::io::Errno;
+
+use super::act::{Acted, Alarm, Early, End, act, lost};
+use super::guard::{Allowed, Take};
+use crate::cgroup::reclaim::Swappiness;
+use crate::cgroup::{Located, MemoryCgroup};
+use crate::reclaim::Pace;
+use crate::reclaim::pool::Work;
+
+/// A worker needs next to no stack.
+pub const STACK: usize = 128 << 10;
+
+/// What a cgroup is reclaimed from through.
+#[derive(Debug)]
+pub struct Hands {
+    target: MemoryCgroup,
+    pace: Pace,
+    /// Whether the kernel can be told which memory to take.
+    pub can_choose: bool,
+}
+
+/// What is to be done.
+#[derive(Debug)]
+pub struct Job {
+    /// The cgroup's place in the fleet.
+    pub place: usize,
+    /// Its id: the place may be another's by the time it is done.
+    pub id: u64,
+    /// Where it is.
+    pub located: Arc<Located>,
+    /// What it is reclaimed from through, if that is open.
+    pub hands: Option<Box<Hands>>,
+    /// To which usage, and which memory.
+    pub allowed: Allowed,
+    /// Whether to keep off while another memctl is at it.
+    pub lock: bool,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Done {
+    /// See [`Job::place`].
+    pub place: usize,
+    /// See [`Job::id`].
+    pub id: u64,
+    /// See [`Job::hands`].
+    pub hands: Option<Box<Hands>>,
+    /// What came of it.
+    pub acted: Acted,
+}
+
+/// The work of the pool's threads.
+#[derive(Debug)]
+pub struct Worker {
+    /// Interrupts the calling thread's own system call after a while.
+    pub alarm: Alarm,
+}
+
+impl Work for Worker {
+    type Job = Job;
+    type Event = Infallible;
+    type Done = Done;
+
+    fn run(&self, _: usize, mut job: Job, stop: &dyn Fn() -> bool, _: &mut dyn FnMut(Infallible)) -> Done {
+        let acted = serve(&mut job, stop, self.alarm);
+        let Job { place, id, hands, .. } = job;
+        Done { place, id, hands, acted }
+    }
+}
+
+/// Does a job in the calling thread, until `stop` says so.
+pub fn serve(job: &mut Job, stop: &dyn Fn() -> bool, alarm: Alarm) -> Acted {
+    if job.hands.is_none() {
+        job.hands = match Hands::open(&job.located, job.id) {
+            Ok(hands) => Some(Box::new(hands)),
+            Err(errno) => return Acted::nothing(lost(errno)),
+        };
+    }
+    let Some(hands) = &mut job.hands else { return Acted::nothing(End::Removed) };
+    let Hands { target, pace, can_choose } = &mut **hands;
+    let chooses = matches!(job.allowed.take, Take::File | Take::Anon | Take::Weighed(_));
+    if chooses && !*can_choose {
+        // Now that it is known, whoever decides will find a guard for it.
+        let current = target.usage().unwrap_or(0);
+        return Acted { current, ..Acted::nothing(End::Stopped) };
+    }
+    let swappiness = match job.allowed.take {
+        Take::All | Take::Careful => None,
+        Take::File => Some(Swappiness::Value(0)),
+        Take::Anon => Some(Swappiness::Max),
+        Take::Weighed(swappiness) => Some(swappiness),
+    };
+    // A file system without locks is as good as an unlocked one.
+    if job.lock && target.cgroup().try_lock() == Ok(false) {
+        return Acted::nothing(End::Locked);
+    }
+    let early = Early { stop, alarm: job.allowed.waits.then_some(alarm) };
+    let acted = act(target, pace, job.allowed.down_to, swappiness, &early);
+    if job.lock {
+        target.cgroup().unlock();
+    }
+    acted
+}
+
+impl Hands {
+    fn open(located: &Located, id: u64) -> Result<Self, Errno> {
+        let mut target = MemoryCgroup::open(located).map_err(|_| Errno::NODEV)?;
+        // Another cgroup may have taken the name.
+        if target.cgroup().id()? != id {
+            return Err(Errno::NODEV);
+        }
+        let can_choose = target.accepts(Swappiness::Value(0)).unwrap_or(false);
+        Ok(Self { target, pace: Pace::new(can_choose, 0), can_choose })
+    }
+}
