@@ -6,20 +6,27 @@ DESTDIR =
 # everywhere, so nothing is built twice.
 TARGET = x86_64-unknown-linux-gnu
 STATIC = -C target-feature=+crt-static
-demo test: export RUSTFLAGS = $(STATIC)
+demo check test msrv: export RUSTFLAGS = $(STATIC)
 
-.PHONY: help demo test bench-reclaim bench-stat bench-watch bench-pressure bench-oomd install clean-cache
+.PHONY: help demo check test msrv deny deny-advisories fuzz words \
+	bench-reclaim bench-stat bench-watch bench-pressure bench-oomd install clean-cache
 
 help:
-	@echo 'make demo           boot a real kernel and show memctl at work on it'
-	@echo 'make test           run all tests: on this machine, and in real kernels'
-	@echo 'make bench-reclaim  measure the engine beside bare writes, in real kernels'
-	@echo 'make bench-stat     measure reading many cgroups beside a minimal reader'
-	@echo 'make bench-watch    measure what watch spares an application, beside a loop in the shell'
-	@echo 'make bench-pressure measure what watch --pressure finds, and what that costs an application'
-	@echo 'make bench-oomd     measure whom systemd-oomd kills with memctl at work and without (ROUNDS=10)'
-	@echo 'make install        install what `cargo build --release` built (PREFIX=$(PREFIX) DESTDIR=$(DESTDIR))'
-	@echo 'make clean-cache    remove the kernels and disks that demo and test fetched and made'
+	@echo 'make demo             boot a real kernel and show memctl at work on it'
+	@echo 'make check            check format and lints, and run the tests that need no emulator'
+	@echo 'make test             run all tests: those of make check, and those in real kernels'
+	@echo 'make msrv             check with the oldest supported Rust, and fetch that if it is missing'
+	@echo 'make deny             check licences, duplicate versions and sources of the dependencies'
+	@echo 'make deny-advisories  check the dependencies for security advisories, which are fetched'
+	@echo 'make fuzz             fuzz the parsers (FUZZ_SECONDS=60 each); without cargo-fuzz, replay the seeds'
+	@echo 'make words            print figures on the doc comments, a row for each folder'
+	@echo 'make bench-reclaim    measure the engine beside bare writes, in real kernels'
+	@echo 'make bench-stat       measure reading many cgroups beside a minimal reader'
+	@echo 'make bench-watch      measure what watch spares an application, beside a loop in the shell'
+	@echo 'make bench-pressure   measure what watch --pressure finds, and what that costs an application'
+	@echo 'make bench-oomd       measure whom systemd-oomd kills with memctl at work and without (ROUNDS=10)'
+	@echo 'make install          install what `cargo build --release` built (PREFIX=$(PREFIX) DESTDIR=$(DESTDIR))'
+	@echo 'make clean-cache      remove the kernels, disks and tools that other targets fetched and made'
 
 demo:
 	tests/vm/setup
@@ -27,13 +34,31 @@ demo:
 	colour=; [ ! -t 1 ] || colour='export CLICOLOR_FORCE=1'; \
 	tests/vm/boot --file target/$(TARGET)/release/memctl:/bin/memctl 7 -- "$$colour"$$'\n'"$$(cat tests/vm/demo-job)"
 
-test:
-	tests/vm/setup
+check:
 	cargo fmt --check
 	cargo clippy --target $(TARGET) --all-targets -- -D warnings
-	tests/vm/build >/dev/null
 	cargo test --target $(TARGET)
+
+test:
+	tests/vm/setup
+	$(MAKE) check
 	paths=$$(tests/vm/build) && eval "$$paths" && export MEMCTL_BIN CLI_TESTS && tests/vm/run
+
+msrv:
+	tests/msrv --target $(TARGET)
+
+# Not part of test: building cargo-deny takes minutes, once.
+deny:
+	tests/deny licenses bans sources
+
+deny-advisories:
+	tests/deny advisories
+
+fuzz:
+	fuzz/run $(FUZZ_SECONDS)
+
+words:
+	tests/words
 
 bench-reclaim:
 	tests/vm/setup

@@ -1,12 +1,9 @@
-//! Whatever stands in a file of rules is read or refused with its place.
+//! Rules for a host, from any text.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use memctl::watch::rules::Rules;
 
-fuzz_target!(|text: &str| {
-    match Rules::parse(text) {
-        Ok(rules) => assert!(!rules.each.is_empty()),
-        Err(bad) => assert!(bad.line >= 1 && bad.column >= 1 && !bad.what.contains('\n')),
-    }
-});
+#[path = "../properties.rs"]
+mod properties;
+
+fuzz_target!(|text: &str| properties::rules(text));
