@@ -128,6 +128,8 @@ pub struct Stat {
     #[arg(short, long)]
     pub recursive: bool,
     /// Descend at most N levels
+    ///
+    /// N is at least 1. With or without --recursive.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub depth: Option<u16>,
     /// Sort by current, working-set, reclaimable, pressure, headroom, refaults or name
@@ -264,10 +266,10 @@ pub struct Watch {
     /// these to watch them.
     #[arg(long, value_name = "GLOB")]
     pub exclude: Vec<OsString>,
-    /// Reclaim all, anon (Linux 6.16, swap) or file (6.11)
+    /// Reclaim all, file (Linux 6.11) or anon (6.16)
     ///
-    /// By default, page cache is reclaimed, and anonymous memory if swap is on zram, zswap or
-    /// non-rotating disks.
+    /// anon needs room in swap. By default, page cache is reclaimed, and anonymous memory if swap
+    /// is on zram, zswap or non-rotating disks.
     #[arg(long = "type", value_name = "TYPE", conflicts_with = "swappiness", hide_possible_values = true)]
     pub kind: Option<Kind>,
     /// Balance anon and file: 0..200 (6.11), max (6.16)
@@ -342,7 +344,9 @@ pub struct Reclaim {
     /// kernel can, or, with --max-cost, what is cheap enough.
     #[arg(long, value_name = "SIZE", conflicts_with = "to")]
     pub total: Option<Amount>,
-    /// Reclaim all, anon (Linux 6.16, swap) or file (6.11)
+    /// Reclaim all, file (Linux 6.11) or anon (6.16)
+    ///
+    /// Defaults to all. anon needs room in swap.
     #[arg(long = "type", value_name = "TYPE", conflicts_with = "swappiness", hide_possible_values = true)]
     pub kind: Option<Kind>,
     /// Balance anon and file: 0..200 (6.11), max (6.16)
@@ -354,7 +358,7 @@ pub struct Reclaim {
     /// Stop after DUR: 500ms, 10s, 2m, or bare seconds
     #[arg(long, value_name = "DUR", value_parser = duration)]
     pub timeout: Option<Duration>,
-    /// Stop when the cgroup is stalled for more than PCT of the time
+    /// Stop when stalled for more than PCT of the time
     ///
     /// Limits the share of the time since the start in which tasks of the cgroup were stalled on
     /// memory (PSI some). Defaults to 10% for the root cgroup, for node:N (which uses the host's
@@ -369,7 +373,7 @@ pub struct Reclaim {
     /// reason is a success.
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub max_cost: Option<f64>,
-    /// Reclaim at most SIZE per second, from all cgroups together
+    /// Limit the rate to SIZE per second, over all cgroups
     #[arg(long, value_name = "SIZE", value_parser = parse_only_bytes)]
     pub max_rate: Option<u64>,
     /// Number of cgroups to reclaim from in parallel [default: 1]
@@ -377,7 +381,7 @@ pub struct Reclaim {
     pub jobs: u16,
     /// Watch for DUR afterwards and report refaults
     ///
-    /// Reports memory that was refaulted, restored (refaulted and in the working set) and swapped
+    /// Reports memory that was refaulted, restored (refaulted, and in use when evicted) and swapped
     /// in since the request began, and how long the cgroup was stalled while it was watched. For
     /// comparison, the usual rates are measured before the request, for DUR or 2 s, whichever is
     /// less. Several cgroups are watched together, after the last request. A signal ends this phase
@@ -396,10 +400,10 @@ pub struct Reclaim {
     /// A write can't always be interrupted, and it blocks the removal of the cgroup while it runs.
     #[arg(long, value_name = "SIZE", value_parser = parse_only_bytes)]
     pub chunk: Option<u64>,
-    /// Deviation that counts as exact [default: 3% or 2 MiB]
+    /// Accept a deviation of PCT [default: 3% or 2 MiB]
     ///
-    /// Defaults to 3% of the request, or, for over-reclaim, to one large folio (2 MiB) if that is
-    /// more.
+    /// A result within PCT of the request is exact. Defaults to 3%, or, for over-reclaim, to one
+    /// large folio (2 MiB) if that is more.
     #[arg(long, value_name = "PCT")]
     pub tolerance: Option<Percent>,
     /// Show what would be requested and what is reclaimable; write nothing
