@@ -249,10 +249,11 @@ pub struct Watch {
     /// Reclaim no anonymous memory while less than PCT of swap is free [default: 25%]
     #[arg(long, value_name = "PCT", default_value = "25%", hide_default_value = true)]
     pub swap_free: Percent,
-    /// Reclaim no anonymous memory while the host writes more than SIZE per second to swap devices
+    /// Reclaim no anonymous memory while the host swaps out more than SIZE per second
     ///
-    /// zram and zswap don't count. Defaults to 1M with --pressure, to spare SSDs; otherwise, and
-    /// with max, there is no limit.
+    /// Ignored if all swap is on zram or behind zswap; if only some of it is, writes to zram count
+    /// too. Defaults to 1M with --pressure, to spare SSDs; otherwise, and with max, there is no
+    /// limit.
     #[arg(long, value_name = "SIZE|max", value_parser = bytes_or_max)]
     pub swap_writes: Option<Bound>,
     /// Pause while the cgroup is stalled for more than PCT of the time
