@@ -1,4 +1,4 @@
-//! The command line, as clap types. The documents here are the help and the man pages; nothing is read or written.
+//! The command line, as clap types. Doc comments here are the help and the man pages. No I/O.
 
 // Backticks would show in the help.
 #![allow(clippy::doc_markdown)]
@@ -19,42 +19,42 @@ mod examples;
 
 use examples::{AFTER, AFTER_CHECK, AFTER_PLOT, AFTER_RECLAIM, AFTER_STAT, AFTER_WATCH};
 
-/// Reclaim memory from a cgroup, and see what it cost
+/// Reclaim memory from cgroups and report the result
 ///
-/// memctl asks the Linux kernel to reclaim memory from one cgroup, through the cgroup's memory.reclaim file, and
-/// says how much was asked for, how much was got, what stood in the way, and what it cost.
+/// memctl makes the Linux kernel reclaim memory from cgroups through their memory.reclaim files. It
+/// reports how much was requested, how much was reclaimed, what prevented more, and what it cost.
 #[derive(Debug, Parser)]
 #[command(name = "memctl", version, max_term_width = 100, after_long_help = AFTER)]
 #[command(subcommand_required = true, arg_required_else_help = true)]
 pub struct Cli {
-    /// What every subcommand understands.
+    /// Options of every subcommand.
     #[command(flatten)]
     pub global: Global,
-    /// What to do.
+    /// Subcommand to run.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What every subcommand understands.
+/// Options of every subcommand.
 #[derive(Args, Debug)]
 pub struct Global {
     /// When to use colour
     ///
-    /// With auto, the default, colour is used on terminals; NO_COLOR and CLICOLOR_FORCE are honoured.
+    /// Defaults to auto, which uses colour on terminals and honours NO_COLOR and CLICOLOR_FORCE.
     #[arg(
         long,
         global = true,
-        help_heading = "Everywhere",
+        help_heading = "Global options",
         value_name = "WHEN",
         default_value = "auto",
         hide_default_value = true
     )]
     pub color: ColorChoice,
-    /// No table, progress or notes; errors and --json stay
-    #[arg(short, long, global = true, help_heading = "Everywhere", action = ArgAction::Count)]
+    /// Suppress the table, progress and notes, but not errors or --json
+    #[arg(short, long, global = true, help_heading = "Global options", action = ArgAction::Count)]
     pub quiet: u8,
-    /// Tell of every write to the kernel, on standard error
-    #[arg(short, long, global = true, help_heading = "Everywhere", action = ArgAction::Count)]
+    /// Print each write to the kernel on standard error
+    #[arg(short, long, global = true, help_heading = "Global options", action = ArgAction::Count)]
     pub verbose: u8,
 }
 
@@ -68,41 +68,44 @@ pub enum Command {
     Plot(Plot),
 }
 
-/// Draw a recorded watch as a picture
+/// Draw a recorded watch as an SVG picture
 ///
-/// Draws usage, working set and limit, what was reclaimed and what came back, and the share of the time in which tasks were
-/// stalled, over the time of a watch that was recorded with memctl watch --json. Several cgroups are drawn as one, unless
-/// one is named. One page of SVG, readable in light and in dark.
+/// Draws, over the time of a watch recorded with memctl watch --json: usage, working set and limit;
+/// reclaimed and refaulted memory; and the share of the time in which tasks were stalled. Several
+/// cgroups are drawn as one, unless --cgroup selects one. The picture is one SVG page, readable on
+/// light and dark backgrounds.
 #[derive(Args, Debug)]
 #[command(after_long_help = AFTER_PLOT)]
 pub struct Plot {
-    /// What memctl watch --json wrote: a file, or - for standard input
+    /// Output of memctl watch --json: a file, or - for standard input
     pub record: PathBuf,
-    /// Where to write the picture: a file that ends in .svg, or - for standard output
+    /// Write the picture to FILE (*.svg), or to standard output with -
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
-    /// Draw this cgroup alone
+    /// Draw only this cgroup
     #[arg(long, value_name = "CGROUP")]
     pub cgroup: Option<OsString>,
 }
 
-/// Say whether reclaim will work here, and if not, why and what to do
+/// Check whether reclaim works here and, if not, show why and what to do
 ///
-/// Looks at the cgroup2 mount, the memory controller, the kernel's generation of the interface, permissions, swap, and
-/// what else reclaim depends on. Each key of memory.reclaim is tried with a request for nothing, which is harmless.
+/// Checks the cgroup2 mount, the memory controller, the kernel's version of the interface,
+/// permissions, swap, and everything else reclaim depends on. Each key of memory.reclaim is tried
+/// with a request for 0 bytes, which reclaims nothing.
 #[derive(Args, Debug)]
 #[command(override_usage = "memctl check [OPTIONS] [CGROUP]\n       memctl check [OPTIONS] --config <FILE>")]
 #[command(after_long_help = AFTER_CHECK)]
 pub struct Check {
-    /// The cgroup, or node:N; the root by default
+    /// Cgroup or node:N to check [default: the root cgroup]
     #[arg(value_name = "CGROUP")]
     pub word: Option<OsString>,
-    /// See which cgroups the rules in FILE take, instead
+    /// Check the rules in FILE and show which cgroups they match
     ///
-    /// FILE is one for memctl watch --config: watch.toml(5). A mistake in it is told with its line.
+    /// FILE is a configuration of memctl watch --config: see watch.toml(5). An error in it is
+    /// reported with its line.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["word", "write"])]
     pub config: Option<PathBuf>,
-    /// Also reclaim 1 MiB, and see the counters move
+    /// Also reclaim 1 MiB and check that the counters move
     #[arg(long)]
     pub write: bool,
     /// Print one line of JSON
@@ -110,27 +113,29 @@ pub struct Check {
     pub json: bool,
 }
 
-/// Show how much cgroups use, how much of it could be reclaimed, and what stands in the way
+/// Show usage, reclaimable memory, limits and pressure of cgroups
 ///
-/// Without a cgroup: those below the root, largest first, and a total. One cgroup alone gets a full page; several, or a
-/// tree, a row each.
+/// Without CGROUP, lists the cgroups directly below the root, largest first, and a total. A single
+/// cgroup gets a full page; several cgroups, or a tree, get a row each.
 #[allow(clippy::struct_excessive_bools)] // They are flags.
 #[derive(Args, Debug)]
 #[command(override_usage = "memctl stat [OPTIONS] [CGROUP]...", after_long_help = AFTER_STAT)]
 pub struct Stat {
-    /// The cgroups: paths, unit names, pid:N, container:ID, pod:UID, self, or globs
+    /// Cgroups: paths, units, pid:N, container:ID, pod:UID, self, or globs
     #[arg(value_name = "CGROUP")]
     pub words: Vec<OsString>,
-    /// The whole tree below, indented
+    /// Show the whole tree below, indented
     #[arg(short, long)]
     pub recursive: bool,
-    /// So many levels below (at least 1), with or without -r
+    /// Descend at most N levels
+    ///
+    /// N is at least 1. With or without --recursive.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub depth: Option<u16>,
-    /// By current, working-set, reclaimable, pressure, headroom, refaults, name
+    /// Sort by current, working-set, reclaimable, pressure, headroom, refaults or name
     ///
-    /// Largest first, by current as a default; headroom least first, and names in their order. In a tree, siblings are
-    /// sorted.
+    /// Defaults to current. Sorts in descending order, but headroom and names in ascending order.
+    /// In a tree, siblings are sorted.
     #[arg(
         long,
         value_name = "KEY",
@@ -139,57 +144,59 @@ pub struct Stat {
         hide_default_value = true
     )]
     pub sort: SortKey,
-    /// Look again every DUR, and show rates
+    /// Update every DUR and show rates
     ///
-    /// On a terminal it repaints in place; elsewhere it prints on. What came back, what was reclaimed (both a second),
-    /// and the share of what was looked at for reclaim that could be taken, each since the look before. A bare number is of
-    /// seconds; -n without -i looks each second.
+    /// Repaints the table on a terminal; elsewhere prints a new one for each update. Shows, since
+    /// the previous update, refaults and reclaimed memory per second, and the share of scanned
+    /// pages that was reclaimed. A bare number is in seconds. Defaults to 1s with -n.
     #[arg(short, long, value_name = "DUR", value_parser = duration)]
     pub interval: Option<Duration>,
-    /// Look so many times [default: 1, or without end with -i]
+    /// Stop after N updates [default: 1; unlimited with -i]
     #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub iterations: Option<u32>,
-    /// Read with so many threads at a time [default: 1]
+    /// Number of threads to read with [default: 1]
     ///
-    /// Worth it with thousands of cgroups: the time is the kernel's, which folds the counters of each.
+    /// More threads help with thousands of cgroups: most of the time is spent in the kernel, which
+    /// folds the counters of each cgroup.
     #[arg(long, value_name = "N", default_value = "1", hide_default_value = true, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub jobs: u16,
-    /// Bytes, not units
+    /// Print sizes in bytes
     #[arg(short, long)]
     pub bytes: bool,
-    /// No header and no total
+    /// Omit the header and the total
     #[arg(long)]
     pub no_legend: bool,
-    /// Print one line of JSON for each cgroup
+    /// Print one line of JSON per cgroup
     #[arg(long)]
     pub json: bool,
 }
 
-/// What rows are sorted by.
+/// Sort key of rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum SortKey {
     /// Usage
     Current,
-    /// Usage less inactive page cache
+    /// Usage minus inactive page cache
     WorkingSet,
-    /// What could be reclaimed
+    /// Reclaimable memory
     Reclaimable,
-    /// Stalls in the last 10 s
+    /// Share of the last 10 s in which tasks were stalled
     Pressure,
-    /// What the limit leaves, least first
+    /// Free memory below the limit, least first
     Headroom,
-    /// What came back
+    /// Refaulted memory
     Refaults,
-    /// The name, in its order
+    /// Name, in alphabetical order
     Name,
 }
 
-/// Keep memory free below a cgroup's limit, or press out what isn't in use
+/// Keep memory free below a cgroup's limit, or reclaim idle memory continuously
 ///
-/// With --headroom it looks at each cgroup as often as its growth asks for, and reclaims before the limit is met: what
-/// is kept free is the headroom, or what the cgroup was seen to take at once, where that is more. With --pressure it
-/// reclaims gently all the time, until what is left is in use, and tells how much that is. Both may be given. It runs
-/// until a signal comes or --duration is over; then it tells what came of it.
+/// With --headroom, samples each cgroup as often as its growth requires, and reclaims before the
+/// limit is reached. It keeps free the headroom, or the largest burst observed if that is more.
+/// With --pressure, reclaims idle memory gently and continuously until only the working set is
+/// left, and reports its size. Both options may be combined. Runs until a signal arrives or
+/// --duration has passed; then prints a summary.
 #[allow(clippy::struct_excessive_bools)] // They are flags.
 #[derive(Args, Debug)]
 #[command(
@@ -197,141 +204,156 @@ pub enum SortKey {
 )]
 #[command(after_long_help = AFTER_WATCH)]
 pub struct Watch {
-    /// The cgroups: paths, unit names, pid:N, container:ID, pod:UID, self, or globs
+    /// Cgroups: paths, units, pid:N, container:ID, pod:UID, self, or globs
     ///
-    /// What a glob matches is followed as it comes and goes.
+    /// Cgroups that match a glob are watched from the time they appear until they are removed.
     #[arg(required_unless_present = "config", value_name = "CGROUP")]
     pub words: Vec<OsString>,
-    /// Keep that much free below the limit
+    /// Keep SIZE or PCT of the limit free
     ///
-    /// A size, or a share of the limit, which is the lower of memory.high and memory.max.
+    /// The limit is the lower of memory.high and memory.max.
     #[arg(long, value_name = "SIZE|PCT", value_parser = headroom)]
     pub headroom: Option<Amount>,
-    /// Keep the usage below SIZE, as if that were the limit
+    /// Keep the usage below SIZE, as if SIZE were the limit
     ///
-    /// What may arrive between two looks is kept free below it; --headroom keeps free at least that much.
+    /// Below SIZE, enough is kept free for the allocations expected before the next sample, and at
+    /// least --headroom if that is given too.
     #[arg(long, value_name = "SIZE", value_parser = parse_only_bytes)]
     pub keep: Option<u64>,
-    /// Press out what isn't in use: stall the cgroup for no more than PCT of the time
+    /// Reclaim idle memory continuously, stalling the cgroup for at most PCT of the time
     ///
-    /// 0.1% is a good beginning. Needs no limit. What goes to swap is bounded to 1M a second where it wears out (see
-    /// --swap-writes).
+    /// Start with 0.1%. The cgroup needs no limit. Writes to swap devices that wear out are limited
+    /// to 1M per second by default: see --swap-writes.
     #[arg(long, value_name = "PCT", value_parser = some_percent)]
     pub pressure: Option<Percent>,
-    /// Tell only what is in use, at the end; really reclaims
+    /// Estimate the working set and print it at the end (reclaims memory to find it)
     ///
-    /// Finds the working set as --pressure does (0.1% unless that is given, too), and prints at the end how large it is,
-    /// and which memory.max would do.
+    /// Finds the working set as --pressure does (with 0.1% unless --pressure is given too). At the
+    /// end, prints its size and a suggested memory.max.
     #[arg(long, conflicts_with_all = ["headroom", "keep", "dry_run"])]
     pub estimate: bool,
-    /// Follow the rules in FILE, for cgroups by name or glob
+    /// Watch cgroups by the rules in FILE
     ///
-    /// A TOML file: watch.toml(5). The most specific rule takes a cgroup. On SIGHUP the file is read again; one with a
-    /// mistake in it changes nothing. memctl check --config FILE shows what each rule takes.
+    /// FILE is in TOML: see watch.toml(5). Each cgroup follows the most specific rule that matches
+    /// it. The file is read again on SIGHUP; if it contains an error, the old rules stay in force.
+    /// memctl check --config FILE shows which cgroups each rule matches.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["words", "headroom", "keep", "pressure", "estimate", "floor", "swap_free",
         "swap_writes", "max_pressure", "exclude", "kind", "swappiness", "ancestors", "no_lock"])]
     pub config: Option<PathBuf>,
-    /// Never bring the usage below SIZE
+    /// Never reclaim below a usage of SIZE
     #[arg(long, value_name = "SIZE", default_value = "0", hide_default_value = true, value_parser = bytes_or_none)]
     pub floor: u64,
-    /// Spend no more than PCT of a CPU, the kernel's work included
+    /// Use at most PCT of one CPU, including time spent in the kernel
     #[arg(long, value_name = "PCT", value_parser = some_percent)]
     pub cpu: Option<Percent>,
-    /// Take no anonymous memory when less of the swap is free [default: 25%]
+    /// Reclaim no anonymous memory while less than PCT of swap is free [default: 25%]
     #[arg(long, value_name = "PCT", default_value = "25%", hide_default_value = true)]
     pub swap_free: Percent,
-    /// Take no anonymous memory while more than SIZE a second goes to the host's swap, but for zram and zswap
+    /// Reclaim no anonymous memory while the host swaps out more than SIZE per second
     ///
-    /// With --pressure 1M by default, for the sake of an SSD; max lifts it.
+    /// Ignored if all swap is on zram or behind zswap; if only some of it is, writes to zram count
+    /// too. Defaults to 1M with --pressure, to spare SSDs; otherwise, and with max, there is no
+    /// limit.
     #[arg(long, value_name = "SIZE|max", value_parser = bytes_or_max)]
     pub swap_writes: Option<Bound>,
-    /// Hold while the cgroup is stalled for more than PCT of the time
+    /// Pause while the cgroup is stalled for more than PCT of the time
     #[arg(long, value_name = "PCT")]
     pub max_pressure: Option<Percent>,
-    /// Leave out what GLOB matches; can be given again and again
+    /// Exclude cgroups that match GLOB; may be repeated
     ///
-    /// Of what globs match: a cgroup that is named is watched. With the mount or without it; a unit by its name alone.
-    /// A glob never takes memctl's own cgroup, init.scope, sshd, journald, the kubelet, and container runtimes; a plain
-    /// name still does.
+    /// Applies to matches of globs only: a cgroup given by name is watched. GLOB may begin with the
+    /// mount point or not, and a unit's name alone matches the unit. Globs never match memctl's own
+    /// cgroup, init.scope, sshd, journald, udevd, dbus, the kubelet and container runtimes; name
+    /// these to watch them.
     #[arg(long, value_name = "GLOB")]
     pub exclude: Vec<OsString>,
-    /// Take all, anon (Linux 6.16 and swap), or file (6.11)
+    /// Reclaim all, file (Linux 6.11) or anon (6.16)
     ///
-    /// By default anonymous memory is taken only where swap is zram, zswap, or no rotating disk.
+    /// anon needs room in swap. By default, page cache is reclaimed, and anonymous memory if swap
+    /// is on zram, zswap or non-rotating disks.
     #[arg(long = "type", value_name = "TYPE", conflicts_with = "swappiness", hide_possible_values = true)]
     pub kind: Option<Kind>,
-    /// Weigh anon against file: 0..200 (6.11), max (6.16)
+    /// Balance anon and file: 0..200 (6.11), max (6.16)
     #[arg(long, value_name = "N")]
     pub swappiness: Option<Swappiness>,
-    /// Count the limits of the cgroups above, too
+    /// Also keep headroom below the limits of ancestors
     ///
-    /// By default they don't count: a sibling that leaks should not squeeze this one. Where they do, all that are
-    /// watched below such a limit give a share of what is missing, by what each uses.
+    /// By default, limits of ancestors are ignored, so that a leaking sibling doesn't squeeze this
+    /// cgroup. With this option, all watched cgroups below such a limit give a share of what is
+    /// missing, in proportion to their usage.
     #[arg(long, requires = "headroom")]
     pub ancestors: bool,
-    /// Move into CGROUP first, which then pays the CPU time
+    /// Move memctl into CGROUP, which is then charged for its CPU time
     ///
-    /// The application's own cgroup, or a slice for such work. When nobody else is left inside, memctl goes back to
-    /// where it was.
+    /// CGROUP is the application's own cgroup, or one for maintenance work. When no other process
+    /// is left in it, memctl returns to its original cgroup.
     #[arg(long, value_name = "CGROUP")]
     pub join: Option<OsString>,
-    /// Don't keep off a cgroup while another memctl is at it
+    /// Don't wait for other memctl processes that reclaim from the same cgroup
     ///
-    /// By default memctl waits for up to 2 s for another one on the same cgroup. The lock is advisory, an flock on the
-    /// cgroup's directory, and held only while memory is reclaimed.
+    /// By default, memctl waits up to 2 s for another memctl on the same cgroup. The lock is
+    /// advisory, an flock(2) on the cgroup's directory, and is held only while memory is reclaimed.
     #[arg(long)]
     pub no_lock: bool,
     /// Stop after DUR: 500ms, 10s, 2m, or bare seconds
     #[arg(long, value_name = "DUR", value_parser = duration)]
     pub duration: Option<Duration>,
-    /// Decide and tell, but never write
+    /// Report what would be reclaimed; write nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// Print a line of JSON for everything that happens
+    /// Print one line of JSON per event
     #[arg(long)]
     pub json: bool,
 }
 
-/// Reclaim memory from a cgroup now, in chunks, and report what came of it
+/// Reclaim memory from cgroups now, in chunks, and report the result
 ///
-/// Asks the kernel for SIZE bytes of the cgroup's memory, in chunks that adapt to its speed, takes stock after each of
-/// them, and asks for what is still missing until it is reached, nothing more is to be had, a signal comes, or a
-/// bound that was given is met. Then tells what was reclaimed and by which measure, and what it cost.
+/// Requests SIZE bytes from the kernel in chunks that adapt to its speed, measures the result of
+/// each, and continues until the request is met, nothing more can be reclaimed, a limit given on
+/// the command line is reached, or a signal arrives. Then reports how much was reclaimed, how that
+/// was measured, and what it cost.
 #[derive(Args, Debug)]
 #[command(
     override_usage = "memctl reclaim [OPTIONS] <CGROUP>... <SIZE>\n       memctl reclaim [OPTIONS] --to <SIZE> <CGROUP>..."
 )]
 #[command(after_long_help = AFTER_RECLAIM)]
 pub struct Reclaim {
-    /// The cgroups, then how much to reclaim from each
+    /// Cgroups, then how much to reclaim from each
     ///
-    /// A cgroup is a path below the cgroup2 mount (/sys/fs/cgroup/app), the same without the mount (app, /app), self,
-    /// a systemd unit by its name (nginx.service), pid:N, container:ID and pod:UID (the
-    /// beginning of an ID will do), or a glob ('batch/*'; ** crosses levels). node:N is a NUMA node, all of its memory
-    /// (Linux 6.17, root only). A name that fits several is an error. Each is taken once, however often it is named. SIZE is a number of bytes, or one with K, M, G, T, P or E, powers of 1024, in any case, also spelled
-    /// MiB (10M, 1.5GiB); or a share of what the cgroup uses now (25%); or max, for all the kernel will give. It is
-    /// at least 4096 bytes, and rounded up to whole pages.
+    /// CGROUP is a path below the cgroup2 mount (/sys/fs/cgroup/app), the same without the mount
+    /// point (app, /app), self, a systemd unit (nginx.service), pid:N, container:ID, pod:UID (a
+    /// prefix of the ID is enough), or a glob ('batch/*'; ** crosses levels). node:N is a NUMA node
+    /// with all of its memory (Linux 6.17, root only). A name that matches several cgroups is an
+    /// error. A cgroup that is given several times is reclaimed from once.
+    ///
+    /// SIZE is a number of bytes, optionally with K, M, G, T, P or E (powers of 1024, in any case,
+    /// also spelled MiB: 10M, 1.5GiB); a percentage of the current usage (25%); or max, for
+    /// everything the kernel can reclaim. It must be at least 4096 bytes and is rounded up to whole
+    /// pages.
     #[arg(required = true, value_name = "CGROUP>... <SIZE")]
     pub words: Vec<OsString>,
-    /// Reclaim until it uses no more than SIZE
+    /// Reclaim until the usage is at most SIZE
     ///
-    /// Judged by memory.current. A share is of what the cgroup uses at the start.
+    /// The usage is memory.current. A percentage is relative to the usage at the start.
     #[arg(long, value_name = "SIZE", value_parser = amount)]
     pub to: Option<Amount>,
-    /// Reclaim SIZE over all cgroups together, cheapest first
+    /// Reclaim SIZE from all cgroups together, cheapest first
     ///
-    /// Inactive page cache first, from each in proportion to what it has; then, in slices, from whichever gave most for
-    /// a CPU second so far. --timeout is then for all together. A share is of what all of them use; with max, all that
-    /// goes, for which --max-cost can set a price.
+    /// Reclaims inactive page cache first, from each cgroup in proportion to its amount; then, in
+    /// slices, from the cgroup that gave most per CPU second so far. --timeout then applies to all
+    /// cgroups together. A percentage is relative to the usage of all. max reclaims everything the
+    /// kernel can, or, with --max-cost, what is cheap enough.
     #[arg(long, value_name = "SIZE", conflicts_with = "to")]
     pub total: Option<Amount>,
-    /// Take all, anon (Linux 6.16 and swap), or file (6.11)
+    /// Reclaim all, file (Linux 6.11) or anon (6.16)
+    ///
+    /// Defaults to all. anon needs room in swap.
     #[arg(long = "type", value_name = "TYPE", conflicts_with = "swappiness", hide_possible_values = true)]
     pub kind: Option<Kind>,
-    /// Weigh anon against file: 0..200 (6.11), max (6.16)
+    /// Balance anon and file: 0..200 (6.11), max (6.16)
     ///
-    /// As vm.swappiness: 0 takes page cache only, max anonymous memory only. Even 200 takes page cache where it is
-    /// cold.
+    /// Overrides vm.swappiness for these requests: 0 reclaims page cache only, max anonymous memory
+    /// only. Even with 200, cold page cache is reclaimed.
     #[arg(long, value_name = "N")]
     pub swappiness: Option<Swappiness>,
     /// Stop after DUR: 500ms, 10s, 2m, or bare seconds
@@ -339,52 +361,57 @@ pub struct Reclaim {
     pub timeout: Option<Duration>,
     /// Stop when stalled for more than PCT of the time
     ///
-    /// The share of the time since the start in which tasks of the cgroup stood still for want of memory (PSI some).
-    /// For the root cgroup, for max, and for node:N, where it is the whole host's, it is 10% by default, since nothing
-    /// else would hold those back; elsewhere there is no such bound. It is looked at after half a second. 100% switches it off.
+    /// Limits the share of the time since the start in which tasks of the cgroup were stalled on
+    /// memory (PSI some). Defaults to 10% for the root cgroup, for node:N (which uses the host's
+    /// pressure) and for max, which nothing else limits; otherwise there is no default. Checked
+    /// from half a second on. 100% disables the limit.
     #[arg(long, value_name = "PCT")]
     pub max_pressure: Option<Percent>,
     /// Stop when a GiB costs more than SECONDS of CPU time
     ///
-    /// The price of late: of the last 20 ms of CPU time or more, in the writes. Cold memory goes first and is cheap; the
-    /// price rises as it runs out. With max this is no shortfall.
+    /// Measured over the most recent 20 ms (or more) of CPU time spent in writes. Cold memory is
+    /// reclaimed first and is cheap; the cost rises as it runs out. With max, stopping for this
+    /// reason is a success.
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub max_cost: Option<f64>,
-    /// Reclaim at most SIZE a second, over all cgroups
+    /// Limit the rate to SIZE per second, over all cgroups
     #[arg(long, value_name = "SIZE", value_parser = parse_only_bytes)]
     pub max_rate: Option<u64>,
-    /// Reclaim from so many cgroups at a time [default: 1]
+    /// Number of cgroups to reclaim from in parallel [default: 1]
     #[arg(long, value_name = "N", default_value = "1", hide_default_value = true, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub jobs: u16,
-    /// Then watch for DUR, and tell what came back
+    /// Watch for DUR afterwards and report refaults
     ///
-    /// Tells what refaulted, what of that had been in use (restores) and what was swapped in since the request began,
-    /// against the rate before it, for which the cgroup is watched for DUR, but no more than 2 s, beforehand; and how
-    /// long the cgroup was stalled in that time. Several cgroups are watched together, after the last of them. A signal
-    /// ends the watching early.
+    /// Reports memory that was refaulted, restored (refaulted, and in use when evicted) and swapped
+    /// in since the request began, and how long the cgroup was stalled while it was watched. For
+    /// comparison, the usual rates are measured before the request, for DUR or 2 s, whichever is
+    /// less. Several cgroups are watched together, after the last request. A signal ends this phase
+    /// early.
     #[arg(long, value_name = "DUR", value_parser = duration)]
     pub settle: Option<Duration>,
-    /// Don't keep other memctl off the cgroup meanwhile
+    /// Don't wait for other memctl processes that reclaim from the same cgroup
     ///
-    /// Without it memctl waits for up to 2 s for another one on the same cgroup. The lock is advisory, an flock on the
-    /// cgroup's directory: anybody who can open that can hold it, so after that time memctl says so and goes on.
+    /// By default, memctl waits up to 2 s for another memctl on the same cgroup, and locks out
+    /// others meanwhile. The lock is advisory, an flock(2) on the cgroup's directory. Anyone who
+    /// can open the directory can hold it, so after 2 s memctl prints a note and continues.
     #[arg(long)]
     pub no_lock: bool,
-    /// Ask for SIZE with each write, instead of adapting
+    /// Request SIZE with each write instead of adapting
     ///
-    /// A write can't always be interrupted, and blocks the removal of the cgroup while it lasts.
+    /// A write can't always be interrupted, and it blocks the removal of the cgroup while it runs.
     #[arg(long, value_name = "SIZE", value_parser = parse_only_bytes)]
     pub chunk: Option<u64>,
-    /// How far off is still exact [default: 3%, or 2 MiB]
+    /// Accept a deviation of PCT [default: 3% or 2 MiB]
     ///
-    /// By default 3% of the request, or one large folio of 2 MiB where that is more.
+    /// A result within PCT of the request is exact. Defaults to 3%, or, for over-reclaim, to one
+    /// large folio (2 MiB) if that is more.
     #[arg(long, value_name = "PCT")]
     pub tolerance: Option<Percent>,
-    /// Only say what would be asked of whom, and what is reclaimable
+    /// Show what would be requested and what is reclaimable; write nothing
     ///
-    /// Shows the arithmetic: page cache that could be evicted, plus anonymous memory as far as swap has room, less what
-    /// memory.min of child cgroups protects; and what would stop the request. Nothing is written to the kernel. The
-    /// exit status is the one that the arithmetic foretells.
+    /// Shows the calculation: evictable page cache, plus anonymous memory that fits into swap, plus
+    /// reclaimable slab, minus memory that memory.min of child cgroups protects; and what would
+    /// stop the request. The exit status is the expected one.
     #[arg(long, conflicts_with = "settle")]
     pub dry_run: bool,
     /// Print the report as one line of JSON
@@ -392,10 +419,10 @@ pub struct Reclaim {
     pub json: bool,
 }
 
-/// Which memory to take.
+/// Type of memory to reclaim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Kind {
-    /// Whatever the kernel finds coldest
+    /// The coldest memory of any type
     All,
     /// Anonymous memory only
     Anon,
@@ -405,28 +432,26 @@ pub enum Kind {
 
 fn amount(word: &str) -> Result<Amount, String> {
     match word.parse() {
-        Ok(Amount::Max) => {
-            Err("a usage of max has no meaning; to reclaim all there is: memctl reclaim CGROUP max".into())
-        }
+        Ok(Amount::Max) => Err("max is not a usage; to reclaim everything: memctl reclaim CGROUP max".into()),
         other => other.map_err(|e: SizeError| e.to_string()),
     }
 }
 
-/// A size, or none at all.
+/// A size, or `None` for no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bound(pub Option<u64>);
 
-/// Reads a size, or max for no bound.
+/// Reads a size, or max for no limit.
 fn bytes_or_max(word: &str) -> Result<Bound, String> {
     words::bytes_or_max(word).map(Bound)
 }
 
-/// Reads a price: seconds of CPU time.
+/// Reads a cost: seconds of CPU time.
 fn seconds(word: &str) -> Result<f64, String> {
     match word.parse::<f64>() {
         Ok(seconds) if seconds.is_finite() && seconds > 0.0 => Ok(seconds),
-        Ok(_) => Err("it must be more than nothing".into()),
-        Err(_) => Err("it is not a number of seconds (as in 0.5, 2)".into()),
+        Ok(_) => Err("must be more than 0".into()),
+        Err(_) => Err("not a number of seconds (as in 0.5, 2)".into()),
     }
 }
 
@@ -442,8 +467,8 @@ fn duration(word: &str) -> Result<Duration, String> {
         },
     };
     match read {
-        None => Err("it is not a duration (as in 500ms, 10s, 2m)".into()),
-        Some(Duration::ZERO) => Err("it must be more than no time at all".into()),
+        None => Err("not a duration (as in 500ms, 10s, 2m)".into()),
+        Some(Duration::ZERO) => Err("must be more than 0".into()),
         Some(time) => Ok(time),
     }
 }

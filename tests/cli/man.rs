@@ -1,7 +1,7 @@
-//! The man pages say what the program does: names, options and their descriptions come from the command line itself.
+//! The man pages: names, options and their descriptions come from the command line itself, the rest from man/parts.
 //!
-//! `MEMCTL_BLESS=1 cargo test --test cli man` writes them anew. What no type can tell, the reasons, the report and
-//! the examples, stands in man/parts.
+//! `MEMCTL_BLESS=1 cargo test --test cli man` regenerates them. A file of man/parts begins with the subsections of
+//! DESCRIPTION; from its first `.SH` on, it follows OPTIONS.
 
 use clap::CommandFactory;
 use clap_mangen::Man;
@@ -87,15 +87,31 @@ fn rendered(page: &Page) -> String {
     let man = Man::new(command).title(name.to_uppercase()).date("").source(version).manual("User Commands");
     let mut out = Vec::new();
     man.render_title(&mut out).expect("title");
-    man.render_name_section(&mut out).expect("name");
+    let about = man_name(&man);
+    out.extend_from_slice(about.as_bytes());
     out.extend_from_slice(b".SH SYNOPSIS\n");
     for line in page.synopsis {
         out.extend_from_slice(format!("\\fBmemctl\\fR {line}\n.br\n").as_bytes());
     }
     man.render_description_section(&mut out).expect("description");
+    let sections =
+        if page.parts.starts_with(".SH") { 0 } else { page.parts.find("\n.SH").expect("a section") + 1 };
+    let (description, sections) = page.parts.split_at(sections);
+    out.extend_from_slice(description.as_bytes());
     man.render_options_section(&mut out).expect("options");
-    out.extend_from_slice(page.parts.as_bytes());
+    out.extend_from_slice(sections.as_bytes());
     String::from_utf8(out).expect("UTF-8")
+}
+
+/// The section NAME, with the description in lower case, as man-pages(7) asks for.
+fn man_name(man: &Man) -> String {
+    let mut out = Vec::new();
+    man.render_name_section(&mut out).expect("name");
+    let name = String::from_utf8(out).expect("UTF-8");
+    let (before, about) = name.split_once(" \\- ").expect("a name and what it is");
+    let mut about = about.chars();
+    let first = about.next().expect("a description").to_ascii_lowercase();
+    format!("{before} \\- {first}{}", about.as_str())
 }
 
 fn checked_in(page: &Page) -> std::path::PathBuf {

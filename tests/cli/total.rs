@@ -59,7 +59,7 @@ fn a_total_says_how_much_already() {
     let ran = run(&["reclaim", "app", "5M", "--max-cost", "2m"]);
     assert_eq!(ran.status, Some(2));
     assert!(
-        ran.stderr.contains("'2m' for '--max-cost <SECONDS>': it is not a number of seconds"),
+        ran.stderr.contains("'2m' for '--max-cost <SECONDS>': not a number of seconds"),
         "{}",
         ran.stderr
     );

@@ -97,9 +97,9 @@ fn options_that_do_not_go_together() {
     let size = "it is not a size (as in 10M, 1.5G, 25% or max)";
     invalid("--chunk", "x", "--chunk <SIZE>", size);
     invalid("--chunk", "5%", "--chunk <SIZE>", "a percentage has no meaning here: give bytes");
-    invalid("--timeout", "0", "--timeout <DUR>", "it must be more than no time at all");
-    invalid("--timeout", "soon", "--timeout <DUR>", "it is not a duration (as in 500ms, 10s, 2m)");
-    invalid("--timeout", "-1", "--timeout <DUR>", "it is not a duration (as in 500ms, 10s, 2m)");
+    invalid("--timeout", "0", "--timeout <DUR>", "must be more than 0");
+    invalid("--timeout", "soon", "--timeout <DUR>", "not a duration (as in 500ms, 10s, 2m)");
+    invalid("--timeout", "-1", "--timeout <DUR>", "not a duration (as in 500ms, 10s, 2m)");
     invalid("--tolerance", "200", "--tolerance <PCT>", "it is more than 100%");
     invalid("--swappiness", "201", "--swappiness <N>", "it is not a number from 0 to 200, nor max");
     refuses(
