@@ -7,9 +7,11 @@ use std::collections::HashMap;
 use std::io::BufRead;
 
 mod course;
+mod error;
 mod line;
 
 pub use course::{Course, Outcome, Point};
+pub use error::BadRecord;
 use line::{Line, Read};
 
 /// The version of the format that is written. 0 had neither `begin` nor `sample`.
@@ -41,30 +43,6 @@ pub struct Record {
     pub runs: u32,
     /// Its last line is cut off.
     pub is_cut: bool,
-}
-
-/// Why a record can't be read.
-#[derive(Debug, thiserror::Error)]
-pub enum BadRecord {
-    /// It couldn't be read at all.
-    #[error(transparent)]
-    Io(#[from] std::io::Error),
-    /// What is wrong with it.
-    #[error("{line}:{column}: {what}")]
-    Line {
-        /// Where, from 1.
-        line: usize,
-        /// In bytes, from 1.
-        column: usize,
-        /// What.
-        what: String,
-    },
-    /// There is nothing in it that a watch would have written.
-    #[error("it has no cgroup that was watched")]
-    Nothing,
-    /// There is nothing in it at all.
-    #[error("it is empty")]
-    Empty,
 }
 
 /// Reads a record as it comes.

@@ -1,6 +1,6 @@
 //! What the host offers around reclaim, whatever the cgroup. None of it keeps reclaim from working.
 
-use super::{Finding, State};
+use super::finding::{Finding, State};
 use crate::host::swap_areas::SwapDevice;
 use crate::host::zswap::Pool;
 use crate::host::{Host, Mglru, Rights};

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Finding, State};
+use super::finding::{Finding, State};
 use crate::cgroup::Located;
 use crate::cgroup::killers::{Killer, Killers};
 use crate::watch::above::Limit;

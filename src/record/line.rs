@@ -4,7 +4,7 @@ use std::io::{BufRead, Read as _};
 
 use serde::Deserialize;
 
-use super::BadRecord;
+use super::error::BadRecord;
 
 /// No line that a watch writes comes near that: a cgroup's name has 4096 bytes at most.
 const MOST_BYTES: u64 = 64 << 10;

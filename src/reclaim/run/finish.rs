@@ -1,14 +1,10 @@
 //! The end of a request: the last stock, and the report.
 
-use std::time::Duration;
-
-use super::obstacle::obstacles;
-use super::overshoot::MIN_FALL;
-use super::{BUSY_PATIENCE, Event, LOOK, Obstacle, Report, Run, StoppedBy, Target, Verdict};
+use super::{BUSY_PATIENCE, Event, LOOK, Run};
 use crate::host::zram::Zram;
-
-/// How long to wait for lagging counters: the kernel folds them every 2 s, by a timer that may be late.
-pub(super) const PATIENCE: Duration = Duration::from_millis(2500);
+use crate::reclaim::obstacle::obstacles;
+use crate::reclaim::overshoot::{MIN_FALL, PATIENCE};
+use crate::reclaim::{Obstacle, Report, StoppedBy, Target, Verdict};
 
 impl<T: Target + ?Sized> Run<'_, T> {
     /// Takes the last stock: bounded in time, by the timeout too, and not at all patient after a signal.

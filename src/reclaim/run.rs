@@ -1,0 +1,464 @@
+//! One request: the chunk loop, which mirrors the kernel's own (mm/memcontrol.c, `memory_reclaim`) at a larger
+//! grain, and what it measured.
+//!
+//! ```text
+//! while reclaimed < requested {
+//!     if signal pending                                → interrupted
+//!     ask for one chunk of what is missing, by what was measured, not by what was asked
+//!     if it freed nothing, and no retries are left     → exhausted
+//!     reclaimed += measured
+//! }
+//! ```
+
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+use super::cost::Price;
+use super::ledger::Ledger;
+use super::overshoot::Writes;
+use super::{Pace, Report, Request, StoppedBy, Target, chunk};
+use crate::cgroup::reclaim::Swappiness;
+use crate::host::proc::page_size;
+use crate::host::zram::Zram;
+
+mod beyond;
+mod finish;
+mod swap_out;
+
+/// How many writes in a row without any progress are exhaustion.
+const RETRIES: u32 = 3;
+
+/// How many writes in a row a signal that isn't meant for us may end before that counts as no progress.
+const STRAY_SIGNALS: u32 = 64;
+
+/// How often to look while waiting.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Between the writes, counters are read when this many times the cost of reading them has passed.
+const STAT_SHARE: u32 = 400;
+
+/// How long the cgroup must have been watched before its stalls weigh, and how often they are looked at.
+const PRESSURE_WINDOW: Duration = Duration::from_millis(500);
+const PRESSURE_LOOK: Duration = Duration::from_millis(100);
+
+/// How long to wait, all in all, for another one that reclaims from the same node.
+const BUSY_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What the loop tells while it runs.
+#[derive(Clone, Copy, Debug)]
+pub enum Event {
+    /// A write is about to be issued.
+    Asking {
+        /// The bytes asked for.
+        bytes: u64,
+    },
+    /// A write came back.
+    Asked {
+        /// The bytes asked for.
+        bytes: u64,
+        /// What the kernel said.
+        answer: Result<(), Errno>,
+        /// How long it took.
+        took: Duration,
+        /// The estimate of what was reclaimed since the start.
+        reclaimed: u64,
+        /// What was asked for; `None` for all there is.
+        requested: Option<u64>,
+    },
+    /// It waits for so many bytes on their way to swap.
+    AwaitingWriteback {
+        /// The bytes being written.
+        bytes: u64,
+    },
+    /// It waits for the kernel to fold its counters.
+    AwaitingCounters,
+}
+
+/// Reclaims as requested until it is done, or `stop` says that a signal is pending. `tell` hears of every step.
+///
+/// Everything that happens after the first write ends in a report, with what was done until then.
+///
+/// # Errors
+/// The kernel's, if the target can't even be sampled at the start; nothing was touched.
+pub fn run(
+    target: &mut (impl Target + ?Sized),
+    request: &Request,
+    stop: &dyn Fn() -> bool,
+    tell: &mut dyn FnMut(Event),
+) -> Result<Report, Errno> {
+    let run = Run::start(target, request, stop, tell)?;
+    Ok(run.finish())
+}
+
+/// What one write led to.
+enum Step {
+    /// The kernel said that it freed all that was asked.
+    Full,
+    /// It freed less, but something.
+    Partial,
+    /// It freed nothing.
+    Nothing,
+    /// A signal that wasn't meant for us ended it before it freed anything.
+    Stray,
+    /// It freed nothing since another one reclaims from the node at this moment (7.3).
+    Busy,
+}
+
+/// What becomes of the loop after a step.
+type Flow = Result<(), StoppedBy>;
+
+struct Run<'a, T: Target + ?Sized> {
+    target: &'a mut T,
+    request: &'a Request,
+    stop: &'a dyn Fn() -> bool,
+    tell: &'a mut dyn FnMut(Event),
+    page: u64,
+    requested: Option<u64>,
+    down_to: Option<u64>,
+    book: Ledger,
+    pace: Pace,
+    writes: Writes,
+    began: Duration,
+    swap_before: Option<u64>,
+    zram_before: Option<Zram>,
+    stalled_before: Option<Duration>,
+    pressure_looked: Duration,
+    writing: Duration,
+    cpu: Duration,
+    chunks: u32,
+    retries: u32,
+    strays: u32,
+    /// Time spent on waiting for another one's turn at the node to end, in a row.
+    busy: Duration,
+    turns_waited: Duration,
+    /// Time in writes since the counters were read, and what reading them costs.
+    since_stat: Duration,
+    stat_cost: Duration,
+    /// Nothing was written since the counters were folded, as far as the kernel does, and read.
+    stat_is_fresh: bool,
+    /// What successful writes promised since anything was last seen to move.
+    unproven: u64,
+    /// Pages were seen on their way to swap.
+    slow_swap: bool,
+    writeback_waited: Duration,
+    counters_waited: Duration,
+    waited_for_slab: Duration,
+    growing: bool,
+    price: Price,
+    /// What there was at the start.
+    all: u64,
+}
+
+impl<'a, T: Target + ?Sized> Run<'a, T> {
+    fn start(
+        target: &'a mut T,
+        request: &'a Request,
+        stop: &'a dyn Fn() -> bool,
+        tell: &'a mut dyn FnMut(Event),
+    ) -> Result<Self, Errno> {
+        let page = page_size();
+        let began = target.now();
+        let stalled_before = target.stalled();
+        let before_stat = target.now();
+        let stat = target.stat(true)?;
+        let stat_cost = target.now().saturating_sub(before_stat);
+        // Where the counters tell what went to swap, they tell it better.
+        let swap_before = stat.pswpout.is_none().then(|| target.swap_usage()).flatten();
+        let zram_before = target.zram();
+        let usage = target.usage()?;
+        let blind = target.blind_spot();
+        let measures = target.measures(&stat);
+        // The LRU lists, which stand in for a usage, hold no slab.
+        let beside = if target.has_current() { 0 } else { stat.shrinkable_slab().unwrap_or(0) };
+        // The key is there since 6.11; that a kernel meets requests exactly, since 6.9, can't be tried for free.
+        let requested = request.bytes(usage, page);
+        let exactly = target.accepts(Swappiness::Value(60)).unwrap_or(false);
+        Ok(Self {
+            target,
+            stop,
+            tell,
+            page,
+            requested,
+            down_to: request.down_to(usage),
+            request,
+            book: Ledger::new(measures, usage, stat, blind, page),
+            pace: Pace::new(exactly, requested.unwrap_or(0)),
+            writes: Writes::default(),
+            began,
+            swap_before,
+            zram_before,
+            stalled_before,
+            pressure_looked: began,
+            writing: Duration::ZERO,
+            cpu: Duration::ZERO,
+            chunks: 0,
+            retries: 0,
+            strays: 0,
+            busy: Duration::ZERO,
+            turns_waited: Duration::ZERO,
+            since_stat: Duration::ZERO,
+            stat_cost,
+            stat_is_fresh: true,
+            unproven: 0,
+            slow_swap: false,
+            writeback_waited: Duration::ZERO,
+            counters_waited: Duration::ZERO,
+            waited_for_slab: Duration::ZERO,
+            growing: false,
+            price: Price::default(),
+            all: usage.saturating_add(beside),
+        })
+    }
+
+    fn finish(mut self) -> Report {
+        let stopped_by = match self.reclaim() {
+            Ok(never) => match never {},
+            Err(why) => self.reconcile(why),
+        };
+        self.report(stopped_by)
+    }
+
+    /// The loop.
+    fn reclaim(&mut self) -> Result<std::convert::Infallible, StoppedBy> {
+        loop {
+            let missing = self.missing()?;
+            self.may_go_on()?;
+            let missing = missing.unwrap_or(u64::MAX);
+            let before = self.target.now();
+            let ready = self.await_swap(missing)?;
+            let chunk = match self.request.chunk {
+                Some(fixed) => chunk::in_pages(fixed, missing, self.page),
+                None => self.pace.chunk(missing, ready.min(self.slab_bound(missing)), self.page),
+            };
+            let mut chunk = self.take_turn(chunk)?;
+            if self.target.now().saturating_sub(before) >= LOOK / 2 {
+                // Memory that was on its way may have left during the wait.
+                self.look_at_usage()?;
+                chunk = chunk::in_pages(chunk, self.missing()?.unwrap_or(u64::MAX), self.page);
+            }
+            self.note_write(Some(chunk));
+            let step = self.ask(chunk)?;
+            self.await_slab()?;
+            match step {
+                // All that was there at the start went once, and the kernel is short of more: what is left came
+                // since, and taking that too would only fight the application for it.
+                Step::Partial if self.book.moved_with_slab() >= self.all => return Err(StoppedBy::Exhausted),
+                Step::Full | Step::Partial => {
+                    (self.retries, self.strays, self.busy) = (0, 0, Duration::ZERO);
+                }
+                Step::Busy if self.busy >= BUSY_PATIENCE => return Err(StoppedBy::Exhausted),
+                Step::Busy => {
+                    self.target.pause(LOOK);
+                    self.busy += LOOK;
+                    self.turns_waited += LOOK;
+                }
+                Step::Stray if self.strays < STRAY_SIGNALS => self.strays += 1,
+                Step::Stray | Step::Nothing => {
+                    self.retries += 1;
+                    if self.retries == RETRIES {
+                        if !self.await_writeback()? && !self.await_last_slab()? {
+                            return Err(StoppedBy::Exhausted);
+                        }
+                        self.retries = 0;
+                    }
+                }
+            }
+        }
+    }
+
+    fn time_is_up(&self) -> bool {
+        let elapsed = || self.target.now().saturating_sub(self.began);
+        self.request.timeout.is_some_and(|timeout| elapsed() >= timeout)
+    }
+
+    fn may_go_on(&mut self) -> Flow {
+        if (self.stop)() {
+            return Err(StoppedBy::Interrupted);
+        }
+        let now = self.target.now();
+        let elapsed = now.saturating_sub(self.began);
+        if self.time_is_up() {
+            return Err(StoppedBy::Timeout);
+        }
+        if let Some(most) = self.request.max_cost
+            && self.price.last().is_some_and(|price| price > most)
+        {
+            return Err(StoppedBy::Cost);
+        }
+        if let Some(most) = self.request.max_pressure
+            && elapsed >= PRESSURE_WINDOW
+            && now.saturating_sub(self.pressure_looked) >= PRESSURE_LOOK
+        {
+            self.pressure_looked = now;
+            if self
+                .stalled()
+                .is_some_and(|stalled| stalled.as_secs_f64() > most.ratio() * elapsed.as_secs_f64())
+            {
+                return Err(StoppedBy::Pressure);
+            }
+        }
+        Ok(())
+    }
+
+    /// What is still missing; `None` where all there is was asked for.
+    fn missing(&mut self) -> Result<Option<u64>, StoppedBy> {
+        if let Some(floor) = self.down_to {
+            let usage = self.book.usage();
+            if usage <= floor {
+                return Err(StoppedBy::Reached);
+            }
+            self.give_up_on_growth()?;
+            return Ok(Some(usage - floor));
+        }
+        let Some(requested) = self.requested else {
+            // All there is: once as much as there was at the start.
+            let done = self.chunks > 0 && self.book.moved_with_slab() >= self.all;
+            return if done { Err(StoppedBy::Exhausted) } else { Ok(None) };
+        };
+        if self.book.estimate() >= requested {
+            // An estimate from the usage may owe itself to the application: the counters have the last word.
+            self.look_at_counters(true)?;
+        }
+        match requested.saturating_sub(self.book.estimate()) {
+            0 => Err(StoppedBy::Reached),
+            missing => {
+                self.stop_beyond(requested)?;
+                self.give_up_on_growth()?;
+                // What was waited for may have come.
+                Ok(Some(requested.saturating_sub(self.book.estimate()).max(self.page).min(missing)))
+            }
+        }
+    }
+
+    /// `--to` chases the usage, and so does any request where no counter tells what was reclaimed. A cgroup that grows
+    /// as fast as it is reclaimed from would keep it at that for ever.
+    fn give_up_on_growth(&mut self) -> Flow {
+        const TIMES: u64 = 4;
+        const LEAST: u64 = 16 << 20;
+        let enough = self.requested.unwrap_or(0).saturating_mul(TIMES).saturating_add(LEAST);
+        if self.book.most() < enough {
+            return Ok(());
+        }
+        self.look_at_counters(false)?;
+        if self.book.most() < enough {
+            return Ok(());
+        }
+        self.growing = true;
+        Err(StoppedBy::Exhausted)
+    }
+
+    /// Waits until a chunk is within the bound on the rate, if there is one. Says how much of it.
+    fn take_turn(&mut self, chunk: u64) -> Result<u64, StoppedBy> {
+        let Some(rate) = self.request.rate.clone() else { return Ok(chunk) };
+        let chunk = chunk::in_pages(chunk.min(rate.chunk()), chunk, self.page);
+        let now = self.target.now();
+        let until = now + rate.turn(chunk, now);
+        loop {
+            let left = until.saturating_sub(self.target.now());
+            if left.is_zero() {
+                return Ok(chunk);
+            }
+            self.target.pause(left.min(LOOK));
+            self.may_go_on()?;
+        }
+    }
+
+    /// Asks for one chunk and takes stock.
+    fn ask(&mut self, chunk: u64) -> Result<Step, StoppedBy> {
+        (self.tell)(Event::Asking { bytes: chunk });
+        let before = self.book.estimate();
+        // The CPU's clock is read within the wall's, so that the one never tells more than the other.
+        let (began, cpu) = (self.target.now(), self.target.cpu());
+        let answer = self.target.reclaim(chunk, self.request.kind.swappiness());
+        let cpu = self.target.cpu().saturating_sub(cpu);
+        let took = self.target.now().saturating_sub(began);
+        self.cpu += cpu;
+        self.writing += took;
+        self.since_stat += took;
+        self.chunks += 1;
+        self.stat_is_fresh = false;
+        self.pace.saw(chunk, took);
+
+        let step = match answer {
+            Ok(()) => self.believe(chunk),
+            Err(Errno::AGAIN) => self.progress_or(Step::Nothing),
+            Err(Errno::BUSY) => self.progress_or(Step::Busy),
+            Err(Errno::INTR) => self.progress_or(Step::Stray),
+            Err(Errno::NODEV | Errno::NOENT) => Err(StoppedBy::Removed),
+            Err(errno) => Err(StoppedBy::Failed(errno)),
+        };
+        if self.since_stat >= self.stat_cost * STAT_SHARE {
+            self.look_at_counters(false)?;
+        }
+        if let Some(rate) = &self.request.rate {
+            let freed = self.book.estimate().saturating_sub(before);
+            rate.charge(freed.saturating_sub(chunk), self.target.now());
+        }
+        self.price.saw(self.book.estimate().saturating_sub(before), cpu);
+        (self.tell)(Event::Asked {
+            bytes: chunk,
+            answer,
+            took,
+            reclaimed: self.book.estimate(),
+            requested: self.requested,
+        });
+        step
+    }
+
+    /// Takes the kernel's word for a chunk, as long as something moves now and then.
+    fn believe(&mut self, chunk: u64) -> Result<Step, StoppedBy> {
+        self.book.credit(chunk);
+        let before = self.book.usage();
+        self.look_at_usage()?;
+        let fell = before.saturating_sub(self.book.usage());
+        self.unproven = if fell >= chunk / 2 { 0 } else { self.unproven.saturating_add(chunk) };
+        if self.unproven <= self.target.blind_spot() {
+            return Ok(Step::Full);
+        }
+        // More was promised than the counters can be blind to: they must have moved by now.
+        let moved = self.book.moved_with_slab();
+        if !self.look_at_counters(false)? {
+            return Ok(Step::Nothing);
+        }
+        // A kernel that always says success (September 2020) has its word kept in part.
+        let kept = self.book.moved_with_slab().saturating_sub(moved) >= self.unproven / 2;
+        self.unproven = 0;
+        Ok(if kept { Step::Full } else { Step::Partial })
+    }
+
+    /// Whether a write that didn't succeed got somewhere all the same.
+    fn progress_or(&mut self, otherwise: Step) -> Result<Step, StoppedBy> {
+        let fell = self.look_at_usage()?;
+        let counted = self.look_at_counters(false)?;
+        Ok(if fell || counted { Step::Partial } else { otherwise })
+    }
+
+    fn look_at_usage(&mut self) -> Result<bool, StoppedBy> {
+        let usage = self.target.usage().map_err(lost)?;
+        Ok(self.book.enter_usage(usage))
+    }
+
+    fn look_at_counters(&mut self, flush: bool) -> Result<bool, StoppedBy> {
+        let before = self.target.now();
+        let stat = self.target.stat(flush).map_err(lost)?;
+        self.stat_cost = self.target.now().saturating_sub(before);
+        self.since_stat = Duration::ZERO;
+        self.stat_is_fresh = flush;
+        let moved = self.book.enter_stat(stat);
+        self.slow_swap |= self.swap_is_slow();
+        Ok(moved)
+    }
+
+    fn stalled(&mut self) -> Option<Duration> {
+        Some(self.target.stalled()?.saturating_sub(self.stalled_before?))
+    }
+}
+
+/// A sample that can't be read any more: the cgroup is gone, or something is wrong that shouldn't be.
+fn lost(errno: Errno) -> StoppedBy {
+    match errno {
+        Errno::NODEV | Errno::NOENT => StoppedBy::Removed,
+        errno => StoppedBy::Failed(errno),
+    }
+}

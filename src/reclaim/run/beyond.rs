@@ -1,0 +1,184 @@
+//! Memory that leaves beyond what was asked for, slab above all: when a request stops for it, how long to wait for it, and
+//! which single write took it.
+//!
+//! The kernel's shrinkers free dentries and inodes in proportion to how hard the LRU lists are scanned. With little on
+//! those, one write scans them at every priority, and frees all slab that there is, whatever it was asked for: 27 MiB for
+//! 128 KiB on Linux 6.12 and 7.3, 2 to 10 MiB on 6.1, whose loop counts slab (`do_try_to_free_pages`, mm/vmscan.c). A
+//! signal doesn't end that: it is looked at between two calls of that function, and the first call takes it all.
+
+use std::time::Duration;
+
+use super::{Event, Flow, LOOK, Run};
+use crate::reclaim::overshoot::{MIN_FALL, MIN_SLAB, Overshot, PATIENCE, is_much};
+use crate::reclaim::{LARGE_FOLIO, Measure, StoppedBy, Taken, Target};
+
+/// Slab that is being freed is waited for only when no more is missing than this: it is a few MiB at a time.
+const NEAR: u64 = 8 << 20;
+
+/// Time limit for slab to be freed after a write: dentries and inodes are freed after a grace period of RCU, and a slab
+/// page goes back only with the last of its objects. Up to 4 MiB came 20 ms after a write, and up to 3 MiB after that; once
+/// 27 MiB were on their way for seconds, on a guest whose callbacks were held up (6.1). For the whole request it is
+/// [`PATIENCE`].
+const GRACE: Duration = Duration::from_secs(1);
+
+/// Time in which slab that is on its way must show, before a request is called exhausted.
+const LAST_GRACE: Duration = Duration::from_millis(200);
+
+impl<T: Target + ?Sized> Run<'_, T> {
+    /// Bytes by which the usage may fall for a request before that alone stops it: a large folio more than was asked for,
+    /// since the kernel frees folios as a whole, and what the CPUs' batches of charges hide.
+    fn most_fall(&self, requested: u64) -> u64 {
+        requested.saturating_add(LARGE_FOLIO).saturating_add(self.target.blind_spot())
+    }
+
+    /// Ends a request whose usage fell by more than was asked for, whatever the counters say, unless the application is
+    /// seen to have freed it.
+    ///
+    /// The counters may not show yet who did: then they are waited for, and no more is asked for until they do. What is
+    /// unknown in the end counts as reclaimed.
+    pub(super) fn stop_beyond(&mut self, requested: u64) -> Flow {
+        let most = self.most_fall(requested);
+        if !self.target.has_current() || self.book.fell_by_reclaim() <= most {
+            return Ok(());
+        }
+        self.look_at_all()?;
+        while self.book.fell_by_reclaim() > most && self.book.unexplained() > 0 {
+            if self.counters_waited >= PATIENCE {
+                break;
+            }
+            if self.counters_waited.is_zero() {
+                (self.tell)(Event::AwaitingCounters);
+            }
+            self.target.pause(LOOK);
+            self.counters_waited += LOOK;
+            self.may_go_on()?;
+            self.look_at_all()?;
+        }
+        if self.book.fell_by_reclaim() <= most {
+            return Ok(());
+        }
+        self.writes.went_beyond = true;
+        Err(StoppedBy::Reached)
+    }
+
+    /// Why the request ended, once all that was on its way has left: its usage may have fallen beyond the bound by then.
+    pub(super) fn judge_again(&mut self, why: StoppedBy) -> StoppedBy {
+        let beyond = |requested| self.book.fell_by_reclaim() > self.most_fall(requested);
+        let judged = self.down_to.is_none() && self.target.has_current();
+        if judged && self.requested.is_some_and(beyond) {
+            self.writes.went_beyond = true;
+        }
+        if self.writes.went_beyond && why == StoppedBy::Exhausted { StoppedBy::Reached } else { why }
+    }
+
+    /// What can be said at the end: where the usage ended it, that is the measure as well.
+    pub(super) fn taken(&self) -> Taken {
+        let taken = self.book.taken();
+        let fell = self.book.fell_by_reclaim();
+        if !self.writes.went_beyond || self.book.unexplained() == 0 || fell <= taken.reclaimed {
+            return taken;
+        }
+        Taken { reclaimed: fell, unconfirmed: 0, measured_by: Measure::MemoryCurrent, ..taken }
+    }
+
+    /// Whether the usage fell by more than was asked for, and the counters explain less: the application freed it, or it
+    /// isn't known who did.
+    pub(super) fn measure_is_doubtful(&self) -> bool {
+        let beyond = |requested| self.book.fell() > self.most_fall(requested);
+        let unexplained = || self.writes.went_beyond && self.book.unexplained() > 0;
+        let applications = || self.book.given_back() > LARGE_FOLIO + self.target.blind_spot();
+        self.down_to.is_none()
+            && self.target.has_current()
+            && self.requested.is_some_and(beyond)
+            && (unexplained() || applications())
+    }
+
+    fn look_at_all(&mut self) -> Flow {
+        self.look_at_usage()?;
+        self.look_at_counters(true)?;
+        Ok(())
+    }
+
+    /// The largest chunk where slab would go along: see [`crate::reclaim::Pace::beside_slab`].
+    pub(super) fn slab_bound(&self, missing: u64) -> u64 {
+        let (slab, cache) = self.book.slab_and_cache();
+        self.pace.beside_slab(missing, slab, cache)
+    }
+
+    /// Waits until slab that a write freed is gone, so that nothing is asked for in its place.
+    pub(super) fn await_slab(&mut self) -> Flow {
+        let missing = match (self.down_to, self.requested) {
+            (Some(floor), _) => self.book.usage().saturating_sub(floor),
+            (None, Some(requested)) => requested.saturating_sub(self.book.estimate()),
+            (None, None) => return Ok(()),
+        };
+        if missing == 0 || missing > NEAR || !self.slab_matters() {
+            return Ok(());
+        }
+        self.await_grace()
+    }
+
+    /// Whether slab that a write freed may be on its way: there is much of it beside page cache, or much went already. Where
+    /// page cache abounds the kernel takes that, and waiting would only cost time.
+    fn slab_matters(&self) -> bool {
+        let fell = self.book.slab_fell();
+        let (slab, cache) = self.book.slab_and_cache();
+        fell >= MIN_SLAB || is_much(slab.saturating_add(fell), cache)
+    }
+
+    /// The same at the end, to tell what the last write took.
+    pub(super) fn await_grace(&mut self) -> Flow {
+        let mut waited = Duration::ZERO;
+        while waited < GRACE && self.waited_for_slab < PATIENCE {
+            let (usage, slab_fell) = (self.book.usage(), self.book.slab_fell());
+            self.target.pause(LOOK);
+            waited += LOOK;
+            self.waited_for_slab += LOOK;
+            self.may_go_on()?;
+            self.look_at_usage()?;
+            self.look_at_counters(false)?;
+            let fell = usage.saturating_sub(self.book.usage());
+            if fell.max(self.book.slab_fell().saturating_sub(slab_fell)) < MIN_FALL {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for slab to go before the request is called exhausted, and says whether any did: the kernel finds no more of it
+    /// while what it found is on its way.
+    pub(super) fn await_last_slab(&mut self) -> Result<bool, StoppedBy> {
+        let mut waited = Duration::ZERO;
+        while self.slab_matters() && waited < LAST_GRACE && self.waited_for_slab < PATIENCE {
+            self.target.pause(LOOK);
+            waited += LOOK;
+            self.waited_for_slab += LOOK;
+            self.may_go_on()?;
+            let (fell, counted) = (self.look_at_usage()?, self.look_at_counters(false)?);
+            if fell || counted {
+                self.await_grace()?;
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Notes what the write before took, now that it shows, and that `asked` bytes are asked for next.
+    pub(super) fn note_write(&mut self, asked: Option<u64>) {
+        let fell = self.book.fell_by_reclaim();
+        if let Some((bytes, before)) = self.writes.last.take() {
+            let this = Overshot { asked: bytes, fell: fell.saturating_sub(before) };
+            let notable =
+                this.fell > bytes.saturating_add(LARGE_FOLIO).saturating_add(self.target.blind_spot());
+            if notable && self.writes.worst.is_none_or(|worst| worst.fell < this.fell) {
+                self.writes.worst = Some(this);
+            }
+        }
+        self.writes.last = asked.map(|bytes| (bytes, fell));
+    }
+
+    /// The write that took most beyond what it was asked for.
+    pub(super) fn overshot(&self) -> Option<Overshot> {
+        self.writes.worst.filter(|_| self.target.has_current())
+    }
+}
