@@ -25,7 +25,7 @@ pub fn cases() -> Vec<Case> {
 }
 
 fn a_malformed_glob_to_exclude() {
-    let line = "memctl: --exclude: [: it is a malformed glob: unclosed character class; missing ']'";
+    let line = "memctl: --exclude: [: malformed glob: unclosed character class; missing ']'";
     refuses(&["watch", "app", "--headroom", "10%", "--exclude", "["], 2, line);
 }
 

@@ -136,7 +136,11 @@ fn the_table_of_a_node() {
 fn a_node_has_no_usage_to_measure_by() {
     let before = stolen();
     for words in [["reclaim", "node:0", "25%"], ["reclaim", "node:0", "--to=64M"]] {
-        let ran = refuses(&words, 1, "memctl: node:0: a NUMA node has no memory.current to measure that by");
+        let ran = refuses(
+            &words,
+            1,
+            "memctl: node:0: a NUMA node has no memory.current, which a percentage or --to requires",
+        );
         assert!(ran.stderr.contains("hint: give the size in bytes"), "{}", ran.stderr);
     }
     assert_eq!(stolen(), before);
@@ -352,7 +356,7 @@ fn a_node_is_for_root() {
     let ran: Ran = command.uid(1000).gid(1000).output().expect("memctl runs").into();
     let line = "memctl: /sys/devices/system/node/node0/reclaim: permission denied";
     let ran = refused(ran, &["reclaim", "node:0", "5M"], 1, line);
-    assert!(ran.stderr.contains("hint: only root"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("hint: run as root: only root"), "{}", ran.stderr);
 }
 
 fn nodes_are_completed() {
@@ -400,10 +404,10 @@ fn no_such_node() {
 }
 
 fn no_figures_of_nodes() {
-    let ran = refuses(&["stat", "node:0"], 1, "memctl: node:0: it is a NUMA node, not a cgroup");
+    let ran = refuses(&["stat", "node:0"], 1, "memctl: node:0: a NUMA node, not a cgroup");
     assert!(
         ran.stderr.contains(
-            "hint: reclaim and check take nodes; its figures are in /sys/devices/system/node/node0/meminfo"
+            "hint: use reclaim or check; the node's figures are in /sys/devices/system/node/node0/meminfo"
         ),
         "{}",
         ran.stderr
@@ -413,17 +417,17 @@ fn no_figures_of_nodes() {
 fn a_kernel_that_is_too_old() {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("a release");
     let line = format!(
-        "memctl: node:0: this kernel ({}) has no reclaim file for NUMA nodes: it came with Linux 6.17",
+        "memctl: node:0: this kernel ({}) has no reclaim file for NUMA nodes, which requires Linux 6.17",
         release.trim()
     );
     let ran = refuses(&["reclaim", "node:0", "5M"], 1, &line);
     let instead = if crate::bed::root().join("memory.reclaim").exists() {
-        "hint: the root cgroup is the whole host"
+        "hint: use the root cgroup, which covers all nodes"
     } else {
-        "hint: nothing but a newer kernel helps"
+        "hint: upgrade to Linux 6.17 or later"
     };
     assert!(ran.stderr.contains(instead), "{}", ran.stderr);
     let ran = run(&["check", "node:0"]);
     assert_eq!(ran.status, Some(1));
-    assert!(ran.stdout.contains("it came with Linux 6.17"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("which requires Linux 6.17"), "{}", ran.stdout);
 }

@@ -107,7 +107,7 @@ fn who_cannot_be_asked_is_taken_for_monitored() {
     let told = checked("a.service");
     assert!(
         matches!(&told[..], [(unknown, words)] if unknown == "unknown"
-        && words.contains("systemd-oomd runs, and can't be asked: oomctl: permission denied")
+        && words.contains("systemd-oomd runs, but can't be queried: oomctl: permission denied")
         && words.contains("2.50%")),
         "{told:?}"
     );

@@ -25,7 +25,7 @@ fn an_estimate_stands_alone() {
         assert_eq!(ran.status, Some(2), "{words:?}: {}", ran.stderr);
         assert!(ran.stderr.contains("--estimate"), "{}", ran.stderr);
     }
-    let line = "memctl: invalid value 'much' for '--pressure <PCT>': it is not a percentage (as in 5%, 0.1%)";
+    let line = "memctl: invalid value 'much' for '--pressure <PCT>': not a percentage (as in 5%, 0.1%)";
     refuses(&["watch", "app", "--pressure", "much"], 2, line);
 }
 

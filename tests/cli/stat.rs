@@ -390,7 +390,7 @@ fn a_name_that_is_not_there() {
 fn a_host_without_a_cgroup() {
     let ran = run(&["stat"]);
     assert_eq!((ran.status, ran.stdout.as_str()), (Some(0), ""), "{}", ran.stderr);
-    assert_eq!(ran.stderr, "no cgroup is below the root (the root itself: memctl stat /)\n");
+    assert_eq!(ran.stderr, "no cgroup below the root (for the root itself: memctl stat /)\n");
     assert_eq!(run(&["stat", "-q"]).stderr, "");
     // There is one, of which nothing can be told.
     let control = root().join("cgroup.subtree_control");
@@ -399,8 +399,7 @@ fn a_host_without_a_cgroup() {
     let ran = run(&["stat"]);
     std::fs::remove_dir(root().join("plain")).expect("remove it");
     std::fs::write(&control, "+memory").expect("switch it on again");
-    let line =
-        "memctl: /plain: the memory controller is not enabled here: / lacks it in cgroup.subtree_control";
+    let line = "memctl: /plain: the memory controller is not enabled in cgroup.subtree_control of /";
     refused(ran, &["stat"], 1, line);
 }
 

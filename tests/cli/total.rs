@@ -55,7 +55,7 @@ fn reclaimed(report: &Value) -> u64 {
 }
 
 fn a_total_says_how_much_already() {
-    refuses(&["reclaim", "--total", "5M", "app", "5M"], 2, "memctl: 5M: --total already says how much");
+    refuses(&["reclaim", "--total", "5M", "app", "5M"], 2, "memctl: 5M: SIZE can't be combined with --total");
     let ran = run(&["reclaim", "app", "5M", "--max-cost", "2m"]);
     assert_eq!(ran.status, Some(2));
     assert!(

@@ -136,7 +136,7 @@ fn without_a_mode() {
     refuses(&["watch", "app", "--headroom", "100%"], 2, leaves_nothing);
     let line = "memctl: --ancestors: needs --headroom";
     refuses(&["watch", "app", "--ancestors", "--keep", "10M"], 2, line);
-    let line = "memctl: invalid value '0%' for '--cpu <PCT>': it is nothing at all";
+    let line = "memctl: invalid value '0%' for '--cpu <PCT>': must be more than 0";
     refuses(&["watch", "app", "--headroom", "10%", "--cpu", "0%"], 2, line);
     let line = "memctl: invalid value '10MB' for '--headroom <SIZE|PCT>': MB is ambiguous: write M or MiB (a power of 1024), or the number of bytes";
     refuses(&["watch", "app", "--headroom", "10MB"], 2, line);
@@ -148,7 +148,7 @@ fn a_limit_is_needed() {
     let app = Cgroup::new("app");
     let line = "memctl: /app: it has no limit: memory.high and memory.max are both max";
     let ran = refuses(&["watch", "app", "--headroom", "10M"], 1, line);
-    assert!(ran.stderr.contains("hint: --keep SIZE"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("hint: set a limit for memctl to keep"), "{}", ran.stderr);
     app.write("memory.high", &(32 * M).to_string());
     let line = "memctl: /app: the headroom leaves nothing of its limit of 33554432 bytes";
     refuses(&["watch", "app", "--headroom", "40M"], 1, line);
@@ -458,7 +458,8 @@ fn page_cache_alone_can_not_be_had() {
     let app = limited("app", 64 * M);
     app.uses(&Work::File(50 * M));
     let before = app.current();
-    let line = "memctl: --type file: this kernel doesn't know swappiness= in memory.reclaim: it came with Linux 6.11";
+    let line =
+        "memctl: --type file: this kernel lacks swappiness= in memory.reclaim, which requires Linux 6.11";
     refuses(&["watch", "app", "--headroom", "30M", "--type", "file"], 1, line);
     app.assert_untouched(before);
 }
