@@ -220,8 +220,8 @@ fn below_the_threshold() {
     }
     let checked = parse(&run(&["check", "node:0", "--write", "--json"]).stdout);
     let says = |about| finding(&checked, about)["says"].to_string();
-    assert!(says("write").contains("the kernel didn't begin (threshold)"), "{checked}");
-    assert!(says("reclaimable").contains("0 B could be"), "{checked}");
+    assert!(says("write").contains("the node is below its threshold"), "{checked}");
+    assert!(says("reclaimable").contains("0 B can be"), "{checked}");
     assert_eq!(stolen(), before, "the kernel did nothing");
 }
 
@@ -377,7 +377,7 @@ fn a_node_is_checked() {
     let ran = run(&["check", "node:0", "--write"]);
     assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""), "{}", ran.stdout);
     for part in [
-        "reclaim     ok      reclaim is there",
+        "reclaim     ok      reclaim exists",
         "measure     ok      by pgsteal_proactive",
         "threshold   ok ",
         "write       ok ",
@@ -390,7 +390,7 @@ fn a_node_is_checked() {
     drop_caches();
     let ran = run(&["check", "node:0"]);
     assert_eq!(ran.status, Some(0), "{}", ran.stdout);
-    let part = "of clean, unmapped page cache are too little";
+    let part = "of clean, unmapped page cache: the kernel reclaims from a node only above";
     assert!(ran.stdout.contains("threshold   note ") && ran.stdout.contains(part), "{}", ran.stdout);
     let ran = run(&["check", "node:7"]);
     assert!(ran.status == Some(1) && ran.stdout.contains("node:7: no such NUMA node"), "{}", ran.stdout);

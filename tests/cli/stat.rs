@@ -155,12 +155,8 @@ fn limits_above_a_namespace_are_unknown() {
     assert!(!page("app/job").contains("unknown"), "{}", page("app/job"));
     let ran = run_inside(job.path(), &["stat", "/"]);
     assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""));
-    let beyond = "unknown: limits above the root of this cgroup namespace can't be seen from here";
-    assert!(
-        ran.stdout.contains(beyond) && ran.stdout.contains("no limit that can be seen"),
-        "{}",
-        ran.stdout
-    );
+    let beyond = "unknown: limits above the root of this cgroup namespace aren't visible";
+    assert!(ran.stdout.contains(beyond) && ran.stdout.contains("no visible limit"), "{}", ran.stdout);
     let ran = run_inside(job.path(), &["stat", "/", "--json"]);
     let line = crate::bed::parse(&ran.stdout);
     assert_eq!((&line["cgroup"], &line["hidden_by"]), (&"/".into(), &"namespace".into()), "{line}");
