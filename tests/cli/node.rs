@@ -195,7 +195,7 @@ fn a_node_foretold() {
     assert_close("page cache", number(&foretold, "file_bytes") as u64, there);
     assert!(foretold.get("current_bytes").is_none(), "{foretold}");
     let ran = run(&["reclaim", "node:0", "10M", "--dry-run"]);
-    let part = "would ask    10 MiB of /sys/devices/system/node/node0/reclaim, in chunks";
+    let part = "request      10 MiB through /sys/devices/system/node/node0/reclaim, in adaptive chunks";
     assert!(ran.stdout.contains(part) && ran.stdout.contains("--max-pressure"), "{}", ran.stdout);
     assert_eq!(stolen(), before, "nothing was written");
 }

@@ -150,7 +150,7 @@ fn the_table_is_printed_too() {
     let output = running.finish();
     let stdout = String::from_utf8(output.stdout).expect("UTF-8");
     assert_eq!(output.status.signal(), Some(Signal::INT.as_raw()));
-    assert!(stdout.contains("under, interrupted") && stdout.contains("a signal came"), "{stdout}");
+    assert!(stdout.contains("under, interrupted") && stdout.contains("interrupted by a signal"), "{stdout}");
 }
 
 /// 6.1 looks at signals only when the whole write is done.

@@ -209,7 +209,7 @@ fn a_total_foretold() {
     assert_eq!(lines[2]["total_guards"], serde_json::json!([]));
     let ran = run(&["reclaim", "--total", "90M", "batch/*", "--dry-run"]);
     assert!(
-        ran.stdout.contains("more, in slices from whichever gives most for a CPU second"),
+        ran.stdout.contains("more, in slices from the cgroup that yields most per CPU second"),
         "{}",
         ran.stdout
     );
@@ -228,7 +228,11 @@ fn a_total_foretold() {
     let slow = ["reclaim", "--total", "40M", "batch/*", "--dry-run", "--max-rate", "1M", "--timeout", "30s"];
     let ran = run(&slow);
     assert_eq!(ran.status, Some(124), "{}", ran.stdout);
-    assert!(ran.stdout.contains("would stop  --timeout: at --max-rate it takes 40.0 s"), "{}", ran.stdout);
+    assert!(
+        ran.stdout.contains("would stop  --timeout: at --max-rate the request takes at least 40.0 s"),
+        "{}",
+        ran.stdout
+    );
     assert_eq!((one.stolen(), two.stolen()), (0, 0));
 }
 
@@ -241,7 +245,7 @@ fn too_dear() {
     assert!(reclaimed(&done) > 0 && reclaimed(&done) < 200 * M, "{done}");
     let ran = run(&["reclaim", "app", "max", "--max-cost", "0.001"]);
     assert_eq!(ran.status, Some(0), "with max the price is all that was asked: {}", ran.stdout);
-    assert!(ran.stdout.contains("it came to cost more CPU time than --max-cost allows"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("the CPU cost exceeded --max-cost"), "{}", ran.stdout);
     let done = report(&["reclaim", "app", "5M", "--max-cost", "100"], 0);
     assert_eq!(done["stopped_by"], "reached", "{done}");
     let (_, total) = reports(&["reclaim", "--total", "250M", "app", "--max-cost", "0.001"], 3);

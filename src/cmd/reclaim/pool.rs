@@ -87,7 +87,7 @@ pub fn serve(
         // One that panicked has said so; what it was at stays without a report.
         let _ = worker.join();
     }
-    let shared = Arc::into_inner(shared).context("a reclaiming thread is still there")?;
+    let shared = Arc::into_inner(shared).context("a reclaim thread is still running")?;
     Ok(shared.feed.into_inner().unwrap_or_else(PoisonError::into_inner).outcomes())
 }
 

@@ -35,7 +35,7 @@ impl Watched {
 /// the end of that. `None` for one that can't be looked at: its request will say why.
 pub fn baseline(jobs: &mut [Job], time: Duration, loudness: Loudness) -> Vec<Option<(Activity, Activity)>> {
     let before: Vec<_> = jobs.iter_mut().map(|job| Activity::of(job.place.target()).ok()).collect();
-    watch(time.min(BASELINE), "watching what is usual", loudness);
+    watch(time.min(BASELINE), "measuring the usual refaults", loudness);
     let both = jobs
         .iter_mut()
         .zip(before)
@@ -51,7 +51,7 @@ pub fn settle(outcomes: &mut [Outcome], time: Duration, loudness: Loudness) {
     if signal::pending().is_some() || !outcomes.iter().any(|one| one.watched.is_some() && asked(one)) {
         return;
     }
-    watch(time, "watching what comes back", loudness);
+    watch(time, "measuring refaults", loudness);
     for outcome in outcomes {
         let (Some(watched), Ok(report)) = (&mut outcome.watched, &mut outcome.report) else { continue };
         match Activity::of(watched.place.target()) {
