@@ -75,7 +75,7 @@ fn a_megabyte_is_tried() {
     assert!(tried["amount_bytes"].as_u64().is_some_and(|bytes| (M..4 * M).contains(&bytes)), "{line}");
     assert!((M..4 * M).contains(&app.stolen_settled()));
     let told = run(&["check", "app", "--write", "-v"]);
-    assert!(told.stderr.starts_with("asked "), "{}", told.stderr);
+    assert!(told.stderr.starts_with("requested "), "{}", told.stderr);
     assert_eq!(run(&["check", "app", "--write"]).stderr, "");
     // An empty one proves nothing, and is no failure.
     let empty = Cgroup::new("empty");

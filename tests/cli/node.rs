@@ -316,7 +316,7 @@ fn the_lock_of_a_node() {
     assert_eq!(report(&["reclaim", "node:0", "5M", "--dry-run"], 0)["guards"][0], "lock");
     let ran = run(&["reclaim", "node:0", "5M"]);
     assert_eq!(ran.status, Some(0));
-    assert!(ran.stderr.contains("memctl: node:0: another process holds a lock on it"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("memctl: node:0: locked by another process"), "{}", ran.stderr);
     assert_eq!(run(&["reclaim", "node:0", "5M", "--no-lock"]).stderr, "");
 }
 

@@ -146,8 +146,11 @@ fn verbose() {
     let ran = run(&["reclaim", "-v", "app", "5M", "--json"]);
     assert_eq!(ran.status, Some(0), "{ran:?}");
     let chunks = number(&crate::bed::parse(&ran.stdout), "chunks") as usize;
-    let told =
-        ran.stderr.lines().filter(|line| line.starts_with("asked ") && line.contains("done after")).count();
+    let told = ran
+        .stderr
+        .lines()
+        .filter(|line| line.starts_with("requested ") && line.contains("done after"))
+        .count();
     assert_eq!(told, chunks, "{}", ran.stderr);
 }
 

@@ -57,17 +57,16 @@ fn records_of_all_versions() {
         // A full disk cuts it off anywhere.
         let cut = Folder::with(&record[..record.len() - 30]);
         let [name, _] = cut.words();
-        let svg =
-            cut.drawn(&format!("memctl: {name}: its last line is cut off: what is before it is drawn\n"));
+        let svg = cut.drawn(&format!("memctl: {name}: the last line is cut off; drawing the lines before\n"));
         assert!(svg.contains("usage"), "{version}: {svg}");
     }
     let newer = RECORDS[1].1.replace("\"version\":1", "\"version\":9");
     let newer = Folder::with(&newer);
     let [name, _] = newer.words();
-    newer.drawn(&format!("memctl: {name}: its version, 9, is newer than 1: what is known of it is drawn\n"));
+    newer.drawn(&format!("memctl: {name}: record version 9 is newer than 1; drawing only the known parts\n"));
     let twice = Folder::with(&RECORDS[1].1.repeat(2));
     let [name, _] = twice.words();
-    twice.drawn(&format!("memctl: {name}: it has 2 watches: the last is drawn\n"));
+    twice.drawn(&format!("memctl: {name}: the record has 2 watches; drawing the last\n"));
 }
 
 fn what_is_no_record() {

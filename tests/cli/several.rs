@@ -139,7 +139,7 @@ fn in_parallel() {
     let (_batch, _children) = family("batch", &["a", "b"], 20 * M);
     let ran = run(&["reclaim", "batch/*", "5M", "--jobs", "2", "--max-rate", "5M", "-v", "--json"]);
     assert_eq!(ran.status, Some(0), "{ran:?}");
-    let order: Vec<_> = ran.stderr.lines().filter_map(|line| line.split(": asked").next()).collect();
+    let order: Vec<_> = ran.stderr.lines().filter_map(|line| line.split(": requested").next()).collect();
     let changes = order.windows(2).filter(|pair| pair[0] != pair[1]).count();
     assert!(changes > 2, "one after the other: {}", ran.stderr);
 }
@@ -196,8 +196,7 @@ fn a_lock_is_never_fatal() {
     app.uses(&Work::File(20 * M));
     let _lock = lock_on(&app);
     let ran = run(&["reclaim", "app", "1M"]);
-    let note =
-        "memctl: /app: another process holds a lock on it; reclaiming all the same (--no-lock doesn't ask)\n";
+    let note = "memctl: /app: locked by another process; reclaiming anyway (--no-lock skips this check)\n";
     assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), note));
     let began = Instant::now();
     let ran = run(&["reclaim", "app", "1M", "--no-lock"]);

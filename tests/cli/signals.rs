@@ -159,8 +159,7 @@ fn a_write_that_can_not_be_interrupted() {
     app.uses(&Work::Anon(360 * M));
     let words = ["reclaim", "app", "350M", "--chunk", "240M", "--json"];
     let (report, _, stderr) = cut_short(&app, &words, Signal::INT);
-    let line =
-        "memctl: stopping: the kernel has yet to return from a write of 240 MiB (a second signal kills)\n";
+    let line = "memctl: stopping: waiting for a write of 240 MiB to return (a second signal kills memctl)\n";
     assert_eq!(stderr, line);
     assert_eq!(number(&report, "chunks"), 1);
 }

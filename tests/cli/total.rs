@@ -94,7 +94,7 @@ fn a_row_each_and_the_total() {
         "{}",
         ran.stdout
     );
-    assert!(lines[2].starts_with("/batch/empty") && lines[2].ends_with("  not asked"), "{}", ran.stdout);
+    assert!(lines[2].starts_with("/batch/empty") && lines[2].ends_with("  not requested"), "{}", ran.stdout);
     assert!(lines[3].starts_with("total ") && lines[3].ends_with("  exact"), "{}", ran.stdout);
     assert!(lines[4].starts_with("why   ") && lines[4].contains("reached, within"), "{}", ran.stdout);
     // Only the whole is judged, and what wasn't asked for isn't said to be exact.
