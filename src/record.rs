@@ -60,10 +60,10 @@ pub enum BadRecord {
         what: String,
     },
     /// There is nothing in it that a watch would have written.
-    #[error("it has no cgroup that was watched")]
+    #[error("no watched cgroup in the record")]
     Nothing,
     /// There is nothing in it at all.
-    #[error("it is empty")]
+    #[error("the record is empty")]
     Empty,
 }
 
@@ -142,7 +142,7 @@ impl Reader {
         let place = match self.places.get(&key) {
             Some(&place) => place,
             None if self.places.len() >= MOST_CGROUPS => {
-                let what = format!("it has more than {MOST_CGROUPS} cgroups");
+                let what = format!("the record has more than {MOST_CGROUPS} cgroups");
                 return Err(BadRecord::Line { line: number, column: 1, what });
             }
             None => {

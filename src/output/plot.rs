@@ -84,7 +84,7 @@ fn details(record: &Record, course: &Course) -> String {
             .rev()
             .find_map(|point| point.working_set)
             .map(|set| format!("working set {}", size(set))),
-        outcome.suggested.map(|bytes| format!("memory.max {} would do", size(bytes))),
+        outcome.suggested.map(|bytes| format!("suggested memory.max {}", size(bytes))),
         outcome.saved.filter(|&saved| saved > 0).map(|saved| format!("saved {}", size(saved as u64))),
     ];
     parts.into_iter().flatten().collect::<Vec<_>>().join("; ")
@@ -119,10 +119,10 @@ fn panels(course: &Course) -> [Panel; 3] {
     let stalls = rates(points, |point| point.stalled.map(|seconds| 100.0 * seconds));
     let pressure = Panel {
         unit: scale::Unit::Percent,
-        lines: vec![Line::filled("stalled for want of memory (PSI some)", SOFT, stalls)],
+        lines: vec![Line::filled("stalled on memory (PSI some)", SOFT, stalls)],
         marks: Vec::new(),
         least: 1.0,
-        without: "pressure is not in this record",
+        without: "no pressure in this record",
     };
     [usage, flows, pressure]
 }

@@ -75,15 +75,15 @@ fn what_is_no_record() {
     let ran = refuses(
         &["plot", &record, "-o", &picture],
         1,
-        &format!("memctl: {record}:1:1: it is no line of a record: expected value"),
+        &format!("memctl: {record}:1:1: not a line of a record: expected value"),
     );
-    assert!(ran.stderr.contains("hint: a record is what memctl watch --json writes"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("hint: record a watch with memctl watch --json"), "{}", ran.stderr);
     let empty = Folder::with("");
     let [record, _] = empty.words();
-    refuses(&["plot", &record, "-o", &picture], 1, &format!("memctl: {record}: it is empty"));
+    refuses(&["plot", &record, "-o", &picture], 1, &format!("memctl: {record}: the record is empty"));
     assert!(!none.picture().exists(), "what can't be drawn changes nothing");
     refuses(&["plot", "/no/such", "-o", &picture], 1, "memctl: /no/such: no such file or directory");
-    refuses(&["plot", &record, "-o", "run.png"], 2, "memctl: -o run.png: only SVG is drawn");
+    refuses(&["plot", &record, "-o", "run.png"], 2, "memctl: -o run.png: only SVG is supported");
     let whole = Folder::with(RECORDS[0].1);
     let [record, _] = whole.words();
     let line = "memctl: /no/such/picture.svg: no such file or directory";
@@ -105,7 +105,7 @@ fn one_of_several() {
         2,
         "memctl: --cgroup web: not in the record",
     );
-    assert!(ran.stderr.ends_with("hint: it has /app, /db\n"), "{}", ran.stderr);
+    assert!(ran.stderr.ends_with("hint: the record has /app, /db\n"), "{}", ran.stderr);
 }
 
 fn a_watch_is_recorded_and_drawn() {
