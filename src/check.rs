@@ -161,7 +161,7 @@ pub fn check(word: &OsStr, write: bool, tell: &mut dyn FnMut(Event)) -> Checked 
     let of_node = matches!(place, Place::Node(_));
     let target = place.target();
     let owner = owner.map_or_else(String::new, |owner| format!(": {}", owner.words()));
-    let words = format!("{} exists, and this user may write to it{owner}", target.subject().file());
+    let words = format!("{} exists and is writable by this user{owner}", target.subject().file());
     findings.push(Finding::new("reclaim", State::Good, words));
     findings.push(keys(target, &host));
     let stat = target.stat(true);

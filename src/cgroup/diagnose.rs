@@ -142,7 +142,7 @@ impl Unreclaimable {
             }
             // Of an ID there is more to say, of a unit's name there isn't.
             Self::Ambiguous { word, .. } if word.contains(':') => {
-                "name the cgroup by its path, or give more of its ID".into()
+                "name the cgroup by its path, or by a longer ID".into()
             }
             Self::Ambiguous { .. } => "name the cgroup by its path".into(),
             Self::NoName

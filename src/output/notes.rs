@@ -51,7 +51,7 @@ pub fn watching(what: &str, span: Duration, loudness: Loudness) {
 /// What came back can't be told.
 pub fn unwatched(cgroup: &str, loudness: Loudness) {
     if loudness != Loudness::Quiet {
-        remark(&format!("memctl: {}: the cgroup was removed while it was watched", escaped(cgroup)));
+        remark(&format!("memctl: {}: the cgroup was removed during --settle", escaped(cgroup)));
     }
 }
 

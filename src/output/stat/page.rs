@@ -149,7 +149,7 @@ fn headroom(shown: &Shown, size: Size) -> String {
 fn pressure(pressure: Pressure) -> String {
     let told = |what: &str, stall: Stall| {
         let total = time(std::time::Duration::from_micros(stall.total));
-        format!("{what} {:.2}% of the last 10 s, {total} in all", f64::from(stall.avg10) / 100.0)
+        format!("{what} {:.2}% of the last 10 s, {total} in total", f64::from(stall.avg10) / 100.0)
     };
     let full = pressure.full.map_or_else(String::new, |full| format!("; {}", told("full", full)));
     told("some", pressure.some) + &full

@@ -128,7 +128,7 @@ fn summary(ended: &Ended, width: Option<u16>) -> String {
         String::new()
     };
     format!(
-        "{DIM}{header}{DIM:#}\n{body}{held}{found}watched for {}, with {} of CPU in all{per_gib}\n",
+        "{DIM}{header}{DIM:#}\n{body}{held}{found}watched for {}, with {} of CPU in total{per_gib}\n",
         time(ended.watched),
         time(ended.cpu)
     )

@@ -13,7 +13,7 @@ pub fn lines(report: &Report) -> Vec<(&'static str, String)> {
     // What was exceeded within the tolerance needs no excuse.
     let overshot = report.overshot.filter(|_| report.verdict() == Some(Verdict::Over)).map(|write| {
         let (asked, fell) = (size(write.asked), size(write.fell));
-        ("one write", format!("requested {asked}, freed {fell} before the kernel returned"))
+        ("overshoot", format!("requested {asked}, freed {fell} before the kernel returned"))
     });
     let doubtful = report.measure_doubtful.then(|| ("doubtful", doubtful(report)));
     [slab, overshot, doubtful].into_iter().flatten().collect()
