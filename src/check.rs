@@ -104,7 +104,7 @@ pub fn check(word: &OsStr, write: bool, tell: &mut dyn FnMut(Event)) -> Checked 
     let of_node = matches!(place, Place::Node(_));
     let target = place.target();
     let owner = owner.map_or_else(String::new, |owner| format!(": {}", owner.words()));
-    let words = format!("{} is there, and this user may write to it{owner}", target.subject().file());
+    let words = format!("{} exists and is writable by this user{owner}", target.subject().file());
     findings.push(Finding::new("reclaim", State::Good, words));
     findings.push(keys(target, &host));
     let stat = target.stat(true);
@@ -165,30 +165,32 @@ fn keys(target: &mut dyn Target, host: &Host) -> Finding {
     let mut knows = |swappiness| target.accepts(swappiness).unwrap_or(false);
     let release = host.release.as_deref().unwrap_or("unknown");
     if knows(Swappiness::Max) {
-        let words = format!("Linux {release} knows swappiness=0..200 and max: --type file and anon work");
+        let words = format!("Linux {release} supports swappiness=0..200 and max: --type file and anon work");
         return Finding::new("kernel", State::Good, words);
     }
     if knows(Swappiness::Value(0)) {
         let words =
-            format!("Linux {release} knows swappiness=0..200: --type file works, anon came with 6.16");
+            format!("Linux {release} supports swappiness=0..200: --type file works, anon requires 6.16");
         return Finding::new("kernel", State::Good, words);
     }
-    let words = format!("Linux {release} knows no swappiness=: --type and --swappiness came with 6.11");
+    let words = format!("Linux {release} lacks swappiness=: --type and --swappiness require 6.11");
     Finding::new("kernel", State::Note, words)
 }
 
 fn measure(target: &mut dyn Target, stat: Result<&MemoryStat, &Errno>) -> Finding {
     match stat {
         Ok(stat) => match target.measures(stat).counter {
-            Measure::PgstealProactive => {
-                Finding::new("measure", State::Good, "by pgsteal_proactive, proactive reclaim alone")
-            }
+            Measure::PgstealProactive => Finding::new(
+                "measure",
+                State::Good,
+                "by pgsteal_proactive, which counts proactive reclaim only",
+            ),
             Measure::HostPgstealProactive => {
-                let words = "by pgsteal_proactive of the host: this kernel doesn't count for each node";
+                let words = "by pgsteal_proactive of the host: this kernel has no counter per node";
                 Finding::new("measure", State::Note, words)
             }
             other => {
-                let words = format!("by {}, which counts the application's own reclaim too", other.name());
+                let words = format!("by {}, which also counts the application's own reclaim", other.name());
                 Finding::new("measure", State::Note, words)
             }
         },
@@ -202,7 +204,7 @@ fn in_the_way(stat: &MemoryStat, conditions: &Conditions, huge: Option<u64>) -> 
     if let Some(room) = &conditions.swap
         && let SwapBound::Limit(level) = &room.bound
     {
-        let words = format!("of room in swap: memory.swap.max of {level} leaves no more");
+        let words = format!("of room in swap, limited by memory.swap.max of {level}");
         let (state, todo) = if room.bytes == 0 {
             (State::Note, Some(format!("raise memory.swap.max of {level}")))
         } else {
@@ -212,7 +214,7 @@ fn in_the_way(stat: &MemoryStat, conditions: &Conditions, huge: Option<u64>) -> 
     }
     if let Some((held, child)) = conditions.held() {
         let words = format!("are protected by memory.min of child cgroups (most by {child})");
-        let todo = Some(format!("lower memory.min of {child}, if it is to be reclaimed"));
+        let todo = Some(format!("lower memory.min of {child} to reclaim that memory"));
         findings.push(Finding {
             about: "protection",
             state: State::Note,
@@ -222,7 +224,7 @@ fn in_the_way(stat: &MemoryStat, conditions: &Conditions, huge: Option<u64>) -> 
     }
     let unevictable = stat.unevictable.unwrap_or(0);
     if unevictable > 0 {
-        let words = "are unevictable (mlock, a VM's locked memory), and never reclaimed".to_owned();
+        let words = "are unevictable (mlock, a VM's locked memory) and never reclaimed".to_owned();
         let fact = Fact::Bytes(unevictable, words);
         findings.push(Finding { about: "unevictable", state: State::Note, fact, todo: None });
     }
@@ -231,17 +233,17 @@ fn in_the_way(stat: &MemoryStat, conditions: &Conditions, huge: Option<u64>) -> 
         let fact = |words: &str| Fact::Bytes(gate.counted(stat), words.to_owned());
         if gate.is_shut(stat) {
             let fact = fact(
-                "of clean, unmapped page cache are too little: the kernel begins with a node only above its \
-                 vm.min_unmapped_ratio, or where reclaimable slab is above vm.min_slab_ratio",
+                "of clean, unmapped page cache: the kernel reclaims from a node only above vm.min_unmapped_ratio, \
+                 or with reclaimable slab above vm.min_slab_ratio",
             );
-            let todo = Some("sysctl vm.min_slab_ratio=0, if it is to be reclaimed from all the same".into());
+            let todo = Some("sysctl vm.min_slab_ratio=0 to reclaim anyway".into());
             return Finding { about, state: State::Note, fact, todo };
         }
-        let fact = fact("of clean, unmapped page cache, or else slab, are above the node's threshold");
+        let fact = fact("of clean, unmapped page cache; the node is above its threshold (page cache or slab)");
         Finding { about, state: State::Good, fact, todo: None }
     }));
     if let Some(huge) = huge.filter(|&bytes| bytes > 0) {
-        let words = "of this cgroup are huge pages (hugetlb), and never reclaimed";
+        let words = "of this cgroup are huge pages (hugetlb), which are never reclaimed";
         findings.push(Finding::bytes("huge pages", State::Note, huge, words));
     }
     findings.extend(kmem(stat));
@@ -252,7 +254,7 @@ fn in_the_way(stat: &MemoryStat, conditions: &Conditions, huge: Option<u64>) -> 
 fn kmem(stat: &MemoryStat) -> Option<Finding> {
     let (slab, reclaimable) = (stat.slab?, stat.slab_reclaimable?);
     let all = slab + stat.anon? + stat.file?;
-    let words = "of slab goes along when page cache is reclaimed; the kernel has no type to ask for it alone";
+    let words = "of slab shrinks along with page cache; the kernel can't reclaim slab alone on request";
     (slab > all / 10 && reclaimable > 0).then(|| Finding::bytes("kmem", State::Good, reclaimable, words))
 }
 
@@ -260,7 +262,7 @@ fn kmem(stat: &MemoryStat) -> Option<Finding> {
 fn kept_from_swap(zswap: Zswap) -> Option<Finding> {
     let (level, room) = (zswap.kept.filter(|_| zswap.enabled)?, zswap.room?);
     let words = format!(
-        "compressed are all that can still leave for swap: memory.zswap.writeback of {level} is 0, so nothing goes \
+        "compressed can still be swapped out: memory.zswap.writeback of {level} is 0, so nothing goes \
          beyond zswap"
     );
     let state = if room == 0 { State::Note } else { State::Good };
@@ -268,7 +270,7 @@ fn kept_from_swap(zswap: Zswap) -> Option<Finding> {
 }
 
 fn reclaimable_now(bytes: u64) -> Finding {
-    let words = "could be reclaimed now at most";
+    let words = "can be reclaimed now, at most";
     let state = if bytes == 0 { State::Note } else { State::Good };
     Finding::bytes("reclaimable", state, bytes, words)
 }
@@ -276,8 +278,8 @@ fn reclaimable_now(bytes: u64) -> Finding {
 /// What keeps limits out of sight: they bind all the same.
 fn beyond(hidden: Hidden) -> Finding {
     let words = match hidden {
-        Hidden::ByNamespace => "limits and swap room above the root of this cgroup namespace can't be seen",
-        Hidden::ByMount => "limits and swap room above what is mounted here can't be seen",
+        Hidden::ByNamespace => "limits and swap room above the root of this cgroup namespace aren't visible",
+        Hidden::ByMount => "limits and swap room above the mounted subtree aren't visible",
     };
     Finding::new("beyond", State::Note, words)
 }
@@ -290,7 +292,7 @@ fn tried(target: &mut dyn Target, tell: &mut dyn FnMut(Event)) -> Finding {
     };
     match crate::reclaim::run(target, &request, &|| false, tell) {
         Ok(report) => judged(&report),
-        Err(errno) => Finding::new("write", State::Bad, format!("it can't be sampled: {errno}")),
+        Err(errno) => Finding::new("write", State::Bad, format!("sampling failed: {errno}")),
     }
 }
 
@@ -299,16 +301,16 @@ fn judged(report: &Report) -> Finding {
     let finding = |state, fact| Finding { about: "write", state, fact, todo: None };
     match report.reclaimed {
         0 if report.kernel_lied() => {
-            finding(State::Bad, Fact::Words("the kernel says success, and nothing moves".into()))
-                .todo("a fault of Linux 6.17 and 6.18 without CONFIG_NUMA: another kernel helps")
+            finding(State::Bad, Fact::Words("the kernel reports success, but no counter moves".into()))
+                .todo("use another kernel: Linux 6.17 and 6.18 without CONFIG_NUMA have this bug")
         }
         0 => {
-            let unproven = |why: &str| format!("nothing was freed, so nothing is proven: {why}");
+            let unproven = |why: &str| format!("inconclusive, since nothing was freed: {why}");
             let (state, words) = match report.stopped_by {
                 StoppedBy::Failed(errno) => {
                     (State::Bad, format!("the kernel refused: {}", plain(&errno.into())))
                 }
-                StoppedBy::Removed => (State::Bad, "it was removed meanwhile".into()),
+                StoppedBy::Removed => (State::Bad, "removed meanwhile".into()),
                 StoppedBy::Timeout => (State::Note, unproven("the kernel was still busy after 10 s")),
                 _ => (State::Note, unproven(why_not(&report.obstacles))),
             };
@@ -321,17 +323,17 @@ fn judged(report: &Report) -> Finding {
 /// What stood in the way, by what was found of it before.
 fn why_not(obstacles: &[Obstacle]) -> &'static str {
     match obstacles.first() {
-        Some(Obstacle::Gate(..)) => "the kernel didn't begin (threshold)",
-        Some(Obstacle::NoSwapRoom(..)) => "what is left has no room in swap",
-        Some(Obstacle::NoSwappiness(_)) => "what is left is anonymous, and vm.swappiness is 0",
-        Some(Obstacle::Protected(..) | Obstacle::OwnMin(_)) => "what is left is protected",
-        Some(Obstacle::Unevictable(_)) => "what is left is unevictable",
-        Some(Obstacle::Writeback(_)) => "what is left is still on its way to swap or disk",
-        Some(Obstacle::Busy) => "another one reclaims from the node all the time",
-        Some(Obstacle::InUse(_) | Obstacle::Growing | Obstacle::Slab(_)) => "what is left is in use",
+        Some(Obstacle::Gate(..)) => "the node is below its threshold",
+        Some(Obstacle::NoSwapRoom(..)) => "the remaining memory has no room in swap",
+        Some(Obstacle::NoSwappiness(_)) => "the remaining memory is anonymous, and vm.swappiness is 0",
+        Some(Obstacle::Protected(..) | Obstacle::OwnMin(_)) => "the remaining memory is protected",
+        Some(Obstacle::Unevictable(_)) => "the remaining memory is unevictable",
+        Some(Obstacle::Writeback(_)) => "the remaining memory is under writeback to swap or disk",
+        Some(Obstacle::Busy) => "another process keeps reclaiming from the node",
+        Some(Obstacle::InUse(_) | Obstacle::Growing | Obstacle::Slab(_)) => "the remaining memory is in use",
         // What wasn't asked for can't be: a trial asks for all kinds.
         Some(Obstacle::Empty | Obstacle::NoCache | Obstacle::AnonNotAsked(_) | Obstacle::FileNotAsked(_))
-        | None => "there is nothing to reclaim",
+        | None => "nothing is reclaimable",
     }
 }
 

@@ -65,14 +65,14 @@ fn offered(candidates: Vec<Candidate>) -> impl Iterator<Item = CompletionCandida
 
 /// What a number could be a number of.
 fn sizes(typed: &str) -> Vec<CompletionCandidate> {
-    let units = [("K", "KiB"), ("M", "MiB"), ("G", "GiB"), ("%", "percent of what it uses")];
+    let units = [("K", "KiB"), ("M", "MiB"), ("G", "GiB"), ("%", "percent of the usage")];
     let digits = !typed.is_empty() && typed.bytes().all(|b| b.is_ascii_digit());
     let with_unit = units.into_iter().filter(|_| digits);
     let mut found: Vec<_> = with_unit
         .map(|(unit, name)| described(format!("{typed}{unit}"), Some(format!("{typed} {name}"))))
         .collect();
     if !typed.is_empty() && "max".starts_with(typed) {
-        found.push(described("max", Some("all the kernel will give".into())));
+        found.push(described("max", Some("all that can be reclaimed".into())));
     }
     found
 }

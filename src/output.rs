@@ -41,7 +41,7 @@ impl Loudness {
             (0, 0) => Ok(Self::Normal),
             (0, _) => Ok(Self::Verbose),
             (_, 0) => Ok(Self::Quiet),
-            _ => Err(UsageError { what: "--quiet and --verbose exclude each other".into(), hint: None }),
+            _ => Err(UsageError { what: "--quiet and --verbose can't be combined".into(), hint: None }),
         }
     }
 

@@ -120,7 +120,7 @@ impl Reader {
         let place = match self.places.get(&key) {
             Some(&place) => place,
             None if self.places.len() >= MOST_CGROUPS => {
-                let what = format!("it has more than {MOST_CGROUPS} cgroups");
+                let what = format!("the record has more than {MOST_CGROUPS} cgroups");
                 return Err(BadRecord::Line { line: number, column: 1, what });
             }
             None => {

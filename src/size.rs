@@ -42,32 +42,32 @@ pub enum SizeError {
     Empty,
     #[error("a size can't be negative")]
     Negative,
-    #[error("a size has no sign")]
+    #[error("a size must not have a sign")]
     Signed,
-    #[error("hexadecimal sizes are not understood")]
+    #[error("hexadecimal sizes are not supported")]
     Hex,
-    #[error("a size has no leading zero (the kernel would read it as octal)")]
+    #[error("a size must not have leading zeros (the kernel reads them as octal)")]
     LeadingZero,
     #[error("{0}B is ambiguous: write {0} or {0}iB (a power of 1024), or the number of bytes")]
     Decimal(char),
     #[error("{0:?} is not a unit (K, M, G, T, P, E, powers of 1024)")]
     Unit(char),
-    #[error("it is not a size (as in 10M, 1.5G, 25% or max)")]
+    #[error("not a size (as in 10M, 1.5G, 25% or max)")]
     NotANumber,
     /// Nor a share.
-    #[error("it is not a percentage (as in 5%, 0.1%)")]
+    #[error("not a percentage (as in 5%, 0.1%)")]
     NotAPercentage,
-    #[error("it is 8 EiB or more, which no machine has")]
+    #[error("must be less than 8 EiB")]
     Overflow,
-    #[error("it is below the smallest request, one page of 4096 bytes")]
+    #[error("must be at least 4096 bytes, one page")]
     TooSmall,
-    #[error("it is nothing at all")]
+    #[error("must be more than 0")]
     Nothing,
-    #[error("it is more than 100%")]
+    #[error("must be at most 100%")]
     OverAll,
-    #[error("a percentage has no meaning here: give bytes")]
+    #[error("must be a size, not a percentage")]
     NoShare,
-    #[error("max has no meaning here: give bytes")]
+    #[error("must be a size, not max")]
     NoMax,
 }
 

@@ -108,7 +108,7 @@ fn lacking_parent(path: &Path, mount: &Mount) -> Option<PathBuf> {
 fn domain_of(path: &Path, mount: &Mount) -> String {
     let threaded = |dir: &&Path| read_in(dir, "cgroup.type").is_ok_and(|kind| kind.trim() == "threaded");
     let domain = path.ancestors().skip(1).find(|dir| !threaded(dir));
-    domain.and_then(|dir| mount.name_of(dir)).map_or_else(|| "its parent".to_owned(), |name| name.to_string())
+    domain.and_then(|dir| mount.name_of(dir)).map_or_else(|| "the parent".to_owned(), |name| name.to_string())
 }
 
 /// Says what is there instead of a cgroup.

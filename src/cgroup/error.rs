@@ -21,51 +21,51 @@ pub enum Unreclaimable {
     BadName { word: String, why: &'static str },
     #[error("{word}: no cgroup matches")]
     NoMatch { word: String },
-    #[error("{word}: it is a malformed glob: {why}")]
+    #[error("{word}: malformed glob: {why}")]
     BadGlob { word: String, why: String },
-    #[error("{word}: nothing can be reclaimed from any cgroup that matches")]
+    #[error("{word}: no matching cgroup can be reclaimed from")]
     NoneReclaimable { word: String },
-    #[error("{}: it is not a cgroup", .path.display())]
+    #[error("{}: not a cgroup", .path.display())]
     NotACgroup { path: PathBuf },
-    #[error("{}: it is a cgroup of version 1, which has no memory.reclaim", .path.display())]
+    #[error("{}: a cgroup of version 1, which has no memory.reclaim", .path.display())]
     Version1 { path: PathBuf },
-    #[error("cgroup2 is not mounted: there is nothing to reclaim from")]
+    #[error("cgroup2 is not mounted")]
     NoCgroup2 { memory_v1: Option<PathBuf> },
     #[error("{name}: the memory controller is on cgroup v1 ({}), which has no memory.reclaim", .v1.display())]
     ControllerOnV1 { name: String, v1: PathBuf },
     #[error("{name}: the memory controller is disabled on this host")]
     ControllerDisabled { name: String },
-    #[error("{name}: the memory controller is not enabled here: {parent} lacks it in cgroup.subtree_control")]
+    #[error("{name}: the memory controller is not enabled in cgroup.subtree_control of {parent}")]
     ControllerOff { name: String, parent: String, parent_path: PathBuf },
-    #[error("{name}: it is a threaded cgroup: its memory is accounted to {domain}")]
+    #[error("{name}: a threaded cgroup, whose memory is charged to {domain}")]
     Threaded { name: String, domain: String },
-    #[error("{name}: this kernel ({release}) has no memory.reclaim: it came with Linux 5.19")]
+    #[error("{name}: this kernel ({release}) has no memory.reclaim, which requires Linux 5.19")]
     OldKernel { name: String, release: String },
     #[error("{}: permission denied", .file.display())]
     Permission { name: String, file: PathBuf },
     #[error("{}: the cgroup file system is mounted read-only", .file.display())]
     ReadOnly { file: PathBuf },
-    #[error("{word}: the process is in {name}, outside of what is mounted here ({})", .root.display())]
+    #[error("{word}: the process is in {name}, outside the mounted subtree ({})", .root.display())]
     OutOfSight { word: String, name: String, root: PathBuf },
     #[error("{word}: no such process")]
     NoProcess { word: String },
     #[error("{word}: no such NUMA node")]
     NoSuchNode { word: String, nodes: Vec<String> },
-    #[error("{word}: it is a NUMA node, not a cgroup")]
+    #[error("{word}: a NUMA node, not a cgroup")]
     IsNode { word: String, number: u32 },
-    #[error("{name}: this kernel ({release}) has no reclaim file for NUMA nodes: it came with Linux 6.17")]
+    #[error("{name}: this kernel ({release}) has no reclaim file for NUMA nodes, which requires Linux 6.17")]
     NodeWithoutReclaim { name: String, release: String },
     #[error("{}: permission denied", .file.display())]
     RootOnly { file: PathBuf },
     #[error("{}: sysfs is mounted read-only", .file.display())]
     SysReadOnly { file: PathBuf },
-    #[error("{word}: it could be any of {}", several(.candidates))]
+    #[error("{word}: ambiguous, matches {}", several(.candidates))]
     Ambiguous { word: String, candidates: Vec<String> },
     #[error("{word}: the process has ended, and its cgroup was removed")]
     Ended { word: String },
     #[error("{name}: the cgroup was removed meanwhile")]
     Removed { name: String },
-    #[error("{name}: it was removed meanwhile, and another cgroup has its name")]
+    #[error("{name}: the cgroup was removed meanwhile, and a new one has its name")]
     Replaced { name: String },
     #[error("{path}: {why}")]
     Other { path: String, why: String },
@@ -97,7 +97,7 @@ impl Unreclaimable {
         const UNIFY: &str = "boot with systemd.unified_cgroup_hierarchy=1 (and without cgroup v1 mounts)";
         Some(match self {
             Self::NoSuchCgroup { near, .. } if !near.is_empty() => {
-                format!("did you mean {}?", near.join(", "))
+                format!("similar names: {}", near.join(", "))
             }
             Self::NoSuchCgroup { .. } | Self::NoMatch { .. } => {
                 "list the cgroups with: memctl stat -r".into()
@@ -113,7 +113,7 @@ impl Unreclaimable {
                 systemd::account(name, &file.display().to_string(), systemd::by_systemd())
             }
             Self::Threaded { domain, .. } => format!("reclaim from {domain} instead"),
-            Self::OldKernel { .. } => "nothing but a newer kernel helps".into(),
+            Self::OldKernel { .. } => "upgrade to Linux 5.19 or later".into(),
             Self::Permission { name, file } => {
                 systemd::permit(name, &file.display().to_string(), systemd::by_systemd())
             }
@@ -123,24 +123,24 @@ impl Unreclaimable {
             Self::NoSuchNode { nodes, .. } => format!("this host has {}", several(nodes)),
             Self::IsNode { number, .. } => {
                 format!(
-                    "reclaim and check take nodes; its figures are in /sys/devices/system/node/node{number}/meminfo"
+                    "use reclaim or check; the node's figures are in /sys/devices/system/node/node{number}/meminfo"
                 )
             }
             Self::NodeWithoutReclaim { release, .. } if Version::parse(release) < Some(Version(5, 19)) => {
-                "nothing but a newer kernel helps: memory.reclaim itself came with 5.19".into()
+                "upgrade to Linux 6.17 or later (5.19 for memory.reclaim itself)".into()
             }
             Self::NodeWithoutReclaim { .. } => {
-                "the root cgroup is the whole host, all nodes: memctl reclaim / SIZE".into()
+                "use the root cgroup, which covers all nodes: memctl reclaim / SIZE".into()
             }
-            Self::RootOnly { .. } => "only root may reclaim from a node".into(),
+            Self::RootOnly { .. } => "run as root: only root may reclaim from a node".into(),
             Self::ReadOnly { .. } | Self::SysReadOnly { .. } => {
-                "containers usually get it so: run memctl on the host, or mount it rw".into()
+                "run memctl on the host, or mount the file system rw (usually read-only in containers)".into()
             }
             // Of an ID there is more to say, of a unit's name there isn't.
             Self::Ambiguous { word, .. } if word.contains(':') => {
-                "name one of them by its path, or say more of it".into()
+                "name the cgroup by its path, or by a longer ID".into()
             }
-            Self::Ambiguous { .. } => "name one of them by its path".into(),
+            Self::Ambiguous { .. } => "name the cgroup by its path".into(),
             Self::NoName
             | Self::BadName { .. }
             | Self::NoProcess { .. }

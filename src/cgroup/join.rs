@@ -24,7 +24,7 @@ pub enum NotJoined {
     #[error(transparent)]
     Place(#[from] Unreclaimable),
     /// The kernel's reason.
-    #[error("{name}: can't be joined: {}", why(*errno))]
+    #[error("{name}: can't join: {}", why(*errno))]
     Refused {
         /// The cgroup's name.
         name: String,
@@ -39,10 +39,11 @@ impl NotJoined {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Place(place) => place.hint(),
-            Self::Refused { errno: Errno::BUSY, .. } => Some("join one of those below it".into()),
-            Self::Refused { errno: Errno::ACCESS | Errno::PERM, .. } => {
-                Some("run as root: it takes the right to write to cgroup.procs here and in the nearest cgroup above both".into())
-            }
+            Self::Refused { errno: Errno::BUSY, .. } => Some("join a cgroup below".into()),
+            Self::Refused { errno: Errno::ACCESS | Errno::PERM, .. } => Some(
+                "run as root, or get write access to cgroup.procs here and in the nearest common ancestor"
+                    .into(),
+            ),
             Self::Refused { .. } => None,
         }
     }
@@ -50,8 +51,8 @@ impl NotJoined {
 
 fn why(errno: Errno) -> String {
     match errno {
-        Errno::BUSY => "processes can't be in a cgroup that passes controllers on to those below".into(),
-        Errno::OPNOTSUPP => "it is part of a threaded tree".into(),
+        Errno::BUSY => "a cgroup with controllers in cgroup.subtree_control can't contain processes".into(),
+        Errno::OPNOTSUPP => "the cgroup is part of a threaded subtree".into(),
         Errno::ACCESS | Errno::PERM => "permission denied".into(),
         other => plain(&other.into()),
     }

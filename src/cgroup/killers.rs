@@ -54,19 +54,19 @@ pub struct Monitored {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unknown {
     /// A cgroup namespace, or a mount of a part of the hierarchy.
-    #[error("what is above the cgroups that can be seen here isn't known")]
+    #[error("cgroups above the visible hierarchy are unknown")]
     OutOfSight,
     /// `oomctl` gave no list.
-    #[error("systemd-oomd runs, and can't be asked: {0}")]
+    #[error("systemd-oomd runs, but can't be queried: {0}")]
     NotAsked(String),
     /// `OOMRules=` (since systemd 261), which `oomctl` doesn't show.
-    #[error("systemd-oomd has rulesets (*.oomrule), and doesn't tell for which units")]
+    #[error("systemd-oomd has rulesets (*.oomrule), but doesn't list their units")]
     Rules,
     /// facebook's oomd, which has a configuration of its own.
-    #[error("oomd runs, and doesn't tell what it monitors")]
+    #[error("oomd runs, but doesn't report what it monitors")]
     Oomd,
     /// `/proc` hides the processes of others.
-    #[error("the processes of others are hidden, and a killer with them")]
+    #[error("other users' processes are hidden, possibly an OOM killer")]
     Hidden,
 }
 
@@ -103,7 +103,7 @@ impl Killers {
     fn of_systemd(mount: &Mount, dump: Result<Vec<u8>, String>, has_rules: bool) -> Self {
         let killer = Some(Killer::SystemdOomd);
         let parsed = dump.and_then(|dump| {
-            Self::parse(&dump, &mount.point).ok_or_else(|| "oomctl's words can't be understood".to_owned())
+            Self::parse(&dump, &mount.point).ok_or_else(|| "oomctl's output can't be parsed".to_owned())
         });
         match parsed {
             Ok(killers) => Self { unknown: has_rules.then_some(Unknown::Rules), ..killers },

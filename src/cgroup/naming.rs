@@ -47,24 +47,22 @@ impl Named {
         let hex = |id: &str| id.bytes().all(|b| b.is_ascii_hexdigit() || matches!(b, b'-' | b'_'));
         if let Some(id) = word.strip_prefix("container:") {
             return Some(match id {
-                "" => Err("which container? the beginning of its ID is missing"),
-                id if !hex(id) => {
-                    Err("a container is named by the beginning of its ID, of hexadecimal digits")
-                }
+                "" => Err("the container ID is missing (its beginning is enough)"),
+                id if !hex(id) => Err("not a container ID (hexadecimal digits)"),
                 id => Ok(Self::Container(id.to_lowercase())),
             });
         }
         if let Some(uid) = word.strip_prefix("pod:") {
             return Some(match uid {
-                "" => Err("which pod? the beginning of its UID is missing"),
-                uid if !hex(uid) => Err("a pod is named by the beginning of its UID, of hexadecimal digits"),
+                "" => Err("the pod UID is missing (its beginning is enough)"),
+                uid if !hex(uid) => Err("not a pod UID (hexadecimal digits)"),
                 uid => Ok(Self::Pod(uid.to_lowercase().replace('_', "-"))),
             });
         }
         if let Some(pid) = word.strip_prefix("pid:") {
             let digits = pid.bytes().all(|b| b.is_ascii_digit());
             let number = pid.parse().ok().filter(|&pid: &u32| digits && pid > 0);
-            return Some(number.map(Self::Pid).ok_or("a process is named by its number, as in pid:1234"));
+            return Some(number.map(Self::Pid).ok_or("not a process ID (as in pid:1234)"));
         }
         let is_unit = !word.contains('/')
             && UNITS.iter().any(|suffix| word.len() > suffix.len() && word.ends_with(suffix));

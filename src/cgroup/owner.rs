@@ -42,13 +42,13 @@ impl Owner {
     pub fn words(&self) -> String {
         let user = if self.uid == 0 { "root".to_owned() } else { format!("uid {}", self.uid) };
         if self.by_all() {
-            return "everybody may write to it".into();
+            return "writable by everyone".into();
         }
         let group = if self.by_group() { format!(" and group {}", self.gid) } else { String::new() };
         if self.delegated() {
-            format!("it is delegated to {user}{group}")
+            format!("delegated to {user}{group}")
         } else {
-            format!("it is {user}'s alone, and not delegated")
+            format!("owned by {user}, not delegated")
         }
     }
 }
@@ -61,13 +61,10 @@ mod tests {
     fn the_owner_says_who_may_write() {
         let owner = |uid, gid, mode| Owner { uid, gid, mode };
         let root = owner(0, 0, 0o200);
-        assert_eq!(
-            (root.delegated(), root.words().as_str()),
-            (false, "it is root's alone, and not delegated")
-        );
-        assert_eq!(owner(1000, 1000, 0o200).words(), "it is delegated to uid 1000");
-        assert_eq!(owner(0, 27, 0o220).words(), "it is delegated to root and group 27");
+        assert_eq!((root.delegated(), root.words().as_str()), (false, "owned by root, not delegated"));
+        assert_eq!(owner(1000, 1000, 0o200).words(), "delegated to uid 1000");
+        assert_eq!(owner(0, 27, 0o220).words(), "delegated to root and group 27");
         assert!(!owner(0, 0, 0o220).delegated());
-        assert_eq!(owner(0, 0, 0o222).words(), "everybody may write to it");
+        assert_eq!(owner(0, 0, 0o222).words(), "writable by everyone");
     }
 }

@@ -28,7 +28,7 @@ pub enum Swappiness {
 
 /// A word that is no swappiness.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("it is not a number from 0 to 200, nor max")]
+#[error("must be 0 to 200, or max")]
 pub struct NotSwappiness;
 
 impl FromStr for Swappiness {

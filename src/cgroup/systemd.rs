@@ -30,18 +30,17 @@ fn of_a_user(name: &str) -> bool {
 pub fn permit(name: &str, file: &str, by_systemd: bool) -> String {
     if !by_systemd {
         return match name {
-            "/" => "run as root, or name a cgroup that is yours".into(),
-            _ => format!("run as root, or have the file delegated: chown USER {file}"),
+            "/" => "run as root, or name a cgroup of your own".into(),
+            _ => format!("run as root, or delegate the file: chown USER {file}"),
         };
     }
     match unit(name) {
-        Some(_) if of_a_user(name) => "run as root, or as the user whose unit it is".into(),
+        Some(_) if of_a_user(name) => "run as root, or as the user who owns the unit".into(),
         Some(unit) if unit.ends_with(".service") => {
-            "run as root, or have the unit delegated: User= and Delegate=memory in it".into()
+            "run as root, or delegate the unit: User= and Delegate=memory".into()
         }
-        None if name != "/" => format!("run as root, or have the file delegated: chown USER {file}"),
-        _ => "run as root, or name a cgroup that is yours: what you start with systemd-run --user has one"
-            .into(),
+        None if name != "/" => format!("run as root, or delegate the file: chown USER {file}"),
+        _ => "run as root, or name a cgroup of your own, such as one started with systemd-run --user".into(),
     }
 }
 
@@ -69,7 +68,7 @@ mod tests {
         let hint = |name: &str| permit(name, "FILE", true);
         assert!(hint("/system.slice/nginx.service").contains("Delegate=memory"));
         assert!(hint(OWN).contains("Delegate=memory"));
-        assert!(hint(&format!("{OWN}/app.slice/mine.service")).contains("the user whose unit it is"));
+        assert!(hint(&format!("{OWN}/app.slice/mine.service")).contains("the user who owns the unit"));
         for name in ["/", "/system.slice", "/user.slice/user-1000.slice/session-1.scope", "/docker-1.scope"] {
             assert!(hint(name).contains("systemd-run --user"), "{name}");
         }
@@ -90,7 +89,7 @@ mod tests {
         assert_eq!(own, "systemctl --user set-property b.service MemoryAccounting=yes");
         assert_eq!(account("/a.slice/b.service", "FILE", false), "echo +memory > FILE");
         assert!(permit("/a.slice/b.service", "FILE", false).ends_with("chown USER FILE"));
-        assert_eq!(permit("/", "FILE", false), "run as root, or name a cgroup that is yours");
+        assert_eq!(permit("/", "FILE", false), "run as root, or name a cgroup of your own");
         assert_eq!(hint(r"/a\x2db.mount"), r"systemctl set-property 'a\x2db.mount' MemoryAccounting=yes");
     }
 }

@@ -10,8 +10,12 @@ pub(super) fn around(host: &Host, watchable: bool) -> Vec<Finding> {
     let mut findings = vec![if host.psi {
         Finding::new("pressure", State::Good, "PSI is on")
     } else {
-        Finding::new("pressure", State::Note, "PSI is off: stalls can't be told, --max-pressure does nothing")
-            .todo("boot with psi=1")
+        Finding::new(
+            "pressure",
+            State::Note,
+            "PSI is off: no stall figures, and --max-pressure has no effect",
+        )
+        .todo("boot with psi=1")
     }];
     findings.push(swaps(host));
     findings.extend(host.zswap.as_ref().map(|pool| zswap(pool, &host.swaps)));
@@ -21,12 +25,13 @@ pub(super) fn around(host: &Host, watchable: bool) -> Vec<Finding> {
         findings.extend(host.psi.then(|| triggers(host.rights)));
     }
     if host.hugetlb > 0 {
-        let words = "of huge pages are set aside on this host, and never reclaimed";
+        let words = "of huge pages are allocated on this host and never reclaimed";
         findings.push(Finding::bytes("hugetlb", State::Note, host.hugetlb, words));
     }
     // Pins for the length of one direct write come and go.
     if let Some(pinned) = host.pinned.filter(|&bytes| bytes >= 1 << 20) {
-        let words = "are pinned on this host (a VM's devices, RDMA, io_uring): they look evictable, and stay";
+        let words =
+            "are pinned on this host (a VM's devices, RDMA, io_uring): counted as evictable, never reclaimed";
         findings.push(Finding::bytes("pinned", State::Note, pinned, words));
     }
     findings
@@ -35,10 +40,10 @@ pub(super) fn around(host: &Host, watchable: bool) -> Vec<Finding> {
 fn swaps(host: &Host) -> Finding {
     let Some(first) = host.swaps.first() else {
         let words = "none: only page cache can be reclaimed";
-        return Finding::new("swap", State::Note, words).todo("add swap, if only zram");
+        return Finding::new("swap", State::Note, words).todo("add swap (zram is enough)");
     };
     if host.swappiness == Some(0) {
-        let words = "vm.swappiness is 0: anonymous memory stays unless --swappiness asks for it";
+        let words = "vm.swappiness is 0: anonymous memory isn't reclaimed by default (see --swappiness)";
         return Finding::new("swap", State::Note, words).todo("sysctl vm.swappiness=60");
     }
     let names: Vec<_> = host
@@ -50,7 +55,7 @@ fn swaps(host: &Host) -> Finding {
     let finding = Finding::bytes("swap", State::Good, free, format!("free: {}", names.join(", then ")));
     if free == 0 {
         let finding = Finding { state: State::Note, ..finding };
-        return finding.todo("add swap: with none free, only page cache can be reclaimed");
+        return finding.todo("add swap: without free swap, only page cache can be reclaimed");
     }
     if !first.is_zram() && host.swaps.iter().any(SwapDevice::is_zram) {
         let finding = Finding { state: State::Note, ..finding };
@@ -65,30 +70,29 @@ fn zswap(pool: &Pool, swaps: &[SwapDevice]) -> Finding {
         return Finding::new("zswap", State::Good, "off");
     }
     if swaps.is_empty() {
-        let words = "on, but without swap behind it it takes nothing";
-        return Finding::new("zswap", State::Note, words)
-            .todo("add swap: what zswap holds needs a place there");
+        let words = "on, but unused without a swap device";
+        return Finding::new("zswap", State::Note, words).todo("add swap, which zswap requires");
     }
     let percent =
         pool.max_percent.map_or_else(String::new, |percent| format!(" ({percent}% of memory at most)"));
     let finding = match pool.room() {
         Some(0) => {
-            let words = format!("on, and its pool is full{percent}: pages go on to swap");
+            let words = format!("on, but the pool is full{percent}: pages go to swap");
             Finding::new("zswap", State::Note, words)
         }
         Some(room) => {
-            let words = format!("are left in its pool{percent}, which is filled before any swap");
+            let words = format!("are free in the pool{percent}, which fills up before any swap");
             Finding::bytes("zswap", State::Good, room, words)
         }
         None => {
-            let words = format!("on{percent}: what leaves for swap is compressed in memory first");
+            let words = format!("on{percent}: swapped-out pages are compressed in memory first");
             Finding::new("zswap", State::Good, words)
         }
     };
     if swaps.iter().any(SwapDevice::is_zram) {
         let finding = Finding { state: State::Note, ..finding };
         return finding
-            .todo("use one of zswap and zram: what zswap writes on to zram is unpacked and packed again");
+            .todo("use either zswap or zram: pages that zswap writes to zram are compressed twice");
     }
     finding
 }
@@ -96,12 +100,15 @@ fn zswap(pool: &Pool, swaps: &[SwapDevice]) -> Finding {
 fn lru(lru: Mglru) -> Finding {
     let words = match (lru.on, lru.min_ttl_ms) {
         (false, _) => {
-            let words = "the multi-generational LRU is off: a watch can't tell memory that is touched in turn from a stream";
+            let words =
+                "the multi-generational LRU is off: a watch can't distinguish cyclic access from streaming";
             return Finding::new("lru", State::Note, words).todo("echo y >/sys/kernel/mm/lru_gen/enabled");
         }
         (true, 0) => "the multi-generational LRU is on".to_owned(),
         (true, ttl) => {
-            format!("the multi-generational LRU is on; min_ttl_ms={ttl} binds kswapd, not memory.reclaim")
+            format!(
+                "the multi-generational LRU is on; min_ttl_ms={ttl} applies to kswapd, not to memory.reclaim"
+            )
         }
     };
     Finding::new("lru", State::Good, words)
@@ -111,18 +118,18 @@ fn locking(rights: Rights) -> Finding {
     let good = |words| Finding::new("locking", State::Good, words);
     match rights {
         Rights { ipc_lock: true, .. } => {
-            good("this user may lock memory (CAP_IPC_LOCK), as a watch does to stay out of reclaim")
+            good("this user may lock memory (CAP_IPC_LOCK), so a watch isn't reclaimed itself")
         }
         Rights { memlock: None, .. } => {
-            good("this user may lock memory (no RLIMIT_MEMLOCK), as a watch does to stay out of reclaim")
+            good("this user may lock memory (no RLIMIT_MEMLOCK), so a watch isn't reclaimed itself")
         }
         Rights { sys_resource: true, .. } => {
-            good("this user may raise its RLIMIT_MEMLOCK (CAP_SYS_RESOURCE), and so lock memory for a watch")
+            good("this user may raise RLIMIT_MEMLOCK (CAP_SYS_RESOURCE), so a watch isn't reclaimed itself")
         }
         Rights { memlock: Some(limit), .. } => {
             let words = "may be locked by this user (RLIMIT_MEMLOCK): a watch could be reclaimed itself";
             Finding::bytes("locking", State::Note, limit, words)
-                .todo("give it CAP_IPC_LOCK, or raise LimitMEMLOCK=")
+                .todo("grant CAP_IPC_LOCK, or raise LimitMEMLOCK=")
         }
     }
 }
@@ -133,13 +140,11 @@ fn triggers(rights: Rights) -> Finding {
         return Finding::new(
             "triggers",
             State::Good,
-            "this user may set PSI triggers of any window (CAP_SYS_RESOURCE)",
+            "this user may set PSI triggers with any window (CAP_SYS_RESOURCE)",
         );
     }
-    let words =
-        "without CAP_SYS_RESOURCE, PSI triggers need Linux 6.4, and windows of whole multiples of 2 s";
-    Finding::new("triggers", State::Note, words)
-        .todo("give it CAP_SYS_RESOURCE, if a watch is to wake up sooner")
+    let words = "without CAP_SYS_RESOURCE, PSI triggers require Linux 6.4 and windows in multiples of 2 s";
+    Finding::new("triggers", State::Note, words).todo("grant CAP_SYS_RESOURCE for a watch to wake up sooner")
 }
 
 #[cfg(test)]
@@ -175,7 +180,7 @@ mod tests {
     fn zswap_needs_swap_behind_it_and_no_zram() {
         let on = Pool { enabled: true, max_percent: Some(20), limit: Some(100), used: Some(30) };
         let (disk, zram) = ([swap("/dev/sda", 5, 0)], [swap("/dev/zram0", 5, 0)]);
-        let words = "are left in its pool (20% of memory at most), which is filled before any swap";
+        let words = "are free in the pool (20% of memory at most), which fills up before any swap";
         assert_eq!(zswap(&on, &disk), Finding::bytes("zswap", State::Good, 70, words));
         assert_eq!((zswap(&on, &[]).state, zswap(&on, &zram).state), (State::Note, State::Note));
         assert_eq!(zswap(&Pool { used: Some(100), ..on }, &disk).state, State::Note);

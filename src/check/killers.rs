@@ -21,19 +21,19 @@ pub(super) fn killers(located: &Located, killers: &Killers) -> Vec<Finding> {
     }
     for monitored in killers.pressure_monitors(dir) {
         let words = format!(
-            "systemd-oomd monitors {}: while its memory full avg10 is over {}, it kills what is scanned most below it, by \
-             memctl or by the kernel; watch holds --pressure and --keep above {}",
+            "systemd-oomd monitors {}: while its memory full avg10 is over {}, it kills the most scanned cgroup \
+             below, whether memctl or the kernel scans; watch holds --pressure and --keep above {}",
             name(&monitored.dir),
             percent(monitored.limit),
             percent(Limit::Known(monitored.limit).threshold())
         );
         let finding = Finding::new("oomd", State::Note, words);
-        findings.push(finding.todo("ManagedOOMPreference=avoid in the units to be killed last"));
+        findings.push(finding.todo("set ManagedOOMPreference=avoid in units to be killed last"));
     }
     if let Some(monitored) = killers.swap_monitor(dir) {
         let words = format!(
             "systemd-oomd monitors {} for swap: while more than {} of swap and of memory are in use, it kills the largest \
-             user of swap below it",
+             user of swap below",
             name(monitored),
             percent(killers.swap_used_limit)
         );
@@ -43,7 +43,7 @@ pub(super) fn killers(located: &Located, killers: &Killers) -> Vec<Finding> {
     }
     if findings.is_empty() {
         let neither = || format!("neither {} nor {} runs", Killer::SystemdOomd.name(), Killer::Oomd.name());
-        let runs = |killer: Killer| format!("{} runs, and monitors no cgroup above or below", killer.name());
+        let runs = |killer: Killer| format!("{} runs, but monitors no cgroup above or below", killer.name());
         let words = killers.killer.map_or_else(neither, runs);
         findings.push(Finding::new("oomd", State::Good, words));
     }

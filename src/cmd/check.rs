@@ -23,8 +23,8 @@ pub fn run(args: &Check, global: &Global) -> Result<Exit> {
         return Err(Unreclaimable::NoName.into());
     }
     if check::is_several(word) {
-        let what = format!("{}: check looks at one cgroup", word.display());
-        return Err(UsageError { what, hint: Some("memctl stat takes globs".into()) }.into());
+        let what = format!("{}: check takes a single cgroup", word.display());
+        return Err(UsageError { what, hint: Some("use memctl stat for globs".into()) }.into());
     }
     let mut tell = |event| output::notes::event(None, &event, loudness);
     let checked = check::check(word, args.write, &mut tell);

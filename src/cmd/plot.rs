@@ -30,7 +30,7 @@ impl BadFile {
         match self.why {
             BadRecord::Io(_) => None,
             BadRecord::Line { .. } | BadRecord::Nothing | BadRecord::Empty => {
-                Some("a record is what memctl watch --json writes".into())
+                Some("record a watch with memctl watch --json".into())
             }
         }
     }
@@ -42,7 +42,7 @@ pub fn run(args: &Plot, global: &Global) -> Result<Exit> {
     let name = args.record.display().to_string();
     let to_stdout = args.output == Path::new("-");
     if !to_stdout && args.output.extension().is_none_or(|extension| !extension.eq_ignore_ascii_case("svg")) {
-        let what = format!("-o {}: only SVG is drawn", args.output.display());
+        let what = format!("-o {}: only SVG is supported", args.output.display());
         return Err(UsageError {
             what,
             hint: Some("name a file that ends in .svg, or - for standard output".into()),
@@ -109,7 +109,7 @@ fn named<'a>(record: &'a Record, word: &OsStr) -> Result<&'a Course, UsageError>
         }
         UsageError {
             what: format!("--cgroup {cgroup}: not in the record"),
-            hint: Some(format!("it has {}", known.join(", "))),
+            hint: Some(format!("the record has {}", known.join(", "))),
         }
     })
 }

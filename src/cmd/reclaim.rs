@@ -42,11 +42,13 @@ pub fn run(args: &Reclaim, global: &Global) -> Result<Exit> {
     }
     signal::install();
     if let Some(time) = args.settle {
-        watching("watching what is usual", loudness, |options| settle::baseline(&mut jobs, time, options));
+        watching("measuring the usual refaults", loudness, |options| {
+            settle::baseline(&mut jobs, time, options);
+        });
     }
     let mut outcomes = serve(jobs, args, loudness)?;
     if let Some(time) = args.settle {
-        watching("watching what comes back", loudness, |options| {
+        watching("measuring refaults", loudness, |options| {
             settle::settle(&mut outcomes, time, options);
         });
     }
@@ -202,14 +204,14 @@ fn split(args: &Reclaim) -> Result<(Vec<OsString>, Goal)> {
     let mut words = args.words.clone();
     if let Some(to) = args.to {
         if let Some(last) = last_size(&words) {
-            let what = format!("{last}: --to already says how much");
+            let what = format!("{last}: SIZE can't be combined with --to");
             return Err(usage(what, "give either SIZE or --to SIZE"));
         }
         return Ok((words, Goal::DownTo(to)));
     }
     if let Some(total) = args.total {
         if let Some(last) = last_size(&words) {
-            let what = format!("{last}: --total already says how much");
+            let what = format!("{last}: SIZE can't be combined with --total");
             return Err(usage(what, "give either SIZE, for each, or --total SIZE"));
         }
         return Ok((words, Goal::Reclaim(total)));
@@ -218,16 +220,16 @@ fn split(args: &Reclaim) -> Result<(Vec<OsString>, Goal)> {
     let last = words.pop().unwrap_or_default().to_string_lossy().into_owned();
     if words.is_empty() {
         return Err(if looks_like_size(&last) {
-            usage(format!("{last}: of which cgroup?"), "memctl reclaim CGROUP SIZE")
+            usage(format!("{last}: no cgroup given"), "memctl reclaim CGROUP SIZE")
         } else {
-            usage(format!("{last}: how much is to be reclaimed?"), "memctl reclaim CGROUP SIZE, such as 10M")
+            usage(format!("{last}: no size given"), "memctl reclaim CGROUP SIZE, such as 10M")
         });
     }
     let amount: Amount = match last.parse() {
         Ok(amount) => amount,
         Err(why) => {
             let swapped = words[0].to_str().is_some_and(looks_like_size) && !looks_like_size(&last);
-            let hint = swapped.then(|| "the cgroup comes first: memctl reclaim CGROUP SIZE".to_owned());
+            let hint = swapped.then(|| "give the cgroup first: memctl reclaim CGROUP SIZE".to_owned());
             let what = if last.is_empty() { why.to_string() } else { format!("{last}: {why}") };
             return Err(UsageError { what, hint }.into());
         }

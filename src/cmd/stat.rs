@@ -66,7 +66,7 @@ pub fn run(args: &Stat, global: &Global) -> Result<Exit> {
                 return Err(why.into());
             }
             if loudness != Loudness::Quiet {
-                output::remark("no cgroup is below the root (the root itself: memctl stat /)");
+                output::remark("no cgroup below the root (for the root itself: memctl stat /)");
             }
         }
         let (gone, unreadable): (Vec<_>, Vec<_>) =

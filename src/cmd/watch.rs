@@ -75,7 +75,7 @@ impl Plan {
         let words = Words { wanted: args.words.clone(), excluded: args.exclude.clone() };
         let watchlist = Watchlist::new(&words).map_err(|why| UsageError {
             what: format!("--exclude: {why}"),
-            hint: Some("GLOB has *, ?, [...], {a,b}; ** crosses levels".into()),
+            hint: Some("use *, ?, [...], {a,b}; ** crosses levels".into()),
         })?;
         Ok(Self {
             watchlist,
@@ -104,10 +104,10 @@ pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
     let (members, waiting) = members(&plan, &mut ancestors)?;
     let mut notes = output::notes::not_watched(&waiting);
     if members.is_empty() && notes.is_empty() {
-        notes.push("no cgroup is watched: none is left of what matches".into());
+        notes.push("no cgroup is watched: all matches are excluded or can't be reclaimed from".into());
     }
     if args.estimate {
-        notes.push("to find out what is in use, what isn't is really reclaimed".into());
+        notes.push("the estimate really reclaims idle memory to find the working set".into());
     }
     if !args.exclude.is_empty() {
         output::notes::nothing_excluded(&plan.watchlist.useless(), loudness);
@@ -227,18 +227,18 @@ fn rule(args: &Watch) -> Result<Rule, UsageError> {
     };
     wanted.rule().map_err(|why| match why {
         Senseless::NothingToDo => UsageError {
-            what: "watch: what is to be done? --headroom, --keep, --pressure or --estimate".into(),
+            what: "watch: one of --headroom, --keep, --pressure, --estimate or --config is required".into(),
             hint: Some(
-                "--headroom 10% keeps that much free below the limit, --keep SIZE sets a limit, --pressure 0.1% \
-                 presses out what isn't in use"
+                "use --headroom 10% to keep that share of the limit free, --keep SIZE to set a limit, --pressure 0.1% \
+                 to reclaim idle memory"
                     .into(),
             ),
         },
         Senseless::NothingLeft => {
-            let what = "--headroom: it leaves nothing of the limit".into();
+            let what = "--headroom: must be less than the limit".into();
             UsageError { what, hint: Some("give less than 100%".into()) }
         }
-        Senseless::NoHeadroom => UsageError { what: "--ancestors: needs --headroom".into(), hint: None },
+        Senseless::NoHeadroom => UsageError { what: "--ancestors: requires --headroom".into(), hint: None },
     })
 }
 

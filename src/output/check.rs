@@ -65,7 +65,7 @@ pub fn print(checked: &Checked, json: bool) -> Result<()> {
     }
     let (word, colour) = match (checked.works(), checked.reclaimable) {
         (false, _) => ("reclaim will not work", AnsiColor::Red),
-        (true, Some(0)) => ("reclaim will work, but nothing can be had now", AnsiColor::Yellow),
+        (true, Some(0)) => ("reclaim will work, but nothing is reclaimable now", AnsiColor::Yellow),
         (true, _) => ("reclaim will work", AnsiColor::Green),
     };
     let style = colour.on_default().bold();

@@ -95,8 +95,7 @@ fn in_our_form(rendered: &str, words: impl Iterator<Item = String>) -> (String, 
     let words: Vec<_> = words.collect();
     let command = crate::cli::Cli::command();
     let verb = words.iter().find(|word| command.find_subcommand(word).is_some());
-    let help =
-        || format!("memctl {}--help tells more", verb.map_or(String::new(), |verb| format!("{verb} ")));
+    let help = || format!("see 'memctl {}--help'", verb.map_or(String::new(), |verb| format!("{verb} ")));
     // What clap takes for an unknown option may have been meant as a number.
     let negative = |word: &&String| {
         let digits =
@@ -107,7 +106,7 @@ fn in_our_form(rendered: &str, words: impl Iterator<Item = String>) -> (String, 
         && let Some(at) = words.iter().position(|word| negative(&word))
     {
         let what = match words[..at].last().filter(|before| before.starts_with("--")) {
-            Some(option) => format!("{option} {}: it can't be negative", words[at]),
+            Some(option) => format!("{option} {}: must not be negative", words[at]),
             None => format!("{}: {}", words[at], SizeError::Negative),
         };
         return (what, help());
@@ -116,23 +115,21 @@ fn in_our_form(rendered: &str, words: impl Iterator<Item = String>) -> (String, 
     if let (Some("check"), Some((word, _))) = (verb.map(String::as_str), unexpected)
         && !word.starts_with('-')
     {
-        return (format!("{word}: check looks at one cgroup"), help());
+        return (format!("{word}: check takes a single cgroup"), help());
     }
     // clap would name all words of `reclaim` as missing, even where --to says how much.
     if rendered.contains("required arguments were not provided") {
         let missing = rendered.split("\n\n").next().unwrap_or_default();
         if missing.contains("--headroom") && !missing.contains("CGROUP") {
-            return ("--ancestors: needs --headroom".to_owned(), help());
+            return ("--ancestors: requires --headroom".to_owned(), help());
         }
         let to = words.iter().any(|word| word == "--to" || word.starts_with("--to="));
         let what = match verb.map(String::as_str) {
-            Some("plot") if missing.contains("RECORD") => {
-                "which record, and where to draw it? RECORD -o FILE.svg"
-            }
-            Some("plot") => "where to draw it? -o FILE.svg",
-            Some("reclaim") if to => "of which cgroup?",
-            Some("reclaim") => "which cgroup, and how much of it?",
-            _ => "which cgroup?",
+            Some("plot") if missing.contains("RECORD") => "plot: RECORD and -o FILE.svg are required",
+            Some("plot") => "plot: -o FILE.svg is required",
+            Some("reclaim") if to => "reclaim: a CGROUP is required",
+            Some("reclaim") => "reclaim: a CGROUP and a SIZE are required",
+            _ => "a CGROUP is required",
         };
         return (what.to_owned(), help());
     }
@@ -142,7 +139,7 @@ fn in_our_form(rendered: &str, words: impl Iterator<Item = String>) -> (String, 
     let possible = rendered.lines().find_map(|l| l.trim().strip_prefix("[possible values: "));
     let hint = match (tip, possible) {
         (_, Some(values)) if !what.contains("possible values") => {
-            format!("one of {}", values.trim_end_matches(']'))
+            format!("use one of {}", values.trim_end_matches(']'))
         }
         (Some(tip), _) if !tip.contains("as a value") => tip.to_owned(),
         _ => help(),

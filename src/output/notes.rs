@@ -27,14 +27,14 @@ pub fn event(cgroup: Option<&str>, event: &Event, loudness: Loudness) {
                 Err(errno) => error::plain(*errno),
             };
             remark(&format!(
-                "{of}asked {}: {said} after {}; {} so far",
+                "{of}requested {}: {said} after {}; {} so far",
                 size(*bytes),
                 time(*took),
                 size(*reclaimed)
             ));
         }
         Event::AwaitingWriteback { bytes } => {
-            remark(&format!("{of}waiting for {} on their way to swap", size(*bytes)));
+            remark(&format!("{of}waiting for {} under writeback to swap", size(*bytes)));
         }
         Event::AwaitingCounters => remark(&format!("{of}waiting for the kernel's counters to catch up")),
         Event::Asking { .. } => {}
@@ -51,7 +51,7 @@ pub fn watching(what: &str, span: Duration, loudness: Loudness) {
 /// What came back can't be told.
 pub fn unwatched(cgroup: &str, loudness: Loudness) {
     if loudness != Loudness::Quiet {
-        remark(&format!("memctl: {}: the cgroup was removed while it was watched", escaped(cgroup)));
+        remark(&format!("memctl: {}: the cgroup was removed during --settle", escaped(cgroup)));
     }
 }
 
@@ -59,7 +59,7 @@ pub fn unwatched(cgroup: &str, loudness: Loudness) {
 pub fn waiting_for_write(bytes: u64, loudness: Loudness) {
     if loudness != Loudness::Quiet {
         remark(&format!(
-            "memctl: stopping: the kernel has yet to return from a write of {} (a second signal kills)",
+            "memctl: stopping: waiting for a write of {} to return (a second signal kills memctl)",
             size(bytes)
         ));
     }
@@ -69,7 +69,7 @@ pub fn waiting_for_write(bytes: u64, loudness: Loudness) {
 pub fn locked(cgroup: &str, loudness: Loudness) {
     if loudness != Loudness::Quiet {
         remark(&format!(
-            "memctl: {}: another process holds a lock on it; reclaiming all the same (--no-lock doesn't ask)",
+            "memctl: {}: locked by another process; reclaiming anyway (--no-lock skips this check)",
             escaped(cgroup)
         ));
     }
@@ -79,7 +79,7 @@ pub fn locked(cgroup: &str, loudness: Loudness) {
 pub fn unlocked(cgroup: &str, loudness: Loudness) {
     if loudness != Loudness::Quiet {
         remark(&format!(
-            "memctl: {}: memctl runs in it, and can't lock its own memory (CAP_IPC_LOCK, LimitMEMLOCK=infinity)",
+            "memctl: {}: memctl runs in this cgroup, but can't lock its memory (CAP_IPC_LOCK, LimitMEMLOCK=infinity)",
             escaped(cgroup)
         ));
     }
@@ -104,13 +104,13 @@ pub fn of_killer(note: &Note) -> Option<String> {
     Some(match note {
         Note::Asked => return None,
         Note::Blind(why) => format!(
-            "the guard above is blind: {why}; --pressure and --keep hold while any cgroup above is stalled for more than {} \
+            "can't check for OOM killers: {why}; --pressure and --keep hold while any cgroup above is stalled for more than {} \
              (memory full avg10)",
             hundredths(Limit::Unknown.threshold())
         ),
         Note::SwapFree { cgroup, swap_free, limit } => format!(
-            "{cgroup}: --swap-free {swap_free} lets swap fill up to where systemd-oomd kills the largest user of it (over \
-             {}, SwapUsedLimit=); keep more than {} free",
+            "{cgroup}: --swap-free {swap_free} lets swap fill up to SwapUsedLimit= ({}), where \
+             systemd-oomd kills the largest user of swap; keep more than {} free",
             hundredths(*limit),
             hundredths(10_000_u16.saturating_sub(*limit))
         ),
@@ -126,27 +126,27 @@ pub fn read(file: &str, record: &Record, loudness: Loudness) {
     if record.version > VERSION {
         let version = record.version;
         remark(&format!(
-            "memctl: {file}: its version, {version}, is newer than {VERSION}: what is known of it is drawn"
+            "memctl: {file}: record version {version} is newer than {VERSION}; drawing only the known parts"
         ));
     }
     if record.runs > 1 {
-        remark(&format!("memctl: {file}: it has {} watches: the last is drawn", record.runs));
+        remark(&format!("memctl: {file}: the record has {} watches; drawing the last", record.runs));
     }
     if record.is_cut {
-        remark(&format!("memctl: {file}: its last line is cut off: what is before it is drawn"));
+        remark(&format!("memctl: {file}: the last line is cut off; drawing the lines before"));
     }
 }
 
 /// A glob that was to leave something out doesn't.
 pub fn nothing_excluded(globs: &[&OsStr], loudness: Loudness) {
     for glob in globs.iter().filter(|_| loudness != Loudness::Quiet) {
-        remark(&format!("memctl: --exclude {}: it matches no cgroup now", escaped(&glob.to_string_lossy())));
+        remark(&format!("memctl: --exclude {}: no cgroup matches now", escaped(&glob.to_string_lossy())));
     }
 }
 
 /// What a glob matched and can't be reclaimed from.
 pub fn passed_over(why: &str, loudness: Loudness) {
     if loudness == Loudness::Verbose {
-        remark(&format!("passed over: {}", escaped(why)));
+        remark(&format!("skipped: {}", escaped(why)));
     }
 }

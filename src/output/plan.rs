@@ -70,7 +70,7 @@ fn rows(foretold: &[Foretold], total: Option<&TotalPlan>, width: Option<u16>) ->
 
 fn outlook(requested: Option<u64>, guards: &[Guard]) -> String {
     let (words, colour) = match guards.first() {
-        None if requested.is_none() => return "all of it at most".into(),
+        None if requested.is_none() => return "upper bound".into(),
         None => ("enough".to_owned(), AnsiColor::Green),
         Some(Guard::Short(bytes)) => return short_by(*bytes),
         Some(Guard::Timeout(_)) => ("timeout".into(), AnsiColor::Red),
@@ -84,7 +84,7 @@ fn outlook(requested: Option<u64>, guards: &[Guard]) -> String {
 /// One in full.
 fn arithmetic(foretold: &Foretold) -> Vec<(String, String)> {
     let plan = &foretold.plan;
-    let mut lines = vec![("would ask", would_ask(foretold)), ("reclaimable", reclaimable(plan))];
+    let mut lines = vec![("request", would_ask(foretold)), ("reclaimable", reclaimable(plan))];
     lines.extend(left_out(plan).map(|left| ("left out", left)));
     lines.extend(would_stop(foretold).into_iter().map(|stop| ("would stop", stop)));
     let mut lines: Vec<_> = lines.into_iter().map(|(label, text)| (label.to_owned(), text)).collect();
@@ -102,7 +102,7 @@ fn remarks(foretold: &[Foretold], total: Option<&TotalPlan>) -> Vec<(String, Str
         })
         .collect();
     if let Some(rest) = total.and_then(|total| total.rest).filter(|&rest| rest > 0) {
-        let text = "more, in slices from whichever gives most for a CPU second, which only trying tells";
+        let text = "more, in slices from the cgroup that yields most per CPU second, known only at run time";
         lines.push(("then".into(), format!("{} {text}", size(rest))));
     }
     let stops = total.into_iter().flat_map(|total| &total.guards);
@@ -113,8 +113,10 @@ fn remarks(foretold: &[Foretold], total: Option<&TotalPlan>) -> Vec<(String, Str
 
 fn guarded_total(guard: Guard) -> String {
     match guard {
-        Guard::Pressure(_) => "--max-pressure: those that aren't stalled already have less than that".into(),
-        Guard::Unsupported(_) => "the kernel, which is too old for it".into(),
+        Guard::Pressure(_) => {
+            "--max-pressure: the cgroups that aren't stalled have less than the request".into()
+        }
+        Guard::Unsupported(_) => "the kernel, which is too old for the request".into(),
         Guard::Short(bytes) => exhaustion(bytes),
         Guard::Timeout(best) => too_slow(best),
     }
@@ -125,7 +127,7 @@ fn exhaustion(short: u64) -> String {
 }
 
 fn too_slow(best: std::time::Duration) -> String {
-    format!("--timeout: at --max-rate it takes {} at least", time(best))
+    format!("--timeout: at --max-rate the request takes at least {}", time(best))
 }
 
 fn short_by(bytes: u64) -> String {
@@ -134,21 +136,21 @@ fn short_by(bytes: u64) -> String {
 }
 
 fn nothing_written() -> (String, String) {
-    ("dry run".into(), "nothing was written; what is dirty or in use may stay all the same".into())
+    ("dry run".into(), "nothing was written; dirty and active pages may not be reclaimable".into())
 }
 
 fn would_ask(Foretold { path, plan, .. }: &Foretold) -> String {
     let file = escaped(&path.join(plan.subject.file()).display().to_string());
     if plan.requested == Some(0) {
-        return format!("nothing of {file}: the usage is low enough already");
+        return format!("nothing through {file}: the usage is low enough already");
     }
-    let amount = plan.requested.map_or_else(|| "all there is".into(), size);
+    let amount = plan.requested.map_or_else(|| "everything".into(), size);
     let chunk = match plan.chunk {
-        Some(bytes) => format!("{} with each write", size(bytes)),
-        None => "in chunks that adapt to its speed".into(),
+        Some(bytes) => format!("{} per write", size(bytes)),
+        None => "in adaptive chunks".into(),
     };
     let swappiness = plan.kind.swappiness().map_or_else(String::new, |value| format!(", swappiness={value}"));
-    format!("{amount} of {file}, {chunk}{swappiness}")
+    format!("{amount} through {file}, {chunk}{swappiness}")
 }
 
 fn reclaimable(plan: &Plan) -> String {
@@ -167,9 +169,9 @@ fn reclaimable(plan: &Plan) -> String {
             _ if there.swappable == there.anon => String::new(),
             Some(SwapBound::NoSwap) => format!(" of {}: this host has no swap", size(there.anon)),
             Some(SwapBound::Limit(name)) => {
-                format!(" of {}: memory.swap.max of {} leaves no more room", size(there.anon), escaped(name))
+                format!(" of {}: swap is limited by memory.swap.max of {}", size(there.anon), escaped(name))
             }
-            Some(SwapBound::Free) | None => format!(" of {}: swap has no more room", size(there.anon)),
+            Some(SwapBound::Free) | None => format!(" of {}: limited by free swap", size(there.anon)),
         };
         parts.push(format!("{} of anonymous memory and tmpfs{bound}", size(there.swappable)));
     }
@@ -206,10 +208,10 @@ fn would_stop(Foretold { plan, locked, .. }: &Foretold) -> Vec<String> {
     stops.extend(plan.max_pressure.filter(|_| !pressed).map(|most| {
         let now =
             plan.pressure.map_or_else(String::new, |now| format!(" ({} in the last 10 s)", percent(now)));
-        format!("--max-pressure, when it is stalled for more than {most} of the time{now}")
+        format!("--max-pressure, once stalled for more than {most} of the time{now}")
     }));
     if *locked {
-        stops.push("another process holds a lock on it: for up to 2 s that is waited for".into());
+        stops.push("a lock held by another process: memctl waits for up to 2 s".into());
     }
     stops
 }
@@ -220,17 +222,14 @@ fn guarded(guard: Guard, plan: &Plan) -> String {
         Guard::Timeout(best) => too_slow(best),
         Guard::Pressure(now) => {
             let most = plan.max_pressure.map_or_else(String::new, |most| most.to_string());
-            format!(
-                "--max-pressure: it was stalled for {} of the last 10 s, and the bound is {most}",
-                percent(now)
-            )
+            format!("--max-pressure {most}: already stalled for {} of the last 10 s", percent(now))
         }
         Guard::Unsupported(since) => {
             let key = plan.kind.swappiness().map_or_else(String::new, |value| format!("swappiness={value}"));
             let release = kernel_release().map_or_else(String::new, |release| escaped(&release));
             format!(
-                "the kernel: {key} came with Linux {since}, and this is {release}, unless it was ported back \
-                 (memctl check tries that, harmlessly)"
+                "the kernel: {key} requires Linux {since}, this is {release} \
+                 (memctl check tests for a backport, harmlessly)"
             )
         }
     }

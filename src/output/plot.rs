@@ -51,7 +51,7 @@ fn head<DB: DrawingBackend>(area: &Area<DB>, record: &Record, course: &Course) -
     let name = shortened(&escaped(&course.name), 56);
     let rule =
         course.rule.as_ref().map_or_else(String::new, |rule| format!(" by rule {}", shortened(rule, 24)));
-    let dry = if record.dry_run { ", a dry run" } else { "" };
+    let dry = if record.dry_run { ", dry run" } else { "" };
     let span = time(std::time::Duration::try_from_secs_f64(record.span).unwrap_or_default());
     let title = format!("memctl watch of {name}, {span}{dry}");
     theme::text(area, &title, (MARGIN, 12), 20, INK)?;
@@ -84,7 +84,7 @@ fn details(record: &Record, course: &Course) -> String {
             .rev()
             .find_map(|point| point.working_set)
             .map(|set| format!("working set {}", size(set))),
-        outcome.suggested.map(|bytes| format!("memory.max {} would do", size(bytes))),
+        outcome.suggested.map(|bytes| format!("suggested memory.max {}", size(bytes))),
         outcome.saved.filter(|&saved| saved > 0).map(|saved| format!("saved {}", size(saved as u64))),
     ];
     parts.into_iter().flatten().collect::<Vec<_>>().join("; ")
@@ -119,10 +119,10 @@ fn panels(course: &Course) -> [Panel; 3] {
     let stalls = rates(points, |point| point.stalled.map(|seconds| 100.0 * seconds));
     let pressure = Panel {
         unit: scale::Unit::Percent,
-        lines: vec![Line::filled("stalled for want of memory (PSI some)", SOFT, stalls)],
+        lines: vec![Line::filled("stalled on memory (PSI some)", SOFT, stalls)],
         marks: Vec::new(),
         least: 1.0,
-        without: "pressure is not in this record",
+        without: "no pressure in this record",
     };
     [usage, flows, pressure]
 }

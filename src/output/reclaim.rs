@@ -87,7 +87,7 @@ fn summary(rows: &[(&str, &Report)], total: Option<&Report>, width: Option<u16>)
     let (header, lines) = figures(&mut table);
     // Where one amount is for all, only that is judged.
     let each = |report: &Report| match total {
-        Some(_) if report.chunks == 0 => "not asked".into(),
+        Some(_) if report.chunks == 0 => "not requested".into(),
         Some(_) => report.stopped_by.word().to_owned(),
         None => verdict(report),
     };

@@ -152,15 +152,15 @@ fn what(what: &What) -> String {
                 );
             }
             format!(
-                "watched{by}: {} of {} used ({file}{of}), {} to be kept free",
+                "watched{by}: {} of {} used ({file}{of}), keeping {} free",
                 size(*current),
                 size(*limit),
                 size(*headroom)
             )
         }
-        What::Limit { limit: u64::MAX, .. } => "its limit was lifted".into(),
+        What::Limit { limit: u64::MAX, .. } => "limit removed".into(),
         What::Limit { limit, file } => {
-            format!("its limit is {} now ({})", size(*limit), file.map_or("--keep", |file| file.name()))
+            format!("limit changed to {} ({})", size(*limit), file.map_or("--keep", |file| file.name()))
         }
         What::Acted(acted) => action(acted),
         What::Reclaim(tally) => reclaimed(tally),
@@ -169,19 +169,19 @@ fn what(what: &What) -> String {
             format!("held: {}{wait}", guarded(*guard))
         }
         What::Outrun { needed, free } if needed > free => {
-            format!("outrun: {} were free, {} would have been needed", size(*free), size(*needed))
+            format!("outrun: {} free, {} needed", size(*free), size(*needed))
         }
         What::Outrun { free, .. } => {
-            format!("outrun: {} were free, and more would have been needed", size(*free))
+            format!("outrun: {} free, more needed", size(*free))
         }
         What::Would { requested, .. } => format!("would reclaim {}", size(*requested)),
         What::WorkingSet { set, saved } => found(set, saved),
         // Only a record has them.
         What::Sample(sample) => format!("{} used", size(sample.current)),
         What::Gone => "gone".into(),
-        What::Released => "no rule takes it any more".into(),
-        What::Left => "left: memctl was the last one inside".into(),
-        What::Blocked => "no write has come back for 5 s, and all workers are waiting for theirs".into(),
+        What::Released => "no rule applies any more".into(),
+        What::Left => "left the cgroup: no other process was in it".into(),
+        What::Blocked => "no write has returned for 5 s, and all worker threads are blocked".into(),
     }
 }
 
@@ -189,16 +189,16 @@ fn what(what: &What) -> String {
 fn brief(what: &What) -> String {
     match what {
         What::Start { .. } | What::Acted(_) | What::Sample(_) => String::new(),
-        What::Limit { limit: u64::MAX, .. } => "limit lifted".into(),
+        What::Limit { limit: u64::MAX, .. } => "limit removed".into(),
         What::Limit { limit, .. } => format!("limit {}", compact(*limit)),
         What::Reclaim(tally) => format!("reclaimed {}", compact(tally.reclaimed)),
         What::Hold { guard, .. } => format!("held: {}", guard.word().replace('_', " ")),
         What::Outrun { needed, .. } => format!("outrun: needed {}", compact(*needed)),
-        What::Would { requested, .. } => format!("would take {}", compact(*requested)),
-        What::WorkingSet { set, .. } => format!("in use: {}", compact(set.bytes)),
+        What::Would { requested, .. } => format!("would reclaim {}", compact(*requested)),
+        What::WorkingSet { set, .. } => format!("working set {}", compact(set.bytes)),
         What::Gone | What::Released => "gone".into(),
-        What::Left => "left it".into(),
-        What::Blocked => "writes are blocked".into(),
+        What::Left => "left".into(),
+        What::Blocked => "writes blocked".into(),
     }
 }
 
@@ -218,7 +218,7 @@ fn reclaimed(tally: &Tally) -> String {
 
 fn found(set: &WorkingSet, saved: &Saved) -> String {
     format!(
-        "working set: {} (confidence {:.0}%); memory.max {} would do; saved {}",
+        "working set: {} (confidence {:.0}%); suggested memory.max {}; saved {}",
         size(set.bytes),
         100.0 * set.confidence,
         size(set.suggested),
@@ -230,37 +230,36 @@ fn found(set: &WorkingSet, saved: &Saved) -> String {
 fn action(acted: &Acted) -> String {
     let end = match acted.end {
         End::Done => "done",
-        End::Exhausted => "nothing more was to be had",
-        End::Late => "it waits for a device",
+        End::Exhausted => "nothing more could be reclaimed",
+        End::Late => "waiting for a device",
         End::Stopped => "stopped",
         End::Locked => "locked",
-        End::Removed => "the cgroup is gone",
+        End::Removed => "the cgroup was removed",
         End::Failed(_) => "the kernel refused",
     };
     let (asked, got, took) = (size(acted.requested), size(acted.reclaimed), time(acted.writing));
-    format!("asked {asked} in {}: {got} after {took}, {end}", super::reclaim::writes(acted.writes))
+    format!("requested {asked} in {}: {got} after {took}, {end}", super::reclaim::writes(acted.writes))
 }
 
 fn guarded(guard: Guard) -> String {
     match guard {
-        Guard::Floor => "it is down to its floor or protection".into(),
-        Guard::Pressure => "it is stalled more than --max-pressure allows".into(),
-        Guard::SwapFree => "only anonymous memory is left, and --swap-free keeps that from swap".into(),
-        Guard::SwapWrites => "only anonymous memory is left, and --swap-writes keeps that from swap".into(),
+        Guard::Floor => "down to the floor or the cgroup's protection".into(),
+        Guard::Pressure => "stalled more than --max-pressure allows".into(),
+        Guard::SwapFree => "only anonymous memory is left, and --swap-free prevents swapping".into(),
+        Guard::SwapWrites => "only anonymous memory is left, and --swap-writes prevents swapping".into(),
         Guard::SlowSwap => {
-            "only anonymous memory is left, and swap is a rotating disk (--type all takes it all the same)"
-                .into()
+            "only anonymous memory is left, and swap is a rotating disk (--type all swaps anyway)".into()
         }
         Guard::Refaults(share) => format!(
-            "{:.0}% of what was reclaimed had been in use and came back: its limit is too low for what it uses",
+            "{:.0}% of the reclaimed memory was in use and came back: the limit is too low for the usage",
             100.0 * share
         ),
-        Guard::Exhausted => "nothing more was to be had".into(),
-        Guard::Cpu => "--cpu is spent".into(),
-        Guard::Grace => "it began only now".into(),
-        Guard::Lock => "another memctl is at it".into(),
+        Guard::Exhausted => "nothing more could be reclaimed".into(),
+        Guard::Cpu => "the --cpu budget is used up".into(),
+        Guard::Grace => "it started less than 5 s ago".into(),
+        Guard::Lock => "another memctl is reclaiming from it".into(),
         Guard::Above(pressure) => format!(
-            "memory pressure above it (full avg10 {}): an OOM killer would take what is scanned for what thrashes",
+            "memory pressure above the cgroup (full avg10 {}): scanning could trigger an OOM killer",
             hundredths(pressure)
         ),
     }

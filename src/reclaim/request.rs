@@ -133,13 +133,13 @@ impl Tolerance {
 #[derive(Debug, Error)]
 #[allow(missing_docs)]
 pub enum Refusal {
-    #[error("this kernel doesn't know swappiness= in memory.reclaim: it came with Linux 6.11")]
+    #[error("this kernel lacks swappiness= in memory.reclaim, which requires Linux 6.11")]
     NoSwappiness,
-    #[error("this kernel doesn't know swappiness=max in memory.reclaim: it came with Linux 6.16")]
+    #[error("this kernel lacks swappiness=max in memory.reclaim, which requires Linux 6.16")]
     NoSwappinessMax,
     #[error("anonymous memory can't be reclaimed: {}", no_room(.0))]
     NoSwapRoom(SwapRoom),
-    #[error("{} has no memory.current to measure that by", nameless(*.0))]
+    #[error("{} has no memory.current, which a percentage or --to requires", nameless(*.0))]
     NoUsage(Subject),
     #[error("{0}")]
     Unreadable(Errno),
@@ -155,7 +155,7 @@ fn nameless(subject: Subject) -> &'static str {
 fn no_room(room: &SwapRoom) -> String {
     match &room.bound {
         SwapBound::NoSwap => "this host has no swap".into(),
-        SwapBound::Free => "the swap is full".into(),
+        SwapBound::Free => "swap is full".into(),
         SwapBound::Limit(cgroup) => format!("memory.swap.max of {cgroup} leaves no room in swap"),
     }
 }
@@ -165,16 +165,14 @@ impl Refusal {
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::NoSwappiness => {
-                Some("leave out --type and --swappiness: the kernel then follows vm.swappiness")
-            }
+            Self::NoSwappiness => Some("omit --type and --swappiness: the kernel then uses vm.swappiness"),
             Self::NoSwappinessMax => {
-                Some("--swappiness 200 prefers anonymous memory, but takes page cache first")
+                Some("use --swappiness 200, which prefers anonymous memory, but takes page cache first")
             }
             Self::NoSwapRoom(SwapRoom { bound: SwapBound::Limit(_), .. }) => {
-                Some("raise memory.swap.max there")
+                Some("raise memory.swap.max of that cgroup")
             }
-            Self::NoSwapRoom(_) => Some("add swap (zram will do), or ask for --type file"),
+            Self::NoSwapRoom(_) => Some("add swap (zram is enough), or use --type file"),
             Self::NoUsage(_) => Some("give the size in bytes, such as 10M"),
             Self::Unreadable(_) => None,
         }

@@ -17,9 +17,9 @@ pub enum BadRecord {
         what: String,
     },
     /// There is nothing in it that a watch would have written.
-    #[error("it has no cgroup that was watched")]
+    #[error("no watched cgroup in the record")]
     Nothing,
     /// There is nothing in it at all.
-    #[error("it is empty")]
+    #[error("the record is empty")]
     Empty,
 }

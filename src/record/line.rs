@@ -82,6 +82,6 @@ pub fn read(from: &mut impl BufRead, number: usize) -> Result<Read, BadRecord> {
     // It says where once more, as if there were one line.
     let what = why.to_string();
     let what = what.rsplit_once(" at line ").map_or(what.as_str(), |(what, _)| what).to_owned();
-    let what = format!("it is no line of a record: {what}");
+    let what = format!("not a line of a record: {what}");
     Err(BadRecord::Line { line: number, column: why.column().max(1), what })
 }

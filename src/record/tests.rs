@@ -89,17 +89,17 @@ fn what_is_cut_off_is_read_as_far_as_it_goes() {
 
 #[test]
 fn what_is_none_is_refused_with_its_place() {
-    assert_eq!(refused(b""), "it is empty");
-    assert_eq!(refused(b"\n \n"), "it has no cgroup that was watched");
-    assert_eq!(refused(b"CGROUP  REQUESTED\n"), "1:1: it is no line of a record: expected value");
+    assert_eq!(refused(b""), "the record is empty");
+    assert_eq!(refused(b"\n \n"), "no watched cgroup in the record");
+    assert_eq!(refused(b"CGROUP  REQUESTED\n"), "1:1: not a line of a record: expected value");
     let second = [OLD.lines().next().unwrap(), "{\"event\":\"reclaim\",\"at_usec\":-3}", ""].join("\n");
     assert_eq!(
         refused(second.as_bytes()),
-        "2:31: it is no line of a record: invalid value: integer `-3`, expected u64"
+        "2:31: not a line of a record: invalid value: integer `-3`, expected u64"
     );
     let long = format!("{{\"event\":\"{}\"}}\n", "x".repeat(70_000));
     assert_eq!(refused(long.as_bytes()), "1:65536: the line is longer than 64 KiB");
-    assert_eq!(refused(&[0xff, 0xfe, b'\n']), "1:1: it is no line of a record: expected value");
+    assert_eq!(refused(&[0xff, 0xfe, b'\n']), "1:1: not a line of a record: expected value");
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn no_more_is_kept_than_has_room() {
     assert!(points.iter().any(|point| point.current == 96), "what was most is kept");
     let started = |number| format!("{{\"event\":\"start\",\"cgroup\":\"/{number}\",\"at_usec\":1}}\n");
     let many = (0..=MOST_CGROUPS).map(started).collect::<Vec<_>>().concat();
-    assert_eq!(refused(many.as_bytes()), "20001:1: it has more than 20000 cgroups");
+    assert_eq!(refused(many.as_bytes()), "20001:1: the record has more than 20000 cgroups");
 }
 
 /// Keys that have numbers.

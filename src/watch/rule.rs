@@ -36,13 +36,13 @@ pub struct Wanted {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Senseless {
     /// Neither headroom, nor a limit to keep, nor a pressure.
-    #[error("it says nothing of what is to be done")]
+    #[error("the rule sets none of headroom, keep, pressure and leave-alone")]
     NothingToDo,
     /// All of the limit is to be free.
-    #[error("the headroom leaves nothing of the limit")]
+    #[error("the headroom must be less than the limit")]
     NothingLeft,
     /// Limits above count for the headroom only.
-    #[error("ancestors need a headroom")]
+    #[error("ancestors requires headroom")]
     NoHeadroom,
 }
 
@@ -122,13 +122,13 @@ pub enum Unwatchable {
     #[error("the root cgroup has neither memory.current nor a limit")]
     Root,
     /// It has no limit that anything could be kept free below.
-    #[error("it has no limit: memory.high and memory.max are both max")]
+    #[error("no limit: memory.high and memory.max are both max")]
     NoLimit,
     /// Nor has any of its ancestors.
-    #[error("neither it nor any cgroup above it has a limit: memory.high and memory.max are all max")]
+    #[error("no limit here or above: memory.high and memory.max are all max")]
     NoLimitAbove,
     /// The headroom leaves nothing of the limit, in bytes.
-    #[error("the headroom leaves nothing of its limit of {0} bytes")]
+    #[error("the headroom must be less than the limit of {0} bytes")]
     NoRoom(u64),
 }
 
@@ -138,11 +138,11 @@ impl Unwatchable {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Errno(_) => None,
-            Self::Root => Some("name cgroups below it: memctl watch '*.slice' …"),
+            Self::Root => Some("name cgroups below the root: memctl watch '*.slice' …"),
             Self::NoLimit | Self::NoLimitAbove => {
-                Some("--keep SIZE sets one that memctl keeps, and that kills nobody")
+                Some("set a limit for memctl to keep, without OOM kills: --keep SIZE")
             }
-            Self::NoRoom(_) => Some("keep less than the limit free"),
+            Self::NoRoom(_) => Some("set a headroom below the limit"),
         }
     }
 }

@@ -107,7 +107,7 @@ impl Table {
     /// What it wants, and whether it wants anything of it.
     fn wanted(&self) -> Result<Wanted, &'static str> {
         let take = match (self.kind, self.swappiness) {
-            (Some(_), Some(_)) => return Err("type and swappiness exclude each other"),
+            (Some(_), Some(_)) => return Err("type and swappiness can't be combined"),
             (kind, swappiness) => Take::of(kind.map(|kind| kind.0), swappiness.map(|weight| weight.0)),
         };
         Ok(Wanted {
@@ -127,24 +127,24 @@ impl Table {
         let words = |names: &Names| names.0.iter().map(OsString::from).collect::<Vec<_>>();
         let words = Words { wanted: words(&self.wanted), excluded: words(&self.exclude) };
         let Some(first) = self.wanted.0.first() else {
-            return Err("it matches nothing: match is empty".into());
+            return Err("match must not be empty".into());
         };
         if words.wanted.len() + words.excluded.len() > MOST_WORDS {
-            return Err(format!("it has more than {MOST_WORDS} names and globs"));
+            return Err(format!("the rule has more than {MOST_WORDS} names and globs"));
         }
         for word in words.wanted.iter().chain(&words.excluded) {
             if word.is_empty() {
                 return Err("a name can't be empty (the root is called /)".into());
             }
             if let Some(why) = malformed(word) {
-                return Err(format!("{:?} is a malformed glob: {why}", word.to_string_lossy()));
+                return Err(format!("{:?}: malformed glob: {why}", word.to_string_lossy()));
             }
         }
         let name: Rc<str> = self.name.as_ref().unwrap_or(first).as_str().into();
         let rule = if self.leave_alone {
             // So that nobody thinks that the rest counts.
             if self.wanted()? != Wanted::default() {
-                return Err("it is to leave alone what it matches, so there is nothing else to want".into());
+                return Err("leave-alone can't be combined with other settings".into());
             }
             None
         } else {
@@ -162,22 +162,27 @@ impl Rules {
     /// [`BadRules`].
     pub fn parse(text: &str) -> Result<Self, BadRules> {
         if text.len() > MOST_BYTES {
-            return Err(bad(text, 0, format!("it is larger than {} MiB", MOST_BYTES >> 20), None));
+            return Err(bad(text, 0, format!("the file is larger than {} MiB", MOST_BYTES >> 20), None));
         }
         let file: File = toml::from_str(text).map_err(|why| {
             let (what, hint) = in_our_words(why.message());
             bad(text, why.span().map_or(0, |span| span.start), what, hint)
         })?;
         if let Some(version) = file.version.as_ref().filter(|version| *version.get_ref() != VERSION) {
-            let what = format!("version {} is not understood: {VERSION} is", version.get_ref());
+            let what = format!("version {} is not supported, only version {VERSION}", version.get_ref());
             return Err(bad(text, version.span().start, what, None));
         }
         if file.rule.is_empty() {
-            let hint = "a rule begins with [[rule]], match = \"…\", headroom = \"10%\"".to_owned();
-            return Err(bad(text, text.len(), "it has no rules".into(), Some(hint)));
+            let hint = "add a rule: [[rule]], match = \"…\", headroom = \"10%\"".to_owned();
+            return Err(bad(text, text.len(), "the file has no rules".into(), Some(hint)));
         }
         if let Some(rule) = file.rule.get(MOST_RULES) {
-            return Err(bad(text, rule.span().start, format!("it has more than {MOST_RULES} rules"), None));
+            return Err(bad(
+                text,
+                rule.span().start,
+                format!("the file has more than {MOST_RULES} rules"),
+                None,
+            ));
         }
         let mut each: Vec<HostRule> = Vec::with_capacity(file.rule.len());
         for table in file.rule {
@@ -185,13 +190,12 @@ impl Rules {
             let rule = table.into_inner().rule(line_and_column(text, at).0);
             let rule = rule.map_err(|what| {
                 let nothing = what == Senseless::NothingToDo.to_string();
-                let hint =
-                    nothing.then(|| "it needs headroom, keep, pressure, or leave-alone = true".to_owned());
+                let hint = nothing.then(|| "set headroom, keep, pressure, or leave-alone = true".to_owned());
                 bad(text, at, what, hint)
             })?;
             if let Some(twin) = each.iter().find(|other| other.name == rule.name) {
-                let what = format!("there is a rule called {:?} on line {} already", rule.name, twin.line);
-                let hint = "give one of them another name: name = \"…\"".to_owned();
+                let what = format!("duplicate rule name {:?}, first used on line {}", rule.name, twin.line);
+                let hint = "give one of the rules another name: name = \"…\"".to_owned();
                 return Err(bad(text, at, what, Some(hint)));
             }
             each.push(rule);
@@ -226,8 +230,8 @@ fn in_our_words(message: &str) -> (String, Option<String>) {
     let what = message.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(", ");
     let Some(rest) = what.strip_prefix("unknown field `") else {
         let hint = match what.as_str() {
-            "invalid type: map, expected a sequence" => Some("a rule begins with [[rule]], in two brackets"),
-            "missing field `match`" => Some("match = \"GLOB\" says which cgroups it is for"),
+            "invalid type: map, expected a sequence" => Some("begin a rule with [[rule]], in two brackets"),
+            "missing field `match`" => Some("select the cgroups of the rule: match = \"GLOB\""),
             _ => None,
         };
         return (what.replace("missing field `", "missing key `"), hint.map(str::to_owned));
@@ -239,17 +243,17 @@ fn in_our_words(message: &str) -> (String, Option<String>) {
         .map(|known| (strsim::damerau_levenshtein(key, known), known))
         .filter(|(far, known)| *far <= known.len() / 3 + 1)
         .min()
-        .map(|(_, known)| format!("did you mean {known}?"));
+        .map(|(_, known)| format!("similar key: {known}"));
     let elsewhere = match key {
         "cpu" | "swap-writes" | "version" => {
-            Some("it is of the whole host: above the first [[rule]]".to_owned())
+            Some("move the key above the first [[rule]], since it applies to the whole host".to_owned())
         }
         key if known.contains(&"rule") && RULE_KEYS.contains(&key) => {
-            Some("it belongs into a [[rule]]".to_owned())
+            Some("move the key into a [[rule]]".to_owned())
         }
         _ => None,
     };
-    let hint = elsewhere.or(near).unwrap_or_else(|| format!("it may have {}", known.join(", ")));
+    let hint = elsewhere.or(near).unwrap_or_else(|| format!("known keys: {}", known.join(", ")));
     (format!("unknown key {key:?}"), Some(hint))
 }
 

@@ -8,8 +8,8 @@ use crate::size::{Amount, Percent, SizeError, parse_only_bytes};
 /// What is wrong with it.
 pub fn headroom(word: &str) -> Result<Amount, String> {
     match word.parse() {
-        Ok(Amount::Max) => Err("it leaves nothing of the limit".into()),
-        Err(SizeError::NotANumber) => Err("it is neither a size nor a share (as in 64M, 10%)".into()),
+        Ok(Amount::Max) => Err("must be less than the limit".into()),
+        Err(SizeError::NotANumber) => Err("neither a size nor a percentage (as in 64M, 10%)".into()),
         read => read.map_err(|why: SizeError| why.to_string()),
     }
 }
@@ -40,7 +40,7 @@ pub fn bytes_or_none(word: &str) -> Result<u64, String> {
 pub fn bytes_or_max(word: &str) -> Result<Option<u64>, String> {
     match parse_only_bytes(word) {
         _ if word == "max" => Ok(None),
-        Err(SizeError::NotANumber) => Err("it is neither a size nor max (as in 1M)".into()),
+        Err(SizeError::NotANumber) => Err("neither a size nor max (as in 1M)".into()),
         read => read.map(Some).map_err(|why| why.to_string()),
     }
 }

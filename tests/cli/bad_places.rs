@@ -93,19 +93,19 @@ fn the_nearest_names_are_suggested() {
     let slice = Cgroup::new("system.slice");
     let _service = slice.child("nginx.service");
     let ran = refuses(&["reclaim", "ngnix.service", "10M"], 1, "memctl: ngnix.service: no such cgroup");
-    assert!(ran.stderr.contains("hint: did you mean system.slice/nginx.service?"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("hint: similar names: system.slice/nginx.service"), "{}", ran.stderr);
     let ran = refuses(&["reclaim", "Nginx.Service", "10M"], 1, "memctl: Nginx.Service: no such cgroup");
-    assert!(ran.stderr.contains("hint: did you mean system.slice/nginx.service?"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("hint: similar names: system.slice/nginx.service"), "{}", ran.stderr);
     let ran = refuses(&["reclaim", "nginx", "10M"], 1, "memctl: nginx: no such cgroup");
-    assert!(ran.stderr.contains("hint: did you mean system.slice/nginx.service?"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("hint: similar names: system.slice/nginx.service"), "{}", ran.stderr);
 }
 
 fn not_a_cgroup() {
     refuses(&["reclaim", "", "10M"], 2, "memctl: a cgroup's name can't be empty (the root is called /)");
 
-    refuses(&["reclaim", "/data", "10M"], 1, "memctl: /data: it is not a cgroup");
+    refuses(&["reclaim", "/data", "10M"], 1, "memctl: /data: not a cgroup");
     let file = "/sys/fs/cgroup/cgroup.procs";
-    refuses(&["reclaim", file, "10M"], 1, &format!("memctl: {file}: it is not a cgroup"));
+    refuses(&["reclaim", file, "10M"], 1, &format!("memctl: {file}: not a cgroup"));
 }
 
 /// A mount that goes when the case ends.
@@ -132,7 +132,7 @@ fn a_cgroup_of_version_one() {
     refuses(
         &["reclaim", "/tmp/v1", "10M"],
         1,
-        "memctl: /tmp/v1: it is a cgroup of version 1, which has no memory.reclaim",
+        "memctl: /tmp/v1: a cgroup of version 1, which has no memory.reclaim",
     );
 }
 
@@ -142,7 +142,7 @@ fn controller_not_enabled() {
     let asked = [&["reclaim", "app/job", "10M"][..], &["stat", "app/job"]];
     let ran = asked.map(run);
     std::fs::remove_dir(app.path().join("job")).expect("remove it");
-    let line = "memctl: /app/job: the memory controller is not enabled here: /app lacks it in cgroup.subtree_control";
+    let line = "memctl: /app/job: the memory controller is not enabled in cgroup.subtree_control of /app";
     for (ran, words) in ran.into_iter().zip(asked) {
         let ran = refused(ran, words, 1, line);
         assert!(
@@ -160,7 +160,7 @@ fn threaded() {
     std::fs::write(job.join("cgroup.type"), "threaded").expect("make it threaded");
     let ran = run(&["reclaim", "app/job", "10M"]);
     std::fs::remove_dir(&job).expect("remove it");
-    let line = "memctl: /app/job: it is a threaded cgroup: its memory is accounted to /app";
+    let line = "memctl: /app/job: a threaded cgroup, whose memory is charged to /app";
     refused(ran, &["reclaim", "app/job", "10M"], 1, line);
 }
 
@@ -173,8 +173,9 @@ fn kernel_without_the_file() {
     let _app = Cgroup::new("app");
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     for (word, name) in [("app", "/app"), ("/", "/")] {
-        let line =
-            format!("memctl: {name}: this kernel ({release}) has no memory.reclaim: it came with Linux 5.19");
+        let line = format!(
+            "memctl: {name}: this kernel ({release}) has no memory.reclaim, which requires Linux 5.19"
+        );
         refuses(&["reclaim", word, "10M"], 1, &line);
     }
 }
@@ -186,7 +187,7 @@ fn no_permission() {
     let words = ["reclaim", "app", "5M"];
     let line = "memctl: /sys/fs/cgroup/app/memory.reclaim: permission denied";
     let ran = refused(as_app(&words), &words, 1, line);
-    assert!(ran.stderr.contains("hint: run as root, or have the file delegated"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("hint: run as root, or delegate the file"), "{}", ran.stderr);
     app.assert_untouched(before);
 }
 
@@ -268,7 +269,7 @@ fn every_spelling_of_a_name() {
         memctl(["reclaim", "./a job", "1M", "--json"]).current_dir(app.path()).output().expect("memctl runs");
     assert_eq!(parse(&Ran::from(here).stdout)["cgroup"], "/app/a job");
     let elsewhere = memctl(["reclaim", ".", "1M"]).current_dir("/data").output().expect("memctl runs");
-    refused(elsewhere.into(), &["."], 1, "memctl: /data: it is not a cgroup");
+    refused(elsewhere.into(), &["."], 1, "memctl: /data: not a cgroup");
     for word in [
         "app/a job",
         "/app/a job",
@@ -284,7 +285,7 @@ fn every_spelling_of_a_name() {
 }
 
 fn a_share_of_the_root() {
-    let line = "memctl: /: the root cgroup has no memory.current to measure that by";
+    let line = "memctl: /: the root cgroup has no memory.current, which a percentage or --to requires";
     refuses(&["reclaim", "/", "25%"], 1, line);
     refuses(&["reclaim", "/", "--to", "100M"], 1, line);
 }

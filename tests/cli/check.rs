@@ -75,7 +75,7 @@ fn a_megabyte_is_tried() {
     assert!(tried["amount_bytes"].as_u64().is_some_and(|bytes| (M..4 * M).contains(&bytes)), "{line}");
     assert!((M..4 * M).contains(&app.stolen_settled()));
     let told = run(&["check", "app", "--write", "-v"]);
-    assert!(told.stderr.starts_with("asked "), "{}", told.stderr);
+    assert!(told.stderr.starts_with("requested "), "{}", told.stderr);
     assert_eq!(run(&["check", "app", "--write"]).stderr, "");
     // An empty one proves nothing, and is no failure.
     let empty = Cgroup::new("empty");
@@ -84,7 +84,7 @@ fn a_megabyte_is_tried() {
     assert_eq!(finding(&line, "reclaimable")["amount_bytes"], 0, "{line}");
     let ran = run(&["check", empty.name()]);
     assert!(
-        ran.stdout.ends_with("\nreclaim will work, but nothing can be had now: /empty\n"),
+        ran.stdout.ends_with("\nreclaim will work, but nothing is reclaimable now: /empty\n"),
         "{}",
         ran.stdout
     );
@@ -93,7 +93,7 @@ fn a_megabyte_is_tried() {
     empty.uses(&Work::Anon(10 * M));
     let line = check(&[empty.name(), "--write"], 0);
     let says = finding(&line, "write")["says"].to_string();
-    assert!(says.contains("what is left has no room in swap"), "{line}");
+    assert!(says.contains("the remaining memory has no room in swap"), "{line}");
 }
 
 fn swap_that_is_closed_is_named() {
@@ -119,7 +119,7 @@ fn swap_that_is_closed_is_named() {
 fn whose_the_file_is() {
     let app = Cgroup::new("app");
     let says = |line: &Value| finding(line, "reclaim")["says"].to_string();
-    let alone = "it is root's alone, and not delegated";
+    let alone = "owned by root, not delegated";
     assert!(says(&check(&["app"], 0)).contains(alone));
     let as_app = || -> Ran {
         let mut command = memctl(["check", "app", "--json"]);
@@ -133,7 +133,7 @@ fn whose_the_file_is() {
     chown(app.path().join("memory.reclaim"), Some(1000), Some(1000)).expect("delegate");
     let line = parse(&as_app().stdout);
     assert_eq!((&finding(&line, "reclaim")["state"], &line["works"]), (&"ok".into(), &true.into()), "{line}");
-    assert!(says(&line).contains("it is delegated to uid 1000"), "{line}");
+    assert!(says(&line).contains("delegated to uid 1000"), "{line}");
     let line = check(&["app"], 0);
     assert_eq!(
         (&finding(&line, "locking")["state"], &finding(&line, "triggers")["state"]),
@@ -190,7 +190,7 @@ fn nothing_goes_beyond_zswap() {
 fn an_older_interface_is_named() {
     let line = check(&[], 0);
     assert_eq!(finding(&line, "kernel")["state"], "note", "{line}");
-    assert!(finding(&line, "kernel")["says"].to_string().contains("came with 6.11"), "{line}");
+    assert!(finding(&line, "kernel")["says"].to_string().contains("require 6.11"), "{line}");
     assert_eq!(finding(&line, "measure")["state"], "note", "{line}");
 }
 
@@ -205,7 +205,7 @@ fn the_kernel_is_too_old() {
     let line = check(&[app.name()], 1);
     let missing = finding(&line, "reclaim");
     assert_eq!(missing["state"], "missing");
-    assert!(missing["says"].to_string().contains("it came with Linux 5.19"), "{line}");
+    assert!(missing["says"].to_string().contains("which requires Linux 5.19"), "{line}");
 }
 
 fn a_controller_that_is_off() {
@@ -221,7 +221,7 @@ fn a_controller_that_is_off() {
 fn a_name_that_is_not_there_is_missing() {
     let line = check(&["nonesuch"], 1);
     assert_eq!(finding(&line, "cgroup")["state"], "missing", "{line}");
-    crate::bed::refuses(&["check", "*"], 2, "memctl: *: check looks at one cgroup");
+    crate::bed::refuses(&["check", "*"], 2, "memctl: *: check takes a single cgroup");
     crate::bed::refuses(&["check", ""], 2, "memctl: a cgroup's name can't be empty (the root is called /)");
     let ran = run(&["check", "nonesuch"]);
     assert!(ran.stdout.ends_with("\nreclaim will not work: nonesuch\n"), "{}", ran.stdout);

@@ -90,7 +90,7 @@ fn protection_min() {
 fn stale_protection_is_named() {
     let (_grandparent, parent, children) = protection("memory.min");
     let ran = run(&["reclaim", children[0].name(), "max"]);
-    assert!(ran.stdout.contains("under its own memory.min"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("under the cgroup's own memory.min"), "{}", ran.stdout);
     drop((children, parent));
 }
 

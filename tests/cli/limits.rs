@@ -25,7 +25,7 @@ pub fn cases() -> Vec<Case> {
 }
 
 fn a_malformed_glob_to_exclude() {
-    let line = "memctl: --exclude: [: it is a malformed glob: unclosed character class; missing ']'";
+    let line = "memctl: --exclude: [: malformed glob: unclosed character class; missing ']'";
     refuses(&["watch", "app", "--headroom", "10%", "--exclude", "["], 2, line);
 }
 
@@ -109,7 +109,7 @@ fn what_has_no_limit_is_told_of() {
     let slice = Cgroup::new("slice");
     let (_one, _other) = (slice.child("a"), slice.child("b"));
     let ran = run(&["watch", "slice/*", "--headroom", "10%", "--duration", "100ms"]);
-    let why = "not watched yet: it has no limit: memory.high and memory.max are both max";
+    let why = "not watched yet: no limit: memory.high and memory.max are both max";
     assert_eq!((ran.status, ran.stderr), (Some(0), format!("memctl: /slice/a (and 1 more): {why}\n")));
 }
 
@@ -140,7 +140,7 @@ fn what_is_left_out_by_many_names() {
         assert_eq!(ran.stderr, "", "{word}");
     }
     let ran = run(&["watch", "slice/*", "--headroom", "10%", "--duration", "50ms", "--exclude", "one"]);
-    assert_eq!(ran.stderr, "memctl: --exclude one: it matches no cgroup now\n");
+    assert_eq!(ran.stderr, "memctl: --exclude one: no cgroup matches now\n");
 }
 
 /// The guest's swap is a rotating disk, as far as its kernel knows.

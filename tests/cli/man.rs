@@ -141,7 +141,7 @@ fn the_page_of_rules_is_true() {
     let hosts = Rules::parse("no-such-key = 1").expect_err("a mistake");
     let keys = [bad, hosts].map(|bad| bad.hint.expect("the keys that there are")).join(", ");
     let keys: Vec<_> =
-        keys.split(", ").map(|key| key.trim_start_matches("it may have ").to_owned()).collect();
+        keys.split(", ").map(|key| key.trim_start_matches("known keys: ").to_owned()).collect();
     assert!(keys.len() >= 18 && keys.iter().any(|key| key == "max-pressure"), "{keys:?}");
     for key in keys {
         assert!(page.contains(&format!("\\fB{key}\\fR = ")) || key == "rule", "{key} is not in watch.toml.5");

@@ -136,7 +136,11 @@ fn the_table_of_a_node() {
 fn a_node_has_no_usage_to_measure_by() {
     let before = stolen();
     for words in [["reclaim", "node:0", "25%"], ["reclaim", "node:0", "--to=64M"]] {
-        let ran = refuses(&words, 1, "memctl: node:0: a NUMA node has no memory.current to measure that by");
+        let ran = refuses(
+            &words,
+            1,
+            "memctl: node:0: a NUMA node has no memory.current, which a percentage or --to requires",
+        );
         assert!(ran.stderr.contains("hint: give the size in bytes"), "{}", ran.stderr);
     }
     assert_eq!(stolen(), before);
@@ -191,7 +195,7 @@ fn a_node_foretold() {
     assert_close("page cache", number(&foretold, "file_bytes") as u64, there);
     assert!(foretold.get("current_bytes").is_none(), "{foretold}");
     let ran = run(&["reclaim", "node:0", "10M", "--dry-run"]);
-    let part = "would ask    10 MiB of /sys/devices/system/node/node0/reclaim, in chunks";
+    let part = "request      10 MiB through /sys/devices/system/node/node0/reclaim, in adaptive chunks";
     assert!(ran.stdout.contains(part) && ran.stdout.contains("--max-pressure"), "{}", ran.stdout);
     assert_eq!(stolen(), before, "nothing was written");
 }
@@ -216,8 +220,8 @@ fn below_the_threshold() {
     }
     let checked = parse(&run(&["check", "node:0", "--write", "--json"]).stdout);
     let says = |about| finding(&checked, about)["says"].to_string();
-    assert!(says("write").contains("the kernel didn't begin (threshold)"), "{checked}");
-    assert!(says("reclaimable").contains("0 B could be"), "{checked}");
+    assert!(says("write").contains("the node is below its threshold"), "{checked}");
+    assert!(says("reclaimable").contains("0 B can be"), "{checked}");
     assert_eq!(stolen(), before, "the kernel did nothing");
 }
 
@@ -312,7 +316,7 @@ fn the_lock_of_a_node() {
     assert_eq!(report(&["reclaim", "node:0", "5M", "--dry-run"], 0)["guards"][0], "lock");
     let ran = run(&["reclaim", "node:0", "5M"]);
     assert_eq!(ran.status, Some(0));
-    assert!(ran.stderr.contains("memctl: node:0: another process holds a lock on it"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("memctl: node:0: locked by another process"), "{}", ran.stderr);
     assert_eq!(run(&["reclaim", "node:0", "5M", "--no-lock"]).stderr, "");
 }
 
@@ -352,7 +356,7 @@ fn a_node_is_for_root() {
     let ran: Ran = command.uid(1000).gid(1000).output().expect("memctl runs").into();
     let line = "memctl: /sys/devices/system/node/node0/reclaim: permission denied";
     let ran = refused(ran, &["reclaim", "node:0", "5M"], 1, line);
-    assert!(ran.stderr.contains("hint: only root"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("hint: run as root: only root"), "{}", ran.stderr);
 }
 
 fn nodes_are_completed() {
@@ -373,7 +377,7 @@ fn a_node_is_checked() {
     let ran = run(&["check", "node:0", "--write"]);
     assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""), "{}", ran.stdout);
     for part in [
-        "reclaim     ok      reclaim is there",
+        "reclaim     ok      reclaim exists",
         "measure     ok      by pgsteal_proactive",
         "threshold   ok ",
         "write       ok ",
@@ -386,7 +390,7 @@ fn a_node_is_checked() {
     drop_caches();
     let ran = run(&["check", "node:0"]);
     assert_eq!(ran.status, Some(0), "{}", ran.stdout);
-    let part = "of clean, unmapped page cache are too little";
+    let part = "of clean, unmapped page cache: the kernel reclaims from a node only above";
     assert!(ran.stdout.contains("threshold   note ") && ran.stdout.contains(part), "{}", ran.stdout);
     let ran = run(&["check", "node:7"]);
     assert!(ran.status == Some(1) && ran.stdout.contains("node:7: no such NUMA node"), "{}", ran.stdout);
@@ -400,10 +404,10 @@ fn no_such_node() {
 }
 
 fn no_figures_of_nodes() {
-    let ran = refuses(&["stat", "node:0"], 1, "memctl: node:0: it is a NUMA node, not a cgroup");
+    let ran = refuses(&["stat", "node:0"], 1, "memctl: node:0: a NUMA node, not a cgroup");
     assert!(
         ran.stderr.contains(
-            "hint: reclaim and check take nodes; its figures are in /sys/devices/system/node/node0/meminfo"
+            "hint: use reclaim or check; the node's figures are in /sys/devices/system/node/node0/meminfo"
         ),
         "{}",
         ran.stderr
@@ -413,17 +417,17 @@ fn no_figures_of_nodes() {
 fn a_kernel_that_is_too_old() {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("a release");
     let line = format!(
-        "memctl: node:0: this kernel ({}) has no reclaim file for NUMA nodes: it came with Linux 6.17",
+        "memctl: node:0: this kernel ({}) has no reclaim file for NUMA nodes, which requires Linux 6.17",
         release.trim()
     );
     let ran = refuses(&["reclaim", "node:0", "5M"], 1, &line);
     let instead = if crate::bed::root().join("memory.reclaim").exists() {
-        "hint: the root cgroup is the whole host"
+        "hint: use the root cgroup, which covers all nodes"
     } else {
-        "hint: nothing but a newer kernel helps"
+        "hint: upgrade to Linux 6.17 or later"
     };
     assert!(ran.stderr.contains(instead), "{}", ran.stderr);
     let ran = run(&["check", "node:0"]);
     assert_eq!(ran.status, Some(1));
-    assert!(ran.stdout.contains("it came with Linux 6.17"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("which requires Linux 6.17"), "{}", ran.stdout);
 }

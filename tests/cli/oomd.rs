@@ -92,7 +92,7 @@ fn who_is_monitored_is_told() {
     );
     // A mistake that fills swap is told once, and nothing is where it can't be.
     let (said, events) = watched(&["a.service", "--keep", "20M", "--swap-free", "10%"]);
-    assert_eq!(said.matches("kills the largest user of it").count(), 1, "{said}");
+    assert_eq!(said.matches("kills the largest user of swap").count(), 1, "{said}");
     assert!(of(&events, "summary")[0]["guards_blind"].is_null(), "{events:?}");
     let (said, _) = watched(&["a.service", "--keep", "20M", "--swap-free", "11%"]);
     assert_eq!(said, "");
@@ -107,12 +107,12 @@ fn who_cannot_be_asked_is_taken_for_monitored() {
     let told = checked("a.service");
     assert!(
         matches!(&told[..], [(unknown, words)] if unknown == "unknown"
-        && words.contains("systemd-oomd runs, and can't be asked: oomctl: permission denied")
+        && words.contains("systemd-oomd runs, but can't be queried: oomctl: permission denied")
         && words.contains("2.50%")),
         "{told:?}"
     );
     let (said, events) = watched(&["a.service", "--pressure", "0.1%"]);
-    assert_eq!(said.matches("the guard above is blind: systemd-oomd runs").count(), 1, "{said}");
+    assert_eq!(said.matches("can't check for OOM killers: systemd-oomd runs").count(), 1, "{said}");
     for event in ["sample", "summary"] {
         let last = of(&events, event).last().map(|event| event["guards_blind"].to_string());
         assert_eq!(last.as_deref(), Some("[\"above\"]"), "{events:?}");
@@ -131,7 +131,7 @@ fn the_service_may_ask() {
     let said = Command::new("journalctl").args(["--unit=memctl-watch.service", "--output=cat"]).output();
     let said = String::from_utf8_lossy(&said.expect("journalctl runs").stdout).into_owned();
     assert!(
-        said.contains("where systemd-oomd kills the largest user of it") && !said.contains("blind"),
+        said.contains("where systemd-oomd kills the largest user of swap") && !said.contains("can't check"),
         "{said}"
     );
 }

@@ -34,8 +34,7 @@ fn mixed() -> Cgroup {
 fn swappiness_fails_with_the_reason() {
     let app = mixed();
     let before = app.current();
-    let line =
-        "memctl: /app: this kernel doesn't know swappiness= in memory.reclaim: it came with Linux 6.11";
+    let line = "memctl: /app: this kernel lacks swappiness= in memory.reclaim, which requires Linux 6.11";
     for option in ["--swappiness=60", "--swappiness=max", "--type=file", "--type=anon"] {
         let ran = refuses(&["reclaim", "app", "10M", option], 1, line);
         assert!(ran.stderr.contains("\nhint: "), "{}", ran.stderr);
@@ -65,8 +64,7 @@ fn swappiness_zero_is_page_cache() {
 fn anon_fails_with_the_reason() {
     let app = mixed();
     let before = app.current();
-    let line =
-        "memctl: /app: this kernel doesn't know swappiness=max in memory.reclaim: it came with Linux 6.16";
+    let line = "memctl: /app: this kernel lacks swappiness=max in memory.reclaim, which requires Linux 6.16";
     refuses(&["reclaim", "app", "10M", "--type=anon"], 1, line);
     refuses(&["reclaim", "app", "10M", "--swappiness=max"], 1, line);
     app.assert_untouched(before);
@@ -148,8 +146,11 @@ fn verbose() {
     let ran = run(&["reclaim", "-v", "app", "5M", "--json"]);
     assert_eq!(ran.status, Some(0), "{ran:?}");
     let chunks = number(&crate::bed::parse(&ran.stdout), "chunks") as usize;
-    let told =
-        ran.stderr.lines().filter(|line| line.starts_with("asked ") && line.contains("done after")).count();
+    let told = ran
+        .stderr
+        .lines()
+        .filter(|line| line.starts_with("requested ") && line.contains("done after"))
+        .count();
     assert_eq!(told, chunks, "{}", ran.stderr);
 }
 

@@ -192,7 +192,7 @@ fn links_of_proc_lead_where_the_kernel_goes() {
     let ran: Ran = memctl(["stat", "./nope"]).current_dir(app.path()).output().expect("it runs").into();
     assert_eq!((ran.status, ran.stderr.lines().next()), (Some(1), Some("memctl: ./nope: no such cgroup")));
     let ran: Ran = memctl(["stat", "."]).current_dir("/tmp").output().expect("it runs").into();
-    assert_eq!((ran.status, ran.stderr.lines().next()), (Some(1), Some("memctl: /tmp: it is not a cgroup")));
+    assert_eq!((ran.status, ran.stderr.lines().next()), (Some(1), Some("memctl: /tmp: not a cgroup")));
 }
 
 /// `..` behind a symbolic link is the parent of what the link leads to.
@@ -207,7 +207,7 @@ fn dots_are_the_kernels_and_not_the_texts() {
     assert_eq!(stat(&word("/.."))["cgroup"], "/app");
     assert_eq!(stat(&word("/../inner"))["cgroup"], "/app/inner");
     assert_eq!(stat(&word("/../i*"))["cgroup"], "/app/inner");
-    refuses(&["stat", &word("/../../..")], 1, &format!("memctl: {}: it is not a cgroup", word("/../../..")));
+    refuses(&["stat", &word("/../../..")], 1, &format!("memctl: {}: not a cgroup", word("/../../..")));
     symlink("/nowhere", folder.path().join("broken")).expect("a link");
     let broken = folder.path().join("broken").display().to_string();
     refuses(&["stat", &broken], 1, &format!("memctl: {broken}: no such cgroup"));

@@ -57,17 +57,16 @@ fn records_of_all_versions() {
         // A full disk cuts it off anywhere.
         let cut = Folder::with(&record[..record.len() - 30]);
         let [name, _] = cut.words();
-        let svg =
-            cut.drawn(&format!("memctl: {name}: its last line is cut off: what is before it is drawn\n"));
+        let svg = cut.drawn(&format!("memctl: {name}: the last line is cut off; drawing the lines before\n"));
         assert!(svg.contains("usage"), "{version}: {svg}");
     }
     let newer = RECORDS[1].1.replace("\"version\":1", "\"version\":9");
     let newer = Folder::with(&newer);
     let [name, _] = newer.words();
-    newer.drawn(&format!("memctl: {name}: its version, 9, is newer than 1: what is known of it is drawn\n"));
+    newer.drawn(&format!("memctl: {name}: record version 9 is newer than 1; drawing only the known parts\n"));
     let twice = Folder::with(&RECORDS[1].1.repeat(2));
     let [name, _] = twice.words();
-    twice.drawn(&format!("memctl: {name}: it has 2 watches: the last is drawn\n"));
+    twice.drawn(&format!("memctl: {name}: the record has 2 watches; drawing the last\n"));
 }
 
 fn what_is_no_record() {
@@ -76,15 +75,15 @@ fn what_is_no_record() {
     let ran = refuses(
         &["plot", &record, "-o", &picture],
         1,
-        &format!("memctl: {record}:1:1: it is no line of a record: expected value"),
+        &format!("memctl: {record}:1:1: not a line of a record: expected value"),
     );
-    assert!(ran.stderr.contains("hint: a record is what memctl watch --json writes"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("hint: record a watch with memctl watch --json"), "{}", ran.stderr);
     let empty = Folder::with("");
     let [record, _] = empty.words();
-    refuses(&["plot", &record, "-o", &picture], 1, &format!("memctl: {record}: it is empty"));
+    refuses(&["plot", &record, "-o", &picture], 1, &format!("memctl: {record}: the record is empty"));
     assert!(!none.picture().exists(), "what can't be drawn changes nothing");
     refuses(&["plot", "/no/such", "-o", &picture], 1, "memctl: /no/such: no such file or directory");
-    refuses(&["plot", &record, "-o", "run.png"], 2, "memctl: -o run.png: only SVG is drawn");
+    refuses(&["plot", &record, "-o", "run.png"], 2, "memctl: -o run.png: only SVG is supported");
     let whole = Folder::with(RECORDS[0].1);
     let [record, _] = whole.words();
     let line = "memctl: /no/such/picture.svg: no such file or directory";
@@ -106,7 +105,7 @@ fn one_of_several() {
         2,
         "memctl: --cgroup web: not in the record",
     );
-    assert!(ran.stderr.ends_with("hint: it has /app, /db\n"), "{}", ran.stderr);
+    assert!(ran.stderr.ends_with("hint: the record has /app, /db\n"), "{}", ran.stderr);
 }
 
 fn a_watch_is_recorded_and_drawn() {

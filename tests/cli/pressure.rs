@@ -25,7 +25,7 @@ fn an_estimate_stands_alone() {
         assert_eq!(ran.status, Some(2), "{words:?}: {}", ran.stderr);
         assert!(ran.stderr.contains("--estimate"), "{}", ran.stderr);
     }
-    let line = "memctl: invalid value 'much' for '--pressure <PCT>': it is not a percentage (as in 5%, 0.1%)";
+    let line = "memctl: invalid value 'much' for '--pressure <PCT>': not a percentage (as in 5%, 0.1%)";
     refuses(&["watch", "app", "--pressure", "much"], 2, line);
 }
 
@@ -59,7 +59,7 @@ fn an_estimate_is_all_that_is_told() {
     let app = in_use("app", 8 * M, 30 * M);
     let ran = run(&["watch", "app", "--estimate", "--duration", "25s"]);
     assert_eq!(ran.status, Some(0), "{}", ran.stderr);
-    assert_eq!(ran.stderr, "memctl: to find out what is in use, what isn't is really reclaimed\n");
+    assert_eq!(ran.stderr, "memctl: the estimate really reclaims idle memory to find the working set\n");
     let lines: Vec<_> = ran.stdout.lines().collect();
     assert!(lines.len() == 2 && lines[0].starts_with("CGROUP  WORKING SET  CONFIDENCE"), "{}", ran.stdout);
     assert!(lines[1].starts_with("/app") && lines[1].contains('%'), "{}", ran.stdout);

@@ -74,7 +74,7 @@ fn globs_cross_levels_with_two_stars() {
     inner.uses(&Work::File(10 * M));
     assert_eq!(names(&reports(&["reclaim", "outer/**/job-?", "1M"], 0)), ["/outer/middle/job-1"]);
     refuses(&["reclaim", "outer/job-?", "1M"], 1, "memctl: outer/job-?: no cgroup matches");
-    let line = "memctl: outer/[: it is a malformed glob: unclosed character class; missing ']'";
+    let line = "memctl: outer/[: malformed glob: unclosed character class; missing ']'";
     refuses(&["reclaim", "outer/[", "1M"], 1, line);
 }
 
@@ -89,7 +89,7 @@ fn a_glob_passes_over_what_can_not_be_reclaimed() {
     assert_eq!(names(&found), ["/batch/a"]);
     assert_eq!(none.status, Some(1));
     assert!(
-        none.stderr.starts_with("memctl: batch/a/*: nothing can be reclaimed from any"),
+        none.stderr.starts_with("memctl: batch/a/*: no matching cgroup can be reclaimed from"),
         "{}",
         none.stderr
     );
@@ -139,7 +139,7 @@ fn in_parallel() {
     let (_batch, _children) = family("batch", &["a", "b"], 20 * M);
     let ran = run(&["reclaim", "batch/*", "5M", "--jobs", "2", "--max-rate", "5M", "-v", "--json"]);
     assert_eq!(ran.status, Some(0), "{ran:?}");
-    let order: Vec<_> = ran.stderr.lines().filter_map(|line| line.split(": asked").next()).collect();
+    let order: Vec<_> = ran.stderr.lines().filter_map(|line| line.split(": requested").next()).collect();
     let changes = order.windows(2).filter(|pair| pair[0] != pair[1]).count();
     assert!(changes > 2, "one after the other: {}", ran.stderr);
 }
@@ -196,8 +196,7 @@ fn a_lock_is_never_fatal() {
     app.uses(&Work::File(20 * M));
     let _lock = lock_on(&app);
     let ran = run(&["reclaim", "app", "1M"]);
-    let note =
-        "memctl: /app: another process holds a lock on it; reclaiming all the same (--no-lock doesn't ask)\n";
+    let note = "memctl: /app: locked by another process; reclaiming anyway (--no-lock skips this check)\n";
     assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), note));
     let began = Instant::now();
     let ran = run(&["reclaim", "app", "1M", "--no-lock"]);

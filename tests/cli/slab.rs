@@ -62,7 +62,7 @@ fn the_table_tells_slab() {
     let ran = run(&["reclaim", "app", "4M"]);
     assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""), "{}", ran.stdout);
     assert!(
-        ran.stdout.contains("\nslab ") && ran.stdout.contains(" of what was reclaimed"),
+        ran.stdout.contains("\nslab ") && ran.stdout.contains(" of the reclaimed memory"),
         "{}",
         ran.stdout
     );

@@ -155,12 +155,8 @@ fn limits_above_a_namespace_are_unknown() {
     assert!(!page("app/job").contains("unknown"), "{}", page("app/job"));
     let ran = run_inside(job.path(), &["stat", "/"]);
     assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""));
-    let beyond = "unknown: limits above the root of this cgroup namespace can't be seen from here";
-    assert!(
-        ran.stdout.contains(beyond) && ran.stdout.contains("no limit that can be seen"),
-        "{}",
-        ran.stdout
-    );
+    let beyond = "unknown: limits above the root of this cgroup namespace aren't visible";
+    assert!(ran.stdout.contains(beyond) && ran.stdout.contains("no visible limit"), "{}", ran.stdout);
     let ran = run_inside(job.path(), &["stat", "/", "--json"]);
     let line = crate::bed::parse(&ran.stdout);
     assert_eq!((&line["cgroup"], &line["hidden_by"]), (&"/".into(), &"namespace".into()), "{line}");
@@ -390,7 +386,7 @@ fn a_name_that_is_not_there() {
 fn a_host_without_a_cgroup() {
     let ran = run(&["stat"]);
     assert_eq!((ran.status, ran.stdout.as_str()), (Some(0), ""), "{}", ran.stderr);
-    assert_eq!(ran.stderr, "no cgroup is below the root (the root itself: memctl stat /)\n");
+    assert_eq!(ran.stderr, "no cgroup below the root (for the root itself: memctl stat /)\n");
     assert_eq!(run(&["stat", "-q"]).stderr, "");
     // There is one, of which nothing can be told.
     let control = root().join("cgroup.subtree_control");
@@ -399,8 +395,7 @@ fn a_host_without_a_cgroup() {
     let ran = run(&["stat"]);
     std::fs::remove_dir(root().join("plain")).expect("remove it");
     std::fs::write(&control, "+memory").expect("switch it on again");
-    let line =
-        "memctl: /plain: the memory controller is not enabled here: / lacks it in cgroup.subtree_control";
+    let line = "memctl: /plain: the memory controller is not enabled in cgroup.subtree_control of /";
     refused(ran, &["stat"], 1, line);
 }
 

@@ -164,7 +164,7 @@ fn a_unit_of_the_system() {
     }
     // Its last word alone isn't its name, but leads to it.
     let ran = refuses(&["stat", "some"], 1, "memctl: some: no such cgroup");
-    assert!(ran.stderr.contains("hint: did you mean system.slice/some.service"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("hint: similar names: system.slice/some.service"), "{}", ran.stderr);
     // systemd's name for the root.
     assert_eq!(parse(&run(&["stat", "--json", "--", "-.slice"]).stdout)["cgroup"], "/");
 }
@@ -199,10 +199,10 @@ fn the_same_name_in_both_managers_is_ambiguous() {
     let system = Service::start(Manager::System, "mine.service", 20 * M, &[]);
     let own = Service::start(Manager::User, "mine.service", 20 * M, &[]);
     let words = ["reclaim", "mine.service", "5M"];
-    let line = format!("memctl: mine.service: it could be any of {}, {}", system.name(), own.name());
+    let line = format!("memctl: mine.service: ambiguous, matches {}, {}", system.name(), own.name());
     for ran in [run(&words), memctl_as_app(&words)] {
         let ran = refused(ran, &words, 1, &line);
-        assert!(ran.stderr.ends_with("\nhint: name one of them by its path\n"), "{}", ran.stderr);
+        assert!(ran.stderr.ends_with("\nhint: name the cgroup by its path\n"), "{}", ran.stderr);
     }
     let told = report(&["reclaim", &own.name(), "5M"], 0);
     assert_eq!((&told["cgroup"], &told["verdict"]), (&own.name().into(), &"exact".into()));
@@ -223,9 +223,9 @@ fn a_user_reclaims_from_a_service_of_its_own() {
 }
 
 fn what_is_not_the_users_is_refused() {
-    const DELEGATE: &str = "run as root, or have the unit delegated: User= and Delegate=memory in it";
+    const DELEGATE: &str = "run as root, or delegate the unit: User= and Delegate=memory";
     const OWN_ONLY: &str =
-        "run as root, or name a cgroup that is yours: what you start with systemd-run --user has one";
+        "run as root, or name a cgroup of your own, such as one started with systemd-run --user";
     let some = Service::start(Manager::System, "some.service", 20 * M, &[]);
     for (word, hint) in [
         ("system.slice/some.service", DELEGATE),
@@ -328,7 +328,7 @@ fn a_login_session_is_not_the_users() {
     assert_eq!((ran.status, ran.stdout.as_str()), (Some(1), ""), "{}", ran.stderr);
     let scope = line.strip_prefix("memctl: /sys/fs/cgroup/user.slice/user-1000.slice/session-");
     assert!(scope.is_some_and(|rest| rest.ends_with(".scope/memory.reclaim: permission denied")), "{line}");
-    assert!(hint.ends_with("what you start with systemd-run --user has one\n"), "{hint}");
+    assert!(hint.ends_with("such as one started with systemd-run --user\n"), "{hint}");
     // As the hint says.
     let mut command = as_app("systemd-run");
     command.args(["--user", "--quiet", "--pipe", "--wait"]).arg(memctl(["check"]).get_program());
@@ -362,7 +362,7 @@ fn accounting_that_is_off_is_turned_on_by_the_hint() {
         let name = lean.name();
         let parent = name.trim_end_matches("/lean.service");
         let line = format!(
-            "memctl: {name}: the memory controller is not enabled here: {parent} lacks it in cgroup.subtree_control"
+            "memctl: {name}: the memory controller is not enabled in cgroup.subtree_control of {parent}"
         );
         refuses(&["reclaim", "lean.service", "5M"], 1, &line);
         let ran = refuses(&["stat", "lean.service"], 1, &line);

@@ -57,7 +57,7 @@ fn a_process_by_its_number() {
     child.kill().and_then(|()| child.wait()).expect("it ends");
     let word = format!("pid:{}", child.id());
     refuses(&["stat", &word], 1, &format!("memctl: {word}: no such process"));
-    let line = "memctl: pid:one: a process is named by its number, as in pid:1234";
+    let line = "memctl: pid:one: not a process ID (as in pid:1234)";
     refuses(&["stat", "pid:one"], 1, line);
 }
 
@@ -70,9 +70,9 @@ fn containers_by_the_beginning_of_their_id() {
     assert_eq!(named("container:1123"), format!("/{}", scope.name()));
     assert_eq!(named(&format!("container:{TWO}")), format!("/{}", plain.name()));
     refuses(&["stat", "container:ffff"], 1, "memctl: container:ffff: no such cgroup");
-    let line = "memctl: container:: which container? the beginning of its ID is missing";
+    let line = "memctl: container:: the container ID is missing (its beginning is enough)";
     refuses(&["stat", "container:"], 1, line);
-    let line = format!("memctl: container:112: it could be any of /{}, /{}", plain.name(), scope.name());
+    let line = format!("memctl: container:112: ambiguous, matches /{}, /{}", plain.name(), scope.name());
     refuses(&["stat", "container:112"], 1, &line);
 }
 
@@ -94,9 +94,9 @@ fn pods_in_both_spellings() {
 fn an_ambiguous_name_lists_the_candidates() {
     let (one, two) = (Cgroup::new("one.slice"), Cgroup::new("two.slice"));
     let (_a, _b) = (one.child("app.service"), two.child("app.service"));
-    let line = "memctl: app.service: it could be any of /one.slice/app.service, /two.slice/app.service";
+    let line = "memctl: app.service: ambiguous, matches /one.slice/app.service, /two.slice/app.service";
     let ran = refuses(&["stat", "app.service"], 1, line);
-    assert!(ran.stderr.contains("hint: name one of them by its path"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("hint: name the cgroup by its path"), "{}", ran.stderr);
     assert_eq!(named("two.slice/app.service"), "/two.slice/app.service");
 }
 

@@ -55,7 +55,7 @@ fn reclaimed(report: &Value) -> u64 {
 }
 
 fn a_total_says_how_much_already() {
-    refuses(&["reclaim", "--total", "5M", "app", "5M"], 2, "memctl: 5M: --total already says how much");
+    refuses(&["reclaim", "--total", "5M", "app", "5M"], 2, "memctl: 5M: SIZE can't be combined with --total");
     let ran = run(&["reclaim", "app", "5M", "--max-cost", "2m"]);
     assert_eq!(ran.status, Some(2));
     assert!(
@@ -94,7 +94,7 @@ fn a_row_each_and_the_total() {
         "{}",
         ran.stdout
     );
-    assert!(lines[2].starts_with("/batch/empty") && lines[2].ends_with("  not asked"), "{}", ran.stdout);
+    assert!(lines[2].starts_with("/batch/empty") && lines[2].ends_with("  not requested"), "{}", ran.stdout);
     assert!(lines[3].starts_with("total ") && lines[3].ends_with("  exact"), "{}", ran.stdout);
     assert!(lines[4].starts_with("why   ") && lines[4].contains("reached, within"), "{}", ran.stdout);
     // Only the whole is judged, and what wasn't asked for isn't said to be exact.
@@ -209,7 +209,7 @@ fn a_total_foretold() {
     assert_eq!(lines[2]["total_guards"], serde_json::json!([]));
     let ran = run(&["reclaim", "--total", "90M", "batch/*", "--dry-run"]);
     assert!(
-        ran.stdout.contains("more, in slices from whichever gives most for a CPU second"),
+        ran.stdout.contains("more, in slices from the cgroup that yields most per CPU second"),
         "{}",
         ran.stdout
     );
@@ -228,7 +228,11 @@ fn a_total_foretold() {
     let slow = ["reclaim", "--total", "40M", "batch/*", "--dry-run", "--max-rate", "1M", "--timeout", "30s"];
     let ran = run(&slow);
     assert_eq!(ran.status, Some(124), "{}", ran.stdout);
-    assert!(ran.stdout.contains("would stop  --timeout: at --max-rate it takes 40.0 s"), "{}", ran.stdout);
+    assert!(
+        ran.stdout.contains("would stop  --timeout: at --max-rate the request takes at least 40.0 s"),
+        "{}",
+        ran.stdout
+    );
     assert_eq!((one.stolen(), two.stolen()), (0, 0));
 }
 
@@ -241,7 +245,7 @@ fn too_dear() {
     assert!(reclaimed(&done) > 0 && reclaimed(&done) < 200 * M, "{done}");
     let ran = run(&["reclaim", "app", "max", "--max-cost", "0.001"]);
     assert_eq!(ran.status, Some(0), "with max the price is all that was asked: {}", ran.stdout);
-    assert!(ran.stdout.contains("it came to cost more CPU time than --max-cost allows"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("the CPU cost exceeded --max-cost"), "{}", ran.stdout);
     let done = report(&["reclaim", "app", "5M", "--max-cost", "100"], 0);
     assert_eq!(done["stopped_by"], "reached", "{done}");
     let (_, total) = reports(&["reclaim", "--total", "250M", "app", "--max-cost", "0.001"], 3);

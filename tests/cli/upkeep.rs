@@ -37,7 +37,7 @@ fn whoever_is_joined_pays() {
     assert_eq!((of(&events, "left").len(), of(&events, "gone").len()), (1, 1), "{events:?}");
     let slice = limited("slice", 64 * M);
     let _job = slice.child("job");
-    let line = "memctl: /slice: can't be joined: processes can't be in a cgroup that passes controllers on to those below";
+    let line = "memctl: /slice: can't join: a cgroup with controllers in cgroup.subtree_control can't contain processes";
     refuses(&["watch", "slice", "--headroom", "20M", "--join", "slice"], 1, line);
 }
 

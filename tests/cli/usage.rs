@@ -22,20 +22,20 @@ pub fn cases() -> Vec<Case> {
 
 fn sizes_are_refused_with_a_reason() {
     let cases = [
-        ("0", "it is below the smallest request, one page of 4096 bytes"),
-        ("4095", "it is below the smallest request, one page of 4096 bytes"),
-        ("1K", "it is below the smallest request, one page of 4096 bytes"),
-        ("010M", "a size has no leading zero (the kernel would read it as octal)"),
-        ("0x10000", "hexadecimal sizes are not understood"),
-        ("+10M", "a size has no sign"),
+        ("0", "must be at least 4096 bytes, one page"),
+        ("4095", "must be at least 4096 bytes, one page"),
+        ("1K", "must be at least 4096 bytes, one page"),
+        ("010M", "a size must not have leading zeros (the kernel reads them as octal)"),
+        ("0x10000", "hexadecimal sizes are not supported"),
+        ("+10M", "a size must not have a sign"),
         ("-10M", "a size can't be negative"),
-        ("16E", "it is 8 EiB or more, which no machine has"),
-        ("9E", "it is 8 EiB or more, which no machine has"),
+        ("16E", "must be less than 8 EiB"),
+        ("9E", "must be less than 8 EiB"),
         ("10MB", "MB is ambiguous: write M or MiB (a power of 1024), or the number of bytes"),
-        ("101%", "it is more than 100%"),
-        ("0%", "it is nothing at all"),
+        ("101%", "must be at most 100%"),
+        ("0%", "must be more than 0"),
         ("10Q", "'Q' is not a unit (K, M, G, T, P, E, powers of 1024)"),
-        ("ten", "it is not a size (as in 10M, 1.5G, 25% or max)"),
+        ("ten", "not a size (as in 10M, 1.5G, 25% or max)"),
     ];
     for (size, why) in cases {
         refuses(&["reclaim", "app", size], 2, &format!("memctl: {size}: {why}"));
@@ -63,27 +63,26 @@ fn words_that_are_not_utf8() {
 }
 
 fn words_that_do_not_make_a_request() {
-    refuses(&["reclaim", "app"], 2, "memctl: app: how much is to be reclaimed?");
-    refuses(&["reclaim", "10M"], 2, "memctl: 10M: of which cgroup?");
-    refuses(&["reclaim", "--to", "10M", "app", "5M"], 2, "memctl: 5M: --to already says how much");
-    refuses(&["check", "app", "other"], 2, "memctl: other: check looks at one cgroup");
-    refuses(&["reclaim"], 2, "memctl: which cgroup, and how much of it?");
-    refuses(&["reclaim", "--to", "1G"], 2, "memctl: of which cgroup?");
+    refuses(&["reclaim", "app"], 2, "memctl: app: no size given");
+    refuses(&["reclaim", "10M"], 2, "memctl: 10M: no cgroup given");
+    refuses(&["reclaim", "--to", "10M", "app", "5M"], 2, "memctl: 5M: SIZE can't be combined with --to");
+    refuses(&["check", "app", "other"], 2, "memctl: other: check takes a single cgroup");
+    refuses(&["reclaim"], 2, "memctl: reclaim: a CGROUP and a SIZE are required");
+    refuses(&["reclaim", "--to", "1G"], 2, "memctl: reclaim: a CGROUP is required");
     refuses(&["reclaim", "app", ""], 2, "memctl: a size can't be empty");
     refuses(
         &["reclaim", "app", "5M", "--swappiness", "-1"],
         2,
-        "memctl: --swappiness -1: it can't be negative",
+        "memctl: --swappiness -1: must not be negative",
     );
-    let ran =
-        refuses(&["reclaim", "10M", "app"], 2, "memctl: app: it is not a size (as in 10M, 1.5G, 25% or max)");
-    assert!(ran.stderr.contains("hint: the cgroup comes first"), "{}", ran.stderr);
+    let ran = refuses(&["reclaim", "10M", "app"], 2, "memctl: app: not a size (as in 10M, 1.5G, 25% or max)");
+    assert!(ran.stderr.contains("hint: give the cgroup first"), "{}", ran.stderr);
     let ran = refuses(
         &["reclaim", "app", "5M", "--chunk", "x"],
         2,
-        "memctl: invalid value 'x' for '--chunk <SIZE>': it is not a size (as in 10M, 1.5G, 25% or max)",
+        "memctl: invalid value 'x' for '--chunk <SIZE>': not a size (as in 10M, 1.5G, 25% or max)",
     );
-    assert!(ran.stderr.contains("hint: memctl reclaim --help"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("hint: see 'memctl reclaim --help'"), "{}", ran.stderr);
     refuses(&["reclam", "app", "5M"], 2, "memctl: unrecognized subcommand 'reclam'");
     let ran = refuses(&["reclaim", "--jsn", "app", "5M"], 2, "memctl: unexpected argument '--jsn' found");
     assert!(ran.stderr.contains("hint: a similar argument exists: '--json'"), "{}", ran.stderr);
@@ -94,14 +93,14 @@ fn options_that_do_not_go_together() {
         let line = format!("memctl: invalid value '{value}' for '{shown}': {why}");
         refuses(&["reclaim", "app", "5M", &format!("{option}={value}")], 2, &line);
     };
-    let size = "it is not a size (as in 10M, 1.5G, 25% or max)";
+    let size = "not a size (as in 10M, 1.5G, 25% or max)";
     invalid("--chunk", "x", "--chunk <SIZE>", size);
-    invalid("--chunk", "5%", "--chunk <SIZE>", "a percentage has no meaning here: give bytes");
+    invalid("--chunk", "5%", "--chunk <SIZE>", "must be a size, not a percentage");
     invalid("--timeout", "0", "--timeout <DUR>", "must be more than 0");
     invalid("--timeout", "soon", "--timeout <DUR>", "not a duration (as in 500ms, 10s, 2m)");
     invalid("--timeout", "-1", "--timeout <DUR>", "not a duration (as in 500ms, 10s, 2m)");
-    invalid("--tolerance", "200", "--tolerance <PCT>", "it is more than 100%");
-    invalid("--swappiness", "201", "--swappiness <N>", "it is not a number from 0 to 200, nor max");
+    invalid("--tolerance", "200", "--tolerance <PCT>", "must be at most 100%");
+    invalid("--swappiness", "201", "--swappiness <N>", "must be 0 to 200, or max");
     refuses(
         &["reclaim", "app", "5M", "--type=tmpfs"],
         2,
@@ -115,7 +114,7 @@ fn options_that_do_not_go_together() {
 }
 
 fn global_options_stand_anywhere() {
-    let line = "memctl: --quiet and --verbose exclude each other";
+    let line = "memctl: --quiet and --verbose can't be combined";
     refuses(&["-q", "reclaim", "-v", "app", "5M"], 2, line);
     refuses(&["-qv", "reclaim", "app", "5M"], 2, line);
     // Quiet as it is, an error is told.

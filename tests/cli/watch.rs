@@ -128,15 +128,15 @@ fn without_a_mode() {
     let ran = refuses(
         &["watch", "app"],
         2,
-        "memctl: watch: what is to be done? --headroom, --keep, --pressure or --estimate",
+        "memctl: watch: one of --headroom, --keep, --pressure, --estimate or --config is required",
     );
-    assert!(ran.stderr.contains("hint: --headroom 10% keeps that much free"), "{}", ran.stderr);
-    refuses(&["watch", "--headroom", "10%"], 2, "memctl: which cgroup?");
-    let leaves_nothing = "memctl: --headroom: it leaves nothing of the limit";
+    assert!(ran.stderr.contains("hint: use --headroom 10% to keep"), "{}", ran.stderr);
+    refuses(&["watch", "--headroom", "10%"], 2, "memctl: a CGROUP is required");
+    let leaves_nothing = "memctl: --headroom: must be less than the limit";
     refuses(&["watch", "app", "--headroom", "100%"], 2, leaves_nothing);
-    let line = "memctl: --ancestors: needs --headroom";
+    let line = "memctl: --ancestors: requires --headroom";
     refuses(&["watch", "app", "--ancestors", "--keep", "10M"], 2, line);
-    let line = "memctl: invalid value '0%' for '--cpu <PCT>': it is nothing at all";
+    let line = "memctl: invalid value '0%' for '--cpu <PCT>': must be more than 0";
     refuses(&["watch", "app", "--headroom", "10%", "--cpu", "0%"], 2, line);
     let line = "memctl: invalid value '10MB' for '--headroom <SIZE|PCT>': MB is ambiguous: write M or MiB (a power of 1024), or the number of bytes";
     refuses(&["watch", "app", "--headroom", "10MB"], 2, line);
@@ -146,11 +146,11 @@ fn a_limit_is_needed() {
     let line = "memctl: /: the root cgroup has neither memory.current nor a limit";
     refuses(&["watch", "/", "--headroom", "10M"], 1, line);
     let app = Cgroup::new("app");
-    let line = "memctl: /app: it has no limit: memory.high and memory.max are both max";
+    let line = "memctl: /app: no limit: memory.high and memory.max are both max";
     let ran = refuses(&["watch", "app", "--headroom", "10M"], 1, line);
-    assert!(ran.stderr.contains("hint: --keep SIZE"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("hint: set a limit for memctl to keep"), "{}", ran.stderr);
     app.write("memory.high", &(32 * M).to_string());
-    let line = "memctl: /app: the headroom leaves nothing of its limit of 33554432 bytes";
+    let line = "memctl: /app: the headroom must be less than the limit of 33554432 bytes";
     refuses(&["watch", "app", "--headroom", "40M"], 1, line);
 }
 
@@ -357,7 +357,7 @@ fn a_limit_above_counts_only_if_asked_for() {
     let slice = limited("slice", 64 * M);
     let app = slice.child("app");
     app.uses(&Work::File(58 * M));
-    let line = "memctl: /slice/app: it has no limit: memory.high and memory.max are both max";
+    let line = "memctl: /slice/app: no limit: memory.high and memory.max are both max";
     refuses(&["watch", "slice/app", "--headroom", "20M"], 1, line);
     app.write("memory.max", &(60 * M).to_string());
     let before = app.current();
@@ -399,7 +399,7 @@ fn each_action_is_told() {
     let app = limited("app", 64 * M);
     app.uses(&Work::File(60 * M));
     let ran = run(&["watch", "app", "--headroom", "20M", "--duration", "1s", "--json", "-v"]);
-    assert!(ran.stderr.contains("s  /app  asked ") && ran.stderr.contains(", done\n"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("s  /app  requested ") && ran.stderr.contains(", done\n"), "{}", ran.stderr);
     assert!(!ran.stdout.contains("action"), "{}", ran.stdout);
 }
 
@@ -458,7 +458,8 @@ fn page_cache_alone_can_not_be_had() {
     let app = limited("app", 64 * M);
     app.uses(&Work::File(50 * M));
     let before = app.current();
-    let line = "memctl: --type file: this kernel doesn't know swappiness= in memory.reclaim: it came with Linux 6.11";
+    let line =
+        "memctl: --type file: this kernel lacks swappiness= in memory.reclaim, which requires Linux 6.11";
     refuses(&["watch", "app", "--headroom", "30M", "--type", "file"], 1, line);
     app.assert_untouched(before);
 }

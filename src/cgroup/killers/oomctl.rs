@@ -70,7 +70,7 @@ fn read(child: &mut Child, until: Instant) -> Result<Vec<u8>, String> {
             Err(e) => return Err(in_words(&e)),
         }
         if bytes.len() > MAX_BYTES {
-            return Err("too long an answer".into());
+            return Err("output too long".into());
         }
     }
     // It may close its output and stay.
@@ -104,7 +104,7 @@ mod tests {
         let began = Instant::now();
         assert_eq!(shell("exec sleep 20"), Err("timed out".into()));
         assert_eq!(shell("exec sleep 20 >/dev/null"), Err("timed out".into()));
-        assert_eq!(shell("exec yes"), Err("too long an answer".into()));
+        assert_eq!(shell("exec yes"), Err("output too long".into()));
         assert!(began.elapsed() < Duration::from_secs(10));
         assert!(run(Command::new("/nowhere"), Duration::from_secs(1)).is_err());
     }

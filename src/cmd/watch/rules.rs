@@ -33,7 +33,7 @@ pub fn read(file: &Path) -> Result<Rules> {
     let text = String::from_utf8(bytes).map_err(|e| {
         let at = e.utf8_error().valid_up_to();
         let (line, column) = line_and_column(&String::from_utf8_lossy(e.as_bytes()), at);
-        bad(BadRules { line, column, what: "it is not text in UTF-8".into(), hint: None })
+        bad(BadRules { line, column, what: "not UTF-8 text".into(), hint: None })
     })?;
     Ok(Rules::parse(&text).map_err(bad)?)
 }

@@ -64,12 +64,11 @@ pub fn print(file: &str, read: &Rules, all: &[Takes], json: bool) -> Result<()> 
     let mut text = of_the_host(read);
     let mut watched = 0;
     for takes in all {
-        let mut wants =
-            takes.rule.rule.as_ref().map_or_else(|| "leaves alone".to_owned(), |rule| wants(rule));
+        let mut wants = takes.rule.rule.as_ref().map_or_else(|| "leave-alone".to_owned(), |rule| wants(rule));
         if !takes.rule.words.excluded.is_empty() {
             let _ = write!(
                 wants,
-                "; without {}",
+                "; exclude {}",
                 escaped(&takes.rule.words.excluded.join(OsStr::new(", ")).to_string_lossy())
             );
         }
@@ -83,9 +82,9 @@ pub fn print(file: &str, read: &Rules, all: &[Takes], json: bool) -> Result<()> 
             };
             let (name, rule) = (escaped(name), escaped(rule));
             let _ =
-                writeln!(text, "{DIM}  nothing: {name}{more} goes to the more specific rule {rule}{DIM:#}");
+                writeln!(text, "{DIM}  none: {name}{more} belongs to the more specific rule {rule}{DIM:#}");
         } else if takes.cgroups.is_empty() {
-            let _ = writeln!(text, "{DIM}  no cgroup now{DIM:#}");
+            let _ = writeln!(text, "{DIM}  no cgroup matches now{DIM:#}");
         }
         for (name, why) in &takes.cgroups {
             let why =
@@ -95,7 +94,7 @@ pub fn print(file: &str, read: &Rules, all: &[Takes], json: bool) -> Result<()> 
         }
     }
     let (rules, cgroups) = (counted(all.len(), "rule"), counted(watched as usize, "cgroup"));
-    let verb = if all.len() == 1 { "takes" } else { "take" };
+    let verb = if all.len() == 1 { "applies to" } else { "apply to" };
     answer(&format!("{text}{}: {rules} {verb} {cgroups}\n", escaped(file)))
 }
 

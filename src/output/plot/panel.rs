@@ -90,7 +90,7 @@ impl Panel {
             x += 16 + CHARACTER * line.name.len() as i32 + 16;
         }
         if !self.marks.is_empty() {
-            theme::text(area, "| the limit was met", (x, 7), 13, BAD)?;
+            theme::text(area, "| limit reached", (x, 7), 13, BAD)?;
         }
         if drawn.is_empty() {
             return theme::text(area, self.without, (MARGIN, 7), 13, DIM);

@@ -30,13 +30,13 @@ fn a_picture_says_what_it_shows_and_what_it_came_to() {
         "working set",
         "reclaimed",
         "refaulted",
-        "stalled for want of memory (PSI some)",
+        "stalled on memory (PSI some)",
         "200 MiB",
         "2 s",
     ] {
         assert!(words.iter().any(|word| word.contains(wanted)), "{wanted}: {words:?}");
     }
-    assert!(!words.iter().any(|word| word.contains("limit was met")), "{words:?}");
+    assert!(!words.iter().any(|word| word.contains("limit reached")), "{words:?}");
     assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"));
     assert!(svg.contains("prefers-color-scheme:dark"));
     // Whatever is drawn has a colour for dark.
@@ -49,7 +49,7 @@ fn a_picture_says_what_it_shows_and_what_it_came_to() {
 #[test]
 fn an_old_record_is_drawn_without_what_it_has_not() {
     let words = words(&drawn(OLD));
-    for wanted in ["memctl watch of /app, 6.0 s", "the limit was met", "pressure is not in this record"] {
+    for wanted in ["memctl watch of /app, 6.0 s", "limit reached", "no pressure in this record"] {
         assert!(words.iter().any(|word| word.contains(wanted)), "{wanted}: {words:?}");
     }
     assert!(

@@ -16,7 +16,7 @@ pub fn details(report: &Report) -> Vec<(String, String)> {
         ("usage", usage(report)),
         ("cost", cost(report)),
     ];
-    lines.extend(report.obstacles.iter().map(|obstacle| ("in the way", in_the_way(obstacle))));
+    lines.extend(report.obstacles.iter().map(|obstacle| ("obstacle", in_the_way(obstacle))));
     if report.unconfirmed > 0 {
         lines.push(("unconfirmed", unconfirmed(report)));
     }
@@ -24,7 +24,7 @@ pub fn details(report: &Report) -> Vec<(String, String)> {
     if let Some(over) = report.over_swapped() {
         lines.push((
             "over-swap",
-            format!("{} more went to swap than was reclaimed: the kernel writes ahead", size(over)),
+            format!("{} more was swapped out than reclaimed: the kernel writes ahead", size(over)),
         ));
     }
     if let Some(demoted) = report.demoted.filter(|&demoted| demoted > 0) {
@@ -40,7 +40,7 @@ pub fn why(report: &Report) -> String {
     let tolerated = report.tolerated().map_or_else(String::new, size);
     match (report.stopped_by, report.verdict()) {
         (StoppedBy::Reached, Some(Verdict::Exact)) if report.requested == Some(0) => {
-            "the usage was low enough already: nothing was asked of the kernel".into()
+            "the usage was low enough already: nothing was requested".into()
         }
         (StoppedBy::Reached, Some(Verdict::Exact)) => format!("reached, within {tolerated} of the request"),
         (StoppedBy::Reached, Some(Verdict::Over)) => {
@@ -50,7 +50,7 @@ pub fn why(report: &Report) -> String {
             )
         }
         (StoppedBy::Reached, _) => {
-            format!("the kernel said success, but {} are not accounted for", size(short))
+            format!("the kernel reported success, but {} are not accounted for", size(short))
         }
         (StoppedBy::Exhausted, verdict) if verdict != Some(Verdict::Exact) && awaits_swap(report) => {
             format!(
@@ -59,13 +59,15 @@ pub fn why(report: &Report) -> String {
                 size(short)
             )
         }
-        (StoppedBy::Exhausted, None) => "nothing more was to be had".into(),
+        (StoppedBy::Exhausted, None) => "nothing more could be reclaimed".into(),
         (StoppedBy::Exhausted, Some(Verdict::Under)) => {
             format!("the kernel found nothing more to free, {} short of the request", size(short))
         }
-        (StoppedBy::Exhausted, _) => format!("nothing more was to be had, within {tolerated} of the request"),
-        (StoppedBy::Interrupted, _) => "a signal came".into(),
-        (StoppedBy::Timeout, _) => format!("the time was up after {}", time(report.elapsed)),
+        (StoppedBy::Exhausted, _) => {
+            format!("nothing more could be reclaimed, within {tolerated} of the request")
+        }
+        (StoppedBy::Interrupted, _) => "interrupted by a signal".into(),
+        (StoppedBy::Timeout, _) => format!("--timeout ran out after {}", time(report.elapsed)),
         (StoppedBy::Pressure, _) => {
             let stalled = report.stalled.map_or(0.0, |stalled| stalled.as_secs_f64());
             let share = 100.0 * stalled / report.elapsed.as_secs_f64();
@@ -79,11 +81,11 @@ pub fn why(report: &Report) -> String {
         }
         (StoppedBy::Cost, _) => {
             let lately = match report.last_cost {
-                Some(cost) if cost.is_finite() => format!(": {cost:.2} s a GiB, lately"),
-                Some(_) => ": lately nothing was freed for it".into(),
+                Some(cost) if cost.is_finite() => format!(": {cost:.2} s/GiB recently"),
+                Some(_) => ": nothing was freed recently".into(),
                 None => String::new(),
             };
-            format!("it came to cost more CPU time than --max-cost allows{lately}")
+            format!("the CPU cost exceeded --max-cost{lately}")
         }
         (StoppedBy::Removed, _) => removed(report.subject).into(),
         (StoppedBy::Failed(errno), _) => {
@@ -98,10 +100,12 @@ pub fn net_saving<'a>(reports: impl Iterator<Item = &'a Report> + Clone) -> Opti
     let zram: u64 = reports.clone().filter_map(|report| report.zram_grown).sum();
     let copies = match (zswap, zram) {
         (0, 0) => return None,
-        (_, 0) => format!("less {} that the compressed copies take in zswap", size(zswap)),
-        (0, _) => format!("less some {} in zram, estimated from its mm_stat", size(zram)),
+        (_, 0) => format!("minus {} for compressed copies in zswap", size(zswap)),
+        (0, _) => {
+            format!("minus about {} for compressed copies in zram (estimated from mm_stat)", size(zram))
+        }
         _ => format!(
-            "less {} in zswap, and some {} in zram, estimated from its mm_stat",
+            "minus {} in zswap and about {} in zram (estimated from mm_stat)",
             size(zswap),
             size(zram)
         ),
@@ -124,9 +128,9 @@ pub fn came_back(settled: &Settled) -> String {
         return format!("nothing within {}{stalled}", time(settled.watched));
     }
     let parts = [
-        restored.map(|bytes| format!("{} of it was in use", size(bytes))),
+        restored.map(|bytes| format!("{} had been in use", size(bytes))),
         swapped_in.filter(|&bytes| bytes > 0).map(|bytes| format!("{} from swap", size(bytes))),
-        usual.map(|bytes| format!("usual for that time is {}", size(bytes))),
+        usual.map(|bytes| format!("usual for this time: {}", size(bytes))),
     ];
     let parts: Vec<_> = parts.into_iter().flatten().collect();
     let stalled =
@@ -154,7 +158,7 @@ fn stalled_one(report: &Report) -> &'static str {
 pub fn below_the_gate(has: u64, gate: &Gate) -> String {
     let which = if gate.mapped { "clean page cache" } else { "clean, unmapped page cache" };
     format!(
-        "{} of {which}: the kernel reclaims from a node only above {} of it (vm.min_unmapped_ratio), or above {} of \
+        "{} of {which}: the kernel reclaims from a node only above {} (vm.min_unmapped_ratio), or above {} of \
          reclaimable slab (vm.min_slab_ratio)",
         size(has),
         size(gate.cache),
@@ -196,7 +200,7 @@ fn usage(report: &Report) -> String {
     let grown = grown.map_or_else(String::new, |grown| format!(", grew by {} meanwhile", size(grown)));
     // A blur of some pages, and the little slab that goes with page cache, aren't worth a word.
     let left = report.left().filter(|&left| left > (1 << 20) && left > report.reclaimed / 20);
-    let left = left.map_or_else(String::new, |left| format!(", {} of it not by reclaim", size(left)));
+    let left = left.map_or_else(String::new, |left| format!(", {} not by reclaim", size(left)));
     format!("{} -> {} ({}{grown}{left})", size(before), size(after), difference(-net))
 }
 
@@ -207,8 +211,8 @@ fn cost(report: &Report) -> String {
     });
     let waits = [
         ("swap", report.waited_for_swap),
-        ("others at the node", report.waited_for_others),
-        ("the kernel to fold its counters", report.waited_for_counters),
+        ("other reclaimers of the node", report.waited_for_others),
+        ("the kernel's counters", report.waited_for_counters),
         ("slab to be freed", report.waited_for_slab),
     ];
     let waits = waits.into_iter().filter(|(_, waited)| waited.as_millis() >= 100);
@@ -216,7 +220,7 @@ fn cost(report: &Report) -> String {
     let waited = if waits.is_empty() { String::new() } else { format!(" (waited {})", waits.join(" and ")) };
     // Too little was spent to tell a price by.
     let unjudged = report.max_cost.is_some() && report.last_cost.is_none() && report.chunks > 0;
-    let unjudged = if unjudged { "; too little for --max-cost to judge" } else { "" };
+    let unjudged = if unjudged { "; too little CPU time to check --max-cost" } else { "" };
     format!(
         "{}{waited} in {}, {} of CPU{per_gib}{stalled}{unjudged}",
         time(report.elapsed),
@@ -231,13 +235,10 @@ pub fn writes(count: u32) -> String {
 }
 
 pub fn unconfirmed(report: &Report) -> String {
-    let fault = if report.kernel_lied() {
-        ": a fault of this kernel, known of 6.17 and 6.18 without CONFIG_NUMA"
-    } else {
-        ""
-    };
+    let fault =
+        if report.kernel_lied() { ": a kernel bug, known in 6.17 and 6.18 without CONFIG_NUMA" } else { "" };
     format!(
-        "{}: the kernel said that it freed that, but nothing moved with it{fault}",
+        "{}: reported as freed by the kernel, but confirmed by no counter{fault}",
         size(report.unconfirmed)
     )
 }
@@ -248,18 +249,18 @@ pub fn in_the_way(obstacle: &Obstacle) -> String {
             format!("{} of anonymous memory: this host has no swap", size(*bytes))
         }
         Obstacle::NoSwapRoom(bytes, SwapBound::Free) => {
-            format!("{} of anonymous memory: the swap is full", size(*bytes))
+            format!("{} of anonymous memory: swap is full", size(*bytes))
         }
         Obstacle::NoSwapRoom(bytes, SwapBound::Limit(cgroup)) => {
             format!("{} of anonymous memory: memory.swap.max of {} is reached", size(*bytes), escaped(cgroup))
         }
         Obstacle::AnonNotAsked(bytes) => {
-            format!("{} are anonymous memory, which wasn't to be taken", size(*bytes))
+            format!("{} are anonymous memory, which wasn't requested", size(*bytes))
         }
         Obstacle::NoSwappiness(bytes) => {
             format!("{} are anonymous memory, which isn't swapped while vm.swappiness is 0", size(*bytes))
         }
-        Obstacle::FileNotAsked(bytes) => format!("{} are page cache, which wasn't to be taken", size(*bytes)),
+        Obstacle::FileNotAsked(bytes) => format!("{} are page cache, which wasn't requested", size(*bytes)),
         Obstacle::Protected(bytes, child) => {
             format!(
                 "{} are protected by memory.min of child cgroups (most by {})",
@@ -269,17 +270,17 @@ pub fn in_the_way(obstacle: &Obstacle) -> String {
         }
         Obstacle::OwnMin(bytes) => {
             format!(
-                "{} of page cache, under its own memory.min, which kernels before 6.2 honour by mistake",
+                "{} of page cache, under the cgroup's own memory.min, which kernels before 6.2 honour by mistake",
                 size(*bytes)
             )
         }
         Obstacle::Unevictable(bytes) => format!("{} are locked in memory (unevictable)", size(*bytes)),
-        Obstacle::Writeback(bytes) => format!("{} are still being written to swap or disk", size(*bytes)),
+        Obstacle::Writeback(bytes) => format!("{} are under writeback to swap or disk", size(*bytes)),
         Obstacle::NoCache => "no page cache is left".into(),
-        Obstacle::Empty => "next to nothing is left that could be reclaimed".into(),
-        Obstacle::Growing => "it grows as fast as it is reclaimed from".into(),
+        Obstacle::Empty => "almost nothing reclaimable is left".into(),
+        Obstacle::Growing => "memory is allocated as fast as it is reclaimed".into(),
         Obstacle::Gate(has, gate) => below_the_gate(*has, gate),
-        Obstacle::Busy => "somebody else reclaims from the node all the time (EBUSY)".into(),
+        Obstacle::Busy => "another process keeps reclaiming from the node (EBUSY)".into(),
         Obstacle::Slab(bytes) => {
             format!("{} of slab (dentries, inodes): in use, or held by their file system", size(*bytes))
         }

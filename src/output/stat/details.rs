@@ -30,7 +30,7 @@ pub fn zswap(shown: &Shown, size: Size) -> Option<String> {
 /// In words what zswap still takes, and whether it takes anything at all.
 fn room_in(zswap: &Zswap, size: Size) -> Option<(String, bool)> {
     if !zswap.enabled {
-        return Some(("takes no more: it is off".into(), false));
+        return Some(("off, accepts no more pages".into(), false));
     }
     let room = zswap.room.map(|room| {
         let bound = zswap.bound.as_deref().map_or_else(
@@ -40,9 +40,8 @@ fn room_in(zswap: &Zswap, size: Size) -> Option<(String, bool)> {
         format!("room for {} compressed{bound}", size(room))
     });
     let kept = zswap.kept.as_deref();
-    let kept = kept.map(|level| {
-        format!("none of it goes on to the swap behind (memory.zswap.writeback of {})", escaped(level))
-    });
+    let kept =
+        kept.map(|level| format!("no writeback to swap (memory.zswap.writeback of {})", escaped(level)));
     let parts: Vec<_> = room.into_iter().chain(kept).collect();
     (!parts.is_empty()).then(|| (parts.join(", "), true))
 }
@@ -76,9 +75,9 @@ pub fn nodes(nodes: &[Node], size: Size) -> Option<String> {
 pub fn beyond(hidden: Hidden) -> String {
     let root = match hidden {
         Hidden::ByNamespace => "the root of this cgroup namespace",
-        Hidden::ByMount => "what is mounted here",
+        Hidden::ByMount => "the mounted subtree",
     };
-    format!("unknown: limits above {root} can't be seen from here")
+    format!("unknown: limits above {root} aren't visible")
 }
 
 #[cfg(test)]
@@ -124,7 +123,7 @@ mod tests {
         assert_eq!(
             room_in(&bound, &size).unwrap().0,
             "room for 9 B compressed below memory.zswap.max of /a, \
-             none of it goes on to the swap behind (memory.zswap.writeback of /b)"
+             no writeback to swap (memory.zswap.writeback of /b)"
         );
         assert!(!room_in(&Zswap::default(), &size).unwrap().1);
         assert_eq!(room_in(&Zswap { enabled: true, ..Zswap::default() }, &size), None);

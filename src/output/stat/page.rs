@@ -26,8 +26,7 @@ pub fn lines(shown: &Shown, size: Size) -> Vec<(String, String)> {
         || Some("unknown: the root cgroup has no memory.current".to_owned()),
         |current| {
             let set = reading.working_set();
-            let set =
-                set.map_or_else(String::new, |set| format!(", of which the working set is {}", size(set)));
+            let set = set.map_or_else(String::new, |set| format!(", working set {}", size(set)));
             Some(format!("{}{set}", size(current)))
         },
     );
@@ -42,7 +41,7 @@ pub fn lines(shown: &Shown, size: Size) -> Vec<(String, String)> {
                 part("active", stat.active_anon),
                 part("inactive", stat.inactive_anon),
                 part("tmpfs and shared", stat.shmem),
-                part("in swap too", stat.swapcached.filter(|&bytes| bytes > 0)),
+                part("swap cache", stat.swapcached.filter(|&bytes| bytes > 0)),
             ]),
         ),
         (
@@ -60,7 +59,7 @@ pub fn lines(shown: &Shown, size: Size) -> Vec<(String, String)> {
             joined(&[
                 stat.kernel.map(size),
                 part("slab", stat.slab),
-                part("of it reclaimable", stat.slab_reclaimable),
+                part("reclaimable slab", stat.slab_reclaimable),
                 part("page tables", stat.pagetables),
                 part("stacks", stat.kernel_stack),
                 part("sockets", stat.sock),
@@ -92,7 +91,7 @@ fn reclaimable(shown: &Shown, size: Size) -> String {
         let bound = match there.swap.as_ref().map(|room| &room.bound) {
             _ if there.swappable == there.anon => String::new(),
             Some(SwapBound::NoSwap) => format!(" of {}: no swap", size(there.anon)),
-            Some(SwapBound::Free) | None => format!(" of {}: swap has no more room", size(there.anon)),
+            Some(SwapBound::Free) | None => format!(" of {}: limited by free swap", size(there.anon)),
             Some(SwapBound::Limit(name)) => {
                 format!(" of {}: memory.swap.max of {}", size(there.anon), escaped(name))
             }
@@ -128,14 +127,14 @@ fn limits(shown: &Shown, size: Size) -> Option<String> {
 }
 
 fn headroom(shown: &Shown, size: Size) -> String {
-    let without = if shown.hidden.is_some() { "no limit that can be seen" } else { "no limit here or above" };
+    let without = if shown.hidden.is_some() { "no visible limit" } else { "no limit here or above" };
     shown.reading.bound.as_ref().map_or_else(
         || without.into(),
         |bound| {
             let Bound { limit, headroom, cgroup, file } = bound;
             let over = shown.reading.current.filter(|_| **cgroup == *shown.reading.name);
             let over = over.and_then(|current| current.checked_sub(*limit)).filter(|&bytes| bytes > 0);
-            let over = over.map_or_else(String::new, |bytes| format!(", {} above it", size(bytes)));
+            let over = over.map_or_else(String::new, |bytes| format!(", exceeded by {}", size(bytes)));
             format!(
                 "{} below {} of {}, {}{over}",
                 size(*headroom),
@@ -150,7 +149,7 @@ fn headroom(shown: &Shown, size: Size) -> String {
 fn pressure(pressure: Pressure) -> String {
     let told = |what: &str, stall: Stall| {
         let total = time(std::time::Duration::from_micros(stall.total));
-        format!("{what} {:.2}% of the last 10 s, {total} in all", f64::from(stall.avg10) / 100.0)
+        format!("{what} {:.2}% of the last 10 s, {total} in total", f64::from(stall.avg10) / 100.0)
     };
     let full = pressure.full.map_or_else(String::new, |full| format!("; {}", told("full", full)));
     told("some", pressure.some) + &full
@@ -158,9 +157,9 @@ fn pressure(pressure: Pressure) -> String {
 
 fn rates(shown: &Shown, size: Size) -> Option<String> {
     let rates = shown.rates?;
-    let efficiency = rates.efficiency.map(|ratio| format!("{:.0}% of what was looked at", 100.0 * ratio));
+    let efficiency = rates.efficiency.map(|ratio| format!("{:.0}% of scanned pages", 100.0 * ratio));
     let parts = [
-        rates.refaulted.map(|bytes| format!("{}/s came back", size(bytes))),
+        rates.refaulted.map(|bytes| format!("{}/s refaulted", size(bytes))),
         rates.reclaimed.map(|bytes| format!("{}/s reclaimed", size(bytes))),
         efficiency,
     ];
@@ -176,7 +175,7 @@ fn reclaimed(shown: &Shown, size: Size) -> Option<String> {
         let efficiency = if scanned == 0 {
             String::new()
         } else {
-            format!(" ({:.0}% of what it looked at)", 100.0 * stolen as f64 / scanned as f64)
+            format!(" ({:.0}% of scanned pages)", 100.0 * stolen as f64 / scanned as f64)
         };
         Some(format!("{who} {}{efficiency}", size(stolen * page)))
     };

@@ -22,7 +22,7 @@ pub fn foretold(ended: &Ended, width: Option<u16>) -> String {
     let body: String = lines.map(|line| line + "\n").collect();
     let sums = if ruled { by_rule(&ended.each, width) } else { String::new() };
     format!(
-        "{DIM}{header}{DIM:#}\n{body}{sums}{}watched for {}; a dry run: nothing was written\n",
+        "{DIM}{header}{DIM:#}\n{body}{sums}{}watched for {}; dry run: nothing was written\n",
         held(&ended.each),
         time(ended.watched)
     )
@@ -93,8 +93,8 @@ mod tests {
             "RULE  CGROUPS  WOULD RECLAIM",
             "db          1              0",
             "web         2             4M",
-            "/b (and 1 more)  held, last: it is down to its floor or protection",
-            "watched for 3.0 s; a dry run: nothing was written",
+            "/b (and 1 more)  held, last: down to the floor or the cgroup's protection",
+            "watched for 3.0 s; dry run: nothing was written",
         ];
         assert_eq!(plain.lines().collect::<Vec<_>>(), lines);
     }

@@ -73,13 +73,13 @@ fn estimates(ended: &Ended, width: Option<u16>) -> String {
     }
     let (header, lines) = figures(&mut table);
     let copies =
-        || format!("~ less some {} of compressed copies in zram, estimated from its mm_stat", size(zram));
+        || format!("~ minus about {} for compressed copies in zram (estimated from mm_stat)", size(zram));
     let notes = [
         (zram > 0).then(copies),
-        (demoted > 0).then(|| format!("besides, {} went to slower memory", size(demoted))),
+        (demoted > 0).then(|| format!("in addition, {} demoted to slower memory", size(demoted))),
         missing.map(|held| match held {
             Some(guard) => format!("not found: {}", guarded(guard)),
-            None => "not found: too little came back so far; a longer --duration may tell".to_owned(),
+            None => "not found: too few refaults so far; try a longer --duration".to_owned(),
         }),
     ];
     let body: String = lines.chain(notes.into_iter().flatten()).map(|line| line + "\n").collect();
@@ -128,7 +128,7 @@ fn summary(ended: &Ended, width: Option<u16>) -> String {
         String::new()
     };
     format!(
-        "{DIM}{header}{DIM:#}\n{body}{held}{found}watched for {}, with {} of CPU in all{per_gib}\n",
+        "{DIM}{header}{DIM:#}\n{body}{held}{found}watched for {}, with {} of CPU in total{per_gib}\n",
         time(ended.watched),
         time(ended.cpu)
     )

@@ -77,58 +77,58 @@ fn mistakes_are_told_with_their_place() {
     let hint = |hint: &str| Some(hint.to_owned());
     let rule = "[[rule]]\nmatch = \"a\"\n";
     for (text, what, why) in [
-        (format!("{rule}headrom = \"10%\""), "3:1: unknown key \"headrom\"", hint("did you mean headroom?")),
+        (format!("{rule}headrom = \"10%\""), "3:1: unknown key \"headrom\"", hint("similar key: headroom")),
         (
             "colour = 1".to_owned(),
             "1:1: unknown key \"colour\"",
-            hint("it may have version, cpu, swap-writes, rule"),
+            hint("known keys: version, cpu, swap-writes, rule"),
         ),
         (
             format!("{rule}headroom = \"10MB\""),
             "3:12: \"10MB\": MB is ambiguous: write M or MiB (a power of 1024), or the number of bytes",
             None,
         ),
-        (format!("{rule}headroom = \"100%\""), "1:1: the headroom leaves nothing of the limit", None),
+        (format!("{rule}headroom = \"100%\""), "1:1: the headroom must be less than the limit", None),
         (
             format!("{rule}floor = true"),
             "3:9: invalid type: boolean `true`, expected a size, as in \"64M\"",
             None,
         ),
         (format!("{rule}floor = -1"), "3:9: \"-1\": a size can't be negative", None),
-        (format!("{rule}pressure = 0"), "3:12: \"0\": it is nothing at all", None),
+        (format!("{rule}pressure = 0"), "3:12: \"0\": must be more than 0", None),
         (
             rule.to_owned(),
-            "1:1: it says nothing of what is to be done",
-            hint("it needs headroom, keep, pressure, or leave-alone = true"),
+            "1:1: the rule sets none of headroom, keep, pressure and leave-alone",
+            hint("set headroom, keep, pressure, or leave-alone = true"),
         ),
-        ("headroom = 1".to_owned(), "1:1: unknown key \"headroom\"", hint("it belongs into a [[rule]]")),
+        ("headroom = 1".to_owned(), "1:1: unknown key \"headroom\"", hint("move the key into a [[rule]]")),
         (
             format!("{rule}cpu = \"5%\""),
             "3:1: unknown key \"cpu\"",
-            hint("it is of the whole host: above the first [[rule]]"),
+            hint("move the key above the first [[rule]], since it applies to the whole host"),
         ),
         (
             "[rule]\nmatch = \"a\"".to_owned(),
             "1:1: invalid type: map, expected a sequence",
-            hint("a rule begins with [[rule]], in two brackets"),
+            hint("begin a rule with [[rule]], in two brackets"),
         ),
-        (format!("{rule}keep = \"1G\"\nancestors = true"), "1:1: ancestors need a headroom", None),
+        (format!("{rule}keep = \"1G\"\nancestors = true"), "1:1: ancestors requires headroom", None),
         (
             format!("{rule}keep = \"1G\"\ntype = \"file\"\nswappiness = 1"),
-            "1:1: type and swappiness exclude each other",
+            "1:1: type and swappiness can't be combined",
             None,
         ),
         (
             format!("{rule}leave-alone = true\nkeep = \"1G\""),
-            "1:1: it is to leave alone what it matches, so there is nothing else to want",
+            "1:1: leave-alone can't be combined with other settings",
             None,
         ),
         (
             "[[rule]]\nkeep = \"1G\"".to_owned(),
             "1:1: missing key `match`",
-            hint("match = \"GLOB\" says which cgroups it is for"),
+            hint("select the cgroups of the rule: match = \"GLOB\""),
         ),
-        ("[[rule]]\nmatch = []\nkeep = \"1G\"".to_owned(), "1:1: it matches nothing: match is empty", None),
+        ("[[rule]]\nmatch = []\nkeep = \"1G\"".to_owned(), "1:1: match must not be empty", None),
         (
             "[[rule]]\nmatch = \"\"\nkeep = 4096".to_owned(),
             "1:1: a name can't be empty (the root is called /)",
@@ -136,23 +136,23 @@ fn mistakes_are_told_with_their_place() {
         ),
         (
             "[[rule]]\nmatch = \"a[\"\nkeep = 4096".to_owned(),
-            "1:1: \"a[\" is a malformed glob: unclosed character class; missing ']'",
+            "1:1: \"a[\": malformed glob: unclosed character class; missing ']'",
             None,
         ),
         (
             "version = 2\n".to_owned() + rule + "keep = \"1G\"",
-            "1:11: version 2 is not understood: 1 is",
+            "1:11: version 2 is not supported, only version 1",
             None,
         ),
         (
             format!("{rule}keep = \"1G\"\n{rule}keep = \"2G\""),
-            "4:1: there is a rule called \"a\" on line 1 already",
-            hint("give one of them another name: name = \"…\""),
+            "4:1: duplicate rule name \"a\", first used on line 1",
+            hint("give one of the rules another name: name = \"…\""),
         ),
         (
             "version = 1\n".to_owned(),
-            "2:1: it has no rules",
-            hint("a rule begins with [[rule]], match = \"…\", headroom = \"10%\""),
+            "2:1: the file has no rules",
+            hint("add a rule: [[rule]], match = \"…\", headroom = \"10%\""),
         ),
     ] {
         let (said, hinted) = told(&text);
@@ -166,10 +166,10 @@ fn mistakes_are_told_with_their_place() {
 #[test]
 fn what_is_too_large_is_refused() {
     let large = "#".repeat(MOST_BYTES + 1);
-    assert_eq!(Rules::parse(&large).unwrap_err().to_string(), "1:1: it is larger than 1 MiB");
+    assert_eq!(Rules::parse(&large).unwrap_err().to_string(), "1:1: the file is larger than 1 MiB");
     let rule = |number| format!("[[rule]]\nmatch = \"a{number}\"\nkeep = 4096\n");
     let many = (0..=MOST_RULES).map(rule).collect::<Vec<_>>().concat();
-    assert_eq!(Rules::parse(&many).unwrap_err().to_string(), "3001:1: it has more than 1000 rules");
+    assert_eq!(Rules::parse(&many).unwrap_err().to_string(), "3001:1: the file has more than 1000 rules");
     let deep = format!("a = {}{}", "[".repeat(10_000), "]".repeat(10_000));
     assert!(Rules::parse(&deep).is_err());
 }

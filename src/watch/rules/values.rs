@@ -68,7 +68,7 @@ macro_rules! words {
 
 words! {
     /// What is to be free.
-    Headroom(Amount), "a size or a share, as in \"64M\" or \"10%\"", words::headroom;
+    Headroom(Amount), "a size or a percentage, as in \"64M\" or \"10%\"", words::headroom;
     /// Bytes, or 0.
     Size(u64), "a size, as in \"64M\"", words::bytes_or_none;
     /// A share, which may be nothing.
@@ -84,7 +84,7 @@ words! {
         "all" => Ok(Kind::All),
         "anon" => Ok(Kind::Anon),
         "file" => Ok(Kind::File),
-        _ => Err("it is neither all, anon nor file".to_owned()),
+        _ => Err("must be all, anon or file".to_owned()),
     };
     /// Weighs anon against file.
     Swappiness(reclaim::Swappiness), "0 to 200, or \"max\"", |word| {

@@ -8,12 +8,12 @@ use crate::output::words::size;
 pub fn lines(report: &Report) -> Vec<(&'static str, String)> {
     let slab = (report.slab_reclaimed > 0).then(|| {
         let slab = size(report.slab_reclaimed);
-        ("slab", format!("{slab} of what was reclaimed: dentries and inodes, which the kernel frees along with the rest"))
+        ("slab", format!("{slab} of the reclaimed memory: dentries and inodes, which the kernel frees along with the rest"))
     });
     // What was exceeded within the tolerance needs no excuse.
     let overshot = report.overshot.filter(|_| report.verdict() == Some(Verdict::Over)).map(|write| {
         let (asked, fell) = (size(write.asked), size(write.fell));
-        ("one write", format!("asked for {asked}, and {fell} were freed before the kernel returned"))
+        ("overshoot", format!("requested {asked}, freed {fell} before the kernel returned"))
     });
     let doubtful = report.measure_doubtful.then(|| ("doubtful", doubtful(report)));
     [slab, overshot, doubtful].into_iter().flatten().collect()
@@ -22,7 +22,7 @@ pub fn lines(report: &Report) -> Vec<(&'static str, String)> {
 /// The share of slab in what was reclaimed, as the end of a sentence.
 pub fn share(report: &Report) -> String {
     let slab = Some(report.slab_reclaimed).filter(|&slab| slab > 0);
-    slab.map_or_else(String::new, |slab| format!("; {} of it are slab", size(slab)))
+    slab.map_or_else(String::new, |slab| format!("; {} of the total are slab", size(slab)))
 }
 
 /// Why the measure is in doubt.
@@ -30,10 +30,10 @@ fn doubtful(report: &Report) -> String {
     let fell = report.net_freed().map_or(0, |net| u64::try_from(net).unwrap_or(0));
     match report.left() {
         Some(left) if left > fell / 20 => format!(
-            "the usage fell by {}, more than was asked for; the counters attribute {} to the application",
+            "the usage fell by {}, more than requested; the counters attribute {} to the application",
             size(fell),
             size(left)
         ),
-        _ => format!("the usage fell by {}, more than was asked for, and no counter shows why", size(fell)),
+        _ => format!("the usage fell by {}, more than requested, and no counter shows why", size(fell)),
     }
 }
