@@ -4,7 +4,6 @@
 //! cgroups hold what shells treat in ways of their own: `\x2d` in systemd's unit names, and `:`.
 
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStrExt;
 
 use clap::builder::StyledStr;
 use clap::{Command, CommandFactory};
@@ -13,10 +12,11 @@ use clap_complete::env::{CompleteEnv, Shells};
 use memctl::select::completion::{Candidate, candidates, nodes};
 
 use crate::cli::Cli;
-use crate::output::words::{escaped, size};
+use crate::output::format::{escaped, size};
 
 mod bash;
 mod fish;
+mod shell;
 mod zsh;
 
 /// The variable that says which shell asks.
@@ -24,7 +24,7 @@ const VARIABLE: &str = "MEMCTL_COMPLETE";
 
 /// Answers a shell that asks for completions, and ends then. Returns if none does.
 pub fn answer() {
-    let shells = Shells(&[&bash::Bash, &zsh::Zsh, &fish::Fish]);
+    let shells = Shells(&[&bash::BASH, &zsh::ZSH, &fish::FISH]);
     CompleteEnv::with_factory(command).var(VARIABLE).shells(shells).complete();
 }
 
@@ -79,11 +79,4 @@ fn sizes(typed: &str) -> Vec<CompletionCandidate> {
 
 fn described(word: impl Into<OsString>, help: Option<String>) -> CompletionCandidate {
     CompletionCandidate::new(word).help(help.map(StyledStr::from))
-}
-
-/// A candidate as shells take it: the word, bytes that they choose, and what to say of it in one line.
-fn shown(candidate: &CompletionCandidate) -> (Vec<u8>, String) {
-    let help = candidate.get_help().map(ToString::to_string).unwrap_or_default();
-    let help = help.lines().next().unwrap_or_default().to_owned();
-    (candidate.get_value().as_bytes().to_vec(), help)
 }

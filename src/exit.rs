@@ -1,4 +1,4 @@
-//! Exit statuses, all of them, and errors that pick one.
+//! Exit statuses, all of them.
 
 use std::process::ExitCode;
 
@@ -76,14 +76,4 @@ impl From<&Outcome> for Exit {
     fn from(outcome: &Outcome) -> Self {
         outcome.report.as_ref().map_or(Self::Failed, Self::from)
     }
-}
-
-/// An error that the command line caused, with its own exit status.
-#[derive(Debug, thiserror::Error)]
-#[error("{what}")]
-pub struct UsageError {
-    /// What is wrong, naming the word.
-    pub what: String,
-    /// What to do about it.
-    pub hint: Option<String>,
 }

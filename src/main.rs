@@ -7,15 +7,17 @@ use clap::Parser;
 mod cli;
 mod cmd;
 mod complete;
+mod error;
 mod exit;
 mod output;
 mod signal;
+mod usage;
 
 fn main() -> ExitCode {
     complete::answer();
     let cli = match cli::Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return output::error::explain(&error).into(),
+        Err(error) => return output::error::print_clap(&error).into(),
     };
     output::use_colour(cli.global.color);
     let ended = match &cli.command {

@@ -3,14 +3,14 @@
 
 use std::io::{self, IsTerminal, Write};
 
-use anyhow::Result;
 use clap::ColorChoice;
 
 use crate::cli::Global;
-use crate::exit::UsageError;
+use crate::error::{Error, Result};
 
 pub mod check;
 pub mod error;
+pub mod format;
 pub mod json;
 pub mod notes;
 pub mod plan;
@@ -19,8 +19,8 @@ pub mod progress;
 pub mod reclaim;
 pub mod stat;
 pub mod table;
+pub mod view;
 pub mod watch;
-pub mod words;
 
 /// How much the user wants to hear.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,12 +36,12 @@ pub enum Loudness {
 impl Loudness {
     /// Global options can stand on either side of the subcommand, where clap doesn't see that they conflict: so they
     /// are counted there and weighed here.
-    pub fn new(global: &Global) -> Result<Self, UsageError> {
+    pub fn new(global: &Global) -> Result<Self> {
         match (global.quiet, global.verbose) {
             (0, 0) => Ok(Self::Normal),
             (0, _) => Ok(Self::Verbose),
             (_, 0) => Ok(Self::Quiet),
-            _ => Err(UsageError { what: "--quiet and --verbose can't be combined".into(), hint: None }),
+            _ => Err(Error::usage("--quiet and --verbose can't be combined")),
         }
     }
 
@@ -70,9 +70,7 @@ pub fn answer(text: &str) -> Result<()> {
 pub fn answer_on(text: &str) -> Result<bool> {
     let mut stdout = anstream::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
-            Err(anyhow::anyhow!("{}", memctl::cgroup::error::plain(&e)).context("standard output"))
-        }
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(Error::io("standard output", &e)),
         written => Ok(written.is_ok()),
     }
 }

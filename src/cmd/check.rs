@@ -2,12 +2,12 @@
 
 use std::ffi::OsStr;
 
-use anyhow::Result;
 use memctl::cgroup::error::Unreclaimable;
 use memctl::check;
 
 use crate::cli::{Check, Global};
-use crate::exit::{Exit, UsageError};
+use crate::error::{Error, Result};
+use crate::exit::Exit;
 use crate::output::{self, Loudness};
 
 pub mod config;
@@ -24,7 +24,7 @@ pub fn run(args: &Check, global: &Global) -> Result<Exit> {
     }
     if check::is_several(word) {
         let what = format!("{}: check takes a single cgroup", word.display());
-        return Err(UsageError { what, hint: Some("use memctl stat for globs".into()) }.into());
+        return Err(Error::usage(what).with_hint(Some("use memctl stat for globs")));
     }
     let mut tell = |event| output::notes::event(None, &event, loudness);
     let checked = check::check(word, args.write, &mut tell);

@@ -7,34 +7,13 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use anyhow::{Context, Result};
-use memctl::cgroup::error::plain;
-use memctl::record::{BadRecord, Course, Record};
+use memctl::record::{Course, Record};
 use percent_encoding::percent_decode_str;
 
 use crate::cli::{Global, Plot};
-use crate::exit::{Exit, UsageError};
+use crate::error::{Error, Result};
+use crate::exit::Exit;
 use crate::output::{self, Loudness, plot};
-
-/// A record that can't be drawn, and what to do about it.
-#[derive(Debug, thiserror::Error)]
-#[error("{file}{}{why}", if matches!(.why, BadRecord::Line { .. }) { ":" } else { ": " })]
-pub struct BadFile {
-    file: String,
-    why: BadRecord,
-}
-
-impl BadFile {
-    /// What the user can do about it.
-    pub fn hint(&self) -> Option<String> {
-        match self.why {
-            BadRecord::Io(_) => None,
-            BadRecord::Line { .. } | BadRecord::Nothing | BadRecord::Empty => {
-                Some("record a watch with memctl watch --json".into())
-            }
-        }
-    }
-}
 
 /// Runs the subcommand.
 pub fn run(args: &Plot, global: &Global) -> Result<Exit> {
@@ -43,19 +22,12 @@ pub fn run(args: &Plot, global: &Global) -> Result<Exit> {
     let to_stdout = args.output == Path::new("-");
     if !to_stdout && args.output.extension().is_none_or(|extension| !extension.eq_ignore_ascii_case("svg")) {
         let what = format!("-o {}: only SVG is supported", args.output.display());
-        return Err(UsageError {
-            what,
-            hint: Some("name a file that ends in .svg, or - for standard output".into()),
-        }
-        .into());
+        return Err(
+            Error::usage(what).with_hint(Some("name a file that ends in .svg, or - for standard output"))
+        );
     }
-    let open =
-        open(&args.record).map_err(|e| anyhow::anyhow!("{}", plain(&e))).with_context(|| name.clone())?;
-    let bad = |why| match why {
-        BadRecord::Io(e) => anyhow::anyhow!("{}", plain(&e)).context(name.clone()),
-        why => BadFile { file: name.clone(), why }.into(),
-    };
-    let record = Record::read(open).map_err(bad)?;
+    let open = open(&args.record).map_err(|e| Error::io(&name, &e))?;
+    let record = Record::read(open).map_err(|why| Error::record(&name, &why))?;
     output::notes::read(&name, &record, loudness);
     let course = match &args.cgroup {
         None => Cow::Owned(record.together(plot::LOOKS)),
@@ -66,9 +38,7 @@ pub fn run(args: &Plot, global: &Global) -> Result<Exit> {
         output::answer(&svg)?;
     } else {
         let written = File::create(&args.output).and_then(|mut file| file.write_all(svg.as_bytes()));
-        written
-            .map_err(|e| anyhow::anyhow!("{}", plain(&e)))
-            .with_context(|| args.output.display().to_string())?;
+        written.map_err(|e| Error::io(args.output.display(), &e))?;
     }
     Ok(Exit::Reached)
 }
@@ -82,7 +52,7 @@ fn open(record: &Path) -> std::io::Result<Box<dyn BufRead>> {
 }
 
 /// The cgroup of that name: with its slash or without it, or the last part of its name where no other has that.
-fn named<'a>(record: &'a Record, word: &OsStr) -> Result<&'a Course, UsageError> {
+fn named<'a>(record: &'a Record, word: &OsStr) -> Result<&'a Course> {
     // Of names that are no text the record has the path, percent-encoded.
     let bytes = |course: &Course| -> Vec<u8> {
         match &course.path_bytes {
@@ -107,9 +77,7 @@ fn named<'a>(record: &'a Record, word: &OsStr) -> Result<&'a Course, UsageError>
         if record.courses.len() > known.len() {
             known.push("…");
         }
-        UsageError {
-            what: format!("--cgroup {cgroup}: not in the record"),
-            hint: Some(format!("the record has {}", known.join(", "))),
-        }
+        Error::usage(format_args!("--cgroup {cgroup}: not in the record"))
+            .with_hint(Some(format!("the record has {}", known.join(", "))))
     })
 }

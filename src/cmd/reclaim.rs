@@ -1,11 +1,8 @@
 //! `memctl reclaim`.
 
 use std::ffi::{OsStr, OsString};
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
-use memctl::cgroup::Name;
 use memctl::cgroup::error::Unreclaimable;
 use memctl::reclaim::batch::{self, InOrder, Job, Outcomes, Scheduler, Total, settle};
 use memctl::reclaim::{self, Goal, Place, Plan, Rate, Request, Tolerance, TotalPlan};
@@ -14,22 +11,15 @@ use memctl::size::{Amount, Percent, looks_like_size};
 use rustix::io::Errno;
 
 use crate::cli::{Global, Kind, Reclaim};
-use crate::exit::{Exit, UsageError};
+use crate::error::{Error, Result};
+use crate::exit::Exit;
 use crate::output::progress::{Progress, Watching};
+use crate::output::view::Foretold;
 use crate::output::{self, Loudness, notes};
 use crate::signal;
 
 /// The bound on pressure where nothing else would hold a request back: the root, a node, and `max`.
 const DEFAULT_MAX_PRESSURE: &str = "10%";
-
-/// A request that was only foretold.
-pub struct Foretold {
-    pub name: Name,
-    pub path: PathBuf,
-    pub plan: Plan,
-    /// Whether somebody else holds the lock.
-    pub locked: bool,
-}
 
 /// Runs the subcommand.
 pub fn run(args: &Reclaim, global: &Global) -> Result<Exit> {
@@ -104,7 +94,7 @@ fn run_batch(
         batch::Options { parallel, steps, stop: is_stopped, nudge: signal::nudge, emit: &mut emit };
     let outcomes = batch::run(scheduler, &mut options);
     progress.finish();
-    outcomes.context("can't start a thread")
+    outcomes.map_err(|e| Error::io("can't start a thread", &e))
 }
 
 fn is_stopped() -> bool {
@@ -130,8 +120,8 @@ fn names(jobs: &[Job]) -> Vec<String> {
     jobs.iter().map(|job| job.place.name().to_string()).collect()
 }
 
-fn unreadable(name: &str, errno: Errno) -> anyhow::Error {
-    anyhow::anyhow!("{}", output::error::plain(errno)).context(name.to_owned())
+fn unreadable(name: &str, errno: Errno) -> Error {
+    Error::new(output::format::errno_text(errno)).context(name)
 }
 
 /// Opens the cgroups and makes sure that they can serve what is asked of them.
@@ -151,7 +141,7 @@ fn prepare(args: &Reclaim, words: &[OsString], goal: Goal, loudness: Loudness) -
         };
         let request = request(args, goal, rate.clone(), place.is_of_the_host());
         let check = if args.dry_run { Request::check_without_a_write } else { Request::check };
-        check(&request, place.target()).with_context(|| place.name().to_string())?;
+        check(&request, place.target()).map_err(|why| Error::from(why).context(place.name()))?;
         jobs.push(Job { place, request, lock: !args.no_lock, usual: None });
     }
     if jobs.is_empty() {
@@ -200,7 +190,7 @@ fn foretell(mut jobs: Vec<Job>, args: &Reclaim, loudness: Loudness) -> Result<Ex
 
 /// Splits the words into the cgroups and how much is asked of each.
 fn split(args: &Reclaim) -> Result<(Vec<OsString>, Goal)> {
-    let usage = |what: String, hint: &str| anyhow::Error::from(UsageError { what, hint: Some(hint.into()) });
+    let usage = |what: String, hint: &str| Error::usage(what).with_hint(Some(hint));
     let mut words = args.words.clone();
     if let Some(to) = args.to {
         if let Some(last) = last_size(&words) {
@@ -231,7 +221,7 @@ fn split(args: &Reclaim) -> Result<(Vec<OsString>, Goal)> {
             let swapped = words[0].to_str().is_some_and(looks_like_size) && !looks_like_size(&last);
             let hint = swapped.then(|| "give the cgroup first: memctl reclaim CGROUP SIZE".to_owned());
             let what = if last.is_empty() { why.to_string() } else { format!("{last}: {why}") };
-            return Err(UsageError { what, hint }.into());
+            return Err(Error::usage(what).with_hint(hint));
         }
     };
     Ok((words, Goal::Reclaim(amount)))

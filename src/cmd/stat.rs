@@ -4,7 +4,6 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use anyhow::{Error, Result, anyhow};
 use memctl::cgroup::error::Unreclaimable;
 use memctl::cgroup::mount::Hidden;
 use memctl::cgroup::stat::{PackedStat, Rates};
@@ -14,29 +13,11 @@ use memctl::select::{Selected, locate, select_there};
 use rustix::io::Errno;
 
 use crate::cli::{Global, SortKey, Stat};
+use crate::error::{Error, Result};
 use crate::exit::Exit;
-use crate::output::error::plain;
+use crate::output::format::errno_text;
+use crate::output::view::{Shown, View};
 use crate::output::{self, Loudness};
-
-/// A cgroup as it is shown.
-pub struct Shown {
-    pub reading: Box<Reading>,
-    pub reclaimable: Reclaimable,
-    /// What happened since the look before, if there was one.
-    pub rates: Option<Rates>,
-    /// Why limits of ancestors can't be seen, if they can't.
-    pub hidden: Option<Hidden>,
-    /// What only one cgroup alone tells.
-    pub details: Option<Box<Details>>,
-}
-
-/// What is shown.
-pub enum View {
-    /// One cgroup in full.
-    Page(Box<Shown>),
-    /// A row each.
-    Rows(Vec<Shown>),
-}
 
 /// Between two looks where no interval is given.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -70,16 +51,16 @@ pub fn run(args: &Stat, global: &Global) -> Result<Exit> {
             }
         }
         let (gone, unreadable): (Vec<_>, Vec<_>) =
-            unreadable.into_iter().partition(|why| look > 1 && is_missing(why));
-        for why in gone.iter().filter(|why| told.insert(why.to_string())) {
-            let name = why.downcast_ref().and_then(Unreclaimable::word).unwrap_or_default();
+            unreadable.into_iter().partition(|why| look > 1 && why.word.is_some());
+        for why in gone.iter().filter(|why| told.insert(why.error.to_string())) {
+            let name = why.word.as_deref().unwrap_or_default();
             if loudness != Loudness::Quiet {
-                output::remark(&format!("{}: gone", output::words::escaped(name)));
+                output::remark(&format!("{}: gone", output::format::escaped(name)));
             }
         }
         // Once is enough: what couldn't be read will hardly be readable at the next look.
-        for why in unreadable.iter().filter(|why| told.insert(why.to_string())) {
-            exit = output::error::print(why);
+        for why in unreadable.iter().filter(|why| told.insert(why.error.to_string())) {
+            exit = output::error::print(&why.error);
         }
         let lost = nothing && !(unreadable.is_empty() && gone.is_empty());
         if !heard || lost || times.is_some_and(|times| look >= times) {
@@ -91,13 +72,22 @@ pub fn run(args: &Stat, global: &Global) -> Result<Exit> {
     Ok(exit)
 }
 
-/// Whether there is no such cgroup: what was there at the first look and isn't any more has vanished.
-fn is_missing(why: &Error) -> bool {
-    why.downcast_ref().is_some_and(|why: &Unreclaimable| why.word().is_some())
+/// Why a cgroup isn't shown.
+struct Failure {
+    error: Error,
+    /// The word that names nothing, if that is all that is wrong: a cgroup that was there at the first look and isn't any
+    /// more has vanished.
+    word: Option<String>,
+}
+
+impl From<Unreclaimable> for Failure {
+    fn from(why: Unreclaimable) -> Self {
+        Self { word: why.word().map(str::to_owned), error: why.into() }
+    }
 }
 
 /// One look at all that is asked for, and what couldn't be read.
-fn look_at(args: &Stat) -> Result<(View, Vec<Error>)> {
+fn look_at(args: &Stat) -> Result<(View, Vec<Failure>)> {
     let depth = args.depth.map_or(if args.recursive { usize::MAX } else { 0 }, usize::from);
     let (mut shown, mut unreadable, mut selected) = (Vec::new(), Vec::new(), Vec::new());
     let jobs = usize::from(args.jobs);
@@ -110,7 +100,7 @@ fn look_at(args: &Stat) -> Result<(View, Vec<Error>)> {
     } else {
         let missing;
         (selected, missing) = select_there(&args.words);
-        unreadable.extend(missing.into_iter().map(Error::from));
+        unreadable.extend(missing.into_iter().map(Failure::from));
         for Selected { located, .. } in &selected {
             let survey = Survey::new(depth, jobs);
             shown.extend(sorted(survey.of(located), 0, args.sort, located.mount.hidden()));
@@ -132,32 +122,15 @@ fn look_at(args: &Stat) -> Result<(View, Vec<Error>)> {
 }
 
 /// What the survey couldn't read; of the cgroup that was asked for, with the reason.
-fn failures(survey: Survey, asked: &Located) -> Vec<Error> {
+fn failures(survey: Survey, asked: &Located) -> Vec<Failure> {
     let failure = |(name, errno): (Name, Errno)| {
         if name == asked.name {
             diagnose::unreadable(asked, errno).into()
         } else {
-            anyhow!("{name}: {}", plain(errno))
+            Failure { error: Error::new(errno_text(errno)).context(name), word: None }
         }
     };
     survey.unreadable().into_iter().map(failure).collect()
-}
-
-impl View {
-    /// Whatever is shown.
-    pub fn rows(&self) -> &[Shown] {
-        match self {
-            Self::Page(shown) => std::slice::from_ref(shown),
-            Self::Rows(rows) => rows,
-        }
-    }
-
-    fn rows_mut(&mut self) -> &mut [Shown] {
-        match self {
-            Self::Page(shown) => std::slice::from_mut(shown),
-            Self::Rows(rows) => rows,
-        }
-    }
 }
 
 /// The look before, by name.

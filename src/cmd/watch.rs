@@ -1,16 +1,17 @@
 //! `memctl watch`.
 
 use std::cell::{Cell, RefCell};
+use std::ffi::OsStr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use memctl::cgroup::MemoryCgroup;
 use memctl::cgroup::join::{Joined, NotJoined};
-use memctl::cgroup::{MemoryCgroup, Name};
 use memctl::clock;
 use memctl::reclaim::{self, Goal, Request};
-use memctl::select::watchlist::{Taken, Watchlist, Words};
+use memctl::select::locate;
+use memctl::select::watchlist::Taken;
 use memctl::size::{Amount, Percent};
 use memctl::watch::control;
 use memctl::watch::event::View;
@@ -18,82 +19,29 @@ use memctl::watch::guard::Take;
 use memctl::watch::level::Ancestors;
 use memctl::watch::member::Member;
 use memctl::watch::options::{Options, Reload, Ruled};
-use memctl::watch::rule::{Rule, Senseless, Wanted, swap_writes};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::cli::{Global, Kind, Watch};
-use crate::exit::{Exit, UsageError};
+use crate::cli::{Global, Watch};
+use crate::error::{Error, Result};
+use crate::exit::Exit;
+use crate::output::view::Waiting;
 use crate::output::{self, Loudness};
 use crate::signal;
-use memctl::select::locate;
-use std::ffi::OsStr;
 
 mod lock;
+pub mod plan;
 pub mod rules;
 
-/// What may be watched later.
-pub struct Waiting {
-    /// Words that name nothing yet.
-    pub unmatched: Vec<String>,
-    /// What globs match and can't be watched yet, and why.
-    pub unlimited: Vec<(Name, String)>,
-}
+use plan::Plan;
 
 /// How many writes may be under way at the same time.
 const WORKERS: usize = 4;
-
-/// What an estimate is stalled for if nobody says otherwise.
-const GENTLE: &str = "0.1%";
 
 /// After so long, what only the start needed is known.
 const SETTLED: Duration = Duration::from_secs(20);
 
 /// On a terminal, the table is painted anew so often.
 const REPAINTED: Duration = Duration::from_millis(500);
-
-/// What is to be watched, and how: by the words of the command line, or by a file of rules.
-pub struct Plan {
-    /// Which cgroups.
-    pub watchlist: Watchlist,
-    /// What is wanted of those that each list of words takes; `None` where they are left alone.
-    pub rules: Vec<Option<Rc<Rule>>>,
-    /// The share of a CPU that may be spent.
-    pub cpu: Option<f64>,
-    /// How much may go to the host's swap in a second, bytes.
-    pub swap_writes: Option<u64>,
-    /// Whether whatever can't be watched is waited for, and no mistake.
-    pub waits: bool,
-}
-
-impl Plan {
-    fn of(args: &Watch) -> Result<Self> {
-        if let Some(file) = &args.config {
-            let plan = rules::plan(&rules::read(file)?)?;
-            return Ok(Self { cpu: args.cpu.map(Percent::ratio).or(plan.cpu), ..plan });
-        }
-        let rule = rule(args)?;
-        let words = Words { wanted: args.words.clone(), excluded: args.exclude.clone() };
-        let watchlist = Watchlist::new(&words).map_err(|why| UsageError {
-            what: format!("--exclude: {why}"),
-            hint: Some("use *, ?, [...], {a,b}; ** crosses levels".into()),
-        })?;
-        Ok(Self {
-            watchlist,
-            swap_writes: swap_writes(args.swap_writes.map(|bound| bound.0), rule.pressure.is_some()),
-            rules: vec![Some(Rc::new(rule))],
-            cpu: args.cpu.map(Percent::ratio),
-            waits: false,
-        })
-    }
-
-    /// Those of them for which something is wanted.
-    fn ruled(&self, taken: Vec<Taken>) -> impl Iterator<Item = Ruled> {
-        taken.into_iter().filter_map(|taken| {
-            let rule = Rc::clone(self.rules.get(taken.list)?.as_ref()?);
-            Some(Ruled { located: Arc::new(taken.selected.located), rule })
-        })
-    }
-}
 
 /// Runs the subcommand.
 pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
@@ -144,7 +92,7 @@ pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
     let mut reload = || {
         let file = args.config.as_deref().filter(|_| signal::reload_asked())?;
         let read = rules::read(file).and_then(|rules| {
-            let plan = rules::plan(&rules)?;
+            let plan = Plan::by_rules(&rules)?;
             // A name that can't be followed is a mistake as at the start: then the old rules stay.
             let first = plan.watchlist.first()?;
             Ok((plan, first, rules.each.len()))
@@ -189,7 +137,7 @@ pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
             tell: &mut |event| screen.borrow_mut().event(&event),
         },
     )
-    .context("can't watch")?;
+    .map_err(|e| Error::io("can't watch", &e))?;
     output::watch::print(&ended, args.json, args.estimate, loudness)?;
     match signal::pending() {
         // A service that is told to stop has done its work.
@@ -205,41 +153,6 @@ fn open_many_files() {
     let limit = getrlimit(Resource::Nofile);
     // Where it can't be raised, it ends where it did.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
-}
-
-fn rule(args: &Watch) -> Result<Rule, UsageError> {
-    let kind = args.kind.map(|kind| match kind {
-        Kind::All => reclaim::Kind::All,
-        Kind::Anon => reclaim::Kind::Anon,
-        Kind::File => reclaim::Kind::File,
-    });
-    let gently = || args.estimate.then(|| GENTLE.parse().ok()).flatten();
-    let wanted = Wanted {
-        headroom: args.headroom,
-        keep: args.keep,
-        pressure: args.pressure.or_else(gently),
-        floor: args.floor,
-        swap_free: Some(args.swap_free),
-        max_pressure: args.max_pressure,
-        take: Take::of(kind, args.swappiness),
-        ancestors: args.ancestors,
-        no_lock: args.no_lock,
-    };
-    wanted.rule().map_err(|why| match why {
-        Senseless::NothingToDo => UsageError {
-            what: "watch: one of --headroom, --keep, --pressure, --estimate or --config is required".into(),
-            hint: Some(
-                "use --headroom 10% to keep that share of the limit free, --keep SIZE to set a limit, --pressure 0.1% \
-                 to reclaim idle memory"
-                    .into(),
-            ),
-        },
-        Senseless::NothingLeft => {
-            let what = "--headroom: must be less than the limit".into();
-            UsageError { what, hint: Some("give less than 100%".into()) }
-        }
-        Senseless::NoHeadroom => UsageError { what: "--ancestors: requires --headroom".into(), hint: None },
-    })
 }
 
 /// What the kernel must be able to serve, and what asks for it.
@@ -274,14 +187,14 @@ fn members(plan: &Plan, ancestors: &mut Ancestors) -> Result<(Vec<Member>, Waiti
             Err(why) => return Err(why.into()),
         };
         if let Some((request, word)) = needed(rule.bounds.take) {
-            request.check(&mut able).with_context(|| word)?;
+            request.check(&mut able).map_err(|why| Error::from(why).context(word))?;
         }
         let located = Arc::new(selected.located);
         match Member::new(located, Rc::clone(rule), ancestors, clock::now(), Duration::ZERO, &mut text) {
             Ok(member) => members.push(member),
             // It may get a limit yet.
             Err(why) if selected.by_glob || plan.waits => unlimited.push((name, why.to_string())),
-            Err(why) => return Err(anyhow::Error::from(why).context(name)),
+            Err(why) => return Err(Error::from(why).context(name)),
         }
     }
     Ok((members, Waiting { unmatched, unlimited }))

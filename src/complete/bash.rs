@@ -7,39 +7,21 @@ use std::path::Path;
 
 use clap::Command;
 use clap_complete::engine::complete;
-use clap_complete::env::EnvCompleter;
 
-use super::shown;
+use super::shell::{Registration, Shell, shown};
 
-pub struct Bash;
+/// The shell.
+pub const BASH: Shell = Shell { name: "bash", registration, answer };
 
 /// The line up to the cursor, the part of its last word that bash will replace, and what kind of completion it is.
 const LINE: &str = "MEMCTL_COMP_LINE";
 const PART: &str = "MEMCTL_COMP_PART";
 const TYPE: &str = "MEMCTL_COMP_TYPE";
 
-impl EnvCompleter for Bash {
-    fn name(&self) -> &'static str {
-        "bash"
-    }
-
-    fn is(&self, name: &str) -> bool {
-        name == "bash"
-    }
-
-    fn write_registration(
-        &self,
-        var: &str,
-        name: &str,
-        bin: &str,
-        completer: &str,
-        buf: &mut dyn Write,
-    ) -> io::Result<()> {
-        let completer = shlex::try_quote(completer).map_err(io::Error::other)?;
-        // Without a blank after what goes on: another level, the value of an option.
-        write!(
-            buf,
-            r#"_{name}() {{
+fn registration(Registration { var, name, bin, completer }: &Registration<'_>) -> String {
+    // Without a blank after what goes on: another level, the value of an option.
+    format!(
+        r#"_{name}() {{
     local line
     COMPREPLY=()
     while IFS= read -r line; do
@@ -52,32 +34,30 @@ impl EnvCompleter for Bash {
 }}
 complete -F _{name} {bin}
 "#
-        )
-    }
+    )
+}
 
-    fn write_complete(
-        &self,
-        command: &mut Command,
-        _: Vec<OsString>,
-        directory: Option<&Path>,
-        buf: &mut dyn Write,
-    ) -> io::Result<()> {
-        let env = |name| std::env::var_os(name).unwrap_or_default().into_vec();
-        let (line, part) = (env(LINE), env(PART));
-        let Some(typed) = Typed::parse(&line, &part) else { return Ok(()) };
-        let last = typed.words.len().saturating_sub(1);
-        let words = typed.words.iter().cloned().map(OsString::from_vec).collect();
-        let found = complete(command, words, last, directory)?;
-        let found: Vec<_> = found.iter().map(shown).collect();
-        // In a mere list of several, which puts nothing into the line, there is room for a word on each.
-        let listing = env(TYPE) == b"63" && found.len() > 1;
-        for (word, help) in &found {
-            let Some(rest) = typed.rest_of(word) else { continue };
-            buf.write_all(&rest)?;
-            if listing && !help.is_empty() { writeln!(buf, "  ({help})") } else { writeln!(buf) }?;
-        }
-        Ok(())
+fn answer(
+    command: &mut Command,
+    _: Vec<OsString>,
+    directory: Option<&Path>,
+    buf: &mut dyn Write,
+) -> io::Result<()> {
+    let env = |name| std::env::var_os(name).unwrap_or_default().into_vec();
+    let (line, part) = (env(LINE), env(PART));
+    let Some(typed) = Typed::parse(&line, &part) else { return Ok(()) };
+    let last = typed.words.len().saturating_sub(1);
+    let words = typed.words.iter().cloned().map(OsString::from_vec).collect();
+    let found = complete(command, words, last, directory)?;
+    let found: Vec<_> = found.iter().map(shown).collect();
+    // In a mere list of several, which puts nothing into the line, there is room for a word on each.
+    let listing = env(TYPE) == b"63" && found.len() > 1;
+    for (word, help) in &found {
+        let Some(rest) = typed.rest_of(word) else { continue };
+        buf.write_all(&rest)?;
+        if listing && !help.is_empty() { writeln!(buf, "  ({help})") } else { writeln!(buf) }?;
     }
+    Ok(())
 }
 
 /// What was typed, as the shell would read it.

@@ -1,14 +1,14 @@
 //! What `memctl check` says: a line for each thing, what to do about it below, and the verdict.
 
 use anstyle::AnsiColor;
-use anyhow::Result;
 use memctl::check::{Checked, Fact, Finding, State};
 use serde::Serialize;
 
+use super::format::{escaped, size};
 use super::json::NameKeys;
 use super::table::{DIM, wrapped};
-use super::words::{escaped, size};
 use super::{answer, terminal_width};
+use crate::error::Result;
 
 pub mod rules;
 

@@ -16,7 +16,7 @@ use memctl::cgroup::Name;
 use memctl::reclaim::{Guard, Report, Settled, Subject, TotalPlan};
 use serde::Serialize;
 
-use crate::cmd::reclaim::Foretold;
+use crate::output::view::Foretold;
 
 /// The report of `memctl reclaim`, as a line of JSON. Keys are only ever added.
 #[allow(clippy::struct_field_names)] // The names are the keys.

@@ -9,9 +9,10 @@ use memctl::watch::above::Limit;
 use memctl::watch::notes::Note;
 use rustix::io::Errno;
 
-use super::words::{escaped, hundredths, size, time};
-use super::{Loudness, error, remark};
-use crate::cmd::watch::Waiting;
+use super::format::{escaped, hundredths, size, time};
+use super::{Loudness, remark};
+use crate::output::format::errno_text;
+use crate::output::view::Waiting;
 
 /// What `-v` tells of a step; with several cgroups under way, of which.
 pub fn event(cgroup: Option<&str>, event: &Event, loudness: Loudness) {
@@ -24,7 +25,7 @@ pub fn event(cgroup: Option<&str>, event: &Event, loudness: Loudness) {
             let said = match answer {
                 Ok(()) => "done".into(),
                 Err(Errno::AGAIN) => "fell short".into(),
-                Err(errno) => error::plain(*errno),
+                Err(errno) => errno_text(*errno),
             };
             remark(&format!(
                 "{of}requested {}: {said} after {}; {} so far",

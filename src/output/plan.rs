@@ -1,17 +1,17 @@
 //! What `memctl reclaim --dry-run` says, for people: a row that says what would come of a request, and the arithmetic.
 
 use anstyle::AnsiColor;
-use anyhow::Result;
 use memctl::cgroup::swap_room::SwapBound;
 use memctl::host::kernel::kernel_release;
 use memctl::reclaim::{Guard, Plan, TotalPlan};
 
+use super::format::{escaped, shortened, size, time};
 use super::json::{Planned, TotalPlanned};
 use super::reclaim::below_the_gate;
 use super::table::{DIM, figures, labelled, plain_table};
-use super::words::{escaped, shortened, size, time};
 use super::{Loudness, answer, terminal_width};
-use crate::cmd::reclaim::Foretold;
+use crate::error::Result;
+use crate::output::view::Foretold;
 
 /// Prints what was foretold.
 pub fn print(foretold: &[Foretold], total: Option<&TotalPlan>, json: bool, loudness: Loudness) -> Result<()> {

@@ -1,28 +1,27 @@
 //! The picture of a recorded watch: one page of SVG, with a title, what it came to, and three panels over the same time.
 
-use anyhow::{Result, anyhow};
 use memctl::record::{Course, Point, Record};
 use plotters::prelude::{DrawingBackend, IntoDrawingArea, SVGBackend};
 
-use super::words::{escaped, shortened, size, time};
+use super::format::{escaped, shortened, size, time};
+use crate::error::{Error, Result};
 
+mod area;
 mod panel;
 mod scale;
 mod theme;
 
+pub use area::LOOKS;
+use area::{Area, Drawn, MARGIN};
 use panel::{Line, Panel};
 use theme::{BACKGROUND, BAD, CALM, DIM, GOOD, INK, MAIN, SOFT, WARM};
 
 /// Pixels: the page, the room above the panels and around them, and how high each panel is.
 const WIDTH: u32 = 800;
 const HEIGHT: u32 = 640;
-const MARGIN: i32 = 16;
 const HEAD: u32 = 84;
 const TALL: u32 = 260;
 const LOW: u32 = 140;
-
-/// How many points a line has at the most, and how many looks all cgroups together are looked at.
-pub const LOOKS: usize = 600;
 
 /// What is drawn: one cgroup, or all of them together.
 pub fn picture(record: &Record, course: &Course) -> Result<String> {
@@ -30,7 +29,7 @@ pub fn picture(record: &Record, course: &Course) -> Result<String> {
     {
         let backend = SVGBackend::with_string(&mut svg, (WIDTH, HEIGHT));
         let area = backend.into_drawing_area();
-        let drawn = |e: &dyn std::fmt::Display| anyhow!("can't draw: {e}");
+        let drawn = |e: &dyn std::fmt::Display| Error::new(format_args!("can't draw: {e}"));
         area.fill(&BACKGROUND.colour()).map_err(|e| drawn(&e))?;
         head(&area, record, course).map_err(|e| drawn(&e))?;
         let span = record.span.max(1.0);
@@ -43,9 +42,6 @@ pub fn picture(record: &Record, course: &Course) -> Result<String> {
     }
     Ok(theme::with_dark(&svg))
 }
-
-type Area<DB> = plotters::drawing::DrawingArea<DB, plotters::coord::Shift>;
-type Drawn<DB> = Result<(), plotters::drawing::DrawingAreaErrorKind<<DB as DrawingBackend>::ErrorType>>;
 
 fn head<DB: DrawingBackend>(area: &Area<DB>, record: &Record, course: &Course) -> Drawn<DB> {
     let name = shortened(&escaped(&course.name), 56);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use memctl::reclaim::Event;
 
-use super::words::{escaped, shortened};
+use super::format::{escaped, shortened};
 
 /// Progress bars, or nothing.
 pub struct Progress {

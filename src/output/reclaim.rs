@@ -1,13 +1,13 @@
 //! The report of `memctl reclaim` for people: a row that says what came of it, and lines that say why.
 
 use anstyle::AnsiColor;
-use anyhow::Result;
 use memctl::reclaim::{Report, StoppedBy, Verdict};
 
+use super::format::{difference, escaped, shortened, size, time};
 use super::json::{Reclaimed, TotalReclaimed};
 use super::table::{DIM, figures, labelled, plain_table};
-use super::words::{difference, escaped, shortened, size, time};
 use super::{Loudness, answer, terminal_width};
+use crate::error::Result;
 use memctl::reclaim::batch::Outcomes;
 
 mod details;

@@ -2,13 +2,12 @@
 
 use std::fmt::Write;
 
-use anyhow::Result;
-
 use super::json::Stated;
 use super::table::{DIM, labelled};
 use super::{answer_on, terminal_rows, terminal_width};
 use crate::cli::Stat;
-use crate::cmd::stat::View;
+use crate::error::Result;
+use crate::output::view::View;
 
 mod details;
 mod page;
@@ -57,7 +56,7 @@ impl<'a> Screen<'a> {
         let width = terminal_width();
         Ok(match view {
             View::Page(shown) if !self.again || self.repaint => {
-                let size = |bytes| if args.bytes { format!("{bytes}") } else { super::words::size(bytes) };
+                let size = |bytes| if args.bytes { format!("{bytes}") } else { super::format::size(bytes) };
                 labelled(&page::lines(shown, &size), width.unwrap_or(u16::MAX))
             }
             // One line a look, like vmstat; where there are several, a blank line between looks.

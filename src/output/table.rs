@@ -3,6 +3,8 @@
 use anstyle::Style;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
+use super::format::{escaped, shortened};
+
 pub const DIM: Style = Style::new().dimmed();
 
 /// Lines with a label each, wrapped to the width.
@@ -57,6 +59,14 @@ pub fn wrapped(head: &str, columns: usize, text: &str, width: usize) -> String {
         }
     }
     format!("{head}{}\n", lines.join(&format!("\n{}", " ".repeat(columns))))
+}
+
+/// A name in the room that the `others` leave; in a pipe, the whole of it.
+pub fn named(name: &str, width: Option<u16>, others: usize) -> String {
+    match width {
+        Some(width) => shortened(&escaped(name), usize::from(width).saturating_sub(others).max(16)),
+        None => escaped(name),
+    }
 }
 
 #[cfg(test)]

@@ -4,24 +4,20 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use anyhow::Result;
-use memctl::watch::act::{Acted, End};
-use memctl::watch::estimate::WorkingSet;
-use memctl::watch::event::{Event, Tally, View, What};
-use memctl::watch::guard::Guard;
-use memctl::watch::saving::Saved;
+use memctl::watch::event::{Event, View, What};
 
+use super::format::{counted, escaped};
 use super::json::{Begun, Happened, Reloaded, usec};
-use super::table::DIM;
-use super::words::{compact, counted, escaped, hundredths, size, time};
 use super::{Loudness, answer_on, terminal_rows, terminal_width};
+use crate::error::{Error, Result};
 
 mod dry;
 mod end;
+mod event;
 mod live;
 
-use end::net;
 pub use end::print;
+use event::{brief, line};
 use live::Table;
 
 /// Set once nobody reads any more.
@@ -69,10 +65,10 @@ impl Screen {
     }
 
     /// Tells that the rules were read again: how many there are now, or why the old ones stay.
-    pub fn reloaded(&mut self, file: &Path, rules: Result<usize, &anyhow::Error>, loudness: Loudness) {
+    pub fn reloaded(&mut self, file: &Path, rules: Result<usize, &Error>, loudness: Loudness) {
         let config = file.display().to_string();
         if self.json {
-            let error = rules.err().map(|why| format!("{why:#}"));
+            let error = rules.err().map(|why| format!("{why}"));
             let (at_usec, rules) = (usec(self.began.elapsed()), rules.ok());
             let told = Reloaded { event: "reload", at_usec, config: &config, rules, error };
             heard(&answer_on(&(serde_json::to_string(&told).unwrap_or_default() + "\n")));
@@ -83,7 +79,7 @@ impl Screen {
             }
             Ok(_) => {}
             Err(why) if self.table.is_some() => {
-                self.note(&format!("{why:#}; the old rules stay"), loudness);
+                self.note(&format!("{why}; the old rules stay"), loudness);
             }
             Err(why) => {
                 super::error::print(why);
@@ -124,143 +120,5 @@ impl Screen {
 fn heard(written: &Result<bool>) {
     if !matches!(written, Ok(true)) {
         DEAF.store(true, Ordering::Relaxed);
-    }
-}
-
-fn line(event: &Event<'_>) -> String {
-    let at = format!("{DIM}{:>8.1}s{DIM:#}", event.at.as_secs_f64());
-    format!("{at}  {}  {}", escaped(event.cgroup), what(&event.what))
-}
-
-fn what(what: &What) -> String {
-    match what {
-        What::Start { current, limit, file, above, headroom, rule } => {
-            let by = rule.as_ref().map_or_else(String::new, |rule| format!(" (rule {})", escaped(rule)));
-            let file = file.map_or("--keep", |file| file.name());
-            let of = above.as_ref().map_or_else(String::new, |above| format!(" of {}", escaped(above)));
-            if *limit == u64::MAX {
-                return format!("watched{by}: {} used, without a limit", size(*current));
-            }
-            if *headroom == 0 && file != "--keep" {
-                return format!("watched{by}: {} of {} used ({file}{of})", size(*current), size(*limit));
-            }
-            if *headroom == 0 {
-                return format!(
-                    "watched{by}: {} used, to stay below {} ({file}{of})",
-                    size(*current),
-                    size(*limit)
-                );
-            }
-            format!(
-                "watched{by}: {} of {} used ({file}{of}), keeping {} free",
-                size(*current),
-                size(*limit),
-                size(*headroom)
-            )
-        }
-        What::Limit { limit: u64::MAX, .. } => "limit removed".into(),
-        What::Limit { limit, file } => {
-            format!("limit changed to {} ({})", size(*limit), file.map_or("--keep", |file| file.name()))
-        }
-        What::Acted(acted) => action(acted),
-        What::Reclaim(tally) => reclaimed(tally),
-        What::Hold { guard, wait } => {
-            let wait = wait.map_or_else(String::new, |wait| format!("; waits {}", time(wait)));
-            format!("held: {}{wait}", guarded(*guard))
-        }
-        What::Outrun { needed, free } if needed > free => {
-            format!("outrun: {} free, {} needed", size(*free), size(*needed))
-        }
-        What::Outrun { free, .. } => {
-            format!("outrun: {} free, more needed", size(*free))
-        }
-        What::Would { requested, .. } => format!("would reclaim {}", size(*requested)),
-        What::WorkingSet { set, saved } => found(set, saved),
-        // Only a record has them.
-        What::Sample(sample) => format!("{} used", size(sample.current)),
-        What::Gone => "gone".into(),
-        What::Released => "no rule applies any more".into(),
-        What::Left => "left the cgroup: no other process was in it".into(),
-        What::Blocked => "no write has returned for 5 s, and all worker threads are blocked".into(),
-    }
-}
-
-/// What happened, in as few words as a column has room for.
-fn brief(what: &What) -> String {
-    match what {
-        What::Start { .. } | What::Acted(_) | What::Sample(_) => String::new(),
-        What::Limit { limit: u64::MAX, .. } => "limit removed".into(),
-        What::Limit { limit, .. } => format!("limit {}", compact(*limit)),
-        What::Reclaim(tally) => format!("reclaimed {}", compact(tally.reclaimed)),
-        What::Hold { guard, .. } => format!("held: {}", guard.word().replace('_', " ")),
-        What::Outrun { needed, .. } => format!("outrun: needed {}", compact(*needed)),
-        What::Would { requested, .. } => format!("would reclaim {}", compact(*requested)),
-        What::WorkingSet { set, .. } => format!("working set {}", compact(set.bytes)),
-        What::Gone | What::Released => "gone".into(),
-        What::Left => "left".into(),
-        What::Blocked => "writes blocked".into(),
-    }
-}
-
-fn reclaimed(tally: &Tally) -> String {
-    format!(
-        "reclaimed {} of {} in {}, {} of CPU; {}",
-        size(tally.reclaimed),
-        size(tally.requested),
-        super::reclaim::writes(tally.writes),
-        time(tally.cpu),
-        tally.room.map_or_else(
-            || format!("{} used", size(tally.current_after)),
-            |room| format!("{} free", size(room.free))
-        )
-    )
-}
-
-fn found(set: &WorkingSet, saved: &Saved) -> String {
-    format!(
-        "working set: {} (confidence {:.0}%); suggested memory.max {}; saved {}",
-        size(set.bytes),
-        100.0 * set.confidence,
-        size(set.suggested),
-        net(saved, &size)
-    )
-}
-
-/// What `-v` tells of each action.
-fn action(acted: &Acted) -> String {
-    let end = match acted.end {
-        End::Done => "done",
-        End::Exhausted => "nothing more could be reclaimed",
-        End::Late => "waiting for a device",
-        End::Stopped => "stopped",
-        End::Locked => "locked",
-        End::Removed => "the cgroup was removed",
-        End::Failed(_) => "the kernel refused",
-    };
-    let (asked, got, took) = (size(acted.requested), size(acted.reclaimed), time(acted.writing));
-    format!("requested {asked} in {}: {got} after {took}, {end}", super::reclaim::writes(acted.writes))
-}
-
-fn guarded(guard: Guard) -> String {
-    match guard {
-        Guard::Floor => "down to the floor or the cgroup's protection".into(),
-        Guard::Pressure => "stalled more than --max-pressure allows".into(),
-        Guard::SwapFree => "only anonymous memory is left, and --swap-free prevents swapping".into(),
-        Guard::SwapWrites => "only anonymous memory is left, and --swap-writes prevents swapping".into(),
-        Guard::SlowSwap => {
-            "only anonymous memory is left, and swap is a rotating disk (--type all swaps anyway)".into()
-        }
-        Guard::Refaults(share) => format!(
-            "{:.0}% of the reclaimed memory was in use and came back: the limit is too low for the usage",
-            100.0 * share
-        ),
-        Guard::Exhausted => "nothing more could be reclaimed".into(),
-        Guard::Cpu => "the --cpu budget is used up".into(),
-        Guard::Grace => "it started less than 5 s ago".into(),
-        Guard::Lock => "another memctl is reclaiming from it".into(),
-        Guard::Above(pressure) => format!(
-            "memory pressure above the cgroup (full avg10 {}): scanning could trigger an OOM killer",
-            hundredths(pressure)
-        ),
     }
 }

@@ -16,6 +16,7 @@ const FLOORS: &[&[&str]] = &[
     &["bin"],
     &["bin::cmd", "bin::complete"],
     &["bin::output"],
+    &["bin::usage"],
     &["bin::cli", "bin::error"],
     &["bin::exit", "bin::signal"],
     &["lib"],

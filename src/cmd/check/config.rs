@@ -6,28 +6,18 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Result;
-use memctl::cgroup::Name;
 use memctl::clock;
 use memctl::select::watchlist::{Taken, Watchlist};
 use memctl::watch::level::Ancestors;
 use memctl::watch::member::Member;
 use memctl::watch::rule::Rule;
-use memctl::watch::rules::HostRule;
 
+use crate::cmd::watch::plan::Plan;
 use crate::cmd::watch::rules;
+use crate::error::Result;
 use crate::exit::Exit;
+use crate::output::view::Takes;
 use crate::output::{self, Loudness};
-
-/// What a rule takes.
-pub struct Takes {
-    /// The rule.
-    pub rule: HostRule,
-    /// Each cgroup, and why it isn't watched now.
-    pub cgroups: Vec<(Name, Option<String>)>,
-    /// Where it takes none: what it matches, and which more specific rule has that.
-    pub lost: Vec<(Name, Rc<str>)>,
-}
 
 /// Runs it.
 pub fn run(file: &Path, json: bool, loudness: Loudness) -> Result<Exit> {
@@ -37,7 +27,7 @@ pub fn run(file: &Path, json: bool, loudness: Loudness) -> Result<Exit> {
             let _ = output::check::rules::refuse(&file.display().to_string(), why);
         }
     })?;
-    let (taken, _) = rules::plan(&read)?.watchlist.first()?;
+    let (taken, _) = Plan::by_rules(&read)?.watchlist.first()?;
     let mut all: Vec<_> = read
         .each
         .iter()

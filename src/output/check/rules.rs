@@ -4,7 +4,6 @@ use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::fmt::Write;
 
-use anyhow::Result;
 use memctl::cgroup::Name;
 use memctl::size::Percent;
 use memctl::watch::guard::Take;
@@ -14,10 +13,11 @@ use memctl::watch::rules::Rules;
 use serde::Serialize;
 
 use super::super::answer;
+use super::super::format::{compact, counted, escaped};
 use super::super::json::NameKeys;
 use super::super::table::DIM;
-use super::super::words::{compact, counted, escaped};
-use crate::cmd::check::config::Takes;
+use crate::error::{Error, Result};
+use crate::output::view::Takes;
 
 /// A cgroup, as JSON.
 #[allow(clippy::struct_field_names)]
@@ -99,14 +99,14 @@ pub fn print(file: &str, read: &Rules, all: &[Takes], json: bool) -> Result<()> 
 }
 
 /// Prints that a file can't be followed, as JSON.
-pub fn refuse(file: &str, why: &anyhow::Error) -> Result<()> {
+pub fn refuse(file: &str, why: &Error) -> Result<()> {
     #[derive(Serialize)]
     struct Refused<'a> {
         config: &'a str,
         works: bool,
         error: String,
     }
-    let line = Refused { config: file, works: false, error: format!("{why:#}") };
+    let line = Refused { config: file, works: false, error: format!("{why}") };
     answer(&(serde_json::to_string(&line)? + "\n"))
 }
 

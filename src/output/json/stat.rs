@@ -9,7 +9,7 @@ use memctl::cgroup::pressure::{Pressure, Stall};
 use serde::Serialize;
 
 use super::{NameKeys, usec};
-use crate::cmd::stat::Shown;
+use crate::output::view::Shown;
 
 /// A cgroup as `memctl stat` sees it, as a line of JSON.
 #[allow(clippy::struct_field_names)]

@@ -5,9 +5,9 @@ use plotters::prelude::{DrawingBackend, IntoFont, Rectangle};
 use plotters::series::{AreaSeries, LineSeries};
 use plotters::style::{Color, ShapeStyle};
 
+use super::area::{Area, Drawn, LOOKS, MARGIN};
 use super::scale::{Scale, Unit};
 use super::theme::{self, BAD, DIM, GRID, Shade};
-use super::{Area, Drawn, LOOKS, MARGIN};
 
 /// Room above a panel for the names of its lines.
 const NAMES: i32 = 24;

@@ -3,7 +3,7 @@
 use plotters::prelude::{DrawingBackend, IntoFont, RGBColor, Text};
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::{Area, Drawn};
+use super::area::{Area, Drawn};
 
 /// A colour in light, and what stands for it in dark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

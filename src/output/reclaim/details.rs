@@ -4,7 +4,7 @@ use memctl::cgroup::conditions::Gate;
 use memctl::cgroup::swap_room::SwapBound;
 use memctl::reclaim::{CameBack, Obstacle, Report, Settled, StoppedBy, Subject, Verdict};
 
-use crate::output::words::{difference, escaped, size, time};
+use crate::output::format::{difference, escaped, size, time};
 
 pub mod slab;
 
@@ -89,7 +89,7 @@ pub fn why(report: &Report) -> String {
         }
         (StoppedBy::Removed, _) => removed(report.subject).into(),
         (StoppedBy::Failed(errno), _) => {
-            format!("the kernel refused: {}", crate::output::error::plain(errno))
+            format!("the kernel refused: {}", crate::output::format::errno_text(errno))
         }
     }
 }

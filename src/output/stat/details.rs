@@ -5,9 +5,9 @@ use memctl::cgroup::mount::Hidden;
 use memctl::cgroup::numa::Node;
 use memctl::cgroup::zswap::Zswap;
 
-use super::page::Size;
-use crate::cmd::stat::Shown;
-use crate::output::words::escaped;
+use crate::output::format::Size;
+use crate::output::format::escaped;
+use crate::output::view::Shown;
 
 /// What zswap holds and what it still takes; nothing where it is off and empty.
 pub fn zswap(shown: &Shown, size: Size) -> Option<String> {

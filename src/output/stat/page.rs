@@ -5,11 +5,8 @@ use memctl::cgroup::pressure::{Pressure, Stall};
 use memctl::cgroup::swap_room::SwapBound;
 
 use super::details;
-use crate::cmd::stat::Shown;
-use crate::output::words::{escaped, time};
-
-/// How an amount is told.
-pub type Size<'a> = &'a dyn Fn(u64) -> String;
+use crate::output::format::{Size, escaped, time};
+use crate::output::view::Shown;
 
 /// The lines, with a label each. What this kernel doesn't offer has none.
 pub fn lines(shown: &Shown, size: Size) -> Vec<(String, String)> {

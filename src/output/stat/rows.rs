@@ -9,9 +9,9 @@ use memctl::cgroup::stat::MemoryStat;
 use unicode_width::UnicodeWidthStr;
 
 use crate::cli::{SortKey, Stat};
-use crate::cmd::stat::Shown;
+use crate::output::format::{escaped, push_compact, shortened};
 use crate::output::table::DIM;
-use crate::output::words::{escaped, push_compact, shortened};
+use crate::output::view::Shown;
 
 /// A column: its title, how much it is worth where there is little room, and its cells.
 struct Column {

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use memctl::watch::event::{Ended, Summary};
 
+use super::super::format::{compact, escaped, time};
+use super::super::table::named;
 use super::super::table::{DIM, figures, plain_table};
-use super::super::words::{compact, escaped, time};
-use super::end::named;
-use super::guarded;
+use super::event::guarded;
 
 /// Tables of what would have been done.
 pub fn foretold(ended: &Ended, width: Option<u16>) -> String {

@@ -1,15 +1,16 @@
 //! What came of a watch: tables, told at its end.
 
-use anyhow::Result;
 use memctl::watch::event::{Ended, Summary};
-use memctl::watch::saving::Saved;
 
+use super::super::format::{compact, escaped, size, time};
 use super::super::json::{WatchEnded, WatchSummary};
 use super::super::table::{DIM, figures, plain_table};
-use super::super::words::{compact, escaped, shortened, size, time};
 use super::super::{Loudness, answer, terminal_width};
 use super::dry::foretold;
-use super::guarded;
+use super::event::guarded;
+use super::event::net;
+use crate::error::Result;
+use crate::output::table::named;
 
 /// Prints what came of it all.
 pub fn print(ended: &Ended, json: bool, estimate: bool, loudness: Loudness) -> Result<()> {
@@ -30,23 +31,8 @@ pub fn print(ended: &Ended, json: bool, estimate: bool, loudness: Loudness) -> R
     answer(&if estimate { estimates(ended, terminal_width()) } else { summary(ended, terminal_width()) })
 }
 
-/// What was saved, in whatever units; with a sign where copies take more than that.
-pub(super) fn net(saved: &Saved, unit: &dyn Fn(u64) -> String) -> String {
-    let about = if saved.zram > 0 { "~" } else { "" };
-    let sign = if saved.net() < 0 { "-" } else { "" };
-    format!("{about}{sign}{}", unit(saved.net().unsigned_abs()))
-}
-
 /// What the other columns of the tables here need at most.
 const OTHERS: usize = 64;
-
-/// A name in the room that the `others` leave; in a pipe, the whole of it.
-pub(super) fn named(name: &str, width: Option<u16>, others: usize) -> String {
-    match width {
-        Some(width) => shortened(&escaped(name), usize::from(width).saturating_sub(others).max(16)),
-        None => escaped(name),
-    }
-}
 
 /// What is in use, and what was saved.
 fn estimates(ended: &Ended, width: Option<u16>) -> String {

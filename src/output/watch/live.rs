@@ -11,7 +11,7 @@ use memctl::watch::event::{Event, View, What};
 use crate::output::table::{DIM, lines_of, plain_table};
 use memctl::cgroup::Name;
 
-use crate::output::words::{compact, escaped, shortened};
+use crate::output::format::{compact, escaped, shortened};
 
 /// How many looks at the usage a sparkline has.
 const SPARKS: usize = 12;

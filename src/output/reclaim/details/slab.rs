@@ -2,7 +2,7 @@
 
 use memctl::reclaim::{Report, Verdict};
 
-use crate::output::words::size;
+use crate::output::format::size;
 
 /// The lines, with their labels.
 pub fn lines(report: &Report) -> Vec<(&'static str, String)> {

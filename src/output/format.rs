@@ -1,9 +1,12 @@
 //! Sizes, times and names as people read them.
 
 use std::fmt::Write;
+use std::io;
 use std::time::Duration;
 
 use humansize::{BINARY, FormatSizeOptions, SizeFormatter, format_size, format_size_i};
+use memctl::cgroup::error::plain;
+use rustix::io::Errno;
 
 /// `10.07 MiB`.
 pub fn size(bytes: u64) -> String {
@@ -80,6 +83,14 @@ pub fn shortened(name: &str, width: usize) -> String {
 pub fn hundredths(share: u16) -> String {
     format!("{}.{:02}%", share / 100, share % 100)
 }
+
+/// An error of the kernel's in words, in lower case.
+pub fn errno_text(errno: Errno) -> String {
+    plain(&io::Error::from(errno))
+}
+
+/// A function that writes an amount.
+pub type Size<'a> = &'a dyn Fn(u64) -> String;
 
 #[cfg(test)]
 mod tests {

@@ -1,0 +1,109 @@
+//! What is to be watched, and how: by the words of the command line, or by a file of rules.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use memctl::reclaim;
+use memctl::select::watchlist::{Taken, Watchlist, Words};
+use memctl::size::Percent;
+use memctl::watch::guard::Take;
+use memctl::watch::options::Ruled;
+use memctl::watch::rule::{Rule, Senseless, Wanted, swap_writes};
+use memctl::watch::rules::Rules;
+
+use super::rules;
+use crate::cli::{Kind, Watch};
+use crate::error::{Error, Result};
+
+/// What an estimate is stalled for if nobody says otherwise.
+const GENTLE: &str = "0.1%";
+
+/// What is to be watched, and how: by the words of the command line, or by a file of rules.
+pub struct Plan {
+    /// Which cgroups.
+    pub watchlist: Watchlist,
+    /// What is wanted of those that each list of words takes; `None` where they are left alone.
+    pub rules: Vec<Option<Rc<Rule>>>,
+    /// The share of a CPU that may be spent.
+    pub cpu: Option<f64>,
+    /// How much may go to the host's swap in a second, bytes.
+    pub swap_writes: Option<u64>,
+    /// Whether whatever can't be watched is waited for, and no mistake.
+    pub waits: bool,
+}
+
+impl Plan {
+    /// Plans by the words of the command line.
+    pub fn of(args: &Watch) -> Result<Self> {
+        if let Some(file) = &args.config {
+            let plan = Self::by_rules(&rules::read(file)?)?;
+            return Ok(Self { cpu: args.cpu.map(Percent::ratio).or(plan.cpu), ..plan });
+        }
+        let rule = rule(args)?;
+        let words = Words { wanted: args.words.clone(), excluded: args.exclude.clone() };
+        let watchlist = Watchlist::new(&words).map_err(|why| {
+            Error::usage(why)
+                .context("--exclude")
+                .with_hint(Some("use *, ?, [...], {a,b}; ** crosses levels"))
+        })?;
+        Ok(Self {
+            watchlist,
+            swap_writes: swap_writes(args.swap_writes.map(|bound| bound.0), rule.pressure.is_some()),
+            rules: vec![Some(Rc::new(rule))],
+            cpu: args.cpu.map(Percent::ratio),
+            waits: false,
+        })
+    }
+
+    /// Plans by the rules of a file.
+    pub fn by_rules(rules: &Rules) -> Result<Self> {
+        Ok(Self {
+            watchlist: Watchlist::of(&rules.words())?,
+            rules: rules.each.iter().map(|rule| rule.rule.clone()).collect(),
+            cpu: rules.cpu.map(Percent::ratio),
+            swap_writes: rules.swap_writes,
+            waits: true,
+        })
+    }
+
+    /// Those of them for which something is wanted.
+    pub fn ruled(&self, taken: Vec<Taken>) -> impl Iterator<Item = Ruled> {
+        taken.into_iter().filter_map(|taken| {
+            let rule = Rc::clone(self.rules.get(taken.list)?.as_ref()?);
+            Some(Ruled { located: Arc::new(taken.selected.located), rule })
+        })
+    }
+}
+
+fn rule(args: &Watch) -> Result<Rule> {
+    let kind = args.kind.map(|kind| match kind {
+        Kind::All => reclaim::Kind::All,
+        Kind::Anon => reclaim::Kind::Anon,
+        Kind::File => reclaim::Kind::File,
+    });
+    let gently = || args.estimate.then(|| GENTLE.parse().ok()).flatten();
+    let wanted = Wanted {
+        headroom: args.headroom,
+        keep: args.keep,
+        pressure: args.pressure.or_else(gently),
+        floor: args.floor,
+        swap_free: Some(args.swap_free),
+        max_pressure: args.max_pressure,
+        take: Take::of(kind, args.swappiness),
+        ancestors: args.ancestors,
+        no_lock: args.no_lock,
+    };
+    wanted.rule().map_err(|why| match why {
+        Senseless::NothingToDo => Error::usage(
+            "watch: one of --headroom, --keep, --pressure, --estimate or --config is required",
+        )
+        .with_hint(Some(
+            "use --headroom 10% to keep that share of the limit free, --keep SIZE to set a limit, --pressure 0.1% \
+             to reclaim idle memory",
+        )),
+        Senseless::NothingLeft => {
+            Error::usage("--headroom: must be less than the limit").with_hint(Some("give less than 100%"))
+        }
+        Senseless::NoHeadroom => Error::usage("--ancestors: requires --headroom"),
+    })
+}

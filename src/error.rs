@@ -1,0 +1,146 @@
+//! Errors of the program: a message, a hint where one helps, and the exit status.
+//!
+//! There is no conversion from just any error: each type that `?` converts has its own below, which decides on hint and
+//! exit status, so that a new type can't lose them.
+
+use std::fmt::{self, Display};
+use std::io;
+
+use memctl::cgroup::error::{Unreclaimable, plain};
+use memctl::cgroup::join::NotJoined;
+use memctl::reclaim::Refusal;
+use memctl::record::BadRecord;
+use memctl::watch::rule::Unwatchable;
+use memctl::watch::rules::BadRules;
+
+use crate::exit::Exit;
+
+/// Result of whatever can fail with an [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// An error of the program.
+#[derive(Debug)]
+pub struct Error {
+    /// The causes, the outermost first.
+    message: anyhow::Error,
+    hint: Option<String>,
+    exit: Exit,
+}
+
+impl Error {
+    /// Makes a failure without a hint.
+    pub fn new(message: impl Display) -> Self {
+        Self { message: anyhow::anyhow!("{message}"), hint: None, exit: Exit::Failed }
+    }
+
+    /// Makes an error of the command line.
+    pub fn usage(message: impl Display) -> Self {
+        Self { exit: Exit::Usage, ..Self::new(message) }
+    }
+
+    /// Makes the failure of an operation on a file, or whatever `what` names.
+    pub fn io(what: impl Display, error: &io::Error) -> Self {
+        Self::new(plain(error)).context(what)
+    }
+
+    /// Makes the failure to read a configuration file.
+    pub fn config(file: &str, why: &BadRules) -> Self {
+        Self::new(format_args!("{file}:{why}")).with_hint(why.hint.clone())
+    }
+
+    /// Makes the failure to read a record.
+    pub fn record(file: &str, why: &BadRecord) -> Self {
+        let hint = || Some("record a watch with memctl watch --json".to_owned());
+        match why {
+            BadRecord::Io(e) => Self::io(file, e),
+            BadRecord::Line { .. } => Self::new(format_args!("{file}:{why}")).with_hint(hint()),
+            BadRecord::Nothing | BadRecord::Empty => {
+                Self::new(format_args!("{file}: {why}")).with_hint(hint())
+            }
+        }
+    }
+
+    /// Adds a hint, if there is one.
+    #[must_use]
+    pub fn with_hint(self, hint: Option<impl Into<String>>) -> Self {
+        Self { hint: hint.map(Into::into).or(self.hint), ..self }
+    }
+
+    /// Puts what the error is about in front of the message.
+    #[must_use]
+    pub fn context(self, what: impl Display) -> Self {
+        Self { message: self.message.context(what.to_string()), ..self }
+    }
+
+    /// Returns what to do about it.
+    pub fn hint(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+
+    /// Returns the exit status.
+    pub fn exit(&self) -> Exit {
+        self.exit
+    }
+}
+
+impl Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#}", self.message)
+    }
+}
+
+impl From<Unreclaimable> for Error {
+    fn from(why: Unreclaimable) -> Self {
+        let exit = if matches!(why, Unreclaimable::NoName) { Exit::Usage } else { Exit::Failed };
+        Self { exit, ..Self::new(&why).with_hint(why.hint()) }
+    }
+}
+
+impl From<NotJoined> for Error {
+    fn from(why: NotJoined) -> Self {
+        Self::new(&why).with_hint(why.hint())
+    }
+}
+
+impl From<Refusal> for Error {
+    fn from(why: Refusal) -> Self {
+        Self::new(&why).with_hint(why.hint())
+    }
+}
+
+impl From<Unwatchable> for Error {
+    fn from(why: Unwatchable) -> Self {
+        Self::new(&why).with_hint(why.hint())
+    }
+}
+
+impl From<serde_json::Error> for Error {
+    fn from(why: serde_json::Error) -> Self {
+        Self::new(why)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_context_keeps_hint_and_exit_status() {
+        let error = Error::usage("not a size").with_hint(Some("give 10M")).context("ten");
+        assert_eq!(
+            (error.to_string().as_str(), error.hint(), error.exit()),
+            ("ten: not a size", Some("give 10M"), Exit::Usage)
+        );
+        let error = Error::from(Unreclaimable::NoName).with_hint(None::<String>);
+        assert_eq!(error.exit(), Exit::Usage);
+        let word = || "app".to_owned();
+        let error = Error::from(Unreclaimable::NoSuchCgroup { word: word(), near: vec!["apps".into()] });
+        assert_eq!((error.hint(), error.exit()), (Some("similar names: apps"), Exit::Failed));
+    }
+
+    #[test]
+    fn errors_of_the_system_carry_no_numbers() {
+        let denied = io::Error::from_raw_os_error(13);
+        assert_eq!(Error::io("file", &denied).to_string(), "file: permission denied");
+    }
+}

@@ -1,0 +1,94 @@
+//! Errors of the command line as clap finds them, in one line and with a hint.
+
+use clap::CommandFactory;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use memctl::size::{Amount, SizeError};
+
+use crate::cli::Cli;
+use crate::error::Error;
+
+/// Translates an error of clap's, given the words of the command line.
+pub fn translate_clap_error(error: &clap::Error, words: &[String]) -> Error {
+    let command = Cli::command();
+    let verb = words.iter().map(String::as_str).find(|word| command.find_subcommand(word).is_some());
+    let help = format!("see 'memctl {}--help'", verb.map_or(String::new(), |verb| format!("{verb} ")));
+    let message = match error.kind() {
+        ErrorKind::UnknownArgument => unknown(error, verb, words),
+        ErrorKind::MissingRequiredArgument => Some(missing(error, verb, words)),
+        _ => None,
+    };
+    match message {
+        Some(message) => Error::usage(message).with_hint(Some(help)),
+        None => Error::usage(first_paragraph(error)).with_hint(Some(suggestion(error).unwrap_or(help))),
+    }
+}
+
+/// What else than an unknown option an unexpected word may be.
+fn unknown(error: &clap::Error, verb: Option<&str>, words: &[String]) -> Option<String> {
+    // What clap takes for an option may have been meant as a number.
+    let is_negative = |word: &String| {
+        let digits =
+            word.strip_prefix('-').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+        digits && word.parse::<Amount>() == Err(SizeError::Negative)
+    };
+    if let Some(at) = words.iter().position(is_negative) {
+        return Some(match words[..at].last().filter(|before| before.starts_with("--")) {
+            Some(option) => format!("{option} {}: must not be negative", words[at]),
+            None => format!("{}: {}", words[at], SizeError::Negative),
+        });
+    }
+    let word = strings(error, ContextKind::InvalidArg).into_iter().next()?;
+    let is_second = verb == Some("check") && !word.starts_with('-');
+    is_second.then(|| format!("{word}: check takes a single cgroup"))
+}
+
+/// What is missing. clap would name all words of `reclaim` as missing, even where --to has the amount.
+fn missing(error: &clap::Error, verb: Option<&str>, words: &[String]) -> String {
+    let missing = strings(error, ContextKind::InvalidArg);
+    let is_missing = |what: &str| missing.iter().any(|arg| arg.contains(what));
+    if is_missing("--headroom") && !is_missing("CGROUP") {
+        return "--ancestors: requires --headroom".to_owned();
+    }
+    let to = words.iter().any(|word| word == "--to" || word.starts_with("--to="));
+    let message = match verb {
+        Some("plot") if is_missing("RECORD") => "plot: RECORD and -o FILE.svg are required",
+        Some("plot") => "plot: -o FILE.svg is required",
+        Some("reclaim") if to => "reclaim: a CGROUP is required",
+        Some("reclaim") => "reclaim: a CGROUP and a SIZE are required",
+        _ => "a CGROUP is required",
+    };
+    message.to_owned()
+}
+
+/// The first paragraph of clap's own message, as one line.
+fn first_paragraph(error: &clap::Error) -> String {
+    let rendered = error.render().to_string();
+    let first = rendered.split("\n\n").next().unwrap_or_default();
+    let line = first.trim_start_matches("error: ").lines().map(str::trim).collect::<Vec<_>>().join(" ");
+    line.replace(" [possible values", "; possible values").trim_end_matches(']').to_owned()
+}
+
+/// What clap suggests instead. Possible values stand in the message already.
+fn suggestion(error: &clap::Error) -> Option<String> {
+    let similar = |kind: ContextKind, what: &str| {
+        let names = strings(error, kind);
+        let quoted: Vec<_> = names.iter().map(|name| format!("'{name}'")).collect();
+        match &quoted[..] {
+            [] => None,
+            [only] => Some(format!("a similar {what} exists: {only}")),
+            several => Some(format!("some similar {what}s exist: {}", several.join(", "))),
+        }
+    };
+    similar(ContextKind::SuggestedArg, "argument")
+        .or_else(|| similar(ContextKind::SuggestedSubcommand, "subcommand"))
+        .or_else(|| similar(ContextKind::SuggestedValue, "value"))
+}
+
+/// The words of a context, if there are any.
+fn strings(error: &clap::Error, kind: ContextKind) -> Vec<String> {
+    match error.get(kind) {
+        Some(ContextValue::String(text)) => vec![text.clone()],
+        Some(ContextValue::Strings(texts)) => texts.clone(),
+        _ => Vec::new(),
+    }
+}
