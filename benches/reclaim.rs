@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use memctl::cgroup::MemoryCgroup;
-use memctl::reclaim::{Event, Goal, Kind, Report, Request, StoppedBy, Target};
+use memctl::kind::Kind;
+use memctl::reclaim::{Event, Goal, Report, Request, StoppedBy, Target};
 use memctl::size::Amount;
 use rustix::fs::{Advice, Mode, OFlags};
 use rustix::time::{ClockId, clock_gettime};

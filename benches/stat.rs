@@ -15,7 +15,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use memctl::cgroup::{Located, Mount, Survey};
-use memctl::reclaim::{Kind, Reclaimable};
+use memctl::kind::Kind;
+use memctl::reclaim::Reclaimable;
 
 const ROUNDS: usize = 20;
 

@@ -8,14 +8,14 @@ use crate::cgroup::error::{Unreclaimable, plain};
 use crate::cgroup::killers::Killers;
 use crate::cgroup::mount::Hidden;
 use crate::cgroup::owner::Owner;
-use crate::cgroup::reclaim::Swappiness;
 use crate::cgroup::stat::MemoryStat;
 use crate::cgroup::swap_room::SwapBound;
 use crate::cgroup::zswap::Zswap;
 use crate::cgroup::{Conditions, Located, Name, hugetlb};
 use crate::host::Host;
+use crate::kind::{Kind, Swappiness};
 use crate::reclaim::{
-    Event, Goal, Kind, Measure, Obstacle, Place, Reclaimable, Report, Request, StoppedBy, Target,
+    Event, Goal, Measure, Obstacle, Place, Reclaimable, Report, Request, StoppedBy, Target,
 };
 use crate::select::{Selected, Wanted, locate};
 use crate::size::Amount;

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, ColorChoice, Parser, Subcommand, ValueEnum};
-use memctl::cgroup::reclaim::Swappiness;
+use memctl::kind::Swappiness;
 use memctl::size::{Amount, Percent, SizeError, parse_only_bytes};
 use memctl::watch::words::{self, bytes_or_none, headroom, some_percent};
 
@@ -428,6 +428,16 @@ pub enum Kind {
     Anon,
     /// Page cache only
     File,
+}
+
+impl From<Kind> for memctl::kind::Kind {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::All => Self::All,
+            Kind::Anon => Self::Anon,
+            Kind::File => Self::File,
+        }
+    }
 }
 
 fn amount(word: &str) -> Result<Amount, String> {

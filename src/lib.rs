@@ -9,6 +9,7 @@ pub mod cgroup;
 pub mod check;
 pub mod clock;
 pub mod host;
+pub mod kind;
 pub mod node;
 pub mod reclaim;
 pub mod record;

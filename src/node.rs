@@ -13,12 +13,13 @@ use rustix::io::Errno;
 
 use crate::cgroup::conditions::{Conditions, Gate};
 use crate::cgroup::error::Unreclaimable;
-use crate::cgroup::reclaim::{ReclaimFile, Swappiness};
+use crate::cgroup::reclaim::ReclaimFile;
 use crate::cgroup::stat::MemoryStat;
 use crate::cgroup::{Name, open_directory, pressure};
 use crate::host::kernel::kernel_release;
 use crate::host::proc::{cpus, page_size, read_system_file};
 use crate::host::{Reader, zram};
+use crate::kind::Swappiness;
 
 /// Where the nodes are.
 const NODES: &str = "/sys/devices/system/node";

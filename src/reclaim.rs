@@ -31,7 +31,7 @@ pub use place::Place;
 pub use plan::{Guard, Plan, Reclaimable, TotalPlan, share_rate};
 pub use rate::Rate;
 pub use report::{Report, StoppedBy, Verdict};
-pub use request::{Goal, Kind, LARGE_FOLIO, Refusal, Request, Tolerance};
+pub use request::{Goal, LARGE_FOLIO, Refusal, Request, Tolerance};
 pub use run::{Event, run};
 pub use settle::{Activity, CameBack, Settled};
 pub use subject::Subject;

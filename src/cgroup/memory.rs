@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use super::reclaim::{ReclaimFile, Swappiness};
+use super::reclaim::ReclaimFile;
 use super::stat::MemoryStat;
 use super::{Cgroup, Conditions, Located, Mount, diagnose, pressure};
 use crate::cgroup::error::Unreclaimable;
 use crate::host::proc::{cpus, page_size, parse_number};
 use crate::host::{Reader, zram};
+use crate::kind::Swappiness;
 
 /// The LRU lists in `/proc/vmstat`, less their `nr_`.
 const LRU_LISTS: [&str; 5] = ["inactive_anon", "active_anon", "inactive_file", "active_file", "unevictable"];

@@ -4,56 +4,17 @@
 //! full on `EINTR`; this one never does. What the call returns never says how much was freed.
 
 use std::fmt::{self, Write};
-use std::str::FromStr;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use thiserror::Error;
 
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::Cgroup;
+use crate::kind::Swappiness;
 
 /// The file's name.
 pub const FILE: &str = "memory.reclaim";
-
-/// How anonymous memory is weighed against page cache in one request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Swappiness {
-    /// From 0, page cache only, to 200, as for `vm.swappiness` (since 6.11).
-    Value(u8),
-    /// Anonymous memory only (since 6.16; truly so since 7.3).
-    Max,
-}
-
-/// A word that is no swappiness.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("must be 0 to 200, or max")]
-pub struct NotSwappiness;
-
-impl FromStr for Swappiness {
-    type Err = NotSwappiness;
-
-    fn from_str(word: &str) -> Result<Self, NotSwappiness> {
-        if word == "max" {
-            return Ok(Self::Max);
-        }
-        let plain = word.bytes().all(|b| b.is_ascii_digit()) && (word == "0" || !word.starts_with('0'));
-        match word.parse() {
-            Ok(value) if plain && value <= 200 => Ok(Self::Value(value)),
-            _ => Err(NotSwappiness),
-        }
-    }
-}
-
-impl fmt::Display for Swappiness {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Value(value) => write!(f, "{value}"),
-            Self::Max => f.write_str("max"),
-        }
-    }
-}
 
 /// A line on the stack: a request allocates nothing, since memory may be short.
 struct Line {
@@ -129,15 +90,5 @@ mod tests {
         writeln!(line, "{} swappiness={}", u64::MAX, Swappiness::Value(200)).unwrap();
         assert_eq!(&line.text[..line.length], b"18446744073709551615 swappiness=200\n");
         assert!(write!(line, "{}", u64::MAX).is_err());
-    }
-
-    #[test]
-    fn swappiness_is_what_the_kernel_takes() {
-        assert_eq!("0".parse(), Ok(Swappiness::Value(0)));
-        assert_eq!("200".parse(), Ok(Swappiness::Value(200)));
-        assert_eq!("max".parse(), Ok(Swappiness::Max));
-        for word in ["", "201", "256", "-1", "+1", "060", "1.5", "Max", "60 "] {
-            assert_eq!(word.parse::<Swappiness>(), Err(NotSwappiness), "{word:?}");
-        }
     }
 }

@@ -157,6 +157,15 @@ impl MemoryStat {
         self.inactive_file.unwrap_or(0) + self.active_file.unwrap_or(0)
     }
 
+    /// Page cache that the kernel would take before anonymous memory, bytes. Where next to none of that is left, there is
+    /// nothing to spare: what is reclaimed then is slab.
+    #[must_use]
+    pub fn cache_beside_anon(&self) -> u64 {
+        const NOTABLE: u64 = 1 << 20;
+        let anon = self.inactive_anon.zip(self.active_anon).map(|(inactive, active)| inactive + active);
+        if anon.is_some_and(|anon| anon < NOTABLE) { u64::MAX } else { self.evictable_file() }
+    }
+
     /// What is backed by swap, on the LRU lists, bytes: anonymous memory, tmpfs and the swap cache.
     #[must_use]
     pub fn evictable_anon(&self) -> u64 {
@@ -235,6 +244,21 @@ mod tests {
             ..MemoryStat::default()
         };
         assert_eq!(stat, expected);
+    }
+
+    #[test]
+    fn where_no_anonymous_memory_is_left_there_is_none_to_spare() {
+        const M: u64 = 1 << 20;
+        let stat = |anon| MemoryStat {
+            inactive_anon: anon,
+            active_anon: Some(0),
+            active_file: Some(3 * M),
+            inactive_file: Some(M),
+            ..MemoryStat::default()
+        };
+        assert_eq!(stat(Some(20 * M)).cache_beside_anon(), 4 * M);
+        assert_eq!(stat(Some(M / 2)).cache_beside_anon(), u64::MAX);
+        assert_eq!(stat(None).cache_beside_anon(), 4 * M, "it isn't known");
     }
 
     proptest! {

@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
 
 use memctl::cgroup::error::Unreclaimable;
+use memctl::kind;
 use memctl::reclaim::batch::{self, InOrder, Job, Outcomes, Scheduler, Total, settle};
 use memctl::reclaim::{self, Goal, Place, Plan, Rate, Request, Tolerance, TotalPlan};
 use memctl::select::{Wanted, places};
@@ -237,10 +238,8 @@ fn request(args: &Reclaim, goal: Goal, rate: Option<Arc<Rate>>, of_the_host: boo
     let unbounded = of_the_host || goal == Goal::Reclaim(Amount::Max);
     let default: Option<Percent> = DEFAULT_MAX_PRESSURE.parse().ok().filter(|_| unbounded);
     let kind = match (args.kind, args.swappiness) {
-        (Some(Kind::Anon), _) => reclaim::Kind::Anon,
-        (Some(Kind::File), _) => reclaim::Kind::File,
-        (_, Some(swappiness)) => reclaim::Kind::Weighed(swappiness),
-        _ => reclaim::Kind::All,
+        (None | Some(Kind::All), Some(swappiness)) => kind::Kind::Weighed(swappiness),
+        (given, _) => given.map(Into::into).unwrap_or_default(),
     };
     Request {
         goal,

@@ -8,7 +8,8 @@ use memctl::cgroup::error::Unreclaimable;
 use memctl::cgroup::mount::Hidden;
 use memctl::cgroup::stat::{PackedStat, Rates};
 use memctl::cgroup::{Details, Located, Name, Reading, Survey, diagnose};
-use memctl::reclaim::{Kind, Reclaimable};
+use memctl::kind::Kind;
+use memctl::reclaim::Reclaimable;
 use memctl::select::{Selected, locate, select_there};
 use rustix::io::Errno;
 

@@ -9,13 +9,13 @@ use std::time::Duration;
 use memctl::cgroup::MemoryCgroup;
 use memctl::cgroup::join::{Joined, NotJoined};
 use memctl::clock;
-use memctl::reclaim::{self, Goal, Request};
+use memctl::kind::Kind;
+use memctl::reclaim::{Goal, Request};
 use memctl::select::locate;
 use memctl::select::watchlist::Taken;
 use memctl::size::{Amount, Percent};
 use memctl::watch::control;
 use memctl::watch::event::View;
-use memctl::watch::guard::Take;
 use memctl::watch::level::Ancestors;
 use memctl::watch::member::Member;
 use memctl::watch::options::{Options, Reload, Ruled};
@@ -156,14 +156,12 @@ fn open_many_files() {
 }
 
 /// What the kernel must be able to serve, and what asks for it.
-fn needed(take: Take) -> Option<(Request, String)> {
-    let (kind, word) = match take {
-        Take::All | Take::Careful => return None,
-        Take::File => (reclaim::Kind::File, "--type file".to_owned()),
-        Take::Anon => (reclaim::Kind::Anon, "--type anon".to_owned()),
-        Take::Weighed(swappiness) => {
-            (reclaim::Kind::Weighed(swappiness), format!("--swappiness {swappiness}"))
-        }
+fn needed(kind: Option<Kind>) -> Option<(Request, String)> {
+    let (kind, word) = match kind? {
+        kind @ Kind::File => (kind, "--type file".to_owned()),
+        kind @ Kind::Anon => (kind, "--type anon".to_owned()),
+        kind @ Kind::Weighed(swappiness) => (kind, format!("--swappiness {swappiness}")),
+        Kind::All => return None,
     };
     Some((Request::new(Goal::Reclaim(Amount::Max), kind), word))
 }
@@ -186,7 +184,7 @@ fn members(plan: &Plan, ancestors: &mut Ancestors) -> Result<(Vec<Member>, Waiti
             }
             Err(why) => return Err(why.into()),
         };
-        if let Some((request, word)) = needed(rule.bounds.take) {
+        if let Some((request, word)) = needed(rule.bounds.kind) {
             request.check(&mut able).map_err(|why| Error::from(why).context(word))?;
         }
         let located = Arc::new(selected.located);

@@ -1,10 +1,10 @@
 //! What stands in the way of reclaiming more.
 
-use super::request::Kind;
 use crate::cgroup::Conditions;
 use crate::cgroup::conditions::Gate;
 use crate::cgroup::stat::MemoryStat;
 use crate::cgroup::swap_room::SwapBound;
+use crate::kind::Kind;
 
 /// Something that kept the kernel from reclaiming more. Amounts are bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -156,7 +156,7 @@ mod tests {
         let conditions = Conditions { swappiness: Some(0), ..room(1 << 30, SwapBound::Free) };
         let found = obstacles(Kind::All, &left(40 * M, 0), &conditions, true);
         assert_eq!(found, [Obstacle::NoSwappiness(40 * M)]);
-        let own = Kind::Weighed(crate::cgroup::reclaim::Swappiness::Value(60));
+        let own = Kind::Weighed(crate::kind::Swappiness::Value(60));
         assert_eq!(obstacles(own, &left(40 * M, 0), &conditions, true), []);
     }
 

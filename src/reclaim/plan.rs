@@ -13,14 +13,14 @@ mod together;
 
 pub use together::{TotalPlan, share_rate};
 
-use super::{Kind, Request, Subject, Target, Tolerance};
+use super::{Request, Subject, Target, Tolerance};
 use crate::cgroup::conditions::Gate;
-use crate::cgroup::reclaim::Swappiness;
 use crate::cgroup::stat::MemoryStat;
 use crate::cgroup::swap_room::SwapRoom;
 use crate::cgroup::{Conditions, Protected};
 use crate::host::kernel::Version;
 use crate::host::proc::page_size;
+use crate::kind::{Kind, Swappiness};
 use crate::size::Percent;
 
 /// Slab below this isn't counted: every running process has some in use.

@@ -7,8 +7,8 @@ use rustix::io::Errno;
 use thiserror::Error;
 
 use super::{Rate, Subject, Target};
-use crate::cgroup::reclaim::Swappiness;
 use crate::cgroup::swap_room::{SwapBound, SwapRoom};
+use crate::kind::{Kind, Swappiness};
 use crate::size::{Amount, Percent, whole_pages};
 
 /// One request.
@@ -56,45 +56,6 @@ pub enum Goal {
     Reclaim(Amount),
     /// As much as brings the usage down to this. Never [`Amount::Max`].
     DownTo(Amount),
-}
-
-/// Which memory is asked for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Kind {
-    /// Whatever the kernel finds coldest.
-    #[default]
-    All,
-    /// Anonymous memory only: `swappiness=max`.
-    Anon,
-    /// Page cache only: `swappiness=0`.
-    File,
-    /// Weighed by the user.
-    Weighed(Swappiness),
-}
-
-impl Kind {
-    /// What is written for it.
-    #[must_use]
-    pub fn swappiness(self) -> Option<Swappiness> {
-        match self {
-            Self::All => None,
-            Self::Anon => Some(Swappiness::Max),
-            Self::File => Some(Swappiness::Value(0)),
-            Self::Weighed(swappiness) => Some(swappiness),
-        }
-    }
-
-    /// Whether anonymous memory may be taken.
-    #[must_use]
-    pub fn takes_anon(self) -> bool {
-        self.swappiness() != Some(Swappiness::Value(0))
-    }
-
-    /// Whether page cache may be taken.
-    #[must_use]
-    pub fn takes_file(self) -> bool {
-        self.swappiness() != Some(Swappiness::Max)
-    }
 }
 
 /// How far from the request still counts as exact.

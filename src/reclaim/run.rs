@@ -18,9 +18,9 @@ use super::cost::Price;
 use super::ledger::Ledger;
 use super::overshoot::Writes;
 use super::{Pace, Report, Request, StoppedBy, Target, chunk};
-use crate::cgroup::reclaim::Swappiness;
 use crate::host::proc::page_size;
 use crate::host::zram::Zram;
+use crate::kind::Swappiness;
 
 mod beyond;
 mod finish;

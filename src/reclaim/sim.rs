@@ -12,10 +12,10 @@ use rustix::io::Errno;
 
 use super::Target;
 use crate::cgroup::Conditions;
-use crate::cgroup::reclaim::Swappiness;
 use crate::cgroup::stat::MemoryStat;
 use crate::cgroup::swap_room::{SwapBound, SwapRoom};
 use crate::host::zram::Zram;
+use crate::kind::Swappiness;
 
 pub const PAGE: u64 = 4096;
 

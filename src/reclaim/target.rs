@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use crate::cgroup::reclaim::Swappiness;
 use crate::cgroup::stat::MemoryStat;
 use crate::cgroup::{Conditions, MemoryCgroup};
 use crate::clock;
 use crate::host::zram::Zram;
+use crate::kind::Swappiness;
 use crate::node::Node;
 
 use super::{Measures, Subject};

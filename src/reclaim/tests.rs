@@ -9,9 +9,8 @@ use rustix::io::Errno;
 mod slab;
 
 use super::sim::{Counters, Manners, PAGE, Sim};
-use super::{
-    Event, Goal, Kind, LARGE_FOLIO, Measure, Obstacle, Rate, Report, Request, StoppedBy, Verdict, run,
-};
+use super::{Event, Goal, LARGE_FOLIO, Measure, Obstacle, Rate, Report, Request, StoppedBy, Verdict, run};
+use crate::kind::Kind;
 use crate::size::Amount;
 
 const M: u64 = 1 << 20;

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use crate::cgroup::reclaim::Swappiness;
 use crate::host::proc::page_size;
+use crate::kind::Swappiness;
 use crate::reclaim::{Pace, Target};
 
 /// So often nothing may come of a write in a row.

@@ -1,8 +1,6 @@
 //! What must not happen, whatever the law wants: pure functions of samples.
 
-use crate::cgroup::reclaim::Swappiness;
-use crate::cgroup::stat::MemoryStat;
-use crate::reclaim::Kind;
+use crate::kind::Kind;
 use crate::size::Percent;
 
 /// Page cache of so many times what is wanted is plenty.
@@ -24,38 +22,9 @@ pub struct Bounds {
     pub swap_free: Percent,
     /// The share of the time in which the cgroup may be stalled.
     pub max_pressure: Option<Percent>,
-    /// Which memory may be taken.
-    pub take: Take,
-}
-
-/// Which memory may be taken.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Take {
-    /// Page cache, and anonymous memory where swap is quick: zram, zswap, no rotating disk.
-    #[default]
-    Careful,
-    /// Whatever is coldest.
-    All,
-    /// Page cache alone.
-    File,
-    /// Anonymous memory alone.
-    Anon,
-    /// Whatever is coldest, weighed by the user.
-    Weighed(Swappiness),
-}
-
-impl Take {
-    /// What may be taken by the user's words: a kind, or a weight.
-    #[must_use]
-    pub fn of(kind: Option<Kind>, swappiness: Option<Swappiness>) -> Self {
-        match (kind, swappiness) {
-            (Some(Kind::Anon), _) | (_, Some(Swappiness::Max)) => Self::Anon,
-            (Some(Kind::File), _) | (_, Some(Swappiness::Value(0))) => Self::File,
-            (_, Some(swappiness)) | (Some(Kind::Weighed(swappiness)), None) => Self::Weighed(swappiness),
-            (Some(Kind::All), None) => Self::All,
-            (None, None) => Self::Careful,
-        }
-    }
+    /// Which memory may be taken. `None` is page cache, and anonymous memory where swap is quick: zram, zswap, no rotating
+    /// disk.
+    pub kind: Option<Kind>,
 }
 
 /// What the host's swap is like. Amounts are bytes.
@@ -141,20 +110,11 @@ pub struct Allowed {
     /// To which usage, bytes.
     pub down_to: u64,
     /// Which memory.
-    pub take: Take,
+    pub kind: Kind,
     /// Why anonymous memory is spared, if it is.
     pub spared_by: Option<Guard>,
     /// Whether a write may have to wait for a device, and is to end then.
     pub waits: bool,
-}
-
-/// Page cache that the kernel would take before anonymous memory, bytes. Where next to none of that is left, there is
-/// nothing to spare: what is reclaimed then is slab.
-#[must_use]
-pub fn cache_beside_anon(stat: &MemoryStat) -> u64 {
-    const NOTABLE: u64 = 1 << 20;
-    let anon = stat.inactive_anon.zip(stat.active_anon).map(|(inactive, active)| inactive + active);
-    if anon.is_some_and(|anon| anon < NOTABLE) { u64::MAX } else { stat.evictable_file() }
 }
 
 impl Bounds {
@@ -184,30 +144,30 @@ impl Bounds {
         let missing = own.current - down_to;
         let mut plenty = || cache() >= PLENTY * missing;
         let waits = swap.waits && swap.total > 0;
-        let all = |take| Ok(Allowed { down_to, take, spared_by: None, waits: waits && take != Take::File });
+        let all = |kind| Ok(Allowed { down_to, kind, spared_by: None, waits: waits && kind != Kind::File });
         match self.anon(swap) {
-            _ if self.take == Take::File => all(Take::File),
+            _ if self.kind == Some(Kind::File) => all(Kind::File),
             // Without any swap nothing goes there, whatever is asked for.
-            _ if swap.total == 0 && self.take == Take::Careful => all(Take::All),
-            _ if swap.total == 0 && self.take != Take::Anon => all(self.take),
-            Ok((take, room)) if room >= missing => all(take),
+            _ if swap.total == 0 && self.kind.is_none() => all(Kind::All),
+            _ if swap.total == 0 && self.kind != Some(Kind::Anon) => all(self.kind.unwrap_or_default()),
+            Ok((kind, room)) if room >= missing => all(kind),
             // Where page cache will do, no more than that is taken; else in small steps.
-            Ok(_) if can_choose && self.take != Take::Anon && plenty() => all(Take::File),
-            Ok((take, room)) => Ok(Allowed { down_to: own.current - room, take, spared_by: None, waits }),
-            Err(guard) if can_choose && self.take != Take::Anon => {
-                Ok(Allowed { down_to, take: Take::File, spared_by: Some(guard), waits: false })
+            Ok(_) if can_choose && self.kind != Some(Kind::Anon) && plenty() => all(Kind::File),
+            Ok((kind, room)) => Ok(Allowed { down_to: own.current - room, kind, spared_by: None, waits }),
+            Err(guard) if can_choose && self.kind != Some(Kind::Anon) => {
+                Ok(Allowed { down_to, kind: Kind::File, spared_by: Some(guard), waits: false })
             }
             // The kernel can't be told, but it prefers page cache where there is plenty.
-            Err(guard) if self.take == Take::Careful && plenty() => {
-                Ok(Allowed { down_to, take: Take::All, spared_by: Some(guard), waits })
+            Err(guard) if self.kind.is_none() && plenty() => {
+                Ok(Allowed { down_to, kind: Kind::All, spared_by: Some(guard), waits })
             }
             Err(guard) => Err(guard),
         }
     }
 
     /// Whether anonymous memory may be taken, what to take then, and how much at a time.
-    fn anon(&self, swap: Swap) -> Result<(Take, u64), Guard> {
-        if self.take == Take::Careful && swap.total > 0 && !swap.quick {
+    fn anon(&self, swap: Swap) -> Result<(Kind, u64), Guard> {
+        if self.kind.is_none() && swap.total > 0 && !swap.quick {
             return Err(Guard::SlowSwap);
         }
         let room = swap.free.saturating_sub((self.swap_free.ratio() * swap.total as f64) as u64);
@@ -218,23 +178,23 @@ impl Bounds {
         if writable < LEAST {
             return Err(Guard::SwapWrites);
         }
-        let take = if self.take == Take::Careful { Take::All } else { self.take };
-        Ok((take, room.min(writable)))
+        Ok((self.kind.unwrap_or_default(), room.min(writable)))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kind::Swappiness;
 
     const M: u64 = 1 << 20;
 
-    fn bounds(take: Take) -> Bounds {
+    fn bounds(kind: Option<Kind>) -> Bounds {
         Bounds {
             floor: 50 * M,
             swap_free: "25%".parse().unwrap(),
             max_pressure: Some("10%".parse().unwrap()),
-            take,
+            kind,
         }
     }
 
@@ -243,22 +203,8 @@ mod tests {
         Swap { total: 400 * M, free: 300 * M, writable: Some(50 * M), copied: 0.0, quick: true, waits: true };
 
     #[test]
-    fn where_no_anonymous_memory_is_left_there_is_none_to_spare() {
-        let stat = |anon| MemoryStat {
-            inactive_anon: anon,
-            active_anon: Some(0),
-            active_file: Some(3 * M),
-            inactive_file: Some(M),
-            ..MemoryStat::default()
-        };
-        assert_eq!(cache_beside_anon(&stat(Some(20 * M))), 4 * M);
-        assert_eq!(cache_beside_anon(&stat(Some(M / 2))), u64::MAX);
-        assert_eq!(cache_beside_anon(&stat(None)), 4 * M, "it isn't known");
-    }
-
-    #[test]
     fn the_floor_and_protection_are_never_undercut() {
-        let allow = |down_to, own| bounds(Take::All).allow(down_to, own, SWAP, true, &mut || 0);
+        let allow = |down_to, own| bounds(Some(Kind::All)).allow(down_to, own, SWAP, true, &mut || 0);
         assert_eq!(allow(10 * M, OWN).map(|allowed| allowed.down_to), Ok(52 * M));
         assert_eq!(
             allow(10 * M, Own { protection: 70 * M, ..OWN }).map(|allowed| allowed.down_to),
@@ -266,7 +212,7 @@ mod tests {
         );
         assert_eq!(allow(60 * M, OWN).map(|allowed| allowed.down_to), Ok(60 * M));
         assert_eq!(allow(10 * M, Own { current: 52 * M, ..OWN }), Err(Guard::Floor));
-        let unprotected = Bounds { floor: 0, ..bounds(Take::All) };
+        let unprotected = Bounds { floor: 0, ..bounds(Some(Kind::All)) };
         let own = Own { protection: 0, ..OWN };
         assert_eq!(
             unprotected.allow(51 * M, own, SWAP, true, &mut || 0).map(|allowed| allowed.down_to),
@@ -278,48 +224,50 @@ mod tests {
     #[test]
     fn anonymous_memory_is_spared_where_swap_is_scarce_busy_or_slow() {
         let take = |take, swap, can_choose| {
-            bounds(take).allow(60 * M, OWN, swap, can_choose, &mut || 0).map(|allowed| allowed.take)
+            bounds(take).allow(60 * M, OWN, swap, can_choose, &mut || 0).map(|allowed| allowed.kind)
         };
-        assert_eq!(take(Take::Careful, SWAP, true), Ok(Take::All));
+        assert_eq!(take(None, SWAP, true), Ok(Kind::All));
         let short = Swap { free: 90 * M, ..SWAP };
-        assert_eq!(take(Take::All, short, true), Ok(Take::File));
-        assert_eq!(take(Take::All, short, false), Err(Guard::SwapFree));
-        assert_eq!(take(Take::Anon, short, true), Err(Guard::SwapFree));
+        assert_eq!(take(Some(Kind::All), short, true), Ok(Kind::File));
+        assert_eq!(take(Some(Kind::All), short, false), Err(Guard::SwapFree));
+        assert_eq!(take(Some(Kind::Anon), short, true), Err(Guard::SwapFree));
         let busy = Swap { writable: Some(0), ..SWAP };
-        assert_eq!(take(Take::Anon, busy, true), Err(Guard::SwapWrites));
+        assert_eq!(take(Some(Kind::Anon), busy, true), Err(Guard::SwapWrites));
         let slow = Swap { quick: false, ..SWAP };
-        assert_eq!(take(Take::Careful, slow, true), Ok(Take::File));
-        assert_eq!(take(Take::Careful, slow, false), Err(Guard::SlowSwap));
-        let allowed = bounds(Take::Careful).allow(60 * M, OWN, slow, false, &mut || 80 * M);
-        assert_eq!(allowed.map(|allowed| allowed.take), Ok(Take::All));
-        let why = |swap| {
-            bounds(Take::Careful).allow(60 * M, OWN, swap, true, &mut || 0).map(|allowed| allowed.spared_by)
-        };
+        assert_eq!(take(None, slow, true), Ok(Kind::File));
+        assert_eq!(take(None, slow, false), Err(Guard::SlowSwap));
+        let allowed = bounds(None).allow(60 * M, OWN, slow, false, &mut || 80 * M);
+        assert_eq!(allowed.map(|allowed| allowed.kind), Ok(Kind::All));
+        let why =
+            |swap| bounds(None).allow(60 * M, OWN, swap, true, &mut || 0).map(|allowed| allowed.spared_by);
         assert_eq!(
             [SWAP, slow, short, busy].map(why),
             [None, Some(Guard::SlowSwap), Some(Guard::SwapFree), Some(Guard::SwapWrites)].map(Ok)
         );
-        assert_eq!(take(Take::All, slow, false), Ok(Take::All), "as asked");
-        assert_eq!(take(Take::File, short, false), Ok(Take::File));
-        let weighed = Take::Weighed(Swappiness::Value(100));
-        assert_eq!((take(weighed, slow, true), take(weighed, short, true)), (Ok(weighed), Ok(Take::File)));
-        assert_eq!(take(weighed, Swap::default(), true), Ok(weighed));
+        assert_eq!(take(Some(Kind::All), slow, false), Ok(Kind::All), "as asked");
+        assert_eq!(take(Some(Kind::File), short, false), Ok(Kind::File));
+        let weighed = Kind::Weighed(Swappiness::Value(100));
+        assert_eq!(
+            (take(Some(weighed), slow, true), take(Some(weighed), short, true)),
+            (Ok(weighed), Ok(Kind::File))
+        );
+        assert_eq!(take(Some(weighed), Swap::default(), true), Ok(weighed));
         // No swap at all: nothing can go wrong there.
-        assert_eq!(take(Take::Careful, Swap::default(), false), Ok(Take::All));
+        assert_eq!(take(None, Swap::default(), false), Ok(Kind::All));
     }
 
     #[test]
     fn no_more_goes_to_swap_at_a_time_than_may() {
         let allow = |take, swap, cache| bounds(take).allow(60 * M, OWN, swap, true, &mut || cache);
         let down_to =
-            |take, swap, cache| allow(take, swap, cache).map(|allowed| (allowed.down_to, allowed.take));
+            |take, swap, cache| allow(take, swap, cache).map(|allowed| (allowed.down_to, allowed.kind));
         let little = Swap { writable: Some(M), ..SWAP };
-        assert_eq!(down_to(Take::All, little, 0), Ok((99 * M, Take::All)));
-        assert_eq!(down_to(Take::All, little, 80 * M), Ok((60 * M, Take::File)), "page cache will do");
-        assert_eq!(down_to(Take::Anon, little, 80 * M), Ok((99 * M, Take::Anon)));
+        assert_eq!(down_to(Some(Kind::All), little, 0), Ok((99 * M, Kind::All)));
+        assert_eq!(down_to(Some(Kind::All), little, 80 * M), Ok((60 * M, Kind::File)), "page cache will do");
+        assert_eq!(down_to(Some(Kind::Anon), little, 80 * M), Ok((99 * M, Kind::Anon)));
         let nearly_full = Swap { free: 110 * M, ..SWAP };
-        assert_eq!(down_to(Take::All, nearly_full, 0), Ok((90 * M, Take::All)), "a quarter stays free");
+        assert_eq!(down_to(Some(Kind::All), nearly_full, 0), Ok((90 * M, Kind::All)), "a quarter stays free");
         let unbounded = Swap { writable: None, ..SWAP };
-        assert_eq!(down_to(Take::All, unbounded, 0), Ok((60 * M, Take::All)));
+        assert_eq!(down_to(Some(Kind::All), unbounded, 0), Ok((60 * M, Kind::All)));
     }
 }

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use super::account::Account;
 use super::event::What;
-use super::guard::{self, Allowed, Guard, Own};
+use super::guard::{Allowed, Guard, Own};
 use super::holding::Holding;
 use super::host::{HostState, Sight};
 use super::level::{Ancestors, Level, Outrun, SETTINGS};
@@ -289,7 +289,7 @@ impl Member {
         let own = Own { current, protection: self.protection, stalled: self.stalled_share };
         let down_to = current.saturating_sub(missing);
         let gauge = &self.limits.own.gauge;
-        let cache = &mut || gauge.stat(text).map_or(0, |stat| guard::cache_beside_anon(&stat));
+        let cache = &mut || gauge.stat(text).map_or(0, |stat| stat.cache_beside_anon());
         let swap = host.swap.at(now);
         Ok(match self.rule.bounds.allow(down_to, own, swap, can_choose, cache) {
             Ok(allowed) => {

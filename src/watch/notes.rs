@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use super::guard::Take;
 use super::member::Member;
 use super::rule::Rule;
 use crate::cgroup::killers::{Killers, Unknown};
+use crate::kind::Kind;
 use crate::size::Percent;
 
 /// Something to note that isn't of one cgroup.
@@ -55,7 +55,7 @@ fn of_rules<'a>(
     for (dir, name, rule) in members {
         needs_sight |= rule.pressure.is_some() || rule.keep.is_some();
         let bounds = &rule.bounds;
-        let fills = bounds.take != Take::File && fills(bounds.swap_free, killers.swap_used_limit);
+        let fills = bounds.kind != Some(Kind::File) && fills(bounds.swap_free, killers.swap_used_limit);
         if fills && !noted.swap_free && killers.swap_monitor(dir).is_some() {
             noted.swap_free = true;
             let (swap_free, limit) = (bounds.swap_free, killers.swap_used_limit);
@@ -80,9 +80,9 @@ mod tests {
     use super::*;
     use crate::watch::rule::Wanted;
 
-    fn rule(swap_free: &str, take: Take) -> Rule {
+    fn rule(swap_free: &str, kind: Option<Kind>) -> Rule {
         let swap_free = Some(swap_free.parse().unwrap());
-        Wanted { keep: Some(1 << 20), swap_free, take, ..Wanted::default() }.rule().unwrap()
+        Wanted { keep: Some(1 << 20), swap_free, kind, ..Wanted::default() }.rule().unwrap()
     }
 
     #[test]
@@ -94,19 +94,19 @@ mod tests {
         };
         let below = "/sys/fs/cgroup/t.slice/a.service";
         for (free, noted) in [("25%", 0), ("10.1%", 0), ("10%", 1), ("0%", 1)] {
-            assert_eq!(of(below, &rule(free, Take::Careful), &mut Noted::default()), noted, "{free}");
+            assert_eq!(of(below, &rule(free, None), &mut Noted::default()), noted, "{free}");
         }
-        assert_eq!(of("/sys/fs/cgroup/u.slice", &rule("0%", Take::All), &mut Noted::default()), 0);
-        assert_eq!(of(below, &rule("0%", Take::File), &mut Noted::default()), 0);
+        assert_eq!(of("/sys/fs/cgroup/u.slice", &rule("0%", Some(Kind::All)), &mut Noted::default()), 0);
+        assert_eq!(of(below, &rule("0%", Some(Kind::File)), &mut Noted::default()), 0);
         let mut noted = Noted::default();
-        assert_eq!(of(below, &rule("0%", Take::All), &mut noted), 1);
-        assert_eq!(of(below, &rule("0%", Take::All), &mut noted), 0);
+        assert_eq!(of(below, &rule("0%", Some(Kind::All)), &mut noted), 1);
+        assert_eq!(of(below, &rule("0%", Some(Kind::All)), &mut noted), 0);
     }
 
     #[test]
     fn what_is_not_known_is_noted_for_those_that_press() {
         let killers = Killers { unknown: Some(Unknown::Oomd), ..Killers::default() };
-        let keep = rule("25%", Take::All);
+        let keep = rule("25%", Some(Kind::All));
         let headroom = Wanted { headroom: Some("10%".parse().unwrap()), ..Wanted::default() }.rule().unwrap();
         let of = |rule: &Rule, noted: &mut Noted| {
             of_rules(&killers, [(Path::new("/a"), "a", rule)].into_iter(), noted)

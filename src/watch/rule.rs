@@ -4,9 +4,10 @@ use std::rc::Rc;
 
 use rustix::io::Errno;
 
-use super::guard::{Bounds, Take};
+use super::guard::Bounds;
 use super::headroom::Headroom;
 use crate::host::proc::page_size;
+use crate::kind::Kind;
 use crate::size::{Amount, Percent};
 
 /// What is wanted for a cgroup, as a user gives it.
@@ -25,7 +26,7 @@ pub struct Wanted {
     /// The share of the time in which the cgroup may be stalled.
     pub max_pressure: Option<Percent>,
     /// Which memory may be taken.
-    pub take: Take,
+    pub kind: Option<Kind>,
     /// Whether the limits of ancestors count as well.
     pub ancestors: bool,
     /// Whether not to ask if another memctl is at it.
@@ -71,7 +72,7 @@ impl Wanted {
                 floor: self.floor,
                 swap_free: self.swap_free.unwrap_or(Percent::QUARTER),
                 max_pressure: self.max_pressure,
-                take: self.take,
+                kind: self.kind,
             },
         })
     }

@@ -8,7 +8,6 @@ use std::rc::Rc;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::guard::Take;
 use super::rule::{Rule, Senseless, Wanted, swap_writes};
 use crate::select::malformed;
 use crate::select::watchlist::Words;
@@ -16,6 +15,7 @@ use crate::size::Percent;
 
 mod values;
 
+use crate::kind::Kind;
 use values::{Bound, Headroom, Names, Percentage, Share, Size, Swappiness, Type};
 
 /// The version of the format that is understood.
@@ -106,9 +106,9 @@ struct Table {
 impl Table {
     /// What it wants, and whether it wants anything of it.
     fn wanted(&self) -> Result<Wanted, &'static str> {
-        let take = match (self.kind, self.swappiness) {
+        let kind = match (self.kind, self.swappiness) {
             (Some(_), Some(_)) => return Err("type and swappiness can't be combined"),
-            (kind, swappiness) => Take::of(kind.map(|kind| kind.0), swappiness.map(|weight| weight.0)),
+            (kind, swappiness) => Kind::of(kind.map(|kind| kind.0), swappiness.map(|weight| weight.0)),
         };
         Ok(Wanted {
             headroom: self.headroom.map(|headroom| headroom.0),
@@ -117,7 +117,7 @@ impl Table {
             floor: self.floor.map_or(0, |floor| floor.0),
             swap_free: self.swap_free.map(|share| share.0),
             max_pressure: self.max_pressure.map(|share| share.0),
-            take,
+            kind,
             ancestors: self.ancestors.unwrap_or(false),
             no_lock: self.lock == Some(false),
         })

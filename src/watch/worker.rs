@@ -6,9 +6,9 @@ use std::sync::Arc;
 use rustix::io::Errno;
 
 use super::act::{Acted, Alarm, Early, End, act, lost};
-use super::guard::{Allowed, Take};
-use crate::cgroup::reclaim::Swappiness;
+use super::guard::Allowed;
 use crate::cgroup::{Located, MemoryCgroup};
+use crate::kind::{Kind, Swappiness};
 use crate::reclaim::Pace;
 use crate::reclaim::pool::Work;
 
@@ -83,18 +83,13 @@ pub fn serve(job: &mut Job, stop: &dyn Fn() -> bool, alarm: Alarm) -> Acted {
     }
     let Some(hands) = &mut job.hands else { return Acted::nothing(End::Removed) };
     let Hands { target, pace, can_choose } = &mut **hands;
-    let chooses = matches!(job.allowed.take, Take::File | Take::Anon | Take::Weighed(_));
+    let chooses = job.allowed.kind != Kind::All;
     if chooses && !*can_choose {
         // Now that it is known, whoever decides will find a guard for it.
         let current = target.usage().unwrap_or(0);
         return Acted { current, ..Acted::nothing(End::Stopped) };
     }
-    let swappiness = match job.allowed.take {
-        Take::All | Take::Careful => None,
-        Take::File => Some(Swappiness::Value(0)),
-        Take::Anon => Some(Swappiness::Max),
-        Take::Weighed(swappiness) => Some(swappiness),
-    };
+    let swappiness = job.allowed.kind.swappiness();
     // A file system without locks is as good as an unlocked one.
     if job.lock && target.cgroup().try_lock() == Ok(false) {
         return Acted::nothing(End::Locked);

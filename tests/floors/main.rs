@@ -28,7 +28,7 @@ const FLOORS: &[&[&str]] = &[
     &["lib::node"],
     &["lib::cgroup"],
     &["lib::host", "lib::record"],
-    &["lib::size", "lib::clock"],
+    &["lib::size", "lib::kind", "lib::clock"],
 ];
 
 /// The floor of a module, counted from the top, and its room.

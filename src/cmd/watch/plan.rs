@@ -3,16 +3,15 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use memctl::reclaim;
+use memctl::kind::Kind;
 use memctl::select::watchlist::{Taken, Watchlist, Words};
 use memctl::size::Percent;
-use memctl::watch::guard::Take;
 use memctl::watch::options::Ruled;
 use memctl::watch::rule::{Rule, Senseless, Wanted, swap_writes};
 use memctl::watch::rules::Rules;
 
 use super::rules;
-use crate::cli::{Kind, Watch};
+use crate::cli::Watch;
 use crate::error::{Error, Result};
 
 /// What an estimate is stalled for if nobody says otherwise.
@@ -76,11 +75,6 @@ impl Plan {
 }
 
 fn rule(args: &Watch) -> Result<Rule> {
-    let kind = args.kind.map(|kind| match kind {
-        Kind::All => reclaim::Kind::All,
-        Kind::Anon => reclaim::Kind::Anon,
-        Kind::File => reclaim::Kind::File,
-    });
     let gently = || args.estimate.then(|| GENTLE.parse().ok()).flatten();
     let wanted = Wanted {
         headroom: args.headroom,
@@ -89,7 +83,7 @@ fn rule(args: &Watch) -> Result<Rule> {
         floor: args.floor,
         swap_free: Some(args.swap_free),
         max_pressure: args.max_pressure,
-        take: Take::of(kind, args.swappiness),
+        kind: Kind::of(args.kind.map(Into::into), args.swappiness),
         ancestors: args.ancestors,
         no_lock: args.no_lock,
     };

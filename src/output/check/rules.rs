@@ -5,8 +5,8 @@ use std::ffi::OsStr;
 use std::fmt::Write;
 
 use memctl::cgroup::Name;
+use memctl::kind::Kind;
 use memctl::size::Percent;
-use memctl::watch::guard::Take;
 use memctl::watch::headroom::Headroom;
 use memctl::watch::rule::Rule;
 use memctl::watch::rules::Rules;
@@ -137,12 +137,12 @@ fn wants(rule: &Rule) -> String {
         (bounds.floor > 0).then(|| format!("floor {}", compact(bounds.floor))),
         (bounds.swap_free != Percent::QUARTER).then(|| format!("swap-free {}", bounds.swap_free)),
         bounds.max_pressure.map(|most| format!("max-pressure {most}")),
-        match bounds.take {
-            Take::Careful => None,
-            Take::All => Some("type all".to_owned()),
-            Take::File => Some("type file".to_owned()),
-            Take::Anon => Some("type anon".to_owned()),
-            Take::Weighed(swappiness) => Some(format!("swappiness {swappiness}")),
+        match bounds.kind {
+            None => None,
+            Some(Kind::All) => Some("type all".to_owned()),
+            Some(Kind::File) => Some("type file".to_owned()),
+            Some(Kind::Anon) => Some("type anon".to_owned()),
+            Some(Kind::Weighed(swappiness)) => Some(format!("swappiness {swappiness}")),
         },
         rule.ancestors.then(|| "ancestors".to_owned()),
         (!rule.lock).then(|| "no lock".to_owned()),

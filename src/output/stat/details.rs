@@ -5,8 +5,7 @@ use memctl::cgroup::mount::Hidden;
 use memctl::cgroup::numa::Node;
 use memctl::cgroup::zswap::Zswap;
 
-use crate::output::format::Size;
-use crate::output::format::escaped;
+use crate::output::format::{Size, escaped};
 use crate::output::view::Shown;
 
 /// What zswap holds and what it still takes; nothing where it is off and empty.

@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use memctl::watch::event::{Ended, Summary};
 
 use super::super::format::{compact, escaped, time};
-use super::super::table::named;
-use super::super::table::{DIM, figures, plain_table};
+use super::super::table::{DIM, figures, named, plain_table};
 use super::event::guarded;
 
 /// Tables of what would have been done.

@@ -7,8 +7,7 @@ use super::super::json::{WatchEnded, WatchSummary};
 use super::super::table::{DIM, figures, plain_table};
 use super::super::{Loudness, answer, terminal_width};
 use super::dry::foretold;
-use super::event::guarded;
-use super::event::net;
+use super::event::{guarded, net};
 use crate::error::Result;
 use crate::output::table::named;
 

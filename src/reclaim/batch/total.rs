@@ -7,10 +7,10 @@ use rustix::io::Errno;
 use super::scheduler::{Completed, Next, Scheduler};
 use super::settle::Watched;
 use super::{Job, Outcome, Outcomes};
-use crate::cgroup::reclaim::Swappiness;
 use crate::host::proc::page_size;
+use crate::kind::{Kind, Swappiness};
 use crate::reclaim::share::{self, Bounds, Giver, Turn};
-use crate::reclaim::{Activity, Goal, Kind, Reclaimable, Report, StoppedBy, run};
+use crate::reclaim::{Activity, Goal, Reclaimable, Report, StoppedBy, run};
 use crate::size::{Amount, Percent};
 
 /// The requests that make up a total.

@@ -79,8 +79,9 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::kind::Kind;
+    use crate::reclaim::Goal;
     use crate::reclaim::plan::Reclaimable;
-    use crate::reclaim::{Goal, Kind};
     use crate::size::Amount;
 
     const M: u64 = 1 << 20;

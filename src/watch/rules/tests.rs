@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::cgroup::reclaim;
+use crate::kind::Kind;
 use crate::watch::headroom::Headroom;
 
 const HOST: &str = r#"
@@ -48,13 +48,16 @@ fn a_host_is_read() {
         (Some("web"), Headroom::Share(0.1), None)
     );
     assert_eq!(
-        (rule.bounds.floor, rule.bounds.take, rule.ancestors, rule.lock),
-        (64 << 20, Take::Careful, true, true)
+        (rule.bounds.floor, rule.bounds.kind, rule.ancestors, rule.lock),
+        (64 << 20, None, true, true)
     );
     assert_eq!(rule.bounds.max_pressure, "10%".parse().ok());
     let rule = batch.rule.as_deref().unwrap();
     assert_eq!((rule.headroom, rule.pressure, rule.keep), (Headroom::Bytes(0), Some(0.001), Some(1 << 30)));
-    assert_eq!((rule.bounds.take, rule.lock), (Take::Weighed(reclaim::Swappiness::Value(60)), false));
+    assert_eq!(
+        (rule.bounds.kind, rule.lock),
+        (Some(Kind::Weighed(crate::kind::Swappiness::Value(60))), false)
+    );
     assert_eq!(db.rule, None);
 }
 

@@ -4,8 +4,7 @@ use std::fmt;
 
 use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
 
-use crate::cgroup::reclaim;
-use crate::reclaim::Kind;
+use crate::kind::{self, Kind};
 use crate::size::{Amount, Percent, SizeError};
 use crate::watch::words;
 
@@ -87,8 +86,8 @@ words! {
         _ => Err("must be all, anon or file".to_owned()),
     };
     /// Weighs anon against file.
-    Swappiness(reclaim::Swappiness), "0 to 200, or \"max\"", |word| {
-        word.parse::<reclaim::Swappiness>().map_err(|why| why.to_string())
+    Swappiness(kind::Swappiness), "0 to 200, or \"max\"", |word| {
+        word.parse::<kind::Swappiness>().map_err(|why| why.to_string())
     };
 }
 
