@@ -3,7 +3,7 @@
 #![allow(dead_code)] // Each fuzz target uses one of them.
 
 use memctl::record::Record;
-use memctl::watch::rules::Rules;
+use memctl::watch::config::Rules;
 
 /// Rules are parsed, or refused with a place and one line of text.
 pub fn rules(text: &str) {

@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, ColorChoice, Parser, Subcommand, ValueEnum};
 use memctl::kind::Swappiness;
-use memctl::size::{Amount, Percent, SizeError, parse_only_bytes};
-use memctl::watch::words::{self, bytes_or_none, headroom, some_percent};
+use memctl::size::{
+    Amount, Percent, SizeError, parse_bytes_or_max, parse_bytes_or_zero, parse_headroom, parse_only_bytes,
+    parse_some_percent,
+};
 
 // By its path, since the tests read this file from elsewhere.
 #[path = "cli/examples.rs"]
@@ -212,7 +214,7 @@ pub struct Watch {
     /// Keep SIZE or PCT of the limit free
     ///
     /// The limit is the lower of memory.high and memory.max.
-    #[arg(long, value_name = "SIZE|PCT", value_parser = headroom)]
+    #[arg(long, value_name = "SIZE|PCT", value_parser = parse_headroom)]
     pub headroom: Option<Amount>,
     /// Keep the usage below SIZE, as if SIZE were the limit
     ///
@@ -224,7 +226,7 @@ pub struct Watch {
     ///
     /// Start with 0.1%. The cgroup needs no limit. Writes to swap devices that wear out are limited
     /// to 1M per second by default: see --swap-writes.
-    #[arg(long, value_name = "PCT", value_parser = some_percent)]
+    #[arg(long, value_name = "PCT", value_parser = parse_some_percent)]
     pub pressure: Option<Percent>,
     /// Estimate the working set and print it at the end (reclaims memory to find it)
     ///
@@ -241,10 +243,10 @@ pub struct Watch {
         "swap_writes", "max_pressure", "exclude", "kind", "swappiness", "ancestors", "no_lock"])]
     pub config: Option<PathBuf>,
     /// Never reclaim below a usage of SIZE
-    #[arg(long, value_name = "SIZE", default_value = "0", hide_default_value = true, value_parser = bytes_or_none)]
+    #[arg(long, value_name = "SIZE", default_value = "0", hide_default_value = true, value_parser = parse_bytes_or_zero)]
     pub floor: u64,
     /// Use at most PCT of one CPU, including time spent in the kernel
-    #[arg(long, value_name = "PCT", value_parser = some_percent)]
+    #[arg(long, value_name = "PCT", value_parser = parse_some_percent)]
     pub cpu: Option<Percent>,
     /// Reclaim no anonymous memory while less than PCT of swap is free [default: 25%]
     #[arg(long, value_name = "PCT", default_value = "25%", hide_default_value = true)]
@@ -452,8 +454,8 @@ fn amount(word: &str) -> Result<Amount, String> {
 pub struct Bound(pub Option<u64>);
 
 /// Reads a size, or max for no limit.
-fn bytes_or_max(word: &str) -> Result<Bound, String> {
-    words::bytes_or_max(word).map(Bound)
+fn bytes_or_max(word: &str) -> Result<Bound, SizeError> {
+    parse_bytes_or_max(word).map(Bound)
 }
 
 /// Reads a cost: seconds of CPU time.

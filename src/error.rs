@@ -10,8 +10,8 @@ use memctl::cgroup::error::{Unreclaimable, plain};
 use memctl::cgroup::join::NotJoined;
 use memctl::reclaim::Refusal;
 use memctl::record::BadRecord;
-use memctl::watch::rule::Unwatchable;
-use memctl::watch::rules::BadRules;
+use memctl::watch::config::BadRules;
+use memctl::watch::config::rule::Unwatchable;
 
 use crate::exit::Exit;
 

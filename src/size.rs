@@ -69,6 +69,12 @@ pub enum SizeError {
     NoShare,
     #[error("must be a size, not max")]
     NoMax,
+    #[error("must be less than the limit")]
+    NothingLeft,
+    #[error("neither a size nor a percentage (as in 64M, 10%)")]
+    NeitherSizeNorPercentage,
+    #[error("neither a size nor max (as in 1M)")]
+    NeitherSizeNorMax,
 }
 
 impl Percent {
@@ -226,6 +232,49 @@ fn scale(whole: &str, fraction: &str, unit: u64) -> Result<u64, SizeError> {
         if fraction.is_empty() { 0 } else { fraction.parse().map_err(|_| SizeError::Overflow)? };
     let part = (numerator * u128::from(unit)).div_ceil(denominator);
     u64::try_from(u128::from(whole) * u128::from(unit) + part).map_err(|_| SizeError::Overflow)
+}
+
+/// Parses a size, or a share of a limit.
+///
+/// # Errors
+/// [`SizeError`].
+pub fn parse_headroom(word: &str) -> Result<Amount, SizeError> {
+    match word.parse() {
+        Ok(Amount::Max) => Err(SizeError::NothingLeft),
+        Err(SizeError::NotANumber) => Err(SizeError::NeitherSizeNorPercentage),
+        read => read,
+    }
+}
+
+/// Parses a percentage that is more than 0.
+///
+/// # Errors
+/// [`SizeError`].
+pub fn parse_some_percent(word: &str) -> Result<Percent, SizeError> {
+    match word.parse::<Percent>() {
+        Ok(share) if share.ratio() == 0.0 => Err(SizeError::Nothing),
+        read => read,
+    }
+}
+
+/// Parses a size, or 0.
+///
+/// # Errors
+/// [`SizeError`].
+pub fn parse_bytes_or_zero(word: &str) -> Result<u64, SizeError> {
+    if word == "0" { Ok(0) } else { parse_only_bytes(word) }
+}
+
+/// Parses a size; `max`, for no bound, is `None`.
+///
+/// # Errors
+/// [`SizeError`].
+pub fn parse_bytes_or_max(word: &str) -> Result<Option<u64>, SizeError> {
+    match parse_only_bytes(word) {
+        _ if word == "max" => Ok(None),
+        Err(SizeError::NotANumber) => Err(SizeError::NeitherSizeNorMax),
+        read => read.map(Some),
+    }
 }
 
 #[cfg(test)]

@@ -3,18 +3,11 @@
 //! Data goes one way: look → [law](headroom) → [guards](guard) → act → event. Laws and guards are pure functions of what
 //! they are shown; only the [control loop](control) has threads and a clock.
 
-pub mod above;
 mod account;
-pub mod act;
-pub mod arrival;
-pub mod brake;
-mod budget;
+pub mod action;
+pub mod config;
 pub mod control;
-pub mod estimate;
 pub mod event;
-pub mod guard;
-pub mod headroom;
-pub mod holding;
 pub mod host;
 pub mod killers;
 pub mod level;
@@ -22,14 +15,8 @@ pub mod limits;
 pub mod member;
 pub mod notes;
 pub mod options;
-pub mod pressing;
-pub mod pressure;
-mod price;
-pub mod rule;
-pub mod rules;
-pub mod saving;
-pub mod shares;
-pub mod swap;
+pub mod policy;
+pub mod probe;
+pub mod swap_monitor;
 mod wakeups;
-pub mod words;
 mod worker;

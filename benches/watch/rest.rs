@@ -12,11 +12,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use memctl::cgroup::{Located, Mount, tree};
 use memctl::clock::now;
+use memctl::watch::config::rule::Wanted;
 use memctl::watch::control;
 use memctl::watch::level::Ancestors;
 use memctl::watch::member::Member;
 use memctl::watch::options::Options;
-use memctl::watch::rule::Wanted;
 
 use crate::{CGROUPS, M};
 

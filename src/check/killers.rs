@@ -5,7 +5,7 @@ use std::path::Path;
 use super::finding::{Finding, State};
 use crate::cgroup::Located;
 use crate::cgroup::killers::{Killer, Killers};
-use crate::watch::above::Limit;
+use crate::watch::policy::above::Limit;
 
 /// What is known of it, for that cgroup.
 pub(super) fn killers(located: &Located, killers: &Killers) -> Vec<Finding> {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use memctl::reclaim::Event;
 use memctl::record::{Record, VERSION};
-use memctl::watch::above::Limit;
 use memctl::watch::notes::Note;
+use memctl::watch::policy::above::Limit;
 use rustix::io::Errno;
 
 use super::format::{escaped, hundredths, size, time};

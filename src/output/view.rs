@@ -7,7 +7,7 @@ use memctl::cgroup::mount::Hidden;
 use memctl::cgroup::stat::Rates;
 use memctl::cgroup::{Details, Name, Reading};
 use memctl::reclaim::{Plan, Reclaimable};
-use memctl::watch::rules::HostRule;
+use memctl::watch::config::HostRule;
 
 /// A request that was only foretold.
 pub struct Foretold {

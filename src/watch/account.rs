@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use super::act::Acted;
+use super::action::Acted;
 use super::event::{Room, Sample, Summary, Tally, What};
-use super::guard::Guard;
-use super::rule::page;
+use super::policy::guard::Guard;
 use crate::cgroup::Gauge;
 use crate::cgroup::stat::MemoryStat;
+use crate::host::proc::page_size;
 
 /// What was done in that time is told as one.
 const TOLD: Duration = Duration::from_secs(1);
@@ -23,7 +23,7 @@ struct Counters {
 
 impl Counters {
     fn of(stat: &MemoryStat) -> Self {
-        let bytes = |pages: Option<u64>| Some(pages? * page());
+        let bytes = |pages: Option<u64>| Some(pages? * page_size());
         Self { direct: bytes(stat.pgsteal_direct), proactive: bytes(stat.pgsteal_proactive) }
     }
 }

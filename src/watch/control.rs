@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use rustix::time::Timespec;
 
-use super::budget::Budget;
 use super::event::{Ended, Event, Summary, What};
-use super::guard::Guard;
 use super::host::HostState;
 use super::level::Outrun;
 use super::member::{Member, Step};
 use super::notes::{Note, Noted, notes};
 use super::options::Options;
-use super::price::Price;
-use super::swap::SwapWatch;
+use super::policy::cpu_budget::Budget;
+use super::policy::guard::Guard;
+use super::policy::sampling_interval::Price;
+use super::swap_monitor::SwapWatch;
 use super::wakeups::Wakeups;
 use super::worker::{Done, Job, STACK, Worker, serve};
 use crate::cgroup::trigger::Trigger;

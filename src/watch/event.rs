@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::act::Acted;
-use super::estimate::WorkingSet;
-use super::guard::Guard;
-use super::saving::Saved;
+use super::action::Acted;
+use super::policy::guard::Guard;
+use super::policy::savings::Saved;
+use super::policy::working_set::WorkingSet;
 use crate::cgroup::Name;
 use crate::cgroup::limit::LimitFile;
 

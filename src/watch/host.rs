@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::guard::Guard;
 use super::killers::{KillerWatch, Verdict};
-use super::swap::SwapWatch;
+use super::policy::guard::Guard;
+use super::swap_monitor::SwapWatch;
 
 /// The host's swap, and its killers.
 #[derive(Debug, Default)]

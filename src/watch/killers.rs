@@ -1,4 +1,4 @@
-//! What the guard [`above`](super::above) knows of the host: who is monitored, and how the levels of the hierarchy stand.
+//! What the guard [`above`](super::policy::above) knows of the host: who is monitored, and how the levels of the hierarchy stand.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::time::Duration;
 
-use super::above::{AbovePolicy, Limit};
+use super::policy::above::{AbovePolicy, Limit};
 use crate::cgroup::killers::{Killers, Monitored};
 use crate::cgroup::{Located, Mount, pressure};
 

@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
+use super::config::rule::Rule;
 use super::event::{Room, What};
-use super::headroom::{Decision, Headroom, Law, Look, Motion};
-use super::rule::{Rule, page};
-use super::shares::Shares;
+use super::policy::headroom::{Decision, Headroom, Law, Look, Motion};
+use super::policy::shares::Shares;
 use crate::cgroup::gauge::Hits;
 use crate::cgroup::limit::LimitFile;
 use crate::cgroup::{Gauge, Located};
+use crate::host::proc::page_size;
 
 /// A limit is read again so often; and at rest, where a lower one is no less likely but less urgent.
 pub(super) const SETTINGS: Duration = Duration::from_secs(2);
@@ -188,7 +189,7 @@ impl Level {
         let stat = self.gauge.stat(text)?;
         // Before 6.15 the counter has what we reclaim as well, which was entered already.
         let direct = match (stat.pgsteal_proactive, stat.pgsteal_direct, self.direct) {
-            (Some(_), Some(now), Some(before)) => now.saturating_sub(before) * page(),
+            (Some(_), Some(now), Some(before)) => now.saturating_sub(before) * page_size(),
             _ => 0,
         };
         self.direct = stat.pgsteal_direct;

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
+use super::config::rule::Rule;
 use super::event::{Room, What};
-use super::headroom::Decision;
 use super::level::Level;
-use super::rule::Rule;
+use super::policy::headroom::Decision;
 
 /// While something is missing above, look so often.
 const SOON: Duration = Duration::from_millis(250);

@@ -8,20 +8,20 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use super::account::Account;
+use super::config::rule::{Rule, Unwatchable};
 use super::event::What;
-use super::guard::{Allowed, Guard, Own};
-use super::holding::Holding;
 use super::host::{HostState, Sight};
 use super::level::{Ancestors, Level, Outrun, SETTINGS};
 use super::limits::Limits;
-use super::pressing::Pressing;
-use super::rule::{Rule, Unwatchable};
+use super::policy::guard::{Allowed, Guard, Own};
+use super::policy::hold::Holding;
+use super::probe::Pressing;
 use super::worker::Hands;
 use crate::cgroup::trigger::Trigger;
 use crate::cgroup::{Gauge, Located};
 
 mod acted;
-mod tells;
+mod report;
 
 /// While something holds, look so often.
 const HELD: Duration = Duration::from_millis(250);

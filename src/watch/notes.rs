@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
+use super::config::rule::Rule;
 use super::member::Member;
-use super::rule::Rule;
 use crate::cgroup::killers::{Killers, Unknown};
 use crate::kind::Kind;
 use crate::size::Percent;
@@ -78,7 +78,7 @@ pub fn fills(swap_free: Percent, limit: u16) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::watch::rule::Wanted;
+    use crate::watch::config::rule::Wanted;
 
     fn rule(swap_free: &str, kind: Option<Kind>) -> Rule {
         let swap_free = Some(swap_free.parse().unwrap());

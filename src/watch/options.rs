@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::act::Alarm;
+use super::action::Alarm;
+use super::config::rule::Rule;
 use super::event::{Event, View};
 use super::level::Ancestors;
 use super::notes::Note;
-use super::rule::Rule;
 use crate::cgroup::Located;
 use crate::cgroup::join::Joined;
 

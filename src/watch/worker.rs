@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
-use super::act::{Acted, Alarm, Early, End, act, lost};
-use super::guard::Allowed;
+use super::action::{Acted, Alarm, Early, End, act, lost};
+use super::policy::guard::Allowed;
 use crate::cgroup::{Located, MemoryCgroup};
 use crate::kind::{Kind, Swappiness};
 use crate::reclaim::Pace;

@@ -135,7 +135,7 @@ fn the_pages_are_true() {
 
 /// Every key that a file of rules may have is described, its example can be read, and so can the one in contrib.
 fn the_page_of_rules_is_true() {
-    use memctl::watch::rules::Rules;
+    use memctl::watch::config::Rules;
     let page = include_str!("../../man/watch.toml.5").replace("\\-", "-");
     let bad = Rules::parse("[[rule]]\nmatch = \"a\"\nno-such-key = 1").expect_err("a mistake");
     let hosts = Rules::parse("no-such-key = 1").expect_err("a mistake");

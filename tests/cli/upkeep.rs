@@ -43,7 +43,8 @@ fn whoever_is_joined_pays() {
 
 /// The engine within this process, with an allocator that counts.
 fn looking_and_reclaiming_allocate_nothing() {
-    use memctl::watch::{control, level, member, options, rule};
+    use memctl::watch::config::rule;
+    use memctl::watch::{control, level, member, options};
     let (one, two) = (limited("one", 64 * M), limited("two", 64 * M));
     one.uses(&Work::Stream(200 * M));
     two.uses(&Work::Anon(20 * M));

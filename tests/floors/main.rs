@@ -22,13 +22,14 @@ const FLOORS: &[&[&str]] = &[
     &["lib"],
     &["lib::check"],
     &["lib::watch"],
-    &["lib::watch::policy"],
     &["lib::reclaim"],
     &["lib::select"],
     &["lib::node"],
     &["lib::cgroup"],
     &["lib::host", "lib::record"],
-    &["lib::size", "lib::kind", "lib::clock"],
+    // Policies know neither a clock nor a file, nor a cgroup.
+    &["lib::watch::policy", "lib::clock"],
+    &["lib::kind", "lib::size"],
 ];
 
 /// The floor of a module, counted from the top, and its room.
@@ -93,6 +94,34 @@ fn nothing_is_imported_from_above_or_in_a_circle() {
     assert!(source.edges().len() > 300, "the imports aren't read");
     let faults = faults(&source);
     assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
+}
+
+/// What nothing that is a pure function names: files, processes, threads, clocks.
+const IMPURE: &[&str] =
+    &["fs", "io", "os", "env", "net", "process", "thread", "sync", "Instant", "SystemTime"];
+
+fn impurities(source: &Source) -> Vec<String> {
+    let is_impure = |path: &[String]| match path[0].as_str() {
+        "std" => path.iter().any(|name| IMPURE.contains(&name.as_str())),
+        first => ["rustix", "libc", "nix"].contains(&first),
+    };
+    let found = source.foreign("lib::watch::policy").filter(|(_, path)| is_impure(path));
+    found.map(|(module, path)| format!("{module}: {}", path.join("::"))).collect()
+}
+
+#[test]
+fn policies_are_pure() {
+    let source = Source::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("src").as_path());
+    assert!(source.foreign("lib::watch::policy").count() > 10, "the imports aren't read");
+    assert_eq!(impurities(&source), [""; 0]);
+    for planted in
+        ["use std::time::{Duration, Instant};", "fn f() { std::fs::read(\"x\"); }", "use rustix::fs::open;"]
+    {
+        let files =
+            [("lib.rs", "pub mod watch;"), ("watch.rs", "pub mod policy;"), ("watch/policy.rs", planted)];
+        let source = Source::of(files.iter().map(|&(path, text)| (path.to_owned(), text.to_owned())));
+        assert_eq!(impurities(&source).len(), 1, "{planted}");
+    }
 }
 
 /// A house of five files, with one line of text planted in the lowest.

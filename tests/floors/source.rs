@@ -32,6 +32,8 @@ struct Module {
     exports: HashMap<String, Vec<String>>,
     /// Absolute paths outside tests.
     paths: BTreeSet<Vec<String>>,
+    /// Paths that lead to other crates, outside tests.
+    foreign: BTreeSet<Vec<String>>,
 }
 
 impl Source {
@@ -88,6 +90,12 @@ impl Source {
             }
         }
         edges.into_iter().collect()
+    }
+
+    /// Paths to other crates in the files of a module and below it, with the file of each.
+    pub fn foreign(&self, below: &str) -> impl Iterator<Item = (&str, &[String])> {
+        let files = self.files.iter().filter(move |(module, _)| module.starts_with(below));
+        files.flat_map(|(module, file)| file.foreign.iter().map(|path| (module.as_str(), path.as_slice())))
     }
 
     /// The file that has what an absolute path leads to; `None` if that is a module.
@@ -183,11 +191,13 @@ impl Reader<'_> {
     }
 
     fn path(&mut self, path: &[String]) {
-        if !self.is_first
-            && let Some(path) = self.absolute(path)
-        {
-            self.module.paths.insert(path);
+        if self.is_first {
+            return;
         }
+        match self.absolute(path) {
+            Some(path) => self.module.paths.insert(path),
+            None => self.module.foreign.insert(path.to_vec()),
+        };
     }
 
     fn import(&mut self, tree: &syn::UseTree, before: &[String], is_public: bool) {
@@ -210,7 +220,10 @@ impl Reader<'_> {
     }
 
     fn named(&mut self, path: &[String], name: String, is_public: bool) {
-        let Some(absolute) = self.absolute(path) else { return };
+        let Some(absolute) = self.absolute(path) else {
+            self.module.foreign.insert(path.to_vec());
+            return;
+        };
         if is_public && self.scope == self.file {
             self.module.exports.insert(name.clone(), absolute.clone());
             // What it passes on of its own children is no import.

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use memctl::clock;
 use memctl::select::watchlist::{Taken, Watchlist};
+use memctl::watch::config::rule::Rule;
 use memctl::watch::level::Ancestors;
 use memctl::watch::member::Member;
-use memctl::watch::rule::Rule;
 
 use crate::cmd::watch::plan::Plan;
 use crate::cmd::watch::rules;

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use memctl::kind::Kind;
 use memctl::select::watchlist::{Taken, Watchlist, Words};
 use memctl::size::Percent;
+use memctl::watch::config::Rules;
+use memctl::watch::config::rule::{Rule, Senseless, Wanted, swap_writes};
 use memctl::watch::options::Ruled;
-use memctl::watch::rule::{Rule, Senseless, Wanted, swap_writes};
-use memctl::watch::rules::Rules;
 
 use super::rules;
 use crate::cli::Watch;

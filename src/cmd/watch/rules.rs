@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use memctl::watch::rules::{BadRules, MOST_BYTES, Rules, line_and_column};
+use memctl::watch::config::{BadRules, MOST_BYTES, Rules, line_and_column};
 
 use crate::error::{Error, Result};
 

@@ -7,9 +7,9 @@ use std::fmt::Write;
 use memctl::cgroup::Name;
 use memctl::kind::Kind;
 use memctl::size::Percent;
-use memctl::watch::headroom::Headroom;
-use memctl::watch::rule::Rule;
-use memctl::watch::rules::Rules;
+use memctl::watch::config::Rules;
+use memctl::watch::config::rule::Rule;
+use memctl::watch::policy::headroom::Headroom;
 use serde::Serialize;
 
 use super::super::answer;

@@ -1,9 +1,9 @@
 //! The events of `memctl watch`, as lines of JSON.
 
-use memctl::watch::estimate::WorkingSet;
 use memctl::watch::event::{Ended, Event, Found, Sample, Summary, Tally, What};
-use memctl::watch::guard::Guard;
-use memctl::watch::saving::Saved;
+use memctl::watch::policy::guard::Guard;
+use memctl::watch::policy::savings::Saved;
+use memctl::watch::policy::working_set::WorkingSet;
 use serde::Serialize;
 
 use super::{NameKeys, usec};

@@ -66,7 +66,7 @@ fn held(each: &[Summary]) -> String {
 mod tests {
     use std::time::Duration;
 
-    use memctl::watch::guard::Guard;
+    use memctl::watch::policy::guard::Guard;
 
     use super::*;
 

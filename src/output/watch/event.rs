@@ -1,10 +1,10 @@
 //! Events of a watch in words.
 
-use memctl::watch::act::{Acted, End};
-use memctl::watch::estimate::WorkingSet;
+use memctl::watch::action::{Acted, End};
 use memctl::watch::event::{Event, Tally, What};
-use memctl::watch::guard::Guard;
-use memctl::watch::saving::Saved;
+use memctl::watch::policy::guard::Guard;
+use memctl::watch::policy::savings::Saved;
+use memctl::watch::policy::working_set::WorkingSet;
 
 use super::super::format::{compact, escaped, hundredths, size, time};
 use super::super::table::DIM;

@@ -228,9 +228,9 @@ fn growth(a_second: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use memctl::watch::estimate::WorkingSet;
     use memctl::watch::event::{Found, Room};
-    use memctl::watch::saving::Saved;
+    use memctl::watch::policy::savings::Saved;
+    use memctl::watch::policy::working_set::WorkingSet;
 
     use super::*;
 

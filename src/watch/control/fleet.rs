@@ -3,11 +3,11 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use super::super::budget::Budget;
 use super::super::event::{Summary, What};
 use super::super::member::Member;
 use super::super::options::{Reload, Ruled};
-use super::super::swap::SwapWatch;
+use super::super::policy::cpu_budget::Budget;
+use super::super::swap_monitor::SwapWatch;
 use super::{ANCESTOR, Control, event, teller};
 use crate::clock::{now, process_cpu};
 

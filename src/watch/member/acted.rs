@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use super::super::act::{Acted, End};
-use super::super::brake::Seen;
+use super::super::action::{Acted, End};
 use super::super::event::What;
-use super::super::guard::Guard;
-use super::super::headroom::NEAREST;
 use super::super::host::HostState;
+use super::super::policy::guard::Guard;
+use super::super::policy::headroom::NEAREST;
+use super::super::policy::refaults::Seen;
 use super::{LOCKED, Member, PATIENCE, Step};
 
 /// The wait after an action that isn't to be seen doubles so often: to 0.8 s.

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::super::event::{Sample, Summary, View, What};
-use super::super::headroom::Motion;
 use super::super::level::SETTINGS;
+use super::super::policy::headroom::Motion;
 use super::{HELD, Member};
 
 /// A dry run says again so often what would be done.

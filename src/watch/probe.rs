@@ -1,18 +1,18 @@
-//! A cgroup under `--pressure`: what its [law](super::pressure) is shown, and what is known of its working set.
+//! A cgroup under `--pressure`: what its [law](super::policy::pressure) is shown, and what is known of its working set.
 
 use std::time::Duration;
 
 use rustix::io::Errno;
 
-use super::act::Acted;
-use super::estimate::{Estimate, WorkingSet};
+use super::action::Acted;
 use super::event::{Found, What};
-use super::guard::Swap;
-use super::pressure::{Next, Pressure, Sample};
-use super::rule::page;
-use super::saving::{Look, Saving};
+use super::policy::guard::Swap;
+use super::policy::pressure::{Next, Pressure, Sample};
+use super::policy::savings::{Look, Saving};
+use super::policy::working_set::{Estimate, WorkingSet};
 use crate::cgroup::Gauge;
 use crate::cgroup::stat::MemoryStat;
+use crate::host::proc::page_size;
 
 /// The working set is told again when it differs by that part from what was told, or when so much surer of it.
 const DIFFERS: f64 = 0.1;
@@ -110,10 +110,10 @@ impl Pressing {
             waited: Duration::from_micros(gauge.waited(text).unwrap_or(0)),
             returned: stat.back_in_use(),
             file: stat.evictable_file(),
-            swapped_out: swapped_out * page(),
+            swapped_out: swapped_out * page_size(),
             writeback: stat.file_writeback.unwrap_or(0),
-            scanned: stat.pgscan_proactive.or(stat.pgscan).unwrap_or(0) * page(),
-            taken: stat.pgsteal_proactive.or(stat.pgsteal).unwrap_or(0) * page(),
+            scanned: stat.pgscan_proactive.or(stat.pgscan).unwrap_or(0) * page_size(),
+            taken: stat.pgsteal_proactive.or(stat.pgsteal).unwrap_or(0) * page_size(),
         };
         Ok(match self.law.decide(sample) {
             Next::Press(bytes) => {
@@ -163,7 +163,7 @@ impl Pressing {
     fn take_stock(&mut self, gauge: &Gauge, current: u64, stat: &MemoryStat, copied: f64, text: &mut String) {
         self.copied = copied;
         let swapped = gauge.swapped(text).unwrap_or(0).saturating_sub(stat.zswapped.unwrap_or(0));
-        let demoted = stat.pgdemote_proactive.unwrap_or(0) * page();
+        let demoted = stat.pgdemote_proactive.unwrap_or(0) * page_size();
         self.saving.look(Look { current, swapped, copied, demoted });
     }
 

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::kind::Kind;
-use crate::watch::headroom::Headroom;
+use crate::watch::policy::headroom::Headroom;
 
 const HOST: &str = r#"
 version = 1

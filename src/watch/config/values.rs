@@ -5,8 +5,7 @@ use std::fmt;
 use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
 
 use crate::kind::{self, Kind};
-use crate::size::{Amount, Percent, SizeError};
-use crate::watch::words;
+use crate::size::{self, Amount, Percent};
 
 /// Something that is read from a word.
 trait Word: Sized {
@@ -52,8 +51,8 @@ macro_rules! words {
             const EXPECTED: &'static str = $expected;
 
             fn read(word: &str) -> Result<Self, String> {
-                let read: fn(&str) -> Result<$inner, String> = $read;
-                read(word).map(Self)
+                let read = $read;
+                read(word).map(Self).map_err(|why| why.to_string())
             }
         }
 
@@ -67,28 +66,24 @@ macro_rules! words {
 
 words! {
     /// What is to be free.
-    Headroom(Amount), "a size or a percentage, as in \"64M\" or \"10%\"", words::headroom;
+    Headroom(Amount), "a size or a percentage, as in \"64M\" or \"10%\"", size::parse_headroom;
     /// Bytes, or 0.
-    Size(u64), "a size, as in \"64M\"", words::bytes_or_none;
+    Size(u64), "a size, as in \"64M\"", size::parse_bytes_or_zero;
     /// A share, which may be nothing.
-    Percentage(Percent), "a percentage, as in \"25%\"", |word| {
-        word.parse().map_err(|why: SizeError| why.to_string())
-    };
+    Percentage(Percent), "a percentage, as in \"25%\"", str::parse::<Percent>;
     /// A share that is more than nothing.
-    Share(Percent), "a percentage, as in \"0.1%\"", words::some_percent;
+    Share(Percent), "a percentage, as in \"0.1%\"", size::parse_some_percent;
     /// Bytes a second, or none at all.
-    Bound(Option<u64>), "a size, or \"max\"", words::bytes_or_max;
+    Bound(Option<u64>), "a size, or \"max\"", size::parse_bytes_or_max;
     /// Which memory to take.
     Type(Kind), "all, anon or file", |word| match word {
         "all" => Ok(Kind::All),
         "anon" => Ok(Kind::Anon),
         "file" => Ok(Kind::File),
-        _ => Err("must be all, anon or file".to_owned()),
+        _ => Err("must be all, anon or file"),
     };
     /// Weighs anon against file.
-    Swappiness(kind::Swappiness), "0 to 200, or \"max\"", |word| {
-        word.parse::<kind::Swappiness>().map_err(|why| why.to_string())
-    };
+    Swappiness(kind::Swappiness), "0 to 200, or \"max\"", str::parse::<kind::Swappiness>;
 }
 
 /// One name or glob, or a list of them.

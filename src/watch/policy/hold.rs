@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::brake::{Backoff, Brake};
 use super::guard::Guard;
+use super::refaults::{Backoff, Brake};
 
 /// A guard that was told of isn't told of again within that time: it may hold again and again, with a little done in
 /// between.

@@ -8,11 +8,12 @@ use std::rc::Rc;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::rule::{Rule, Senseless, Wanted, swap_writes};
 use crate::select::malformed;
 use crate::select::watchlist::Words;
 use crate::size::Percent;
+use rule::{Rule, Senseless, Wanted, swap_writes};
 
+pub mod rule;
 mod values;
 
 use crate::kind::Kind;

@@ -4,11 +4,10 @@ use std::rc::Rc;
 
 use rustix::io::Errno;
 
-use super::guard::Bounds;
-use super::headroom::Headroom;
-use crate::host::proc::page_size;
 use crate::kind::Kind;
 use crate::size::{Amount, Percent};
+use crate::watch::policy::guard::Bounds;
+use crate::watch::policy::headroom::Headroom;
 
 /// What is wanted for a cgroup, as a user gives it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -146,9 +145,4 @@ impl Unwatchable {
             Self::NoRoom(_) => Some("set a headroom below the limit"),
         }
     }
-}
-
-/// The size of the pages that the kernel's counters count.
-pub(super) fn page() -> u64 {
-    page_size()
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::guard::Swap;
+use super::policy::guard::Swap;
 use crate::host::swap_areas::{SwappedOut, Swaps};
 
 /// The host's swap, looked at no more often than each second, unless writes to it are bounded.

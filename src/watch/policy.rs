@@ -1,0 +1,15 @@
+//! The policies of a watch: pure functions of samples, which decide what to reclaim, when, and what holds it back. They do no
+//! I/O and read no clock.
+
+pub mod above;
+pub mod arrival;
+pub mod cpu_budget;
+pub mod guard;
+pub mod headroom;
+pub mod hold;
+pub mod pressure;
+pub mod refaults;
+pub mod sampling_interval;
+pub mod savings;
+pub mod shares;
+pub mod working_set;
