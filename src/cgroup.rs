@@ -21,7 +21,6 @@ pub mod details;
 pub mod diagnose;
 pub mod error;
 pub mod events;
-pub mod gauge;
 pub mod hugetlb;
 pub mod join;
 pub mod killers;
@@ -35,6 +34,7 @@ pub mod owner;
 pub mod path;
 pub mod pressure;
 pub mod reclaim;
+pub mod sampler;
 pub mod stat;
 pub mod survey;
 pub mod swap_room;
@@ -45,12 +45,12 @@ pub mod zswap;
 
 pub use conditions::{Conditions, Protected};
 pub use details::Details;
-pub use gauge::Gauge;
 pub use limit::Bound;
 pub use memory::MemoryCgroup;
 pub use mount::Mount;
 pub use name::Name;
 pub use path::Located;
+pub use sampler::Gauge;
 pub use survey::{Reading, Survey};
 
 /// An open cgroup directory.

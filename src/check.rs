@@ -21,13 +21,13 @@ use crate::select::{Selected, Wanted, locate};
 use crate::size::Amount;
 use crate::{node, select};
 
-mod around;
 mod finding;
+mod host;
 mod killers;
 
 pub use finding::{Fact, Finding, State};
 
-use around::around;
+use host::around;
 
 /// What was found in a place.
 #[derive(Clone, Debug, PartialEq)]

@@ -16,7 +16,7 @@ pub mod member;
 pub mod notes;
 pub mod options;
 pub mod policy;
+mod poller;
 pub mod probe;
 pub mod swap_monitor;
-mod wakeups;
 mod worker;

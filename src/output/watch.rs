@@ -11,7 +11,7 @@ use super::json::{Begun, Happened, Reloaded, usec};
 use super::{Loudness, answer_on, terminal_rows, terminal_width};
 use crate::error::{Error, Result};
 
-mod dry;
+mod dry_run;
 mod end;
 mod event;
 mod live;

@@ -9,9 +9,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-mod together;
-
-pub use together::{TotalPlan, share_rate};
+pub use total::{TotalPlan, share_rate};
 
 use super::{Request, Subject, Target, Tolerance};
 use crate::cgroup::conditions::Gate;
@@ -22,6 +20,8 @@ use crate::host::kernel::Version;
 use crate::host::proc::page_size;
 use crate::kind::{Kind, Swappiness};
 use crate::size::Percent;
+
+mod total;
 
 /// Slab below this isn't counted: every running process has some in use.
 const MIN_SLAB: u64 = 1 << 20;

@@ -22,8 +22,8 @@ use crate::host::proc::page_size;
 use crate::host::zram::Zram;
 use crate::kind::Swappiness;
 
-mod beyond;
 mod finish;
+mod overshoot;
 mod swap_out;
 
 /// How many writes in a row without any progress are exhaustion.

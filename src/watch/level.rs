@@ -13,8 +13,8 @@ use super::config::rule::Rule;
 use super::event::{Room, What};
 use super::policy::headroom::{Decision, Headroom, Law, Look, Motion};
 use super::policy::shares::Shares;
-use crate::cgroup::gauge::Hits;
 use crate::cgroup::limit::LimitFile;
+use crate::cgroup::sampler::Hits;
 use crate::cgroup::{Gauge, Located};
 use crate::host::proc::page_size;
 

@@ -6,7 +6,7 @@ use super::super::format::{compact, escaped, size, time};
 use super::super::json::{WatchEnded, WatchSummary};
 use super::super::table::{DIM, figures, plain_table};
 use super::super::{Loudness, answer, terminal_width};
-use super::dry::foretold;
+use super::dry_run::foretold;
 use super::event::{guarded, net};
 use crate::error::Result;
 use crate::output::table::named;
