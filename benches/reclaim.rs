@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use memctl::cgroup::MemoryCgroup;
 use memctl::kind::Kind;
-use memctl::reclaim::{Event, Goal, Report, Request, StoppedBy, Target};
+use memctl::reclaim::{Goal, Report, Request, RequestEvent, StoppedBy, Target};
 use memctl::size::Amount;
 use rustix::fs::{Advice, Mode, OFlags};
 use rustix::time::{ClockId, clock_gettime};
@@ -197,9 +197,9 @@ impl Leaf {
             let (mut first, mut last) = (None, None);
             let report =
                 memctl::reclaim::run(&mut leaf.target, &request, &|| false, &mut |event| match event {
-                    Event::Asking { .. } => first = first.or_else(|| Some(Moment::now())),
-                    Event::Asked { .. } => last = Some(Moment::now()),
-                    Event::AwaitingWriteback { .. } | Event::AwaitingCounters => {}
+                    RequestEvent::Asking { .. } => first = first.or_else(|| Some(Moment::now())),
+                    RequestEvent::Asked { .. } => last = Some(Moment::now()),
+                    RequestEvent::AwaitingWriteback { .. } | RequestEvent::AwaitingCounters => {}
                 })?;
             ensure!(report.stopped_by == StoppedBy::Reached, "the engine got no further: {report:?}");
             let (first, last) = first.zip(last).context("the engine wrote nothing")?;

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
-use memctl::cgroup::{Located, Mount, Survey};
+use memctl::cgroup::{CgroupPath, Mount, Survey};
 use memctl::kind::Kind;
 use memctl::reclaim::Reclaimable;
 
@@ -77,7 +77,7 @@ fn walk(tree: &str, jobs: usize) -> Result<()> {
     let mount = Arc::new(Mount::whole(path.clone(), true));
     let id = std::fs::metadata(tree)?.ino();
     let survey = Survey::new(usize::MAX, jobs);
-    let readings = survey.of(&Located { path: path.into(), name: "/".into(), mount, id });
+    let readings = survey.of(&CgroupPath { path: path.into(), name: "/".into(), mount, id });
     let reclaimable: u64 = readings
         .iter()
         .map(|reading| Reclaimable::new(Kind::All, &reading.stat(), &reading.conditions).bytes())

@@ -45,12 +45,12 @@ pub mod zswap;
 
 pub use conditions::{Conditions, Protected};
 pub use details::Details;
-pub use limit::Bound;
+pub use limit::BindingLimit;
 pub use memory::MemoryCgroup;
 pub use mount::Mount;
 pub use name::Name;
-pub use path::Located;
-pub use sampler::Gauge;
+pub use path::CgroupPath;
+pub use sampler::Sampler;
 pub use survey::{Reading, Survey};
 
 /// An open cgroup directory.

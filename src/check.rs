@@ -4,20 +4,20 @@ use std::ffi::OsStr;
 
 use rustix::io::Errno;
 
-use crate::cgroup::error::{Unreclaimable, plain};
+use crate::cgroup::error::{CgroupError, error_text};
 use crate::cgroup::killers::Killers;
 use crate::cgroup::mount::Hidden;
 use crate::cgroup::owner::Owner;
 use crate::cgroup::stat::MemoryStat;
 use crate::cgroup::swap_room::SwapBound;
 use crate::cgroup::zswap::Zswap;
-use crate::cgroup::{Conditions, Located, Name, hugetlb};
+use crate::cgroup::{CgroupPath, Conditions, Name, hugetlb};
 use crate::host::Host;
 use crate::kind::{Kind, Swappiness};
 use crate::reclaim::{
-    Event, Goal, Measure, Obstacle, Place, Reclaimable, Report, Request, StoppedBy, Target,
+    Goal, Measure, Obstacle, OpenTarget, Reclaimable, Report, Request, RequestEvent, StoppedBy, Target,
 };
-use crate::select::{Selected, Wanted, locate};
+use crate::select::{Match, TargetSpec, locate};
 use crate::size::Amount;
 use crate::{node, select};
 
@@ -31,7 +31,7 @@ use host::around;
 
 /// What was found in a place.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Checked {
+pub struct CheckReport {
     /// The name of the cgroup or node, or what was given where there is none.
     pub name: Name,
     /// One after the other.
@@ -40,7 +40,7 @@ pub struct Checked {
     pub reclaimable: Option<u64>,
 }
 
-impl Checked {
+impl CheckReport {
     /// Whether reclaim will work.
     #[must_use]
     pub fn works(&self) -> bool {
@@ -60,8 +60,8 @@ pub fn is_several(word: &OsStr) -> bool {
 /// Looks at the cgroup or the NUMA node that `word` names. With `write`, also reclaims [`TRIAL`] bytes from it,
 /// of which `tell` hears.
 #[must_use]
-pub fn check(word: &OsStr, write: bool, tell: &mut dyn FnMut(Event)) -> Checked {
-    let host = Host::look();
+pub fn check(word: &OsStr, write: bool, tell: &mut dyn FnMut(RequestEvent)) -> CheckReport {
+    let host = Host::read();
     let mut findings = Vec::new();
     let wanted = match wanted(word) {
         Ok(wanted) => wanted,
@@ -69,7 +69,7 @@ pub fn check(word: &OsStr, write: bool, tell: &mut dyn FnMut(Event)) -> Checked 
             let of_node = word.to_string_lossy().starts_with(node::PREFIX);
             findings.push(bad(if of_node { "node" } else { "cgroup" }, &why));
             findings.extend(around(&host, !of_node));
-            return Checked {
+            return CheckReport {
                 // Nothing is there, and so no path.
                 name: word.to_string_lossy().into_owned().into(),
                 findings,
@@ -78,30 +78,30 @@ pub fn check(word: &OsStr, write: bool, tell: &mut dyn FnMut(Event)) -> Checked 
         }
     };
     let name = match &wanted {
-        Wanted::Cgroup(Selected { located, .. }) => {
+        TargetSpec::Cgroup(Match { located, .. }) => {
             findings.push(mounted(located));
             located.name.clone()
         }
-        Wanted::Node(number) => format!("{}{number}", node::PREFIX).into(),
+        TargetSpec::Node(number) => format!("{}{number}", node::PREFIX).into(),
     };
-    let mut place = match Place::open(&wanted) {
+    let mut place = match OpenTarget::open(&wanted) {
         Ok(place) => place,
         Err(why) => {
             findings.push(refused(&wanted, &why));
-            findings.extend(around(&host, matches!(wanted, Wanted::Cgroup(_))));
-            return Checked { name, findings, reclaimable: None };
+            findings.extend(around(&host, matches!(wanted, TargetSpec::Cgroup(_))));
+            return CheckReport { name, findings, reclaimable: None };
         }
     };
     // What only cgroups have.
     let (owner, huge) = match &place {
-        Place::Cgroup(cgroup) => (Owner::of(cgroup.cgroup()), hugetlb::used(cgroup.cgroup())),
-        Place::Node(_) => (None, None),
+        OpenTarget::Cgroup(cgroup) => (Owner::of(cgroup.cgroup()), hugetlb::used(cgroup.cgroup())),
+        OpenTarget::Node(_) => (None, None),
     };
     let (hidden, zswap) = match &wanted {
-        Wanted::Cgroup(Selected { located, .. }) => (located.mount.hidden(), Zswap::of(located)),
-        Wanted::Node(_) => (None, None),
+        TargetSpec::Cgroup(Match { located, .. }) => (located.mount.hidden(), Zswap::of(located)),
+        TargetSpec::Node(_) => (None, None),
     };
-    let of_node = matches!(place, Place::Node(_));
+    let of_node = matches!(place, OpenTarget::Node(_));
     let target = place.target();
     let owner = owner.map_or_else(String::new, |owner| format!(": {}", owner.words()));
     let words = format!("{} exists and is writable by this user{owner}", target.subject().file());
@@ -111,7 +111,7 @@ pub fn check(word: &OsStr, write: bool, tell: &mut dyn FnMut(Event)) -> Checked 
     findings.push(measure(target, stat.as_ref()));
     let (stat, conditions) = (stat.unwrap_or_default(), target.conditions());
     findings.extend(around(&host, !of_node));
-    if let Wanted::Cgroup(Selected { located, .. }) = &wanted {
+    if let TargetSpec::Cgroup(Match { located, .. }) = &wanted {
         findings.extend(killers::killers(located, &Killers::ask(&located.mount)));
     }
     findings.extend(hidden.map(beyond));
@@ -123,18 +123,18 @@ pub fn check(word: &OsStr, write: bool, tell: &mut dyn FnMut(Event)) -> Checked 
     if write {
         findings.push(tried(target, tell));
     }
-    Checked { name, findings, reclaimable: Some(reclaimable) }
+    CheckReport { name, findings, reclaimable: Some(reclaimable) }
 }
 
 /// What the word names; a cgroup may be called as nodes are.
-fn wanted(word: &OsStr) -> Result<Wanted, Unreclaimable> {
+fn wanted(word: &OsStr) -> Result<TargetSpec, CgroupError> {
     match (locate(word), word.to_str().and_then(node::parse)) {
-        (Err(_), Some(number)) => Ok(Wanted::Node(number?)),
-        (located, _) => Ok(Wanted::Cgroup(Selected { located: located?, by_glob: false })),
+        (Err(_), Some(number)) => Ok(TargetSpec::Node(number?)),
+        (located, _) => Ok(TargetSpec::Cgroup(Match { located: located?, by_glob: false })),
     }
 }
 
-fn bad(about: &'static str, why: &Unreclaimable) -> Finding {
+fn bad(about: &'static str, why: &CgroupError) -> Finding {
     let finding = Finding::new(about, State::Bad, why.to_string());
     match why.hint() {
         Some(hint) => finding.todo(hint),
@@ -142,18 +142,18 @@ fn bad(about: &'static str, why: &Unreclaimable) -> Finding {
     }
 }
 
-fn mounted(located: &Located) -> Finding {
+fn mounted(located: &CgroupPath) -> Finding {
     let how = if located.mount.read_only { "read-only" } else { "writable" };
     Finding::new("cgroup2", State::Good, format!("mounted at {}, {how}", located.mount.point.display()))
 }
 
 /// Why nothing can be reclaimed; where permission is missing, also whose the file is.
-fn refused(wanted: &Wanted, why: &Unreclaimable) -> Finding {
-    let about = if matches!(why, Unreclaimable::NoSuchNode { .. }) { "node" } else { "reclaim" };
+fn refused(wanted: &TargetSpec, why: &CgroupError) -> Finding {
+    let about = if matches!(why, CgroupError::NoSuchNode { .. }) { "node" } else { "reclaim" };
     let finding = bad(about, why);
-    let Wanted::Cgroup(Selected { located, .. }) = wanted else { return finding };
+    let TargetSpec::Cgroup(Match { located, .. }) = wanted else { return finding };
     match (why, located.open().ok().as_ref().and_then(Owner::of), &finding.fact) {
-        (Unreclaimable::Permission { .. }, Some(owner), Fact::Words(words)) => {
+        (CgroupError::Permission { .. }, Some(owner), Fact::Words(words)) => {
             Finding { fact: Fact::Words(format!("{words}: {}", owner.words())), ..finding }
         }
         _ => finding,
@@ -228,10 +228,10 @@ fn in_the_way(stat: &MemoryStat, conditions: &Conditions, huge: Option<u64>) -> 
         let fact = Fact::Bytes(unevictable, words);
         findings.push(Finding { about: "unevictable", state: State::Note, fact, todo: None });
     }
-    findings.extend(conditions.gate.map(|gate| {
+    findings.extend(conditions.node_threshold.map(|gate| {
         let about = "threshold";
-        let fact = |words: &str| Fact::Bytes(gate.counted(stat), words.to_owned());
-        if gate.is_shut(stat) {
+        let fact = |words: &str| Fact::Bytes(gate.countable(stat), words.to_owned());
+        if gate.is_below(stat) {
             let fact = fact(
                 "of clean, unmapped page cache: the kernel reclaims from a node only above vm.min_unmapped_ratio, \
                  or with reclaimable slab above vm.min_slab_ratio",
@@ -285,7 +285,7 @@ fn beyond(hidden: Hidden) -> Finding {
 }
 
 /// Whether a success of the kernel's moves anything (6.17 and 6.18 without `CONFIG_NUMA`).
-fn tried(target: &mut dyn Target, tell: &mut dyn FnMut(Event)) -> Finding {
+fn tried(target: &mut dyn Target, tell: &mut dyn FnMut(RequestEvent)) -> Finding {
     let request = Request {
         timeout: Some(std::time::Duration::from_secs(10)),
         ..Request::new(Goal::Reclaim(Amount::Bytes(TRIAL)), Kind::All)
@@ -308,7 +308,7 @@ fn judged(report: &Report) -> Finding {
             let unproven = |why: &str| format!("inconclusive, since nothing was freed: {why}");
             let (state, words) = match report.stopped_by {
                 StoppedBy::Failed(errno) => {
-                    (State::Bad, format!("the kernel refused: {}", plain(&errno.into())))
+                    (State::Bad, format!("the kernel refused: {}", error_text(&errno.into())))
                 }
                 StoppedBy::Removed => (State::Bad, "removed meanwhile".into()),
                 StoppedBy::Timeout => (State::Note, unproven("the kernel was still busy after 10 s")),
@@ -323,7 +323,7 @@ fn judged(report: &Report) -> Finding {
 /// What stood in the way, by what was found of it before.
 fn why_not(obstacles: &[Obstacle]) -> &'static str {
     match obstacles.first() {
-        Some(Obstacle::Gate(..)) => "the node is below its threshold",
+        Some(Obstacle::NodeThreshold(..)) => "the node is below its threshold",
         Some(Obstacle::NoSwapRoom(..)) => "the remaining memory has no room in swap",
         Some(Obstacle::NoSwappiness(_)) => "the remaining memory is anonymous, and vm.swappiness is 0",
         Some(Obstacle::Protected(..) | Obstacle::OwnMin(_)) => "the remaining memory is protected",

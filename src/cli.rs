@@ -257,7 +257,7 @@ pub struct Watch {
     /// too. Defaults to 1M with --pressure, to spare SSDs; otherwise, and with max, there is no
     /// limit.
     #[arg(long, value_name = "SIZE|max", value_parser = bytes_or_max)]
-    pub swap_writes: Option<Bound>,
+    pub swap_writes: Option<SizeOrMax>,
     /// Pause while the cgroup is stalled for more than PCT of the time
     #[arg(long, value_name = "PCT")]
     pub max_pressure: Option<Percent>,
@@ -274,7 +274,7 @@ pub struct Watch {
     /// anon needs room in swap. By default, page cache is reclaimed, and anonymous memory if swap
     /// is on zram, zswap or non-rotating disks.
     #[arg(long = "type", value_name = "TYPE", conflicts_with = "swappiness", hide_possible_values = true)]
-    pub kind: Option<Kind>,
+    pub kind: Option<MemoryType>,
     /// Balance anon and file: 0..200 (6.11), max (6.16)
     #[arg(long, value_name = "N")]
     pub swappiness: Option<Swappiness>,
@@ -351,7 +351,7 @@ pub struct Reclaim {
     ///
     /// Defaults to all. anon needs room in swap.
     #[arg(long = "type", value_name = "TYPE", conflicts_with = "swappiness", hide_possible_values = true)]
-    pub kind: Option<Kind>,
+    pub kind: Option<MemoryType>,
     /// Balance anon and file: 0..200 (6.11), max (6.16)
     ///
     /// Overrides vm.swappiness for these requests: 0 reclaims page cache only, max anonymous memory
@@ -423,7 +423,7 @@ pub struct Reclaim {
 
 /// Type of memory to reclaim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Kind {
+pub enum MemoryType {
     /// The coldest memory of any type
     All,
     /// Anonymous memory only
@@ -432,12 +432,12 @@ pub enum Kind {
     File,
 }
 
-impl From<Kind> for memctl::kind::Kind {
-    fn from(kind: Kind) -> Self {
+impl From<MemoryType> for memctl::kind::Kind {
+    fn from(kind: MemoryType) -> Self {
         match kind {
-            Kind::All => Self::All,
-            Kind::Anon => Self::Anon,
-            Kind::File => Self::File,
+            MemoryType::All => Self::All,
+            MemoryType::Anon => Self::Anon,
+            MemoryType::File => Self::File,
         }
     }
 }
@@ -451,11 +451,11 @@ fn amount(word: &str) -> Result<Amount, String> {
 
 /// A size, or `None` for no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bound(pub Option<u64>);
+pub struct SizeOrMax(pub Option<u64>);
 
 /// Reads a size, or max for no limit.
-fn bytes_or_max(word: &str) -> Result<Bound, SizeError> {
-    parse_bytes_or_max(word).map(Bound)
+fn bytes_or_max(word: &str) -> Result<SizeOrMax, SizeError> {
+    parse_bytes_or_max(word).map(SizeOrMax)
 }
 
 /// Reads a cost: seconds of CPU time.

@@ -6,12 +6,12 @@
 use std::fmt::{self, Display};
 use std::io;
 
-use memctl::cgroup::error::{Unreclaimable, plain};
-use memctl::cgroup::join::NotJoined;
+use memctl::cgroup::error::{CgroupError, error_text};
+use memctl::cgroup::join::JoinError;
 use memctl::reclaim::Refusal;
-use memctl::record::BadRecord;
-use memctl::watch::config::BadRules;
-use memctl::watch::config::rule::Unwatchable;
+use memctl::record::RecordError;
+use memctl::watch::config::ConfigError;
+use memctl::watch::config::rule::WatchError;
 
 use crate::exit::Exit;
 
@@ -40,21 +40,21 @@ impl Error {
 
     /// Makes the failure of an operation on a file, or whatever `what` names.
     pub fn io(what: impl Display, error: &io::Error) -> Self {
-        Self::new(plain(error)).context(what)
+        Self::new(error_text(error)).context(what)
     }
 
     /// Makes the failure to read a configuration file.
-    pub fn config(file: &str, why: &BadRules) -> Self {
+    pub fn config(file: &str, why: &ConfigError) -> Self {
         Self::new(format_args!("{file}:{why}")).with_hint(why.hint.clone())
     }
 
     /// Makes the failure to read a record.
-    pub fn record(file: &str, why: &BadRecord) -> Self {
+    pub fn record(file: &str, why: &RecordError) -> Self {
         let hint = || Some("record a watch with memctl watch --json".to_owned());
         match why {
-            BadRecord::Io(e) => Self::io(file, e),
-            BadRecord::Line { .. } => Self::new(format_args!("{file}:{why}")).with_hint(hint()),
-            BadRecord::Nothing | BadRecord::Empty => {
+            RecordError::Io(e) => Self::io(file, e),
+            RecordError::Line { .. } => Self::new(format_args!("{file}:{why}")).with_hint(hint()),
+            RecordError::Nothing | RecordError::Empty => {
                 Self::new(format_args!("{file}: {why}")).with_hint(hint())
             }
         }
@@ -89,15 +89,15 @@ impl Display for Error {
     }
 }
 
-impl From<Unreclaimable> for Error {
-    fn from(why: Unreclaimable) -> Self {
-        let exit = if matches!(why, Unreclaimable::NoName) { Exit::Usage } else { Exit::Failed };
+impl From<CgroupError> for Error {
+    fn from(why: CgroupError) -> Self {
+        let exit = if matches!(why, CgroupError::NoName) { Exit::Usage } else { Exit::Failed };
         Self { exit, ..Self::new(&why).with_hint(why.hint()) }
     }
 }
 
-impl From<NotJoined> for Error {
-    fn from(why: NotJoined) -> Self {
+impl From<JoinError> for Error {
+    fn from(why: JoinError) -> Self {
         Self::new(&why).with_hint(why.hint())
     }
 }
@@ -108,8 +108,8 @@ impl From<Refusal> for Error {
     }
 }
 
-impl From<Unwatchable> for Error {
-    fn from(why: Unwatchable) -> Self {
+impl From<WatchError> for Error {
+    fn from(why: WatchError) -> Self {
         Self::new(&why).with_hint(why.hint())
     }
 }
@@ -131,10 +131,10 @@ mod tests {
             (error.to_string().as_str(), error.hint(), error.exit()),
             ("ten: not a size", Some("give 10M"), Exit::Usage)
         );
-        let error = Error::from(Unreclaimable::NoName).with_hint(None::<String>);
+        let error = Error::from(CgroupError::NoName).with_hint(None::<String>);
         assert_eq!(error.exit(), Exit::Usage);
         let word = || "app".to_owned();
-        let error = Error::from(Unreclaimable::NoSuchCgroup { word: word(), near: vec!["apps".into()] });
+        let error = Error::from(CgroupError::NoSuchCgroup { word: word(), near: vec!["apps".into()] });
         assert_eq!((error.hint(), error.exit()), (Some("similar names: apps"), Exit::Failed));
     }
 

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use memctl::reclaim::{Guard, Report, StoppedBy, Verdict};
+use memctl::reclaim::{Blocker, Report, StoppedBy, Verdict};
 
 use memctl::reclaim::batch::{Outcome, Outcomes};
 
@@ -10,9 +10,9 @@ use memctl::reclaim::batch::{Outcome, Outcomes};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Exit {
     /// What was asked for was done.
-    Reached,
+    Success,
     /// The kernel reclaimed less than was asked.
-    Short,
+    Incomplete,
     /// The time was up.
     TimedOut,
     /// It failed.
@@ -24,10 +24,10 @@ pub enum Exit {
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(match exit {
-            Exit::Reached => 0,
+            Exit::Success => 0,
             Exit::Failed => 1,
             Exit::Usage => 2,
-            Exit::Short => 3,
+            Exit::Incomplete => 3,
             Exit::TimedOut => 124,
         })
     }
@@ -40,23 +40,23 @@ impl From<&Report> for Exit {
             StoppedBy::Removed | StoppedBy::Failed(_) => Self::Failed,
             StoppedBy::Timeout => Self::TimedOut,
             // With max the price is all that was asked.
-            StoppedBy::Cost if report.requested.is_none() => Self::Reached,
-            StoppedBy::Cost | StoppedBy::Pressure => Self::Short,
+            StoppedBy::Cost if report.requested.is_none() => Self::Success,
+            StoppedBy::Cost | StoppedBy::Pressure => Self::Incomplete,
             StoppedBy::Reached | StoppedBy::Exhausted | StoppedBy::Interrupted => match report.verdict() {
-                Some(Verdict::Under) => Self::Short,
-                _ => Self::Reached,
+                Some(Verdict::Under) => Self::Incomplete,
+                _ => Self::Success,
             },
         }
     }
 }
 
-impl From<Guard> for Exit {
+impl From<Blocker> for Exit {
     /// The status that a request would end with, by the arithmetic.
-    fn from(guard: Guard) -> Self {
+    fn from(guard: Blocker) -> Self {
         match guard {
-            Guard::Unsupported(_) => Self::Failed,
-            Guard::Timeout(_) => Self::TimedOut,
-            Guard::Short(_) | Guard::Pressure(_) => Self::Short,
+            Blocker::Unsupported(_) => Self::Failed,
+            Blocker::Timeout(_) => Self::TimedOut,
+            Blocker::Short(_) | Blocker::Pressure(_) => Self::Incomplete,
         }
     }
 }
@@ -66,7 +66,7 @@ impl From<&Outcomes> for Exit {
     fn from(outcomes: &Outcomes) -> Self {
         let each = outcomes.each.iter().map(Self::from);
         match &outcomes.total {
-            None => each.max().unwrap_or(Self::Reached),
+            None => each.max().unwrap_or(Self::Success),
             Some(total) => each.filter(|&exit| exit == Self::Failed).max().unwrap_or(Self::from(total)),
         }
     }

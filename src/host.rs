@@ -6,7 +6,7 @@ use rustix::process::{Resource, getrlimit};
 use kernel::kernel_release;
 use proc::{flat_keyed, meminfo_bytes, page_size, read_system_file};
 use swap_areas::{SwapDevice, devices};
-use zswap::Pool;
+use zswap::ZswapPool;
 
 pub mod kernel;
 pub mod proc;
@@ -27,7 +27,7 @@ pub struct Host {
     /// The swaps, those that are filled first in front.
     pub swaps: Vec<SwapDevice>,
     /// zswap's pool; `None` where zswap isn't built in.
-    pub zswap: Option<Pool>,
+    pub zswap: Option<ZswapPool>,
     /// The multi-generational LRU; `None` where it isn't built in.
     pub mglru: Option<Mglru>,
     /// `vm.swappiness`.
@@ -63,7 +63,7 @@ pub struct Rights {
 impl Host {
     /// Looks at this host.
     #[must_use]
-    pub fn look() -> Self {
+    pub fn read() -> Self {
         let read = |path: &str| read_system_file(path).ok();
         let meminfo = read("/proc/meminfo").unwrap_or_default();
         let mglru = read("/sys/kernel/mm/lru_gen/enabled");
@@ -72,7 +72,7 @@ impl Host {
             release: kernel_release(),
             psi: read("/proc/pressure/memory").is_some(),
             swaps: devices(),
-            zswap: Pool::of_host(),
+            zswap: ZswapPool::of_host(),
             mglru: mglru.and_then(|enabled| Mglru::parse(&enabled, min_ttl.as_deref())),
             swappiness: proc::swappiness(),
             hugetlb: meminfo_bytes(&meminfo, "Hugetlb").unwrap_or(0),

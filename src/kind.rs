@@ -67,19 +67,19 @@ pub enum Swappiness {
 /// A word that is no swappiness.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("must be 0 to 200, or max")]
-pub struct NotSwappiness;
+pub struct ParseSwappinessError;
 
 impl FromStr for Swappiness {
-    type Err = NotSwappiness;
+    type Err = ParseSwappinessError;
 
-    fn from_str(word: &str) -> Result<Self, NotSwappiness> {
+    fn from_str(word: &str) -> Result<Self, ParseSwappinessError> {
         if word == "max" {
             return Ok(Self::Max);
         }
         let plain = word.bytes().all(|b| b.is_ascii_digit()) && (word == "0" || !word.starts_with('0'));
         match word.parse() {
             Ok(value) if plain && value <= 200 => Ok(Self::Value(value)),
-            _ => Err(NotSwappiness),
+            _ => Err(ParseSwappinessError),
         }
     }
 }
@@ -103,7 +103,7 @@ mod tests {
         assert_eq!("200".parse(), Ok(Swappiness::Value(200)));
         assert_eq!("max".parse(), Ok(Swappiness::Max));
         for word in ["", "201", "256", "-1", "+1", "060", "1.5", "Max", "60 "] {
-            assert_eq!(word.parse::<Swappiness>(), Err(NotSwappiness), "{word:?}");
+            assert_eq!(word.parse::<Swappiness>(), Err(ParseSwappinessError), "{word:?}");
         }
     }
 

@@ -1,7 +1,7 @@
 //! A NUMA node as something to sample and to reclaim from: its files under `/sys/devices/system/node`.
 //!
 //! It is no cgroup, but its `reclaim` file (since 6.17) is written as `memory.reclaim` is, and its counters are the same
-//! ones, in pages. It differs in when the kernel begins at all ([`Gate`]), and in what it answers: up to 7.2 every
+//! ones, in pages. It differs in when the kernel begins at all ([`NodeThreshold`]), and in what it answers: up to 7.2 every
 //! failure is `EAGAIN`, even of a request that can't be read; since 7.3 `EBUSY` says that somebody else reclaims there.
 
 use std::collections::HashMap;
@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use crate::cgroup::conditions::{Conditions, Gate};
-use crate::cgroup::error::Unreclaimable;
+use crate::cgroup::conditions::{Conditions, NodeThreshold};
+use crate::cgroup::error::CgroupError;
 use crate::cgroup::reclaim::ReclaimFile;
 use crate::cgroup::stat::MemoryStat;
 use crate::cgroup::{Name, open_directory, pressure};
@@ -55,7 +55,7 @@ pub struct Node {
 
 /// The number of the node that a word names: `node:0`. `None` if it names none, `Err` if what follows is no number.
 #[must_use]
-pub fn parse(word: &str) -> Option<Result<u32, Unreclaimable>> {
+pub fn parse(word: &str) -> Option<Result<u32, CgroupError>> {
     let digits = word.strip_prefix(PREFIX)?;
     let plain = digits.bytes().all(|b| b.is_ascii_digit()) && (digits == "0" || !digits.starts_with('0'));
     let number = digits.parse().ok().filter(|_| plain);
@@ -73,25 +73,25 @@ pub fn online() -> Vec<(u32, Option<u64>)> {
     numbers.into_iter().map(|number| (number, used(number))).collect()
 }
 
-fn no_such_node(word: &str) -> Unreclaimable {
+fn no_such_node(word: &str) -> CgroupError {
     let nodes = online().into_iter().map(|(number, _)| format!("{PREFIX}{number}")).collect();
-    Unreclaimable::NoSuchNode { word: word.to_owned(), nodes }
+    CgroupError::NoSuchNode { word: word.to_owned(), nodes }
 }
 
 impl Node {
     /// Opens a node for reclaim.
     ///
     /// # Errors
-    /// [`Unreclaimable`]: why nothing can be reclaimed there. Nothing was changed.
-    pub fn open(number: u32) -> Result<Self, Unreclaimable> {
+    /// [`CgroupError`]: why nothing can be reclaimed there. Nothing was changed.
+    pub fn open(number: u32) -> Result<Self, CgroupError> {
         let name = format!("{PREFIX}{number}");
         let path = Path::new(NODES).join(format!("node{number}"));
         let dir = open_directory(&path).map_err(|e| match e.kind() {
             std::io::ErrorKind::NotFound => no_such_node(&name),
-            _ => Unreclaimable::io(&path, &e),
+            _ => CgroupError::io(&path, &e),
         })?;
         let reader = |file: &str| {
-            Reader::at(&dir, file).map_err(|errno| Unreclaimable::io(path.join(file), &errno.into()))
+            Reader::at(&dir, file).map_err(|errno| CgroupError::io(path.join(file), &errno.into()))
         };
         let reclaim = ReclaimFile::open_in(&dir, FILE).map_err(|errno| shut(&name, &path, errno))?;
         Ok(Self {
@@ -199,7 +199,7 @@ impl Node {
     /// What could stand in the way of reclaim.
     pub fn conditions(&mut self) -> Conditions {
         let total = self.meminfo.read(&mut self.text).ok().and_then(|()| node_bytes(&self.text, "MemTotal"));
-        Conditions { gate: total.map(gate), ..Conditions::of_node(self.number) }
+        Conditions { node_threshold: total.map(gate), ..Conditions::of_node(self.number) }
     }
 
     /// Asks once, with one write(2), for `bytes`.
@@ -223,16 +223,16 @@ impl Node {
 }
 
 /// Why the file can't be opened.
-fn shut(name: &str, path: &Path, errno: Errno) -> Unreclaimable {
+fn shut(name: &str, path: &Path, errno: Errno) -> CgroupError {
     let file = path.join(FILE);
     match errno {
         Errno::NOENT => {
             let release = kernel_release().unwrap_or_default();
-            Unreclaimable::NodeWithoutReclaim { name: name.to_owned(), release }
+            CgroupError::NodeWithoutReclaim { name: name.to_owned(), release }
         }
-        Errno::ACCESS | Errno::PERM => Unreclaimable::RootOnly { file },
-        Errno::ROFS => Unreclaimable::SysReadOnly { file },
-        _ => Unreclaimable::io(file, &errno.into()),
+        Errno::ACCESS | Errno::PERM => CgroupError::RootOnly { file },
+        Errno::ROFS => CgroupError::SysReadOnly { file },
+        _ => CgroupError::io(file, &errno.into()),
     }
 }
 
@@ -252,13 +252,13 @@ fn used(meminfo: &str) -> Option<u64> {
 /// A bit of `vm.zone_reclaim_mode`.
 const RECLAIM_UNMAP: u64 = 4;
 
-fn gate(total: u64) -> Gate {
+fn gate(total: u64) -> NodeThreshold {
     let sysctl =
         |name: &str| read_system_file(&format!("/proc/sys/vm/{name}")).ok()?.trim().parse::<u64>().ok();
     // What they are unless somebody changed them.
     let part = |name, percent| total / 100 * sysctl(name).unwrap_or(percent).min(100);
     let mapped = sysctl("zone_reclaim_mode").is_some_and(|mode| mode & RECLAIM_UNMAP != 0);
-    Gate { cache: part("min_unmapped_ratio", 1), slab: part("min_slab_ratio", 5), mapped }
+    NodeThreshold { cache: part("min_unmapped_ratio", 1), slab: part("min_slab_ratio", 5), mapped }
 }
 
 /// From a node's vmstat, which counts in pages, to what `memory.stat` would call it. Events have the same names.
@@ -301,7 +301,7 @@ mod tests {
         assert_eq!(parse("node:12").unwrap().unwrap(), 12);
         for word in ["node:", "node:x", "node:-1", "node:+1", "node:01", "node:0x1", "node:4294967296"] {
             let why = parse(word).unwrap().unwrap_err();
-            assert!(matches!(why, Unreclaimable::NoSuchNode { .. }), "{word}");
+            assert!(matches!(why, CgroupError::NoSuchNode { .. }), "{word}");
         }
         for word in ["node0", "node", "/node:0", "nodes:0", ""] {
             assert!(parse(word).is_none(), "{word}");
@@ -336,13 +336,13 @@ mod tests {
     fn the_gate_counts_clean_unmapped_cache_or_slab() {
         let page = page_size();
         let stat = counters(VMSTAT);
-        let gate = Gate { cache: 500 * page, slab: 10 * page, mapped: false };
-        assert_eq!(gate.counted(&stat), (1024 - 433 - 91) * page);
-        assert!(gate.is_shut(&stat), "exactly that much isn't more");
-        assert!(!Gate { cache: 499 * page, ..gate }.is_shut(&stat));
-        assert!(!Gate { slab: 9 * page, ..gate }.is_shut(&stat));
-        assert!(!Gate { mapped: true, ..gate }.is_shut(&stat));
+        let gate = NodeThreshold { cache: 500 * page, slab: 10 * page, mapped: false };
+        assert_eq!(gate.countable(&stat), (1024 - 433 - 91) * page);
+        assert!(gate.is_below(&stat), "exactly that much isn't more");
+        assert!(!NodeThreshold { cache: 499 * page, ..gate }.is_below(&stat));
+        assert!(!NodeThreshold { slab: 9 * page, ..gate }.is_below(&stat));
+        assert!(!NodeThreshold { mapped: true, ..gate }.is_below(&stat));
         let dirty = MemoryStat { file_dirty: Some(u64::MAX), ..stat };
-        assert_eq!(gate.counted(&dirty), 0);
+        assert_eq!(gate.countable(&dirty), 0);
     }
 }

@@ -24,7 +24,7 @@ pub mod watch;
 
 /// How much the user wants to hear.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Loudness {
+pub enum Verbosity {
     /// No table, progress or notes.
     Quiet,
     /// The usual.
@@ -33,7 +33,7 @@ pub enum Loudness {
     Verbose,
 }
 
-impl Loudness {
+impl Verbosity {
     /// Global options can stand on either side of the subcommand, where clap doesn't see that they conflict: so they
     /// are counted there and weighed here.
     pub fn new(global: &Global) -> Result<Self> {
@@ -62,12 +62,12 @@ pub fn use_colour(choice: ColorChoice) {
 }
 
 /// Prints the answer. A reader that closed the pipe has had enough, which is no error.
-pub fn answer(text: &str) -> Result<()> {
-    answer_on(text).map(drop)
+pub fn print_stdout(text: &str) -> Result<()> {
+    print_more(text).map(drop)
 }
 
 /// The same where more may follow. Says whether anybody still reads.
-pub fn answer_on(text: &str) -> Result<bool> {
+pub fn print_more(text: &str) -> Result<bool> {
     let mut stdout = anstream::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(Error::io("standard output", &e)),
@@ -76,7 +76,7 @@ pub fn answer_on(text: &str) -> Result<bool> {
 }
 
 /// Prints a line to stderr. If even that fails there is nobody left to tell.
-pub fn remark(line: &str) {
+pub fn eprint_line(line: &str) {
     let _ = writeln!(anstream::stderr().lock(), "{line}");
 }
 

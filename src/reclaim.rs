@@ -1,4 +1,4 @@
-//! Reclaiming memory: one request and its report ([`run`]), many at the same time ([`batch`]), and what a request would come
+//! Reclaiming memory: one request and its report ([`run()`]), many at the same time ([`batch`]), and what a request would come
 //! to ([`Plan`]).
 
 pub mod batch;
@@ -24,15 +24,15 @@ mod target;
 mod tests;
 
 pub use chunk::Pace;
-pub use ledger::{Measure, Measures, Taken};
+pub use ledger::{Measure, Measured, Measures};
 pub use obstacle::Obstacle;
 pub use overshoot::Overshot;
-pub use place::Place;
-pub use plan::{Guard, Plan, Reclaimable, TotalPlan, share_rate};
+pub use place::OpenTarget;
+pub use plan::{Blocker, Plan, Reclaimable, TotalPlan, share_rate};
 pub use rate::Rate;
 pub use report::{Report, StoppedBy, Verdict};
 pub use request::{Goal, LARGE_FOLIO, Refusal, Request, Tolerance};
-pub use run::{Event, run};
-pub use settle::{Activity, CameBack, Settled};
-pub use subject::Subject;
+pub use run::{RequestEvent, run};
+pub use settle::{Activity, Refaulted, Settled};
+pub use subject::TargetKind;
 pub use target::Target;

@@ -10,9 +10,9 @@ mod course;
 mod error;
 mod line;
 
-pub use course::{Course, Outcome, Point};
-pub use error::BadRecord;
-use line::{Line, Read};
+pub use course::{Course, Point, RecordedOutcome};
+pub use error::RecordError;
+use line::{Read, RecordLine};
 
 /// The version of the format that is written. 0 had neither `begin` nor `sample`.
 pub const VERSION: u64 = 1;
@@ -59,8 +59,8 @@ impl Record {
     /// Reads a record.
     ///
     /// # Errors
-    /// [`BadRecord`].
-    pub fn read(mut from: impl BufRead) -> Result<Self, BadRecord> {
+    /// [`RecordError`].
+    pub fn read(mut from: impl BufRead) -> Result<Self, RecordError> {
         let mut reader = Reader::default();
         let mut number = 0;
         loop {
@@ -78,8 +78,8 @@ impl Record {
             record.span = record.span.max(course.points.last().map_or(0.0, |point| point.at));
         }
         match record.courses.is_empty() {
-            true if number == 1 => Err(BadRecord::Empty),
-            true => Err(BadRecord::Nothing),
+            true if number == 1 => Err(RecordError::Empty),
+            true => Err(RecordError::Nothing),
             false => Ok(record),
         }
     }
@@ -93,7 +93,7 @@ impl Record {
 }
 
 impl Reader {
-    fn enter(&mut self, line: &Line, number: usize) -> Result<(), BadRecord> {
+    fn enter(&mut self, line: &RecordLine, number: usize) -> Result<(), RecordError> {
         let at = line.at_usec as f64 / 1e6;
         match line.event.as_str() {
             "begin" => {
@@ -121,7 +121,7 @@ impl Reader {
             Some(&place) => place,
             None if self.places.len() >= MOST_CGROUPS => {
                 let what = format!("the record has more than {MOST_CGROUPS} cgroups");
-                return Err(BadRecord::Line { line: number, column: 1, what });
+                return Err(RecordError::Line { line: number, column: 1, what });
             }
             None => {
                 let mut course = Course::named(name.clone());

@@ -7,9 +7,9 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::cgroup::error::Unreclaimable;
+use crate::cgroup::error::CgroupError;
 use crate::cgroup::mount::Mount;
-use crate::cgroup::path::Located;
+use crate::cgroup::path::CgroupPath;
 use crate::cgroup::tree;
 use crate::node;
 use locate::has_special;
@@ -27,9 +27,9 @@ pub use watchlist::Watchlist;
 
 /// A cgroup that was asked for, by its own name or by a glob.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Selected {
+pub struct Match {
     /// Where it is.
-    pub located: Located,
+    pub located: CgroupPath,
     /// Whether only globs matched it. Then nobody promised that memory can be reclaimed there.
     pub by_glob: bool,
 }
@@ -38,15 +38,15 @@ pub struct Selected {
 /// crosses levels. Names keep the order in which they were given; what a glob matches comes in the order of names.
 ///
 /// # Errors
-/// [`Unreclaimable`]: a name that doesn't exist, a glob that is malformed or matches nothing.
-pub fn select(words: &[OsString]) -> Result<Vec<Selected>, Unreclaimable> {
+/// [`CgroupError`]: a name that doesn't exist, a glob that is malformed or matches nothing.
+pub fn select(words: &[OsString]) -> Result<Vec<Match>, CgroupError> {
     let (selected, missing) = select_there(words);
     missing.into_iter().next().map_or(Ok(selected), Err)
 }
 
 /// Finds the cgroups that the words name, as [`select`] does, and says of each word that names none why.
 #[must_use]
-pub fn select_there(words: &[OsString]) -> (Vec<Selected>, Vec<Unreclaimable>) {
+pub fn select_there(words: &[OsString]) -> (Vec<Match>, Vec<CgroupError>) {
     let locator = match Locator::new() {
         Ok(locator) => locator,
         Err(why) => return (Vec::new(), vec![why]),
@@ -117,7 +117,7 @@ impl Selector {
 /// What was selected, and by which of the selectors: the most specific, and the first of those.
 #[derive(Debug)]
 pub(crate) struct Chosen {
-    pub(crate) selected: Selected,
+    pub(crate) selected: Match,
     pub(crate) by: usize,
     /// Which selector it was found by first.
     first: usize,
@@ -132,7 +132,7 @@ struct Selection<'a> {
 }
 
 impl Selection<'_> {
-    fn choose(&mut self, located: Located, by: usize) {
+    fn choose(&mut self, located: CgroupPath, by: usize) {
         let by_glob = self.selectors[by].is_glob();
         match self.indices.entry(located.id) {
             Entry::Occupied(known) => {
@@ -148,7 +148,7 @@ impl Selection<'_> {
             }
             Entry::Vacant(place) => {
                 place.insert(self.chosen.len());
-                self.chosen.push(Chosen { selected: Selected { located, by_glob }, by, first: by });
+                self.chosen.push(Chosen { selected: Match { located, by_glob }, by, first: by });
             }
         }
     }
@@ -159,10 +159,10 @@ pub(crate) fn select_by(
     selectors: &[Selector],
     locator: &Locator,
     known: &dyn Fn(u64) -> bool,
-    leaves_out: &dyn Fn(usize, &Located) -> bool,
-) -> (Vec<Chosen>, Vec<Unreclaimable>) {
+    leaves_out: &dyn Fn(usize, &CgroupPath) -> bool,
+) -> (Vec<Chosen>, Vec<CgroupError>) {
     let mut selection = Selection { selectors, chosen: Vec::new(), indices: HashMap::new() };
-    let mut missing: Vec<(usize, Unreclaimable)> = Vec::new();
+    let mut missing: Vec<(usize, CgroupError)> = Vec::new();
     let mut globs: Vec<(Arc<Mount>, Vec<Sought<'_>>)> = Vec::new();
     for (number, selector) in selectors.iter().enumerate() {
         match &selector.glob {
@@ -185,7 +185,7 @@ pub(crate) fn select_by(
                 }
             }
             Some(Err(why)) => {
-                let why = Unreclaimable::BadGlob { word: shown(&selector.word), why: why.clone() };
+                let why = CgroupError::BadGlob { word: shown(&selector.word), why: why.clone() };
                 missing.push((number, why));
             }
         }
@@ -194,7 +194,7 @@ pub(crate) fn select_by(
         // The hierarchy is walked through once, however many globs there are.
         for tree::Entry { path, id } in tree::walk(&mount) {
             let Ok(below) = path.strip_prefix(&mount.point) else { continue };
-            let mut located: Option<Located> = None;
+            let mut located: Option<CgroupPath> = None;
             for sought in sought.iter_mut().filter(|sought| sought.glob.is_match(below)) {
                 sought.found = true;
                 if known(id) {
@@ -202,7 +202,7 @@ pub(crate) fn select_by(
                 }
                 let located = located.get_or_insert_with(|| {
                     let name = mount.name_of(&path).unwrap_or_default();
-                    Located { path: path.as_path().into(), name, mount: Arc::clone(&mount), id }
+                    CgroupPath { path: path.as_path().into(), name, mount: Arc::clone(&mount), id }
                 });
                 if !leaves_out(sought.number, located) {
                     selection.choose(located.clone(), sought.number);
@@ -233,9 +233,9 @@ struct Sought<'a> {
 
 /// What was asked for where a NUMA node will do as well as a cgroup.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Wanted {
+pub enum TargetSpec {
     /// A cgroup.
-    Cgroup(Selected),
+    Cgroup(Match),
     /// The node of this number, which may not exist.
     Node(u32),
 }
@@ -244,13 +244,13 @@ pub enum Wanted {
 ///
 /// # Errors
 /// As [`select`], and for a word that begins as a node's name does and doesn't end in a number.
-pub fn places(words: &[OsString]) -> Result<Vec<Wanted>, Unreclaimable> {
+pub fn places(words: &[OsString]) -> Result<Vec<TargetSpec>, CgroupError> {
     let locator = Locator::new()?;
-    let mut wanted: Vec<Wanted> = Vec::new();
+    let mut wanted: Vec<TargetSpec> = Vec::new();
     for word in words {
         // A cgroup may be called so, and what exists is a name.
         if let Some(number) = word.to_str().and_then(node::parse).filter(|_| !locator.is_path(word)) {
-            let node = Wanted::Node(number?);
+            let node = TargetSpec::Node(number?);
             if !wanted.contains(&node) {
                 wanted.push(node);
             }
@@ -263,7 +263,7 @@ pub fn places(words: &[OsString]) -> Result<Vec<Wanted>, Unreclaimable> {
         }
         for found in chosen.into_iter().map(|chosen| chosen.selected) {
             let known = wanted.iter_mut().find_map(|one| match one {
-                Wanted::Cgroup(known) if known.located.id == found.located.id => Some(known),
+                TargetSpec::Cgroup(known) if known.located.id == found.located.id => Some(known),
                 _ => None,
             });
             match known {
@@ -273,7 +273,7 @@ pub fn places(words: &[OsString]) -> Result<Vec<Wanted>, Unreclaimable> {
                         known.located = found.located;
                     }
                 }
-                None => wanted.push(Wanted::Cgroup(found)),
+                None => wanted.push(TargetSpec::Cgroup(found)),
             }
         }
     }

@@ -44,7 +44,7 @@ extern "C" fn reload(_: i32) {
 }
 
 /// From now on SIGHUP asks for the rules to be read again, unless it is ignored.
-pub fn hear_of_reloads() {
+pub fn install_reload() {
     let before = set(Signal::SIGHUP, SigHandler::Handler(reload), SaFlags::empty());
     if matches!(before, Some(SigHandler::SigIgn)) {
         set(Signal::SIGHUP, SigHandler::SigIgn, SaFlags::empty());
@@ -74,7 +74,7 @@ pub fn pending() -> Option<Signal> {
 }
 
 /// From now on any signal that asks to stop kills at once.
-pub fn let_the_next_kill() {
+pub fn restore_defaults() {
     for signal in STOPPING {
         set(signal, SigHandler::SigDfl, SaFlags::empty());
     }

@@ -1,7 +1,7 @@
 //! Watching cgroups and reclaiming ahead of their limits.
 //!
-//! Data goes one way: look → [law](headroom) → [guards](guard) → act → event. Laws and guards are pure functions of what
-//! they are shown; only the [control loop](control) has threads and a clock.
+//! Data goes one way: sample → [policy](policy::headroom) → [guards](policy::guard) → action → event. Policies and guards are
+//! pure functions of samples; only the [control loop](control) has threads and a clock.
 
 mod account;
 pub mod action;

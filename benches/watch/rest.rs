@@ -10,13 +10,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use memctl::cgroup::{Located, Mount, tree};
+use memctl::cgroup::{CgroupPath, Mount, tree};
 use memctl::clock::now;
-use memctl::watch::config::rule::Wanted;
+use memctl::watch::config::rule::RuleSpec;
 use memctl::watch::control;
 use memctl::watch::level::Ancestors;
 use memctl::watch::member::Member;
-use memctl::watch::options::Options;
+use memctl::watch::options::WatchOptions;
 
 use crate::{CGROUPS, M};
 
@@ -57,7 +57,7 @@ pub fn real(memctl: &str, count: usize, seconds: u64) -> Result<()> {
 pub fn synthetic(count: usize, seconds: u64) -> Result<()> {
     let tree = tempfile::tempdir_in("/dev/shm")?;
     let mount = Arc::new(Mount::whole(tree.path().to_owned(), true));
-    let wanted = Wanted { headroom: Some("10%".parse()?), ..Wanted::default() };
+    let wanted = RuleSpec { headroom: Some("10%".parse()?), ..RuleSpec::default() };
     let rule = Rc::new(wanted.rule()?);
     let mut ancestors = Ancestors::default();
     let mut text = String::new();
@@ -78,7 +78,7 @@ pub fn synthetic(count: usize, seconds: u64) -> Result<()> {
         }
         let name = format!("/job-{number}").into();
         let id = std::fs::metadata(&path)?.ino();
-        let located = Arc::new(Located { path: path.into(), name, mount: Arc::clone(&mount), id });
+        let located = Arc::new(CgroupPath { path: path.into(), name, mount: Arc::clone(&mount), id });
         let member = Member::new(located, rule.clone(), &mut ancestors, now(), Duration::ZERO, &mut text);
         members.push(member.map_err(|why| anyhow::anyhow!("job-{number}: {why}"))?);
     }
@@ -98,7 +98,7 @@ pub fn synthetic(count: usize, seconds: u64) -> Result<()> {
     let mut listed = began;
     control::run(
         members,
-        Options {
+        WatchOptions {
             swap_writes: None,
             samples: false,
             workers: 4,

@@ -26,7 +26,7 @@ pub struct Conditions {
     /// The kernel's version.
     pub kernel: Option<Version>,
     /// What a NUMA node must have before the kernel begins; `None` for a cgroup.
-    pub gate: Option<Gate>,
+    pub node_threshold: Option<NodeThreshold>,
 }
 
 /// A child under `memory.min`. Amounts are bytes.
@@ -74,7 +74,7 @@ impl Protected {
 
 /// What the kernel wants to see of a node before it begins (`__node_reclaim`, mm/vmscan.c). Amounts are bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Gate {
+pub struct NodeThreshold {
     /// More unmapped and clean page cache than this (`vm.min_unmapped_ratio`), or ...
     pub cache: u64,
     /// ... more reclaimable slab than this (`vm.min_slab_ratio`).
@@ -83,10 +83,10 @@ pub struct Gate {
     pub mapped: bool,
 }
 
-impl Gate {
+impl NodeThreshold {
     /// The page cache that counts for it.
     #[must_use]
-    pub fn counted(&self, stat: &MemoryStat) -> u64 {
+    pub fn countable(&self, stat: &MemoryStat) -> u64 {
         let cache = if self.mapped {
             stat.file.unwrap_or(0)
         } else {
@@ -97,8 +97,8 @@ impl Gate {
 
     /// Whether the kernel reclaims nothing from a node that has this.
     #[must_use]
-    pub fn is_shut(&self, stat: &MemoryStat) -> bool {
-        self.counted(stat) <= self.cache && stat.slab_reclaimable.unwrap_or(0) <= self.slab
+    pub fn is_below(&self, stat: &MemoryStat) -> bool {
+        self.countable(stat) <= self.cache && stat.slab_reclaimable.unwrap_or(0) <= self.slab
     }
 }
 

@@ -1,8 +1,8 @@
 //! What a page on one cgroup tells beyond a row of the table. None of these files is read for a table.
 
-use super::Located;
+use super::CgroupPath;
 use super::events::Events;
-use super::numa::{self, Node};
+use super::numa::{self, NodeStat};
 use super::pressure::Pressure;
 use super::zswap::Zswap;
 
@@ -16,7 +16,7 @@ pub struct Details {
     /// `memory.events.local`: of the cgroup alone (since 5.2).
     pub events_local: Option<Events>,
     /// `memory.numa_stat`.
-    pub nodes: Vec<Node>,
+    pub nodes: Vec<NodeStat>,
     /// What zswap still does for it; `None` where it isn't built in.
     pub zswap: Option<Zswap>,
 }
@@ -24,7 +24,7 @@ pub struct Details {
 impl Details {
     /// Looks at a cgroup. One that is gone has none.
     #[must_use]
-    pub fn of(located: &Located) -> Self {
+    pub fn of(located: &CgroupPath) -> Self {
         let Ok(cgroup) = located.open() else { return Self::default() };
         let read = |file: &str| cgroup.read(file).ok();
         let events = |file: &str| read(file).as_deref().map(Events::parse);

@@ -6,42 +6,42 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
-use super::error::Unreclaimable;
+use super::error::CgroupError;
 use super::mount::Mount;
-use super::{Cgroup, Located, reclaim, tree};
+use super::{Cgroup, CgroupPath, reclaim, tree};
 use crate::cgroup::mount::controller_on_v1;
 use crate::cgroup::{FileSystem, file_system, open_directory};
 use crate::host::proc::read_in;
 
 /// Says why opening the `memory.reclaim` of `cgroup` gave `errno`.
 #[must_use]
-pub fn explain(cgroup: &Cgroup, located: &Located, errno: Errno) -> Unreclaimable {
+pub fn explain(cgroup: &Cgroup, located: &CgroupPath, errno: Errno) -> CgroupError {
     let file = cgroup.path().join(reclaim::FILE);
     match errno {
-        Errno::ACCESS | Errno::PERM => Unreclaimable::Permission { name: cgroup.name().to_string(), file },
-        Errno::ROFS => Unreclaimable::ReadOnly { file },
+        Errno::ACCESS | Errno::PERM => CgroupError::Permission { name: cgroup.name().to_string(), file },
+        Errno::ROFS => CgroupError::ReadOnly { file },
         Errno::NODEV => removed(located),
         Errno::NOENT => absent(cgroup, &located.mount),
-        _ => Unreclaimable::io(file, &errno.into()),
+        _ => CgroupError::io(file, &errno.into()),
     }
 }
 
 /// Says why reading the `memory.stat` of what was located gave `errno`.
 #[must_use]
-pub fn unreadable(located: &Located, errno: Errno) -> Unreclaimable {
+pub fn unreadable(located: &CgroupPath, errno: Errno) -> CgroupError {
     match open(located) {
         Ok(cgroup) if errno == Errno::NOENT => absent(&cgroup, &located.mount),
         _ if errno == Errno::STALE => replaced(located),
         _ if errno == Errno::NODEV => removed(located),
-        _ => Unreclaimable::io(&*located.name, &errno.into()),
+        _ => CgroupError::io(&*located.name, &errno.into()),
     }
 }
 
 /// Opens what was located.
 ///
 /// # Errors
-/// [`Unreclaimable`], naming what is there instead.
-pub fn open(located: &Located) -> Result<Cgroup, Unreclaimable> {
+/// [`CgroupError`], naming what is there instead.
+pub fn open(located: &CgroupPath) -> Result<Cgroup, CgroupError> {
     located.open().map_err(|e| match Errno::from_io_error(&e) {
         Some(Errno::STALE) => replaced(located),
         Some(Errno::NOENT | Errno::NODEV) => removed(located),
@@ -49,45 +49,45 @@ pub fn open(located: &Located) -> Result<Cgroup, Unreclaimable> {
     })
 }
 
-fn removed(located: &Located) -> Unreclaimable {
-    Unreclaimable::Removed { name: located.name.to_string() }
+fn removed(located: &CgroupPath) -> CgroupError {
+    CgroupError::Removed { name: located.name.to_string() }
 }
 
-fn replaced(located: &Located) -> Unreclaimable {
-    Unreclaimable::Replaced { name: located.name.to_string() }
+fn replaced(located: &CgroupPath) -> CgroupError {
+    CgroupError::Replaced { name: located.name.to_string() }
 }
 
 /// Says why there is no `memory.reclaim` at all.
-fn absent(cgroup: &Cgroup, mount: &Mount) -> Unreclaimable {
+fn absent(cgroup: &Cgroup, mount: &Mount) -> CgroupError {
     let name = cgroup.name().to_string();
     // Every cgroup has that file as long as it is there.
     if !cgroup.has("cgroup.controllers") {
-        return Unreclaimable::Removed { name };
+        return CgroupError::Removed { name };
     }
     if cgroup.read("cgroup.type").is_ok_and(|kind| kind.trim() == "threaded") {
-        return Unreclaimable::Threaded { domain: domain_of(cgroup.path(), mount), name };
+        return CgroupError::Threaded { domain: domain_of(cgroup.path(), mount), name };
     }
     // memory.stat is there wherever the controller is, at the root as well.
     if cgroup.has("memory.stat") {
         let release = rustix::system::uname().release().to_string_lossy().into_owned();
-        return Unreclaimable::OldKernel { name, release };
+        return CgroupError::OldKernel { name, release };
     }
     if let Some(parent) = lacking_parent(cgroup.path(), mount) {
         let parent_name = mount.name_of(&parent).unwrap_or_default().to_string();
-        return Unreclaimable::ControllerOff { name, parent: parent_name, parent_path: parent };
+        return CgroupError::ControllerOff { name, parent: parent_name, parent_path: parent };
     }
     match controller_on_v1() {
-        Some(v1) => Unreclaimable::ControllerOnV1 { name, v1 },
-        None => Unreclaimable::ControllerDisabled { name },
+        Some(v1) => CgroupError::ControllerOnV1 { name, v1 },
+        None => CgroupError::ControllerDisabled { name },
     }
 }
 
 /// Says why no cgroup below has figures to show, if some are there.
 #[must_use]
-pub fn none_below(located: &Located) -> Option<Unreclaimable> {
+pub fn none_below(located: &CgroupPath) -> Option<CgroupError> {
     let tree::Entry { path, id } = tree::entries(&located.path).next()?;
     let name = located.mount.name_of(&path)?;
-    let located = Located { name, path: path.into(), mount: Arc::clone(&located.mount), id };
+    let located = CgroupPath { name, path: path.into(), mount: Arc::clone(&located.mount), id };
     let cgroup = open(&located).ok().filter(|cgroup| !cgroup.has("memory.stat"))?;
     Some(absent(&cgroup, &located.mount))
 }
@@ -112,15 +112,15 @@ fn domain_of(path: &Path, mount: &Mount) -> String {
 }
 
 /// Says what is there instead of a cgroup.
-pub(crate) fn not_a_cgroup(path: &Path, called: &Path, error: &io::Error) -> Unreclaimable {
+pub(crate) fn not_a_cgroup(path: &Path, called: &Path, error: &io::Error) -> CgroupError {
     let on_v1 = || open_directory(path).and_then(|dir| Ok(file_system(&dir)?));
     match error.kind() {
         io::ErrorKind::InvalidInput if matches!(on_v1(), Ok(FileSystem::Cgroup1)) => {
-            Unreclaimable::Version1 { path: called.to_path_buf() }
+            CgroupError::Version1 { path: called.to_path_buf() }
         }
         io::ErrorKind::InvalidInput | io::ErrorKind::NotADirectory => {
-            Unreclaimable::NotACgroup { path: called.to_path_buf() }
+            CgroupError::NotACgroup { path: called.to_path_buf() }
         }
-        _ => Unreclaimable::io(called, error),
+        _ => CgroupError::io(called, error),
     }
 }

@@ -12,7 +12,7 @@ use crate::host::proc::read_bytes;
 /// Why memory can't be reclaimed there.
 #[derive(Debug, Error)]
 #[allow(missing_docs)]
-pub enum Unreclaimable {
+pub enum CgroupError {
     #[error("a cgroup's name can't be empty (the root is called /)")]
     NoName,
     #[error("{word}: no such cgroup")]
@@ -71,10 +71,10 @@ pub enum Unreclaimable {
     Other { path: String, why: String },
 }
 
-impl Unreclaimable {
+impl CgroupError {
     pub(crate) fn io(path: impl AsRef<Path>, error: &io::Error) -> Self {
         let path = path.as_ref().display().to_string();
-        Self::Other { path, why: plain(error) }
+        Self::Other { path, why: error_text(error) }
     }
 
     pub(crate) fn no_cgroup2() -> Self {
@@ -167,7 +167,7 @@ fn several(names: &[String]) -> String {
 
 /// An error without the `(os error 13)` that the standard library appends, and in lower case.
 #[must_use]
-pub fn plain(error: &io::Error) -> String {
+pub fn error_text(error: &io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();
     let mut letters = text.chars();
@@ -181,6 +181,6 @@ mod tests {
     #[test]
     fn errors_are_lower_case_and_carry_no_numbers() {
         let denied = io::Error::from_raw_os_error(13);
-        assert_eq!(plain(&denied), "permission denied");
+        assert_eq!(error_text(&denied), "permission denied");
     }
 }

@@ -3,8 +3,8 @@
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::error::{Unreclaimable, plain};
-use super::{Cgroup, Located, Name, diagnose, is_populated, tree};
+use super::error::{CgroupError, error_text};
+use super::{Cgroup, CgroupPath, Name, diagnose, is_populated, tree};
 
 /// The file that processes are moved by.
 const PROCS: &str = "cgroup.procs";
@@ -19,10 +19,10 @@ pub struct Joined {
 
 /// Why a cgroup can't be joined.
 #[derive(Debug, thiserror::Error)]
-pub enum NotJoined {
+pub enum JoinError {
     /// There is no such cgroup.
     #[error(transparent)]
-    Place(#[from] Unreclaimable),
+    Place(#[from] CgroupError),
     /// The kernel's reason.
     #[error("{name}: can't join: {}", why(*errno))]
     Refused {
@@ -33,7 +33,7 @@ pub enum NotJoined {
     },
 }
 
-impl NotJoined {
+impl JoinError {
     /// What the user can do about it.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
@@ -54,7 +54,7 @@ fn why(errno: Errno) -> String {
         Errno::BUSY => "a cgroup with controllers in cgroup.subtree_control can't contain processes".into(),
         Errno::OPNOTSUPP => "the cgroup is part of a threaded subtree".into(),
         Errno::ACCESS | Errno::PERM => "permission denied".into(),
-        other => plain(&other.into()),
+        other => error_text(&other.into()),
     }
 }
 
@@ -62,11 +62,11 @@ impl Joined {
     /// Moves this process, with all its threads, into a cgroup. `before` is the one it is in now, to which it goes back.
     ///
     /// # Errors
-    /// [`NotJoined`]; the process is where it was.
-    pub fn enter(located: &Located, before: Option<&Located>) -> Result<Self, NotJoined> {
+    /// [`JoinError`]; the process is where it was.
+    pub fn enter(located: &CgroupPath, before: Option<&CgroupPath>) -> Result<Self, JoinError> {
         let before = before.and_then(|located| located.open().ok());
         let cgroup = diagnose::open(located)?;
-        let refused = |errno| NotJoined::Refused { name: located.name.to_string(), errno };
+        let refused = |errno| JoinError::Refused { name: located.name.to_string(), errno };
         move_to(&cgroup).map_err(refused)?;
         Ok(Self { cgroup, before })
     }

@@ -42,7 +42,7 @@ impl Ceiling {
 
 /// The limit that binds a cgroup: of itself and all ancestors, the one that leaves least. Amounts are bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Bound {
+pub struct BindingLimit {
     /// The limit.
     pub limit: u64,
     /// What it leaves: less the usage of the level that sets it, which for an ancestor includes siblings'.
@@ -53,7 +53,7 @@ pub struct Bound {
     pub file: LimitFile,
 }
 
-impl Bound {
+impl BindingLimit {
     /// Returns the limit of one level alone, if it has one: from its name, `memory.high`, `memory.max` and
     /// `memory.current`.
     #[must_use]
@@ -81,8 +81,8 @@ impl Bound {
 mod tests {
     use super::*;
 
-    fn of(name: &str, high: Option<u64>, max: Option<u64>, current: u64) -> Option<Bound> {
-        Bound::of(name, high.map(Ceiling::Bytes), max.map(Ceiling::Bytes), Some(current))
+    fn of(name: &str, high: Option<u64>, max: Option<u64>, current: u64) -> Option<BindingLimit> {
+        BindingLimit::of(name, high.map(Ceiling::Bytes), max.map(Ceiling::Bytes), Some(current))
     }
 
     #[test]
@@ -90,11 +90,11 @@ mod tests {
         let own = of("/a/b", None, Some(100), 40);
         let above = of("/a", Some(200), Some(300), 190).unwrap();
         assert_eq!((above.headroom, above.file), (10, LimitFile::High));
-        let bound = Bound::tighter(own.clone(), Some(&above)).unwrap();
+        let bound = BindingLimit::tighter(own.clone(), Some(&above)).unwrap();
         assert_eq!((bound.cgroup.as_str(), bound.limit, bound.headroom), ("/a", 200, 10));
         let roomy = of("/a", None, Some(1000), 190);
-        assert_eq!(Bound::tighter(own.clone(), roomy.as_ref()), own);
-        assert_eq!(Bound::tighter(None, None), None);
+        assert_eq!(BindingLimit::tighter(own.clone(), roomy.as_ref()), own);
+        assert_eq!(BindingLimit::tighter(None, None), None);
         assert_eq!(of("/a", None, None, 1), None);
         assert_eq!(of("/a", None, Some(10), 20).unwrap().headroom, 0, "above the limit already");
         assert_eq!(of("/a", Some(10), Some(10), 0).unwrap().file, LimitFile::Max);

@@ -7,8 +7,8 @@ use rustix::io::Errno;
 
 use super::reclaim::ReclaimFile;
 use super::stat::MemoryStat;
-use super::{Cgroup, Conditions, Located, Mount, diagnose, pressure};
-use crate::cgroup::error::Unreclaimable;
+use super::{Cgroup, CgroupPath, Conditions, Mount, diagnose, pressure};
+use crate::cgroup::error::CgroupError;
 use crate::host::proc::{cpus, page_size, parse_number};
 use crate::host::{Reader, zram};
 use crate::kind::Swappiness;
@@ -39,8 +39,8 @@ impl MemoryCgroup {
     /// Opens the cgroup for reclaim.
     ///
     /// # Errors
-    /// [`Unreclaimable`]: why nothing can be reclaimed there. Nothing was changed.
-    pub fn open(located: &Located) -> Result<Self, Unreclaimable> {
+    /// [`CgroupError`]: why nothing can be reclaimed there. Nothing was changed.
+    pub fn open(located: &CgroupPath) -> Result<Self, CgroupError> {
         let cgroup = diagnose::open(located)?;
         let explain = |errno| diagnose::explain(&cgroup, located, errno);
         let reclaim = ReclaimFile::open(&cgroup).map_err(explain)?;

@@ -2,7 +2,7 @@
 
 /// What a cgroup has on one node. Amounts are bytes; what the kernel doesn't tell is `None`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Node {
+pub struct NodeStat {
     /// The node's number. Numbers can have gaps.
     pub number: u32,
     /// Anonymous memory.
@@ -13,18 +13,18 @@ pub struct Node {
 
 /// The nodes in the text of a `memory.numa_stat`, in its order.
 #[must_use]
-pub fn parse(text: &str) -> Vec<Node> {
-    let mut nodes: Vec<Node> = Vec::new();
+pub fn parse(text: &str) -> Vec<NodeStat> {
+    let mut nodes: Vec<NodeStat> = Vec::new();
     for line in text.lines() {
         let mut fields = line.split_ascii_whitespace();
-        let field: fn(&mut Node) -> &mut Option<u64> = match fields.next() {
+        let field: fn(&mut NodeStat) -> &mut Option<u64> = match fields.next() {
             Some("anon") => |node| &mut node.anon,
             Some("file") => |node| &mut node.file,
             _ => continue,
         };
         for (number, bytes) in fields.filter_map(on_node) {
             let at = nodes.iter().position(|node| node.number == number).unwrap_or_else(|| {
-                nodes.push(Node { number, ..Node::default() });
+                nodes.push(NodeStat { number, ..NodeStat::default() });
                 nodes.len() - 1
             });
             *field(&mut nodes[at]) = Some(bytes);
@@ -47,11 +47,11 @@ mod tests {
     fn nodes_are_told_apart() {
         let text = "anon N0=4096 N2=8192\nfile N0=0 N2=12288\nkernel_stack N0=1 N2=1\nbroken\nfile_mapped N0=5 N2=5\n";
         let expected = [
-            Node { number: 0, anon: Some(4096), file: Some(0) },
-            Node { number: 2, anon: Some(8192), file: Some(12288) },
+            NodeStat { number: 0, anon: Some(4096), file: Some(0) },
+            NodeStat { number: 2, anon: Some(8192), file: Some(12288) },
         ];
         assert_eq!(parse(text), expected);
         assert_eq!(parse("anon N0=x Nx=1 0=1\n"), []);
-        assert_eq!(parse("anon N1=7\n"), [Node { number: 1, anon: Some(7), file: None }]);
+        assert_eq!(parse("anon N1=7\n"), [NodeStat { number: 1, anon: Some(7), file: None }]);
     }
 }

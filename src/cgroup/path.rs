@@ -18,7 +18,7 @@ use super::{Cgroup, FileSystem, Name, file_system, open_directory};
 
 /// A cgroup that was found: where, and what it is called.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Located {
+pub struct CgroupPath {
     /// Its directory: the mount point, then the names from there.
     pub path: Arc<Path>,
     /// The path from the mount point, with a leading `/`.
@@ -29,7 +29,7 @@ pub struct Located {
     pub id: u64,
 }
 
-impl Located {
+impl CgroupPath {
     /// The cgroups above it, the nearest first, without the root of what is mounted. One that is gone is left out.
     pub fn above(&self) -> impl Iterator<Item = Self> + '_ {
         let within = |path: &&Path| path.starts_with(&self.mount.point) && **path != self.mount.point;
@@ -87,7 +87,7 @@ pub(super) fn id_of(dir: impl AsFd) -> Result<u64, Errno> {
 ///
 /// # Errors
 /// The kernel's; [`io::ErrorKind::InvalidInput`] if it isn't on cgroup2.
-pub fn identify(dir: &OwnedFd, given: &Path, mounts: &Mounts) -> io::Result<Located> {
+pub fn identify(dir: &OwnedFd, given: &Path, mounts: &Mounts) -> io::Result<CgroupPath> {
     if file_system(dir)? != FileSystem::Cgroup2 {
         return Err(io::ErrorKind::InvalidInput.into());
     }
@@ -110,15 +110,15 @@ pub fn identify(dir: &OwnedFd, given: &Path, mounts: &Mounts) -> io::Result<Loca
     if let Some((widest, path)) = elsewhere {
         let name = widest.name_of(&path).unwrap_or_default();
         if mount.read_only || !widest.read_only {
-            return Ok(Located { path: path.into(), name, mount: Arc::new(widest.clone()), id });
+            return Ok(CgroupPath { path: path.into(), name, mount: Arc::new(widest.clone()), id });
         }
         let path = join(&mount.point, &below);
         let top = without_tail(Path::new(&*name), &below).to_path_buf();
-        return Ok(Located { path: path.into(), name, mount: Arc::new(Mount { top, ..mount }), id });
+        return Ok(CgroupPath { path: path.into(), name, mount: Arc::new(Mount { top, ..mount }), id });
     }
     let path = join(&mount.point, &below);
     let name = mount.name_of(&path).unwrap_or_default();
-    Ok(Located { path: path.into(), name, mount: Arc::new(mount), id })
+    Ok(CgroupPath { path: path.into(), name, mount: Arc::new(mount), id })
 }
 
 /// The mount that this mount namespace lists for the descriptor, and the path below it, if that leads there.
@@ -222,9 +222,9 @@ mod tests {
         let id = id_of(open_directory(&path).unwrap()).unwrap();
         let mount = Mount::whole(dir.path().into(), false);
         let located =
-            Located { path: path.as_path().into(), name: "/app".into(), mount: Arc::new(mount), id };
+            CgroupPath { path: path.as_path().into(), name: "/app".into(), mount: Arc::new(mount), id };
         assert!(located.open_to_read().is_ok() && located.open_directory().is_ok());
-        let other = Located { id: id + 1, ..located.clone() };
+        let other = CgroupPath { id: id + 1, ..located.clone() };
         assert_eq!(other.open_to_read().map(drop), Err(Errno::STALE));
         assert_eq!(other.open_directory().map(drop), Err(Errno::STALE));
         assert_eq!(located.below_mount(), Path::new("app"));

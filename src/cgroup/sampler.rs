@@ -7,13 +7,13 @@ use rustix::io::Errno;
 
 use super::limit::LimitFile;
 use super::stat::MemoryStat;
-use super::{Cgroup, Located, pressure};
+use super::{Cgroup, CgroupPath, pressure};
 use crate::host::Reader;
 use crate::host::proc::parse_number;
 
 /// One cgroup under watch.
 #[derive(Debug)]
-pub struct Gauge {
+pub struct Sampler {
     cgroup: Cgroup,
     id: u64,
     current: Reader,
@@ -22,19 +22,19 @@ pub struct Gauge {
 
 /// How often a cgroup's own limits were met: `memory.events.local`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Hits {
+pub struct LimitEvents {
     /// Tasks were throttled and made to reclaim, beyond `memory.high`.
     pub high: u64,
     /// Usage was about to go beyond `memory.max`.
     pub max: u64,
 }
 
-impl Gauge {
+impl Sampler {
     /// Opens what is looked at.
     ///
     /// # Errors
     /// The kernel's: `ENOENT` where there is no such cgroup, or no `memory.current` in it.
-    pub fn open(located: &Located) -> Result<Self, Errno> {
+    pub fn open(located: &CgroupPath) -> Result<Self, Errno> {
         let cgroup = located.open_to_read()?;
         let id = cgroup.id()?;
         let current = cgroup.reader("memory.current")?;
@@ -83,8 +83,8 @@ impl Gauge {
     }
 
     /// How often its limits were met so far; nothing where the kernel doesn't tell (before 5.2).
-    pub fn hits(&self, text: &mut String) -> Hits {
-        let mut hits = Hits::default();
+    pub fn hits(&self, text: &mut String) -> LimitEvents {
+        let mut hits = LimitEvents::default();
         if self.events.as_ref().is_some_and(|events| events.read(text).is_ok()) {
             for (key, value) in text.lines().filter_map(|line| line.split_once(' ')) {
                 match key {

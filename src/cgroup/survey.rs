@@ -16,12 +16,12 @@ use rustix::fs::{Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::conditions::Protected;
-use super::limit::{Bound, Ceiling};
+use super::limit::{BindingLimit, Ceiling};
 use super::path::id_of;
 use super::pressure::Pressure;
 use super::stat::{MemoryStat, PackedStat, StatParser};
 use super::swap_room::SwapRoom;
-use super::{Conditions, Located, Name, open_directory};
+use super::{CgroupPath, Conditions, Name, open_directory};
 use crate::host::Reader;
 use crate::host::proc::{parse_number, swappiness};
 
@@ -51,7 +51,7 @@ pub struct Reading {
     /// `memory.pressure`.
     pub pressure: Option<Pressure>,
     /// The limit that binds, as far as this namespace can see.
-    pub bound: Option<Bound>,
+    pub bound: Option<BindingLimit>,
     /// What could stand in the way of reclaim.
     pub conditions: Conditions,
 }
@@ -92,7 +92,7 @@ impl Reading {
 /// What ancestors hand down.
 #[derive(Clone, Debug)]
 struct Above {
-    bound: Option<Bound>,
+    bound: Option<BindingLimit>,
     room: SwapRoom,
 }
 
@@ -100,7 +100,7 @@ struct Above {
 #[derive(Clone, Copy)]
 struct At<'a> {
     /// What was asked for.
-    located: &'a Located,
+    located: &'a CgroupPath,
     name: &'a Name,
     /// Levels below what was asked for.
     depth: usize,
@@ -117,7 +117,7 @@ impl At<'_> {
             }
             (Some(parent), _) => Name::new(&Path::new(&**self.name).join(file_name), &parent.join(file_name)),
             (None, None) => {
-                let Located { name, path, .. } = self.located;
+                let CgroupPath { name, path, .. } = self.located;
                 let below = self.name.strip_prefix(&**name).unwrap_or_default().trim_start_matches('/');
                 let parent = if below.is_empty() { path.to_path_buf() } else { path.join(below) };
                 Name::new(&Path::new(&**self.name).join(file_name), &parent.join(file_name))
@@ -174,7 +174,7 @@ impl Survey {
     }
 
     /// Reads a cgroup and what is below it, each before what is below it.
-    pub fn of(&self, located: &Located) -> Readings {
+    pub fn of(&self, located: &CgroupPath) -> Readings {
         let above = Self::above(located);
         match located.open_directory() {
             Ok(dir) => {
@@ -190,7 +190,7 @@ impl Survey {
     }
 
     /// What the ancestors of a cgroup set, from the mount down.
-    fn above(located: &Located) -> Above {
+    fn above(located: &CgroupPath) -> Above {
         let mut above = Above { bound: None, room: SwapRoom::of_host() };
         let top = &located.mount.point;
         let mut levels: Vec<_> =
@@ -287,8 +287,8 @@ fn limits(dir: &OwnedFd, reading: &mut Reading, above: &Above) -> Above {
     reading.max = ceiling(dir, c"memory.max");
     reading.swap = number(dir, c"memory.swap.current");
     reading.swap_max = ceiling(dir, c"memory.swap.max");
-    let own = Bound::of(&reading.name, reading.high, reading.max, reading.current);
-    reading.bound = Bound::tighter(own, above.bound.as_ref());
+    let own = BindingLimit::of(&reading.name, reading.high, reading.max, reading.current);
+    reading.bound = BindingLimit::tighter(own, above.bound.as_ref());
     let room =
         above.room.clone().within(&reading.name, reading.swap_max.and_then(Ceiling::bytes), reading.swap);
     Above { bound: reading.bound.clone(), room }

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use super::Located;
+use super::CgroupPath;
 use super::limit::Ceiling;
 use crate::host::proc::{parse_number, read_in};
-use crate::host::zswap::Pool;
+use crate::host::zswap::ZswapPool;
 
 /// What zswap still does for a cgroup.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,16 +38,16 @@ struct Level {
 impl Zswap {
     /// Looks at it for a cgroup; `None` where zswap isn't built in.
     #[must_use]
-    pub fn of(located: &Located) -> Option<Self> {
+    pub fn of(located: &CgroupPath) -> Option<Self> {
         let top = &located.mount.point;
         let levels = located.path.ancestors().take_while(|dir| dir.starts_with(top));
         let levels =
             levels.map(|dir| Level::read(dir, located.mount.name_of(dir).unwrap_or_default().to_string()));
-        Some(Self::new(&Pool::of_host()?, levels))
+        Some(Self::new(&ZswapPool::of_host()?, levels))
     }
 
     /// From the pool, and from the levels, the cgroup's own first.
-    fn new(pool: &Pool, levels: impl Iterator<Item = Level>) -> Self {
+    fn new(pool: &ZswapPool, levels: impl Iterator<Item = Level>) -> Self {
         let mut zswap = Self { enabled: pool.enabled, room: pool.room(), ..Self::default() };
         for (at, level) in levels.enumerate() {
             if at == 0 {
@@ -83,8 +83,8 @@ mod tests {
     use super::*;
 
     /// A pool with that room.
-    const POOL: Pool =
-        Pool { enabled: true, max_percent: Some(20), limit: Some(204_800), used: Some(51_200) };
+    const POOL: ZswapPool =
+        ZswapPool { enabled: true, max_percent: Some(20), limit: Some(204_800), used: Some(51_200) };
 
     fn level(name: &str, max: Ceiling, current: u64, writeback: bool) -> Level {
         Level { name: name.into(), max: Some(max), current: Some(current), writeback: Some(writeback) }
@@ -101,7 +101,8 @@ mod tests {
         assert_eq!((bound.bound.as_deref(), bound.kept.as_deref()), (Some("/a"), Some("/a")));
         let closed = Zswap::new(&POOL, [level("/a", Ceiling::Bytes(0), 4096, true)].into_iter());
         assert_eq!(closed.room, Some(0));
-        let unknown = Zswap::new(&Pool::default(), [level("/a", Ceiling::Bytes(10), 4, true)].into_iter());
+        let unknown =
+            Zswap::new(&ZswapPool::default(), [level("/a", Ceiling::Bytes(10), 4, true)].into_iter());
         assert_eq!((unknown.room, unknown.enabled), (Some(6), false));
     }
 }

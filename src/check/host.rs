@@ -2,7 +2,7 @@
 
 use super::finding::{Finding, State};
 use crate::host::swap_areas::SwapDevice;
-use crate::host::zswap::Pool;
+use crate::host::zswap::ZswapPool;
 use crate::host::{Host, Mglru, Rights};
 
 /// What the host offers, one thing after the other; what only a watch needs if it is `watchable`.
@@ -65,7 +65,7 @@ fn swaps(host: &Host) -> Finding {
 }
 
 /// zswap lies in front of all swaps, whatever their priority.
-fn zswap(pool: &Pool, swaps: &[SwapDevice]) -> Finding {
+fn zswap(pool: &ZswapPool, swaps: &[SwapDevice]) -> Finding {
     if !pool.enabled {
         return Finding::new("zswap", State::Good, "off");
     }
@@ -149,7 +149,7 @@ fn triggers(rights: Rights) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Checked, Fact};
+    use super::super::{CheckReport, Fact};
     use super::*;
 
     fn host() -> Host {
@@ -178,14 +178,14 @@ mod tests {
 
     #[test]
     fn zswap_needs_swap_behind_it_and_no_zram() {
-        let on = Pool { enabled: true, max_percent: Some(20), limit: Some(100), used: Some(30) };
+        let on = ZswapPool { enabled: true, max_percent: Some(20), limit: Some(100), used: Some(30) };
         let (disk, zram) = ([swap("/dev/sda", 5, 0)], [swap("/dev/zram0", 5, 0)]);
         let words = "are free in the pool (20% of memory at most), which fills up before any swap";
         assert_eq!(zswap(&on, &disk), Finding::bytes("zswap", State::Good, 70, words));
         assert_eq!((zswap(&on, &[]).state, zswap(&on, &zram).state), (State::Note, State::Note));
-        assert_eq!(zswap(&Pool { used: Some(100), ..on }, &disk).state, State::Note);
-        assert_eq!(zswap(&Pool { used: None, ..on }, &disk).state, State::Good);
-        assert_eq!(zswap(&Pool::default(), &zram).fact, Fact::Words("off".into()));
+        assert_eq!(zswap(&ZswapPool { used: Some(100), ..on }, &disk).state, State::Note);
+        assert_eq!(zswap(&ZswapPool { used: None, ..on }, &disk).state, State::Good);
+        assert_eq!(zswap(&ZswapPool::default(), &zram).fact, Fact::Words("off".into()));
     }
 
     #[test]
@@ -207,7 +207,7 @@ mod tests {
     fn what_is_missing_around_is_no_obstacle() {
         let rights = Rights { memlock: Some(65536), ..Rights::default() };
         let bare = Host { psi: false, rights, hugetlb: 1 << 30, pinned: Some(1 << 30), ..host() };
-        let checked = Checked { name: "/".into(), findings: around(&bare, true), reclaimable: None };
+        let checked = CheckReport { name: "/".into(), findings: around(&bare, true), reclaimable: None };
         assert!(checked.works());
         assert_eq!(checked.findings.iter().filter(|finding| finding.state == State::Note).count(), 5);
         let busy = Host { pinned: Some(8192), mglru: Some(Mglru { on: true, min_ttl_ms: 5 }), ..host() };

@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use super::finding::{Finding, State};
-use crate::cgroup::Located;
+use crate::cgroup::CgroupPath;
 use crate::cgroup::killers::{Killer, Killers};
 use crate::watch::policy::above::Limit;
 
 /// What is known of it, for that cgroup.
-pub(super) fn killers(located: &Located, killers: &Killers) -> Vec<Finding> {
+pub(super) fn killers(located: &CgroupPath, killers: &Killers) -> Vec<Finding> {
     let (mut findings, dir) = (Vec::new(), &*located.path);
     let name = |dir: &Path| located.mount.name_of(dir).unwrap_or_else(|| dir.display().to_string().into());
     if let Some(why) = &killers.unknown {
@@ -67,7 +67,7 @@ mod tests {
     fn found(of: &Killers) -> Vec<(State, String, Option<String>)> {
         let mount = Arc::new(Mount::whole("/sys/fs/cgroup".into(), false));
         let path = Path::new("/sys/fs/cgroup/t.slice/a.service").into();
-        let located = Located { path, name: "/t.slice/a.service".into(), mount, id: 0 };
+        let located = CgroupPath { path, name: "/t.slice/a.service".into(), mount, id: 0 };
         let words = |finding: Finding| match finding.fact {
             Fact::Words(words) => (finding.state, words, finding.todo),
             Fact::Bytes(..) => panic!("no amounts"),

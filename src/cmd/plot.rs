@@ -13,11 +13,11 @@ use percent_encoding::percent_decode_str;
 use crate::cli::{Global, Plot};
 use crate::error::{Error, Result};
 use crate::exit::Exit;
-use crate::output::{self, Loudness, plot};
+use crate::output::{self, Verbosity, plot};
 
 /// Runs the subcommand.
 pub fn run(args: &Plot, global: &Global) -> Result<Exit> {
-    let loudness = Loudness::new(global)?;
+    let loudness = Verbosity::new(global)?;
     let name = args.record.display().to_string();
     let to_stdout = args.output == Path::new("-");
     if !to_stdout && args.output.extension().is_none_or(|extension| !extension.eq_ignore_ascii_case("svg")) {
@@ -35,12 +35,12 @@ pub fn run(args: &Plot, global: &Global) -> Result<Exit> {
     };
     let svg = plot::picture(&record, &course)?;
     if to_stdout {
-        output::answer(&svg)?;
+        output::print_stdout(&svg)?;
     } else {
         let written = File::create(&args.output).and_then(|mut file| file.write_all(svg.as_bytes()));
         written.map_err(|e| Error::io(args.output.display(), &e))?;
     }
-    Ok(Exit::Reached)
+    Ok(Exit::Success)
 }
 
 /// A file, or standard input.

@@ -3,20 +3,20 @@
 use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
 
-use memctl::cgroup::error::Unreclaimable;
+use memctl::cgroup::error::CgroupError;
 use memctl::kind;
 use memctl::reclaim::batch::{self, InOrder, Job, Outcomes, Scheduler, Total, settle};
-use memctl::reclaim::{self, Goal, Place, Plan, Rate, Request, Tolerance, TotalPlan};
-use memctl::select::{Wanted, places};
+use memctl::reclaim::{self, Goal, OpenTarget, Plan, Rate, Request, Tolerance, TotalPlan};
+use memctl::select::{TargetSpec, places};
 use memctl::size::{Amount, Percent, looks_like_size};
 use rustix::io::Errno;
 
-use crate::cli::{Global, Kind, Reclaim};
+use crate::cli::{Global, MemoryType, Reclaim};
 use crate::error::{Error, Result};
 use crate::exit::Exit;
-use crate::output::progress::{Progress, Watching};
-use crate::output::view::Foretold;
-use crate::output::{self, Loudness, notes};
+use crate::output::progress::{ProgressBars, WaitBar};
+use crate::output::view::DryRun;
+use crate::output::{self, Verbosity, notes};
 use crate::signal;
 
 /// The bound on pressure where nothing else would hold a request back: the root, a node, and `max`.
@@ -24,7 +24,7 @@ const DEFAULT_MAX_PRESSURE: &str = "10%";
 
 /// Runs the subcommand.
 pub fn run(args: &Reclaim, global: &Global) -> Result<Exit> {
-    let loudness = Loudness::new(global)?;
+    let loudness = Verbosity::new(global)?;
     let (words, goal) = split(args)?;
     // All of them before the first: a mistake in one changes nothing anywhere.
     let mut jobs = prepare(args, &words, goal, loudness)?;
@@ -55,18 +55,18 @@ pub fn run(args: &Reclaim, global: &Global) -> Result<Exit> {
 }
 
 /// Has the requests served, and shows how they progress.
-fn serve(jobs: Vec<Job>, args: &Reclaim, loudness: Loudness) -> Result<Outcomes> {
+fn serve(jobs: Vec<Job>, args: &Reclaim, loudness: Verbosity) -> Result<Outcomes> {
     let names = names(&jobs);
     let parallel = usize::from(args.jobs);
     match args.total {
         None => {
-            let progress = Progress::new(&names, loudness.progress());
+            let progress = ProgressBars::new(&names, loudness.progress());
             run_batch(InOrder::new(jobs), &names, progress, parallel, loudness)
         }
         Some(amount) => {
             let total = Total::new(jobs, amount, is_stopped);
             let total = total.map_err(|(index, errno)| unreadable(&names[index], errno))?;
-            let progress = Progress::of_total(&names, total.requested(), loudness.progress());
+            let progress = ProgressBars::of_total(&names, total.requested(), loudness.progress());
             run_batch(total, &names, progress, parallel, loudness)
         }
     }
@@ -75,9 +75,9 @@ fn serve(jobs: Vec<Job>, args: &Reclaim, loudness: Loudness) -> Result<Outcomes>
 fn run_batch(
     scheduler: impl Scheduler,
     names: &[String],
-    mut progress: Progress,
+    mut progress: ProgressBars,
     parallel: usize,
-    loudness: Loudness,
+    loudness: Verbosity,
 ) -> Result<Outcomes> {
     let mut emit = |report| match report {
         batch::Progress::Step(index, event) => {
@@ -87,12 +87,12 @@ fn run_batch(
         batch::Progress::Locked(index) => progress.suspend(|| notes::locked(&names[index], loudness)),
         batch::Progress::Completed { index, is_last } => progress.served(index, is_last),
         batch::Progress::Tick => progress.tick(),
-        batch::Progress::Stopping => signal::let_the_next_kill(),
+        batch::Progress::Stopping => signal::restore_defaults(),
         batch::Progress::InFlight(bytes) => progress.suspend(|| notes::waiting_for_write(bytes, loudness)),
     };
-    let steps = loudness.progress() || loudness == Loudness::Verbose;
+    let steps = loudness.progress() || loudness == Verbosity::Verbose;
     let mut options =
-        batch::Options { parallel, steps, stop: is_stopped, nudge: signal::nudge, emit: &mut emit };
+        batch::BatchOptions { parallel, steps, stop: is_stopped, nudge: signal::nudge, emit: &mut emit };
     let outcomes = batch::run(scheduler, &mut options);
     progress.finish();
     outcomes.map_err(|e| Error::io("can't start a thread", &e))
@@ -103,18 +103,18 @@ fn is_stopped() -> bool {
 }
 
 /// Shows how the time goes by that is spent on watching.
-fn watching(what: &'static str, loudness: Loudness, watch: impl FnOnce(&mut settle::Options<'_>)) {
+fn watching(what: &'static str, loudness: Verbosity, watch: impl FnOnce(&mut settle::SettleOptions<'_>)) {
     let mut bar = None;
-    let mut emit = |report: settle::Watching<'_>| match report {
-        settle::Watching::Begins(time) => {
+    let mut emit = |report: settle::SettleProgress<'_>| match report {
+        settle::SettleProgress::Begins(time) => {
             notes::watching(what, time, loudness);
-            bar = Some(Watching::new(what, time, loudness.progress()));
+            bar = Some(WaitBar::new(what, time, loudness.progress()));
         }
-        settle::Watching::Tick => bar.iter().for_each(Watching::tick),
-        settle::Watching::Ends => bar.iter().for_each(Watching::finish),
-        settle::Watching::Lost(name) => notes::unwatched(name, loudness),
+        settle::SettleProgress::Tick => bar.iter().for_each(WaitBar::tick),
+        settle::SettleProgress::Ends => bar.iter().for_each(WaitBar::finish),
+        settle::SettleProgress::Lost(name) => notes::unwatched(name, loudness),
     };
-    watch(&mut settle::Options { stop: is_stopped, emit: &mut emit });
+    watch(&mut settle::SettleOptions { stop: is_stopped, emit: &mut emit });
 }
 
 fn names(jobs: &[Job]) -> Vec<String> {
@@ -126,12 +126,12 @@ fn unreadable(name: &str, errno: Errno) -> Error {
 }
 
 /// Opens the cgroups and makes sure that they can serve what is asked of them.
-fn prepare(args: &Reclaim, words: &[OsString], goal: Goal, loudness: Loudness) -> Result<Vec<Job>> {
+fn prepare(args: &Reclaim, words: &[OsString], goal: Goal, loudness: Verbosity) -> Result<Vec<Job>> {
     let rate = args.max_rate.map(|rate| Arc::new(Rate::new(rate)));
     let mut jobs = Vec::new();
     for wanted in places(words)? {
-        let by_glob = matches!(&wanted, Wanted::Cgroup(selected) if selected.by_glob);
-        let mut place = match Place::open(&wanted) {
+        let by_glob = matches!(&wanted, TargetSpec::Cgroup(selected) if selected.by_glob);
+        let mut place = match OpenTarget::open(&wanted) {
             Ok(place) => place,
             // Nobody promised anything of what a glob happens to match, or of how long it lives.
             Err(why) if by_glob => {
@@ -146,7 +146,7 @@ fn prepare(args: &Reclaim, words: &[OsString], goal: Goal, loudness: Loudness) -
         jobs.push(Job { place, request, lock: !args.no_lock, usual: None });
     }
     if jobs.is_empty() {
-        return Err(Unreclaimable::NoneReclaimable {
+        return Err(CgroupError::NoneReclaimable {
             word: words.join(OsStr::new(" ")).to_string_lossy().into_owned(),
         }
         .into());
@@ -155,7 +155,7 @@ fn prepare(args: &Reclaim, words: &[OsString], goal: Goal, loudness: Loudness) -
 }
 
 /// Says what the requests would come to, without a write.
-fn foretell(mut jobs: Vec<Job>, args: &Reclaim, loudness: Loudness) -> Result<Exit> {
+fn foretell(mut jobs: Vec<Job>, args: &Reclaim, loudness: Verbosity) -> Result<Exit> {
     let names = names(&jobs);
     let lost = |index: usize, errno| unreadable(&names[index], errno);
     let whole = args.total.map(|amount| Total::foretell(&mut jobs, amount)).transpose();
@@ -172,7 +172,7 @@ fn foretell(mut jobs: Vec<Job>, args: &Reclaim, loudness: Loudness) -> Result<Ex
     let foretold: Vec<_> = jobs
         .into_iter()
         .zip(plans)
-        .map(|(Job { place, lock, .. }, plan)| Foretold {
+        .map(|(Job { place, lock, .. }, plan)| DryRun {
             name: place.name().clone(),
             path: place.path().to_path_buf(),
             plan,
@@ -186,7 +186,7 @@ fn foretell(mut jobs: Vec<Job>, args: &Reclaim, loudness: Loudness) -> Result<Ex
         Some(total) => total.guards.iter().map(|&guard| Exit::from(guard)).max(),
         None => guards().map(|&guard| Exit::from(guard)).max(),
     };
-    Ok(worst.unwrap_or(Exit::Reached))
+    Ok(worst.unwrap_or(Exit::Success))
 }
 
 /// Splits the words into the cgroups and how much is asked of each.
@@ -238,7 +238,7 @@ fn request(args: &Reclaim, goal: Goal, rate: Option<Arc<Rate>>, of_the_host: boo
     let unbounded = of_the_host || goal == Goal::Reclaim(Amount::Max);
     let default: Option<Percent> = DEFAULT_MAX_PRESSURE.parse().ok().filter(|_| unbounded);
     let kind = match (args.kind, args.swappiness) {
-        (None | Some(Kind::All), Some(swappiness)) => kind::Kind::Weighed(swappiness),
+        (None | Some(MemoryType::All), Some(swappiness)) => kind::Kind::Weighed(swappiness),
         (given, _) => given.map(Into::into).unwrap_or_default(),
     };
     Request {

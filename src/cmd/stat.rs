@@ -4,34 +4,34 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use memctl::cgroup::error::Unreclaimable;
+use memctl::cgroup::error::CgroupError;
 use memctl::cgroup::mount::Hidden;
 use memctl::cgroup::stat::{PackedStat, Rates};
-use memctl::cgroup::{Details, Located, Name, Reading, Survey, diagnose};
+use memctl::cgroup::{CgroupPath, Details, Name, Reading, Survey, diagnose};
 use memctl::kind::Kind;
 use memctl::reclaim::Reclaimable;
-use memctl::select::{Selected, locate, select_there};
+use memctl::select::{Match, locate, select_there};
 use rustix::io::Errno;
 
 use crate::cli::{Global, SortKey, Stat};
 use crate::error::{Error, Result};
 use crate::exit::Exit;
 use crate::output::format::errno_text;
-use crate::output::view::{Shown, View};
-use crate::output::{self, Loudness};
+use crate::output::view::{Row, StatView};
+use crate::output::{self, Verbosity};
 
 /// Between two looks where no interval is given.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Runs the subcommand.
 pub fn run(args: &Stat, global: &Global) -> Result<Exit> {
-    let loudness = Loudness::new(global)?;
+    let loudness = Verbosity::new(global)?;
     let times = args.iterations.or_else(|| args.interval.is_none().then_some(1));
     let again = args.interval.is_some() || times.is_some_and(|times| times > 1);
     let interval = args.interval.unwrap_or(INTERVAL);
-    let mut screen = output::stat::Screen::new(args, again);
-    let mut known = Known::default();
-    let mut exit = Exit::Reached;
+    let mut screen = output::stat::StatScreen::new(args, again);
+    let mut known = Previous::default();
+    let mut exit = Exit::Success;
     let mut told = HashSet::new();
     let mut next = Instant::now();
     for look in 1u32.. {
@@ -41,22 +41,22 @@ pub fn run(args: &Stat, global: &Global) -> Result<Exit> {
         }
         // Without a row, a header has nothing to say.
         let nothing = view.rows().is_empty();
-        let silent = nothing || loudness == Loudness::Quiet && !args.json;
+        let silent = nothing || loudness == Verbosity::Quiet && !args.json;
         let heard = silent || screen.show(&view)?;
         if nothing && unreadable.is_empty() && look == 1 {
             if let Some(why) = locate("/").ok().and_then(|root| diagnose::none_below(&root)) {
                 return Err(why.into());
             }
-            if loudness != Loudness::Quiet {
-                output::remark("no cgroup below the root (for the root itself: memctl stat /)");
+            if loudness != Verbosity::Quiet {
+                output::eprint_line("no cgroup below the root (for the root itself: memctl stat /)");
             }
         }
         let (gone, unreadable): (Vec<_>, Vec<_>) =
             unreadable.into_iter().partition(|why| look > 1 && why.word.is_some());
         for why in gone.iter().filter(|why| told.insert(why.error.to_string())) {
             let name = why.word.as_deref().unwrap_or_default();
-            if loudness != Loudness::Quiet {
-                output::remark(&format!("{}: gone", output::format::escaped(name)));
+            if loudness != Verbosity::Quiet {
+                output::eprint_line(&format!("{}: gone", output::format::escaped(name)));
             }
         }
         // Once is enough: what couldn't be read will hardly be readable at the next look.
@@ -81,14 +81,14 @@ struct Failure {
     word: Option<String>,
 }
 
-impl From<Unreclaimable> for Failure {
-    fn from(why: Unreclaimable) -> Self {
+impl From<CgroupError> for Failure {
+    fn from(why: CgroupError) -> Self {
         Self { word: why.word().map(str::to_owned), error: why.into() }
     }
 }
 
 /// One look at all that is asked for, and what couldn't be read.
-fn look_at(args: &Stat) -> Result<(View, Vec<Failure>)> {
+fn look_at(args: &Stat) -> Result<(StatView, Vec<Failure>)> {
     let depth = args.depth.map_or(if args.recursive { usize::MAX } else { 0 }, usize::from);
     let (mut shown, mut unreadable, mut selected) = (Vec::new(), Vec::new(), Vec::new());
     let jobs = usize::from(args.jobs);
@@ -102,7 +102,7 @@ fn look_at(args: &Stat) -> Result<(View, Vec<Failure>)> {
         let missing;
         (selected, missing) = select_there(&args.words);
         unreadable.extend(missing.into_iter().map(Failure::from));
-        for Selected { located, .. } in &selected {
+        for Match { located, .. } in &selected {
             let survey = Survey::new(depth, jobs);
             shown.extend(sorted(survey.of(located), 0, args.sort, located.mount.hidden()));
             unreadable.extend(failures(survey, located));
@@ -113,17 +113,17 @@ fn look_at(args: &Stat) -> Result<(View, Vec<Failure>)> {
     }
     let one = args.words.len() == 1 && depth == 0 && shown.len() == 1;
     let view = match (shown.pop(), &selected[..]) {
-        (Some(mut only), [Selected { located, .. }]) if one => {
+        (Some(mut only), [Match { located, .. }]) if one => {
             only.details = Some(Box::new(Details::of(located)));
-            View::Page(Box::new(only))
+            StatView::Page(Box::new(only))
         }
-        (last, _) => View::Rows(shown.into_iter().chain(last).collect()),
+        (last, _) => StatView::Rows(shown.into_iter().chain(last).collect()),
     };
     Ok((view, unreadable))
 }
 
 /// What the survey couldn't read; of the cgroup that was asked for, with the reason.
-fn failures(survey: Survey, asked: &Located) -> Vec<Failure> {
+fn failures(survey: Survey, asked: &CgroupPath) -> Vec<Failure> {
     let failure = |(name, errno): (Name, Errno)| {
         if name == asked.name {
             diagnose::unreadable(asked, errno).into()
@@ -136,11 +136,11 @@ fn failures(survey: Survey, asked: &Located) -> Vec<Failure> {
 
 /// The look before, by name.
 #[derive(Default)]
-struct Known(HashMap<Name, (Instant, PackedStat)>);
+struct Previous(HashMap<Name, (Instant, PackedStat)>);
 
-impl Known {
+impl Previous {
     /// Enters the rates since the look before, and takes this one for the next.
-    fn rate(&mut self, rows: &mut [Shown]) {
+    fn rate(&mut self, rows: &mut [Row]) {
         let now = Instant::now();
         let mut seen = HashMap::with_capacity(rows.len());
         for shown in rows {
@@ -156,10 +156,10 @@ impl Known {
 
 /// Puts siblings in order, each before what is below it, and leaves out what is above the level `from`.
 #[allow(clippy::vec_box)] // As the survey hands them on.
-fn sorted(readings: Vec<Box<Reading>>, from: usize, key: SortKey, hidden: Option<Hidden>) -> Vec<Shown> {
+fn sorted(readings: Vec<Box<Reading>>, from: usize, key: SortKey, hidden: Option<Hidden>) -> Vec<Row> {
     let shown = readings.into_iter().map(|reading| {
         let reclaimable = Reclaimable::new(Kind::All, &reading.stat(), &reading.conditions);
-        Shown { reading, reclaimable, rates: None, hidden, details: None }
+        Row { reading, reclaimable, rates: None, hidden, details: None }
     });
     let shown: Vec<_> = shown.collect();
     let mut places = Vec::with_capacity(shown.len());
@@ -174,7 +174,7 @@ fn sorted(readings: Vec<Box<Reading>>, from: usize, key: SortKey, hidden: Option
 }
 
 /// Sorts runs of a cgroup and all below it by their heads, and the same within each: the places, in order.
-fn siblings(shown: &[Shown], among: Range<usize>, key: SortKey, places: &mut Vec<usize>) {
+fn siblings(shown: &[Row], among: Range<usize>, key: SortKey, places: &mut Vec<usize>) {
     let Some(depth) = shown.get(among.start).map(|first| first.reading.depth) else { return };
     let mut heads: Vec<_> =
         among.clone().filter(|&place| shown[place].reading.depth <= depth).map(|head| head..head).collect();
@@ -190,9 +190,9 @@ fn siblings(shown: &[Shown], among: Range<usize>, key: SortKey, places: &mut Vec
     }
 }
 
-fn order(key: SortKey, one: &Shown, other: &Shown) -> std::cmp::Ordering {
+fn order(key: SortKey, one: &Row, other: &Row) -> std::cmp::Ordering {
     let names = || one.reading.name.cmp(&other.reading.name);
-    let largest = |of: &dyn Fn(&Shown) -> Option<u64>| of(other).cmp(&of(one)).then_with(names);
+    let largest = |of: &dyn Fn(&Row) -> Option<u64>| of(other).cmp(&of(one)).then_with(names);
     match key {
         SortKey::Name => names(),
         SortKey::Current => largest(&|shown| shown.reading.current),
@@ -202,7 +202,7 @@ fn order(key: SortKey, one: &Shown, other: &Shown) -> std::cmp::Ordering {
         SortKey::Refaults => largest(&|shown| shown.reading.stat().refaulted()),
         // Without a limit there is no end to it.
         SortKey::Headroom => {
-            let room = |shown: &Shown| shown.reading.bound.as_ref().map_or(u64::MAX, |bound| bound.headroom);
+            let room = |shown: &Row| shown.reading.bound.as_ref().map_or(u64::MAX, |bound| bound.headroom);
             room(one).cmp(&room(other)).then_with(names)
         }
     }

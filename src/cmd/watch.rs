@@ -7,32 +7,32 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use memctl::cgroup::MemoryCgroup;
-use memctl::cgroup::join::{Joined, NotJoined};
+use memctl::cgroup::join::{JoinError, Joined};
 use memctl::clock;
 use memctl::kind::Kind;
 use memctl::reclaim::{Goal, Request};
 use memctl::select::locate;
-use memctl::select::watchlist::Taken;
+use memctl::select::watchlist::Assigned;
 use memctl::size::{Amount, Percent};
 use memctl::watch::control;
-use memctl::watch::event::View;
+use memctl::watch::event::MemberView;
 use memctl::watch::level::Ancestors;
 use memctl::watch::member::Member;
-use memctl::watch::options::{Options, Reload, Ruled};
+use memctl::watch::options::{Reload, RuledCgroup, WatchOptions};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::cli::{Global, Watch};
 use crate::error::{Error, Result};
 use crate::exit::Exit;
 use crate::output::view::Waiting;
-use crate::output::{self, Loudness};
+use crate::output::{self, Verbosity};
 use crate::signal;
 
 mod lock;
 pub mod plan;
 pub mod rules;
 
-use plan::Plan;
+use plan::WatchPlan;
 
 /// How many writes may be under way at the same time.
 const WORKERS: usize = 4;
@@ -45,8 +45,8 @@ const REPAINTED: Duration = Duration::from_millis(500);
 
 /// Runs the subcommand.
 pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
-    let loudness = Loudness::new(global)?;
-    let plan = Plan::of(args)?;
+    let loudness = Verbosity::new(global)?;
+    let plan = WatchPlan::of(args)?;
     open_many_files();
     let mut ancestors = Ancestors::default();
     let (members, waiting) = members(&plan, &mut ancestors)?;
@@ -62,17 +62,17 @@ pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
     }
     signal::install();
     if args.config.is_some() {
-        signal::hear_of_reloads();
+        signal::install_reload();
     }
     // A dry run writes nothing, this neither.
     let join = args.join.as_deref().filter(|_| !args.dry_run);
     let joined = join.map(enter).transpose()?;
     lock::lock_memory(members.iter().map(|member| &*member.located.name), loudness);
-    let screen = RefCell::new(output::watch::Screen::new(args.json, args.estimate, loudness));
+    let screen = RefCell::new(output::watch::WatchScreen::new(args.json, args.estimate, loudness));
     for note in &notes {
         screen.borrow_mut().note(note, loudness);
     }
-    let mut show = |rows: &mut dyn Iterator<Item = View<'_>>| screen.borrow_mut().show(rows);
+    let mut show = |rows: &mut dyn Iterator<Item = MemberView<'_>>| screen.borrow_mut().show(rows);
     let live = screen.borrow().is_live();
     let settles = Cell::new(Some(clock::now() + SETTLED));
     let stop = || {
@@ -84,7 +84,7 @@ pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
     };
     let (follows, cpu, swap_writes) = (plan.watchlist.follows(), plan.cpu, plan.swap_writes);
     let plan = RefCell::new(plan);
-    let mut select = |lost: bool, known: &dyn Fn(u64) -> bool| -> Vec<Ruled> {
+    let mut select = |lost: bool, known: &dyn Fn(u64) -> bool| -> Vec<RuledCgroup> {
         let mut plan = plan.borrow_mut();
         let taken = plan.watchlist.now(clock::now(), lost, known);
         plan.ruled(taken).collect()
@@ -92,14 +92,14 @@ pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
     let mut reload = || {
         let file = args.config.as_deref().filter(|_| signal::reload_asked())?;
         let read = rules::read(file).and_then(|rules| {
-            let plan = Plan::by_rules(&rules)?;
+            let plan = WatchPlan::by_rules(&rules)?;
             // A name that can't be followed is a mistake as at the start: then the old rules stay.
             let first = plan.watchlist.first()?;
             Ok((plan, first, rules.each.len()))
         });
         screen.borrow_mut().reloaded(file, read.as_ref().map(|(.., count)| *count), loudness);
         let (new, (taken, unmatched), _) = read.ok()?;
-        let new = Plan { cpu: args.cpu.map(Percent::ratio).or(new.cpu), ..new };
+        let new = WatchPlan { cpu: args.cpu.map(Percent::ratio).or(new.cpu), ..new };
         let waiting = Waiting { unmatched, unlimited: Vec::new() };
         for note in output::notes::not_watched(&waiting) {
             screen.borrow_mut().note(&note, loudness);
@@ -111,13 +111,13 @@ pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
     };
     let ended = control::run(
         members,
-        Options {
+        WatchOptions {
             swap_writes,
             workers: WORKERS,
             duration: args.duration,
             cpu,
             dry_run: args.dry_run,
-            each_action: loudness == Loudness::Verbose,
+            each_action: loudness == Verbosity::Verbose,
             samples: args.json,
             joined,
             ancestors,
@@ -144,7 +144,7 @@ pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
         Some(signal) if signal != signal::TERMINATE => signal::die_by(signal),
         _ => {}
     }
-    Ok(Exit::Reached)
+    Ok(Exit::Success)
 }
 
 /// Raises the number of files that may be open as far as it goes: each cgroup under watch takes three. What was 1024 by
@@ -167,12 +167,12 @@ fn needed(kind: Option<Kind>) -> Option<(Request, String)> {
 }
 
 /// Makes sure of all that was named before anything is begun: a mistake in one changes nothing anywhere.
-fn members(plan: &Plan, ancestors: &mut Ancestors) -> Result<(Vec<Member>, Waiting)> {
+fn members(plan: &WatchPlan, ancestors: &mut Ancestors) -> Result<(Vec<Member>, Waiting)> {
     let mut text = String::new();
     let (first, unmatched) = plan.watchlist.first()?;
     let mut members = Vec::with_capacity(first.len());
     let mut unlimited = Vec::new();
-    for Taken { selected, list } in first {
+    for Assigned { selected, list } in first {
         let Some(rule) = &plan.rules[list] else { continue };
         let name = selected.located.name.clone();
         let mut able = match MemoryCgroup::open(&selected.located) {
@@ -199,7 +199,7 @@ fn members(plan: &Plan, ancestors: &mut Ancestors) -> Result<(Vec<Member>, Waiti
 }
 
 /// Moves this process into the cgroup that a word names.
-fn enter(word: &OsStr) -> Result<Joined, NotJoined> {
+fn enter(word: &OsStr) -> Result<Joined, JoinError> {
     let before = locate("self").ok();
     Joined::enter(&locate(word)?, before.as_ref())
 }

@@ -23,7 +23,7 @@ pub struct SwapDevice {
 
 /// All swap areas together. Amounts are bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Swaps {
+pub struct SwapSummary {
     /// How large they are.
     pub total: u64,
     /// What is free of that.
@@ -51,12 +51,12 @@ impl SwapDevice {
     }
 }
 
-impl Swaps {
+impl SwapSummary {
     /// Looks at them.
     #[must_use]
-    pub fn look() -> Self {
+    pub fn read() -> Self {
         let devices = devices();
-        let zram = devices.iter().any(SwapDevice::is_zram).then(Zram::look).flatten().unwrap_or_default();
+        let zram = devices.iter().any(SwapDevice::is_zram).then(Zram::read_all).flatten().unwrap_or_default();
         Self::new(&devices, zram, zswap::is_on().unwrap_or(false), rotates)
     }
 
@@ -106,14 +106,14 @@ fn parse(text: &[u8]) -> Vec<SwapDevice> {
 
 /// `/proc/vmstat`, held open: it is read before each action where writes to swap are bounded.
 #[derive(Debug, Default)]
-pub struct SwappedOut {
+pub struct SwapOutCounter {
     file: Option<Reader>,
     text: String,
 }
 
-impl SwappedOut {
+impl SwapOutCounter {
     /// What went to swap since the host was started, bytes.
-    pub fn look(&mut self) -> u64 {
+    pub fn read(&mut self) -> u64 {
         if self.file.is_none() {
             self.file = Reader::open("/proc/vmstat").ok();
         }
@@ -167,16 +167,16 @@ mod tests {
     #[test]
     fn areas_add_up_and_the_slowest_counts() {
         let zram = Zram { original: 100 * 1024, used: 40 * 1024 };
-        let areas = |zswap, rotates: bool| Swaps::new(&parse(SWAPS), zram, zswap, |_| rotates);
+        let areas = |zswap, rotates: bool| SwapSummary::new(&parse(SWAPS), zram, zswap, |_| rotates);
         let slow = areas(false, true);
         // 400K are swapped out, and what of it is in zram takes 40K.
         let expected =
-            Swaps { total: 4000 * 1024, free: 3600 * 1024, copied: 0.1, quick: false, wears: true };
+            SwapSummary { total: 4000 * 1024, free: 3600 * 1024, copied: 0.1, quick: false, wears: true };
         assert_eq!(slow, expected);
         assert!(areas(false, false).quick, "an SSD");
         let zswap = areas(true, true);
         assert!(zswap.quick && !zswap.wears);
-        let none = Swaps::new(&[], Zram::default(), false, |_| true);
+        let none = SwapSummary::new(&[], Zram::default(), false, |_| true);
         assert_eq!((none.total, none.quick, none.wears), (0, true, false));
     }
 }

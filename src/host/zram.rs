@@ -26,7 +26,7 @@ impl Zram {
 
     /// What all zram devices that are swapped to hold now; `None` if there are none.
     #[must_use]
-    pub fn look() -> Option<Self> {
+    pub fn read_all() -> Option<Self> {
         Devices::find().read(&mut String::new())
     }
 

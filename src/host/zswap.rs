@@ -8,7 +8,7 @@ const PARAMETERS: &str = "/sys/module/zswap/parameters";
 
 /// The host's pool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Pool {
+pub struct ZswapPool {
     /// Whether it takes pages now. What it holds already stays.
     pub enabled: bool,
     /// How much of the host's memory it may take, percent.
@@ -19,7 +19,7 @@ pub struct Pool {
     pub used: Option<u64>,
 }
 
-impl Pool {
+impl ZswapPool {
     /// Looks at the host's; `None` where zswap isn't built in.
     #[must_use]
     pub fn of_host() -> Option<Self> {
@@ -60,9 +60,9 @@ mod tests {
 
     #[test]
     fn the_pool_has_a_limit() {
-        let pool = Pool::new(true, Some(20), MEMINFO);
+        let pool = ZswapPool::new(true, Some(20), MEMINFO);
         assert_eq!((pool.limit, pool.used, pool.room()), (Some(204_800), Some(51_200), Some(153_600)));
         // Before 5.19 /proc/meminfo doesn't say what it takes.
-        assert_eq!(Pool::new(true, Some(20), "MemTotal: 1000 kB\n").room(), None);
+        assert_eq!(ZswapPool::new(true, Some(20), "MemTotal: 1000 kB\n").room(), None);
     }
 }

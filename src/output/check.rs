@@ -1,13 +1,13 @@
 //! What `memctl check` says: a line for each thing, what to do about it below, and the verdict.
 
 use anstyle::AnsiColor;
-use memctl::check::{Checked, Fact, Finding, State};
+use memctl::check::{CheckReport, Fact, Finding, State};
 use serde::Serialize;
 
 use super::format::{escaped, size};
 use super::json::NameKeys;
 use super::table::{DIM, wrapped};
-use super::{answer, terminal_width};
+use super::{print_stdout, terminal_width};
 use crate::error::Result;
 
 pub mod rules;
@@ -34,7 +34,7 @@ struct Line<'a> {
 }
 
 /// Prints what was found.
-pub fn print(checked: &Checked, json: bool) -> Result<()> {
+pub fn print(checked: &CheckReport, json: bool) -> Result<()> {
     if json {
         let checks = checked.findings.iter().map(|finding| Key {
             check: finding.about,
@@ -45,7 +45,7 @@ pub fn print(checked: &Checked, json: bool) -> Result<()> {
         });
         let line =
             Line { name: NameKeys::from(&checked.name), works: checked.works(), checks: checks.collect() };
-        return answer(&(serde_json::to_string(&line)? + "\n"));
+        return print_stdout(&(serde_json::to_string(&line)? + "\n"));
     }
     let width = terminal_width().map_or(usize::MAX, usize::from);
     let mut text = String::new();
@@ -69,7 +69,7 @@ pub fn print(checked: &Checked, json: bool) -> Result<()> {
         (true, _) => ("reclaim will work", AnsiColor::Green),
     };
     let style = colour.on_default().bold();
-    answer(&format!("{text}{style}{word}{style:#}: {}\n", escaped(&checked.name)))
+    print_stdout(&format!("{text}{style}{word}{style:#}: {}\n", escaped(&checked.name)))
 }
 
 fn says(finding: &Finding) -> String {

@@ -5,9 +5,9 @@ use clap::error::ErrorKind;
 use memctl::reclaim::StoppedBy;
 use memctl::reclaim::batch::Outcome;
 
+use super::eprint_line;
 use super::format::{errno_text, escaped};
 use super::reclaim::removed;
-use super::remark;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::usage::translate_clap_error;
@@ -17,7 +17,7 @@ const DIM: Style = Style::new().dimmed();
 
 /// Prints an error and returns how to exit.
 pub fn print(error: &Error) -> Exit {
-    line(&error.to_string(), error.hint());
+    print_lines(&error.to_string(), error.hint());
     error.exit()
 }
 
@@ -26,22 +26,22 @@ pub fn print_outcome(outcome: &Outcome) {
     let name = &outcome.name;
     let report = match &outcome.report {
         Ok(report) => report,
-        Err(errno) => return line(&format!("{name}: {}", errno_text(*errno)), None),
+        Err(errno) => return print_lines(&format!("{name}: {}", errno_text(*errno)), None),
     };
     match report.stopped_by {
         StoppedBy::Failed(errno) => {
             let file = outcome.path.join(report.subject.file());
-            line(&format!("{}: {}", file.display(), errno_text(errno)), None);
+            print_lines(&format!("{}: {}", file.display(), errno_text(errno)), None);
         }
-        StoppedBy::Removed => line(&format!("{name}: {}", removed(report.subject)), None),
+        StoppedBy::Removed => print_lines(&format!("{name}: {}", removed(report.subject)), None),
         _ => {}
     }
 }
 
-fn line(what: &str, hint: Option<&str>) {
-    remark(&format!("{RED}memctl:{RED:#} {}", escaped(what)));
+fn print_lines(what: &str, hint: Option<&str>) {
+    eprint_line(&format!("{RED}memctl:{RED:#} {}", escaped(what)));
     if let Some(hint) = hint {
-        remark(&format!("{DIM}hint:{DIM:#} {}", escaped(hint)));
+        eprint_line(&format!("{DIM}hint:{DIM:#} {}", escaped(hint)));
     }
 }
 
@@ -50,7 +50,7 @@ pub fn print_clap(error: &clap::Error) -> Exit {
     if !error.use_stderr() {
         // A closed pipe included: whoever reads help has read enough.
         let _ = error.print();
-        return Exit::Reached;
+        return Exit::Success;
     }
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         let _ = error.print();

@@ -5,7 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use humansize::{BINARY, FormatSizeOptions, SizeFormatter, format_size, format_size_i};
-use memctl::cgroup::error::plain;
+use memctl::cgroup::error::error_text;
 use rustix::io::Errno;
 
 /// `10.07 MiB`.
@@ -86,7 +86,7 @@ pub fn hundredths(share: u16) -> String {
 
 /// An error of the kernel's in words, in lower case.
 pub fn errno_text(errno: Errno) -> String {
-    plain(&io::Error::from(errno))
+    error_text(&io::Error::from(errno))
 }
 
 /// A function that writes an amount.

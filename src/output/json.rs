@@ -13,10 +13,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use memctl::cgroup::Name;
-use memctl::reclaim::{Guard, Report, Settled, Subject, TotalPlan};
+use memctl::reclaim::{Blocker, Report, Settled, TargetKind, TotalPlan};
 use serde::Serialize;
 
-use crate::output::view::Foretold;
+use crate::output::view::DryRun;
 
 /// The report of `memctl reclaim`, as a line of JSON. Keys are only ever added.
 #[allow(clippy::struct_field_names)] // The names are the keys.
@@ -153,9 +153,9 @@ pub struct Planned<'a> {
     guards: Vec<&'static str>,
 }
 
-impl<'a> From<&'a Foretold> for Planned<'a> {
-    fn from(foretold: &'a Foretold) -> Self {
-        let Foretold { name, path, plan, locked } = foretold;
+impl<'a> From<&'a DryRun> for Planned<'a> {
+    fn from(foretold: &'a DryRun) -> Self {
+        let DryRun { name, path, plan, locked } = foretold;
         let there = &plan.reclaimable;
         Self {
             name: NameKeys::with_path(name, path),
@@ -197,7 +197,7 @@ impl From<&TotalPlan> for TotalPlanned {
             total_requested_bytes: total.requested,
             total_reclaimable_bytes: total.reclaimable,
             total_expected_bytes: total.expected(),
-            total_guards: total.guards.iter().copied().map(Guard::word).collect(),
+            total_guards: total.guards.iter().copied().map(Blocker::word).collect(),
         }
     }
 }
@@ -240,10 +240,10 @@ impl From<&Settled> for SettledKeys {
     }
 }
 
-fn node(subject: Subject) -> Option<u32> {
+fn node(subject: TargetKind) -> Option<u32> {
     match subject {
-        Subject::Cgroup => None,
-        Subject::Node(number) => Some(number),
+        TargetKind::Cgroup => None,
+        TargetKind::Node(number) => Some(number),
     }
 }
 

@@ -3,63 +3,65 @@
 use std::ffi::OsStr;
 use std::time::Duration;
 
-use memctl::reclaim::Event;
+use memctl::reclaim::RequestEvent;
 use memctl::record::{Record, VERSION};
 use memctl::watch::notes::Note;
 use memctl::watch::policy::above::Limit;
 use rustix::io::Errno;
 
 use super::format::{escaped, hundredths, size, time};
-use super::{Loudness, remark};
+use super::{Verbosity, eprint_line};
 use crate::output::format::errno_text;
 use crate::output::view::Waiting;
 
 /// What `-v` tells of a step; with several cgroups under way, of which.
-pub fn event(cgroup: Option<&str>, event: &Event, loudness: Loudness) {
-    if loudness != Loudness::Verbose {
+pub fn event(cgroup: Option<&str>, event: &RequestEvent, loudness: Verbosity) {
+    if loudness != Verbosity::Verbose {
         return;
     }
     let of = cgroup.map_or_else(String::new, |name| format!("{}: ", escaped(name)));
     match event {
-        Event::Asked { bytes, answer, took, reclaimed, .. } => {
+        RequestEvent::Asked { bytes, answer, took, reclaimed, .. } => {
             let said = match answer {
                 Ok(()) => "done".into(),
                 Err(Errno::AGAIN) => "fell short".into(),
                 Err(errno) => errno_text(*errno),
             };
-            remark(&format!(
+            eprint_line(&format!(
                 "{of}requested {}: {said} after {}; {} so far",
                 size(*bytes),
                 time(*took),
                 size(*reclaimed)
             ));
         }
-        Event::AwaitingWriteback { bytes } => {
-            remark(&format!("{of}waiting for {} under writeback to swap", size(*bytes)));
+        RequestEvent::AwaitingWriteback { bytes } => {
+            eprint_line(&format!("{of}waiting for {} under writeback to swap", size(*bytes)));
         }
-        Event::AwaitingCounters => remark(&format!("{of}waiting for the kernel's counters to catch up")),
-        Event::Asking { .. } => {}
+        RequestEvent::AwaitingCounters => {
+            eprint_line(&format!("{of}waiting for the kernel's counters to catch up"));
+        }
+        RequestEvent::Asking { .. } => {}
     }
 }
 
 /// Time that is spent on nothing but watching.
-pub fn watching(what: &str, span: Duration, loudness: Loudness) {
-    if loudness == Loudness::Verbose {
-        remark(&format!("{what} for {}", time(span)));
+pub fn watching(what: &str, span: Duration, loudness: Verbosity) {
+    if loudness == Verbosity::Verbose {
+        eprint_line(&format!("{what} for {}", time(span)));
     }
 }
 
 /// What came back can't be told.
-pub fn unwatched(cgroup: &str, loudness: Loudness) {
-    if loudness != Loudness::Quiet {
-        remark(&format!("memctl: {}: the cgroup was removed during --settle", escaped(cgroup)));
+pub fn unwatched(cgroup: &str, loudness: Verbosity) {
+    if loudness != Verbosity::Quiet {
+        eprint_line(&format!("memctl: {}: the cgroup was removed during --settle", escaped(cgroup)));
     }
 }
 
 /// After a signal, when the kernel doesn't return.
-pub fn waiting_for_write(bytes: u64, loudness: Loudness) {
-    if loudness != Loudness::Quiet {
-        remark(&format!(
+pub fn waiting_for_write(bytes: u64, loudness: Verbosity) {
+    if loudness != Verbosity::Quiet {
+        eprint_line(&format!(
             "memctl: stopping: waiting for a write of {} to return (a second signal kills memctl)",
             size(bytes)
         ));
@@ -67,9 +69,9 @@ pub fn waiting_for_write(bytes: u64, loudness: Loudness) {
 }
 
 /// Somebody else keeps the lock on a cgroup.
-pub fn locked(cgroup: &str, loudness: Loudness) {
-    if loudness != Loudness::Quiet {
-        remark(&format!(
+pub fn locked(cgroup: &str, loudness: Verbosity) {
+    if loudness != Verbosity::Quiet {
+        eprint_line(&format!(
             "memctl: {}: locked by another process; reclaiming anyway (--no-lock skips this check)",
             escaped(cgroup)
         ));
@@ -77,9 +79,9 @@ pub fn locked(cgroup: &str, loudness: Loudness) {
 }
 
 /// A watch of its own cgroup might reclaim memctl itself.
-pub fn unlocked(cgroup: &str, loudness: Loudness) {
-    if loudness != Loudness::Quiet {
-        remark(&format!(
+pub fn unlocked(cgroup: &str, loudness: Verbosity) {
+    if loudness != Verbosity::Quiet {
+        eprint_line(&format!(
             "memctl: {}: memctl runs in this cgroup, but can't lock its memory (CAP_IPC_LOCK, LimitMEMLOCK=infinity)",
             escaped(cgroup)
         ));
@@ -119,35 +121,38 @@ pub fn of_killer(note: &Note) -> Option<String> {
 }
 
 /// What a record is, where that isn't what one would think.
-pub fn read(file: &str, record: &Record, loudness: Loudness) {
-    if loudness == Loudness::Quiet {
+pub fn read(file: &str, record: &Record, loudness: Verbosity) {
+    if loudness == Verbosity::Quiet {
         return;
     }
     let file = escaped(file);
     if record.version > VERSION {
         let version = record.version;
-        remark(&format!(
+        eprint_line(&format!(
             "memctl: {file}: record version {version} is newer than {VERSION}; drawing only the known parts"
         ));
     }
     if record.runs > 1 {
-        remark(&format!("memctl: {file}: the record has {} watches; drawing the last", record.runs));
+        eprint_line(&format!("memctl: {file}: the record has {} watches; drawing the last", record.runs));
     }
     if record.is_cut {
-        remark(&format!("memctl: {file}: the last line is cut off; drawing the lines before"));
+        eprint_line(&format!("memctl: {file}: the last line is cut off; drawing the lines before"));
     }
 }
 
 /// A glob that was to leave something out doesn't.
-pub fn nothing_excluded(globs: &[&OsStr], loudness: Loudness) {
-    for glob in globs.iter().filter(|_| loudness != Loudness::Quiet) {
-        remark(&format!("memctl: --exclude {}: no cgroup matches now", escaped(&glob.to_string_lossy())));
+pub fn nothing_excluded(globs: &[&OsStr], loudness: Verbosity) {
+    for glob in globs.iter().filter(|_| loudness != Verbosity::Quiet) {
+        eprint_line(&format!(
+            "memctl: --exclude {}: no cgroup matches now",
+            escaped(&glob.to_string_lossy())
+        ));
     }
 }
 
 /// What a glob matched and can't be reclaimed from.
-pub fn passed_over(why: &str, loudness: Loudness) {
-    if loudness == Loudness::Verbose {
-        remark(&format!("skipped: {}", escaped(why)));
+pub fn passed_over(why: &str, loudness: Verbosity) {
+    if loudness == Verbosity::Verbose {
+        eprint_line(&format!("skipped: {}", escaped(why)));
     }
 }

@@ -3,27 +3,27 @@
 use anstyle::AnsiColor;
 use memctl::cgroup::swap_room::SwapBound;
 use memctl::host::kernel::kernel_release;
-use memctl::reclaim::{Guard, Plan, TotalPlan};
+use memctl::reclaim::{Blocker, Plan, TotalPlan};
 
 use super::format::{escaped, shortened, size, time};
 use super::json::{Planned, TotalPlanned};
 use super::reclaim::below_the_gate;
 use super::table::{DIM, figures, labelled, plain_table};
-use super::{Loudness, answer, terminal_width};
+use super::{Verbosity, print_stdout, terminal_width};
 use crate::error::Result;
-use crate::output::view::Foretold;
+use crate::output::view::DryRun;
 
 /// Prints what was foretold.
-pub fn print(foretold: &[Foretold], total: Option<&TotalPlan>, json: bool, loudness: Loudness) -> Result<()> {
+pub fn print(foretold: &[DryRun], total: Option<&TotalPlan>, json: bool, loudness: Verbosity) -> Result<()> {
     if json {
         let lines = foretold.iter().map(|one| Ok(serde_json::to_string(&Planned::from(one))? + "\n"));
         let mut lines = lines.collect::<Result<String>>()?;
         if let Some(total) = total {
             lines += &(serde_json::to_string(&TotalPlanned::from(total))? + "\n");
         }
-        return answer(&lines);
+        return print_stdout(&lines);
     }
-    if loudness == Loudness::Quiet {
+    if loudness == Verbosity::Quiet {
         return Ok(());
     }
     let width = terminal_width();
@@ -31,11 +31,11 @@ pub fn print(foretold: &[Foretold], total: Option<&TotalPlan>, json: bool, loudn
         [one] if total.is_none() => arithmetic(one),
         _ => remarks(foretold, total),
     };
-    answer(&(rows(foretold, total, width) + &labelled(&lines, width.unwrap_or(u16::MAX))))
+    print_stdout(&(rows(foretold, total, width) + &labelled(&lines, width.unwrap_or(u16::MAX))))
 }
 
 /// A row each, and for several a total.
-fn rows(foretold: &[Foretold], total: Option<&TotalPlan>, width: Option<u16>) -> String {
+fn rows(foretold: &[DryRun], total: Option<&TotalPlan>, width: Option<u16>) -> String {
     // What the other columns and the outlook need at most.
     const OTHERS: usize = 54;
     let named = |name: &str| match width {
@@ -45,7 +45,7 @@ fn rows(foretold: &[Foretold], total: Option<&TotalPlan>, width: Option<u16>) ->
     let requested = |bytes: Option<u64>| bytes.map_or_else(|| "max".into(), size);
     let mut table = plain_table();
     table.set_header(["CGROUP", "REQUESTED", "RECLAIMABLE"]);
-    for Foretold { name, plan, .. } in foretold {
+    for DryRun { name, plan, .. } in foretold {
         table.add_row([named(name), requested(plan.requested), size(plan.reclaimable.bytes())]);
     }
     if let Some(total) = total {
@@ -56,7 +56,7 @@ fn rows(foretold: &[Foretold], total: Option<&TotalPlan>, width: Option<u16>) ->
         table.add_row(["total".into(), requested(plans().map(|plan| plan.requested).sum()), size(there)]);
     }
     let (header, lines) = figures(&mut table);
-    let each = |Foretold { plan, .. }: &Foretold| match total {
+    let each = |DryRun { plan, .. }: &DryRun| match total {
         // Where one amount is for all, only that is judged.
         Some(_) if plan.guards.is_empty() => String::new(),
         _ => outlook(plan.requested, &plan.guards),
@@ -68,21 +68,21 @@ fn rows(foretold: &[Foretold], total: Option<&TotalPlan>, width: Option<u16>) ->
     format!("{DIM}{header}  OUTLOOK{DIM:#}\n{}", body.collect::<String>())
 }
 
-fn outlook(requested: Option<u64>, guards: &[Guard]) -> String {
+fn outlook(requested: Option<u64>, guards: &[Blocker]) -> String {
     let (words, colour) = match guards.first() {
         None if requested.is_none() => return "upper bound".into(),
         None => ("enough".to_owned(), AnsiColor::Green),
-        Some(Guard::Short(bytes)) => return short_by(*bytes),
-        Some(Guard::Timeout(_)) => ("timeout".into(), AnsiColor::Red),
-        Some(Guard::Pressure(_)) => ("under pressure".into(), AnsiColor::Red),
-        Some(Guard::Unsupported(_)) => ("unsupported".into(), AnsiColor::Red),
+        Some(Blocker::Short(bytes)) => return short_by(*bytes),
+        Some(Blocker::Timeout(_)) => ("timeout".into(), AnsiColor::Red),
+        Some(Blocker::Pressure(_)) => ("under pressure".into(), AnsiColor::Red),
+        Some(Blocker::Unsupported(_)) => ("unsupported".into(), AnsiColor::Red),
     };
     let style = colour.on_default().bold();
     format!("{style}{words}{style:#}")
 }
 
 /// One in full.
-fn arithmetic(foretold: &Foretold) -> Vec<(String, String)> {
+fn arithmetic(foretold: &DryRun) -> Vec<(String, String)> {
     let plan = &foretold.plan;
     let mut lines = vec![("request", would_ask(foretold)), ("reclaimable", reclaimable(plan))];
     lines.extend(left_out(plan).map(|left| ("left out", left)));
@@ -93,7 +93,7 @@ fn arithmetic(foretold: &Foretold) -> Vec<(String, String)> {
 }
 
 /// What there is to say of several.
-fn remarks(foretold: &[Foretold], total: Option<&TotalPlan>) -> Vec<(String, String)> {
+fn remarks(foretold: &[DryRun], total: Option<&TotalPlan>) -> Vec<(String, String)> {
     let stops = foretold.iter().filter(|one| !one.plan.guards.is_empty() || one.locked);
     let mut lines: Vec<_> = stops
         .map(|one| {
@@ -111,14 +111,14 @@ fn remarks(foretold: &[Foretold], total: Option<&TotalPlan>) -> Vec<(String, Str
     lines
 }
 
-fn guarded_total(guard: Guard) -> String {
+fn guarded_total(guard: Blocker) -> String {
     match guard {
-        Guard::Pressure(_) => {
+        Blocker::Pressure(_) => {
             "--max-pressure: the cgroups that aren't stalled have less than the request".into()
         }
-        Guard::Unsupported(_) => "the kernel, which is too old for the request".into(),
-        Guard::Short(bytes) => exhaustion(bytes),
-        Guard::Timeout(best) => too_slow(best),
+        Blocker::Unsupported(_) => "the kernel, which is too old for the request".into(),
+        Blocker::Short(bytes) => exhaustion(bytes),
+        Blocker::Timeout(best) => too_slow(best),
     }
 }
 
@@ -139,7 +139,7 @@ fn nothing_written() -> (String, String) {
     ("dry run".into(), "nothing was written; dirty and active pages may not be reclaimable".into())
 }
 
-fn would_ask(Foretold { path, plan, .. }: &Foretold) -> String {
+fn would_ask(DryRun { path, plan, .. }: &DryRun) -> String {
     let file = escaped(&path.join(plan.subject.file()).display().to_string());
     if plan.requested == Some(0) {
         return format!("nothing through {file}: the usage is low enough already");
@@ -189,22 +189,22 @@ fn reclaimable(plan: &Plan) -> String {
 }
 
 fn left_out(plan: &Plan) -> Option<String> {
-    const NOTABLE: u64 = 256 << 10;
+    const MIN_SHOWN: u64 = 256 << 10;
     let there = &plan.reclaimable;
-    (there.unevictable >= NOTABLE)
+    (there.unevictable >= MIN_SHOWN)
         .then(|| format!("{} are unevictable (locked in memory)", size(there.unevictable)))
 }
 
-fn would_stop(Foretold { plan, locked, .. }: &Foretold) -> Vec<String> {
+fn would_stop(DryRun { plan, locked, .. }: &DryRun) -> Vec<String> {
     let mut stops: Vec<String> = plan.guards.iter().map(|guard| guarded(*guard, plan)).collect();
     // What the kernel refuses ends there.
-    if plan.guards.iter().any(|guard| matches!(guard, Guard::Unsupported(_))) {
+    if plan.guards.iter().any(|guard| matches!(guard, Blocker::Unsupported(_))) {
         stops.truncate(1);
         return stops;
     }
-    let slow = plan.guards.iter().any(|guard| matches!(guard, Guard::Timeout(_)));
+    let slow = plan.guards.iter().any(|guard| matches!(guard, Blocker::Timeout(_)));
     stops.extend(plan.timeout.filter(|_| !slow).map(|timeout| format!("--timeout, after {}", time(timeout))));
-    let pressed = plan.guards.iter().any(|guard| matches!(guard, Guard::Pressure(_)));
+    let pressed = plan.guards.iter().any(|guard| matches!(guard, Blocker::Pressure(_)));
     stops.extend(plan.max_pressure.filter(|_| !pressed).map(|most| {
         let now =
             plan.pressure.map_or_else(String::new, |now| format!(" ({} in the last 10 s)", percent(now)));
@@ -216,15 +216,15 @@ fn would_stop(Foretold { plan, locked, .. }: &Foretold) -> Vec<String> {
     stops
 }
 
-fn guarded(guard: Guard, plan: &Plan) -> String {
+fn guarded(guard: Blocker, plan: &Plan) -> String {
     match guard {
-        Guard::Short(bytes) => exhaustion(bytes),
-        Guard::Timeout(best) => too_slow(best),
-        Guard::Pressure(now) => {
+        Blocker::Short(bytes) => exhaustion(bytes),
+        Blocker::Timeout(best) => too_slow(best),
+        Blocker::Pressure(now) => {
             let most = plan.max_pressure.map_or_else(String::new, |most| most.to_string());
             format!("--max-pressure {most}: already stalled for {} of the last 10 s", percent(now))
         }
-        Guard::Unsupported(since) => {
+        Blocker::Unsupported(since) => {
             let key = plan.kind.swappiness().map_or_else(String::new, |value| format!("swappiness={value}"));
             let release = kernel_release().map_or_else(String::new, |release| escaped(&release));
             format!(

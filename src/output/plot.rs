@@ -13,7 +13,7 @@ mod theme;
 
 pub use area::LOOKS;
 use area::{Area, Drawn, MARGIN};
-use panel::{Line, Panel};
+use panel::{Curve, Panel};
 use theme::{BACKGROUND, BAD, CALM, DIM, GOOD, INK, MAIN, SOFT, WARM};
 
 /// Pixels: the page, the room above the panels and around them, and how high each panel is.
@@ -95,9 +95,9 @@ fn panels(course: &Course) -> [Panel; 3] {
     let usage = Panel {
         unit: scale::Unit::Bytes,
         lines: vec![
-            Line::filled("usage", MAIN, bytes(&|point| Some(point.current))),
-            Line::steps("limit", BAD, bytes(&|point| point.limit)),
-            Line::steps("working set", GOOD, bytes(&|point| point.working_set)),
+            Curve::filled("usage", MAIN, bytes(&|point| Some(point.current))),
+            Curve::steps("limit", BAD, bytes(&|point| point.limit)),
+            Curve::steps("working set", GOOD, bytes(&|point| point.working_set)),
         ],
         marks: course.outrun.clone(),
         least: 0.0,
@@ -107,7 +107,7 @@ fn panels(course: &Course) -> [Panel; 3] {
     let refaulted = rates(points, |point| point.refaulted.map(|bytes| bytes as f64));
     let flows = Panel {
         unit: scale::Unit::BytesPerSecond,
-        lines: vec![Line::filled("reclaimed", CALM, reclaimed), Line::steps("refaulted", WARM, refaulted)],
+        lines: vec![Curve::filled("reclaimed", CALM, reclaimed), Curve::steps("refaulted", WARM, refaulted)],
         marks: Vec::new(),
         least: 0.0,
         without: "",
@@ -115,7 +115,7 @@ fn panels(course: &Course) -> [Panel; 3] {
     let stalls = rates(points, |point| point.stalled.map(|seconds| 100.0 * seconds));
     let pressure = Panel {
         unit: scale::Unit::Percent,
-        lines: vec![Line::filled("stalled on memory (PSI some)", SOFT, stalls)],
+        lines: vec![Curve::filled("stalled on memory (PSI some)", SOFT, stalls)],
         marks: Vec::new(),
         least: 1.0,
         without: "no pressure in this record",

@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use memctl::reclaim::Event;
+use memctl::reclaim::RequestEvent;
 
 use super::format::{escaped, shortened};
 
 /// Progress bars, or nothing.
-pub struct Progress {
+pub struct ProgressBars {
     all: MultiProgress,
     bars: Vec<ProgressBar>,
     /// How many are done; only where there are several.
@@ -21,7 +21,7 @@ pub struct Progress {
 /// What is over sooner needs no bar: it would only flash.
 const WORTHWHILE: Duration = Duration::from_millis(200);
 
-impl Progress {
+impl ProgressBars {
     /// `visible` is whether standard error is a terminal that wants bars.
     pub fn new(cgroups: &[String], visible: bool) -> Self {
         let target = if visible { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
@@ -47,9 +47,9 @@ impl Progress {
     }
 
     /// Shows where a request stands.
-    pub fn show(&mut self, index: usize, event: &Event) {
+    pub fn show(&mut self, index: usize, event: &RequestEvent) {
         let mut so_far = 0;
-        if let (Some(shared), Event::Asked { reclaimed, .. }) = (&mut self.shared, event) {
+        if let (Some(shared), RequestEvent::Asked { reclaimed, .. }) = (&mut self.shared, event) {
             shared[index].1 = *reclaimed;
             so_far = shared[index].0;
         }
@@ -63,7 +63,7 @@ impl Progress {
         }
         let bar = &self.bars[index];
         match *event {
-            Event::Asked { reclaimed, requested, .. } => {
+            RequestEvent::Asked { reclaimed, requested, .. } => {
                 if let Some(shared) = &self.shared {
                     let sum = shared.iter().map(|(before, now)| before + now).sum();
                     self.total.iter().for_each(|total| total.set_position(sum));
@@ -73,9 +73,9 @@ impl Progress {
                 }
                 bar.set_position(so_far + reclaimed);
             }
-            Event::AwaitingWriteback { .. } => bar.set_prefix("waiting for swap "),
-            Event::AwaitingCounters => bar.set_prefix("counting "),
-            Event::Asking { .. } => bar.set_prefix(""),
+            RequestEvent::AwaitingWriteback { .. } => bar.set_prefix("waiting for swap "),
+            RequestEvent::AwaitingCounters => bar.set_prefix("counting "),
+            RequestEvent::Asking { .. } => bar.set_prefix(""),
         }
     }
 
@@ -118,12 +118,12 @@ impl Progress {
 }
 
 /// A bar for time that goes by, or nothing.
-pub struct Watching {
+pub struct WaitBar {
     bar: ProgressBar,
     began: Instant,
 }
 
-impl Watching {
+impl WaitBar {
     /// `visible` is whether standard error is a terminal that wants bars.
     pub fn new(what: &'static str, time: Duration, visible: bool) -> Self {
         let target = if visible { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };

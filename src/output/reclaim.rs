@@ -6,7 +6,7 @@ use memctl::reclaim::{Report, StoppedBy, Verdict};
 use super::format::{difference, escaped, shortened, size, time};
 use super::json::{Reclaimed, TotalReclaimed};
 use super::table::{DIM, figures, labelled, plain_table};
-use super::{Loudness, answer, terminal_width};
+use super::{Verbosity, print_stdout, terminal_width};
 use crate::error::Result;
 use memctl::reclaim::batch::Outcomes;
 
@@ -18,7 +18,7 @@ pub use details::{below_the_gate, removed, writes};
 use details::{came_back, details, in_the_way, net_saving, unconfirmed, why};
 
 /// Prints the reports of those that were begun.
-pub fn print(outcomes: &Outcomes, json: bool, loudness: Loudness) -> Result<()> {
+pub fn print(outcomes: &Outcomes, json: bool, loudness: Verbosity) -> Result<()> {
     let begun = outcomes.each.iter().filter_map(|outcome| Some((outcome, outcome.report.as_ref().ok()?)));
     if json {
         let shared = outcomes.total.is_some();
@@ -30,14 +30,14 @@ pub fn print(outcomes: &Outcomes, json: bool, loudness: Loudness) -> Result<()> 
         if let Some(total) = &outcomes.total {
             lines += &(serde_json::to_string(&TotalReclaimed::from(total))? + "\n");
         }
-        return answer(&lines);
+        return print_stdout(&lines);
     }
     let rows: Vec<_> = begun.map(|(outcome, report)| (&*outcome.name, report)).collect();
-    if loudness == Loudness::Quiet || rows.is_empty() {
+    if loudness == Verbosity::Quiet || rows.is_empty() {
         return Ok(());
     }
     let width = terminal_width();
-    answer(&shown(&rows, outcomes.total.as_ref(), width))
+    print_stdout(&shown(&rows, outcomes.total.as_ref(), width))
 }
 
 /// One report in full; several as a row each, with what there is to say of those that fell short.

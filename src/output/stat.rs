@@ -4,17 +4,17 @@ use std::fmt::Write;
 
 use super::json::Stated;
 use super::table::{DIM, labelled};
-use super::{answer_on, terminal_rows, terminal_width};
+use super::{print_more, terminal_rows, terminal_width};
 use crate::cli::Stat;
 use crate::error::Result;
-use crate::output::view::View;
+use crate::output::view::StatView;
 
 mod details;
 mod page;
 mod rows;
 
 /// Where one look after the other is shown.
-pub struct Screen<'a> {
+pub struct StatScreen<'a> {
     args: &'a Stat,
     /// There is more than one look.
     again: bool,
@@ -23,17 +23,17 @@ pub struct Screen<'a> {
     shown: bool,
 }
 
-impl<'a> Screen<'a> {
+impl<'a> StatScreen<'a> {
     pub fn new(args: &'a Stat, again: bool) -> Self {
         Self { args, again, shown: false, repaint: again && !args.json && terminal_width().is_some() }
     }
 
     /// Shows a look. Says whether anybody still reads.
-    pub fn show(&mut self, view: &View) -> Result<bool> {
+    pub fn show(&mut self, view: &StatView) -> Result<bool> {
         let text = self.text(view)?;
         self.shown = true;
         if !self.repaint {
-            return answer_on(&text);
+            return print_more(&text);
         }
         // Home, and clear what follows. What doesn't fit would scroll the rest away.
         let rows = usize::from(terminal_rows().unwrap_or(24).saturating_sub(1)).max(1);
@@ -43,10 +43,10 @@ impl<'a> Screen<'a> {
         if cut > 0 {
             let _ = write!(fitting, "\n{DIM}... {cut} more lines{DIM:#}");
         }
-        answer_on(&format!("\u{1b}[H\u{1b}[J{fitting}\n"))
+        print_more(&format!("\u{1b}[H\u{1b}[J{fitting}\n"))
     }
 
-    fn text(&self, view: &View) -> Result<String> {
+    fn text(&self, view: &StatView) -> Result<String> {
         let args = self.args;
         if args.json {
             let lines =
@@ -55,7 +55,7 @@ impl<'a> Screen<'a> {
         }
         let width = terminal_width();
         Ok(match view {
-            View::Page(shown) if !self.again || self.repaint => {
+            StatView::Page(shown) if !self.again || self.repaint => {
                 let size = |bytes| if args.bytes { format!("{bytes}") } else { super::format::size(bytes) };
                 labelled(&page::lines(shown, &size), width.unwrap_or(u16::MAX))
             }

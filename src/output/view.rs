@@ -10,7 +10,7 @@ use memctl::reclaim::{Plan, Reclaimable};
 use memctl::watch::config::HostRule;
 
 /// A request that was only foretold.
-pub struct Foretold {
+pub struct DryRun {
     pub name: Name,
     pub path: PathBuf,
     pub plan: Plan,
@@ -19,7 +19,7 @@ pub struct Foretold {
 }
 
 /// A cgroup as it is shown.
-pub struct Shown {
+pub struct Row {
     pub reading: Box<Reading>,
     pub reclaimable: Reclaimable,
     /// What happened since the look before, if there was one.
@@ -31,16 +31,16 @@ pub struct Shown {
 }
 
 /// What is shown.
-pub enum View {
+pub enum StatView {
     /// One cgroup in full.
-    Page(Box<Shown>),
+    Page(Box<Row>),
     /// A row each.
-    Rows(Vec<Shown>),
+    Rows(Vec<Row>),
 }
 
-impl View {
+impl StatView {
     /// Whatever is shown.
-    pub fn rows(&self) -> &[Shown] {
+    pub fn rows(&self) -> &[Row] {
         match self {
             Self::Page(shown) => std::slice::from_ref(shown),
             Self::Rows(rows) => rows,
@@ -48,7 +48,7 @@ impl View {
     }
 
     /// Returns the same, to be changed.
-    pub fn rows_mut(&mut self) -> &mut [Shown] {
+    pub fn rows_mut(&mut self) -> &mut [Row] {
         match self {
             Self::Page(shown) => std::slice::from_mut(shown),
             Self::Rows(rows) => rows,

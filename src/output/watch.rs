@@ -4,11 +4,11 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use memctl::watch::event::{Event, View, What};
+use memctl::watch::event::{Event, EventKind, MemberView};
 
 use super::format::{counted, escaped};
 use super::json::{Begun, Happened, Reloaded, usec};
-use super::{Loudness, answer_on, terminal_rows, terminal_width};
+use super::{Verbosity, print_more, terminal_rows, terminal_width};
 use crate::error::{Error, Result};
 
 mod dry_run;
@@ -29,24 +29,24 @@ pub fn nobody_reads() -> bool {
 }
 
 /// Where events are told: in lines, or on a terminal in a table that is painted anew.
-pub struct Screen {
+pub struct WatchScreen {
     began: Instant,
     json: bool,
     silent: bool,
     table: Option<Table>,
 }
 
-impl Screen {
+impl WatchScreen {
     /// With `estimate` nothing is told but that.
-    pub fn new(json: bool, estimate: bool, loudness: Loudness) -> Self {
-        let live = !json && loudness == Loudness::Normal && terminal_width().is_some();
+    pub fn new(json: bool, estimate: bool, loudness: Verbosity) -> Self {
+        let live = !json && loudness == Verbosity::Normal && terminal_width().is_some();
         if json {
-            heard(&answer_on(&(serde_json::to_string(&Begun::now()).unwrap_or_default() + "\n")));
+            heard(&print_more(&(serde_json::to_string(&Begun::now()).unwrap_or_default() + "\n")));
         }
         Self {
             began: Instant::now(),
             json,
-            silent: !json && (estimate || loudness == Loudness::Quiet),
+            silent: !json && (estimate || loudness == Verbosity::Quiet),
             table: live.then(Table::default),
         }
     }
@@ -57,21 +57,21 @@ impl Screen {
     }
 
     /// Shows how all of them stand.
-    pub fn show(&mut self, rows: &mut dyn Iterator<Item = View<'_>>) {
+    pub fn show(&mut self, rows: &mut dyn Iterator<Item = MemberView<'_>>) {
         if let Some(table) = &mut self.table {
             let screen = (terminal_width().unwrap_or(80), terminal_rows().unwrap_or(24));
-            heard(&answer_on(&table.painted(rows, Instant::now(), screen)));
+            heard(&print_more(&table.painted(rows, Instant::now(), screen)));
         }
     }
 
     /// Tells that the rules were read again: how many there are now, or why the old ones stay.
-    pub fn reloaded(&mut self, file: &Path, rules: Result<usize, &Error>, loudness: Loudness) {
+    pub fn reloaded(&mut self, file: &Path, rules: Result<usize, &Error>, loudness: Verbosity) {
         let config = file.display().to_string();
         if self.json {
             let error = rules.err().map(|why| format!("{why}"));
             let (at_usec, rules) = (usec(self.began.elapsed()), rules.ok());
             let told = Reloaded { event: "reload", at_usec, config: &config, rules, error };
-            heard(&answer_on(&(serde_json::to_string(&told).unwrap_or_default() + "\n")));
+            heard(&print_more(&(serde_json::to_string(&told).unwrap_or_default() + "\n")));
         }
         match rules {
             Ok(count) if !self.json => {
@@ -83,24 +83,24 @@ impl Screen {
             }
             Err(why) => {
                 super::error::print(why);
-                super::remark("memctl: the old rules stay");
+                super::eprint_line("memctl: the old rules stay");
             }
         }
     }
 
     /// Tells something that isn't of one cgroup: below the table, which would be painted over it, or on standard error.
-    pub fn note(&mut self, what: &str, loudness: Loudness) {
+    pub fn note(&mut self, what: &str, loudness: Verbosity) {
         match &mut self.table {
             Some(table) => table.note(what),
-            None if loudness != Loudness::Quiet => super::remark(&format!("memctl: {}", escaped(what))),
+            None if loudness != Verbosity::Quiet => super::eprint_line(&format!("memctl: {}", escaped(what))),
             None => {}
         }
     }
 
     /// Shows an event.
     pub fn event(&mut self, event: &Event<'_>) {
-        if let What::Acted(_) = event.what {
-            return super::remark(&line(event));
+        if let EventKind::Acted(_) = event.what {
+            return super::eprint_line(&line(event));
         }
         if let Some(table) = &mut self.table {
             return table.remember(event, brief(&event.what));
@@ -113,7 +113,7 @@ impl Screen {
         } else {
             line(event)
         };
-        heard(&answer_on(&(line + "\n")));
+        heard(&print_more(&(line + "\n")));
     }
 }
 

@@ -13,7 +13,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
 use super::pool::{Message, Pool, Work};
-use super::{Activity, Event, Place, Report, Request, run as run_one};
+use super::{Activity, OpenTarget, Report, Request, RequestEvent, run as run_one};
 use crate::cgroup::Name;
 use crate::clock::timespec;
 
@@ -21,7 +21,7 @@ pub mod scheduler;
 pub mod settle;
 pub mod total;
 
-pub use scheduler::{Completed, InOrder, Next, Scheduler};
+pub use scheduler::{Completed, InOrder, NextJob, Scheduler};
 pub use settle::Watched;
 pub use total::Total;
 
@@ -39,7 +39,7 @@ const LOCK_INTERVAL: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub struct Job {
     /// The cgroup or node.
-    pub place: Place,
+    pub place: OpenTarget,
     /// The request.
     pub request: Request,
     /// Whether to keep other memctl off the cgroup meanwhile.
@@ -73,7 +73,7 @@ pub struct Outcome {
 impl Outcome {
     /// Makes the outcome of a job whose thread hasn't returned.
     #[must_use]
-    pub fn pending(place: &Place) -> Self {
+    pub fn pending(place: &OpenTarget) -> Self {
         Self { name: place.name().clone(), path: place.path().to_path_buf(), report: Err(Errno::CANCELED) }
     }
 }
@@ -82,7 +82,7 @@ impl Outcome {
 #[derive(Clone, Debug)]
 pub enum Progress {
     /// A step of one request.
-    Step(usize, Event),
+    Step(usize, RequestEvent),
     /// Another process keeps the lock on the cgroup. The request begins all the same.
     Locked(usize),
     /// A request is over; `is_last` if it was the cgroup's last.
@@ -101,7 +101,7 @@ pub enum Progress {
 }
 
 /// Settings and callbacks of a batch.
-pub struct Options<'a> {
+pub struct BatchOptions<'a> {
     /// Number of requests under way at the same time.
     pub parallel: usize,
     /// Whether to report each step.
@@ -117,7 +117,7 @@ pub struct Options<'a> {
 /// A report of a writing thread.
 #[derive(Debug)]
 enum Step {
-    Event(usize, Event),
+    Event(usize, RequestEvent),
     Locked(usize),
 }
 
@@ -143,7 +143,7 @@ struct Writers {
 ///
 /// # Errors
 /// The system's, if there can't be threads.
-pub fn run(mut scheduler: impl Scheduler, options: &mut Options<'_>) -> std::io::Result<Outcomes> {
+pub fn run(mut scheduler: impl Scheduler, options: &mut BatchOptions<'_>) -> std::io::Result<Outcomes> {
     let threads = options.parallel.clamp(1, scheduler.cgroups().max(1));
     let writers = Writers {
         threads: (0..threads).map(|_| Thread::default()).collect(),
@@ -156,7 +156,7 @@ pub fn run(mut scheduler: impl Scheduler, options: &mut Options<'_>) -> std::io:
     let mut is_told = false;
     loop {
         while pool.under_way() < threads
-            && let Next::Serve(index, job) = scheduler.next()
+            && let NextJob::Serve(index, job) = scheduler.next()
         {
             pool.give((index, job))?;
         }
@@ -226,7 +226,7 @@ impl Work for Writers {
         }
         let Job { place, request, .. } = &mut *job;
         let report = run_one(place.target(), request, &self.stop, &mut |event| {
-            let asked = if let Event::Asking { bytes } = event { bytes } else { 0 };
+            let asked = if let RequestEvent::Asking { bytes } = event { bytes } else { 0 };
             thread.in_flight.store(asked, Ordering::Relaxed);
             if self.steps {
                 emit(Step::Event(index, event));
@@ -262,7 +262,7 @@ fn take_lock(job: &mut Job, stop: fn() -> bool) -> bool {
 
 /// Waits, but not for long, for other memctl on the cgroup. Anybody who can open the directory can hold such a lock, so
 /// it is a courtesy, and never a reason not to reclaim.
-fn lock(place: &Place, timeout: Duration, stop: fn() -> bool) -> bool {
+fn lock(place: &OpenTarget, timeout: Duration, stop: fn() -> bool) -> bool {
     let until = Instant::now() + timeout;
     loop {
         match place.try_lock() {

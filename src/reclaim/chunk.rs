@@ -49,7 +49,7 @@ impl Pace {
     }
 
     /// Takes account of a write that asked for `bytes` and took `time`.
-    pub fn saw(&mut self, bytes: u64, time: Duration) {
+    pub fn record(&mut self, bytes: u64, time: Duration) {
         let nanos = time.as_nanos().max(1);
         let fitting = u128::from(bytes) * TIME.as_nanos() / nanos;
         let fitting = u64::try_from(fitting).unwrap_or(u64::MAX);
@@ -116,11 +116,11 @@ mod tests {
         let mut pace = Pace::new(false, 0);
         for _ in 0..10 {
             let chunk = pace.chunk(10 << 30, u64::MAX, PAGE);
-            pace.saw(chunk, Duration::from_millis(chunk / (1 << 20))); // 1 GiB a second
+            pace.record(chunk, Duration::from_millis(chunk / (1 << 20))); // 1 GiB a second
         }
         let fast = pace.chunk(10 << 30, u64::MAX, PAGE);
         assert!((28 << 20..=31 << 20).contains(&fast), "{fast}");
-        pace.saw(fast, Duration::from_secs(30)); // 1 MiB a second: slow swap
+        pace.record(fast, Duration::from_secs(30)); // 1 MiB a second: slow swap
         assert_eq!(pace.chunk(10 << 30, u64::MAX, PAGE), SMALLEST);
     }
 
@@ -131,7 +131,7 @@ mod tests {
         let mut missing = 64 << 20;
         while missing > 0 {
             let chunk = pace.chunk(missing, u64::MAX, PAGE);
-            pace.saw(chunk, Duration::from_millis(chunk / (2 << 20))); // 2 GiB a second
+            pace.record(chunk, Duration::from_millis(chunk / (2 << 20))); // 2 GiB a second
             missing -= chunk;
             writes += 1;
         }
@@ -158,7 +158,7 @@ mod tests {
             missing in 1u64..1 << 50, asked in 1u64..1 << 40, nanos in 0u64..1 << 40,
         ) {
             let mut pace = Pace::new(false, 0);
-            pace.saw(asked, Duration::from_nanos(nanos));
+            pace.record(asked, Duration::from_nanos(nanos));
             let chunk = pace.chunk(missing, u64::MAX, PAGE);
             prop_assert!(chunk >= PAGE && chunk.is_multiple_of(PAGE));
             prop_assert!(chunk < missing.saturating_add(PAGE));

@@ -7,15 +7,15 @@ const JUDGED: Duration = Duration::from_millis(20);
 
 /// What was freed lately, and the CPU time it took.
 #[derive(Clone, Debug, Default)]
-pub struct Price {
+pub struct RecentCost {
     freed: u64,
     cpu: Duration,
     last: Option<f64>,
 }
 
-impl Price {
+impl RecentCost {
     /// Enters a write that freed some bytes.
-    pub fn saw(&mut self, freed: u64, cpu: Duration) {
+    pub fn record(&mut self, freed: u64, cpu: Duration) {
         self.freed += freed;
         self.cpu += cpu;
         if self.cpu >= JUDGED {
@@ -37,13 +37,13 @@ mod tests {
 
     #[test]
     fn the_price_is_of_late() {
-        let mut price = Price::default();
-        price.saw(1 << 20, Duration::from_millis(1));
+        let mut price = RecentCost::default();
+        price.record(1 << 20, Duration::from_millis(1));
         assert_eq!(price.last(), None, "too little to tell");
-        price.saw(19 << 20, Duration::from_millis(19));
+        price.record(19 << 20, Duration::from_millis(19));
         let first = price.last().unwrap();
         assert!((first - 1.024).abs() < 0.001, "{first}");
-        price.saw(0, Duration::from_millis(30));
+        price.record(0, Duration::from_millis(30));
         assert_eq!(price.last(), Some(f64::INFINITY));
     }
 }

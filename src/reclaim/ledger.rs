@@ -132,7 +132,7 @@ struct Witnesses {
 
 /// What can be said at the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Taken {
+pub struct Measured {
     /// What was reclaimed, as far as a counter, slab or the usage moved with it.
     pub reclaimed: u64,
     /// Bytes of slab in that.
@@ -268,7 +268,7 @@ impl Ledger {
     /// By how much the counters and the other witnesses differ in a way that their lag could explain, beyond what is
     /// worth waiting for.
     #[must_use]
-    pub fn doubt(&self) -> u64 {
+    pub fn discrepancy(&self) -> u64 {
         self.counted().map_or(0, |_| self.doubt_of(self.counted_with_slab()))
     }
 
@@ -288,19 +288,19 @@ impl Ledger {
 
     /// What can be said at the end. Whatever the kernel said counts only as far as something moved with it.
     #[must_use]
-    pub fn taken(&self) -> Taken {
+    pub fn taken(&self) -> Measured {
         let word = self.word(self.now);
         let slab = self.slab();
         if self.counted().is_none() {
             let reclaimed = self.fell().saturating_add(self.slab_beside_usage());
             let unconfirmed = word.saturating_sub(reclaimed);
-            return Taken { reclaimed, slab, unconfirmed, measured_by: self.measures.usage };
+            return Measured { reclaimed, slab, unconfirmed, measured_by: self.measures.usage };
         }
         let counted = self.counted_with_slab();
         let witnessed = word.min(self.fell()).min(counted.saturating_add(self.blind));
         let measured_by = if counted >= witnessed { self.measures.counter } else { self.measures.usage };
         let reclaimed = counted.max(witnessed);
-        Taken { reclaimed, slab, unconfirmed: word.saturating_sub(reclaimed), measured_by }
+        Measured { reclaimed, slab, unconfirmed: word.saturating_sub(reclaimed), measured_by }
     }
 
     /// Whether the usage contains slab: `memory.current` does.
@@ -347,7 +347,8 @@ mod tests {
         book.enter_usage(90 * M);
         book.enter_stat(stat(9 * M, 0));
         assert_eq!(book.estimate(), 10 * M);
-        let taken = Taken { reclaimed: 10 * M, slab: 0, unconfirmed: 0, measured_by: Measure::MemoryCurrent };
+        let taken =
+            Measured { reclaimed: 10 * M, slab: 0, unconfirmed: 0, measured_by: Measure::MemoryCurrent };
         assert_eq!(book.taken(), taken);
         book.enter_stat(stat(3 * M, 0));
         assert_eq!(book.estimate(), 5 * M, "beyond the blind spot the counter is believed");
@@ -372,9 +373,9 @@ mod tests {
         book.enter_stat(stat(0, 0));
         assert_eq!(
             book.taken(),
-            Taken { reclaimed: 0, slab: 0, unconfirmed: 50 * M, measured_by: Measure::PgstealProactive }
+            Measured { reclaimed: 0, slab: 0, unconfirmed: 50 * M, measured_by: Measure::PgstealProactive }
         );
-        assert_eq!(book.doubt(), 50 * M);
+        assert_eq!(book.discrepancy(), 50 * M);
     }
 
     #[test]
@@ -400,7 +401,7 @@ mod tests {
         book.credit(10 * M);
         book.enter_usage(130 * M);
         book.enter_stat(stat(10 * M, 0));
-        assert_eq!((book.taken().reclaimed, book.fell(), book.doubt()), (10 * M, 0, 0));
+        assert_eq!((book.taken().reclaimed, book.fell(), book.discrepancy()), (10 * M, 0, 0));
     }
 
     #[test]
@@ -417,9 +418,9 @@ mod tests {
         let mut book = ledger(M);
         book.enter_usage(100 * M - M / 2);
         book.enter_stat(stat(0, 0));
-        assert_eq!(book.doubt(), M / 2);
+        assert_eq!(book.discrepancy(), M / 2);
         book.enter_stat(stat(M / 2, 0));
-        assert_eq!(book.doubt(), 0);
+        assert_eq!(book.discrepancy(), 0);
     }
 
     #[test]

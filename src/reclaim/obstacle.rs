@@ -1,7 +1,7 @@
 //! What stands in the way of reclaiming more.
 
 use crate::cgroup::Conditions;
-use crate::cgroup::conditions::Gate;
+use crate::cgroup::conditions::NodeThreshold;
 use crate::cgroup::stat::MemoryStat;
 use crate::cgroup::swap_room::SwapBound;
 use crate::kind::Kind;
@@ -32,7 +32,7 @@ pub enum Obstacle {
     /// It grows as fast as it is reclaimed from.
     Growing,
     /// The node has no more page cache that counts than this, and the kernel wants to see more than the gate's.
-    Gate(u64, Gate),
+    NodeThreshold(u64, NodeThreshold),
     /// Another one reclaims from the node all the time.
     Busy,
     /// Bytes of reclaimable slab that stay all the same: in use, or held by a file system.
@@ -57,7 +57,7 @@ impl Obstacle {
             Self::NoCache => "no_cache",
             Self::Empty => "empty",
             Self::Growing => "growing",
-            Self::Gate(..) => "node_threshold",
+            Self::NodeThreshold(..) => "node_threshold",
             Self::Busy => "busy",
             Self::Slab(_) => "slab",
             Self::InUse(_) => "in_use",
@@ -66,10 +66,10 @@ impl Obstacle {
 }
 
 /// Amounts below this aren't worth a word.
-const NOTABLE: u64 = 256 << 10;
+const MIN_OBSTACLE: u64 = 256 << 10;
 
 /// The same for slab, of which some is always in use.
-const NOTABLE_SLAB: u64 = 4 * NOTABLE;
+const NOTABLE_SLAB: u64 = 4 * MIN_OBSTACLE;
 
 /// What stands in the way of reclaiming more memory of that kind, given what is left. Unless the kernel found that it was
 /// `exhausted`, what merely wasn't reached yet is no obstacle.
@@ -79,45 +79,45 @@ pub fn obstacles(kind: Kind, left: &MemoryStat, conditions: &Conditions, exhaust
     // Without what is in the swap cache: that has left already, and is told of as being written.
     let anon = left.anon.unwrap_or(0) + left.shmem.unwrap_or(0);
     let file = left.evictable_file();
-    if let Some(gate) = conditions.gate.filter(|gate| exhausted && gate.is_shut(left)) {
-        found.push(Obstacle::Gate(gate.counted(left), gate));
+    if let Some(gate) = conditions.node_threshold.filter(|gate| exhausted && gate.is_below(left)) {
+        found.push(Obstacle::NodeThreshold(gate.countable(left), gate));
     }
     let unswappable = kind == Kind::All && conditions.swappiness == Some(0);
 
-    if anon >= NOTABLE {
+    if anon >= MIN_OBSTACLE {
         if !kind.takes_anon() {
             found.push(Obstacle::AnonNotAsked(anon));
         } else if unswappable {
             found.push(Obstacle::NoSwappiness(anon));
         } else if let Some(room) = &conditions.swap
-            && room.bytes < NOTABLE
+            && room.bytes < MIN_OBSTACLE
         {
             found.push(Obstacle::NoSwapRoom(anon, room.bound.clone()));
         }
     }
-    if file >= NOTABLE && !kind.takes_file() {
+    if file >= MIN_OBSTACLE && !kind.takes_file() {
         found.push(Obstacle::FileNotAsked(file));
     }
     if let Some((bytes, child)) = conditions.held() {
         found.push(Obstacle::Protected(bytes, child.to_owned()));
     }
-    found.extend(left.unevictable.filter(|&bytes| bytes >= NOTABLE).map(Obstacle::Unevictable));
-    found.extend(left.file_writeback.filter(|&bytes| bytes >= NOTABLE).map(Obstacle::Writeback));
+    found.extend(left.unevictable.filter(|&bytes| bytes >= MIN_OBSTACLE).map(Obstacle::Unevictable));
+    found.extend(left.file_writeback.filter(|&bytes| bytes >= MIN_OBSTACLE).map(Obstacle::Writeback));
     if !exhausted {
         return found;
     }
     // A node has the whole host's, most of it in use.
-    let slab = left.shrinkable_slab().filter(|_| conditions.gate.is_none());
+    let slab = left.shrinkable_slab().filter(|_| conditions.node_threshold.is_none());
     let slab = slab.filter(|&slab| slab >= NOTABLE_SLAB && slab > file);
     found.extend(slab.map(Obstacle::Slab));
-    if anon + file < NOTABLE && found.is_empty() {
+    if anon + file < MIN_OBSTACLE && found.is_empty() {
         found.push(Obstacle::Empty);
-    } else if file < NOTABLE && kind.takes_file() && !kind.takes_anon() {
+    } else if file < MIN_OBSTACLE && kind.takes_file() && !kind.takes_anon() {
         found.push(Obstacle::NoCache);
     }
     let protected = conditions.held().map_or(0, |(bytes, _)| bytes);
     let in_use = if kind.takes_file() { file.saturating_sub(protected) } else { 0 };
-    if found.is_empty() && in_use >= NOTABLE {
+    if found.is_empty() && in_use >= MIN_OBSTACLE {
         let own = conditions.own_min.is_some_and(|min| min > 0);
         found.push(if own { Obstacle::OwnMin(in_use) } else { Obstacle::InUse(in_use) });
     }
@@ -185,11 +185,11 @@ mod tests {
 
     #[test]
     fn a_node_below_its_threshold_is_named_and_not_called_empty() {
-        let gate = Gate { cache: 10 * M, slab: 50 * M, mapped: false };
-        let conditions = Conditions { gate: Some(gate), ..room(1 << 30, SwapBound::Free) };
+        let gate = NodeThreshold { cache: 10 * M, slab: 50 * M, mapped: false };
+        let conditions = Conditions { node_threshold: Some(gate), ..room(1 << 30, SwapBound::Free) };
         let of = |file| obstacles(Kind::All, &left(40 * M, file), &conditions, true);
-        assert_eq!(of(4 * M), [Obstacle::Gate(4 * M, gate)]);
-        assert_eq!(of(0), [Obstacle::Gate(0, gate)]);
+        assert_eq!(of(4 * M), [Obstacle::NodeThreshold(4 * M, gate)]);
+        assert_eq!(of(0), [Obstacle::NodeThreshold(0, gate)]);
         assert_eq!(of(11 * M), [Obstacle::InUse(11 * M)]);
         assert_eq!(obstacles(Kind::All, &left(40 * M, 0), &conditions, false), [], "not what ended it");
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// How long to wait for lagging counters: the kernel folds them every 2 s, by a timer that may be late.
-pub(crate) const PATIENCE: Duration = Duration::from_millis(2500);
+pub(crate) const COUNTER_TIMEOUT: Duration = Duration::from_millis(2500);
 
 /// Slab from here on is waited for.
 pub(crate) const MIN_SLAB: u64 = 1 << 20;

@@ -5,29 +5,29 @@ use std::path::Path;
 use rustix::io::Errno;
 
 use super::Target;
-use crate::cgroup::error::Unreclaimable;
+use crate::cgroup::error::CgroupError;
 use crate::cgroup::{MemoryCgroup, Name};
 use crate::node::Node;
-use crate::select::Wanted;
+use crate::select::TargetSpec;
 
 /// A cgroup or a node, open for reclaim.
 #[derive(Debug)]
-pub enum Place {
+pub enum OpenTarget {
     /// A cgroup.
     Cgroup(Box<MemoryCgroup>),
     /// A NUMA node.
     Node(Box<Node>),
 }
 
-impl Place {
+impl OpenTarget {
     /// Opens what was asked for.
     ///
     /// # Errors
-    /// [`Unreclaimable`]: why nothing can be reclaimed there. Nothing was changed.
-    pub fn open(wanted: &Wanted) -> Result<Self, Unreclaimable> {
+    /// [`CgroupError`]: why nothing can be reclaimed there. Nothing was changed.
+    pub fn open(wanted: &TargetSpec) -> Result<Self, CgroupError> {
         Ok(match wanted {
-            Wanted::Cgroup(selected) => Self::Cgroup(Box::new(MemoryCgroup::open(&selected.located)?)),
-            Wanted::Node(number) => Self::Node(Box::new(Node::open(*number)?)),
+            TargetSpec::Cgroup(selected) => Self::Cgroup(Box::new(MemoryCgroup::open(&selected.located)?)),
+            TargetSpec::Node(number) => Self::Node(Box::new(Node::open(*number)?)),
         })
     }
 

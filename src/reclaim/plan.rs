@@ -11,8 +11,8 @@ use rustix::io::Errno;
 
 pub use total::{TotalPlan, share_rate};
 
-use super::{Request, Subject, Target, Tolerance};
-use crate::cgroup::conditions::Gate;
+use super::{Request, Target, TargetKind, Tolerance};
+use crate::cgroup::conditions::NodeThreshold;
 use crate::cgroup::stat::MemoryStat;
 use crate::cgroup::swap_room::SwapRoom;
 use crate::cgroup::{Conditions, Protected};
@@ -48,7 +48,7 @@ pub struct Reclaimable {
     /// Anonymous memory isn't taken since `vm.swappiness` is 0.
     pub unswappable: bool,
     /// The kernel won't begin: the node has no more page cache that counts than this, and too little for the gate.
-    pub shut: Option<(u64, Gate)>,
+    pub shut: Option<(u64, NodeThreshold)>,
 }
 
 impl Reclaimable {
@@ -77,7 +77,10 @@ impl Reclaimable {
             protector: most.map(|child| child.name.clone()),
             unevictable: stat.unevictable.unwrap_or(0),
             unswappable,
-            shut: conditions.gate.filter(|gate| gate.is_shut(stat)).map(|gate| (gate.counted(stat), gate)),
+            shut: conditions
+                .node_threshold
+                .filter(|gate| gate.is_below(stat))
+                .map(|gate| (gate.countable(stat), gate)),
         }
     }
 
@@ -93,7 +96,7 @@ impl Reclaimable {
 
 /// What would stop a request before it is met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Guard {
+pub enum Blocker {
     /// There isn't as much to reclaim: so many bytes short.
     Short(u64),
     /// At the bound on the rate the request takes at least that long, which is more than its timeout.
@@ -105,7 +108,7 @@ pub enum Guard {
     Unsupported(Version),
 }
 
-impl Guard {
+impl Blocker {
     /// The word for it in JSON.
     #[must_use]
     pub fn word(self) -> &'static str {
@@ -122,7 +125,7 @@ impl Guard {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     /// Whose memory it is for.
-    pub subject: Subject,
+    pub subject: TargetKind,
     /// What would be asked for; `None` for all there is.
     pub requested: Option<u64>,
     /// The usage to come down to, if that is the request.
@@ -142,7 +145,7 @@ pub struct Plan {
     /// PSI `some` over the last 10 s, hundredths of a percent.
     pub pressure: Option<u16>,
     /// What would stop it, by the arithmetic.
-    pub guards: Vec<Guard>,
+    pub guards: Vec<Blocker>,
 }
 
 impl Plan {
@@ -193,16 +196,16 @@ fn guards(
     requested: Option<u64>,
     there: &Reclaimable,
     conditions: &Conditions,
-) -> Vec<Guard> {
+) -> Vec<Blocker> {
     let Conditions { pressure, kernel, .. } = *conditions;
     let needs = request.kind.swappiness().map(since);
     let short = requested.map_or(0, |requested| requested.saturating_sub(there.bytes()));
     let tolerated = requested.map_or(0, |requested| Tolerance::under(request.tolerance, requested));
     let stalled = |most: Percent| pressure.filter(|&now| f64::from(now) / 10_000.0 > most.ratio());
     let found = [
-        needs.filter(|&since| kernel.is_some_and(|kernel| kernel < since)).map(Guard::Unsupported),
-        (short > tolerated).then_some(Guard::Short(short)),
-        request.max_pressure.and_then(stalled).map(Guard::Pressure),
+        needs.filter(|&since| kernel.is_some_and(|kernel| kernel < since)).map(Blocker::Unsupported),
+        (short > tolerated).then_some(Blocker::Short(short)),
+        request.max_pressure.and_then(stalled).map(Blocker::Pressure),
     ];
     found.into_iter().flatten().collect()
 }
@@ -262,11 +265,11 @@ mod tests {
     #[test]
     fn a_node_gives_nothing_below_its_threshold() {
         let there = |cache| {
-            let gate = Gate { cache, slab: M, mapped: false };
+            let gate = NodeThreshold { cache, slab: M, mapped: false };
             Reclaimable::new(
                 Kind::All,
                 &stat(10 * M, 60 * M),
-                &Conditions { gate: Some(gate), ..conditions(M) },
+                &Conditions { node_threshold: Some(gate), ..conditions(M) },
             )
         };
         assert_eq!((there(10 * M).bytes(), there(10 * M - 1).bytes()), (0, 11 * M));

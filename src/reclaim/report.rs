@@ -9,7 +9,7 @@ use super::obstacle::Obstacle;
 use super::overshoot::Overshot;
 use super::request::Tolerance;
 use super::settle::Settled;
-use super::subject::Subject;
+use super::subject::TargetKind;
 use crate::size::Percent;
 
 /// Why the loop ended.
@@ -77,7 +77,7 @@ impl Verdict {
 #[derive(Clone, Debug)]
 pub struct Report {
     /// Whose memory it was for.
-    pub subject: Subject,
+    pub subject: TargetKind,
     /// What was asked for; `None` for all there is.
     pub requested: Option<u64>,
     /// The usage to come down to, if that was the request.

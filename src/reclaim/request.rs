@@ -6,7 +6,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 use thiserror::Error;
 
-use super::{Rate, Subject, Target};
+use super::{Rate, Target, TargetKind};
 use crate::cgroup::swap_room::{SwapBound, SwapRoom};
 use crate::kind::{Kind, Swappiness};
 use crate::size::{Amount, Percent, whole_pages};
@@ -28,7 +28,7 @@ pub struct Request {
     pub max_cost: Option<f64>,
     /// Reclaim no faster than that, together with all others that share the bound.
     pub rate: Option<Arc<Rate>>,
-    /// How far from the request still counts as exact; by default [`Tolerance::default`].
+    /// How far from the request still counts as exact; by default [`Tolerance::Folio`].
     pub tolerance: Tolerance,
 }
 
@@ -101,15 +101,15 @@ pub enum Refusal {
     #[error("anonymous memory can't be reclaimed: {}", no_room(.0))]
     NoSwapRoom(SwapRoom),
     #[error("{} has no memory.current, which a percentage or --to requires", nameless(*.0))]
-    NoUsage(Subject),
+    NoUsage(TargetKind),
     #[error("{0}")]
     Unreadable(Errno),
 }
 
-fn nameless(subject: Subject) -> &'static str {
+fn nameless(subject: TargetKind) -> &'static str {
     match subject {
-        Subject::Cgroup => "the root cgroup",
-        Subject::Node(_) => "a NUMA node",
+        TargetKind::Cgroup => "the root cgroup",
+        TargetKind::Node(_) => "a NUMA node",
     }
 }
 

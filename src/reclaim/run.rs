@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use super::cost::Price;
+use super::cost::RecentCost;
 use super::ledger::Ledger;
 use super::overshoot::Writes;
 use super::{Pace, Report, Request, StoppedBy, Target, chunk};
@@ -33,21 +33,21 @@ const RETRIES: u32 = 3;
 const STRAY_SIGNALS: u32 = 64;
 
 /// How often to look while waiting.
-const LOOK: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Between the writes, counters are read when this many times the cost of reading them has passed.
 const STAT_SHARE: u32 = 400;
 
 /// How long the cgroup must have been watched before its stalls weigh, and how often they are looked at.
 const PRESSURE_WINDOW: Duration = Duration::from_millis(500);
-const PRESSURE_LOOK: Duration = Duration::from_millis(100);
+const PRESSURE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long to wait, all in all, for another one that reclaims from the same node.
-const BUSY_PATIENCE: Duration = Duration::from_secs(2);
+const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What the loop tells while it runs.
 #[derive(Clone, Copy, Debug)]
-pub enum Event {
+pub enum RequestEvent {
     /// A write is about to be issued.
     Asking {
         /// The bytes asked for.
@@ -85,7 +85,7 @@ pub fn run(
     target: &mut (impl Target + ?Sized),
     request: &Request,
     stop: &dyn Fn() -> bool,
-    tell: &mut dyn FnMut(Event),
+    tell: &mut dyn FnMut(RequestEvent),
 ) -> Result<Report, Errno> {
     let run = Run::start(target, request, stop, tell)?;
     Ok(run.finish())
@@ -112,18 +112,18 @@ struct Run<'a, T: Target + ?Sized> {
     target: &'a mut T,
     request: &'a Request,
     stop: &'a dyn Fn() -> bool,
-    tell: &'a mut dyn FnMut(Event),
+    emit: &'a mut dyn FnMut(RequestEvent),
     page: u64,
     requested: Option<u64>,
     down_to: Option<u64>,
-    book: Ledger,
+    ledger: Ledger,
     pace: Pace,
     writes: Writes,
     began: Duration,
     swap_before: Option<u64>,
     zram_before: Option<Zram>,
     stalled_before: Option<Duration>,
-    pressure_looked: Duration,
+    pressure_sampled_at: Duration,
     writing: Duration,
     cpu: Duration,
     chunks: u32,
@@ -145,7 +145,7 @@ struct Run<'a, T: Target + ?Sized> {
     counters_waited: Duration,
     waited_for_slab: Duration,
     growing: bool,
-    price: Price,
+    recent_cost: RecentCost,
     /// What there was at the start.
     all: u64,
 }
@@ -155,7 +155,7 @@ impl<'a, T: Target + ?Sized> Run<'a, T> {
         target: &'a mut T,
         request: &'a Request,
         stop: &'a dyn Fn() -> bool,
-        tell: &'a mut dyn FnMut(Event),
+        tell: &'a mut dyn FnMut(RequestEvent),
     ) -> Result<Self, Errno> {
         let page = page_size();
         let began = target.now();
@@ -177,19 +177,19 @@ impl<'a, T: Target + ?Sized> Run<'a, T> {
         Ok(Self {
             target,
             stop,
-            tell,
+            emit: tell,
             page,
             requested,
             down_to: request.down_to(usage),
             request,
-            book: Ledger::new(measures, usage, stat, blind, page),
+            ledger: Ledger::new(measures, usage, stat, blind, page),
             pace: Pace::new(exactly, requested.unwrap_or(0)),
             writes: Writes::default(),
             began,
             swap_before,
             zram_before,
             stalled_before,
-            pressure_looked: began,
+            pressure_sampled_at: began,
             writing: Duration::ZERO,
             cpu: Duration::ZERO,
             chunks: 0,
@@ -206,7 +206,7 @@ impl<'a, T: Target + ?Sized> Run<'a, T> {
             counters_waited: Duration::ZERO,
             waited_for_slab: Duration::ZERO,
             growing: false,
-            price: Price::default(),
+            recent_cost: RecentCost::default(),
             all: usage.saturating_add(beside),
         })
     }
@@ -232,9 +232,9 @@ impl<'a, T: Target + ?Sized> Run<'a, T> {
                 None => self.pace.chunk(missing, ready.min(self.slab_bound(missing)), self.page),
             };
             let mut chunk = self.take_turn(chunk)?;
-            if self.target.now().saturating_sub(before) >= LOOK / 2 {
+            if self.target.now().saturating_sub(before) >= POLL_INTERVAL / 2 {
                 // Memory that was on its way may have left during the wait.
-                self.look_at_usage()?;
+                self.sample_usage()?;
                 chunk = chunk::in_pages(chunk, self.missing()?.unwrap_or(u64::MAX), self.page);
             }
             self.note_write(Some(chunk));
@@ -243,15 +243,17 @@ impl<'a, T: Target + ?Sized> Run<'a, T> {
             match step {
                 // All that was there at the start went once, and the kernel is short of more: what is left came
                 // since, and taking that too would only fight the application for it.
-                Step::Partial if self.book.moved_with_slab() >= self.all => return Err(StoppedBy::Exhausted),
+                Step::Partial if self.ledger.moved_with_slab() >= self.all => {
+                    return Err(StoppedBy::Exhausted);
+                }
                 Step::Full | Step::Partial => {
                     (self.retries, self.strays, self.busy) = (0, 0, Duration::ZERO);
                 }
-                Step::Busy if self.busy >= BUSY_PATIENCE => return Err(StoppedBy::Exhausted),
+                Step::Busy if self.busy >= BUSY_TIMEOUT => return Err(StoppedBy::Exhausted),
                 Step::Busy => {
-                    self.target.pause(LOOK);
-                    self.busy += LOOK;
-                    self.turns_waited += LOOK;
+                    self.target.pause(POLL_INTERVAL);
+                    self.busy += POLL_INTERVAL;
+                    self.turns_waited += POLL_INTERVAL;
                 }
                 Step::Stray if self.strays < STRAY_SIGNALS => self.strays += 1,
                 Step::Stray | Step::Nothing => {
@@ -282,15 +284,15 @@ impl<'a, T: Target + ?Sized> Run<'a, T> {
             return Err(StoppedBy::Timeout);
         }
         if let Some(most) = self.request.max_cost
-            && self.price.last().is_some_and(|price| price > most)
+            && self.recent_cost.last().is_some_and(|price| price > most)
         {
             return Err(StoppedBy::Cost);
         }
         if let Some(most) = self.request.max_pressure
             && elapsed >= PRESSURE_WINDOW
-            && now.saturating_sub(self.pressure_looked) >= PRESSURE_LOOK
+            && now.saturating_sub(self.pressure_sampled_at) >= PRESSURE_INTERVAL
         {
-            self.pressure_looked = now;
+            self.pressure_sampled_at = now;
             if self
                 .stalled()
                 .is_some_and(|stalled| stalled.as_secs_f64() > most.ratio() * elapsed.as_secs_f64())
@@ -304,7 +306,7 @@ impl<'a, T: Target + ?Sized> Run<'a, T> {
     /// What is still missing; `None` where all there is was asked for.
     fn missing(&mut self) -> Result<Option<u64>, StoppedBy> {
         if let Some(floor) = self.down_to {
-            let usage = self.book.usage();
+            let usage = self.ledger.usage();
             if usage <= floor {
                 return Err(StoppedBy::Reached);
             }
@@ -313,20 +315,20 @@ impl<'a, T: Target + ?Sized> Run<'a, T> {
         }
         let Some(requested) = self.requested else {
             // All there is: once as much as there was at the start.
-            let done = self.chunks > 0 && self.book.moved_with_slab() >= self.all;
+            let done = self.chunks > 0 && self.ledger.moved_with_slab() >= self.all;
             return if done { Err(StoppedBy::Exhausted) } else { Ok(None) };
         };
-        if self.book.estimate() >= requested {
+        if self.ledger.estimate() >= requested {
             // An estimate from the usage may owe itself to the application: the counters have the last word.
-            self.look_at_counters(true)?;
+            self.sample_counters(true)?;
         }
-        match requested.saturating_sub(self.book.estimate()) {
+        match requested.saturating_sub(self.ledger.estimate()) {
             0 => Err(StoppedBy::Reached),
             missing => {
                 self.stop_beyond(requested)?;
                 self.give_up_on_growth()?;
                 // What was waited for may have come.
-                Ok(Some(requested.saturating_sub(self.book.estimate()).max(self.page).min(missing)))
+                Ok(Some(requested.saturating_sub(self.ledger.estimate()).max(self.page).min(missing)))
             }
         }
     }
@@ -337,11 +339,11 @@ impl<'a, T: Target + ?Sized> Run<'a, T> {
         const TIMES: u64 = 4;
         const LEAST: u64 = 16 << 20;
         let enough = self.requested.unwrap_or(0).saturating_mul(TIMES).saturating_add(LEAST);
-        if self.book.most() < enough {
+        if self.ledger.most() < enough {
             return Ok(());
         }
-        self.look_at_counters(false)?;
-        if self.book.most() < enough {
+        self.sample_counters(false)?;
+        if self.ledger.most() < enough {
             return Ok(());
         }
         self.growing = true;
@@ -359,15 +361,15 @@ impl<'a, T: Target + ?Sized> Run<'a, T> {
             if left.is_zero() {
                 return Ok(chunk);
             }
-            self.target.pause(left.min(LOOK));
+            self.target.pause(left.min(POLL_INTERVAL));
             self.may_go_on()?;
         }
     }
 
     /// Asks for one chunk and takes stock.
     fn ask(&mut self, chunk: u64) -> Result<Step, StoppedBy> {
-        (self.tell)(Event::Asking { bytes: chunk });
-        let before = self.book.estimate();
+        (self.emit)(RequestEvent::Asking { bytes: chunk });
+        let before = self.ledger.estimate();
         // The CPU's clock is read within the wall's, so that the one never tells more than the other.
         let (began, cpu) = (self.target.now(), self.target.cpu());
         let answer = self.target.reclaim(chunk, self.request.kind.swappiness());
@@ -378,7 +380,7 @@ impl<'a, T: Target + ?Sized> Run<'a, T> {
         self.since_stat += took;
         self.chunks += 1;
         self.stat_is_fresh = false;
-        self.pace.saw(chunk, took);
+        self.pace.record(chunk, took);
 
         let step = match answer {
             Ok(()) => self.believe(chunk),
@@ -389,18 +391,18 @@ impl<'a, T: Target + ?Sized> Run<'a, T> {
             Err(errno) => Err(StoppedBy::Failed(errno)),
         };
         if self.since_stat >= self.stat_cost * STAT_SHARE {
-            self.look_at_counters(false)?;
+            self.sample_counters(false)?;
         }
         if let Some(rate) = &self.request.rate {
-            let freed = self.book.estimate().saturating_sub(before);
+            let freed = self.ledger.estimate().saturating_sub(before);
             rate.charge(freed.saturating_sub(chunk), self.target.now());
         }
-        self.price.saw(self.book.estimate().saturating_sub(before), cpu);
-        (self.tell)(Event::Asked {
+        self.recent_cost.record(self.ledger.estimate().saturating_sub(before), cpu);
+        (self.emit)(RequestEvent::Asked {
             bytes: chunk,
             answer,
             took,
-            reclaimed: self.book.estimate(),
+            reclaimed: self.ledger.estimate(),
             requested: self.requested,
         });
         step
@@ -408,44 +410,44 @@ impl<'a, T: Target + ?Sized> Run<'a, T> {
 
     /// Takes the kernel's word for a chunk, as long as something moves now and then.
     fn believe(&mut self, chunk: u64) -> Result<Step, StoppedBy> {
-        self.book.credit(chunk);
-        let before = self.book.usage();
-        self.look_at_usage()?;
-        let fell = before.saturating_sub(self.book.usage());
+        self.ledger.credit(chunk);
+        let before = self.ledger.usage();
+        self.sample_usage()?;
+        let fell = before.saturating_sub(self.ledger.usage());
         self.unproven = if fell >= chunk / 2 { 0 } else { self.unproven.saturating_add(chunk) };
         if self.unproven <= self.target.blind_spot() {
             return Ok(Step::Full);
         }
         // More was promised than the counters can be blind to: they must have moved by now.
-        let moved = self.book.moved_with_slab();
-        if !self.look_at_counters(false)? {
+        let moved = self.ledger.moved_with_slab();
+        if !self.sample_counters(false)? {
             return Ok(Step::Nothing);
         }
         // A kernel that always says success (September 2020) has its word kept in part.
-        let kept = self.book.moved_with_slab().saturating_sub(moved) >= self.unproven / 2;
+        let kept = self.ledger.moved_with_slab().saturating_sub(moved) >= self.unproven / 2;
         self.unproven = 0;
         Ok(if kept { Step::Full } else { Step::Partial })
     }
 
     /// Whether a write that didn't succeed got somewhere all the same.
     fn progress_or(&mut self, otherwise: Step) -> Result<Step, StoppedBy> {
-        let fell = self.look_at_usage()?;
-        let counted = self.look_at_counters(false)?;
+        let fell = self.sample_usage()?;
+        let counted = self.sample_counters(false)?;
         Ok(if fell || counted { Step::Partial } else { otherwise })
     }
 
-    fn look_at_usage(&mut self) -> Result<bool, StoppedBy> {
+    fn sample_usage(&mut self) -> Result<bool, StoppedBy> {
         let usage = self.target.usage().map_err(lost)?;
-        Ok(self.book.enter_usage(usage))
+        Ok(self.ledger.enter_usage(usage))
     }
 
-    fn look_at_counters(&mut self, flush: bool) -> Result<bool, StoppedBy> {
+    fn sample_counters(&mut self, flush: bool) -> Result<bool, StoppedBy> {
         let before = self.target.now();
         let stat = self.target.stat(flush).map_err(lost)?;
         self.stat_cost = self.target.now().saturating_sub(before);
         self.since_stat = Duration::ZERO;
         self.stat_is_fresh = flush;
-        let moved = self.book.enter_stat(stat);
+        let moved = self.ledger.enter_stat(stat);
         self.slow_swap |= self.swap_is_slow();
         Ok(moved)
     }

@@ -15,12 +15,12 @@ use super::Target;
 pub struct Activity {
     at: Duration,
     stalled: Option<Duration>,
-    came_back: CameBack,
+    came_back: Refaulted,
 }
 
 /// Amounts that came back, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CameBack {
+pub struct Refaulted {
     /// `workingset_refault_anon` and `_file`.
     pub refaulted: Option<u64>,
     /// `workingset_restore_anon` and `_file`.
@@ -29,7 +29,7 @@ pub struct CameBack {
     pub swapped_in: Option<u64>,
 }
 
-impl CameBack {
+impl Refaulted {
     fn each(self, other: Self, with: impl Fn(u64, u64) -> u64) -> Self {
         let both = |one: Option<u64>, other: Option<u64>| Some(with(one?, other?));
         Self {
@@ -57,7 +57,7 @@ impl Activity {
     /// `ENODEV` when the cgroup was removed.
     pub fn of(target: &mut (impl Target + ?Sized)) -> Result<Self, Errno> {
         let stat = target.stat(true)?;
-        let came_back = CameBack {
+        let came_back = Refaulted {
             refaulted: stat.refaulted(),
             restored: stat.restored(),
             swapped_in: stat.swapped_in(),
@@ -74,9 +74,9 @@ pub struct Settled {
     /// How long tasks of it stood still for want of memory in that time (PSI `some`).
     pub stalled: Option<Duration>,
     /// What came back from the beginning of the request to the end of that time.
-    pub came_back: CameBack,
+    pub came_back: Refaulted,
     /// What would have come back in so much time at the rate before the request.
-    pub usual: CameBack,
+    pub usual: Refaulted,
     /// How long it was watched before the request, to know that rate.
     pub watched_before: Duration,
 }
@@ -111,7 +111,7 @@ mod tests {
         Activity {
             at: Duration::from_secs(seconds),
             stalled: Some(Duration::from_millis(stalled_ms)),
-            came_back: CameBack { refaulted: Some(refaulted), restored: Some(restored), swapped_in: None },
+            came_back: Refaulted { refaulted: Some(refaulted), restored: Some(restored), swapped_in: None },
         }
     }
 

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::cost::Price;
+use super::cost::RecentCost;
 use super::{Report, StoppedBy};
 
 /// What one is tried with whose price beyond page cache isn't known, and the most of a slice, to which it grows fourfold
@@ -18,20 +18,20 @@ const LARGEST: u64 = 256 << 20;
 const SLICE: u64 = 8;
 
 /// Less page cache than that isn't worth a request of its own.
-const NOTABLE: u64 = 256 << 10;
+const MIN_AVAILABLE: u64 = 256 << 10;
 
 /// How long a cgroup must have been watched before its stalls weigh.
 const PRESSURE_WINDOW: Duration = Duration::from_millis(500);
 
 /// What is known of one cgroup.
 #[derive(Clone, Debug, Default)]
-pub struct Giver {
+pub struct Donor {
     /// Its inactive page cache, as far as it wasn't asked for yet, bytes.
     inactive_file: u64,
     /// What it gave lately, and the CPU seconds that took; the older the less it weighs.
     given: f64,
     cpu: f64,
-    price: Price,
+    price: RecentCost,
     /// How long it was reclaimed from, and how long of that it was stalled.
     busy_for: Duration,
     stalled: Duration,
@@ -46,7 +46,7 @@ pub struct Giver {
 
 /// The bounds beyond which a cgroup isn't asked any more.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Bounds {
+pub struct CostBounds {
     /// Seconds of CPU time a GiB.
     pub max_cost: Option<f64>,
     /// The share of the time in which it may be stalled.
@@ -55,7 +55,7 @@ pub struct Bounds {
 
 /// What to do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Turn {
+pub enum NextRequest {
     /// Ask that cgroup for so much.
     Ask {
         /// The cgroup's place.
@@ -71,7 +71,7 @@ pub enum Turn {
     Over,
 }
 
-impl Giver {
+impl Donor {
     /// A cgroup with so much inactive page cache.
     #[must_use]
     pub fn new(inactive_file: u64) -> Self {
@@ -79,12 +79,12 @@ impl Giver {
     }
 
     /// Enters what it gave when it was asked, and whether it was asked for page cache alone.
-    pub fn gave(&mut self, report: &Report, file_only: bool, bounds: Bounds) {
+    pub fn record(&mut self, report: &Report, file_only: bool, bounds: CostBounds) {
         self.asked_now = None;
         self.slices += u32::from(!file_only);
         self.given = self.given / 2.0 + report.reclaimed as f64;
         self.cpu = self.cpu / 2.0 + report.cpu.as_secs_f64();
-        self.price.saw(report.reclaimed, report.cpu);
+        self.price.record(report.reclaimed, report.cpu);
         self.busy_for += report.elapsed;
         self.stalled += report.stalled.unwrap_or_default();
         self.out = match report.stopped_by {
@@ -106,7 +106,7 @@ impl Giver {
     }
 
     /// It isn't to be asked any more.
-    pub fn leave_out(&mut self, why: StoppedBy) {
+    pub fn exclude(&mut self, why: StoppedBy) {
         self.asked_now = None;
         self.out = self.out.or(Some(why));
     }
@@ -119,7 +119,7 @@ impl Giver {
 
     /// Why it isn't asked any more, if so.
     #[must_use]
-    pub fn out(&self) -> Option<StoppedBy> {
+    pub fn excluded_by(&self) -> Option<StoppedBy> {
         self.out
     }
 
@@ -129,7 +129,7 @@ impl Giver {
 
     /// The page cache that it can still be asked for.
     fn cache(&self) -> u64 {
-        if self.out.is_none() && self.inactive_file >= NOTABLE { self.inactive_file } else { 0 }
+        if self.out.is_none() && self.inactive_file >= MIN_AVAILABLE { self.inactive_file } else { 0 }
     }
 
     /// Bytes for a CPU second; more than any price where nothing is known.
@@ -154,27 +154,27 @@ pub fn split(missing: u64, has: &[u64]) -> Vec<u64> {
 /// each has given its part so far.
 #[must_use]
 pub fn round(bytes_per_second: u64, givers: usize) -> u64 {
-    bytes_per_second.max(NOTABLE.saturating_mul(givers as u64))
+    bytes_per_second.max(MIN_AVAILABLE.saturating_mul(givers as u64))
 }
 
 /// Whom to ask next when so many bytes are missing still, those that are being asked for not deducted. Page cache is
 /// asked for in rounds of so many bytes, or all at once.
 #[must_use]
-pub fn next(givers: &mut [Giver], missing: u64, round: Option<u64>, page: u64) -> Turn {
+pub fn next(givers: &mut [Donor], missing: u64, round: Option<u64>, page: u64) -> NextRequest {
     let in_flight: u64 = givers.iter().filter_map(|giver| giver.asked_now).sum();
     let missing = missing.saturating_sub(in_flight);
     if missing == 0 {
-        return if in_flight > 0 { Turn::Wait } else { Turn::Over };
+        return if in_flight > 0 { NextRequest::Wait } else { NextRequest::Over };
     }
-    let nothing_due = |givers: &[Giver]| givers.iter().all(|giver| !giver.is_free() || giver.due == 0);
+    let nothing_due = |givers: &[Donor]| givers.iter().all(|giver| !giver.is_free() || giver.due == 0);
     if in_flight == 0 && nothing_due(givers) {
         // The next round: the first, or there are more, or some gave less than their part.
-        let has: Vec<_> = givers.iter().map(Giver::cache).collect();
+        let has: Vec<_> = givers.iter().map(Donor::cache).collect();
         for (giver, part) in givers.iter_mut().zip(split(missing.min(round.unwrap_or(u64::MAX)), &has)) {
             giver.due = part;
         }
     } else if round.is_some() && nothing_due(givers) && givers.iter().any(|giver| giver.cache() > 0) {
-        return Turn::Wait;
+        return NextRequest::Wait;
     }
     let free = || givers.iter().enumerate().filter(|(_, giver)| giver.is_free());
     let (index, bytes, file_only) = match free().max_by_key(|(_, giver)| giver.due) {
@@ -184,8 +184,8 @@ pub fn next(givers: &mut [Giver], missing: u64, round: Option<u64>, page: u64) -
                 let slice = (missing / SLICE).min(TRIAL << (2 * giver.slices).min(16)).clamp(TRIAL, LARGEST);
                 (index, slice.min(missing), false)
             }
-            None if in_flight > 0 => return Turn::Wait,
-            None => return Turn::Over,
+            None if in_flight > 0 => return NextRequest::Wait,
+            None => return NextRequest::Over,
         },
     };
     let giver = &mut givers[index];
@@ -194,13 +194,14 @@ pub fn next(givers: &mut [Giver], missing: u64, round: Option<u64>, page: u64) -
         giver.due = 0;
         giver.inactive_file = giver.inactive_file.saturating_sub(bytes);
     }
-    Turn::Ask { index, bytes, file_only }
+    NextRequest::Ask { index, bytes, file_only }
 }
 
 /// Why a total of which so much is missing was not met, or that it was.
 #[must_use]
-pub fn ended(givers: &[Giver], missing: u64) -> StoppedBy {
-    let any = |wanted: fn(StoppedBy) -> bool| givers.iter().filter_map(Giver::out).find(|&why| wanted(why));
+pub fn ended(givers: &[Donor], missing: u64) -> StoppedBy {
+    let any =
+        |wanted: fn(StoppedBy) -> bool| givers.iter().filter_map(Donor::excluded_by).find(|&why| wanted(why));
     let interrupted = any(|why| matches!(why, StoppedBy::Interrupted | StoppedBy::Timeout));
     let bound = any(|why| why == StoppedBy::Cost).or(any(|why| why == StoppedBy::Pressure));
     match missing {
@@ -226,25 +227,25 @@ mod tests {
     }
 
     /// Asks until it is over; each has so much cache and so much else, at its own price. Gives what each gave.
-    fn play(has: &[(u64, u64, f64)], total: u64, bounds: Bounds) -> (Vec<u64>, StoppedBy, Vec<usize>) {
+    fn play(has: &[(u64, u64, f64)], total: u64, bounds: CostBounds) -> (Vec<u64>, StoppedBy, Vec<usize>) {
         play_in_rounds(has, total, bounds, None)
     }
 
     fn play_in_rounds(
         has: &[(u64, u64, f64)],
         total: u64,
-        bounds: Bounds,
+        bounds: CostBounds,
         round: Option<u64>,
     ) -> (Vec<u64>, StoppedBy, Vec<usize>) {
         let mut left: Vec<_> = has.to_vec();
-        let mut givers: Vec<_> = has.iter().map(|&(cache, _, _)| Giver::new(cache)).collect();
+        let mut givers: Vec<_> = has.iter().map(|&(cache, _, _)| Donor::new(cache)).collect();
         let (mut given, mut order) = (vec![0; has.len()], Vec::new());
         loop {
             let missing = total.saturating_sub(given.iter().sum());
             match next(&mut givers, missing, round, PAGE) {
-                Turn::Over => return (given, ended(&givers, missing), order),
-                Turn::Wait => unreachable!("one at a time"),
-                Turn::Ask { index, bytes, file_only } => {
+                NextRequest::Over => return (given, ended(&givers, missing), order),
+                NextRequest::Wait => unreachable!("one at a time"),
+                NextRequest::Ask { index, bytes, file_only } => {
                     assert!(bytes > 0 && bytes <= missing.max(PAGE));
                     order.push(index);
                     let (cache, rest, price) = &mut left[index];
@@ -257,7 +258,7 @@ mod tests {
                     let price = if from_rest > 0 { *price } else { 0.1 };
                     let stopped_by = if got < bytes { StoppedBy::Exhausted } else { StoppedBy::Reached };
                     let report = Report { stopped_by, ..gave(got, price) };
-                    givers[index].gave(&report, file_only, bounds);
+                    givers[index].record(&report, file_only, bounds);
                 }
             }
             assert!(order.len() < 10_000, "it never ends");
@@ -266,22 +267,23 @@ mod tests {
 
     #[test]
     fn inactive_cache_comes_first_from_all_in_proportion() {
-        let (given, why, order) = play(&[(300 * M, 0, 1.0), (100 * M, 0, 1.0)], 200 * M, Bounds::default());
+        let (given, why, order) =
+            play(&[(300 * M, 0, 1.0), (100 * M, 0, 1.0)], 200 * M, CostBounds::default());
         assert_eq!((given, why, order), (vec![150 * M, 50 * M], StoppedBy::Reached, vec![0, 1]));
     }
 
     #[test]
     fn in_rounds_each_gives_its_part_all_the_time() {
         let has = [(300 * M, 0, 1.0), (100 * M, 0, 1.0)];
-        let (given, _, order) = play_in_rounds(&has, 200 * M, Bounds::default(), Some(40 * M));
+        let (given, _, order) = play_in_rounds(&has, 200 * M, CostBounds::default(), Some(40 * M));
         assert_eq!((given, &order[..4], order.len()), (vec![150 * M, 50 * M], &[0, 1, 0, 1][..], 10));
-        assert_eq!((round(10 * M, 3), round(10, 3)), (10 * M, 3 * NOTABLE));
+        assert_eq!((round(10 * M, 3), round(10, 3)), (10 * M, 3 * MIN_AVAILABLE));
     }
 
     #[test]
     fn then_whoever_is_cheapest() {
         let has = [(10 * M, 1000 * M, 5.0), (10 * M, 1000 * M, 0.5), (10 * M, 1000 * M, 3.0)];
-        let (given, why, _) = play(&has, 500 * M, Bounds::default());
+        let (given, why, _) = play(&has, 500 * M, CostBounds::default());
         assert_eq!(why, StoppedBy::Reached);
         assert!(given[1] > 350 * M && given[0] < 80 * M && given[2] < 100 * M, "{given:?}");
     }
@@ -289,7 +291,7 @@ mod tests {
     #[test]
     fn a_price_ends_it() {
         let has = [(50 * M, 500 * M, 5.0), (50 * M, 100 * M, 0.5)];
-        let bounds = Bounds { max_cost: Some(1.0), max_pressure: None };
+        let bounds = CostBounds { max_cost: Some(1.0), max_pressure: None };
         let (given, why, _) = play(&has, 1000 * M, bounds);
         assert_eq!((given[1], why), (150 * M, StoppedBy::Cost), "all that is cheap");
         assert!((50 * M..110 * M).contains(&given[0]), "{given:?}");
@@ -297,23 +299,23 @@ mod tests {
 
     #[test]
     fn all_that_there_is_and_no_more() {
-        let (given, why, _) = play(&[(10 * M, 5 * M, 1.0), (0, 7 * M, 1.0)], 100 * M, Bounds::default());
+        let (given, why, _) = play(&[(10 * M, 5 * M, 1.0), (0, 7 * M, 1.0)], 100 * M, CostBounds::default());
         assert_eq!((given, why), (vec![15 * M, 7 * M], StoppedBy::Exhausted));
     }
 
     #[test]
     fn pressure_takes_a_cgroup_out() {
-        let mut giver = Giver::new(0);
-        let bounds = Bounds { max_cost: None, max_pressure: Some(0.1) };
+        let mut giver = Donor::new(0);
+        let bounds = CostBounds { max_cost: None, max_pressure: Some(0.1) };
         let stalled = |share: f64| Report {
             elapsed: Duration::from_secs(1),
             stalled: Some(Duration::from_secs_f64(share)),
             ..gave(M, 0.1)
         };
-        giver.gave(&stalled(0.05), false, bounds);
-        assert_eq!(giver.out(), None);
-        giver.gave(&stalled(0.3), false, bounds);
-        assert_eq!(giver.out(), Some(StoppedBy::Pressure));
+        giver.record(&stalled(0.05), false, bounds);
+        assert_eq!(giver.excluded_by(), None);
+        giver.record(&stalled(0.3), false, bounds);
+        assert_eq!(giver.excluded_by(), Some(StoppedBy::Pressure));
     }
 
     proptest! {
@@ -334,7 +336,7 @@ mod tests {
             round in prop::option::of(1u64 << 20..1 << 30),
         ) {
             let all: u64 = has.iter().map(|(cache, rest, _)| cache + rest).sum();
-            let (given, why, _) = play_in_rounds(&has, total, Bounds::default(), round);
+            let (given, why, _) = play_in_rounds(&has, total, CostBounds::default(), round);
             let got: u64 = given.iter().sum();
             prop_assert!(got >= total.min(all), "{got} of {total}");
             prop_assert!(got <= total + PAGE * has.len() as u64);

@@ -2,7 +2,7 @@
 
 /// Whose memory a request is for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Subject {
+pub enum TargetKind {
     /// A cgroup's.
     #[default]
     Cgroup,
@@ -10,7 +10,7 @@ pub enum Subject {
     Node(u32),
 }
 
-impl Subject {
+impl TargetKind {
     /// The name of the file that is written to.
     #[must_use]
     pub fn file(self) -> &'static str {

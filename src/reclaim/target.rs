@@ -11,15 +11,15 @@ use crate::host::zram::Zram;
 use crate::kind::Swappiness;
 use crate::node::Node;
 
-use super::{Measures, Subject};
+use super::{Measures, TargetKind};
 
 /// Something that can be sampled and asked to reclaim: a cgroup, a NUMA node, and in tests a simulated kernel.
 ///
 /// Time belongs to it too, so that a simulation has its own.
 pub trait Target {
     /// Whose memory it is.
-    fn subject(&self) -> Subject {
-        Subject::Cgroup
+    fn subject(&self) -> TargetKind {
+        TargetKind::Cgroup
     }
 
     /// What tells how much was reclaimed, given what the counters show.
@@ -130,8 +130,8 @@ impl Target for MemoryCgroup {
 }
 
 impl Target for Node {
-    fn subject(&self) -> Subject {
-        Subject::Node(self.number())
+    fn subject(&self) -> TargetKind {
+        TargetKind::Node(self.number())
     }
 
     fn measures(&mut self, _: &MemoryStat) -> Measures {

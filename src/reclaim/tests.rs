@@ -9,7 +9,9 @@ use rustix::io::Errno;
 mod slab;
 
 use super::sim::{Counters, Manners, PAGE, Sim};
-use super::{Event, Goal, LARGE_FOLIO, Measure, Obstacle, Rate, Report, Request, StoppedBy, Verdict, run};
+use super::{
+    Goal, LARGE_FOLIO, Measure, Obstacle, Rate, Report, Request, RequestEvent, StoppedBy, Verdict, run,
+};
 use crate::kind::Kind;
 use crate::size::Amount;
 
@@ -208,7 +210,7 @@ fn slow_swap_is_waited_for_and_the_rest_asked_again() {
     let mut sim = Sim { anon, swap_room: 4 * anon, swap_speed: Some(5_120), ..Sim::new(0) };
     let mut waits = 0;
     let signal = sim.signal();
-    let tell = &mut |event| waits += u32::from(matches!(event, Event::AwaitingWriteback { .. }));
+    let tell = &mut |event| waits += u32::from(matches!(event, RequestEvent::AwaitingWriteback { .. }));
     let report = run(&mut sim, &request(20 * M), &signal, tell).unwrap();
     assert_eq!((report.stopped_by, report.verdict()), (StoppedBy::Reached, Some(Verdict::Exact)));
     assert!(waits > 0);
@@ -393,7 +395,7 @@ fn bounded(sim: &mut Sim, request: &Request) -> Report {
     let signal = sim.signal();
     let mut writes = 0;
     let tell = &mut |event| {
-        if matches!(event, Event::Asking { .. }) {
+        if matches!(event, RequestEvent::Asking { .. }) {
             writes += 1;
             assert!(writes < 300_000, "it doesn't end");
         }
@@ -436,8 +438,8 @@ proptest! {
         let mut missing = wanted;
         let mut worst = 0i64;
         let tell = &mut |event| match event {
-            Event::Asking { bytes } => worst = worst.max(bytes as i64 - missing as i64),
-            Event::Asked { reclaimed, .. } => missing = wanted.saturating_sub(reclaimed),
+            RequestEvent::Asking { bytes } => worst = worst.max(bytes as i64 - missing as i64),
+            RequestEvent::Asked { reclaimed, .. } => missing = wanted.saturating_sub(reclaimed),
             _ => {}
         };
         let report = run(&mut sim, &request, &signal, tell).unwrap();

@@ -1,6 +1,6 @@
 //! What became of one cgroup in the course of a watch: points in time, each with what was known by then.
 
-use super::line::Line;
+use super::line::RecordLine;
 
 /// What was known at some time. Amounts are bytes, times seconds; what is counted is counted since the watch began.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -25,7 +25,7 @@ pub struct Point {
 
 /// What it came to. Amounts are bytes, times seconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Outcome {
+pub struct RecordedOutcome {
     /// What was asked for, and what was reclaimed.
     pub requested: u64,
     /// See `requested`.
@@ -58,7 +58,7 @@ pub struct Course {
     /// When it went, if it did.
     pub ended: Option<f64>,
     /// What it came to, if the watch came to its end.
-    pub outcome: Option<Outcome>,
+    pub outcome: Option<RecordedOutcome>,
     /// The points have the counts: else those of each action are added up.
     is_sampled: bool,
     /// What had been counted when it was made anew under the same name.
@@ -74,7 +74,7 @@ impl Course {
     }
 
     /// Enters a line. Tells how many points were added.
-    pub(super) fn enter(&mut self, line: &Line, at: f64, gap: f64) -> usize {
+    pub(super) fn enter(&mut self, line: &RecordLine, at: f64, gap: f64) -> usize {
         let last = self.points.last().copied().unwrap_or_default();
         // Time goes on, whatever somebody writes.
         let at = at.max(last.at);
@@ -131,7 +131,7 @@ impl Course {
                 return 0;
             }
             "summary" => {
-                self.outcome = Some(Outcome {
+                self.outcome = Some(RecordedOutcome {
                     requested: line.requested_bytes.unwrap_or(0),
                     reclaimed: line.reclaimed_bytes.unwrap_or(0),
                     direct: line.direct_bytes,
@@ -217,7 +217,7 @@ pub(super) fn together(courses: &[Course], span: f64, looks: usize) -> Course {
     }
     all.outrun = courses.iter().flat_map(|course| course.outrun.iter().copied()).take(MOST_OUTRUN).collect();
     let outcomes = courses.iter().filter_map(|course| course.outcome);
-    all.outcome = outcomes.reduce(|all, one| Outcome {
+    all.outcome = outcomes.reduce(|all, one| RecordedOutcome {
         requested: all.requested.saturating_add(one.requested),
         reclaimed: all.reclaimed.saturating_add(one.reclaimed),
         direct: add(all.direct, one.direct),

@@ -2,7 +2,7 @@
 
 /// Why a record can't be read.
 #[derive(Debug, thiserror::Error)]
-pub enum BadRecord {
+pub enum RecordError {
     /// It couldn't be read at all.
     #[error(transparent)]
     Io(#[from] std::io::Error),

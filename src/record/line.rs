@@ -4,7 +4,7 @@ use std::io::{BufRead, Read as _};
 
 use serde::Deserialize;
 
-use super::error::BadRecord;
+use super::error::RecordError;
 
 /// No line that a watch writes comes near that: a cgroup's name has 4096 bytes at most.
 const MOST_BYTES: u64 = 64 << 10;
@@ -14,7 +14,7 @@ const BEGIN: &[u8] = br#"{"event":"begin""#;
 
 /// What may stand in a line, as far as it matters here. Keys are only ever added, so others are passed over.
 #[derive(Debug, Default, Deserialize)]
-pub struct Line {
+pub struct RecordLine {
     #[serde(default)]
     pub event: String,
     #[serde(default)]
@@ -43,7 +43,7 @@ pub struct Line {
 /// What came next.
 pub enum Read {
     /// A line.
-    Line(Box<Line>),
+    Line(Box<RecordLine>),
     /// Nothing at all in it.
     Blank,
     /// A line without its end, of which nothing can be made.
@@ -53,7 +53,7 @@ pub enum Read {
 }
 
 /// Reads the line of that number.
-pub fn read(from: &mut impl BufRead, number: usize) -> Result<Read, BadRecord> {
+pub fn read(from: &mut impl BufRead, number: usize) -> Result<Read, RecordError> {
     let mut bytes = Vec::new();
     from.take(MOST_BYTES).read_until(b'\n', &mut bytes)?;
     if bytes.is_empty() {
@@ -62,7 +62,7 @@ pub fn read(from: &mut impl BufRead, number: usize) -> Result<Read, BadRecord> {
     let ended = bytes.pop_if(|last| *last == b'\n').is_some();
     if !ended && bytes.len() as u64 == MOST_BYTES {
         let what = format!("the line is longer than {} KiB", MOST_BYTES >> 10);
-        return Err(BadRecord::Line { line: number, column: bytes.len(), what });
+        return Err(RecordError::Line { line: number, column: bytes.len(), what });
     }
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Ok(Read::Blank);
@@ -83,5 +83,5 @@ pub fn read(from: &mut impl BufRead, number: usize) -> Result<Read, BadRecord> {
     let what = why.to_string();
     let what = what.rsplit_once(" at line ").map_or(what.as_str(), |(what, _)| what).to_owned();
     let what = format!("not a line of a record: {what}");
-    Err(BadRecord::Line { line: number, column: why.column().max(1), what })
+    Err(RecordError::Line { line: number, column: why.column().max(1), what })
 }

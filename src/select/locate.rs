@@ -12,10 +12,10 @@ use std::path::{Component, Path, PathBuf};
 
 use super::suggest::{missing, shown};
 use crate::cgroup::diagnose::not_a_cgroup;
-use crate::cgroup::error::Unreclaimable;
+use crate::cgroup::error::CgroupError;
 use crate::cgroup::mount::{Mount, Mounts};
 use crate::cgroup::naming::Named;
-use crate::cgroup::path::{Located, identify};
+use crate::cgroup::path::{CgroupPath, identify};
 use crate::cgroup::{mount, open_directory, tree};
 use crate::node;
 
@@ -28,8 +28,8 @@ pub struct Locator {
 /// Finds the cgroup that `word` names.
 ///
 /// # Errors
-/// [`Unreclaimable`]: cgroup2 isn't mounted, or there is no such cgroup; the nearest names are suggested.
-pub fn locate(word: impl AsRef<OsStr>) -> Result<Located, Unreclaimable> {
+/// [`CgroupError`]: cgroup2 isn't mounted, or there is no such cgroup; the nearest names are suggested.
+pub fn locate(word: impl AsRef<OsStr>) -> Result<CgroupPath, CgroupError> {
     Locator::new()?.locate(word.as_ref())
 }
 
@@ -37,28 +37,28 @@ impl Locator {
     /// Reads what is mounted.
     ///
     /// # Errors
-    /// [`Unreclaimable`], if that can't be read.
-    pub fn new() -> Result<Self, Unreclaimable> {
-        let mounts = Mounts::read().map_err(|e| Unreclaimable::io("/proc/self/mountinfo", &e))?;
+    /// [`CgroupError`], if that can't be read.
+    pub fn new() -> Result<Self, CgroupError> {
+        let mounts = Mounts::read().map_err(|e| CgroupError::io("/proc/self/mountinfo", &e))?;
         Ok(Self { mounts })
     }
 
     /// The mount that names begin from.
     ///
     /// # Errors
-    /// [`Unreclaimable`]: cgroup2 isn't mounted.
-    pub fn mount(&self) -> Result<&Mount, Unreclaimable> {
-        self.mounts.widest().ok_or_else(Unreclaimable::no_cgroup2)
+    /// [`CgroupError`]: cgroup2 isn't mounted.
+    pub fn mount(&self) -> Result<&Mount, CgroupError> {
+        self.mounts.widest().ok_or_else(CgroupError::no_cgroup2)
     }
 
     /// Finds the cgroup that `word` names.
     ///
     /// # Errors
-    /// [`Unreclaimable`], as [`locate`].
-    pub fn locate(&self, word: &OsStr) -> Result<Located, Unreclaimable> {
+    /// [`CgroupError`], as [`locate`].
+    pub fn locate(&self, word: &OsStr) -> Result<CgroupPath, CgroupError> {
         // A script whose variable is empty doesn't mean the root, which joining an empty path would make of it.
         if word.is_empty() {
-            return Err(Unreclaimable::NoName);
+            return Err(CgroupError::NoName);
         }
         let given = Path::new(word);
         if is_from_here(given) {
@@ -75,7 +75,7 @@ impl Locator {
             return Ok(located);
         }
         let mount = match (self.mount(), by_path.as_ref().err()) {
-            (Err(_), Some(_)) => return by_path.and_then(|_| Err(Unreclaimable::no_cgroup2())),
+            (Err(_), Some(_)) => return by_path.and_then(|_| Err(CgroupError::no_cgroup2())),
             (mount, _) => mount?,
         };
         if word == "self" {
@@ -88,10 +88,10 @@ impl Locator {
             return Ok(located);
         }
         if let Some(number) = word.to_str().and_then(node::parse) {
-            return Err(Unreclaimable::IsNode { word: shown(word), number: number? });
+            return Err(CgroupError::IsNode { word: shown(word), number: number? });
         }
         if let Some(named) = Named::parse(word) {
-            let named = named.map_err(|why| Unreclaimable::BadName { word: shown(word), why })?;
+            let named = named.map_err(|why| CgroupError::BadName { word: shown(word), why })?;
             return self.by_name(&named, word, mount);
         }
         // `-` typed where systemd has `\\x2d`.
@@ -103,7 +103,7 @@ impl Locator {
     }
 
     /// The cgroup that a path leads to, which errors are to call so; `None` where it leads nowhere.
-    fn opened(&self, path: &Path, called: &Path) -> Result<Option<Located>, Unreclaimable> {
+    fn opened(&self, path: &Path, called: &Path) -> Result<Option<CgroupPath>, CgroupError> {
         let opened = open_directory(path).and_then(|dir| identify(&dir, path, &self.mounts));
         match opened {
             Ok(located) => Ok(Some(located)),
@@ -115,7 +115,7 @@ impl Locator {
     }
 
     /// The cgroup that a path must lead to.
-    fn existing(&self, path: &Path, word: &OsStr) -> Result<Located, Unreclaimable> {
+    fn existing(&self, path: &Path, word: &OsStr) -> Result<CgroupPath, CgroupError> {
         match self.opened(path, path)? {
             Some(located) => Ok(located),
             None => Err(missing(word, path, self.mount()?)),
@@ -123,11 +123,11 @@ impl Locator {
     }
 
     /// The cgroup that a process runs in.
-    fn of_process(&self, process: &str, word: &OsStr) -> Result<Located, Unreclaimable> {
+    fn of_process(&self, process: &str, word: &OsStr) -> Result<CgroupPath, CgroupError> {
         let file = format!("/proc/{process}/cgroup");
         let text = crate::host::proc::read_bytes(&file).map_err(|e| match e.kind() {
-            io::ErrorKind::NotFound => Unreclaimable::NoProcess { word: shown(word) },
-            _ => Unreclaimable::io(&file, &e),
+            io::ErrorKind::NotFound => CgroupError::NoProcess { word: shown(word) },
+            _ => CgroupError::io(&file, &e),
         })?;
         let mount = self.mount()?;
         let cgroup = mount::own_cgroup(&text).unwrap_or(Path::new(""));
@@ -139,8 +139,8 @@ impl Locator {
         let path = by_name.or_else(|| tree::top_and_walk(mount).find(|path| lists(path, process)));
         match path {
             Some(path) => self.existing(&path, word),
-            None if removed => Err(Unreclaimable::Ended { word: shown(word) }),
-            None => Err(Unreclaimable::OutOfSight {
+            None if removed => Err(CgroupError::Ended { word: shown(word) }),
+            None => Err(CgroupError::OutOfSight {
                 word: shown(word),
                 name: cgroup.display().to_string(),
                 root: mount.root.clone(),
@@ -149,7 +149,7 @@ impl Locator {
     }
 
     /// A unit, container, pod or process.
-    fn by_name(&self, named: &Named, word: &OsStr, mount: &Mount) -> Result<Located, Unreclaimable> {
+    fn by_name(&self, named: &Named, word: &OsStr, mount: &Mount) -> Result<CgroupPath, CgroupError> {
         if let Named::Pid(pid) = named {
             return self.of_process(&pid.to_string(), word);
         }
@@ -160,7 +160,7 @@ impl Locator {
             several => {
                 let candidates = several.iter().filter_map(|path| mount.name_of(path));
                 let candidates = candidates.map(|name| name.to_string()).collect();
-                Err(Unreclaimable::Ambiguous { word: shown(word), candidates })
+                Err(CgroupError::Ambiguous { word: shown(word), candidates })
             }
         }
     }
@@ -183,7 +183,7 @@ impl Locator {
 
     /// The directory in front of a glob's first special name, and the rest: where it lies in which hierarchy. `None` where
     /// the glob is one over names.
-    pub(super) fn base_of_glob(&self, word: &OsStr) -> Option<(Located, PathBuf)> {
+    pub(super) fn base_of_glob(&self, word: &OsStr) -> Option<(CgroupPath, PathBuf)> {
         let path = Path::new(word);
         let is_path = path.is_absolute() || is_from_here(path);
         if !is_path {

@@ -4,27 +4,27 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use crate::cgroup::error::Unreclaimable;
+use crate::cgroup::error::CgroupError;
 use crate::cgroup::mount::{Mount, controller_on_v1};
 use crate::cgroup::tree;
 
 /// Says why there is no cgroup that `word` names, whose path would be `path`. Where the memory controller is on
 /// version 1, no name would do.
-pub(super) fn missing(word: &OsStr, path: &Path, mount: &Mount) -> Unreclaimable {
-    let none = || Unreclaimable::NoSuchCgroup { word: shown(word), near: nearest(path, mount) };
+pub(super) fn missing(word: &OsStr, path: &Path, mount: &Mount) -> CgroupError {
+    let none = || CgroupError::NoSuchCgroup { word: shown(word), near: nearest(path, mount) };
     elsewhere(&shown(word), mount).unwrap_or_else(none)
 }
 
 /// Says why nothing matches a glob.
-pub(super) fn no_match(word: &OsStr, mount: &Mount) -> Unreclaimable {
+pub(super) fn no_match(word: &OsStr, mount: &Mount) -> CgroupError {
     let word = shown(word);
-    elsewhere(&word, mount).unwrap_or(Unreclaimable::NoMatch { word })
+    elsewhere(&word, mount).unwrap_or(CgroupError::NoMatch { word })
 }
 
 /// The reason that there is if the memory controller isn't in this hierarchy at all.
-fn elsewhere(word: &str, mount: &Mount) -> Option<Unreclaimable> {
+fn elsewhere(word: &str, mount: &Mount) -> Option<CgroupError> {
     let v1 = controller_on_v1().filter(|_| !mount.point.join("memory.stat").exists())?;
-    Some(Unreclaimable::ControllerOnV1 { name: word.to_owned(), v1 })
+    Some(CgroupError::ControllerOnV1 { name: word.to_owned(), v1 })
 }
 
 /// Existing names that a mistyped one may have meant, the best first.

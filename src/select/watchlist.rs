@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use super::pattern::{Matcher, Pattern, PatternSet};
 use super::suggest::shown;
-use super::{Locator, Scope, Selected, Selector, locate, select_by};
-use crate::cgroup::error::Unreclaimable;
+use super::{Locator, Match, Scope, Selector, locate, select_by};
+use crate::cgroup::error::CgroupError;
 use crate::cgroup::mount::Mount;
-use crate::cgroup::path::Located;
+use crate::cgroup::path::CgroupPath;
 use crate::cgroup::{Name, tree};
 use crate::host::Reader;
 
@@ -50,9 +50,9 @@ pub struct Words {
 
 /// A cgroup to be watched.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Taken {
+pub struct Assigned {
     /// Where it is, and whether only globs matched it.
-    pub selected: Selected,
+    pub selected: Match,
     /// Which of the lists of words took it: the one with the most specific word for it.
     pub list: usize,
 }
@@ -103,7 +103,7 @@ impl Spared {
         Self { globs, own: locate("self").ok().map(|located| located.id) }
     }
 
-    fn spares(&self, located: &Located) -> bool {
+    fn spares(&self, located: &CgroupPath) -> bool {
         self.own == Some(located.id) || self.globs.is_match(located.below_mount())
     }
 }
@@ -119,8 +119,8 @@ struct Excluded {
 }
 
 impl Excluded {
-    fn new(words: &[OsString], locator: &Locator) -> Result<Self, Unreclaimable> {
-        let bad = |word: &OsStr, why: String| Unreclaimable::BadGlob { word: shown(word), why };
+    fn new(words: &[OsString], locator: &Locator) -> Result<Self, CgroupError> {
+        let bad = |word: &OsStr, why: String| CgroupError::BadGlob { word: shown(word), why };
         let (mut anywhere, mut by_path, mut ids) = (Vec::new(), Vec::new(), HashSet::new());
         for word in words {
             let scope = Scope::of(word, locator);
@@ -140,7 +140,7 @@ impl Excluded {
         Ok(Self { anywhere: PatternSet::new(&anywhere).map_err(|why| bad(first, why))?, by_path, ids })
     }
 
-    fn has(&self, located: &Located) -> bool {
+    fn has(&self, located: &CgroupPath) -> bool {
         let below = located.below_mount();
         self.ids.contains(&located.id)
             || self.anywhere.is_match(below)
@@ -167,16 +167,16 @@ impl Watchlist {
     /// For one list of words, whose names must be there.
     ///
     /// # Errors
-    /// [`Unreclaimable::BadGlob`].
-    pub fn new(words: &Words) -> Result<Self, Unreclaimable> {
+    /// [`CgroupError::BadGlob`].
+    pub fn new(words: &Words) -> Result<Self, CgroupError> {
         Ok(Self { waits: false, ..Self::of(std::slice::from_ref(words))? })
     }
 
     /// For several lists, whose names may come later.
     ///
     /// # Errors
-    /// [`Unreclaimable::BadGlob`].
-    pub fn of(lists: &[Words]) -> Result<Self, Unreclaimable> {
+    /// [`CgroupError::BadGlob`].
+    pub fn of(lists: &[Words]) -> Result<Self, CgroupError> {
         let numbered = lists.iter().enumerate();
         let words = numbered.flat_map(|(list, words)| words.wanted.iter().map(move |word| (list, word)));
         let locator = Locator::new()?;
@@ -206,13 +206,13 @@ impl Watchlist {
     ///
     /// # Errors
     /// As [`super`]; but a glob may match nothing, if there is a cgroup that it could match something below.
-    pub fn first(&self) -> Result<(Vec<Taken>, Vec<String>), Unreclaimable> {
+    pub fn first(&self) -> Result<(Vec<Assigned>, Vec<String>), CgroupError> {
         let (taken, missing) = self.look(&|_| false);
         let mut waiting = Vec::new();
         for why in missing {
             match why.word() {
                 Some(word) if self.waits => waiting.push(word.to_owned()),
-                Some(word) if matches!(why, Unreclaimable::NoMatch { .. }) && self.may_match_later(word) => {
+                Some(word) if matches!(why, CgroupError::NoMatch { .. }) && self.may_match_later(word) => {
                     waiting.push(word.to_owned());
                 }
                 _ => return Err(why),
@@ -238,7 +238,7 @@ impl Watchlist {
             };
             tree::walk(&mount).any(|tree::Entry { path, id }| {
                 let (path, mount) = (path.into(), Arc::clone(&mount));
-                excluded.has(&Located { path, name: Name::default(), mount, id })
+                excluded.has(&CgroupPath { path, name: Name::default(), mount, id })
             })
         };
         self.exclude.iter().filter(|word| !matches(word)).map(OsString::as_os_str).collect()
@@ -247,7 +247,7 @@ impl Watchlist {
     /// What there is now. Names that aren't there, and globs that match nothing, may be and do so later. Looking through
     /// a large hierarchy has its price: where there are as many cgroups as before, nothing is said to be there until it
     /// is looked at again all the same, unless some were `lost`, of which one may be back. What is `known` is left out.
-    pub fn now(&mut self, now: Duration, lost: bool, known: &dyn Fn(u64) -> bool) -> Vec<Taken> {
+    pub fn now(&mut self, now: Duration, lost: bool, known: &dyn Fn(u64) -> bool) -> Vec<Assigned> {
         let count = self.descendants();
         let changed = match self.seen {
             Some(seen) if Some(seen.count) == count && !lost => seen.changed,
@@ -269,20 +269,20 @@ impl Watchlist {
         self.text.lines().find_map(|line| line.strip_prefix("nr_descendants ")?.parse().ok())
     }
 
-    fn look(&self, known: &dyn Fn(u64) -> bool) -> (Vec<Taken>, Vec<Unreclaimable>) {
+    fn look(&self, known: &dyn Fn(u64) -> bool) -> (Vec<Assigned>, Vec<CgroupError>) {
         // What is mounted is read once, however many words there are: a host can have thousands of mounts.
         let locator = match Locator::new() {
             Ok(locator) => locator,
             Err(why) => return (Vec::new(), vec![why]),
         };
         let leaves_out =
-            |selector: usize, located: &Located| self.left_out[self.lists[selector]].has(located);
+            |selector: usize, located: &CgroupPath| self.left_out[self.lists[selector]].has(located);
         let (chosen, missing) = select_by(&self.selectors, &locator, known, &leaves_out);
-        let spares = |located: &Located| self.spared.get_or_init(Spared::new).spares(located);
+        let spares = |located: &CgroupPath| self.spared.get_or_init(Spared::new).spares(located);
         let taken = chosen
             .into_iter()
             .filter(|one| !one.selected.by_glob || !spares(&one.selected.located))
-            .map(|one| Taken { selected: one.selected, list: self.lists[one.by] });
+            .map(|one| Assigned { selected: one.selected, list: self.lists[one.by] });
         (taken.collect(), missing)
     }
 }

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use super::action::Acted;
-use super::event::{Room, Sample, Summary, Tally, What};
+use super::action::ActionResult;
+use super::event::{EventKind, ReclaimTally, Room, Summary, UsageSample};
 use super::policy::guard::Guard;
-use crate::cgroup::Gauge;
+use crate::cgroup::Sampler;
 use crate::cgroup::stat::MemoryStat;
 use crate::host::proc::page_size;
 
@@ -32,10 +32,10 @@ impl Counters {
 #[derive(Debug, Default)]
 struct Work {
     /// Since it was told last.
-    tally: Tally,
+    tally: ReclaimTally,
     /// When that began, if there is something to be told.
     began: Option<Duration>,
-    total: Tally,
+    total: ReclaimTally,
 }
 
 /// One cgroup's account.
@@ -61,7 +61,7 @@ impl Account {
     ///
     /// # Errors
     /// The kernel's.
-    pub fn open(gauge: &Gauge, now: Duration, text: &mut String) -> Result<Self, Errno> {
+    pub fn open(gauge: &Sampler, now: Duration, text: &mut String) -> Result<Self, Errno> {
         let stat = gauge.stat(text)?;
         Ok(Self {
             began: now,
@@ -98,16 +98,16 @@ impl Account {
     ///
     /// # Errors
     /// `ENODEV` when the cgroup was removed.
-    pub fn sample(&self, gauge: &Gauge, text: &mut String) -> Result<Sample, Errno> {
+    pub fn sample(&self, gauge: &Sampler, text: &mut String) -> Result<UsageSample, Errno> {
         let refaulted = gauge.stat(text)?.refaulted().unwrap_or(0);
         let stalled = gauge.stalled(text).zip(self.first_stalled);
-        Ok(Sample {
+        Ok(UsageSample {
             current: gauge.current(text)?,
             swapped: gauge.swapped(text),
             reclaimed: self.reclaimed(),
             refaulted: refaulted.saturating_sub(self.first_refaulted),
             stalled: stalled.map(|(now, before)| Duration::from_micros(now.saturating_sub(before))),
-            ..Sample::default()
+            ..UsageSample::default()
         })
     }
 
@@ -117,11 +117,12 @@ impl Account {
     }
 
     /// Enters an action, after which that is left below the limit, if there is one.
-    pub fn enter(&mut self, now: Duration, acted: &Acted, room: Option<Room>) {
+    pub fn enter(&mut self, now: Duration, acted: &ActionResult, room: Option<Room>) {
         let work = self.work.get_or_insert_default();
         if work.began.is_none() {
             work.began = Some(now);
-            work.tally = Tally { current_before: acted.current + acted.reclaimed, ..Tally::default() };
+            work.tally =
+                ReclaimTally { current_before: acted.current + acted.reclaimed, ..ReclaimTally::default() };
         }
         work.tally.add(acted);
         work.tally.room = room;
@@ -129,10 +130,10 @@ impl Account {
     }
 
     /// Tells what was done since it was told last, if that is long enough ago, or at the `end`.
-    pub fn flush(&mut self, now: Duration, end: bool, tell: &mut dyn FnMut(What)) {
+    pub fn flush(&mut self, now: Duration, end: bool, tell: &mut dyn FnMut(EventKind)) {
         let Some(work) = &mut self.work else { return };
         if work.began.take_if(|began| end || now.saturating_sub(*began) >= TOLD).is_some() {
-            tell(What::Reclaim(work.tally));
+            tell(EventKind::Reclaim(work.tally));
         }
     }
 
@@ -143,7 +144,7 @@ impl Account {
     }
 
     /// What came of the watch. `gone` if the cgroup is.
-    pub fn close(&mut self, gauge: &Gauge, now: Duration, gone: bool, text: &mut String) -> Summary {
+    pub fn close(&mut self, gauge: &Sampler, now: Duration, gone: bool, text: &mut String) -> Summary {
         let last = gauge.stat(text).ok().map(|stat| Counters::of(&stat));
         let since = |last: Option<u64>, first: Option<u64>| Some(last?.saturating_sub(first?));
         let direct = last.and_then(|last| {
@@ -164,7 +165,7 @@ impl Account {
             stalled: stalled.map(|(now, before)| Duration::from_micros(now.saturating_sub(before))),
             above_blind: false,
             gone,
-            total: self.work.as_ref().map_or_else(Tally::default, |work| work.total),
+            total: self.work.as_ref().map_or_else(ReclaimTally::default, |work| work.total),
             stalled_before: self.stalled_before,
             outrun: self.outrun,
             found: None,
@@ -175,8 +176,8 @@ impl Account {
     }
 }
 
-impl Tally {
-    fn add(&mut self, acted: &Acted) {
+impl ReclaimTally {
+    fn add(&mut self, acted: &ActionResult) {
         self.requested += acted.requested;
         self.reclaimed += acted.reclaimed;
         self.writes += acted.writes;

@@ -20,7 +20,7 @@ const PERCENT: u64 = 150;
 
 /// Why an action ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub enum EndReason {
     /// The usage is where it should be, or as much was reclaimed as was missing one and a half times over.
     Done,
     /// Nothing more was to be had.
@@ -39,7 +39,7 @@ pub enum End {
 
 /// What came of an action. Amounts are bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Acted {
+pub struct ActionResult {
     /// What was missing at first.
     pub requested: u64,
     /// What was reclaimed: the kernel's word for each write, and the fall of the usage where there is no word.
@@ -53,13 +53,13 @@ pub struct Acted {
     /// `memory.current` afterwards.
     pub current: u64,
     /// Why it ended.
-    pub end: End,
+    pub end: EndReason,
 }
 
-impl Acted {
+impl ActionResult {
     /// Nothing was done, for that reason.
     #[must_use]
-    pub fn nothing(end: End) -> Self {
+    pub fn nothing(end: EndReason) -> Self {
         Self {
             requested: 0,
             reclaimed: 0,
@@ -81,7 +81,7 @@ pub const WAITS: Duration = Duration::from_millis(5);
 pub type Alarm = fn(Option<Duration>);
 
 /// What can end an action early.
-pub struct Early<'a> {
+pub struct Interrupt<'a> {
     /// It is to stop.
     pub stop: &'a dyn Fn() -> bool,
     /// No write may take longer than [`WAITS`].
@@ -89,25 +89,25 @@ pub struct Early<'a> {
 }
 
 /// Reclaims until no more than `down_to` is used, or something ends it early.
-pub fn act(
+pub fn reclaim_down_to(
     target: &mut impl Target,
     pace: &mut Pace,
     down_to: u64,
     swappiness: Option<Swappiness>,
-    early: &Early<'_>,
-) -> Acted {
+    early: &Interrupt<'_>,
+) -> ActionResult {
     let smallest = page_size();
-    let mut acted = Acted::nothing(End::Done);
+    let mut acted = ActionResult::nothing(EndReason::Done);
     acted.current = match target.usage() {
         Ok(current) => current,
-        Err(errno) => return Acted { end: lost(errno), ..acted },
+        Err(errno) => return ActionResult { end: lost(errno), ..acted },
     };
     acted.requested = acted.current.saturating_sub(down_to);
     let enough = acted.requested.saturating_mul(PERCENT) / 100;
     let mut failed = 0;
     while acted.current > down_to && acted.reclaimed < enough {
         if (early.stop)() {
-            acted.end = End::Stopped;
+            acted.end = EndReason::Stopped;
             break;
         }
         let chunk = pace.chunk(acted.current - down_to, u64::MAX, smallest);
@@ -119,7 +119,7 @@ pub fn act(
         let took = target.now().saturating_sub(began);
         acted.writing += took;
         acted.writes += 1;
-        pace.saw(chunk, took);
+        pace.record(chunk, took);
         let current = match target.usage() {
             Ok(current) => current,
             Err(errno) => {
@@ -136,14 +136,14 @@ pub fn act(
             }
             Err(Errno::INTR) if early.alarm.is_some() && !(early.stop)() => {
                 acted.reclaimed += fell;
-                acted.end = End::Late;
+                acted.end = EndReason::Late;
                 break;
             }
             Err(Errno::AGAIN | Errno::INTR | Errno::BUSY) => {
                 acted.reclaimed += fell;
                 failed = if fell > chunk / 8 { 0 } else { failed + 1 };
                 if failed >= RETRIES {
-                    acted.end = End::Exhausted;
+                    acted.end = EndReason::Exhausted;
                     break;
                 }
             }
@@ -156,10 +156,10 @@ pub fn act(
     acted
 }
 
-pub(super) fn lost(errno: Errno) -> End {
+pub(super) fn lost(errno: Errno) -> EndReason {
     match errno {
-        Errno::NODEV | Errno::NOENT => End::Removed,
-        errno => End::Failed(errno),
+        Errno::NODEV | Errno::NOENT => EndReason::Removed,
+        errno => EndReason::Failed(errno),
     }
 }
 
@@ -168,22 +168,22 @@ mod tests {
     use super::*;
     use crate::reclaim::sim::Sim;
 
-    fn acted(interrupted: bool, alarm: Option<Alarm>) -> Acted {
+    fn acted(interrupted: bool, alarm: Option<Alarm>) -> ActionResult {
         let mut sim = Sim::new(64 << 20);
         sim.signal_at = interrupted.then_some(Duration::ZERO);
-        let early = Early { stop: &|| false, alarm };
-        act(&mut sim, &mut Pace::new(true, 0), 32 << 20, None, &early)
+        let early = Interrupt { stop: &|| false, alarm };
+        reclaim_down_to(&mut sim, &mut Pace::new(true, 0), 32 << 20, None, &early)
     }
 
     #[test]
     fn down_to_where_the_usage_should_be() {
         let acted = acted(false, Some(|_| {}));
-        assert_eq!((acted.end, acted.current, acted.requested), (End::Done, 32 << 20, 32 << 20));
+        assert_eq!((acted.end, acted.current, acted.requested), (EndReason::Done, 32 << 20, 32 << 20));
     }
 
     #[test]
     fn a_write_that_takes_too_long_is_no_end_of_what_there_is() {
-        assert_eq!(acted(true, Some(|_| {})).end, End::Late);
-        assert_eq!(acted(true, None).end, End::Exhausted);
+        assert_eq!(acted(true, Some(|_| {})).end, EndReason::Late);
+        assert_eq!(acted(true, None).end, EndReason::Exhausted);
     }
 }

@@ -11,7 +11,7 @@ use toml::Spanned;
 use crate::select::malformed;
 use crate::select::watchlist::Words;
 use crate::size::Percent;
-use rule::{Rule, Senseless, Wanted, swap_writes};
+use rule::{InvalidRule, Rule, RuleSpec, swap_writes};
 
 pub mod rule;
 mod values;
@@ -54,7 +54,7 @@ pub struct HostRule {
 /// Why a text has no rules.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{line}:{column}: {what}")]
-pub struct BadRules {
+pub struct ConfigError {
     /// Where, from 1.
     pub line: usize,
     /// In characters, from 1.
@@ -106,12 +106,12 @@ struct Table {
 
 impl Table {
     /// What it wants, and whether it wants anything of it.
-    fn wanted(&self) -> Result<Wanted, &'static str> {
+    fn wanted(&self) -> Result<RuleSpec, &'static str> {
         let kind = match (self.kind, self.swappiness) {
             (Some(_), Some(_)) => return Err("type and swappiness can't be combined"),
             (kind, swappiness) => Kind::of(kind.map(|kind| kind.0), swappiness.map(|weight| weight.0)),
         };
-        Ok(Wanted {
+        Ok(RuleSpec {
             headroom: self.headroom.map(|headroom| headroom.0),
             keep: self.keep.map(|keep| keep.0),
             pressure: self.pressure.map(|pressure| pressure.0),
@@ -144,7 +144,7 @@ impl Table {
         let name: Rc<str> = self.name.as_ref().unwrap_or(first).as_str().into();
         let rule = if self.leave_alone {
             // So that nobody thinks that the rest counts.
-            if self.wanted()? != Wanted::default() {
+            if self.wanted()? != RuleSpec::default() {
                 return Err("leave-alone can't be combined with other settings".into());
             }
             None
@@ -160,8 +160,8 @@ impl Rules {
     /// Reads the text of a file.
     ///
     /// # Errors
-    /// [`BadRules`].
-    pub fn parse(text: &str) -> Result<Self, BadRules> {
+    /// [`ConfigError`].
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
         if text.len() > MOST_BYTES {
             return Err(bad(text, 0, format!("the file is larger than {} MiB", MOST_BYTES >> 20), None));
         }
@@ -190,7 +190,7 @@ impl Rules {
             let at = table.span().start;
             let rule = table.into_inner().rule(line_and_column(text, at).0);
             let rule = rule.map_err(|what| {
-                let nothing = what == Senseless::NothingToDo.to_string();
+                let nothing = what == InvalidRule::NothingToDo.to_string();
                 let hint = nothing.then(|| "set headroom, keep, pressure, or leave-alone = true".to_owned());
                 bad(text, at, what, hint)
             })?;
@@ -213,9 +213,9 @@ impl Rules {
     }
 }
 
-fn bad(text: &str, at: usize, what: String, hint: Option<String>) -> BadRules {
+fn bad(text: &str, at: usize, what: String, hint: Option<String>) -> ConfigError {
     let (line, column) = line_and_column(text, at);
-    BadRules { line, column, what, hint }
+    ConfigError { line, column, what, hint }
 }
 
 /// The line and the column of a byte of a text, from 1, as editors count.

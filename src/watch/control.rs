@@ -6,20 +6,20 @@ use std::time::Duration;
 
 use rustix::time::Timespec;
 
-use super::event::{Ended, Event, Summary, What};
+use super::event::{Ended, Event, EventKind, Summary};
 use super::host::HostState;
 use super::level::Outrun;
 use super::member::{Member, Step};
 use super::notes::{Note, Noted, notes};
-use super::options::Options;
-use super::policy::cpu_budget::Budget;
+use super::options::WatchOptions;
+use super::policy::cpu_budget::CpuBudget;
 use super::policy::guard::Guard;
-use super::policy::sampling_interval::Price;
-use super::poller::Wakeups;
-use super::swap_monitor::SwapWatch;
-use super::worker::{Done, Job, STACK, Worker, serve};
+use super::policy::sampling_interval::SamplingInterval;
+use super::poller::Poller;
+use super::swap_monitor::SwapMonitor;
+use super::worker::{Done, STACK, Worker, WriteJob, serve};
 use crate::cgroup::trigger::Trigger;
-use crate::cgroup::{Located, Name};
+use crate::cgroup::{CgroupPath, Name};
 use crate::clock::{now, pause, process_cpu, timespec};
 use crate::reclaim::pool::{Message, Pool};
 
@@ -47,7 +47,7 @@ const TRIGGERED: Duration = Duration::from_secs(10);
 const BLOCKED: Duration = Duration::from_secs(5);
 
 /// How long to wait at the end for writes in flight.
-const PATIENCE: Duration = Duration::from_millis(500);
+const STOP_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// What the bell of the workers is known by; cgroups are known by their places, and their ancestors by their ids.
 const BELL: u64 = u64::MAX;
@@ -57,10 +57,10 @@ const ANCESTOR: u64 = 1 << 63;
 ///
 /// # Errors
 /// The system's, if there can't be threads or an epoll.
-pub fn run(members: Vec<Member>, options: Options<'_>) -> std::io::Result<Ended> {
+pub fn run(members: Vec<Member>, options: WatchOptions<'_>) -> std::io::Result<Ended> {
     let worker = Worker { alarm: options.alarm };
     let pool = Pool::new(worker, options.workers, members.len().max(64))?.with_stack(STACK);
-    let wakeups = Wakeups::new(members.len().max(64))?;
+    let wakeups = Poller::new(members.len().max(64))?;
     wakeups.while_readable(pool.arrived().as_fd(), BELL)?;
     let began = now();
     let expected = members.len();
@@ -69,13 +69,13 @@ pub fn run(members: Vec<Member>, options: Options<'_>) -> std::io::Result<Ended>
         fleet: members.into_iter().map(Some).collect(),
         pool,
         wakeups,
-        host: HostState { swap: SwapWatch::new(options.swap_writes), ..HostState::default() },
+        host: HostState { swap: SwapMonitor::new(options.swap_writes), ..HostState::default() },
         text: String::with_capacity(8192),
         ended: Vec::new(),
         heard: began,
         blocked: false,
-        budget: Budget::new(options.cpu, began, process_cpu()),
-        price: Price::new(began, process_cpu()),
+        budget: CpuBudget::new(options.cpu, began, process_cpu()),
+        price: SamplingInterval::new(began, process_cpu()),
         lost: false,
         no_triggers: options.dry_run,
         noted: Noted::default(),
@@ -91,11 +91,11 @@ pub fn run(members: Vec<Member>, options: Options<'_>) -> std::io::Result<Ended>
 }
 
 struct Control<'a> {
-    options: Options<'a>,
+    options: WatchOptions<'a>,
     /// A place stays empty when its cgroup is gone, until another one comes.
     fleet: Vec<Option<Member>>,
     pool: Pool<Worker>,
-    wakeups: Wakeups,
+    wakeups: Poller,
     host: HostState,
     text: String,
     ended: Vec<Summary>,
@@ -104,8 +104,8 @@ struct Control<'a> {
     /// When a worker was heard of last.
     heard: Duration,
     blocked: bool,
-    price: Price,
-    budget: Budget,
+    price: SamplingInterval,
+    budget: CpuBudget,
     /// Whether a cgroup was lost since it was looked for others.
     lost: bool,
     /// Whether this process may not have triggers, or there is no PSI.
@@ -259,13 +259,13 @@ impl Control<'_> {
                 let (id, located) = (member.id(), Arc::clone(&member.located));
                 let (hands, lock) = (member.hands.take(), member.locks(at));
                 member.begins(at, &allowed);
-                self.hand_out(Job { place, id, located, hands, allowed, lock }, at);
+                self.hand_out(WriteJob { place, id, located, hands, allowed, lock }, at);
             }
         }
     }
 
     /// Has a job done: by a worker, or right here where nobody else would have to wait for it.
-    fn hand_out(&mut self, mut job: Job, at: Duration) {
+    fn hand_out(&mut self, mut job: WriteJob, at: Duration) {
         if self.pool.under_way() == 0 {
             self.heard = at;
         }
@@ -281,7 +281,7 @@ impl Control<'_> {
             return;
         }
         let acted = serve(&mut job, self.options.stop, self.options.alarm);
-        let Job { place, id, hands, .. } = job;
+        let WriteJob { place, id, hands, .. } = job;
         self.done(Done { place, id, hands, acted });
     }
 
@@ -303,7 +303,7 @@ impl Control<'_> {
         }
         member.hands = done.hands;
         if self.options.each_action && done.acted.writes > 0 {
-            (self.options.tell)(event(&member.located.name, now, self.began, What::Acted(done.acted)));
+            (self.options.tell)(event(&member.located.name, now, self.began, EventKind::Acted(done.acted)));
         }
         let step = member.acted(
             now,
@@ -334,7 +334,7 @@ impl Control<'_> {
 
     fn leave_if_alone(&mut self, now: Duration) {
         if let Some(joined) = self.options.joined.take_if(|joined| joined.leave_if_alone()) {
-            (self.options.tell)(event(joined.name(), now, self.began, What::Left));
+            (self.options.tell)(event(joined.name(), now, self.began, EventKind::Left));
         }
     }
 
@@ -383,7 +383,7 @@ impl Control<'_> {
         if !self.blocked && waiting && now.saturating_sub(self.heard) >= BLOCKED {
             self.blocked = true;
             if let Some(member) = self.fleet.iter().flatten().find(|member| member.busy) {
-                (self.options.tell)(event(&member.located.name, now, self.began, What::Blocked));
+                (self.options.tell)(event(&member.located.name, now, self.began, EventKind::Blocked));
             }
         }
     }
@@ -391,7 +391,7 @@ impl Control<'_> {
     fn end(mut self) -> Ended {
         self.pool.stop();
         self.pool.nudge(self.options.nudge, |_| true);
-        let until = now() + PATIENCE;
+        let until = now() + STOP_TIMEOUT;
         while !self.pool.has_ended() && now() < until {
             std::thread::sleep(Duration::from_millis(2));
             // Again: one that comes just before the write would be lost.
@@ -419,17 +419,17 @@ impl Control<'_> {
     }
 }
 
-fn event(name: &Name, now: Duration, began: Duration, what: What) -> Event<'_> {
+fn event(name: &Name, now: Duration, began: Duration, what: EventKind) -> Event<'_> {
     Event { cgroup: name, at: now.saturating_sub(began), what }
 }
 
 /// What passes on what a cgroup tells.
 fn teller<'a>(
     tell: &'a mut dyn FnMut(Event<'_>),
-    located: &Arc<Located>,
+    located: &Arc<CgroupPath>,
     now: Duration,
     began: Duration,
-) -> impl FnMut(What) + use<'a> {
+) -> impl FnMut(EventKind) + use<'a> {
     let located = Arc::clone(located);
     move |what| tell(event(&located.name, now, began, what))
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::action::Acted;
+use super::action::ActionResult;
 use super::policy::guard::Guard;
 use super::policy::savings::Saved;
 use super::policy::working_set::WorkingSet;
@@ -17,12 +17,12 @@ pub struct Event<'a> {
     /// When, since the watch began.
     pub at: Duration,
     /// What.
-    pub what: What,
+    pub what: EventKind,
 }
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq)]
-pub enum What {
+pub enum EventKind {
     /// It is watched from now on.
     Start {
         /// What it uses.
@@ -46,9 +46,9 @@ pub enum What {
         file: Option<LimitFile>,
     },
     /// One action is done. Only told if that was asked for.
-    Acted(Acted),
+    Acted(ActionResult),
     /// Memory was reclaimed from it: all that was in a second or so.
-    Reclaim(Tally),
+    Reclaim(ReclaimTally),
     /// So much would be reclaimed now, were it not for a dry run. Told again only after a while.
     Would {
         /// What is missing.
@@ -80,7 +80,7 @@ pub enum What {
         saved: Saved,
     },
     /// How it stands. Only told if that was asked for.
-    Sample(Sample),
+    Sample(UsageSample),
     /// It is gone.
     Gone,
     /// No rule takes it any more.
@@ -93,7 +93,7 @@ pub enum What {
 
 /// How a cgroup stands. Amounts are bytes, and what is counted is counted since the watch began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Sample {
+pub struct UsageSample {
     /// What it uses.
     pub current: u64,
     /// Its limit; `u64::MAX` without one.
@@ -114,7 +114,7 @@ pub struct Sample {
 
 /// What came of actions. Amounts are bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct ReclaimTally {
     /// What was missing when each action began.
     pub requested: u64,
     /// What was reclaimed, by the kernel's word and the fall of `memory.current`.
@@ -146,7 +146,7 @@ pub struct Room {
 
 /// How a cgroup under watch stands. Amounts are bytes.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct View<'a> {
+pub struct MemberView<'a> {
     /// Its name.
     pub cgroup: &'a Name,
     /// What it used when it was looked at last.
@@ -162,12 +162,12 @@ pub struct View<'a> {
     /// What holds back what should be done.
     pub held: Option<Guard>,
     /// What pressing found, where there is any.
-    pub found: Option<Found>,
+    pub found: Option<EstimateSummary>,
 }
 
 /// What pressing found so far.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Found {
+pub struct EstimateSummary {
     /// What is known of the working set, once there was a knee.
     pub set: Option<WorkingSet>,
     /// What was saved.
@@ -186,7 +186,7 @@ pub struct Summary {
     /// How long it was watched.
     pub watched: Duration,
     /// All that was reclaimed from it.
-    pub total: Tally,
+    pub total: ReclaimTally,
     /// What the kernel's own counter of proactive reclaim says (`pgsteal_proactive`, since 6.15), others' included.
     pub counted: Option<u64>,
     /// What its own tasks had to reclaim meanwhile, in their own time; `None` where the kernel doesn't tell.
@@ -202,7 +202,7 @@ pub struct Summary {
     /// What did last.
     pub last_held: Option<Guard>,
     /// What pressing found, where there was any.
-    pub found: Option<Found>,
+    pub found: Option<EstimateSummary>,
     /// What of it is in swap at the end.
     pub swapped: Option<u64>,
     /// In a dry run, the most that would have been reclaimed at once; 0 elsewhere.

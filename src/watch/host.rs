@@ -2,30 +2,30 @@
 
 use std::time::Duration;
 
-use super::killers::{KillerWatch, Verdict};
+use super::killers::{AboveVerdict, KillerWatch};
 use super::policy::guard::Guard;
-use super::swap_monitor::SwapWatch;
+use super::swap_monitor::SwapMonitor;
 
 /// The host's swap, and its killers.
 #[derive(Debug, Default)]
 pub struct HostState {
     /// Its swap.
-    pub swap: SwapWatch,
+    pub swap: SwapMonitor,
     /// Its killers, and the levels that they monitor.
     pub killers: KillerWatch,
 }
 
 /// What the guard `above` could see, for one cgroup.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Sight {
+pub struct Visibility {
     /// Whether it could not see when it looked last, and whether that was so at any time.
     is_blind: bool,
     was_blind: bool,
 }
 
-impl Sight {
+impl Visibility {
     /// Enters a verdict. Returns the guard, if it holds, and the earliest time of its release, if that is to come.
-    pub fn held(&mut self, verdict: Verdict, now: Duration) -> Option<(Guard, Option<Duration>)> {
+    pub fn held(&mut self, verdict: AboveVerdict, now: Duration) -> Option<(Guard, Option<Duration>)> {
         self.is_blind = verdict.is_blind;
         self.was_blind |= verdict.is_blind;
         verdict

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::policy::above::{AbovePolicy, Limit};
 use crate::cgroup::killers::{Killers, Monitored};
-use crate::cgroup::{Located, Mount, pressure};
+use crate::cgroup::{CgroupPath, Mount, pressure};
 
 /// Interval between questions for what is monitored, which units and their settings change; and the least of it when other
 /// cgroups are watched.
@@ -28,7 +28,7 @@ const STACK: usize = 256 << 10;
 
 /// What stands against reclaim below some level.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Verdict {
+pub struct AboveVerdict {
     /// The pressure that holds it back, hundredths of a percent, and the earliest time of its release.
     pub held: Option<(u16, Duration)>,
     /// Whether some level, or who is monitored, can't be seen.
@@ -85,7 +85,7 @@ impl KillerWatch {
     }
 
     /// A cgroup is watched from now on.
-    pub fn added(&mut self, located: &Located) {
+    pub fn added(&mut self, located: &CgroupPath) {
         self.mount.get_or_insert_with(|| Arc::clone(&located.mount));
         self.changed = true;
     }
@@ -140,8 +140,8 @@ impl KillerWatch {
 
     /// Whether reclaim from that cgroup is held back by the pressure of a level above, its own, or one below that is
     /// monitored. Samples each level at most once a second.
-    pub fn verdict(&mut self, now: Duration, located: &Located) -> Verdict {
-        let mut verdict = Verdict::default();
+    pub fn verdict(&mut self, now: Duration, located: &CgroupPath) -> AboveVerdict {
+        let mut verdict = AboveVerdict::default();
         let Some(killers) = self.killers.take() else {
             // As long as nobody answered, whatever is above may be monitored.
             self.sample_all(now, located, &[], &mut verdict);
@@ -161,7 +161,13 @@ impl KillerWatch {
     }
 
     /// Samples whatever is above the cgroup, and itself, but for levels whose limits are known.
-    fn sample_all(&mut self, now: Duration, located: &Located, known: &[Monitored], verdict: &mut Verdict) {
+    fn sample_all(
+        &mut self,
+        now: Duration,
+        located: &CgroupPath,
+        known: &[Monitored],
+        verdict: &mut AboveVerdict,
+    ) {
         for dir in located.path.ancestors().take_while(|dir| dir.starts_with(&located.mount.point)) {
             if known.iter().all(|monitored| monitored.dir != dir) {
                 self.sample(now, dir, Limit::Unknown, located, verdict);
@@ -169,7 +175,14 @@ impl KillerWatch {
         }
     }
 
-    fn sample(&mut self, now: Duration, dir: &Path, limit: Limit, located: &Located, verdict: &mut Verdict) {
+    fn sample(
+        &mut self,
+        now: Duration,
+        dir: &Path,
+        limit: Limit,
+        located: &CgroupPath,
+        verdict: &mut AboveVerdict,
+    ) {
         if !self.levels.contains_key(dir) {
             let policy = AbovePolicy::new(limit);
             let file = pressure::file(dir, &located.mount.point);

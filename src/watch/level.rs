@@ -10,12 +10,12 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use super::config::rule::Rule;
-use super::event::{Room, What};
-use super::policy::headroom::{Decision, Headroom, Law, Look, Motion};
+use super::event::{EventKind, Room};
+use super::policy::headroom::{Decision, Headroom, HeadroomPolicy, HeadroomSample, Motion};
 use super::policy::shares::Shares;
 use crate::cgroup::limit::LimitFile;
-use crate::cgroup::sampler::Hits;
-use crate::cgroup::{Gauge, Located};
+use crate::cgroup::sampler::LimitEvents;
+use crate::cgroup::{CgroupPath, Sampler};
 use crate::host::proc::page_size;
 
 /// A limit is read again so often; and at rest, where a lower one is no less likely but less urgent.
@@ -29,7 +29,7 @@ const TOLD: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outrun {
     /// What there is to tell.
-    pub what: What,
+    pub what: EventKind,
     /// Whether that is worth it: one that stays there meets it a hundred times a second.
     pub is_news: bool,
 }
@@ -38,17 +38,17 @@ pub struct Outrun {
 #[derive(Debug)]
 pub struct Level {
     /// What it is looked at through.
-    pub gauge: Gauge,
+    pub gauge: Sampler,
     /// Its limit; `u64::MAX` if it has none.
     pub limit: u64,
     /// Which file sets it; `None` where the user does.
     pub file: Option<LimitFile>,
     /// The limit without the user's own; `u64::MAX` if there is none.
     kernel_limit: u64,
-    law: Law,
+    law: HeadroomPolicy,
     keep: Option<u64>,
     settings_read: Duration,
-    hits: Hits,
+    hits: LimitEvents,
     direct: Option<u64>,
     /// When it was told last that it was met, and how much was needed.
     outrun_told: Option<(Duration, u64)>,
@@ -62,7 +62,7 @@ impl Level {
     /// # Errors
     /// The kernel's.
     pub fn open(
-        gauge: Gauge,
+        gauge: Sampler,
         rule: &Rule,
         keep: Option<u64>,
         now: Duration,
@@ -72,7 +72,7 @@ impl Level {
             limit: u64::MAX,
             kernel_limit: u64::MAX,
             file: None,
-            law: Law::new(rule.headroom, reserves(rule, keep)),
+            law: HeadroomPolicy::new(rule.headroom, reserves(rule, keep)),
             keep,
             settings_read: now,
             hits: gauge.hits(text),
@@ -104,7 +104,7 @@ impl Level {
             self.settings_read = now;
             self.read_limit(text)?;
         }
-        Ok(self.law.decide(Look { at: now, current, limit: self.limit }))
+        Ok(self.law.decide(HeadroomSample { at: now, current, limit: self.limit }))
     }
 
     /// How much of `current` bytes is missing for the headroom below the kernel's own limit.
@@ -202,7 +202,7 @@ impl Level {
         if is_news {
             self.outrun_told = Some((now, needed));
         }
-        Ok(Some(Outrun { what: What::Outrun { needed, free }, is_news }))
+        Ok(Some(Outrun { what: EventKind::Outrun { needed, free }, is_news }))
     }
 
     fn read_limit(&mut self, text: &mut String) -> Result<(), Errno> {
@@ -228,14 +228,14 @@ impl Ancestors {
     /// read is left out.
     pub fn of(
         &mut self,
-        located: &Located,
+        located: &CgroupPath,
         rule: &Rule,
         now: Duration,
         text: &mut String,
     ) -> Vec<Rc<RefCell<Level>>> {
         let mut levels = Vec::new();
         for above in located.above() {
-            let Ok(gauge) = Gauge::open(&above) else { continue };
+            let Ok(gauge) = Sampler::open(&above) else { continue };
             let id = gauge.id();
             match self.0.entry(id) {
                 Entry::Vacant(place) => {

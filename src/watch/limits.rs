@@ -7,7 +7,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use super::config::rule::Rule;
-use super::event::{Room, What};
+use super::event::{EventKind, Room};
 use super::level::Level;
 use super::policy::headroom::Decision;
 
@@ -66,10 +66,10 @@ impl Limits {
 
     /// What there is to tell at the beginning.
     #[must_use]
-    pub fn start(&self, rule: &Rule, text: &mut String) -> What {
+    pub fn start(&self, rule: &Rule, text: &mut String) -> EventKind {
         let (headroom, rule) = (rule.headroom, rule.name.as_deref().map(str::to_owned));
         let current = self.own.gauge.current(text).unwrap_or(0);
-        let mut start = What::Start {
+        let mut start = EventKind::Start {
             current,
             limit: self.own.limit,
             file: self.own.file,
@@ -84,7 +84,7 @@ impl Limits {
             let free = level.limit.saturating_sub(used);
             if free < least {
                 least = free;
-                start = What::Start {
+                start = EventKind::Start {
                     current: used,
                     limit: level.limit,
                     file: level.file,

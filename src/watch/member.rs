@@ -8,17 +8,17 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use super::account::Account;
-use super::config::rule::{Rule, Unwatchable};
-use super::event::What;
-use super::host::{HostState, Sight};
+use super::config::rule::{Rule, WatchError};
+use super::event::EventKind;
+use super::host::{HostState, Visibility};
 use super::level::{Ancestors, Level, Outrun, SETTINGS};
 use super::limits::Limits;
-use super::policy::guard::{Allowed, Guard, Own};
-use super::policy::hold::Holding;
-use super::probe::Pressing;
-use super::worker::Hands;
+use super::policy::guard::{Allowed, CgroupState, Guard};
+use super::policy::hold::HoldState;
+use super::probe::PressureProbe;
+use super::worker::ReclaimHandle;
 use crate::cgroup::trigger::Trigger;
-use crate::cgroup::{Gauge, Located};
+use crate::cgroup::{CgroupPath, Sampler};
 
 mod acted;
 mod report;
@@ -28,7 +28,7 @@ const HELD: Duration = Duration::from_millis(250);
 
 /// While another memctl is at it, look so often, and for so long: anybody can hold such a lock.
 const LOCKED: Duration = Duration::from_millis(50);
-const PATIENCE: Duration = Duration::from_secs(2);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What to do with it next.
 #[derive(Debug, PartialEq)]
@@ -45,9 +45,9 @@ pub enum Step {
 #[derive(Debug)]
 pub struct Member {
     /// Where it is.
-    pub located: Arc<Located>,
+    pub located: Arc<CgroupPath>,
     /// What it is reclaimed from through, unless a worker has that or it was never needed.
-    pub hands: Option<Box<Hands>>,
+    pub hands: Option<Box<ReclaimHandle>>,
     /// Whether a worker is at it.
     pub busy: bool,
     /// When to look at it next.
@@ -62,8 +62,8 @@ pub struct Member {
     pub trigger_until: Duration,
     rule: Rc<Rule>,
     /// Finds what is in use, if that is wanted.
-    pressing: Option<Box<Pressing>>,
-    holding: Holding,
+    pressing: Option<Box<PressureProbe>>,
+    holding: HoldState,
     /// Its limit, as it was told.
     limit_told: u64,
     would_told: Option<Duration>,
@@ -79,7 +79,7 @@ pub struct Member {
     stall: Option<(Duration, u64)>,
     stalled_share: f64,
     /// What the guard `above` could see.
-    above: Sight,
+    above: Visibility,
     account: Account,
 }
 
@@ -87,17 +87,17 @@ impl Member {
     /// Begins to watch a cgroup. Until the end of a `grace` nothing is reclaimed from it.
     ///
     /// # Errors
-    /// [`Unwatchable`], the reason.
+    /// [`WatchError`], the reason.
     pub fn new(
-        located: Arc<Located>,
+        located: Arc<CgroupPath>,
         rule: Rc<Rule>,
         ancestors: &mut Ancestors,
         now: Duration,
         grace: Duration,
         text: &mut String,
-    ) -> Result<Self, Unwatchable> {
-        let gauge = match Gauge::open(&located) {
-            Err(Errno::NOENT) if &*located.name == "/" => return Err(Unwatchable::Root),
+    ) -> Result<Self, WatchError> {
+        let gauge = match Sampler::open(&located) {
+            Err(Errno::NOENT) if &*located.name == "/" => return Err(WatchError::Root),
             gauge => gauge?,
         };
         let own = Level::open(gauge, &rule, rule.keep, now, text)?;
@@ -115,9 +115,9 @@ impl Member {
             busy: false,
             due: now,
             hit: false,
-            pressing: rule.pressure.map(|target| Box::new(Pressing::new(target))),
+            pressing: rule.pressure.map(|target| Box::new(PressureProbe::new(target))),
             rule,
-            holding: Holding::new(now + grace),
+            holding: HoldState::new(now + grace),
             would_told: None,
             locked: None,
             stuck: 0,
@@ -126,31 +126,31 @@ impl Member {
             sampled_current: 0,
             stall: None,
             stalled_share: 0.0,
-            above: Sight::default(),
+            above: Visibility::default(),
         })
     }
 
     /// Follows another rule from now on. What was learned and done so far stays.
     ///
     /// # Errors
-    /// [`Unwatchable`], if that rule can't be followed.
+    /// [`WatchError`], if that rule can't be followed.
     pub fn adopt(
         &mut self,
         rule: Rc<Rule>,
         ancestors: &mut Ancestors,
         now: Duration,
         text: &mut String,
-    ) -> Result<(), Unwatchable> {
+    ) -> Result<(), WatchError> {
         let above = if rule.ancestors { ancestors.of(&self.located, &rule, now, text) } else { Vec::new() };
         self.limits.adopt(&rule, above, text)?;
         can_be_watched(&rule, &self.limits.own, &self.limits.above)?;
         match (rule.pressure, &mut self.pressing) {
             (Some(target), Some(pressing)) => pressing.adopt(target),
-            (target, pressing) => *pressing = target.map(|target| Box::new(Pressing::new(target))),
+            (target, pressing) => *pressing = target.map(|target| Box::new(PressureProbe::new(target))),
         }
         if self.rule != rule {
             // What held it back may do so no longer.
-            self.holding = Holding::new(now);
+            self.holding = HoldState::new(now);
             self.would_told = None;
         }
         (self.rule, self.due) = (rule, now);
@@ -172,7 +172,7 @@ impl Member {
     /// Whether to keep off while another memctl is at it.
     #[must_use]
     pub fn locks(&self, now: Duration) -> bool {
-        self.rule.lock && self.locked.is_none_or(|since| now.saturating_sub(since) < PATIENCE)
+        self.rule.lock && self.locked.is_none_or(|since| now.saturating_sub(since) < LOCK_TIMEOUT)
     }
 
     /// Whether something holds back what should be done.
@@ -203,7 +203,7 @@ impl Member {
         now: Duration,
         host: &mut HostState,
         text: &mut String,
-        tell: &mut dyn FnMut(What),
+        tell: &mut dyn FnMut(EventKind),
     ) -> Step {
         // Whatever can't be read any more is as good as gone: there is nothing that could be done about it.
         self.try_look(now, host, text, tell).unwrap_or(Step::Gone)
@@ -214,7 +214,7 @@ impl Member {
         now: Duration,
         host: &mut HostState,
         text: &mut String,
-        tell: &mut dyn FnMut(What),
+        tell: &mut dyn FnMut(EventKind),
     ) -> Result<Step, Errno> {
         if now.saturating_sub(self.settings_read) >= self.limits.own.settings_each(now) {
             self.settings_read = now;
@@ -240,14 +240,14 @@ impl Member {
         current: u64,
         host: &mut HostState,
         text: &mut String,
-        tell: &mut dyn FnMut(What),
+        tell: &mut dyn FnMut(EventKind),
     ) -> Result<Step, Errno> {
         let held_back = self.holding.back(now);
         self.limits.gives(if held_back.is_some() { 0 } else { self.spare(current) });
         let (mut until, mut missing) = self.limits.missing(now, current, text)?;
         let own = &self.limits.own;
         if std::mem::replace(&mut self.limit_told, own.limit) != own.limit {
-            tell(What::Limit { limit: own.limit, file: own.file });
+            tell(EventKind::Limit { limit: own.limit, file: own.file });
         }
         let presses = missing == 0;
         if presses && let Some(pressing) = &mut self.pressing {
@@ -286,7 +286,7 @@ impl Member {
             self.read_stall(now, text);
         }
         let can_choose = self.hands.as_ref().is_none_or(|hands| hands.can_choose);
-        let own = Own { current, protection: self.protection, stalled: self.stalled_share };
+        let own = CgroupState { current, protection: self.protection, stalled: self.stalled_share };
         let down_to = current.saturating_sub(missing);
         let gauge = &self.limits.own.gauge;
         let cache = &mut || gauge.stat(text).map_or(0, |stat| stat.cache_beside_anon());
@@ -321,7 +321,7 @@ impl Member {
         now: Duration,
         guard: Guard,
         until: Option<Duration>,
-        tell: &mut dyn FnMut(What),
+        tell: &mut dyn FnMut(EventKind),
     ) -> Step {
         self.due = until.map_or(now + HELD, |until| until.min(now + HELD));
         let (is_another, is_news) = self.holding.hold(now, guard);
@@ -329,7 +329,7 @@ impl Member {
             self.account.held(guard);
         }
         if is_news {
-            tell(What::Hold { guard, wait: until.map(|until| until.saturating_sub(now)) });
+            tell(EventKind::Hold { guard, wait: until.map(|until| until.saturating_sub(now)) });
         }
         Step::Rest
     }
@@ -357,13 +357,13 @@ impl Member {
 }
 
 /// Whether a rule makes sense for a cgroup with such limits.
-fn can_be_watched(rule: &Rule, own: &Level, above: &[Rc<RefCell<Level>>]) -> Result<(), Unwatchable> {
+fn can_be_watched(rule: &Rule, own: &Level, above: &[Rc<RefCell<Level>>]) -> Result<(), WatchError> {
     let unlimited = own.limit == u64::MAX && above.iter().all(|level| level.borrow().limit == u64::MAX);
     if rule.pressure.is_none() && unlimited {
-        return Err(if rule.ancestors { Unwatchable::NoLimitAbove } else { Unwatchable::NoLimit });
+        return Err(if rule.ancestors { WatchError::NoLimitAbove } else { WatchError::NoLimit });
     }
     if rule.headroom.below(own.limit) >= own.limit {
-        return Err(Unwatchable::NoRoom(own.limit));
+        return Err(WatchError::NoRoom(own.limit));
     }
     Ok(())
 }

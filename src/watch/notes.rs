@@ -78,11 +78,11 @@ pub fn fills(swap_free: Percent, limit: u16) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::watch::config::rule::Wanted;
+    use crate::watch::config::rule::RuleSpec;
 
     fn rule(swap_free: &str, kind: Option<Kind>) -> Rule {
         let swap_free = Some(swap_free.parse().unwrap());
-        Wanted { keep: Some(1 << 20), swap_free, kind, ..Wanted::default() }.rule().unwrap()
+        RuleSpec { keep: Some(1 << 20), swap_free, kind, ..RuleSpec::default() }.rule().unwrap()
     }
 
     #[test]
@@ -107,7 +107,8 @@ mod tests {
     fn what_is_not_known_is_noted_for_those_that_press() {
         let killers = Killers { unknown: Some(Unknown::Oomd), ..Killers::default() };
         let keep = rule("25%", Some(Kind::All));
-        let headroom = Wanted { headroom: Some("10%".parse().unwrap()), ..Wanted::default() }.rule().unwrap();
+        let headroom =
+            RuleSpec { headroom: Some("10%".parse().unwrap()), ..RuleSpec::default() }.rule().unwrap();
         let of = |rule: &Rule, noted: &mut Noted| {
             of_rules(&killers, [(Path::new("/a"), "a", rule)].into_iter(), noted)
         };

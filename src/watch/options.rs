@@ -7,42 +7,42 @@ use std::time::Duration;
 
 use super::action::Alarm;
 use super::config::rule::Rule;
-use super::event::{Event, View};
+use super::event::{Event, MemberView};
 use super::level::Ancestors;
 use super::notes::Note;
-use crate::cgroup::Located;
+use crate::cgroup::CgroupPath;
 use crate::cgroup::join::Joined;
 
 /// Who sees how all of them stand.
-pub type Show<'a> = dyn FnMut(&mut dyn Iterator<Item = View<'_>>) + 'a;
+pub type Show<'a> = dyn FnMut(&mut dyn Iterator<Item = MemberView<'_>>) + 'a;
 
 /// A cgroup to be watched, and what is wanted for it.
 #[derive(Clone, Debug)]
-pub struct Ruled {
+pub struct RuledCgroup {
     /// Where it is.
-    pub located: Arc<Located>,
+    pub located: Arc<CgroupPath>,
     /// What is wanted.
     pub rule: Rc<Rule>,
 }
 
 /// Finds which cgroups there are now: asked again and again, since they come and go. It is told whether one was lost since
 /// it was asked last, and which ids are known already.
-pub type Select<'a> = dyn FnMut(bool, &dyn Fn(u64) -> bool) -> Vec<Ruled> + 'a;
+pub type Select<'a> = dyn FnMut(bool, &dyn Fn(u64) -> bool) -> Vec<RuledCgroup> + 'a;
 
 /// What is to be done from now on instead.
 #[derive(Debug)]
 pub struct Reload {
     /// All cgroups that there are to be watched.
-    pub all: Vec<Ruled>,
-    /// See [`Options`].
+    pub all: Vec<RuledCgroup>,
+    /// See [`WatchOptions`].
     pub cpu: Option<f64>,
-    /// See [`Options`].
+    /// See [`WatchOptions`].
     pub swap_writes: Option<u64>,
 }
 
 /// What a watch is to do.
 #[allow(clippy::struct_excessive_bools)] // Each is a choice of its own.
-pub struct Options<'a> {
+pub struct WatchOptions<'a> {
     /// How much may go to the host's swap in a second, bytes; `None` for as much as there is.
     pub swap_writes: Option<u64>,
     /// How many writes may be under way at the same time.

@@ -16,12 +16,12 @@ const AT_ONCE: usize = 64;
 
 /// An epoll, and what isn't heard of for now.
 #[derive(Debug)]
-pub struct Wakeups {
+pub struct Poller {
     epoll: OwnedFd,
     hushed: Vec<(Duration, u64)>,
 }
 
-impl Wakeups {
+impl Poller {
     /// With `room` for so many that are hushed at the same time.
     ///
     /// # Errors
@@ -44,7 +44,7 @@ impl Wakeups {
         let _ = epoll::add(&self.epoll, what, epoll::EventData::new_u64(id), EACH_TIME);
     }
 
-    /// The same, but then not again until [`Wakeups::hear_again`].
+    /// The same, but then not again until [`Poller::hear_again`].
     pub fn once(&self, what: BorrowedFd<'_>, id: u64) {
         let _ = epoll::add(&self.epoll, what, epoll::EventData::new_u64(id), ONCE);
     }

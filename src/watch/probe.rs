@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use super::action::Acted;
-use super::event::{Found, What};
-use super::policy::guard::Swap;
-use super::policy::pressure::{Next, Pressure, Sample};
-use super::policy::savings::{Look, Saving};
+use super::action::ActionResult;
+use super::event::{EstimateSummary, EventKind};
+use super::policy::guard::SwapState;
+use super::policy::pressure::{PressureDecision, PressurePolicy, PressureSample};
+use super::policy::savings::{Saving, SavingsSample};
 use super::policy::working_set::{Estimate, WorkingSet};
-use crate::cgroup::Gauge;
+use crate::cgroup::Sampler;
 use crate::cgroup::stat::MemoryStat;
 use crate::host::proc::page_size;
 
@@ -29,8 +29,8 @@ const SORTED: u32 = 2;
 
 /// The law of one cgroup, and what it found.
 #[derive(Debug)]
-pub struct Pressing {
-    law: Pressure,
+pub struct PressureProbe {
+    law: PressurePolicy,
     estimate: Estimate,
     told: Option<WorkingSet>,
     saving: Saving,
@@ -44,12 +44,12 @@ pub struct Pressing {
     level: Option<u64>,
 }
 
-impl Pressing {
+impl PressureProbe {
     /// For a cgroup that is to be stalled for that share of the time.
     #[must_use]
     pub fn new(target: f64) -> Self {
         Self {
-            law: Pressure::new(target),
+            law: PressurePolicy::new(target),
             estimate: Estimate::default(),
             told: None,
             saving: Saving::default(),
@@ -93,17 +93,17 @@ impl Pressing {
     /// `ENODEV` when the cgroup was removed.
     pub fn look(
         &mut self,
-        gauge: &Gauge,
+        gauge: &Sampler,
         now: Duration,
         current: u64,
-        swap: &mut dyn FnMut() -> Swap,
+        swap: &mut dyn FnMut() -> SwapState,
         text: &mut String,
-        tell: &mut dyn FnMut(What),
+        tell: &mut dyn FnMut(EventKind),
     ) -> Result<(Duration, u64), Errno> {
         let stat = gauge.stat(text)?;
         self.take_stock(gauge, current, &stat, swap().copied, text);
         let swapped_out = stat.pswpout.unwrap_or(0) + stat.zswpout.unwrap_or(0);
-        let sample = Sample {
+        let sample = PressureSample {
             at: now,
             current,
             stalled: Duration::from_micros(gauge.stalled(text).unwrap_or(0)),
@@ -116,12 +116,12 @@ impl Pressing {
             taken: stat.pgsteal_proactive.or(stat.pgsteal).unwrap_or(0) * page_size(),
         };
         Ok(match self.law.decide(sample) {
-            Next::Press(bytes) => {
+            PressureDecision::Press(bytes) => {
                 self.level = None;
                 (self.law.due(), bytes.min(current))
             }
-            Next::Rest(until) => (until, 0),
-            Next::Knee(until) => {
+            PressureDecision::Rest(until) => (until, 0),
+            PressureDecision::Knee(until) => {
                 // The first presses of all hit lists that nobody sorted: what comes back then says nothing of the rest.
                 self.level = Some(current);
                 let counts = self.knees >= SORTED || self.pressed >= current / APPROACHED;
@@ -135,14 +135,14 @@ impl Pressing {
     }
 
     /// Enters what came of an action.
-    pub fn acted(&mut self, acted: &Acted) {
+    pub fn acted(&mut self, acted: &ActionResult) {
         self.pressed += acted.reclaimed;
         self.saving.reclaimed(acted.reclaimed);
         self.law.reclaimed(acted.reclaimed, acted.writing.saturating_sub(acted.cpu));
     }
 
     /// Nothing more is to be had: what is left is in use, as far as anybody can tell.
-    pub fn exhausted(&mut self, now: Duration, current: u64, tell: &mut dyn FnMut(What)) {
+    pub fn exhausted(&mut self, now: Duration, current: u64, tell: &mut dyn FnMut(EventKind)) {
         self.law.exhausted(now);
         self.level = Some(current);
         self.knee(now, current, tell);
@@ -154,17 +154,24 @@ impl Pressing {
     }
 
     /// Takes stock of what was saved for the last time.
-    pub fn close(&mut self, gauge: &Gauge, text: &mut String) {
+    pub fn close(&mut self, gauge: &Sampler, text: &mut String) {
         if let (Ok(current), Ok(stat)) = (gauge.current(text), gauge.stat(text)) {
             self.take_stock(gauge, current, &stat, self.copied, text);
         }
     }
 
-    fn take_stock(&mut self, gauge: &Gauge, current: u64, stat: &MemoryStat, copied: f64, text: &mut String) {
+    fn take_stock(
+        &mut self,
+        gauge: &Sampler,
+        current: u64,
+        stat: &MemoryStat,
+        copied: f64,
+        text: &mut String,
+    ) {
         self.copied = copied;
         let swapped = gauge.swapped(text).unwrap_or(0).saturating_sub(stat.zswapped.unwrap_or(0));
         let demoted = stat.pgdemote_proactive.unwrap_or(0) * page_size();
-        self.saving.look(Look { current, swapped, copied, demoted });
+        self.saving.look(SavingsSample { current, swapped, copied, demoted });
     }
 
     /// When to look next.
@@ -175,11 +182,11 @@ impl Pressing {
 
     /// What it found so far.
     #[must_use]
-    pub fn found(&self, now: Duration) -> Found {
-        Found { set: self.estimate.working_set(now), saved: self.saving.saved() }
+    pub fn found(&self, now: Duration) -> EstimateSummary {
+        EstimateSummary { set: self.estimate.working_set(now), saved: self.saving.saved() }
     }
 
-    fn knee(&mut self, now: Duration, current: u64, tell: &mut dyn FnMut(What)) {
+    fn knee(&mut self, now: Duration, current: u64, tell: &mut dyn FnMut(EventKind)) {
         self.pressed = 0;
         self.estimate.knee(now, current);
         let Some(set) = self.estimate.working_set(now) else { return };
@@ -189,7 +196,7 @@ impl Pressing {
         });
         if news {
             self.told = Some(set);
-            tell(What::WorkingSet { set, saved: self.saving.saved() });
+            tell(EventKind::WorkingSet { set, saved: self.saving.saved() });
         }
     }
 }

@@ -50,10 +50,10 @@ fn looking_and_reclaiming_allocate_nothing() {
     two.uses(&Work::Anon(20 * M));
     // Whatever the emulated disk gives: what is anonymous and comes and goes is quick.
     two.uses(&Work::Sawtooth(40 * M));
-    let wanted = rule::Wanted {
+    let wanted = rule::RuleSpec {
         headroom: Some("20M".parse().expect("a size")),
         max_pressure: Some("90%".parse().expect("a share")),
-        ..rule::Wanted::default()
+        ..rule::RuleSpec::default()
     };
     let rule = std::rc::Rc::new(wanted.rule().expect("it makes sense"));
     let mut ancestors = level::Ancestors::default();
@@ -76,7 +76,7 @@ fn looking_and_reclaiming_allocate_nothing() {
     };
     let ended = control::run(
         members,
-        options::Options {
+        options::WatchOptions {
             swap_writes: None,
             workers: 2,
             duration: Some(Duration::from_secs(8)),

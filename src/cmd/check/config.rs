@@ -7,34 +7,34 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use memctl::clock;
-use memctl::select::watchlist::{Taken, Watchlist};
+use memctl::select::watchlist::{Assigned, Watchlist};
 use memctl::watch::config::rule::Rule;
 use memctl::watch::level::Ancestors;
 use memctl::watch::member::Member;
 
-use crate::cmd::watch::plan::Plan;
+use crate::cmd::watch::plan::WatchPlan;
 use crate::cmd::watch::rules;
 use crate::error::Result;
 use crate::exit::Exit;
 use crate::output::view::Takes;
-use crate::output::{self, Loudness};
+use crate::output::{self, Verbosity};
 
 /// Runs it.
-pub fn run(file: &Path, json: bool, loudness: Loudness) -> Result<Exit> {
+pub fn run(file: &Path, json: bool, loudness: Verbosity) -> Result<Exit> {
     let read = rules::read(file).inspect_err(|why| {
         if json {
             // The reader of the line is told as well.
             let _ = output::check::rules::refuse(&file.display().to_string(), why);
         }
     })?;
-    let (taken, _) = Plan::by_rules(&read)?.watchlist.first()?;
+    let (taken, _) = WatchPlan::by_rules(&read)?.watchlist.first()?;
     let mut all: Vec<_> = read
         .each
         .iter()
         .map(|rule| Takes { rule: rule.clone(), cgroups: Vec::new(), lost: Vec::new() })
         .collect();
     let (mut ancestors, mut text) = (Ancestors::default(), String::new());
-    for Taken { selected, list } in taken {
+    for Assigned { selected, list } in taken {
         let Some(by) = all.get_mut(list) else { continue };
         let name = selected.located.name.clone();
         let why_not = by.rule.rule.as_ref().and_then(|rule: &Rc<Rule>| {
@@ -45,10 +45,10 @@ pub fn run(file: &Path, json: bool, loudness: Loudness) -> Result<Exit> {
         by.cgroups.push((name, why_not.map(|why| why.to_string())));
     }
     lose(&mut all)?;
-    if json || loudness != Loudness::Quiet {
+    if json || loudness != Verbosity::Quiet {
         output::check::rules::print(&file.display().to_string(), &read, &all, json)?;
     }
-    Ok(Exit::Reached)
+    Ok(Exit::Success)
 }
 
 /// Of rules that take nothing finds what they match, and who takes it.
@@ -60,7 +60,7 @@ fn lose(all: &mut [Takes]) -> Result<()> {
     }
     for takes in all.iter_mut().filter(|takes| takes.cgroups.is_empty()) {
         let alone = Watchlist::of(std::slice::from_ref(&takes.rule.words))?.first()?.0;
-        let by = |one: Taken| {
+        let by = |one: Assigned| {
             let name = one.selected.located.name;
             let rule = Rc::clone(taken.get(&name)?);
             Some((name, rule))

@@ -4,12 +4,12 @@ use memctl::host::{self, Rights};
 use memctl::select::locate;
 use rustix::mm::{Advice, MlockAllFlags, madvise, mlockall};
 
-use crate::output::{Loudness, notes};
+use crate::output::{Verbosity, notes};
 
 /// Locks memory as it comes into use, where that can't fail later on: under a limit of locked memory an allocation might.
 /// Where it can't be done, and memctl watches the cgroup that it lives in, says so: neither memory.min nor memory.low
 /// protects it there from its own writes.
-pub fn lock_memory<'a>(mut watched: impl Iterator<Item = &'a str>, loudness: Loudness) {
+pub fn lock_memory<'a>(mut watched: impl Iterator<Item = &'a str>, loudness: Verbosity) {
     let rights = Rights::of_self();
     let unbounded = rights.ipc_lock || rights.memlock.is_none();
     forget_the_start();

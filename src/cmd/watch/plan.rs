@@ -4,11 +4,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use memctl::kind::Kind;
-use memctl::select::watchlist::{Taken, Watchlist, Words};
+use memctl::select::watchlist::{Assigned, Watchlist, Words};
 use memctl::size::Percent;
 use memctl::watch::config::Rules;
-use memctl::watch::config::rule::{Rule, Senseless, Wanted, swap_writes};
-use memctl::watch::options::Ruled;
+use memctl::watch::config::rule::{InvalidRule, Rule, RuleSpec, swap_writes};
+use memctl::watch::options::RuledCgroup;
 
 use super::rules;
 use crate::cli::Watch;
@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 const GENTLE: &str = "0.1%";
 
 /// What is to be watched, and how: by the words of the command line, or by a file of rules.
-pub struct Plan {
+pub struct WatchPlan {
     /// Which cgroups.
     pub watchlist: Watchlist,
     /// What is wanted of those that each list of words takes; `None` where they are left alone.
@@ -31,7 +31,7 @@ pub struct Plan {
     pub waits: bool,
 }
 
-impl Plan {
+impl WatchPlan {
     /// Plans by the words of the command line.
     pub fn of(args: &Watch) -> Result<Self> {
         if let Some(file) = &args.config {
@@ -66,17 +66,17 @@ impl Plan {
     }
 
     /// Those of them for which something is wanted.
-    pub fn ruled(&self, taken: Vec<Taken>) -> impl Iterator<Item = Ruled> {
+    pub fn ruled(&self, taken: Vec<Assigned>) -> impl Iterator<Item = RuledCgroup> {
         taken.into_iter().filter_map(|taken| {
             let rule = Rc::clone(self.rules.get(taken.list)?.as_ref()?);
-            Some(Ruled { located: Arc::new(taken.selected.located), rule })
+            Some(RuledCgroup { located: Arc::new(taken.selected.located), rule })
         })
     }
 }
 
 fn rule(args: &Watch) -> Result<Rule> {
     let gently = || args.estimate.then(|| GENTLE.parse().ok()).flatten();
-    let wanted = Wanted {
+    let wanted = RuleSpec {
         headroom: args.headroom,
         keep: args.keep,
         pressure: args.pressure.or_else(gently),
@@ -88,16 +88,16 @@ fn rule(args: &Watch) -> Result<Rule> {
         no_lock: args.no_lock,
     };
     wanted.rule().map_err(|why| match why {
-        Senseless::NothingToDo => Error::usage(
+        InvalidRule::NothingToDo => Error::usage(
             "watch: one of --headroom, --keep, --pressure, --estimate or --config is required",
         )
         .with_hint(Some(
             "use --headroom 10% to keep that share of the limit free, --keep SIZE to set a limit, --pressure 0.1% \
              to reclaim idle memory",
         )),
-        Senseless::NothingLeft => {
+        InvalidRule::NothingLeft => {
             Error::usage("--headroom: must be less than the limit").with_hint(Some("give less than 100%"))
         }
-        Senseless::NoHeadroom => Error::usage("--ancestors: requires --headroom"),
+        InvalidRule::NoHeadroom => Error::usage("--ancestors: requires --headroom"),
     })
 }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use memctl::watch::config::{BadRules, MOST_BYTES, Rules, line_and_column};
+use memctl::watch::config::{ConfigError, MOST_BYTES, Rules, line_and_column};
 
 use crate::error::{Error, Result};
 
@@ -19,7 +19,7 @@ pub fn read(file: &Path) -> Result<Rules> {
     let text = String::from_utf8(bytes).map_err(|e| {
         let at = e.utf8_error().valid_up_to();
         let (line, column) = line_and_column(&String::from_utf8_lossy(e.as_bytes()), at);
-        bad(BadRules { line, column, what: "not UTF-8 text".into(), hint: None })
+        bad(ConfigError { line, column, what: "not UTF-8 text".into(), hint: None })
     })?;
     Rules::parse(&text).map_err(bad)
 }

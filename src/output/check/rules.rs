@@ -12,9 +12,9 @@ use memctl::watch::config::rule::Rule;
 use memctl::watch::policy::headroom::Headroom;
 use serde::Serialize;
 
-use super::super::answer;
 use super::super::format::{compact, counted, escaped};
 use super::super::json::NameKeys;
+use super::super::print_stdout;
 use super::super::table::DIM;
 use crate::error::{Error, Result};
 use crate::output::view::Takes;
@@ -59,7 +59,7 @@ pub fn print(file: &str, read: &Rules, all: &[Takes], json: bool) -> Result<()> 
             cgroups: takes.cgroups.iter().map(|(name, why)| cgroup(takes, name, why.as_deref())).collect(),
         });
         let line = Line { config: file, works: true, rules: rules.collect() };
-        return answer(&(serde_json::to_string(&line)? + "\n"));
+        return print_stdout(&(serde_json::to_string(&line)? + "\n"));
     }
     let mut text = of_the_host(read);
     let mut watched = 0;
@@ -95,7 +95,7 @@ pub fn print(file: &str, read: &Rules, all: &[Takes], json: bool) -> Result<()> 
     }
     let (rules, cgroups) = (counted(all.len(), "rule"), counted(watched as usize, "cgroup"));
     let verb = if all.len() == 1 { "applies to" } else { "apply to" };
-    answer(&format!("{text}{}: {rules} {verb} {cgroups}\n", escaped(file)))
+    print_stdout(&format!("{text}{}: {rules} {verb} {cgroups}\n", escaped(file)))
 }
 
 /// Prints that a file can't be followed, as JSON.
@@ -107,7 +107,7 @@ pub fn refuse(file: &str, why: &Error) -> Result<()> {
         error: String,
     }
     let line = Refused { config: file, works: false, error: format!("{why}") };
-    answer(&(serde_json::to_string(&line)? + "\n"))
+    print_stdout(&(serde_json::to_string(&line)? + "\n"))
 }
 
 /// What is wanted of memctl itself.

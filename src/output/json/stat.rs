@@ -4,12 +4,12 @@ use memctl::cgroup::Details;
 use memctl::cgroup::events::Events;
 use memctl::cgroup::limit::Ceiling;
 use memctl::cgroup::mount::Hidden;
-use memctl::cgroup::numa::Node;
+use memctl::cgroup::numa::NodeStat;
 use memctl::cgroup::pressure::{Pressure, Stall};
 use serde::Serialize;
 
 use super::{NameKeys, usec};
-use crate::output::view::Shown;
+use crate::output::view::Row;
 
 /// A cgroup as `memctl stat` sees it, as a line of JSON.
 #[allow(clippy::struct_field_names)]
@@ -137,8 +137,8 @@ struct NodeKeys {
     file_bytes: Option<u64>,
 }
 
-impl From<Node> for NodeKeys {
-    fn from(Node { number, anon, file }: Node) -> Self {
+impl From<NodeStat> for NodeKeys {
+    fn from(NodeStat { number, anon, file }: NodeStat) -> Self {
         Self { node: number, anon_bytes: anon, file_bytes: file }
     }
 }
@@ -176,8 +176,8 @@ impl From<Pressure> for PressureKeys {
     }
 }
 
-impl<'a> From<&'a Shown> for Stated<'a> {
-    fn from(Shown { reading, reclaimable, rates, hidden, details }: &'a Shown) -> Self {
+impl<'a> From<&'a Row> for Stated<'a> {
+    fn from(Row { reading, reclaimable, rates, hidden, details }: &'a Row) -> Self {
         let (stat, bound) = (reading.stat(), reading.bound.as_ref());
         let page = rustix::param::page_size() as u64;
         Self {

@@ -1,6 +1,6 @@
 //! The events of `memctl watch`, as lines of JSON.
 
-use memctl::watch::event::{Ended, Event, Found, Sample, Summary, Tally, What};
+use memctl::watch::event::{Ended, EstimateSummary, Event, EventKind, ReclaimTally, Summary, UsageSample};
 use memctl::watch::policy::guard::Guard;
 use memctl::watch::policy::savings::Saved;
 use memctl::watch::policy::working_set::WorkingSet;
@@ -69,8 +69,8 @@ fn guards_blind(above: bool) -> Option<[&'static str; 1]> {
     above.then(|| [Guard::Above(0).word()])
 }
 
-impl From<&Sample> for Sampled {
-    fn from(sample: &Sample) -> Self {
+impl From<&UsageSample> for Sampled {
+    fn from(sample: &UsageSample) -> Self {
         Self {
             reclaimed_bytes: sample.reclaimed,
             refaulted_bytes: sample.refaulted,
@@ -196,8 +196,8 @@ struct Reclaimed {
     cpu_usec: u64,
 }
 
-impl From<&Tally> for Reclaimed {
-    fn from(tally: &Tally) -> Self {
+impl From<&ReclaimTally> for Reclaimed {
+    fn from(tally: &ReclaimTally) -> Self {
         Self {
             requested_bytes: tally.requested,
             reclaimed_bytes: tally.reclaimed,
@@ -218,7 +218,7 @@ impl<'a> From<&'a Event<'a>> for Happened<'a> {
         let mut happened =
             Self { name: NameKeys::from(event.cgroup), at_usec: usec(event.at), ..Self::default() };
         match &event.what {
-            What::Start { current, limit, file, above, headroom, rule } => {
+            EventKind::Start { current, limit, file, above, headroom, rule } => {
                 happened.event = "start";
                 happened.rule = rule.as_deref();
                 happened.limit_cgroup = above.as_deref();
@@ -227,49 +227,49 @@ impl<'a> From<&'a Event<'a>> for Happened<'a> {
                 happened.limit_file = file.map(memctl::cgroup::limit::LimitFile::name);
                 happened.headroom_bytes = Some(*headroom);
             }
-            What::Limit { limit, file } => {
+            EventKind::Limit { limit, file } => {
                 happened.event = "limit";
                 happened.limit_bytes = Some(Limit::of(*limit));
                 happened.limit_file = file.map(memctl::cgroup::limit::LimitFile::name);
             }
-            What::Reclaim(tally) => {
+            EventKind::Reclaim(tally) => {
                 happened.event = "reclaim";
                 happened.limit_bytes = Some(tally.room.map_or(Limit::Max, |room| Limit::Bytes(room.limit)));
                 happened.headroom_bytes = tally.room.map(|room| room.free);
                 happened.reclaimed = Some(Reclaimed::from(tally));
             }
-            What::Hold { guard, wait } => {
+            EventKind::Hold { guard, wait } => {
                 happened.event = "hold";
                 happened.guard = Some(guard.word());
                 happened.wait_usec = wait.map(usec);
             }
-            What::Outrun { needed, free } => {
+            EventKind::Outrun { needed, free } => {
                 happened.event = "outrun";
                 happened.headroom_bytes = Some(*free);
                 happened.needed_bytes = Some(*needed);
             }
-            What::Would { requested, current, down_to } => {
+            EventKind::Would { requested, current, down_to } => {
                 happened.event = "would_reclaim";
                 happened.current_bytes = Some(*current);
                 happened.requested_bytes = Some(*requested);
                 happened.target_bytes = Some(*down_to);
             }
-            What::WorkingSet { set, saved } => {
+            EventKind::WorkingSet { set, saved } => {
                 happened.event = "working_set";
                 happened.saved = Some(WhatWasSaved::from(saved));
                 happened.working_set = Some(WorkingSetFound::from(set));
             }
-            What::Sample(sample) => {
+            EventKind::Sample(sample) => {
                 happened.event = "sample";
                 happened.current_bytes = Some(sample.current);
                 happened.limit_bytes = Some(Limit::of(sample.limit));
                 happened.sample = Some(Sampled::from(sample));
             }
-            What::Acted(_) => happened.event = "action",
-            What::Released => happened.event = "released",
-            What::Gone => happened.event = "gone",
-            What::Left => happened.event = "left",
-            What::Blocked => happened.event = "blocked",
+            EventKind::Acted(_) => happened.event = "action",
+            EventKind::Released => happened.event = "released",
+            EventKind::Gone => happened.event = "gone",
+            EventKind::Left => happened.event = "left",
+            EventKind::Blocked => happened.event = "blocked",
         }
         happened
     }
@@ -341,7 +341,11 @@ impl<'a> From<&'a Summary> for WatchSummary<'a> {
             watched_usec: usec(summary.watched),
             gone: summary.gone,
             swap_bytes: summary.swapped,
-            working_set: summary.found.and_then(|found: Found| found.set).as_ref().map(WorkingSetFound::from),
+            working_set: summary
+                .found
+                .and_then(|found: EstimateSummary| found.set)
+                .as_ref()
+                .map(WorkingSetFound::from),
             saved: summary.found.map(|found| WhatWasSaved::from(&found.saved)),
         }
     }

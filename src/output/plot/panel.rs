@@ -16,7 +16,7 @@ const NAMES: i32 = 24;
 const CHARACTER: i32 = 8;
 
 /// A line, as points of seconds and figures.
-pub struct Line {
+pub struct Curve {
     name: &'static str,
     shade: Shade,
     points: Vec<(f64, f64)>,
@@ -24,7 +24,7 @@ pub struct Line {
     filled: bool,
 }
 
-impl Line {
+impl Curve {
     /// One with its area.
     pub fn filled(name: &'static str, shade: Shade, points: Vec<(f64, f64)>) -> Self {
         Self { name, shade, points, filled: true }
@@ -68,7 +68,7 @@ pub struct Panel {
     /// What its lines measure.
     pub unit: Unit,
     /// What is drawn.
-    pub lines: Vec<Line>,
+    pub lines: Vec<Curve>,
     /// Times to be marked.
     pub marks: Vec<f64>,
     /// How far its axis goes at least.

@@ -1,8 +1,8 @@
 //! One report in lines with a label each: why, by which measure, from what, at which cost, and what stood in the way.
 
-use memctl::cgroup::conditions::Gate;
+use memctl::cgroup::conditions::NodeThreshold;
 use memctl::cgroup::swap_room::SwapBound;
-use memctl::reclaim::{CameBack, Obstacle, Report, Settled, StoppedBy, Subject, Verdict};
+use memctl::reclaim::{Obstacle, Refaulted, Report, Settled, StoppedBy, TargetKind, Verdict};
 
 use crate::output::format::{difference, escaped, size, time};
 
@@ -119,7 +119,7 @@ pub fn net_saving<'a>(reports: impl Iterator<Item = &'a Report> + Clone) -> Opti
 
 /// What `--settle` saw.
 pub fn came_back(settled: &Settled) -> String {
-    let CameBack { refaulted, restored, swapped_in } = settled.came_back;
+    let Refaulted { refaulted, restored, swapped_in } = settled.came_back;
     let usual = settled.usual.refaulted;
     let Some(refaulted) = refaulted else { return "unknown: this kernel doesn't count refaults".into() };
     if refaulted == 0 && swapped_in.unwrap_or(0) == 0 {
@@ -139,23 +139,23 @@ pub fn came_back(settled: &Settled) -> String {
 }
 
 /// What became of a place that is gone.
-pub fn removed(subject: Subject) -> &'static str {
+pub fn removed(subject: TargetKind) -> &'static str {
     match subject {
-        Subject::Cgroup => "the cgroup was removed meanwhile",
-        Subject::Node(_) => "the node went offline meanwhile",
+        TargetKind::Cgroup => "the cgroup was removed meanwhile",
+        TargetKind::Node(_) => "the node went offline meanwhile",
     }
 }
 
 /// Whose tasks were stalled: nodes have no pressure file of their own.
 fn stalled_one(report: &Report) -> &'static str {
     match report.subject {
-        Subject::Cgroup => "the cgroup",
-        Subject::Node(_) => "the host",
+        TargetKind::Cgroup => "the cgroup",
+        TargetKind::Node(_) => "the host",
     }
 }
 
 /// Why the kernel doesn't begin to reclaim from a node.
-pub fn below_the_gate(has: u64, gate: &Gate) -> String {
+pub fn below_the_gate(has: u64, gate: &NodeThreshold) -> String {
     let which = if gate.mapped { "clean page cache" } else { "clean, unmapped page cache" };
     format!(
         "{} of {which}: the kernel reclaims from a node only above {} (vm.min_unmapped_ratio), or above {} of \
@@ -192,8 +192,8 @@ fn usage(report: &Report) -> String {
         (report.current_before, report.current_after, report.net_freed())
     else {
         return match report.subject {
-            Subject::Cgroup => "unknown: the root cgroup has no memory.current".into(),
-            Subject::Node(_) => "unknown: a NUMA node has no memory.current".into(),
+            TargetKind::Cgroup => "unknown: the root cgroup has no memory.current".into(),
+            TargetKind::Node(_) => "unknown: a NUMA node has no memory.current".into(),
         };
     };
     let grown = report.grown().filter(|&grown| grown > 0);
@@ -279,7 +279,7 @@ pub fn in_the_way(obstacle: &Obstacle) -> String {
         Obstacle::NoCache => "no page cache is left".into(),
         Obstacle::Empty => "almost nothing reclaimable is left".into(),
         Obstacle::Growing => "memory is allocated as fast as it is reclaimed".into(),
-        Obstacle::Gate(has, gate) => below_the_gate(*has, gate),
+        Obstacle::NodeThreshold(has, gate) => below_the_gate(*has, gate),
         Obstacle::Busy => "another process keeps reclaiming from the node (EBUSY)".into(),
         Obstacle::Slab(bytes) => {
             format!("{} of slab (dentries, inodes): in use, or held by their file system", size(*bytes))

@@ -10,7 +10,7 @@ const M: u64 = 1 << 20;
 /// Ten MiB asked and got.
 fn report() -> Report {
     Report {
-        subject: memctl::reclaim::Subject::Cgroup,
+        subject: memctl::reclaim::TargetKind::Cgroup,
         requested: Some(10 * M),
         down_to: None,
         reclaimed: 10 * M,

@@ -2,14 +2,14 @@
 
 use memctl::cgroup::Details;
 use memctl::cgroup::mount::Hidden;
-use memctl::cgroup::numa::Node;
+use memctl::cgroup::numa::NodeStat;
 use memctl::cgroup::zswap::Zswap;
 
 use crate::output::format::{Size, escaped};
-use crate::output::view::Shown;
+use crate::output::view::Row;
 
 /// What zswap holds and what it still takes; nothing where it is off and empty.
-pub fn zswap(shown: &Shown, size: Size) -> Option<String> {
+pub fn zswap(shown: &Row, size: Size) -> Option<String> {
     let stat = &shown.reading.stat();
     let held = stat.zswapped.zip(stat.zswap).filter(|&(held, _)| held > 0);
     let held = held.map(|(held, takes)| {
@@ -61,8 +61,8 @@ pub fn events(details: &Details) -> Option<String> {
 }
 
 /// What lies on which node, where there is more than one.
-pub fn nodes(nodes: &[Node], size: Size) -> Option<String> {
-    let told = |node: &Node| {
+pub fn nodes(nodes: &[NodeStat], size: Size) -> Option<String> {
+    let told = |node: &NodeStat| {
         let parts = [("anon", node.anon), ("file", node.file)];
         let parts = parts.into_iter().filter_map(|(what, bytes)| Some(format!("{what} {}", size(bytes?))));
         format!("{}: {}", node.number, parts.collect::<Vec<_>>().join(", "))
@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn one_node_alone_tells_nothing() {
-        let node = |number, anon, file| Node { number, anon, file };
+        let node = |number, anon, file| NodeStat { number, anon, file };
         assert_eq!(nodes(&[node(0, Some(1), Some(2))], &size), None);
         assert_eq!(
             nodes(&[node(0, Some(1), Some(2)), node(3, Some(0), None)], &size).as_deref(),

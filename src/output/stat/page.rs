@@ -1,15 +1,15 @@
 //! One cgroup in full: what its memory is, what could be reclaimed, what limits and protects it, what reclaim did.
 
-use memctl::cgroup::limit::{Bound, Ceiling};
+use memctl::cgroup::limit::{BindingLimit, Ceiling};
 use memctl::cgroup::pressure::{Pressure, Stall};
 use memctl::cgroup::swap_room::SwapBound;
 
 use super::details;
 use crate::output::format::{Size, escaped, time};
-use crate::output::view::Shown;
+use crate::output::view::Row;
 
 /// The lines, with a label each. What this kernel doesn't offer has none.
-pub fn lines(shown: &Shown, size: Size) -> Vec<(String, String)> {
+pub fn lines(shown: &Row, size: Size) -> Vec<(String, String)> {
     let reading = &shown.reading;
     let (stat, details) = (&reading.stat(), shown.details.as_deref());
     let part = |what: &str, bytes: Option<u64>| bytes.map(|bytes| format!("{what} {}", size(bytes)));
@@ -80,7 +80,7 @@ pub fn lines(shown: &Shown, size: Size) -> Vec<(String, String)> {
     lines.into_iter().filter_map(|(label, text)| Some((label.to_owned(), text?))).collect()
 }
 
-fn reclaimable(shown: &Shown, size: Size) -> String {
+fn reclaimable(shown: &Row, size: Size) -> String {
     let there = &shown.reclaimable;
     let anon = if there.unswappable {
         "no anonymous memory, since vm.swappiness is 0".to_owned()
@@ -109,7 +109,7 @@ fn ceiling(limit: Ceiling, size: Size) -> String {
     limit.bytes().map_or_else(|| "max".into(), size)
 }
 
-fn swap(shown: &Shown, size: Size) -> Option<String> {
+fn swap(shown: &Row, size: Size) -> Option<String> {
     let reading = &shown.reading;
     let used = size(reading.swap?);
     let max = reading.swap_max.map_or_else(String::new, |max| format!(", limit {}", ceiling(max, size)));
@@ -118,17 +118,17 @@ fn swap(shown: &Shown, size: Size) -> Option<String> {
     Some(format!("{used}{max}{room}"))
 }
 
-fn limits(shown: &Shown, size: Size) -> Option<String> {
+fn limits(shown: &Row, size: Size) -> Option<String> {
     let reading = &shown.reading;
     Some(format!("high {}, max {}", ceiling(reading.high?, size), ceiling(reading.max?, size)))
 }
 
-fn headroom(shown: &Shown, size: Size) -> String {
+fn headroom(shown: &Row, size: Size) -> String {
     let without = if shown.hidden.is_some() { "no visible limit" } else { "no limit here or above" };
     shown.reading.bound.as_ref().map_or_else(
         || without.into(),
         |bound| {
-            let Bound { limit, headroom, cgroup, file } = bound;
+            let BindingLimit { limit, headroom, cgroup, file } = bound;
             let over = shown.reading.current.filter(|_| **cgroup == *shown.reading.name);
             let over = over.and_then(|current| current.checked_sub(*limit)).filter(|&bytes| bytes > 0);
             let over = over.map_or_else(String::new, |bytes| format!(", exceeded by {}", size(bytes)));
@@ -152,7 +152,7 @@ fn pressure(pressure: Pressure) -> String {
     told("some", pressure.some) + &full
 }
 
-fn rates(shown: &Shown, size: Size) -> Option<String> {
+fn rates(shown: &Row, size: Size) -> Option<String> {
     let rates = shown.rates?;
     let efficiency = rates.efficiency.map(|ratio| format!("{:.0}% of scanned pages", 100.0 * ratio));
     let parts = [
@@ -163,7 +163,7 @@ fn rates(shown: &Shown, size: Size) -> Option<String> {
     Some(parts.into_iter().flatten().collect::<Vec<_>>().join(", "))
 }
 
-fn reclaimed(shown: &Shown, size: Size) -> Option<String> {
+fn reclaimed(shown: &Row, size: Size) -> Option<String> {
     let stat = &shown.reading.stat();
     let page = rustix::param::page_size() as u64;
     let by = |who: &str, stolen: Option<u64>, scanned: Option<u64>| {

@@ -11,13 +11,13 @@ use unicode_width::UnicodeWidthStr;
 use crate::cli::{SortKey, Stat};
 use crate::output::format::{escaped, push_compact, shortened};
 use crate::output::table::DIM;
-use crate::output::view::Shown;
+use crate::output::view::Row;
 
 /// A column: its title, how much it is worth where there is little room, and its cells.
 struct Column {
     title: &'static str,
     worth: u8,
-    cell: fn(&Shown, &MemoryStat) -> Option<u64>,
+    cell: fn(&Row, &MemoryStat) -> Option<u64>,
     unit: Unit,
     /// Whether a sum over cgroups means anything.
     adds_up: bool,
@@ -164,7 +164,7 @@ fn sorted_by(key: SortKey) -> Option<&'static str> {
 }
 
 /// Whether none of what is shown contains it.
-fn is_outermost(shown: &Shown, names: &HashSet<&str>) -> bool {
+fn is_outermost(shown: &Row, names: &HashSet<&str>) -> bool {
     let mut above = &*shown.reading.name;
     while let Some((parent, _)) = above.rsplit_once('/') {
         if !parent.is_empty() && names.contains(parent) {
@@ -192,7 +192,7 @@ fn in_room(names: &[(usize, String)], room: usize) -> Vec<String> {
 }
 
 /// The rows, in as many columns as fit.
-pub fn table(rows: &[Shown], args: &Stat, again: bool, legend: bool, width: Option<u16>) -> String {
+pub fn table(rows: &[Row], args: &Stat, again: bool, legend: bool, width: Option<u16>) -> String {
     let label = |reading: &Reading| {
         let name = if reading.depth == 0 {
             &*reading.name

@@ -5,29 +5,33 @@ use memctl::watch::event::{Ended, Summary};
 use super::super::format::{compact, escaped, size, time};
 use super::super::json::{WatchEnded, WatchSummary};
 use super::super::table::{DIM, figures, plain_table};
-use super::super::{Loudness, answer, terminal_width};
+use super::super::{Verbosity, print_stdout, terminal_width};
 use super::dry_run::foretold;
 use super::event::{guarded, net};
 use crate::error::Result;
 use crate::output::table::named;
 
 /// Prints what came of it all.
-pub fn print(ended: &Ended, json: bool, estimate: bool, loudness: Loudness) -> Result<()> {
+pub fn print(ended: &Ended, json: bool, estimate: bool, loudness: Verbosity) -> Result<()> {
     if json {
         let mut lines = String::new();
         for summary in &ended.each {
             lines += &(serde_json::to_string(&WatchSummary::from(summary))? + "\n");
         }
         lines += &(serde_json::to_string(&WatchEnded::from(ended))? + "\n");
-        return answer(&lines);
+        return print_stdout(&lines);
     }
-    if loudness == Loudness::Quiet || ended.each.is_empty() {
+    if loudness == Verbosity::Quiet || ended.each.is_empty() {
         return Ok(());
     }
     if ended.dry_run {
-        return answer(&foretold(ended, terminal_width()));
+        return print_stdout(&foretold(ended, terminal_width()));
     }
-    answer(&if estimate { estimates(ended, terminal_width()) } else { summary(ended, terminal_width()) })
+    print_stdout(&if estimate {
+        estimates(ended, terminal_width())
+    } else {
+        summary(ended, terminal_width())
+    })
 }
 
 /// What the other columns of the tables here need at most.

@@ -1,7 +1,7 @@
 //! Events of a watch in words.
 
-use memctl::watch::action::{Acted, End};
-use memctl::watch::event::{Event, Tally, What};
+use memctl::watch::action::{ActionResult, EndReason};
+use memctl::watch::event::{Event, EventKind, ReclaimTally};
 use memctl::watch::policy::guard::Guard;
 use memctl::watch::policy::savings::Saved;
 use memctl::watch::policy::working_set::WorkingSet;
@@ -15,9 +15,9 @@ pub fn line(event: &Event<'_>) -> String {
     format!("{at}  {}  {}", escaped(event.cgroup), what(&event.what))
 }
 
-fn what(what: &What) -> String {
+fn what(what: &EventKind) -> String {
     match what {
-        What::Start { current, limit, file, above, headroom, rule } => {
+        EventKind::Start { current, limit, file, above, headroom, rule } => {
             let by = rule.as_ref().map_or_else(String::new, |rule| format!(" (rule {})", escaped(rule)));
             let file = file.map_or("--keep", |file| file.name());
             let of = above.as_ref().map_or_else(String::new, |above| format!(" of {}", escaped(above)));
@@ -41,51 +41,51 @@ fn what(what: &What) -> String {
                 size(*headroom)
             )
         }
-        What::Limit { limit: u64::MAX, .. } => "limit removed".into(),
-        What::Limit { limit, file } => {
+        EventKind::Limit { limit: u64::MAX, .. } => "limit removed".into(),
+        EventKind::Limit { limit, file } => {
             format!("limit changed to {} ({})", size(*limit), file.map_or("--keep", |file| file.name()))
         }
-        What::Acted(acted) => action(acted),
-        What::Reclaim(tally) => reclaimed(tally),
-        What::Hold { guard, wait } => {
+        EventKind::Acted(acted) => action(acted),
+        EventKind::Reclaim(tally) => reclaimed(tally),
+        EventKind::Hold { guard, wait } => {
             let wait = wait.map_or_else(String::new, |wait| format!("; waits {}", time(wait)));
             format!("held: {}{wait}", guarded(*guard))
         }
-        What::Outrun { needed, free } if needed > free => {
+        EventKind::Outrun { needed, free } if needed > free => {
             format!("outrun: {} free, {} needed", size(*free), size(*needed))
         }
-        What::Outrun { free, .. } => {
+        EventKind::Outrun { free, .. } => {
             format!("outrun: {} free, more needed", size(*free))
         }
-        What::Would { requested, .. } => format!("would reclaim {}", size(*requested)),
-        What::WorkingSet { set, saved } => found(set, saved),
+        EventKind::Would { requested, .. } => format!("would reclaim {}", size(*requested)),
+        EventKind::WorkingSet { set, saved } => found(set, saved),
         // Only a record has them.
-        What::Sample(sample) => format!("{} used", size(sample.current)),
-        What::Gone => "gone".into(),
-        What::Released => "no rule applies any more".into(),
-        What::Left => "left the cgroup: no other process was in it".into(),
-        What::Blocked => "no write has returned for 5 s, and all worker threads are blocked".into(),
+        EventKind::Sample(sample) => format!("{} used", size(sample.current)),
+        EventKind::Gone => "gone".into(),
+        EventKind::Released => "no rule applies any more".into(),
+        EventKind::Left => "left the cgroup: no other process was in it".into(),
+        EventKind::Blocked => "no write has returned for 5 s, and all worker threads are blocked".into(),
     }
 }
 
 /// What happened, in as few words as a column has room for.
-pub fn brief(what: &What) -> String {
+pub fn brief(what: &EventKind) -> String {
     match what {
-        What::Start { .. } | What::Acted(_) | What::Sample(_) => String::new(),
-        What::Limit { limit: u64::MAX, .. } => "limit removed".into(),
-        What::Limit { limit, .. } => format!("limit {}", compact(*limit)),
-        What::Reclaim(tally) => format!("reclaimed {}", compact(tally.reclaimed)),
-        What::Hold { guard, .. } => format!("held: {}", guard.word().replace('_', " ")),
-        What::Outrun { needed, .. } => format!("outrun: needed {}", compact(*needed)),
-        What::Would { requested, .. } => format!("would reclaim {}", compact(*requested)),
-        What::WorkingSet { set, .. } => format!("working set {}", compact(set.bytes)),
-        What::Gone | What::Released => "gone".into(),
-        What::Left => "left".into(),
-        What::Blocked => "writes blocked".into(),
+        EventKind::Start { .. } | EventKind::Acted(_) | EventKind::Sample(_) => String::new(),
+        EventKind::Limit { limit: u64::MAX, .. } => "limit removed".into(),
+        EventKind::Limit { limit, .. } => format!("limit {}", compact(*limit)),
+        EventKind::Reclaim(tally) => format!("reclaimed {}", compact(tally.reclaimed)),
+        EventKind::Hold { guard, .. } => format!("held: {}", guard.word().replace('_', " ")),
+        EventKind::Outrun { needed, .. } => format!("outrun: needed {}", compact(*needed)),
+        EventKind::Would { requested, .. } => format!("would reclaim {}", compact(*requested)),
+        EventKind::WorkingSet { set, .. } => format!("working set {}", compact(set.bytes)),
+        EventKind::Gone | EventKind::Released => "gone".into(),
+        EventKind::Left => "left".into(),
+        EventKind::Blocked => "writes blocked".into(),
     }
 }
 
-fn reclaimed(tally: &Tally) -> String {
+fn reclaimed(tally: &ReclaimTally) -> String {
     format!(
         "reclaimed {} of {} in {}, {} of CPU; {}",
         size(tally.reclaimed),
@@ -110,15 +110,15 @@ fn found(set: &WorkingSet, saved: &Saved) -> String {
 }
 
 /// What `-v` tells of each action.
-fn action(acted: &Acted) -> String {
+fn action(acted: &ActionResult) -> String {
     let end = match acted.end {
-        End::Done => "done",
-        End::Exhausted => "nothing more could be reclaimed",
-        End::Late => "waiting for a device",
-        End::Stopped => "stopped",
-        End::Locked => "locked",
-        End::Removed => "the cgroup was removed",
-        End::Failed(_) => "the kernel refused",
+        EndReason::Done => "done",
+        EndReason::Exhausted => "nothing more could be reclaimed",
+        EndReason::Late => "waiting for a device",
+        EndReason::Stopped => "stopped",
+        EndReason::Locked => "locked",
+        EndReason::Removed => "the cgroup was removed",
+        EndReason::Failed(_) => "the kernel refused",
     };
     let (asked, got, took) = (size(acted.requested), size(acted.reclaimed), time(acted.writing));
     format!(

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anstyle::AnsiColor;
 use comfy_table::CellAlignment;
-use memctl::watch::event::{Event, View, What};
+use memctl::watch::event::{Event, EventKind, MemberView};
 
 use crate::output::table::{DIM, lines_of, plain_table};
 use memctl::cgroup::Name;
@@ -70,7 +70,7 @@ impl Remembered {
 impl Table {
     /// Remembers what happened last.
     pub fn remember(&mut self, event: &Event<'_>, brief: String) {
-        if matches!(event.what, What::Gone | What::Released) {
+        if matches!(event.what, EventKind::Gone | EventKind::Released) {
             self.rows.remove(event.cgroup);
         } else if !brief.is_empty() {
             self.rows.entry(event.cgroup.clone()).or_default().last = brief;
@@ -87,7 +87,7 @@ impl Table {
     /// The screen as it is now, with what moves the cursor to its top.
     pub fn painted(
         &mut self,
-        views: &mut dyn Iterator<Item = View<'_>>,
+        views: &mut dyn Iterator<Item = MemberView<'_>>,
         now: Instant,
         (width, rows): (u16, u16),
     ) -> String {
@@ -228,7 +228,7 @@ fn growth(a_second: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use memctl::watch::event::{Found, Room};
+    use memctl::watch::event::{EstimateSummary, Room};
     use memctl::watch::policy::savings::Saved;
     use memctl::watch::policy::working_set::WorkingSet;
 
@@ -237,7 +237,7 @@ mod tests {
     #[test]
     fn a_row_each_with_a_bar_a_sparkline_and_what_happened_last() {
         let app = Name::from("/app");
-        let view = View {
+        let view = MemberView {
             cgroup: &app,
             current: 192 << 20,
             room: Some(Room { limit: 256 << 20, free: 64 << 20, low: 26 << 20 }),
@@ -248,11 +248,11 @@ mod tests {
             found: None,
         };
         let mut table = Table::default();
-        let event = Event { cgroup: &app, at: Duration::ZERO, what: What::Blocked };
+        let event = Event { cgroup: &app, at: Duration::ZERO, what: EventKind::Blocked };
         table.remember(&event, "writes are blocked".into());
         let began = Instant::now();
         let mut painted = |width, millis: u64| {
-            let view = View { stalled: Some(Duration::from_millis(millis / 4)), ..view };
+            let view = MemberView { stalled: Some(Duration::from_millis(millis / 4)), ..view };
             let at = began + Duration::from_millis(millis);
             let painted = table.painted(&mut [view].into_iter(), at, (width, 24));
             let plain = anstream::adapter::strip_str(&painted).to_string();
@@ -268,8 +268,8 @@ mod tests {
         assert_eq!(wide[1], format!("{row}▇▇▇▇          writes are blocked"));
         assert!(painted(40, 3500).iter().all(|line| line.chars().count() <= 40));
         let set = WorkingSet { bytes: 61 << 20, confidence: 0.8, age: Duration::ZERO, suggested: 70 << 20 };
-        let found = Found { set: Some(set), saved: Saved::default() };
-        let pressed = View { room: None, found: Some(found), stalled: None, ..view };
+        let found = EstimateSummary { set: Some(set), saved: Saved::default() };
+        let pressed = MemberView { room: None, found: Some(found), stalled: None, ..view };
         let painted = table.painted(&mut [pressed].into_iter(), began, (80, 24));
         let plain = anstream::adapter::strip_str(&painted).to_string();
         let rows = [
@@ -277,7 +277,7 @@ mod tests {
             "/app    192M      61M 80%    +12.5M       3G       -  writes are blocked",
         ];
         assert_eq!(plain.lines().collect::<Vec<_>>(), rows);
-        table.remember(&Event { what: What::Gone, ..event }, "gone".into());
+        table.remember(&Event { what: EventKind::Gone, ..event }, "gone".into());
         assert!(table.rows.is_empty());
         assert_eq!((growth(-3.0 * f64::from(1 << 20)).as_str(), growth(100.0).as_str()), ("-3M", "0"));
     }
@@ -286,7 +286,7 @@ mod tests {
     fn where_not_all_fit_those_with_least_room_are_shown_by_their_whole_names() {
         let names: Vec<_> =
             (0..30).map(|number| Name::from(format!("/kubepods.slice/pod{number:02}"))).collect();
-        let mut views = names.iter().enumerate().map(|(number, name)| View {
+        let mut views = names.iter().enumerate().map(|(number, name)| MemberView {
             cgroup: name,
             current: 50 << 20,
             room: Some(Room {

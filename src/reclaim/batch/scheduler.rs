@@ -23,7 +23,7 @@ pub struct Completed {
 
 /// What comes next.
 #[derive(Debug)]
-pub enum Next {
+pub enum NextJob {
     /// That job, to the cgroup of that index.
     Serve(usize, Box<Job>),
     /// Nothing until something under way is completed.
@@ -37,7 +37,7 @@ pub trait Scheduler {
     /// Returns the number of cgroups.
     fn cgroups(&self) -> usize;
     /// Returns what comes next. Asked whenever a thread is free.
-    fn next(&mut self) -> Next;
+    fn next(&mut self) -> NextJob;
     /// Takes the result of a request. Returns whether it was the cgroup's last.
     fn completed(&mut self, completed: Completed) -> bool;
     /// Returns the results of all, in the order of the cgroups, once nothing is under way.
@@ -69,8 +69,8 @@ impl Scheduler for InOrder {
         self.outcomes.each.len()
     }
 
-    fn next(&mut self) -> Next {
-        self.jobs.pop_front().map_or(Next::Over, |(index, job)| Next::Serve(index, Box::new(job)))
+    fn next(&mut self) -> NextJob {
+        self.jobs.pop_front().map_or(NextJob::Over, |(index, job)| NextJob::Serve(index, Box::new(job)))
     }
 
     fn completed(&mut self, Completed { index, job, report, ended }: Completed) -> bool {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{Job, Outcomes};
 use crate::cgroup::Name;
-use crate::reclaim::{Activity, Place, Settled};
+use crate::reclaim::{Activity, OpenTarget, Settled};
 
 /// Time limit for learning what is usual: the kernel folds its counters every 2 s.
 const BASELINE: Duration = Duration::from_secs(2);
@@ -14,7 +14,7 @@ const TICK: Duration = Duration::from_millis(20);
 /// A cgroup that is watched.
 #[derive(Debug)]
 pub struct Watched {
-    place: Place,
+    place: OpenTarget,
     before: Activity,
     began: Activity,
     ended: Activity,
@@ -30,7 +30,7 @@ impl Watched {
 
 /// Reports while cgroups are watched.
 #[derive(Clone, Copy, Debug)]
-pub enum Watching<'a> {
+pub enum SettleProgress<'a> {
     /// They are watched from now on, for that time.
     Begins(Duration),
     /// Time goes by.
@@ -42,16 +42,16 @@ pub enum Watching<'a> {
 }
 
 /// Callbacks of the watching.
-pub struct Options<'a> {
+pub struct SettleOptions<'a> {
     /// Whether to stop.
     pub stop: fn() -> bool,
     /// Receives the reports.
-    pub emit: &'a mut dyn FnMut(Watching<'_>),
+    pub emit: &'a mut dyn FnMut(SettleProgress<'_>),
 }
 
 /// Watches the cgroups of jobs for a while before anything is asked of them, and enters into each a sample from the
 /// beginning and one from the end of that. One that can't be sampled gets none: its request will report why.
-pub fn baseline(jobs: &mut [Job], time: Duration, options: &mut Options<'_>) {
+pub fn baseline(jobs: &mut [Job], time: Duration, options: &mut SettleOptions<'_>) {
     let before: Vec<_> = jobs.iter_mut().map(|job| Activity::of(job.place.target()).ok()).collect();
     watch(time.min(BASELINE), options);
     for (job, before) in jobs.iter_mut().zip(before) {
@@ -60,7 +60,7 @@ pub fn baseline(jobs: &mut [Job], time: Duration, options: &mut Options<'_>) {
 }
 
 /// Watches them again after the last request, and enters what came back into their reports.
-pub fn settle(outcomes: &mut Outcomes, time: Duration, options: &mut Options<'_>) {
+pub fn settle(outcomes: &mut Outcomes, time: Duration, options: &mut SettleOptions<'_>) {
     let Outcomes { each, watched, .. } = outcomes;
     // Nothing was reclaimed from those that weren't begun, and those that are gone take nothing back. After a signal
     // there is no time to see anything.
@@ -79,14 +79,14 @@ pub fn settle(outcomes: &mut Outcomes, time: Duration, options: &mut Options<'_>
                 let Watched { before, began, ended, .. } = &**watched;
                 report.settled = Some(Settled::new(before, began, ended, &now));
             }
-            Err(_) => (options.emit)(Watching::Lost(&outcome.name)),
+            Err(_) => (options.emit)(SettleProgress::Lost(&outcome.name)),
         }
     }
 }
 
 /// Lets the time go by, until a signal comes.
-fn watch(time: Duration, options: &mut Options<'_>) {
-    (options.emit)(Watching::Begins(time));
+fn watch(time: Duration, options: &mut SettleOptions<'_>) {
+    (options.emit)(SettleProgress::Begins(time));
     let until = Instant::now() + time;
     while !(options.stop)() {
         let left = until.saturating_duration_since(Instant::now());
@@ -94,7 +94,7 @@ fn watch(time: Duration, options: &mut Options<'_>) {
             break;
         }
         std::thread::sleep(left.min(TICK));
-        (options.emit)(Watching::Tick);
+        (options.emit)(SettleProgress::Tick);
     }
-    (options.emit)(Watching::Ends);
+    (options.emit)(SettleProgress::Ends);
 }

@@ -4,12 +4,12 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use super::scheduler::{Completed, Next, Scheduler};
+use super::scheduler::{Completed, NextJob, Scheduler};
 use super::settle::Watched;
 use super::{Job, Outcome, Outcomes};
 use crate::host::proc::page_size;
 use crate::kind::{Kind, Swappiness};
-use crate::reclaim::share::{self, Bounds, Giver, Turn};
+use crate::reclaim::share::{self, CostBounds, Donor, NextRequest};
 use crate::reclaim::{Activity, Goal, Reclaimable, Report, StoppedBy, run};
 use crate::size::{Amount, Percent};
 
@@ -22,12 +22,12 @@ pub struct Total {
     page: u64,
     /// The most page cache to ask for in a round.
     round: Option<u64>,
-    bounds: Bounds,
+    bounds: CostBounds,
     timeout: Option<Duration>,
     began: Option<Instant>,
     stopped_by: Option<StoppedBy>,
     members: Vec<Member>,
-    givers: Vec<Giver>,
+    givers: Vec<Donor>,
 }
 
 /// One of the cgroups.
@@ -53,7 +53,7 @@ impl Total {
     pub fn new(mut jobs: Vec<Job>, amount: Amount, stop: fn() -> bool) -> Result<Self, (usize, Errno)> {
         let page = page_size();
         let first = jobs.first().map(|job| &job.request);
-        let bounds = Bounds {
+        let bounds = CostBounds {
             max_cost: first.and_then(|request| request.max_cost),
             max_pressure: first.and_then(|request| request.max_pressure).map(Percent::ratio),
         };
@@ -91,7 +91,7 @@ impl Total {
     pub fn foretell(jobs: &mut [Job], amount: Amount) -> Result<Option<u64>, (usize, Errno)> {
         let Holdings { requested, givers, .. } = Holdings::of(jobs, amount)?;
         if let Some(bytes) = requested {
-            let has: Vec<_> = givers.iter().map(Giver::inactive_file).collect();
+            let has: Vec<_> = givers.iter().map(Donor::inactive_file).collect();
             for (job, part) in jobs.iter_mut().zip(share::split(bytes, &has)) {
                 job.request.goal = Goal::Reclaim(Amount::Bytes(part));
             }
@@ -119,7 +119,7 @@ impl Total {
 /// What the cgroups have at the beginning.
 struct Holdings {
     requested: Option<u64>,
-    givers: Vec<Giver>,
+    givers: Vec<Donor>,
     used: Vec<u64>,
 }
 
@@ -137,7 +137,7 @@ impl Holdings {
             // What its children's protection holds can't be had from it.
             let there = Reclaimable::new(Kind::File, &stat, &target.conditions());
             let cache = there.bytes().min(there.file);
-            givers.push(Giver::new(inactive.min(cache)));
+            givers.push(Donor::new(inactive.min(cache)));
         }
         let requested = match amount {
             Amount::Bytes(bytes) => Some(bytes),
@@ -153,7 +153,7 @@ impl Scheduler for Total {
         self.members.len()
     }
 
-    fn next(&mut self) -> Next {
+    fn next(&mut self) -> NextJob {
         let began = *self.began.get_or_insert_with(Instant::now);
         let left = self.timeout.map(|timeout| timeout.saturating_sub(began.elapsed()));
         if (self.stop)() {
@@ -162,22 +162,22 @@ impl Scheduler for Total {
             self.stopped_by = Some(StoppedBy::Timeout);
         }
         if self.stopped_by.is_some() {
-            return Next::Over;
+            return NextJob::Over;
         }
         let missing = self.missing();
         match share::next(&mut self.givers, missing, self.round, self.page) {
-            Turn::Over => Next::Over,
-            Turn::Wait => Next::Wait,
-            Turn::Ask { index, bytes, file_only } => {
+            NextRequest::Over => NextJob::Over,
+            NextRequest::Wait => NextJob::Wait,
+            NextRequest::Ask { index, bytes, file_only } => {
                 let member = &mut self.members[index];
-                let Some(mut job) = member.job.take() else { return Next::Wait };
+                let Some(mut job) = member.job.take() else { return NextJob::Wait };
                 member.asked_for_cache = file_only && member.cache_alone;
                 job.request.goal = Goal::Reclaim(Amount::Bytes(bytes));
                 job.request.kind = if member.asked_for_cache { Kind::File } else { member.kind };
                 job.request.timeout = left;
                 // Of all together: a single request is too short to be judged by it.
                 job.request.max_pressure = None;
-                Next::Serve(index, Box::new(job))
+                NextJob::Serve(index, Box::new(job))
             }
         }
     }
@@ -186,7 +186,7 @@ impl Scheduler for Total {
         let member = &mut self.members[index];
         match report {
             Ok(report) => {
-                self.givers[index].gave(&report, member.asked_for_cache, self.bounds);
+                self.givers[index].record(&report, member.asked_for_cache, self.bounds);
                 let so_far = std::mem::replace(&mut member.outcome.report, Err(Errno::CANCELED));
                 member.outcome.report = Ok(match so_far {
                     Ok(so_far) => so_far.then(report),
@@ -194,7 +194,7 @@ impl Scheduler for Total {
                 });
             }
             Err(errno) => {
-                self.givers[index].leave_out(StoppedBy::Removed);
+                self.givers[index].exclude(StoppedBy::Removed);
                 if member.outcome.report.is_err() {
                     member.outcome.report = Err(errno);
                 }
@@ -203,11 +203,11 @@ impl Scheduler for Total {
         // All that it had went once: what is left came since.
         let given = member.outcome.report.as_ref().map_or(0, |report| report.reclaimed);
         if self.requested.is_none() && given >= member.used {
-            self.givers[index].leave_out(StoppedBy::Exhausted);
+            self.givers[index].exclude(StoppedBy::Exhausted);
         }
         member.job = Some(job);
         member.ended = ended.or(member.ended.take());
-        self.givers[index].out().is_some()
+        self.givers[index].excluded_by().is_some()
     }
 
     fn outcomes(mut self) -> Outcomes {

@@ -105,7 +105,7 @@ impl MemoryStat {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Measure, Measures, Taken};
+    use super::super::{Measure, Measured, Measures};
     use super::*;
 
     const M: u64 = 1 << 20;
@@ -132,9 +132,13 @@ mod tests {
         book.enter_usage(50 * M);
         assert!(book.enter_stat(stat(0, 10 * M, 40 * M)), "it is progress");
         assert_eq!((book.estimate(), book.moved(), book.given_back()), (50 * M, 0, 0));
-        let taken =
-            Taken { reclaimed: 50 * M, slab: 50 * M, unconfirmed: 0, measured_by: Measure::PgstealProactive };
-        assert_eq!((book.taken(), book.doubt()), (taken, 0));
+        let taken = Measured {
+            reclaimed: 50 * M,
+            slab: 50 * M,
+            unconfirmed: 0,
+            measured_by: Measure::PgstealProactive,
+        };
+        assert_eq!((book.taken(), book.discrepancy()), (taken, 0));
     }
 
     #[test]

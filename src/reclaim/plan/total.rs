@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Guard, Plan};
+use super::{Blocker, Plan};
 use crate::reclaim::{Rate, Request, Tolerance};
 
 /// One amount for several cgroups, foretold. Amounts are bytes.
@@ -15,7 +15,7 @@ pub struct TotalPlan {
     /// What of the request is more than inactive page cache: whom that is asked of only trying tells.
     pub rest: Option<u64>,
     /// What would stop it, by the arithmetic.
-    pub guards: Vec<Guard>,
+    pub guards: Vec<Blocker>,
 }
 
 impl TotalPlan {
@@ -23,7 +23,7 @@ impl TotalPlan {
     #[must_use]
     pub fn new(requested: Option<u64>, plans: &mut [Plan], request: &Request) -> Self {
         for plan in &mut *plans {
-            plan.guards.retain(|guard| matches!(guard, Guard::Pressure(_) | Guard::Unsupported(_)));
+            plan.guards.retain(|guard| matches!(guard, Blocker::Pressure(_) | Blocker::Unsupported(_)));
         }
         let cache: Option<u64> = plans.iter().map(|plan| plan.requested).sum();
         let there = |plans: &mut dyn Iterator<Item = &Plan>| plans.map(|plan| plan.reclaimable.bytes()).sum();
@@ -37,7 +37,7 @@ impl TotalPlan {
             Some(_) if short(reclaimable) <= Some(tolerated) => {
                 plans.iter().find_map(|plan| plan.guards.first().copied())
             }
-            Some(_) => short(reclaimable).map(Guard::Short),
+            Some(_) => short(reclaimable).map(Blocker::Short),
         };
         let expected = requested.unwrap_or(u64::MAX).min(reclaimable);
         let late = request.rate.as_ref().and_then(|rate| late(request.timeout, rate.time_for(expected)));
@@ -70,8 +70,8 @@ pub fn share_rate(plans: &mut [Plan], rate: &Rate, parallel: usize) {
     }
 }
 
-fn late(timeout: Option<Duration>, takes: Duration) -> Option<Guard> {
-    timeout.filter(|&timeout| timeout < takes).map(|_| Guard::Timeout(takes))
+fn late(timeout: Option<Duration>, takes: Duration) -> Option<Blocker> {
+    timeout.filter(|&timeout| timeout < takes).map(|_| Blocker::Timeout(takes))
 }
 
 #[cfg(test)]
@@ -88,7 +88,7 @@ mod tests {
 
     fn plan(requested: u64, there: u64, timeout: Option<u64>) -> Plan {
         Plan {
-            subject: crate::reclaim::Subject::Cgroup,
+            subject: crate::reclaim::TargetKind::Cgroup,
             requested: Some(requested),
             down_to: None,
             current: None,
@@ -114,17 +114,17 @@ mod tests {
     fn a_total_is_judged_as_a_whole() {
         // One can't give its part, another has more than enough.
         let mut plans = vec![plan(50 * M, 10 * M, None), plan(50 * M, 200 * M, None)];
-        plans[0].guards = vec![Guard::Short(40 * M)];
+        plans[0].guards = vec![Blocker::Short(40 * M)];
         let total = TotalPlan::new(Some(120 * M), &mut plans, &request(None, None));
         assert_eq!((total.guards, total.rest, total.reclaimable), (vec![], Some(20 * M), 210 * M));
         assert_eq!(plans[0].guards, []);
         let total = TotalPlan::new(Some(220 * M), &mut plans, &request(None, None));
-        assert_eq!(total.guards, [Guard::Short(10 * M)]);
+        assert_eq!(total.guards, [Blocker::Short(10 * M)]);
         let total = TotalPlan::new(Some(100 * M), &mut plans, &request(Some(5), Some(10 * M)));
-        assert_eq!(total.guards, [Guard::Timeout(Duration::from_secs(10))]);
-        plans[1].guards = vec![Guard::Pressure(5000)];
+        assert_eq!(total.guards, [Blocker::Timeout(Duration::from_secs(10))]);
+        plans[1].guards = vec![Blocker::Pressure(5000)];
         let total = TotalPlan::new(Some(120 * M), &mut plans, &request(None, None));
-        assert_eq!(total.guards, [Guard::Pressure(5000)], "what is left is too little");
+        assert_eq!(total.guards, [Blocker::Pressure(5000)], "what is left is too little");
     }
 
     #[test]
@@ -138,6 +138,6 @@ mod tests {
         assert_eq!(slow(2), [vec![], vec![]], "6 s, and 8 s");
         let mut plans = vec![plan(50 * M, 99 * M, Some(8)), plan(50 * M, 99 * M, Some(8))];
         share_rate(&mut plans, &Rate::new(10 * M), 2);
-        assert_eq!(plans[1].guards, [Guard::Timeout(Duration::from_secs(10))]);
+        assert_eq!(plans[1].guards, [Blocker::Timeout(Duration::from_secs(10))]);
     }
 }

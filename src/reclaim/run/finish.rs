@@ -1,9 +1,9 @@
 //! The end of a request: the last stock, and the report.
 
-use super::{BUSY_PATIENCE, Event, LOOK, Run};
+use super::{BUSY_TIMEOUT, POLL_INTERVAL, RequestEvent, Run};
 use crate::host::zram::Zram;
 use crate::reclaim::obstacle::obstacles;
-use crate::reclaim::overshoot::{MIN_FALL, PATIENCE};
+use crate::reclaim::overshoot::{COUNTER_TIMEOUT, MIN_FALL};
 use crate::reclaim::{Obstacle, Report, StoppedBy, Target, Verdict};
 
 impl<T: Target + ?Sized> Run<'_, T> {
@@ -16,28 +16,28 @@ impl<T: Target + ?Sized> Run<'_, T> {
         // Slab that the last write freed may be on its way still. It is waited for where slab was seen to go.
         if patient
             && self.chunks > 0
-            && self.book.slab() >= MIN_FALL
+            && self.ledger.slab() >= MIN_FALL
             && self.await_grace() == Err(StoppedBy::Removed)
         {
             return if why == StoppedBy::Reached { why } else { StoppedBy::Removed };
         }
         loop {
             if !self.stat_is_fresh {
-                match self.look_at_usage().and_then(|_| self.look_at_counters(true)) {
+                match self.sample_usage().and_then(|_| self.sample_counters(true)) {
                     Ok(_) => {}
                     // Removed at the last moment: what was seen until then stands.
                     Err(lost) => return if why == StoppedBy::Reached { why } else { lost },
                 }
             }
-            let settled = self.book.doubt() == 0 || !patient;
-            if settled || self.counters_waited >= PATIENCE || self.time_is_up() || (self.stop)() {
+            let settled = self.ledger.discrepancy() == 0 || !patient;
+            if settled || self.counters_waited >= COUNTER_TIMEOUT || self.time_is_up() || (self.stop)() {
                 return why;
             }
             if self.counters_waited.is_zero() {
-                (self.tell)(Event::AwaitingCounters);
+                (self.emit)(RequestEvent::AwaitingCounters);
             }
-            self.target.pause(LOOK);
-            self.counters_waited += LOOK;
+            self.target.pause(POLL_INTERVAL);
+            self.counters_waited += POLL_INTERVAL;
             self.stat_is_fresh = false;
         }
     }
@@ -49,7 +49,7 @@ impl<T: Target + ?Sized> Run<'_, T> {
         let stalled = self.stalled();
         let swap_now = self.swap_before.and_then(|_| self.target.swap_usage());
         let taken = self.taken();
-        let ((before, start), end) = (self.book.start(), self.book.stat());
+        let ((before, start), end) = (self.ledger.start(), self.ledger.stat());
         let pages = |from: Option<u64>, to: Option<u64>| Some(to?.saturating_sub(from?) * self.page);
         let swapped =
             pages(start.pswpout, end.pswpout).or_else(|| Some(swap_now?.saturating_sub(self.swap_before?)));
@@ -64,10 +64,10 @@ impl<T: Target + ?Sized> Run<'_, T> {
             subject: self.target.subject(),
             requested: self.requested,
             down_to: self.down_to,
-            reclaimed: if by_usage { self.book.fell() } else { taken.reclaimed },
+            reclaimed: if by_usage { self.ledger.fell() } else { taken.reclaimed },
             measured_by: if by_usage { usage } else { taken.measured_by },
-            slab_reclaimed: if by_usage { taken.slab.min(self.book.fell()) } else { taken.slab },
-            counted: self.book.counted(),
+            slab_reclaimed: if by_usage { taken.slab.min(self.ledger.fell()) } else { taken.slab },
+            counted: self.ledger.counted(),
             measure_doubtful: self.measure_is_doubtful(),
             overshot: self.overshot(),
             unconfirmed: taken.unconfirmed,
@@ -75,7 +75,7 @@ impl<T: Target + ?Sized> Run<'_, T> {
             stopped_by,
             obstacles: Vec::new(),
             current_before: has_current.then_some(before),
-            current_after: has_current.then(|| self.book.usage()),
+            current_after: has_current.then(|| self.ledger.usage()),
             anon_freed: freed(start.anon, end.anon),
             file_freed: freed(start.file, end.file),
             shmem_freed: freed(start.shmem, end.shmem),
@@ -85,7 +85,7 @@ impl<T: Target + ?Sized> Run<'_, T> {
             zswapped: pages(start.zswpout, end.zswpout),
             zswap_grown: end.zswap.zip(start.zswap).map(|(end, start)| end.saturating_sub(start)),
             zram_grown: zram_grown.map(|((before, now), swapped)| Zram::taken(before, now, swapped)),
-            demoted: self.book.tells_demotions().then(|| self.book.demoted()),
+            demoted: self.ledger.tells_demotions().then(|| self.ledger.demoted()),
             chunks: self.chunks,
             elapsed,
             writing: self.writing,
@@ -97,7 +97,7 @@ impl<T: Target + ?Sized> Run<'_, T> {
             waited_for_slab: self.waited_for_slab,
             max_pressure: self.request.max_pressure,
             max_cost: self.request.max_cost,
-            last_cost: self.price.last(),
+            last_cost: self.recent_cost.last(),
             settled: None,
         };
         let all_there_is = report.requested.is_none();
@@ -106,12 +106,12 @@ impl<T: Target + ?Sized> Run<'_, T> {
         if fell_short && (all_there_is || report.verdict() == Some(Verdict::Under)) {
             report.obstacles = if self.growing {
                 vec![Obstacle::Growing]
-            } else if self.busy >= BUSY_PATIENCE {
+            } else if self.busy >= BUSY_TIMEOUT {
                 vec![Obstacle::Busy]
             } else {
                 obstacles(
                     self.request.kind,
-                    self.book.stat(),
+                    self.ledger.stat(),
                     &self.target.conditions(),
                     stopped_by == StoppedBy::Exhausted,
                 )

@@ -8,21 +8,21 @@
 
 use std::time::Duration;
 
-use super::{Event, Flow, LOOK, Run};
-use crate::reclaim::overshoot::{MIN_FALL, MIN_SLAB, Overshot, PATIENCE, is_much};
-use crate::reclaim::{LARGE_FOLIO, Measure, StoppedBy, Taken, Target};
+use super::{Flow, POLL_INTERVAL, RequestEvent, Run};
+use crate::reclaim::overshoot::{COUNTER_TIMEOUT, MIN_FALL, MIN_SLAB, Overshot, is_much};
+use crate::reclaim::{LARGE_FOLIO, Measure, Measured, StoppedBy, Target};
 
 /// Slab that is being freed is waited for only when no more is missing than this: it is a few MiB at a time.
-const NEAR: u64 = 8 << 20;
+const MAX_AWAITED_SLAB: u64 = 8 << 20;
 
 /// Time limit for slab to be freed after a write: dentries and inodes are freed after a grace period of RCU, and a slab
 /// page goes back only with the last of its objects. Up to 4 MiB came 20 ms after a write, and up to 3 MiB after that; once
 /// 27 MiB were on their way for seconds, on a guest whose callbacks were held up (6.1). For the whole request it is
-/// [`PATIENCE`].
-const GRACE: Duration = Duration::from_secs(1);
+/// [`COUNTER_TIMEOUT`].
+const SLAB_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Time in which slab that is on its way must show, before a request is called exhausted.
-const LAST_GRACE: Duration = Duration::from_millis(200);
+const LAST_SLAB_TIMEOUT: Duration = Duration::from_millis(200);
 
 impl<T: Target + ?Sized> Run<'_, T> {
     /// Bytes by which the usage may fall for a request before that alone stops it: a large folio more than was asked for,
@@ -38,23 +38,23 @@ impl<T: Target + ?Sized> Run<'_, T> {
     /// unknown in the end counts as reclaimed.
     pub(super) fn stop_beyond(&mut self, requested: u64) -> Flow {
         let most = self.most_fall(requested);
-        if !self.target.has_current() || self.book.fell_by_reclaim() <= most {
+        if !self.target.has_current() || self.ledger.fell_by_reclaim() <= most {
             return Ok(());
         }
-        self.look_at_all()?;
-        while self.book.fell_by_reclaim() > most && self.book.unexplained() > 0 {
-            if self.counters_waited >= PATIENCE {
+        self.sample_all()?;
+        while self.ledger.fell_by_reclaim() > most && self.ledger.unexplained() > 0 {
+            if self.counters_waited >= COUNTER_TIMEOUT {
                 break;
             }
             if self.counters_waited.is_zero() {
-                (self.tell)(Event::AwaitingCounters);
+                (self.emit)(RequestEvent::AwaitingCounters);
             }
-            self.target.pause(LOOK);
-            self.counters_waited += LOOK;
+            self.target.pause(POLL_INTERVAL);
+            self.counters_waited += POLL_INTERVAL;
             self.may_go_on()?;
-            self.look_at_all()?;
+            self.sample_all()?;
         }
-        if self.book.fell_by_reclaim() <= most {
+        if self.ledger.fell_by_reclaim() <= most {
             return Ok(());
         }
         self.writes.went_beyond = true;
@@ -63,7 +63,7 @@ impl<T: Target + ?Sized> Run<'_, T> {
 
     /// Why the request ended, once all that was on its way has left: its usage may have fallen beyond the bound by then.
     pub(super) fn judge_again(&mut self, why: StoppedBy) -> StoppedBy {
-        let beyond = |requested| self.book.fell_by_reclaim() > self.most_fall(requested);
+        let beyond = |requested| self.ledger.fell_by_reclaim() > self.most_fall(requested);
         let judged = self.down_to.is_none() && self.target.has_current();
         if judged && self.requested.is_some_and(beyond) {
             self.writes.went_beyond = true;
@@ -72,47 +72,47 @@ impl<T: Target + ?Sized> Run<'_, T> {
     }
 
     /// What can be said at the end: where the usage ended it, that is the measure as well.
-    pub(super) fn taken(&self) -> Taken {
-        let taken = self.book.taken();
-        let fell = self.book.fell_by_reclaim();
-        if !self.writes.went_beyond || self.book.unexplained() == 0 || fell <= taken.reclaimed {
+    pub(super) fn taken(&self) -> Measured {
+        let taken = self.ledger.taken();
+        let fell = self.ledger.fell_by_reclaim();
+        if !self.writes.went_beyond || self.ledger.unexplained() == 0 || fell <= taken.reclaimed {
             return taken;
         }
-        Taken { reclaimed: fell, unconfirmed: 0, measured_by: Measure::MemoryCurrent, ..taken }
+        Measured { reclaimed: fell, unconfirmed: 0, measured_by: Measure::MemoryCurrent, ..taken }
     }
 
     /// Whether the usage fell by more than was asked for, and the counters explain less: the application freed it, or it
     /// isn't known who did.
     pub(super) fn measure_is_doubtful(&self) -> bool {
-        let beyond = |requested| self.book.fell() > self.most_fall(requested);
-        let unexplained = || self.writes.went_beyond && self.book.unexplained() > 0;
-        let applications = || self.book.given_back() > LARGE_FOLIO + self.target.blind_spot();
+        let beyond = |requested| self.ledger.fell() > self.most_fall(requested);
+        let unexplained = || self.writes.went_beyond && self.ledger.unexplained() > 0;
+        let applications = || self.ledger.given_back() > LARGE_FOLIO + self.target.blind_spot();
         self.down_to.is_none()
             && self.target.has_current()
             && self.requested.is_some_and(beyond)
             && (unexplained() || applications())
     }
 
-    fn look_at_all(&mut self) -> Flow {
-        self.look_at_usage()?;
-        self.look_at_counters(true)?;
+    fn sample_all(&mut self) -> Flow {
+        self.sample_usage()?;
+        self.sample_counters(true)?;
         Ok(())
     }
 
     /// The largest chunk where slab would go along: see [`crate::reclaim::Pace::beside_slab`].
     pub(super) fn slab_bound(&self, missing: u64) -> u64 {
-        let (slab, cache) = self.book.slab_and_cache();
+        let (slab, cache) = self.ledger.slab_and_cache();
         self.pace.beside_slab(missing, slab, cache)
     }
 
     /// Waits until slab that a write freed is gone, so that nothing is asked for in its place.
     pub(super) fn await_slab(&mut self) -> Flow {
         let missing = match (self.down_to, self.requested) {
-            (Some(floor), _) => self.book.usage().saturating_sub(floor),
-            (None, Some(requested)) => requested.saturating_sub(self.book.estimate()),
+            (Some(floor), _) => self.ledger.usage().saturating_sub(floor),
+            (None, Some(requested)) => requested.saturating_sub(self.ledger.estimate()),
             (None, None) => return Ok(()),
         };
-        if missing == 0 || missing > NEAR || !self.slab_matters() {
+        if missing == 0 || missing > MAX_AWAITED_SLAB || !self.slab_matters() {
             return Ok(());
         }
         self.await_grace()
@@ -121,24 +121,24 @@ impl<T: Target + ?Sized> Run<'_, T> {
     /// Whether slab that a write freed may be on its way: there is much of it beside page cache, or much went already. Where
     /// page cache abounds the kernel takes that, and waiting would only cost time.
     fn slab_matters(&self) -> bool {
-        let fell = self.book.slab_fell();
-        let (slab, cache) = self.book.slab_and_cache();
+        let fell = self.ledger.slab_fell();
+        let (slab, cache) = self.ledger.slab_and_cache();
         fell >= MIN_SLAB || is_much(slab.saturating_add(fell), cache)
     }
 
     /// The same at the end, to tell what the last write took.
     pub(super) fn await_grace(&mut self) -> Flow {
         let mut waited = Duration::ZERO;
-        while waited < GRACE && self.waited_for_slab < PATIENCE {
-            let (usage, slab_fell) = (self.book.usage(), self.book.slab_fell());
-            self.target.pause(LOOK);
-            waited += LOOK;
-            self.waited_for_slab += LOOK;
+        while waited < SLAB_TIMEOUT && self.waited_for_slab < COUNTER_TIMEOUT {
+            let (usage, slab_fell) = (self.ledger.usage(), self.ledger.slab_fell());
+            self.target.pause(POLL_INTERVAL);
+            waited += POLL_INTERVAL;
+            self.waited_for_slab += POLL_INTERVAL;
             self.may_go_on()?;
-            self.look_at_usage()?;
-            self.look_at_counters(false)?;
-            let fell = usage.saturating_sub(self.book.usage());
-            if fell.max(self.book.slab_fell().saturating_sub(slab_fell)) < MIN_FALL {
+            self.sample_usage()?;
+            self.sample_counters(false)?;
+            let fell = usage.saturating_sub(self.ledger.usage());
+            if fell.max(self.ledger.slab_fell().saturating_sub(slab_fell)) < MIN_FALL {
                 break;
             }
         }
@@ -149,12 +149,12 @@ impl<T: Target + ?Sized> Run<'_, T> {
     /// while what it found is on its way.
     pub(super) fn await_last_slab(&mut self) -> Result<bool, StoppedBy> {
         let mut waited = Duration::ZERO;
-        while self.slab_matters() && waited < LAST_GRACE && self.waited_for_slab < PATIENCE {
-            self.target.pause(LOOK);
-            waited += LOOK;
-            self.waited_for_slab += LOOK;
+        while self.slab_matters() && waited < LAST_SLAB_TIMEOUT && self.waited_for_slab < COUNTER_TIMEOUT {
+            self.target.pause(POLL_INTERVAL);
+            waited += POLL_INTERVAL;
+            self.waited_for_slab += POLL_INTERVAL;
             self.may_go_on()?;
-            let (fell, counted) = (self.look_at_usage()?, self.look_at_counters(false)?);
+            let (fell, counted) = (self.sample_usage()?, self.sample_counters(false)?);
             if fell || counted {
                 self.await_grace()?;
                 return Ok(true);
@@ -165,7 +165,7 @@ impl<T: Target + ?Sized> Run<'_, T> {
 
     /// Notes what the write before took, now that it shows, and that `asked` bytes are asked for next.
     pub(super) fn note_write(&mut self, asked: Option<u64>) {
-        let fell = self.book.fell_by_reclaim();
+        let fell = self.ledger.fell_by_reclaim();
         if let Some((bytes, before)) = self.writes.last.take() {
             let this = Overshot { asked: bytes, fell: fell.saturating_sub(before) };
             let notable =

@@ -2,30 +2,31 @@
 
 use std::time::Duration;
 
-use super::{Event, LOOK, Run, StoppedBy, Target, chunk};
+use super::{POLL_INTERVAL, RequestEvent, Run, StoppedBy, Target, chunk};
 
 /// How long to wait, all in all, for pages on their way to swap.
-const PATIENCE: Duration = Duration::from_secs(2);
+const SWAP_OUT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// So much on its way to swap shows that the swap takes its time. With zram there is next to none.
-const NOTABLE: u64 = 512 << 10;
+const MIN_SLOW_SWAP: u64 = 512 << 10;
 
 impl<T: Target + ?Sized> Run<'_, T> {
     /// Whether so much is on its way to swap that what is asked for must follow it, not run ahead.
     pub(super) fn swap_is_slow(&self) -> bool {
-        let before = self.book.start().1.swapcached.unwrap_or(0);
+        let before = self.ledger.start().1.swapcached.unwrap_or(0);
         self.request.kind.takes_anon()
-            && (self.in_flight() >= NOTABLE || self.on_its_way().saturating_sub(before) >= NOTABLE)
+            && (self.in_flight() >= MIN_SLOW_SWAP
+                || self.on_its_way().saturating_sub(before) >= MIN_SLOW_SWAP)
     }
 
     /// What went to swap and is still charged: being written, or written and not yet visited again.
     fn on_its_way(&self) -> u64 {
-        self.book.stat().swapcached.unwrap_or(0)
+        self.ledger.stat().swapcached.unwrap_or(0)
     }
 
     /// The part of it that is being written.
     fn in_flight(&self) -> u64 {
-        self.on_its_way().min(self.book.stat().file_writeback.unwrap_or(0))
+        self.on_its_way().min(self.ledger.stat().file_writeback.unwrap_or(0))
     }
 
     /// The part of it that is written: the next request takes it at once.
@@ -41,7 +42,7 @@ impl<T: Target + ?Sized> Run<'_, T> {
         if !self.slow_swap || self.on_its_way() < missing / 2 {
             return Ok(u64::MAX);
         }
-        self.look_at_counters(false)?;
+        self.sample_counters(false)?;
         if self.on_its_way() >= missing && self.written() < chunk::SMALLEST {
             self.await_writeback()?;
         }
@@ -54,14 +55,14 @@ impl<T: Target + ?Sized> Run<'_, T> {
     /// says whether it came to that. What is written already, and stays all the same, is no reason to wait.
     pub(super) fn await_writeback(&mut self) -> Result<bool, StoppedBy> {
         let enough = self.written() + chunk::SMALLEST.min(self.in_flight());
-        while self.in_flight() > 0 && self.writeback_waited < PATIENCE {
+        while self.in_flight() > 0 && self.writeback_waited < SWAP_OUT_TIMEOUT {
             let bytes = self.in_flight();
-            (self.tell)(Event::AwaitingWriteback { bytes });
-            self.target.pause(LOOK);
-            self.writeback_waited += LOOK;
+            (self.emit)(RequestEvent::AwaitingWriteback { bytes });
+            self.target.pause(POLL_INTERVAL);
+            self.writeback_waited += POLL_INTERVAL;
             self.may_go_on()?;
-            self.look_at_usage()?;
-            self.look_at_counters(false)?;
+            self.sample_usage()?;
+            self.sample_counters(false)?;
             if self.written() >= enough {
                 return Ok(true);
             }

@@ -11,7 +11,7 @@ use crate::watch::policy::headroom::Headroom;
 
 /// What is wanted for a cgroup, as a user gives it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Wanted {
+pub struct RuleSpec {
     /// What is to be free below the limit.
     pub headroom: Option<Amount>,
     /// A limit of the user's own, bytes.
@@ -34,7 +34,7 @@ pub struct Wanted {
 
 /// Why what is wanted makes no sense.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Senseless {
+pub enum InvalidRule {
     /// Neither headroom, nor a limit to keep, nor a pressure.
     #[error("the rule sets none of headroom, keep, pressure and leave-alone")]
     NothingToDo,
@@ -46,18 +46,18 @@ pub enum Senseless {
     NoHeadroom,
 }
 
-impl Wanted {
+impl RuleSpec {
     /// The rule that this makes.
     ///
     /// # Errors
-    /// [`Senseless`].
-    pub fn rule(self) -> Result<Rule, Senseless> {
+    /// [`InvalidRule`].
+    pub fn rule(self) -> Result<Rule, InvalidRule> {
         let headroom = match self.headroom {
             Some(Amount::Bytes(bytes)) => Headroom::Bytes(bytes),
             Some(Amount::Share(share)) if share.ratio() < 1.0 => Headroom::Share(share.ratio()),
-            Some(Amount::Share(_) | Amount::Max) => return Err(Senseless::NothingLeft),
-            None if self.keep.is_none() && self.pressure.is_none() => return Err(Senseless::NothingToDo),
-            None if self.ancestors => return Err(Senseless::NoHeadroom),
+            Some(Amount::Share(_) | Amount::Max) => return Err(InvalidRule::NothingLeft),
+            None if self.keep.is_none() && self.pressure.is_none() => return Err(InvalidRule::NothingToDo),
+            None if self.ancestors => return Err(InvalidRule::NoHeadroom),
             None => Headroom::Bytes(0),
         };
         Ok(Rule {
@@ -114,7 +114,7 @@ pub fn swap_writes(given: Option<Option<u64>>, presses: bool) -> Option<u64> {
 
 /// Why a cgroup can't be watched.
 #[derive(Debug, thiserror::Error)]
-pub enum Unwatchable {
+pub enum WatchError {
     /// The kernel's reason.
     #[error(transparent)]
     Errno(#[from] Errno),
@@ -132,7 +132,7 @@ pub enum Unwatchable {
     NoRoom(u64),
 }
 
-impl Unwatchable {
+impl WatchError {
     /// What the user can do about it.
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {

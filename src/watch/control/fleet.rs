@@ -3,11 +3,11 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use super::super::event::{Summary, What};
+use super::super::event::{EventKind, Summary};
 use super::super::member::Member;
-use super::super::options::{Reload, Ruled};
-use super::super::policy::cpu_budget::Budget;
-use super::super::swap_monitor::SwapWatch;
+use super::super::options::{Reload, RuledCgroup};
+use super::super::policy::cpu_budget::CpuBudget;
+use super::super::swap_monitor::SwapMonitor;
 use super::{ANCESTOR, Control, event, teller};
 use crate::clock::{now, process_cpu};
 
@@ -29,7 +29,7 @@ impl Control<'_> {
     }
 
     /// Watches one more, if it can be watched. One without a limit may get one: until then there is nothing to watch.
-    fn take_on(&mut self, Ruled { located, rule }: Ruled, now: Duration, grace: Duration) {
+    fn take_on(&mut self, RuledCgroup { located, rule }: RuledCgroup, now: Duration, grace: Duration) {
         let Ok(member) = Member::new(located, rule, &mut self.options.ancestors, now, grace, &mut self.text)
         else {
             return;
@@ -46,10 +46,10 @@ impl Control<'_> {
     pub(super) fn reload(&mut self, reload: Reload) {
         // To read the rules took its time.
         let now = now();
-        self.budget = Budget::new(reload.cpu, now, process_cpu());
-        self.host.swap = SwapWatch::new(reload.swap_writes);
+        self.budget = CpuBudget::new(reload.cpu, now, process_cpu());
+        self.host.swap = SwapMonitor::new(reload.swap_writes);
         self.options.ancestors.forget();
-        let mut wanted: HashMap<u64, Ruled> =
+        let mut wanted: HashMap<u64, RuledCgroup> =
             reload.all.into_iter().map(|ruled| (ruled.located.id, ruled)).collect();
         for place in 0..self.fleet.len() {
             let Some(member) = &mut self.fleet[place] else { continue };
@@ -59,7 +59,7 @@ impl Control<'_> {
                 member.adopt(rule, &mut self.options.ancestors, now, &mut self.text).is_ok()
             });
             if !follows {
-                self.end_of(place, now, What::Released, false);
+                self.end_of(place, now, EventKind::Released, false);
             } else if changed {
                 self.begin(place);
             } else if !member.limits.above.is_empty() {
@@ -105,11 +105,11 @@ impl Control<'_> {
 
     pub(super) fn gone(&mut self, place: usize, now: Duration) {
         self.lost = true;
-        self.end_of(place, now, What::Gone, true);
+        self.end_of(place, now, EventKind::Gone, true);
     }
 
     /// Watches the member in that place no longer.
-    fn end_of(&mut self, place: usize, now: Duration, what: What, gone: bool) {
+    fn end_of(&mut self, place: usize, now: Duration, what: EventKind, gone: bool) {
         let Some(mut member) = self.fleet[place].take() else { return };
         let mut say = teller(self.options.tell, &member.located, now, self.began);
         member.flush(now, true, &mut say);

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use super::super::action::{Acted, End};
-use super::super::event::What;
+use super::super::action::{ActionResult, EndReason};
+use super::super::event::EventKind;
 use super::super::host::HostState;
 use super::super::policy::guard::Guard;
-use super::super::policy::headroom::NEAREST;
-use super::super::policy::refaults::Seen;
-use super::{LOCKED, Member, PATIENCE, Step};
+use super::super::policy::headroom::MIN_INTERVAL;
+use super::super::policy::refaults::RefaultCounters;
+use super::{LOCK_TIMEOUT, LOCKED, Member, Step};
 
 /// The wait after an action that isn't to be seen doubles so often: to 0.8 s.
 const STUCK: u32 = 4;
@@ -20,10 +20,10 @@ impl Member {
     pub fn acted(
         &mut self,
         now: Duration,
-        acted: &Acted,
+        acted: &ActionResult,
         host: &mut HostState,
         text: &mut String,
-        tell: &mut dyn FnMut(What),
+        tell: &mut dyn FnMut(EventKind),
     ) -> Step {
         self.done();
         self.try_acted(now, acted, host, text, tell).unwrap_or(Step::Gone)
@@ -32,28 +32,28 @@ impl Member {
     fn try_acted(
         &mut self,
         now: Duration,
-        acted: &Acted,
+        acted: &ActionResult,
         host: &mut HostState,
         text: &mut String,
-        tell: &mut dyn FnMut(What),
+        tell: &mut dyn FnMut(EventKind),
     ) -> Result<Step, Errno> {
-        if matches!(acted.end, End::Removed | End::Failed(_)) {
+        if matches!(acted.end, EndReason::Removed | EndReason::Failed(_)) {
             return Ok(Step::Gone);
         }
-        if acted.end == End::Locked {
+        if acted.end == EndReason::Locked {
             self.locked = self.locked.or(Some(now));
             return Ok(self.hold(now, Guard::Lock, Some(now + LOCKED), tell));
         }
-        self.locked = self.locked.filter(|&since| now.saturating_sub(since) < 2 * PATIENCE);
+        self.locked = self.locked.filter(|&since| now.saturating_sub(since) < 2 * LOCK_TIMEOUT);
         if acted.writes > 0 {
             self.enter(now, acted);
         }
-        if acted.end == End::Late
+        if acted.end == EndReason::Late
             && let Some(pressing) = &mut self.pressing
         {
             pressing.late(now);
         }
-        if acted.end == End::Exhausted && acted.reclaimed < acted.requested / 8 {
+        if acted.end == EndReason::Exhausted && acted.reclaimed < acted.requested / 8 {
             if let (until, 0) = self.limits.missing(now, acted.current, text)?
                 && let Some(pressing) = &mut self.pressing
             {
@@ -77,7 +77,11 @@ impl Member {
         {
             let stalled = Duration::from_micros(self.limits.own.gauge.stalled(text).unwrap_or(0));
             let refaulted = stat.refaulted().unwrap_or(0);
-            match self.holding.brake.judge(now, Seen { restored: stat.back_in_use(), refaulted, stalled }) {
+            match self
+                .holding
+                .brake
+                .judge(now, RefaultCounters { restored: stat.back_in_use(), refaulted, stalled })
+            {
                 Some(share) => {
                     self.holding.over();
                     let until = self.holding.brake.holds(now);
@@ -94,7 +98,7 @@ impl Member {
             // What was reclaimed isn't to be seen yet, or as much came meanwhile: on its way to swap, perhaps.
             Step::Act(_) => {
                 self.stuck = (self.stuck + 1).min(STUCK);
-                self.due = now + NEAREST * (1 << self.stuck);
+                self.due = now + MIN_INTERVAL * (1 << self.stuck);
                 Step::Rest
             }
             step => {
@@ -104,7 +108,7 @@ impl Member {
         })
     }
 
-    fn enter(&mut self, now: Duration, acted: &Acted) {
+    fn enter(&mut self, now: Duration, acted: &ActionResult) {
         self.limits.reclaimed(acted.reclaimed);
         self.holding.brake.reclaimed(acted.reclaimed);
         self.pressing.iter_mut().for_each(|pressing| pressing.acted(acted));

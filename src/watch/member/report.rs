@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::event::{Sample, Summary, View, What};
+use super::super::event::{EventKind, MemberView, Summary, UsageSample};
 use super::super::level::SETTINGS;
 use super::super::policy::headroom::Motion;
 use super::{HELD, Member};
@@ -20,9 +20,9 @@ const MOVED: u64 = 256 << 10;
 
 impl Member {
     /// How it stands, for whoever looks on.
-    pub fn view(&mut self, now: Duration, text: &mut String) -> View<'_> {
+    pub fn view(&mut self, now: Duration, text: &mut String) -> MemberView<'_> {
         let stalled = self.limits.own.gauge.stalled(text).map(Duration::from_micros);
-        View {
+        MemberView {
             cgroup: &self.located.name,
             current: self.limits.own.current(),
             room: self.limits.room(0),
@@ -35,7 +35,7 @@ impl Member {
     }
 
     /// Tells how it stands, if that is due; `end` says that there is no later time.
-    pub fn sample(&mut self, now: Duration, end: bool, text: &mut String, tell: &mut dyn FnMut(What)) {
+    pub fn sample(&mut self, now: Duration, end: bool, text: &mut String, tell: &mut dyn FnMut(EventKind)) {
         let current = self.limits.own.current();
         let each = match self.limits.own.motion(now) {
             // Presses are smaller than what counts as motion, but many.
@@ -54,23 +54,23 @@ impl Member {
         if let Ok(sample) = self.account.sample(&self.limits.own.gauge, text) {
             let (limit, working_set) = (self.limits.own.limit, found.map(|set| set.bytes));
             let above_blind = self.above.is_blind();
-            tell(What::Sample(Sample { limit, working_set, above_blind, ..sample }));
+            tell(EventKind::Sample(UsageSample { limit, working_set, above_blind, ..sample }));
         }
     }
 
     /// What would be done, in a dry run. Told once in a while.
-    pub fn would(&mut self, now: Duration, down_to: u64, tell: &mut dyn FnMut(What)) {
+    pub fn would(&mut self, now: Duration, down_to: u64, tell: &mut dyn FnMut(EventKind)) {
         self.due = now + HELD;
         self.account.would(self.limits.own.current().saturating_sub(down_to));
         if self.would_told.is_none_or(|told| now.saturating_sub(told) >= WOULD) {
             self.would_told = Some(now);
             let current = self.limits.own.current();
-            tell(What::Would { requested: current.saturating_sub(down_to), current, down_to });
+            tell(EventKind::Would { requested: current.saturating_sub(down_to), current, down_to });
         }
     }
 
     /// Tells what was done since it was told last, if that is long enough ago, or at the `end`.
-    pub fn flush(&mut self, now: Duration, end: bool, tell: &mut dyn FnMut(What)) {
+    pub fn flush(&mut self, now: Duration, end: bool, tell: &mut dyn FnMut(EventKind)) {
         self.account.flush(now, end, tell);
     }
 

@@ -10,7 +10,7 @@ const SHORTEST: Duration = Duration::from_millis(1);
 
 /// What may be spent.
 #[derive(Clone, Copy, Debug)]
-pub struct Budget {
+pub struct CpuBudget {
     /// `None` without a bound.
     share: Option<f64>,
     /// What may be spent now, seconds; less than nothing when too much was.
@@ -19,7 +19,7 @@ pub struct Budget {
     spent: Duration,
 }
 
-impl Budget {
+impl CpuBudget {
     /// From a moment at which the process had spent so much CPU time.
     #[must_use]
     pub fn new(share: Option<f64>, now: Duration, spent: Duration) -> Self {
@@ -47,7 +47,7 @@ mod tests {
     #[test]
     fn what_was_spent_has_to_be_waited_for() {
         let ms = Duration::from_millis;
-        let mut budget = Budget::new(Some(0.1), ms(1000), ms(50));
+        let mut budget = CpuBudget::new(Some(0.1), ms(1000), ms(50));
         assert_eq!(budget.over(ms(1000), || ms(150)), None, "what a second brings may be spent at once");
         let until = budget.over(ms(1100), || ms(180)).expect("20 ms too much");
         assert!((ms(1299)..ms(1301)).contains(&until), "{until:?}");
@@ -55,14 +55,14 @@ mod tests {
         // Savings are for a second, and no more.
         assert_eq!(budget.over(ms(60_000), || ms(280)), None);
         assert!(budget.over(ms(60_000), || ms(290)).is_some());
-        assert!(Budget::new(Some(0.0), ms(0), ms(0)).over(ms(1), || ms(900)).is_some());
-        assert_eq!(Budget::new(None, ms(0), ms(0)).over(ms(1), || ms(900)), None);
+        assert!(CpuBudget::new(Some(0.0), ms(0), ms(0)).over(ms(1), || ms(900)).is_some());
+        assert_eq!(CpuBudget::new(None, ms(0), ms(0)).over(ms(1), || ms(900)), None);
     }
 
     #[test]
     fn over_any_time_it_is_no_more_than_the_share() {
         let (mut budget, mut spent, mut now) =
-            (Budget::new(Some(0.03), Duration::ZERO, Duration::ZERO), Duration::ZERO, Duration::ZERO);
+            (CpuBudget::new(Some(0.03), Duration::ZERO, Duration::ZERO), Duration::ZERO, Duration::ZERO);
         while now < Duration::from_secs(60) {
             let until = budget.over(now, || spent);
             now = until.unwrap_or(now + Duration::from_millis(3));

@@ -4,10 +4,10 @@ use crate::kind::Kind;
 use crate::size::Percent;
 
 /// Page cache of so many times what is wanted is plenty.
-const PLENTY: u64 = 2;
+const PLENTY_FACTOR: u64 = 2;
 
 /// Less than a page can't be taken.
-const LEAST: u64 = 4096;
+const MIN_ROOM: u64 = 4096;
 
 /// The kernel may take so much more than it was asked for: a large folio goes as a whole. What must not be undercut is kept
 /// that far off.
@@ -29,7 +29,7 @@ pub struct Bounds {
 
 /// What the host's swap is like. Amounts are bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Swap {
+pub struct SwapState {
     /// All of it.
     pub total: u64,
     /// What is free.
@@ -47,7 +47,7 @@ pub struct Swap {
 
 /// What is known of the cgroup. Amounts are bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Own {
+pub struct CgroupState {
     /// `memory.current`.
     pub current: u64,
     /// The larger of `memory.min` and `memory.low`.
@@ -126,8 +126,8 @@ impl Bounds {
     pub fn allow(
         &self,
         down_to: u64,
-        own: Own,
-        swap: Swap,
+        own: CgroupState,
+        swap: SwapState,
         can_choose: bool,
         cache: &mut dyn FnMut() -> u64,
     ) -> Result<Allowed, Guard> {
@@ -142,7 +142,7 @@ impl Bounds {
             return Err(Guard::Pressure);
         }
         let missing = own.current - down_to;
-        let mut plenty = || cache() >= PLENTY * missing;
+        let mut plenty = || cache() >= PLENTY_FACTOR * missing;
         let waits = swap.waits && swap.total > 0;
         let all = |kind| Ok(Allowed { down_to, kind, spared_by: None, waits: waits && kind != Kind::File });
         match self.anon(swap) {
@@ -166,16 +166,16 @@ impl Bounds {
     }
 
     /// Whether anonymous memory may be taken, what to take then, and how much at a time.
-    fn anon(&self, swap: Swap) -> Result<(Kind, u64), Guard> {
+    fn anon(&self, swap: SwapState) -> Result<(Kind, u64), Guard> {
         if self.kind.is_none() && swap.total > 0 && !swap.quick {
             return Err(Guard::SlowSwap);
         }
         let room = swap.free.saturating_sub((self.swap_free.ratio() * swap.total as f64) as u64);
-        if room < LEAST {
+        if room < MIN_ROOM {
             return Err(Guard::SwapFree);
         }
         let writable = swap.writable.unwrap_or(u64::MAX);
-        if writable < LEAST {
+        if writable < MIN_ROOM {
             return Err(Guard::SwapWrites);
         }
         Ok((self.kind.unwrap_or_default(), room.min(writable)))
@@ -198,27 +198,33 @@ mod tests {
         }
     }
 
-    const OWN: Own = Own { current: 100 * M, protection: 20 * M, stalled: 0.0 };
-    const SWAP: Swap =
-        Swap { total: 400 * M, free: 300 * M, writable: Some(50 * M), copied: 0.0, quick: true, waits: true };
+    const OWN: CgroupState = CgroupState { current: 100 * M, protection: 20 * M, stalled: 0.0 };
+    const SWAP: SwapState = SwapState {
+        total: 400 * M,
+        free: 300 * M,
+        writable: Some(50 * M),
+        copied: 0.0,
+        quick: true,
+        waits: true,
+    };
 
     #[test]
     fn the_floor_and_protection_are_never_undercut() {
         let allow = |down_to, own| bounds(Some(Kind::All)).allow(down_to, own, SWAP, true, &mut || 0);
         assert_eq!(allow(10 * M, OWN).map(|allowed| allowed.down_to), Ok(52 * M));
         assert_eq!(
-            allow(10 * M, Own { protection: 70 * M, ..OWN }).map(|allowed| allowed.down_to),
+            allow(10 * M, CgroupState { protection: 70 * M, ..OWN }).map(|allowed| allowed.down_to),
             Ok(72 * M)
         );
         assert_eq!(allow(60 * M, OWN).map(|allowed| allowed.down_to), Ok(60 * M));
-        assert_eq!(allow(10 * M, Own { current: 52 * M, ..OWN }), Err(Guard::Floor));
+        assert_eq!(allow(10 * M, CgroupState { current: 52 * M, ..OWN }), Err(Guard::Floor));
         let unprotected = Bounds { floor: 0, ..bounds(Some(Kind::All)) };
-        let own = Own { protection: 0, ..OWN };
+        let own = CgroupState { protection: 0, ..OWN };
         assert_eq!(
             unprotected.allow(51 * M, own, SWAP, true, &mut || 0).map(|allowed| allowed.down_to),
             Ok(51 * M)
         );
-        assert_eq!(allow(10 * M, Own { stalled: 0.2, ..OWN }), Err(Guard::Pressure));
+        assert_eq!(allow(10 * M, CgroupState { stalled: 0.2, ..OWN }), Err(Guard::Pressure));
     }
 
     #[test]
@@ -227,13 +233,13 @@ mod tests {
             bounds(take).allow(60 * M, OWN, swap, can_choose, &mut || 0).map(|allowed| allowed.kind)
         };
         assert_eq!(take(None, SWAP, true), Ok(Kind::All));
-        let short = Swap { free: 90 * M, ..SWAP };
+        let short = SwapState { free: 90 * M, ..SWAP };
         assert_eq!(take(Some(Kind::All), short, true), Ok(Kind::File));
         assert_eq!(take(Some(Kind::All), short, false), Err(Guard::SwapFree));
         assert_eq!(take(Some(Kind::Anon), short, true), Err(Guard::SwapFree));
-        let busy = Swap { writable: Some(0), ..SWAP };
+        let busy = SwapState { writable: Some(0), ..SWAP };
         assert_eq!(take(Some(Kind::Anon), busy, true), Err(Guard::SwapWrites));
-        let slow = Swap { quick: false, ..SWAP };
+        let slow = SwapState { quick: false, ..SWAP };
         assert_eq!(take(None, slow, true), Ok(Kind::File));
         assert_eq!(take(None, slow, false), Err(Guard::SlowSwap));
         let allowed = bounds(None).allow(60 * M, OWN, slow, false, &mut || 80 * M);
@@ -251,9 +257,9 @@ mod tests {
             (take(Some(weighed), slow, true), take(Some(weighed), short, true)),
             (Ok(weighed), Ok(Kind::File))
         );
-        assert_eq!(take(Some(weighed), Swap::default(), true), Ok(weighed));
+        assert_eq!(take(Some(weighed), SwapState::default(), true), Ok(weighed));
         // No swap at all: nothing can go wrong there.
-        assert_eq!(take(None, Swap::default(), false), Ok(Kind::All));
+        assert_eq!(take(None, SwapState::default(), false), Ok(Kind::All));
     }
 
     #[test]
@@ -261,13 +267,13 @@ mod tests {
         let allow = |take, swap, cache| bounds(take).allow(60 * M, OWN, swap, true, &mut || cache);
         let down_to =
             |take, swap, cache| allow(take, swap, cache).map(|allowed| (allowed.down_to, allowed.kind));
-        let little = Swap { writable: Some(M), ..SWAP };
+        let little = SwapState { writable: Some(M), ..SWAP };
         assert_eq!(down_to(Some(Kind::All), little, 0), Ok((99 * M, Kind::All)));
         assert_eq!(down_to(Some(Kind::All), little, 80 * M), Ok((60 * M, Kind::File)), "page cache will do");
         assert_eq!(down_to(Some(Kind::Anon), little, 80 * M), Ok((99 * M, Kind::Anon)));
-        let nearly_full = Swap { free: 110 * M, ..SWAP };
+        let nearly_full = SwapState { free: 110 * M, ..SWAP };
         assert_eq!(down_to(Some(Kind::All), nearly_full, 0), Ok((90 * M, Kind::All)), "a quarter stays free");
-        let unbounded = Swap { writable: None, ..SWAP };
+        let unbounded = SwapState { writable: None, ..SWAP };
         assert_eq!(down_to(Some(Kind::All), unbounded, 0), Ok((60 * M, Kind::All)));
     }
 }

@@ -12,11 +12,11 @@ use super::arrival::ArrivalCurve;
 
 /// How often to look when it is near the lower watermark: from where looks are cheap to where they are dear beside what
 /// is reclaimed. And how often at rest, near the watermark and far from it.
-pub const NEAREST: Duration = Duration::from_millis(50);
-/// See [`NEAREST`].
-pub const NEAR: Duration = Duration::from_millis(400);
+pub const MIN_INTERVAL: Duration = Duration::from_millis(50);
+/// See [`MIN_INTERVAL`].
+pub const NEAR_INTERVAL: Duration = Duration::from_millis(400);
 const REST: Duration = Duration::from_secs(1);
-const FAR: Duration = Duration::from_secs(5);
+const MAX_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What may arrive in a second out of the blue, until more is known: one thread that does nothing but touch memory.
 const OUT_OF_THE_BLUE: u64 = 1 << 30;
@@ -59,7 +59,7 @@ impl Headroom {
 
 /// One look at a cgroup. Amounts are bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Look {
+pub struct HeadroomSample {
     /// When, on the monotonic clock.
     pub at: Duration,
     /// `memory.current`.
@@ -68,7 +68,7 @@ pub struct Look {
     pub limit: u64,
 }
 
-impl Look {
+impl HeadroomSample {
     /// What is free below the limit.
     #[must_use]
     pub fn free(&self) -> u64 {
@@ -104,7 +104,7 @@ pub enum Motion {
 
 /// What is known of one cgroup.
 #[derive(Clone, Debug)]
-pub struct Law {
+pub struct HeadroomPolicy {
     headroom: Headroom,
     /// How often to look near the watermark.
     near: Duration,
@@ -113,7 +113,7 @@ pub struct Law {
     curve: ArrivalCurve,
     /// What was reclaimed so far, by us and, as far as known, by others: it had arrived too.
     reclaimed: u64,
-    last: Option<Look>,
+    last: Option<HeadroomSample>,
     /// What arrived in a second, of late.
     growth: f64,
     planned: Duration,
@@ -124,13 +124,13 @@ pub struct Law {
     still_since: Duration,
 }
 
-impl Law {
+impl HeadroomPolicy {
     /// For a cgroup of which nothing is known yet. Only one that `reserves` keeps free what may arrive.
     #[must_use]
     pub fn new(headroom: Headroom, reserves: bool) -> Self {
         Self {
             headroom,
-            near: NEAREST,
+            near: MIN_INTERVAL,
             reserves,
             curve: ArrivalCurve::default(),
             reclaimed: 0,
@@ -156,7 +156,7 @@ impl Law {
 
     /// Looks so often near the watermark from now on: the reserve follows.
     pub fn look_each(&mut self, near: Duration) {
-        self.near = near.clamp(NEAREST, NEAR);
+        self.near = near.clamp(MIN_INTERVAL, NEAR_INTERVAL);
     }
 
     /// Enters what was reclaimed since the last look, by whomever.
@@ -165,7 +165,7 @@ impl Law {
     }
 
     /// Enters a look, and decides.
-    pub fn decide(&mut self, look: Look) -> Decision {
+    pub fn decide(&mut self, look: HeadroomSample) -> Decision {
         self.learn(look);
         if let Some(down_to) = self.down_to(look.current, look.limit) {
             self.still = 0;
@@ -220,11 +220,11 @@ impl Law {
 
     /// The last look; `None` before the first.
     #[must_use]
-    pub fn last(&self) -> Option<Look> {
+    pub fn last(&self) -> Option<HeadroomSample> {
         self.last
     }
 
-    fn learn(&mut self, look: Look) {
+    fn learn(&mut self, look: HeadroomSample) {
         let arrived = look.current.saturating_add(self.reclaimed) as i64;
         if let (Some(last), Some(before)) = (self.last, self.curve.arrived()) {
             let time = look.at.saturating_sub(last.at).as_secs_f64();
@@ -248,7 +248,7 @@ impl Law {
     }
 
     /// How long it is safe not to look.
-    fn pause(&self, look: Look, low: u64) -> Duration {
+    fn pause(&self, look: HeadroomSample, low: u64) -> Duration {
         let (free, room) = (look.free(), look.free() - low);
         let lasts = |bytes| self.curve.lasts(bytes).unwrap_or(self.near);
         let out_of_the_blue = Duration::from_secs_f64(room as f64 / OUT_OF_THE_BLUE as f64);
@@ -257,7 +257,7 @@ impl Law {
         let calm = self.motion(look.at) == Motion::Calm;
         let at_rest = (self.near * (1 << self.still.min(8))).min(REST);
         let at_rest = if calm { at_rest } else { at_rest.min(lasts(free)) };
-        out_of_the_blue.min(lasts(room)).max(at_rest).clamp(self.near, FAR)
+        out_of_the_blue.min(lasts(room)).max(at_rest).clamp(self.near, MAX_INTERVAL)
     }
 }
 

@@ -3,17 +3,17 @@
 use std::time::Duration;
 
 use super::guard::Guard;
-use super::refaults::{Backoff, Brake};
+use super::refaults::{Backoff, RefaultDetector};
 
 /// A guard that was told of isn't told of again within that time: it may hold again and again, with a little done in
 /// between.
-const TOLD: Duration = Duration::from_secs(10);
+const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What holds one cgroup back.
 #[derive(Debug)]
-pub struct Holding {
+pub struct HoldState {
     /// What comes back.
-    pub brake: Brake,
+    pub brake: RefaultDetector,
     exhausted: Backoff<1, 60>,
     /// Until then nothing is done at all.
     grace: Duration,
@@ -25,12 +25,12 @@ pub struct Holding {
     told: Option<(&'static str, Duration)>,
 }
 
-impl Holding {
+impl HoldState {
     /// Holds until the end of the grace.
     #[must_use]
     pub fn new(grace: Duration) -> Self {
         Self {
-            brake: Brake::default(),
+            brake: RefaultDetector::default(),
             exhausted: Backoff::default(),
             grace,
             by: None,
@@ -66,7 +66,8 @@ impl Holding {
             return (false, false);
         }
         self.by = Some(by);
-        let is_old = self.told.is_some_and(|(told, at)| told == by.word() && now.saturating_sub(at) < TOLD);
+        let is_old =
+            self.told.is_some_and(|(told, at)| told == by.word() && now.saturating_sub(at) < REPORT_INTERVAL);
         if !is_old {
             self.told = Some((by.word(), now));
         }
@@ -110,19 +111,19 @@ mod tests {
 
     #[test]
     fn the_same_guard_is_told_of_once_in_a_while() {
-        let mut holding = Holding::new(Duration::ZERO);
+        let mut holding = HoldState::new(Duration::ZERO);
         assert_eq!(holding.hold(NOW, Guard::Floor), (true, true));
         assert_eq!(holding.hold(NOW, Guard::Floor), (false, false));
         holding.worked();
         assert_eq!(holding.hold(NOW, Guard::Floor), (true, false), "again, a little later");
         assert_eq!(holding.hold(NOW, Guard::Cpu), (true, true));
         holding.over();
-        assert_eq!((holding.by(), holding.hold(NOW + TOLD, Guard::Cpu)), (None, (true, true)));
+        assert_eq!((holding.by(), holding.hold(NOW + REPORT_INTERVAL, Guard::Cpu)), (None, (true, true)));
     }
 
     #[test]
     fn where_anonymous_memory_is_spared_that_is_the_reason() {
-        let mut holding = Holding::new(NOW);
+        let mut holding = HoldState::new(NOW);
         assert_eq!(holding.back(Duration::ZERO), Some((Guard::Grace, NOW)));
         assert_eq!(holding.back(NOW), None);
         holding.allowed(Some(Guard::SwapFree));

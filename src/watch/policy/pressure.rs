@@ -14,15 +14,15 @@ use std::time::Duration;
 pub const EACH: Duration = Duration::from_millis(250);
 
 /// The least and the most that is pressed out in a second: bytes, and a share of the usage.
-const LEAST: u64 = 512 << 10;
-const MOST: f64 = 0.1;
+const MIN_RATE: u64 = 512 << 10;
+const MAX_RATE_SHARE: f64 = 0.1;
 
 /// Steps grow so much each second.
 const GROWTH: f64 = 2.0;
 
 /// After a knee the law holds for so long, then twice that, and so on.
 const FIRST_HOLD: Duration = Duration::from_secs(2);
-/// See [`FIRST_HOLD`].
+/// See `FIRST_HOLD`.
 pub const SELDOM: Duration = Duration::from_secs(16);
 
 /// What was pressed out is expected back, if at all, within about that time.
@@ -59,7 +59,7 @@ const BEHIND: Duration = Duration::from_millis(20);
 
 /// What a cgroup is like. Amounts are bytes, and counted since it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Sample {
+pub struct PressureSample {
     /// When, on the monotonic clock.
     pub at: Duration,
     /// `memory.current`.
@@ -84,7 +84,7 @@ pub struct Sample {
 
 /// What to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
+pub enum PressureDecision {
     /// Nothing, until then.
     Rest(Duration),
     /// Press so many bytes out.
@@ -103,13 +103,13 @@ enum Swapping {
 
 /// What is known of one cgroup.
 #[derive(Clone, Debug)]
-pub struct Pressure {
+pub struct PressurePolicy {
     target: f64,
     /// What is pressed out in a second.
     rate: f64,
     /// When to look next.
     due: Duration,
-    last: Option<Sample>,
+    last: Option<PressureSample>,
     /// What was pressed out, and what came back, of late: both fade over the window.
     pressed: f64,
     returned: f64,
@@ -130,13 +130,13 @@ pub struct Pressure {
     poor: u32,
 }
 
-impl Pressure {
+impl PressurePolicy {
     /// For a cgroup of which nothing is known yet, to be stalled for that share of the time.
     #[must_use]
     pub fn new(target: f64) -> Self {
         Self {
             target,
-            rate: LEAST as f64,
+            rate: MIN_RATE as f64,
             due: Duration::ZERO,
             last: None,
             pressed: 0.0,
@@ -173,12 +173,12 @@ impl Pressure {
     }
 
     /// Enters a look, and decides.
-    pub fn decide(&mut self, sample: Sample) -> Next {
+    pub fn decide(&mut self, sample: PressureSample) -> PressureDecision {
         let Some(last) = self.last.replace(sample) else {
             // What is usual has to be known first.
             self.swap = Swapping::NotYet(sample.swapped_out);
             self.due = sample.at + 4 * EACH;
-            return Next::Rest(self.due);
+            return PressureDecision::Rest(self.due);
         };
         let time = sample.at.saturating_sub(last.at).as_secs_f64().max(1e-3);
         let came = sample.returned.saturating_sub(last.returned) as f64;
@@ -212,37 +212,37 @@ impl Pressure {
             let taken = sample.taken.saturating_sub(last.taken);
             self.poor = if (taken as f64) < POOR * scanned as f64 { self.poor + 1 } else { 0 };
             if self.poor > 0 {
-                self.rate = LEAST as f64;
+                self.rate = MIN_RATE as f64;
             }
         }
         if hurts || self.poor > 1 {
-            return Next::Knee(self.hold(sample.at));
+            return PressureDecision::Knee(self.hold(sample.at));
         }
         if self.budget < 0.0 {
             let paid_off = (-self.budget / (refill * 1e6)).clamp(EACH.as_secs_f64(), SELDOM.as_secs_f64());
             self.due = sample.at + Duration::from_secs_f64(paid_off);
-            return Next::Rest(self.due);
+            return PressureDecision::Rest(self.due);
         }
         let cache_ends = (sample.file as f64) < 2.0 * self.rate * EACH.as_secs_f64();
         if let Swapping::NotYet(before) = self.swap
             && (cache_ends || sample.swapped_out > before)
         {
             // Its lists aren't sorted yet, and its price isn't known.
-            (self.swap, self.rate) = (Swapping::Begun, LEAST as f64);
+            (self.swap, self.rate) = (Swapping::Begun, MIN_RATE as f64);
         }
         if sample.writeback > UNWRITTEN {
             // Whoever needs something back from there would wait behind it.
-            self.rate = (self.rate / 2.0).max(LEAST as f64);
+            self.rate = (self.rate / 2.0).max(MIN_RATE as f64);
             self.due = sample.at + EACH;
-            return Next::Rest(self.due);
+            return PressureDecision::Rest(self.due);
         }
         // No more than the budget could pay for, were all of it to come back.
         let affordable = self.budget / self.price.max(1e-9) / EACH.as_secs_f64();
-        let most = (sample.current as f64 * MOST).min(affordable).max(LEAST as f64);
-        let step = self.rate.clamp(LEAST as f64, most);
-        self.rate = (step * GROWTH.powf(EACH.as_secs_f64())).max(LEAST as f64);
+        let most = (sample.current as f64 * MAX_RATE_SHARE).min(affordable).max(MIN_RATE as f64);
+        let step = self.rate.clamp(MIN_RATE as f64, most);
+        self.rate = (step * GROWTH.powf(EACH.as_secs_f64())).max(MIN_RATE as f64);
         self.due = sample.at + EACH;
-        Next::Press((step * EACH.as_secs_f64()) as u64)
+        PressureDecision::Press((step * EACH.as_secs_f64()) as u64)
     }
 
     /// What is in use seems to have changed: it looks at once, and begins with short holds.
@@ -254,7 +254,7 @@ impl Pressure {
     /// begins gently then, with what is usual and what a byte costs still known.
     pub fn interrupted(&mut self) {
         self.last = None;
-        self.rate = LEAST as f64;
+        self.rate = MIN_RATE as f64;
         (self.pressed, self.returned, self.poor) = (0.0, 0.0, 0);
     }
 
@@ -266,7 +266,7 @@ impl Pressure {
     fn hold(&mut self, now: Duration) -> Duration {
         self.hold = (self.hold * 2).clamp(FIRST_HOLD, SELDOM);
         (self.found, self.poor) = (true, 0);
-        self.rate = LEAST as f64;
+        self.rate = MIN_RATE as f64;
         (self.pressed, self.returned) = (0.0, 0.0);
         self.due = now + self.hold;
         self.due

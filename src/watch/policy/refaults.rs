@@ -31,7 +31,7 @@ impl<const FIRST: u64, const MOST: u64> Backoff<FIRST, MOST> {
 }
 
 /// So much must have been reclaimed before what came back of it tells anything.
-const ENOUGH: u64 = 8 << 20;
+const MIN_JUDGED_BYTES: u64 = 8 << 20;
 
 /// Counters are folded by the kernel every 2 s. Reading them has its price, so after a while in which nothing came back
 /// they are read half as often.
@@ -45,12 +45,12 @@ const TOO_MUCH: f64 = 0.1;
 
 /// Or when most of it comes back, in use before or not, and tasks stand still for more than this share of the time: a stream
 /// that is read ahead comes back, too, but nobody waits for it.
-const MOST: f64 = 0.5;
+const MAX_REFAULT_SHARE: f64 = 0.5;
 const STALLED: f64 = 0.01;
 
 /// What happened in a cgroup's life.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Seen {
+pub struct RefaultCounters {
     /// What came back and belongs to the working set: restores, activations, swap-ins, bytes.
     pub restored: u64,
     /// All that came back, bytes.
@@ -61,35 +61,35 @@ pub struct Seen {
 
 /// Whether what is reclaimed comes back.
 #[derive(Clone, Debug, Default)]
-pub struct Brake {
-    began: Option<(Duration, Seen)>,
+pub struct RefaultDetector {
+    began: Option<(Duration, RefaultCounters)>,
     reclaimed: u64,
     /// How often in a row nothing came back.
     clean: u32,
     backoff: Backoff<5, 600>,
 }
 
-impl Brake {
+impl RefaultDetector {
     /// Enters what was reclaimed.
     pub fn reclaimed(&mut self, bytes: u64) {
         self.reclaimed += bytes;
     }
 
-    /// Whether it is time for [`Brake::judge`]: reading the counters has its price.
+    /// Whether it is time for [`RefaultDetector::judge`]: reading the counters has its price.
     #[must_use]
     pub fn wants_to_judge(&self, now: Duration) -> bool {
         match self.began {
             None => self.reclaimed > 0,
             Some((began, _)) => {
                 let window = if self.clean >= CLEAN { 2 * WINDOW } else { WINDOW };
-                self.reclaimed >= ENOUGH && now.saturating_sub(began) >= window
+                self.reclaimed >= MIN_JUDGED_BYTES && now.saturating_sub(began) >= window
             }
         }
     }
 
     /// Enters what happened so far. Gives the share of what was reclaimed that came back, if that is too much; then it
     /// holds for a while.
-    pub fn judge(&mut self, now: Duration, seen: Seen) -> Option<f64> {
+    pub fn judge(&mut self, now: Duration, seen: RefaultCounters) -> Option<f64> {
         let began = self.began.replace((now, seen));
         let reclaimed = std::mem::take(&mut self.reclaimed);
         let (began, before) = began?;
@@ -100,7 +100,7 @@ impl Brake {
         let stalled = seen.stalled.saturating_sub(before.stalled).as_secs_f64() > STALLED * time;
         let share = match restored {
             restored if restored > TOO_MUCH => restored,
-            _ if refaulted > MOST && stalled => refaulted,
+            _ if refaulted > MAX_REFAULT_SHARE && stalled => refaulted,
             _ => {
                 self.backoff.worked();
                 self.clean = self.clean.saturating_add(1);
@@ -142,18 +142,18 @@ mod tests {
         assert_eq!((backoff.waits(at(14)), backoff.failed(at(20))), (None, at(1)));
     }
 
-    fn seen(restored: u64) -> Seen {
-        Seen { restored: restored * M, refaulted: restored * M, ..Seen::default() }
+    fn seen(restored: u64) -> RefaultCounters {
+        RefaultCounters { restored: restored * M, refaulted: restored * M, ..RefaultCounters::default() }
     }
 
     #[test]
     fn what_comes_back_and_is_waited_for_pulls_it_too() {
         let judged = |refaulted: u64, stalled: u64| {
-            let mut brake = Brake::default();
-            brake.judge(at(0), Seen::default());
+            let mut brake = RefaultDetector::default();
+            brake.judge(at(0), RefaultCounters::default());
             brake.reclaimed(20 * M);
             let stalled = Duration::from_millis(stalled);
-            brake.judge(at(2), Seen { restored: 0, refaulted: refaulted * M, stalled })
+            brake.judge(at(2), RefaultCounters { restored: 0, refaulted: refaulted * M, stalled })
         };
         assert_eq!(judged(16, 100), Some(0.8));
         assert_eq!(judged(16, 2), None, "a stream: nobody waits");
@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn what_comes_back_pulls_the_brake_and_longer_each_time() {
-        let mut brake = Brake::default();
+        let mut brake = RefaultDetector::default();
         brake.reclaimed(M);
         assert!(brake.wants_to_judge(at(0)));
         assert_eq!(brake.judge(at(0), seen(100)), None, "what came back before is none of its doing");

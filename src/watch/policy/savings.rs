@@ -22,7 +22,7 @@ impl Saved {
 
 /// What a cgroup looks like. Amounts are bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Look {
+pub struct SavingsSample {
     /// What it uses.
     pub current: u64,
     /// What it has in swap, uncompressed and outside zswap.
@@ -36,7 +36,7 @@ pub struct Look {
 /// The account of one cgroup.
 #[derive(Clone, Debug, Default)]
 pub struct Saving {
-    first: Option<Look>,
+    first: Option<SavingsSample>,
     largest: u64,
     reclaimed: u64,
     saved: Saved,
@@ -49,7 +49,7 @@ impl Saving {
     }
 
     /// Enters a look.
-    pub fn look(&mut self, look: Look) {
+    pub fn look(&mut self, look: SavingsSample) {
         let first = *self.first.get_or_insert(look);
         self.largest = self.largest.max(look.current);
         let swapped = look.swapped.saturating_sub(first.swapped);
@@ -76,11 +76,11 @@ mod tests {
     #[test]
     fn what_copies_take_is_left_out() {
         let mut saving = Saving::default();
-        let look = Look { current: 500 * M, swapped: 10 * M, copied: 0.25, demoted: 3 * M };
+        let look = SavingsSample { current: 500 * M, swapped: 10 * M, copied: 0.25, demoted: 3 * M };
         saving.look(look);
         assert_eq!(saving.saved(), Saved::default());
         saving.reclaimed(400 * M);
-        saving.look(Look { current: 100 * M, swapped: 250 * M, demoted: 5 * M, ..look });
+        saving.look(SavingsSample { current: 100 * M, swapped: 250 * M, demoted: 5 * M, ..look });
         let saved = saving.saved();
         assert_eq!(saved, Saved { gross: 400 * M, zram: 60 * M, demoted: 2 * M });
         assert_eq!(saved.net(), 340 * M as i64);
@@ -90,12 +90,12 @@ mod tests {
     #[test]
     fn what_it_gave_back_by_itself_was_not_saved() {
         let mut saving = Saving::default();
-        saving.look(Look { current: 500 * M, ..Look::default() });
+        saving.look(SavingsSample { current: 500 * M, ..SavingsSample::default() });
         saving.reclaimed(50 * M);
-        saving.look(Look { current: 100 * M, ..Look::default() });
+        saving.look(SavingsSample { current: 100 * M, ..SavingsSample::default() });
         assert_eq!(saving.saved().gross, 50 * M);
         // It grows, beyond what it was.
-        saving.look(Look { current: 600 * M, ..Look::default() });
+        saving.look(SavingsSample { current: 600 * M, ..SavingsSample::default() });
         assert_eq!(saving.saved().gross, 0);
     }
 }

@@ -11,11 +11,11 @@ fn ms(millis: u64) -> Duration {
 
 /// Plays an application against the law: what it has taken by a time in ms. Reclaim takes 1 ms for 2 MiB. Gives how
 /// often it was looked at, the least that was free, and how much was reclaimed in all.
-fn play(law: &mut Law, from: u64, until: u64, arrived: impl Fn(u64) -> u64) -> (u32, u64, u64) {
+fn play(law: &mut HeadroomPolicy, from: u64, until: u64, arrived: impl Fn(u64) -> u64) -> (u32, u64, u64) {
     let (mut now, mut looks, mut freed, mut least) = (from, 0, law.reclaimed, u64::MAX);
     while now < until {
         let current = |now: u64, freed: u64| arrived(now).saturating_sub(freed);
-        let look = Look { at: ms(now), current: current(now, freed), limit: LIMIT };
+        let look = HeadroomSample { at: ms(now), current: current(now, freed), limit: LIMIT };
         looks += 1;
         let next = match law.decide(look) {
             Decision::Rest { until } => until.as_millis() as u64,
@@ -36,8 +36,8 @@ fn play(law: &mut Law, from: u64, until: u64, arrived: impl Fn(u64) -> u64) -> (
     (looks, least, freed)
 }
 
-fn law() -> Law {
-    Law::new(Headroom::Share(0.1), true)
+fn law() -> HeadroomPolicy {
+    HeadroomPolicy::new(Headroom::Share(0.1), true)
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn what_the_application_gives_back_by_itself_is_not_reclaimed() {
 #[test]
 fn a_limit_that_shrinks_is_followed_at_the_next_look() {
     let mut law = law();
-    let look = |at, limit| Look { at: ms(at), current: 150 * M, limit };
+    let look = |at, limit| HeadroomSample { at: ms(at), current: 150 * M, limit };
     assert!(matches!(law.decide(look(0, LIMIT)), Decision::Rest { .. }));
     let Decision::Reclaim { down_to } = law.decide(look(5000, 100 * M)) else {
         panic!("it is above its limit")
@@ -135,14 +135,14 @@ proptest! {
         steps in proptest::collection::vec((1u64..3000, 0u64..300 * M), 1..200),
         headroom in 1u64..120 * M,
     ) {
-        let mut law = Law::new(Headroom::Bytes(headroom), true);
+        let mut law = HeadroomPolicy::new(Headroom::Bytes(headroom), true);
         let mut at = 0;
         for (apart, current) in steps {
             at += apart;
             let most = headroom.max(LIMIT / MOST_RESERVED);
-            match law.decide(Look { at: ms(at), current, limit: LIMIT }) {
+            match law.decide(HeadroomSample { at: ms(at), current, limit: LIMIT }) {
                 Decision::Rest { until } => {
-                    prop_assert!(until > ms(at) && until <= ms(at) + FAR);
+                    prop_assert!(until > ms(at) && until <= ms(at) + MAX_INTERVAL);
                     prop_assert!(current <= LIMIT && LIMIT - current >= headroom);
                 }
                 Decision::Reclaim { down_to } => {

@@ -79,23 +79,23 @@ impl App {
         self.cold_outside -= outside;
     }
 
-    fn sample(&self, at: Duration) -> Sample {
+    fn sample(&self, at: Duration) -> PressureSample {
         let stalled = Duration::from_micros(self.stalled as u64);
-        Sample {
+        PressureSample {
             at,
             current: self.current() as u64,
             stalled,
             returned: self.returned as u64,
             scanned: self.scanned as u64,
             taken: self.taken as u64,
-            ..Sample::default()
+            ..PressureSample::default()
         }
     }
 }
 
 /// A law at work on an application.
 struct Run {
-    law: Pressure,
+    law: PressurePolicy,
     app: App,
     now: Duration,
     presses: u32,
@@ -103,7 +103,7 @@ struct Run {
 
 impl Run {
     fn new(app: App) -> Self {
-        Self { law: Pressure::new(0.001), app, now: Duration::from_secs(100), presses: 0 }
+        Self { law: PressurePolicy::new(0.001), app, now: Duration::from_secs(100), presses: 0 }
     }
 
     fn run(&mut self, seconds: u64) -> &mut Self {
@@ -113,7 +113,7 @@ impl Run {
             self.app.pass(next.saturating_sub(self.now).as_secs_f64());
             self.now = next;
             if self.now >= self.law.due()
-                && let Next::Press(bytes) = self.law.decide(self.app.sample(self.now))
+                && let PressureDecision::Press(bytes) = self.law.decide(self.app.sample(self.now))
             {
                 self.presses += 1;
                 self.app.take(bytes as f64);
@@ -172,22 +172,27 @@ fn without_psi_what_comes_back_carries_it() {
 
 #[test]
 fn much_that_is_looked_at_for_little_is_a_knee_the_second_time() {
-    let mut law = Pressure::new(0.001);
-    let (mut sample, mut at) = (Sample { current: 1 << 30, file: 1 << 29, ..Sample::default() }, 0);
+    let mut law = PressurePolicy::new(0.001);
+    let (mut sample, mut at) =
+        (PressureSample { current: 1 << 30, file: 1 << 29, ..PressureSample::default() }, 0);
     let mut look = |scanned: u64, taken: u64| {
         at += 1;
         let (before, late) = (sample, Duration::from_secs(at));
-        sample =
-            Sample { at: late, scanned: before.scanned + scanned, taken: before.taken + taken, ..before };
+        sample = PressureSample {
+            at: late,
+            scanned: before.scanned + scanned,
+            taken: before.taken + taken,
+            ..before
+        };
         law.decide(sample)
     };
     look(0, 0);
-    assert!(matches!(look(0, 0), Next::Press(_)));
-    assert!(matches!(look(8 << 20, 1 << 20), Next::Press(_)), "once, its lists may be unsorted");
-    assert!(matches!(look(8 << 20, 8 << 20), Next::Press(_)), "they were");
-    assert!(matches!(look(512 << 10, 4096), Next::Press(_)), "too little to tell");
-    assert!(matches!(look(8 << 20, 1 << 20), Next::Press(_)));
-    assert!(matches!(look(8 << 20, 1 << 20), Next::Knee(_)));
+    assert!(matches!(look(0, 0), PressureDecision::Press(_)));
+    assert!(matches!(look(8 << 20, 1 << 20), PressureDecision::Press(_)), "once, its lists may be unsorted");
+    assert!(matches!(look(8 << 20, 8 << 20), PressureDecision::Press(_)), "they were");
+    assert!(matches!(look(512 << 10, 4096), PressureDecision::Press(_)), "too little to tell");
+    assert!(matches!(look(8 << 20, 1 << 20), PressureDecision::Press(_)));
+    assert!(matches!(look(8 << 20, 1 << 20), PressureDecision::Knee(_)));
 }
 
 #[test]
@@ -215,7 +220,7 @@ proptest! {
         run.run(60);
         // What is pressed out before the first of it comes back is on top.
         let (share, more) = if settled { (1.0, 60_000.0) } else { (APPROACHING, 800_000.0) };
-        let least = LEAST as f64 * EACH.as_secs_f64() * 8.0 * 4.0 * price;
+        let least = MIN_RATE as f64 * EACH.as_secs_f64() * 8.0 * 4.0 * price;
         prop_assert!(run.app.stalled - before <= 60_000.0 * share + more + least, "{} us", run.app.stalled - before);
     }
 
@@ -224,8 +229,8 @@ proptest! {
         steps in prop::collection::vec((0u64..5_000, 0u64..1 << 40, 0u64..1 << 40, 0u64..1 << 30, 0u64..1 << 36), 1..200),
         efficiency in 0u64..100,
     ) {
-        let mut law = Pressure::new(0.001);
-        let mut sample = Sample::default();
+        let mut law = PressurePolicy::new(0.001);
+        let mut sample = PressureSample::default();
         for (millis, current, returned, stalled, reclaimed) in steps {
             sample.at += Duration::from_millis(millis);
             sample.current = current;
@@ -234,8 +239,8 @@ proptest! {
             sample.taken += reclaimed / 100 * efficiency;
             sample.stalled += Duration::from_micros(stalled);
             match law.decide(sample) {
-                Next::Press(bytes) => prop_assert!(bytes as f64 <= (current as f64 * MOST).max(LEAST as f64)),
-                Next::Rest(until) | Next::Knee(until) => prop_assert!(until > sample.at),
+                PressureDecision::Press(bytes) => prop_assert!(bytes as f64 <= (current as f64 * MAX_RATE_SHARE).max(MIN_RATE as f64)),
+                PressureDecision::Rest(until) | PressureDecision::Knee(until) => prop_assert!(until > sample.at),
             }
             law.reclaimed(reclaimed, Duration::from_micros(stalled));
         }
