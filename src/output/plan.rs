@@ -8,7 +8,7 @@ use memctl::reclaim::{Blocker, Plan, TotalPlan};
 use super::format::{escaped, shortened, size, time};
 use super::json::{Planned, TotalPlanned};
 use super::reclaim::below_the_gate;
-use super::table::{DIM, figures, labelled, plain_table};
+use super::table::{DIM, figures, labelled, named, plain_table};
 use super::{Verbosity, print_stdout, terminal_width};
 use crate::error::Result;
 use crate::output::view::DryRun;
@@ -38,10 +38,7 @@ pub fn print(foretold: &[DryRun], total: Option<&TotalPlan>, json: bool, loudnes
 fn rows(foretold: &[DryRun], total: Option<&TotalPlan>, width: Option<u16>) -> String {
     // What the other columns and the outlook need at most.
     const OTHERS: usize = 54;
-    let named = |name: &str| match width {
-        Some(width) => shortened(&escaped(name), usize::from(width).saturating_sub(OTHERS).max(16)),
-        None => escaped(name),
-    };
+    let named = |name: &str| named(name, width, OTHERS);
     let requested = |bytes: Option<u64>| bytes.map_or_else(|| "max".into(), size);
     let mut table = plain_table();
     table.set_header(["CGROUP", "REQUESTED", "RECLAIMABLE"]);

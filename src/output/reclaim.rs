@@ -5,7 +5,7 @@ use memctl::reclaim::{Report, StoppedBy, Verdict};
 
 use super::format::{difference, escaped, shortened, size, time};
 use super::json::{Reclaimed, TotalReclaimed};
-use super::table::{DIM, figures, labelled, plain_table};
+use super::table::{DIM, figures, labelled, named, plain_table};
 use super::{Verbosity, print_stdout, terminal_width};
 use crate::error::Result;
 use memctl::reclaim::batch::Outcomes;
@@ -54,10 +54,7 @@ fn shown(rows: &[(&str, &Report)], total: Option<&Report>, width: Option<u16>) -
 fn summary(rows: &[(&str, &Report)], total: Option<&Report>, width: Option<u16>) -> String {
     // What the other columns and the verdict need at most.
     const OTHERS: usize = 54;
-    let named = |name: &str| match width {
-        Some(width) => shortened(&escaped(name), usize::from(width).saturating_sub(OTHERS).max(16)),
-        None => escaped(name),
-    };
+    let named = |name: &str| named(name, width, OTHERS);
     let row = |name: String, requested: Option<u64>, reclaimed: u64, off: Option<i64>| {
         let requested = requested.map_or_else(|| "max".into(), size);
         [name, requested, size(reclaimed), off.map_or_else(|| "-".into(), difference)]

@@ -87,49 +87,58 @@ pub trait Target {
     }
 }
 
-impl Target for MemoryCgroup {
-    fn usage(&mut self) -> Result<u64, Errno> {
-        self.usage()
-    }
+/// Forwards what a cgroup and a node do under the same names, and adds the rest.
+macro_rules! forward {
+    ($target:ty { $($rest:item)* }) => {
+        impl Target for $target {
+            fn usage(&mut self) -> Result<u64, Errno> {
+                <$target>::usage(self)
+            }
 
+            fn stat(&mut self, flush: bool) -> Result<MemoryStat, Errno> {
+                <$target>::stat(self, flush)
+            }
+
+            fn blind_spot(&self) -> u64 {
+                <$target>::blind_spot(self)
+            }
+
+            fn stalled(&mut self) -> Option<Duration> {
+                <$target>::stalled(self)
+            }
+
+            fn zram(&mut self) -> Option<Zram> {
+                <$target>::zram(self)
+            }
+
+            fn conditions(&mut self) -> Conditions {
+                <$target>::conditions(self)
+            }
+
+            fn reclaim(&mut self, bytes: u64, swappiness: Option<Swappiness>) -> Result<(), Errno> {
+                <$target>::reclaim(self, bytes, swappiness)
+            }
+
+            fn accepts(&mut self, swappiness: Swappiness) -> Result<bool, Errno> {
+                <$target>::accepts(self, swappiness)
+            }
+
+            $($rest)*
+        }
+    };
+}
+
+forward!(MemoryCgroup {
     fn has_current(&self) -> bool {
-        self.has_current()
-    }
-
-    fn stat(&mut self, flush: bool) -> Result<MemoryStat, Errno> {
-        self.stat(flush)
-    }
-
-    fn blind_spot(&self) -> u64 {
-        self.blind_spot()
-    }
-
-    fn stalled(&mut self) -> Option<Duration> {
-        self.stalled()
+        MemoryCgroup::has_current(self)
     }
 
     fn swap_usage(&mut self) -> Option<u64> {
-        self.swap_usage()
+        MemoryCgroup::swap_usage(self)
     }
+});
 
-    fn zram(&mut self) -> Option<Zram> {
-        self.zram()
-    }
-
-    fn conditions(&mut self) -> Conditions {
-        MemoryCgroup::conditions(self)
-    }
-
-    fn reclaim(&mut self, bytes: u64, swappiness: Option<Swappiness>) -> Result<(), Errno> {
-        self.reclaim(bytes, swappiness)
-    }
-
-    fn accepts(&mut self, swappiness: Swappiness) -> Result<bool, Errno> {
-        self.accepts(swappiness)
-    }
-}
-
-impl Target for Node {
+forward!(Node {
     fn subject(&self) -> TargetKind {
         TargetKind::Node(self.number())
     }
@@ -138,44 +147,12 @@ impl Target for Node {
         Measures::of_node(self.counts_for_itself().unwrap_or(false))
     }
 
-    fn usage(&mut self) -> Result<u64, Errno> {
-        self.usage()
-    }
-
     fn has_current(&self) -> bool {
         false
     }
 
-    fn stat(&mut self, flush: bool) -> Result<MemoryStat, Errno> {
-        self.stat(flush)
-    }
-
-    fn blind_spot(&self) -> u64 {
-        self.blind_spot()
-    }
-
-    fn stalled(&mut self) -> Option<Duration> {
-        self.stalled()
-    }
-
-    /// What of a node's memory went to swap is counted for the host alone.
+    /// `None`: swap-outs of a node's memory are counted for the host alone.
     fn swap_usage(&mut self) -> Option<u64> {
         None
     }
-
-    fn zram(&mut self) -> Option<Zram> {
-        self.zram()
-    }
-
-    fn conditions(&mut self) -> Conditions {
-        self.conditions()
-    }
-
-    fn reclaim(&mut self, bytes: u64, swappiness: Option<Swappiness>) -> Result<(), Errno> {
-        self.reclaim(bytes, swappiness)
-    }
-
-    fn accepts(&mut self, swappiness: Swappiness) -> Result<bool, Errno> {
-        self.accepts(swappiness)
-    }
-}
+});
