@@ -1,8 +1,9 @@
-//! The engine against one bare write(2) of the same size, side by side on the same cgroup: what the chunks and the
-//! book-keeping of [`memctl::reclaim::run`] cost for a byte freed.
+//! The engine against one bare write(2) of the same size, side by side on the same cgroup: what the
+//! chunks and the book-keeping of [`memctl::reclaim::run`] cost for a byte freed.
 //!
-//! Runs as root in a guest, where tests/vm/bench-reclaim puts it: it fills a cgroup of its own with page cache again
-//! and again. Ratios of what ran side by side are all that it prints a judgement on; the seconds are the emulator's.
+//! Runs as root in a guest, where tests/vm/bench-reclaim puts it: it fills a cgroup of its own with
+//! page cache again and again. Ratios of what ran side by side are all that it prints a judgement
+//! on; the seconds are the emulator's.
 
 #![allow(clippy::disallowed_methods, reason = "reads numbers of its own cgroups")]
 
@@ -28,7 +29,8 @@ const GIB: f64 = (1u64 << 30) as f64;
 const PAIRS: usize = 20;
 const MOST: f64 = 1.05;
 
-/// The page cache that a run finds is so much more than it is to free: exhaustion isn't what is measured.
+/// The page cache that a run finds is so much more than it is to free: exhaustion isn't what is
+/// measured.
 const fn filled_for(bytes: u64) -> u64 {
     bytes + bytes / 4
 }
@@ -141,8 +143,9 @@ impl Leaf {
         Ok(Self { file: Path::new("/data").join(name), path, target, bare })
     }
 
-    /// Makes the page cache of a run anew. What the last one left goes with the file: its leftovers, and the shadows
-    /// of what was reclaimed, by which the kernel would take the new pages for a working set.
+    /// Makes the page cache of a run anew. What the last one left goes with the file: its
+    /// leftovers, and the shadows of what was reclaimed, by which the kernel would take the new
+    /// pages for a working set.
     fn fill(&self, bytes: u64, folios: Folios) -> Result<()> {
         self.clear()?;
         self.add(bytes, folios)
@@ -259,10 +262,12 @@ impl Sample {
     }
 }
 
-/// The engine and a bare write in turns, the order turned around every time, so that what drifts hits both alike.
+/// The engine and a bare write in turns, the order turned around every time, so that what drifts
+/// hits both alike.
 ///
-/// Judged is what a byte costs from the first write to the last. What a request costs once, however large, stands
-/// apart, as starting the program does: the samples without which nothing could be reported.
+/// Judged is what a byte costs from the first write to the last. What a request costs once, however
+/// large, stands apart, as starting the program does: the samples without which nothing could be
+/// reported.
 fn pairs(count: usize) -> Result<()> {
     println!("                    engine      bare   ratio of    bare writes' own spread");
     println!(" size folios      median, s/GiB      med.  pairs   p25-p75     min-max");
@@ -270,7 +275,8 @@ fn pairs(count: usize) -> Result<()> {
     for &folios in Folios::here()? {
         for size in [64 * M, 512 * M] {
             let mut leaf = Leaf::new("bench")?;
-            // The first of each pays for what is cold after boot and in a new cgroup: that would be the engine's loss.
+            // The first of each pays for what is cold after boot and in a new cgroup: that would be
+            // the engine's loss.
             leaf.engine(size, folios, None)?;
             leaf.bare(size, folios)?;
             let mut runs = Vec::new();
@@ -415,7 +421,8 @@ fn costs(leaf: &mut Leaf, folios: Folios) -> Result<()> {
     Ok(())
 }
 
-/// Two siblings in parallel, against one after the other: the whole program, from its start to its end.
+/// Two siblings in parallel, against one after the other: the whole program, from its start to its
+/// end.
 fn parallel(memctl: &str) -> Result<()> {
     const TIMES: usize = 10;
     const EACH: u64 = 256 * M;

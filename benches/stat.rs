@@ -1,8 +1,9 @@
-//! What reading many cgroups costs beside the least that it could: a C program that opens, reads and closes the same
-//! files and looks at nothing (benches/reader.c).
+//! What reading many cgroups costs beside the least that it could: a C program that opens, reads
+//! and closes the same files and looks at nothing (benches/reader.c).
 //!
-//! `stat compare DIR READER [COMMAND]...` runs both in turns, and what else is given, each as a process of its own, on a
-//! tree that `stat make DIR COUNT` made, or on a real hierarchy. Ratios are medians of the rounds'.
+//! `stat compare DIR READER [COMMAND]...` runs both in turns, and what else is given, each as a
+//! process of its own, on a tree that `stat make DIR COUNT` made, or on a real hierarchy. Ratios
+//! are medians of the rounds'.
 
 #![allow(clippy::disallowed_methods, reason = "reads numbers of its own tree")]
 
@@ -71,7 +72,8 @@ fn make(tree: &Path, count: usize) -> Result<()> {
     Ok(())
 }
 
-/// Reads a tree as `memctl stat -r` does, and tells how many cgroups there were and how much memory that took.
+/// Reads a tree as `memctl stat -r` does, and tells how many cgroups there were and how much memory
+/// that took.
 fn walk(tree: &str, jobs: usize) -> Result<()> {
     let path = PathBuf::from(tree);
     let mount = Arc::new(Mount::whole(path.clone(), true));

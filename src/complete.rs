@@ -1,7 +1,9 @@
-//! Completion in shells: the command line as it is, with live cgroups. The shells ask this binary, so nothing can drift.
+//! Completion in shells: the command line as it is, with live cgroups. The shells ask this binary,
+//! so nothing can drift.
 //!
-//! clap's engine finds the candidates; how a shell asks and is answered is in here, one file for each, since names of
-//! cgroups hold what shells treat in ways of their own: `\x2d` in systemd's unit names, and `:`.
+//! clap's engine finds the candidates; how a shell asks and is answered is in here, one file for
+//! each, since names of cgroups hold what shells treat in ways of their own: `\x2d` in systemd's
+//! unit names, and `:`.
 
 use std::ffi::{OsStr, OsString};
 
@@ -38,7 +40,8 @@ fn command() -> Command {
         .mut_subcommand("check", |check| check.mut_arg("word", |arg| arg.add(ArgValueCompleter::new(places))))
 }
 
-/// Cgroups, and what a number could become. Which of the words is the size, only the one after it tells.
+/// Cgroups, and what a number could become. Which of the words is the size, only the one after it
+/// tells.
 fn words(current: &OsStr) -> Vec<CompletionCandidate> {
     let found = offered(candidates(current));
     // Nothing else has bytes that aren't UTF-8.

@@ -16,8 +16,8 @@ use crate::is_verbose;
 /// Where oomd is, with all that it needs (tests/vm/oomd).
 const OOMD: &str = "/oomd";
 
-/// Its plugin with memory.reclaim, and not memory.high. By default it waits for six times as long and presses a hundredth,
-/// which takes it an hour.
+/// Its plugin with memory.reclaim, and not memory.high. By default it waits for six times as long
+/// and presses a hundredth, which takes it an hour.
 const SENPAI: &str = r#"{"rulesets": [{
     "name": "press", "silence-logs": "engine,plugins",
     "detectors": [["always", {"name": "continue", "args": {}}]],

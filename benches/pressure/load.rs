@@ -19,7 +19,8 @@ const PAGE: u64 = 4096;
 const BATCH: u64 = 256;
 const EACH: Duration = Duration::from_millis(2);
 
-/// The application. At each line on its input it tells how many batches there were since the last, and the slowest.
+/// The application. At each line on its input it tells how many batches there were since the last,
+/// and the slowest.
 pub fn load(shape: Shape) -> Result<()> {
     let mut anon = vec![1u8; (shape.anon * M) as usize];
     let file = File::open(FILE)?;
@@ -100,7 +101,8 @@ impl Load {
         Ok(Self { child, words, said, asked: Instant::now() })
     }
 
-    /// How many batches a second there were since it was asked last, and the slowest in milliseconds.
+    /// How many batches a second there were since it was asked last, and the slowest in
+    /// milliseconds.
     pub fn ask(&mut self, word: &str) -> Result<(f64, f64)> {
         writeln!(self.words, "{word}")?;
         let mut line = String::new();

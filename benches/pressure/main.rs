@@ -1,7 +1,8 @@
-//! What `memctl watch --pressure` finds and what that costs an application, beside oomd's senpai plugin and no controller.
+//! What `memctl watch --pressure` finds and what that costs an application, beside oomd's senpai
+//! plugin and no controller.
 //!
-//! `pressure compare MEMCTL SECONDS [SHAPE[:TIMES]]...` runs in a guest: an application whose hot memory is known, with
-//! each controller in turn. `pressure load SHAPE` is that application.
+//! `pressure compare MEMCTL SECONDS [SHAPE[:TIMES]]...` runs in a guest: an application whose hot
+//! memory is known, with each controller in turn. `pressure load SHAPE` is that application.
 
 #![allow(clippy::disallowed_methods, reason = "reads numbers of its own cgroups")]
 

@@ -1,7 +1,9 @@
-//! What `memctl watch` spares an application, beside nothing and beside what people write themselves: a loop in the shell.
+//! What `memctl watch` spares an application, beside nothing and beside what people write
+//! themselves: a loop in the shell.
 //!
-//! `watch compare MEMCTL SECONDS [SHAPE]...` runs in a guest: an application under a limit, once without a controller, and
-//! once with each. `watch load …` is that application. What a watch costs where nothing happens is in `rest.rs`.
+//! `watch compare MEMCTL SECONDS [SHAPE]...` runs in a guest: an application under a limit, once
+//! without a controller, and once with each. `watch load …` is that application. What a watch costs
+//! where nothing happens is in `rest.rs`.
 
 #![allow(clippy::disallowed_methods, reason = "reads numbers of its own cgroups")]
 
@@ -72,7 +74,8 @@ fn shape(name: &str) -> Result<Shape> {
     SHAPES.iter().find(|shape| shape.name == name).copied().with_context(|| format!("{name}: no such shape"))
 }
 
-/// The application. When its input ends, it tells the slowest burst in microseconds, and how much it streamed.
+/// The application. When its input ends, it tells the slowest burst in microseconds, and how much
+/// it streamed.
 fn load(shape: Shape) -> Result<()> {
     let streamed = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
     let slowest = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
@@ -254,7 +257,8 @@ fn measure(shape: &Shape, command: &[String], seconds: u64) -> Result<String> {
     Ok(out)
 }
 
-/// What a controller spent, CPU seconds: in all and inside its writes, if it says so; and the same after it has learned.
+/// What a controller spent, CPU seconds: in all and inside its writes, if it says so; and the same
+/// after it has learned.
 #[derive(Default)]
 struct Spent {
     cpu: f64,

@@ -23,7 +23,8 @@ use crate::{CGROUPS, M};
 /// Nothing is calm before that: what didn't move for 30 s.
 const CALM: Duration = Duration::from_secs(40);
 
-/// Watches many cgroups in which nothing happens, and tells what that costs once it has come to rest.
+/// Watches many cgroups in which nothing happens, and tells what that costs once it has come to
+/// rest.
 pub fn real(memctl: &str, count: usize, seconds: u64) -> Result<()> {
     let batch = PathBuf::from(CGROUPS).join("batch");
     std::fs::create_dir_all(&batch)?;
@@ -52,8 +53,8 @@ pub fn real(memctl: &str, count: usize, seconds: u64) -> Result<()> {
     Ok(())
 }
 
-/// The engine alone, here and now, on a tree of files that only look like cgroups: so many that don't change. Each 20 s the
-/// directories are listed, as if for new ones.
+/// The engine alone, here and now, on a tree of files that only look like cgroups: so many that
+/// don't change. Each 20 s the directories are listed, as if for new ones.
 pub fn synthetic(count: usize, seconds: u64) -> Result<()> {
     let tree = tempfile::tempdir_in("/dev/shm")?;
     let mount = Arc::new(Mount::whole(tree.path().to_owned(), true));

@@ -51,7 +51,8 @@ fn open(record: &Path) -> std::io::Result<Box<dyn BufRead>> {
     Ok(Box::new(BufReader::new(File::open(record)?)))
 }
 
-/// The cgroup of that name: with its slash or without it, or the last part of its name where no other has that.
+/// The cgroup of that name: with its slash or without it, or the last part of its name where no
+/// other has that.
 fn named<'a>(record: &'a Record, word: &OsStr) -> Result<&'a Course> {
     // Of names that are no text the record has the path, percent-encoded.
     let bytes = |course: &Course| -> Vec<u8> {

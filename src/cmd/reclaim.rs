@@ -44,7 +44,8 @@ pub fn run(args: &Reclaim, global: &Global) -> Result<Exit> {
         });
     }
     output::reclaim::print(&outcomes, args.json, loudness)?;
-    // Even if it came too late to cut anything short: a shell that runs memctl in a loop must see it.
+    // Even if it came too late to cut anything short: a shell that runs memctl in a loop must see
+    // it.
     if let Some(signal) = signal::pending() {
         signal::die_by(signal);
     }

@@ -76,8 +76,8 @@ pub fn run(args: &Stat, global: &Global) -> Result<Exit> {
 /// Why a cgroup isn't shown.
 struct Failure {
     error: Error,
-    /// The word that names nothing, if that is all that is wrong: a cgroup that was there at the first look and isn't any
-    /// more has vanished.
+    /// The word that names nothing, if that is all that is wrong: a cgroup that was there at the
+    /// first look and isn't any more has vanished.
     word: Option<String>,
 }
 
@@ -154,7 +154,8 @@ impl Previous {
     }
 }
 
-/// Puts siblings in order, each before what is below it, and leaves out what is above the level `from`.
+/// Puts siblings in order, each before what is below it, and leaves out what is above the level
+/// `from`.
 #[allow(clippy::vec_box)] // As the survey hands them on.
 fn sorted(readings: Vec<Box<Reading>>, from: usize, key: SortKey, hidden: Option<Hidden>) -> Vec<Row> {
     let shown = readings.into_iter().map(|reading| {
@@ -173,7 +174,8 @@ fn sorted(readings: Vec<Box<Reading>>, from: usize, key: SortKey, hidden: Option
     out
 }
 
-/// Sorts runs of a cgroup and all below it by their heads, and the same within each: the places, in order.
+/// Sorts runs of a cgroup and all below it by their heads, and the same within each: the places, in
+/// order.
 fn siblings(shown: &[Row], among: Range<usize>, key: SortKey, places: &mut Vec<usize>) {
     let Some(depth) = shown.get(among.start).map(|first| first.reading.depth) else { return };
     let mut heads: Vec<_> =

@@ -147,8 +147,8 @@ pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
     Ok(Exit::Success)
 }
 
-/// Raises the number of files that may be open as far as it goes: each cgroup under watch takes three. What was 1024 by
-/// default is kept low for programs that use select(2), which this isn't.
+/// Raises the number of files that may be open as far as it goes: each cgroup under watch takes
+/// three. What was 1024 by default is kept low for programs that use select(2), which this isn't.
 fn open_many_files() {
     let limit = getrlimit(Resource::Nofile);
     // Where it can't be raised, it ends where it did.
@@ -166,7 +166,8 @@ fn needed(kind: Option<Kind>) -> Option<(Request, String)> {
     Some((Request::new(Goal::Reclaim(Amount::Max), kind), word))
 }
 
-/// Makes sure of all that was named before anything is begun: a mistake in one changes nothing anywhere.
+/// Makes sure of all that was named before anything is begun: a mistake in one changes nothing
+/// anywhere.
 fn members(plan: &WatchPlan, ancestors: &mut Ancestors) -> Result<(Vec<Member>, Waiting)> {
     let mut text = String::new();
     let (first, unmatched) = plan.watchlist.first()?;

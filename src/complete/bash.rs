@@ -1,4 +1,5 @@
-//! bash: it gives the line as it was typed, and takes text to put in its place as it is, quotes and all.
+//! bash: it gives the line as it was typed, and takes text to put in its place as it is, quotes and
+//! all.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -13,7 +14,8 @@ use super::shell::{Registration, Shell, shown};
 /// The shell.
 pub const BASH: Shell = Shell { name: "bash", registration, answer };
 
-/// The line up to the cursor, the part of its last word that bash will replace, and what kind of completion it is.
+/// The line up to the cursor, the part of its last word that bash will replace, and what kind of
+/// completion it is.
 const LINE: &str = "MEMCTL_COMP_LINE";
 const PART: &str = "MEMCTL_COMP_PART";
 const TYPE: &str = "MEMCTL_COMP_TYPE";
@@ -50,7 +52,8 @@ fn answer(
     let words = typed.words.iter().cloned().map(OsString::from_vec).collect();
     let found = complete(command, words, last, directory)?;
     let found: Vec<_> = found.iter().map(shown).collect();
-    // In a mere list of several, which puts nothing into the line, there is room for a word on each.
+    // In a mere list of several, which puts nothing into the line, there is room for a word on
+    // each.
     let listing = env(TYPE) == b"63" && found.len() > 1;
     for (word, help) in &found {
         let Some(rest) = typed.rest_of(word) else { continue };
@@ -64,7 +67,8 @@ fn answer(
 #[derive(Debug, PartialEq, Eq)]
 struct Typed {
     words: Vec<Vec<u8>>,
-    /// The beginning of the last word that bash keeps, since it takes `:` and `=` for the ends of words.
+    /// The beginning of the last word that bash keeps, since it takes `:` and `=` for the ends of
+    /// words.
     kept: Vec<u8>,
     /// The quote that is open.
     open: Quote,
@@ -79,7 +83,8 @@ enum Quote {
 
 impl Typed {
     fn parse(line: &[u8], part: &[u8]) -> Option<Self> {
-        // No word has it, so it tells where the last one ends even if that is empty, or a quote is open.
+        // No word has it, so it tells where the last one ends even if that is empty, or a quote is
+        // open.
         const END: u8 = 1;
         let quotes = [(Quote::None, &b""[..]), (Quote::Single, b"'"), (Quote::Double, b"\"")];
         let read = |text: &[u8]| {

@@ -1,4 +1,5 @@
-//! fish: it gives the words before without their quotes, the last one with them, and quotes what it is given.
+//! fish: it gives the words before without their quotes, the last one with them, and quotes what it
+//! is given.
 
 use super::shell::{Registration, Shell, tabulated};
 

@@ -9,7 +9,8 @@ use clap::Command;
 use clap_complete::engine::{CompletionCandidate, complete};
 use clap_complete::env::EnvCompleter;
 
-/// Answers a shell: the command, the words up to the cursor, the working directory, and where the answer goes.
+/// Answers a shell: the command, the words up to the cursor, the working directory, and where the
+/// answer goes.
 type Answer = fn(&mut Command, Vec<OsString>, Option<&Path>, &mut dyn Write) -> io::Result<()>;
 
 /// A shell that is completed in.
@@ -67,7 +68,8 @@ impl EnvCompleter for Shell {
     }
 }
 
-/// A candidate as shells take it: the word, bytes that they choose, and what to say of it in one line.
+/// A candidate as shells take it: the word, bytes that they choose, and what to say of it in one
+/// line.
 pub fn shown(candidate: &CompletionCandidate) -> (Vec<u8>, String) {
     let help = candidate.get_help().map(ToString::to_string).unwrap_or_default();
     let help = help.lines().next().unwrap_or_default().to_owned();

@@ -1,4 +1,5 @@
-//! zsh: it gives the words with their quotes, which it can take off itself, and quotes what it is given.
+//! zsh: it gives the words with their quotes, which it can take off itself, and quotes what it is
+//! given.
 
 use super::shell::{Registration, Shell, tabulated};
 
@@ -6,7 +7,8 @@ use super::shell::{Registration, Shell, tabulated};
 pub const ZSH: Shell = Shell { name: "zsh", registration, answer: tabulated };
 
 fn registration(Registration { var, name, bin, completer }: &Registration<'_>) -> String {
-    // Another level goes on without a blank. `compadd` would sort, but what memctl gives is in order.
+    // Another level goes on without a blank. `compadd` would sort, but what memctl gives is in
+    // order.
     format!(
         r#"_{name}() {{
     local line word last=$IPREFIX$PREFIX
