@@ -24,7 +24,7 @@ pub struct ProgressBars {
 const WORTHWHILE: Duration = Duration::from_millis(200);
 
 impl ProgressBars {
-    /// Creates the bars; `visible` is whether standard error is a terminal and bars are wanted.
+    /// Creates the bars; `visible` is true if standard error is a terminal and bars are wanted.
     pub fn new(cgroups: &[String], visible: bool) -> Self {
         let target = if visible { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let all = MultiProgress::with_draw_target(target);
@@ -126,7 +126,7 @@ pub struct WaitBar {
 }
 
 impl WaitBar {
-    /// Creates the bar; `visible` is whether standard error is a terminal and bars are wanted.
+    /// Creates the bar; `visible` is true if standard error is a terminal and bars are wanted.
     pub fn new(what: &'static str, time: Duration, visible: bool) -> Self {
         let target = if visible { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(Some(time.as_millis() as u64), target);

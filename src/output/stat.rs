@@ -17,9 +17,9 @@ mod rows;
 /// The screen for one or several samples.
 pub struct StatScreen<'a> {
     args: &'a Stat,
-    /// Whether there is more than one sample.
+    /// True if there is more than one sample.
     again: bool,
-    /// Whether each sample replaces the one before, as on a terminal; otherwise samples are
+    /// True if each sample replaces the one before, as on a terminal; otherwise samples are
     /// appended.
     repaint: bool,
     shown: bool,

@@ -14,7 +14,7 @@ pub struct DryRun {
     pub name: Name,
     pub path: PathBuf,
     pub plan: Plan,
-    /// Whether another process holds the lock.
+    /// True if another process holds the lock.
     pub locked: bool,
 }
 

@@ -20,7 +20,7 @@ pub struct Curve {
     name: &'static str,
     shade: Shade,
     points: Vec<(f64, f64)>,
-    /// Whether the area below it is filled.
+    /// True if the area below the line is filled.
     filled: bool,
 }
 

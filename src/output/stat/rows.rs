@@ -19,7 +19,7 @@ struct Column {
     worth: u8,
     cell: fn(&Row, &MemoryStat) -> Option<u64>,
     unit: Unit,
-    /// Whether a sum over cgroups is meaningful.
+    /// True if a sum over cgroups is meaningful.
     adds_up: bool,
 }
 
