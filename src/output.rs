@@ -81,13 +81,13 @@ pub fn eprint_line(line: &str) {
     let _ = writeln!(anstream::stderr().lock(), "{line}");
 }
 
-/// Returns the height of the terminal on stdout in lines, if it is one.
+/// Returns the height of the terminal in lines, if stdout is one.
 pub fn terminal_rows() -> Option<u16> {
     let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
     Some(size.ws_row).filter(|&rows| rows > 0)
 }
 
-/// Returns the width of the terminal on stdout in columns, if it is one.
+/// Returns the width of the terminal in columns, if stdout is one.
 pub fn terminal_width() -> Option<u16> {
     let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
     io::stdout().is_terminal().then_some(if size.ws_col == 0 { 80 } else { size.ws_col })

@@ -79,7 +79,7 @@ pub struct Panel {
 }
 
 impl Panel {
-    /// Draws the panel, over `span` seconds.
+    /// Draws the panel over `span` seconds.
     pub fn draw<DB: DrawingBackend>(&self, area: &Area<DB>, span: f64) -> Drawn<DB> {
         let drawn: Vec<_> = self.lines.iter().filter(|line| !line.points.is_empty()).collect();
         let mut x = MARGIN;

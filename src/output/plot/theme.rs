@@ -40,8 +40,8 @@ impl Shade {
     }
 }
 
-/// Converts a text size in pixels into plotters' size, which is larger by 1.24: plotters' sizes are
-/// those of a bitmap font, and its SVG text comes out smaller by that factor.
+/// Converts a text size in pixels into plotters' size. plotters writes text smaller by this factor,
+/// since its sizes are those of a bitmap font.
 pub fn pixels(size: i32) -> f64 {
     f64::from(size) * 1.24
 }
