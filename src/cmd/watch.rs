@@ -93,7 +93,7 @@ pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
         let file = args.config.as_deref().filter(|_| signal::reload_asked())?;
         let read = rules::read(file).and_then(|rules| {
             let plan = WatchPlan::by_rules(&rules)?;
-            // An invalid name is an error, as at the start; the old rules stay.
+            // A name that can't be resolved is an error, as at the start; the old rules stay.
             let first = plan.watchlist.first()?;
             Ok((plan, first, rules.each.len()))
         });
@@ -148,7 +148,7 @@ pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
 }
 
 /// Raises the limit of open files to its maximum: each watched cgroup takes three. The default of
-/// 1024 is low for programs that use select(2), which memctl doesn't.
+/// 1024 is kept low for programs that use select(2), and memctl doesn't.
 fn open_many_files() {
     let limit = getrlimit(Resource::Nofile);
     // If raising fails, the limit stays as it was.

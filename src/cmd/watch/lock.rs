@@ -1,4 +1,4 @@
-//! Memory locking for a watch: locked pages can't be reclaimed, by memctl's own writes either.
+//! Memory locking for a watch: locked pages can't be reclaimed, not even by memctl's own writes.
 
 use memctl::host::{self, Rights};
 use memctl::select::locate;

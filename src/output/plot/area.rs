@@ -5,7 +5,8 @@ use plotters::prelude::DrawingBackend;
 /// Margin of the page, in pixels.
 pub const MARGIN: i32 = 16;
 
-/// Maximum number of points of a line, and number of samples taken of all cgroups together.
+/// Number of places along the time axis, with at most four points of a line each, and number of
+/// samples of all cgroups together.
 pub const LOOKS: usize = 600;
 
 /// A part of the page.
