@@ -2,8 +2,8 @@ SHELL = /bin/bash
 PREFIX = /usr/local
 DESTDIR =
 
-# Static, so that a guest without libraries can run it. The flags and the target are the same
-# everywhere, so nothing is built twice.
+# Static, so that a guest without libraries can run the binaries. The flags and the target are the
+# same everywhere, so nothing is built twice.
 TARGET = x86_64-unknown-linux-gnu
 STATIC = -C target-feature=+crt-static
 demo check test msrv: export RUSTFLAGS = $(STATIC)

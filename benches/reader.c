@@ -1,4 +1,4 @@
-/* The least that a reader of the same files can do: open, read and close each, and parse nothing. */
+/* Lower bound for a reader of the same files: opens, reads and closes each, and parses nothing. */
 #include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>

@@ -1,8 +1,9 @@
-//! The engine against one bare write(2) of the same size, side by side on the same cgroup: what the chunks and the
-//! book-keeping of [`memctl::reclaim::run`] cost for a byte freed.
+//! The engine against one bare write(2) of the same size, side by side on the same cgroup: the cost
+//! of the chunks and the accounting of [`memctl::reclaim::run`] for a byte freed.
 //!
-//! Runs as root in a guest, where tests/vm/bench-reclaim puts it: it fills a cgroup of its own with page cache again
-//! and again. Ratios of what ran side by side are all that it prints a judgement on; the seconds are the emulator's.
+//! Runs as root in a guest, where tests/vm/bench-reclaim puts it: it fills a cgroup of its own with
+//! page cache again and again. Only ratios of side-by-side runs are judged; the seconds are the
+//! emulator's.
 
 #![allow(clippy::disallowed_methods, reason = "reads numbers of its own cgroups")]
 
@@ -24,20 +25,20 @@ use rustix::time::{ClockId, clock_gettime};
 const M: u64 = 1 << 20;
 const GIB: f64 = (1u64 << 30) as f64;
 
-/// What the issue asks for: so many pairs at least, and no more than so much for a byte freed.
+/// Limits of the issue: the minimum number of pairs, and the maximum ratio for a byte freed.
 const PAIRS: usize = 20;
 const MOST: f64 = 1.05;
 
-/// The page cache that a run finds is so much more than it is to free: exhaustion isn't what is measured.
+/// Returns the page cache of a run in bytes: more than it frees, since exhaustion isn't measured.
 const fn filled_for(bytes: u64) -> u64 {
     bytes + bytes / 4
 }
 
-/// The child of this program that reads a file inside the cgroup.
+/// Argument of the child of this program that reads a file inside the cgroup.
 const FILL: &str = "fill";
 
 fn main() -> Result<()> {
-    // `cargo bench` says that it is one to every benchmark.
+    // `cargo bench` passes `--bench` to every benchmark.
     let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => println!("nothing measured: this fills cgroups, so `make bench-reclaim` runs it in guests"),
@@ -53,7 +54,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// How the page cache came in.
+/// Kind of folios in the page cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Folios {
     /// Page by page: in folios of one page on every kernel.
@@ -70,7 +71,7 @@ impl Folios {
         }
     }
 
-    /// Those that this kernel tells apart: ext4 has large folios since 6.16.
+    /// Returns the kinds that this kernel distinguishes: ext4 has large folios since 6.16.
     fn here() -> Result<&'static [Self]> {
         let release = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
         let mut numbers = release.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
@@ -92,7 +93,7 @@ fn fill(cgroup: &str, file: &str, bytes: u64, folios: &str) -> Result<()> {
     Ok(())
 }
 
-/// A cgroup without children, and what a run of either kind needs of it, opened beforehand.
+/// A cgroup without children, and the files for both kinds of runs, opened beforehand.
 struct Leaf {
     path: PathBuf,
     file: PathBuf,
@@ -113,19 +114,19 @@ impl Moment {
     }
 }
 
-/// What a run cost from its first write to the end of its last, and what it freed.
+/// Cost of a run, from its first write to the end of its last, and the memory freed.
 struct Ran {
     wall: Duration,
     cpu: Duration,
     freed: u64,
     /// The engine's own report.
     report: Option<Report>,
-    /// What the engine took around that: its first samples, its last, and the report.
+    /// Time of the engine outside the writes: its first samples, its last, and the report.
     around: Duration,
 }
 
 impl Ran {
-    /// Seconds for a GiB freed.
+    /// Returns a time in seconds per GiB freed.
     fn per_gib(&self, time: Duration) -> f64 {
         time.as_secs_f64() * GIB / self.freed as f64
     }
@@ -141,14 +142,15 @@ impl Leaf {
         Ok(Self { file: Path::new("/data").join(name), path, target, bare })
     }
 
-    /// Makes the page cache of a run anew. What the last one left goes with the file: its leftovers, and the shadows
-    /// of what was reclaimed, by which the kernel would take the new pages for a working set.
+    /// Makes the page cache of a run anew. The leftovers of the last run go with the file: its
+    /// pages, and the shadows of reclaimed ones, by which the kernel would take the new pages for a
+    /// working set.
     fn fill(&self, bytes: u64, folios: Folios) -> Result<()> {
         self.clear()?;
         self.add(bytes, folios)
     }
 
-    /// The same without dropping anything, not even other leaves' cache.
+    /// Makes the page cache without dropping anything, not even other leaves' cache.
     fn add(&self, bytes: u64, folios: Folios) -> Result<()> {
         let status = Command::new(std::env::current_exe()?)
             .arg(FILL)
@@ -156,7 +158,7 @@ impl Leaf {
             .args([&bytes.to_string(), folios.word()])
             .status()?;
         ensure!(status.success(), "the cgroup wasn't filled");
-        // What ends with the child, and what it left to be done later, is not to be measured.
+        // Work that ends with the child or was deferred must not be measured.
         std::thread::sleep(Duration::from_millis(200));
         Ok(())
     }
@@ -172,7 +174,7 @@ impl Leaf {
         Ok(std::fs::read_to_string(self.path.join("memory.current"))?.trim().parse()?)
     }
 
-    /// Fills it for a run that asks for `bytes`, and measures the run.
+    /// Fills the cgroup for a run that asks for `bytes`, and measures the run.
     fn measure(
         &mut self,
         bytes: u64,
@@ -190,7 +192,7 @@ impl Leaf {
         Ok(Ran { wall, cpu, freed, report, around: whole.saturating_sub(wall) })
     }
 
-    /// One run of the engine, in writes of `chunk` or of what it finds fit.
+    /// Runs the engine, in writes of `chunk` or of the size that the engine chooses.
     fn engine(&mut self, bytes: u64, folios: Folios, chunk: Option<u64>) -> Result<Ran> {
         let request = Request { chunk, ..Request::new(Goal::Reclaim(Amount::Bytes(bytes)), Kind::All) };
         self.measure(bytes, folios, |leaf| {
@@ -207,7 +209,7 @@ impl Leaf {
         })
     }
 
-    /// One bare write of it all.
+    /// Does one bare write of all bytes.
     fn bare(&mut self, bytes: u64, folios: Folios) -> Result<Ran> {
         let word = bytes.to_string();
         self.measure(bytes, folios, |leaf| {
@@ -225,7 +227,7 @@ impl Drop for Leaf {
     }
 }
 
-/// CPU time of this thread, in the kernel too.
+/// Returns the CPU time of this thread, including time in the kernel.
 fn cpu() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
@@ -243,7 +245,8 @@ impl FromIterator<f64> for Sample {
 }
 
 impl Sample {
-    /// The value below which that share of them lies, between two of them in proportion.
+    /// Returns the value below which that share of the numbers lies, interpolated between two of
+    /// them.
     fn quantile(&self, share: f64) -> f64 {
         let last = self.0.len().saturating_sub(1);
         let place = share * last as f64;
@@ -259,10 +262,12 @@ impl Sample {
     }
 }
 
-/// The engine and a bare write in turns, the order turned around every time, so that what drifts hits both alike.
+/// Runs the engine and a bare write in turns, in reverse order every time, so that drift affects
+/// both equally.
 ///
-/// Judged is what a byte costs from the first write to the last. What a request costs once, however large, stands
-/// apart, as starting the program does: the samples without which nothing could be reported.
+/// The cost of a byte is judged, from the first write to the last. The fixed cost of a request,
+/// however large, stands apart, like the program's start: the samples without which nothing could
+/// be reported.
 fn pairs(count: usize) -> Result<()> {
     println!("                    engine      bare   ratio of    bare writes' own spread");
     println!(" size folios      median, s/GiB      med.  pairs   p25-p75     min-max");
@@ -270,7 +275,8 @@ fn pairs(count: usize) -> Result<()> {
     for &folios in Folios::here()? {
         for size in [64 * M, 512 * M] {
             let mut leaf = Leaf::new("bench")?;
-            // The first of each pays for what is cold after boot and in a new cgroup: that would be the engine's loss.
+            // The first run of each pays for cold caches after boot and in a new cgroup; the engine
+            // would lose by that.
             leaf.engine(size, folios, None)?;
             leaf.bare(size, folios)?;
             let mut runs = Vec::new();
@@ -293,7 +299,7 @@ fn pairs(count: usize) -> Result<()> {
     Ok(())
 }
 
-/// Prints what came of the pairs of engine and bare write, and puts it into a sentence.
+/// Prints the results of the pairs of engine and bare write, and returns them as a sentence.
 fn row(size: u64, folios: Folios, runs: &[(Ran, Ran)]) -> String {
     let name = format!("{:>4}M {:<6}", size / M, folios.word());
     let mut judged = Vec::new();
@@ -331,7 +337,7 @@ fn row(size: u64, folios: Folios, runs: &[(Ran, Ran)]) -> String {
     format!("{name} {}", judged.join("\n             "))
 }
 
-/// How the cost of a byte depends on how much is asked for at a time.
+/// Measures the cost of a byte by the amount requested at a time.
 fn chunks(times: usize) -> Result<()> {
     const SIZE: u64 = 256 * M;
     let fixed = (17..=26).map(|shift| Some(1 << shift));
@@ -344,7 +350,7 @@ fn chunks(times: usize) -> Result<()> {
         let mut runs: Vec<Vec<Ran>> = ways.iter().map(|_| Vec::new()).collect();
         for time in 0..times {
             for place in 0..ways.len() {
-                // There and back again: what drifts hits all alike.
+                // There and back again: drift affects all equally.
                 let way = if time % 2 == 0 { place } else { ways.len() - 1 - place };
                 runs[way].push(match ways[way] {
                     None => leaf.bare(SIZE, folios)?,
@@ -373,7 +379,7 @@ fn chunks(times: usize) -> Result<()> {
     Ok(())
 }
 
-/// What the engine's looks between the writes cost, each right after a write of 1M.
+/// Measures the cost of the engine's samples between the writes, each right after a write of 1M.
 fn costs(leaf: &mut Leaf, folios: Folios) -> Result<()> {
     const WRITES: u64 = 64;
     type Look = (&'static str, fn(&mut MemoryCgroup) -> Result<()>);
@@ -415,7 +421,8 @@ fn costs(leaf: &mut Leaf, folios: Folios) -> Result<()> {
     Ok(())
 }
 
-/// Two siblings in parallel, against one after the other: the whole program, from its start to its end.
+/// Measures two siblings in parallel, against one after the other: the whole program, from start to
+/// end.
 fn parallel(memctl: &str) -> Result<()> {
     const TIMES: usize = 10;
     const EACH: u64 = 256 * M;
@@ -437,10 +444,10 @@ fn parallel(memctl: &str) -> Result<()> {
     };
     let (mut one, mut two) = (Vec::new(), Vec::new());
     for time in 0..=TIMES {
-        // There and back again: what drifts hits both alike.
+        // There and back again: drift affects both equally.
         let (first, second) = if time % 2 == 0 { ("1", "2") } else { ("2", "1") };
         let (a, b) = (run(first)?, run(second)?);
-        // The first of each pays for what is cold.
+        // The first run of each pays for cold caches.
         if time > 0 {
             let (sequential, parallel) = if first == "1" { (a, b) } else { (b, a) };
             one.push(sequential);
@@ -462,7 +469,7 @@ fn parallel(memctl: &str) -> Result<()> {
     Ok(())
 }
 
-/// What it takes to start the program at all, beside a shell and a program that does nothing.
+/// Measures the program's start, beside a shell and a program that does nothing.
 fn start_up(memctl: &str) -> Result<()> {
     const TIMES: usize = 20;
     let leaf = Leaf::new("bench")?;

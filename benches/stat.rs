@@ -1,8 +1,9 @@
-//! What reading many cgroups costs beside the least that it could: a C program that opens, reads and closes the same
-//! files and looks at nothing (benches/reader.c).
+//! Cost of reading many cgroups, beside a lower bound: a C program that opens, reads and closes the
+//! same files and parses nothing (benches/reader.c).
 //!
-//! `stat compare DIR READER [COMMAND]...` runs both in turns, and what else is given, each as a process of its own, on a
-//! tree that `stat make DIR COUNT` made, or on a real hierarchy. Ratios are medians of the rounds'.
+//! `stat compare DIR READER [COMMAND]...` runs both in turns, and any other commands given, each as
+//! a process of its own, on a tree that `stat make DIR COUNT` made, or on a real hierarchy. Ratios
+//! are medians of the rounds'.
 
 #![allow(clippy::disallowed_methods, reason = "reads numbers of its own tree")]
 
@@ -32,7 +33,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// A tree like a host's: slices with services in them, and files of the kernel's lengths.
+/// Makes a tree like a host's: slices with services in them, and files of the kernel's lengths.
 fn make(tree: &Path, count: usize) -> Result<()> {
     const SLICES: usize = 100;
     let mut stat = String::new();
@@ -71,7 +72,7 @@ fn make(tree: &Path, count: usize) -> Result<()> {
     Ok(())
 }
 
-/// Reads a tree as `memctl stat -r` does, and tells how many cgroups there were and how much memory that took.
+/// Reads a tree as `memctl stat -r` does, and prints the number of cgroups and the memory used.
 fn walk(tree: &str, jobs: usize) -> Result<()> {
     let path = PathBuf::from(tree);
     let mount = Arc::new(Mount::whole(path.clone(), true));
@@ -88,10 +89,10 @@ fn walk(tree: &str, jobs: usize) -> Result<()> {
     Ok(())
 }
 
-/// Something that is measured: what it is called, and its command.
+/// A contender: its name and command.
 type Contender = (&'static str, Vec<String>);
 
-/// Runs all of them in turns, and tells how long each took beside the first, the minimal reader.
+/// Runs all contenders in turns, and prints the time of each beside the first, the minimal reader.
 fn compare(tree: &str, reader: &str, commands: &[&str]) -> Result<()> {
     const FILES: &str = "-name memory.current -o -name memory.stat -o -name memory.pressure -o -name memory.low \
         -o -name memory.min -o -name memory.high -o -name memory.max -o -name memory.swap.current \
@@ -121,7 +122,7 @@ fn compare(tree: &str, reader: &str, commands: &[&str]) -> Result<()> {
     let mut said = vec![String::new(); contenders.len()];
     for round in 0..=ROUNDS {
         for turn in 0..contenders.len() {
-            // Whoever is first in one round is last in the next.
+            // The first in one round is the last in the next.
             let place = if round % 2 == 0 { turn } else { contenders.len() - 1 - turn };
             let words = &contenders[place].1;
             let began = Instant::now();
@@ -129,7 +130,7 @@ fn compare(tree: &str, reader: &str, commands: &[&str]) -> Result<()> {
                 Command::new(&words[0]).args(&words[1..]).stdin(Stdio::null()).output().context("run it")?;
             let time = began.elapsed().as_secs_f64() * 1e3;
             ensure!(output.status.success(), "{words:?}: {}", output.status);
-            // The first round pays for what is cold.
+            // The first round pays for cold caches.
             if round > 0 {
                 took[place].push(time);
             }

@@ -5,7 +5,7 @@
 use memctl::record::Record;
 use memctl::watch::config::Rules;
 
-/// Rules are parsed, or refused with a place and one line of text.
+/// Checks that rules are parsed, or refused with a place and one line of text.
 pub fn rules(text: &str) {
     match Rules::parse(text) {
         Ok(rules) => assert!(!rules.each.is_empty()),
@@ -13,7 +13,8 @@ pub fn rules(text: &str) {
     }
 }
 
-/// A record is read or refused; its courses are ordered by time, and add up to one that is bounded.
+/// Checks that a record is read or refused; its courses are ordered by time, and add up to a
+/// bounded one.
 pub fn record(bytes: &[u8]) {
     if let Ok(record) = Record::read(bytes) {
         let all = record.together(100);

@@ -1,4 +1,4 @@
-//! The subcommands: from parsed words to the engine, from its report to the output.
+//! The subcommands: from parsed arguments to the engine, and from its report to the output.
 
 pub mod check;
 pub mod plot;

@@ -1,7 +1,9 @@
-//! Completion in shells: the command line as it is, with live cgroups. The shells ask this binary, so nothing can drift.
+//! Completion in shells: the command line itself, with live cgroups. The shells ask this binary, so
+//! nothing can drift.
 //!
-//! clap's engine finds the candidates; how a shell asks and is answered is in here, one file for each, since names of
-//! cgroups hold what shells treat in ways of their own: `\x2d` in systemd's unit names, and `:`.
+//! clap's engine finds the candidates. The protocol of each shell is here, one file for each, since
+//! names of cgroups contain characters that shells treat differently: `\x2d` in systemd's unit
+//! names, and `:`.
 
 use std::ffi::{OsStr, OsString};
 
@@ -19,16 +21,16 @@ mod fish;
 mod shell;
 mod zsh;
 
-/// The variable that says which shell asks.
+/// The variable that names the shell which asks for completions.
 const VARIABLE: &str = "MEMCTL_COMPLETE";
 
-/// Answers a shell that asks for completions, and ends then. Returns if none does.
+/// Answers a shell that asks for completions, and exits. Returns if none does.
 pub fn answer() {
     let shells = Shells(&[&bash::BASH, &zsh::ZSH, &fish::FISH]);
     CompleteEnv::with_factory(command).var(VARIABLE).shells(shells).complete();
 }
 
-/// The command line with completers where values live outside of it.
+/// Returns the command line, with completers for values from outside of it.
 fn command() -> Command {
     let stat = |command: Command| command.mut_arg("words", |arg| arg.add(ArgValueCompleter::new(words)));
     let reclaim = |command: Command| command.mut_arg("words", |arg| arg.add(ArgValueCompleter::new(places)));
@@ -38,24 +40,25 @@ fn command() -> Command {
         .mut_subcommand("check", |check| check.mut_arg("word", |arg| arg.add(ArgValueCompleter::new(places))))
 }
 
-/// Cgroups, and what a number could become. Which of the words is the size, only the one after it tells.
+/// Completes cgroups, and sizes after a number. The word that is the size is known only from the
+/// one after it.
 fn words(current: &OsStr) -> Vec<CompletionCandidate> {
     let found = offered(candidates(current));
-    // Nothing else has bytes that aren't UTF-8.
+    // Only cgroups have bytes that aren't UTF-8.
     let Some(typed) = current.to_str() else { return found.collect() };
     let own = (!typed.is_empty() && "self".starts_with(typed))
         .then(|| described("self", Some("the cgroup that memctl runs in".into())));
     found.chain(own).chain(sizes(typed)).collect()
 }
 
-/// The same, and NUMA nodes.
+/// Completes cgroups, sizes after a number, and NUMA nodes.
 fn places(current: &OsStr) -> Vec<CompletionCandidate> {
     let nodes = current.to_str().map(nodes).unwrap_or_default();
     offered(nodes).chain(words(current)).collect()
 }
 
 fn offered(candidates: Vec<Candidate>) -> impl Iterator<Item = CompletionCandidate> {
-    // What would act on a terminal isn't shown on one.
+    // Candidates that would act on a terminal are left out.
     let shown = candidates.into_iter().filter(|candidate| {
         let word = candidate.word.to_string_lossy();
         escaped(&word) == word
@@ -63,7 +66,7 @@ fn offered(candidates: Vec<Candidate>) -> impl Iterator<Item = CompletionCandida
     shown.map(|candidate| described(candidate.word, candidate.current.map(size)))
 }
 
-/// What a number could be a number of.
+/// Returns the sizes that a number can become.
 fn sizes(typed: &str) -> Vec<CompletionCandidate> {
     let units = [("K", "KiB"), ("M", "MiB"), ("G", "GiB"), ("%", "percent of the usage")];
     let digits = !typed.is_empty() && typed.bytes().all(|b| b.is_ascii_digit());

@@ -1,5 +1,5 @@
-//! Who reads what: stdout is the answer only; progress, notes and errors go to stderr. Nothing but a terminal ever
-//! sees colour, progress or a shortened name.
+//! Output conventions: results on stdout; progress, notes and errors on stderr. Colour, progress
+//! bars and shortened names on terminals only.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -22,20 +22,21 @@ pub mod table;
 pub mod view;
 pub mod watch;
 
-/// How much the user wants to hear.
+/// Amount of output, set by `--quiet` and `--verbose`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verbosity {
     /// No table, progress or notes.
     Quiet,
-    /// The usual.
+    /// The default: table, progress and notes.
     Normal,
-    /// Every write to the kernel as well.
+    /// The default, and every write to the kernel.
     Verbose,
 }
 
 impl Verbosity {
-    /// Global options can stand on either side of the subcommand, where clap doesn't see that they conflict: so they
-    /// are counted there and weighed here.
+    /// Returns the verbosity that the global options ask for, or an error for both of them. The
+    /// options can stand on either side of the subcommand, where clap doesn't detect the conflict,
+    /// so clap only counts them.
     pub fn new(global: &Global) -> Result<Self> {
         match (global.quiet, global.verbose) {
             (0, 0) => Ok(Self::Normal),
@@ -45,13 +46,13 @@ impl Verbosity {
         }
     }
 
-    /// Whether a progress bar may be drawn.
+    /// Returns whether a progress bar may be drawn.
     pub fn progress(self) -> bool {
         self == Self::Normal && io::stderr().is_terminal()
     }
 }
 
-/// Settles when colour is used, for all that is printed from now on.
+/// Sets the use of colour for everything printed from now on.
 pub fn use_colour(choice: ColorChoice) {
     let choice = match choice {
         ColorChoice::Auto => anstream::ColorChoice::Auto,
@@ -61,12 +62,12 @@ pub fn use_colour(choice: ColorChoice) {
     choice.write_global();
 }
 
-/// Prints the answer. A reader that closed the pipe has had enough, which is no error.
+/// Prints the result. A closed pipe is no error.
 pub fn print_stdout(text: &str) -> Result<()> {
     print_more(text).map(drop)
 }
 
-/// The same where more may follow. Says whether anybody still reads.
+/// Prints a part of the result. Returns whether the reader is still there: false for a closed pipe.
 pub fn print_more(text: &str) -> Result<bool> {
     let mut stdout = anstream::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
@@ -75,18 +76,18 @@ pub fn print_more(text: &str) -> Result<bool> {
     }
 }
 
-/// Prints a line to stderr. If even that fails there is nobody left to tell.
+/// Prints a line to stderr. Errors are ignored, since there is nowhere left to report them.
 pub fn eprint_line(line: &str) {
     let _ = writeln!(anstream::stderr().lock(), "{line}");
 }
 
-/// The height of the terminal that stdout is, if it is one.
+/// Returns the height of the terminal in lines, if stdout is one.
 pub fn terminal_rows() -> Option<u16> {
     let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
     Some(size.ws_row).filter(|&rows| rows > 0)
 }
 
-/// The width of the terminal that stdout is, if it is one.
+/// Returns the width of the terminal in columns, if stdout is one.
 pub fn terminal_width() -> Option<u16> {
     let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
     io::stdout().is_terminal().then_some(if size.ws_col == 0 { 80 } else { size.ws_col })

@@ -1,4 +1,4 @@
-//! Those who press: memctl, and oomd's senpai plugin.
+//! The controllers compared: memctl, and oomd's senpai plugin.
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
@@ -13,11 +13,11 @@ use serde_json::Value;
 
 use crate::is_verbose;
 
-/// Where oomd is, with all that it needs (tests/vm/oomd).
+/// Folder of oomd and everything it needs (tests/vm/oomd).
 const OOMD: &str = "/oomd";
 
-/// Its plugin with memory.reclaim, and not memory.high. By default it waits for six times as long and presses a hundredth,
-/// which takes it an hour.
+/// oomd's plugin, with memory.reclaim and not memory.high. Its defaults, six times the interval and
+/// a hundredth of the amount, take it an hour.
 const SENPAI: &str = r#"{"rulesets": [{
     "name": "press", "silence-logs": "engine,plugins",
     "detectors": [["always", {"name": "continue", "args": {}}]],
@@ -27,13 +27,13 @@ const SENPAI: &str = r#"{"rulesets": [{
     }}]
 }]}"#;
 
-/// A command that presses, or nothing.
+/// The command of a controller, or none.
 pub struct Controller {
     pub name: &'static str,
     pub command: Vec<String>,
 }
 
-/// All that there are here, or those that `MEMCTL_BENCH_BY` names.
+/// Returns the controllers available here, or those that `MEMCTL_BENCH_BY` names.
 pub fn all(memctl: &str) -> Result<Vec<Controller>> {
     let verbose = if is_verbose() { "-v" } else { "-q" };
     let memctl = [
@@ -78,10 +78,10 @@ pub fn all(memctl: &str) -> Result<Vec<Controller>> {
     Ok(all)
 }
 
-/// What it said, and when.
+/// Lines of output, with their times.
 type Said = Vec<(Instant, String)>;
 
-/// A controller at work.
+/// A running controller.
 pub struct Running(Option<(Child, JoinHandle<Said>)>);
 
 impl Running {
@@ -101,7 +101,8 @@ impl Running {
         Ok(Self(Some((child, said))))
     }
 
-    /// CPU time of its threads, seconds, to the nanosecond: /proc/PID/task/*/schedstat.
+    /// Returns the CPU time of the controller's threads in seconds, with nanosecond resolution:
+    /// /proc/PID/task/*/schedstat.
     pub fn cpu(&mut self) -> Result<f64> {
         let Some((child, _)) = &mut self.0 else { return Ok(0.0) };
         if let Some(status) = child.try_wait()? {
@@ -115,7 +116,7 @@ impl Running {
         Ok(nanos / 1e9)
     }
 
-    /// Ends it. Gives the working sets that it told of, and when, MiB.
+    /// Stops the controller. Returns the working sets that it reported, with their times, in MiB.
     pub fn end(self, began: Instant) -> Result<Vec<(Duration, u64)>> {
         let Some((mut child, said)) = self.0 else { return Ok(Vec::new()) };
         kill_process_group(Pid::from_child(&child), Signal::TERM)?;

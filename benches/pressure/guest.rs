@@ -1,11 +1,11 @@
-//! The guest around it: its swap, and what the kernel counts.
+//! The benchmark's guest: its swap, and the kernel's counters.
 
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-/// What it swaps to.
+/// Swap of the guest.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Swap {
     Zram,
@@ -17,14 +17,14 @@ pub fn number(app: &Path, file: &str) -> Result<u64> {
     Ok(std::fs::read_to_string(app.join(file))?.trim().parse()?)
 }
 
-/// PSI some, microseconds.
+/// Returns PSI some, in microseconds.
 pub fn stall(app: &Path) -> Result<u64> {
     let text = std::fs::read_to_string(app.join("memory.pressure"))?;
     let total = text.lines().next().and_then(|line| line.rsplit_once("total=")).context("PSI")?.1;
     Ok(total.parse()?)
 }
 
-/// How many pages were looked at for reclaim, and how many taken, so far.
+/// Returns the pages scanned for reclaim, and the pages reclaimed, so far.
 pub fn scanned(app: &Path) -> Result<String> {
     let stat = std::fs::read_to_string(app.join("memory.stat"))?;
     let pages = |key: &str| stat.lines().find_map(|line| line.strip_prefix(key)).unwrap_or("-");

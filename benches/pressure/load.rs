@@ -1,4 +1,4 @@
-//! The application: anonymous memory and a file, of which parts are hot.
+//! The application: anonymous memory and a file, parts of which are hot.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
@@ -15,11 +15,12 @@ use crate::{M, Shape};
 pub const FILE: &str = "/data/pressure";
 const PAGE: u64 = 4096;
 
-/// So many pages are touched each time, and so often.
+/// Number of pages touched at a time, and the interval.
 const BATCH: u64 = 256;
 const EACH: Duration = Duration::from_millis(2);
 
-/// The application. At each line on its input it tells how many batches there were since the last, and the slowest.
+/// Runs the application. For each line on its input it prints the number of batches since the last,
+/// and the slowest.
 pub fn load(shape: Shape) -> Result<()> {
     let mut anon = vec![1u8; (shape.anon * M) as usize];
     let file = File::open(FILE)?;
@@ -68,13 +69,13 @@ fn work(shape: Shape, anon: &mut [u8], file: &File, told: &Receiver<String>) -> 
             Err(TryRecvError::Empty) => {}
             Err(TryRecvError::Disconnected) => std::process::exit(0),
         }
-        // What was late isn't made up for.
+        // A late batch isn't made up for.
         due = (due + EACH).max(Instant::now());
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
     }
 }
 
-/// The application as the measurement sees it.
+/// The application, from the measurement's side.
 pub struct Load {
     child: Child,
     words: ChildStdin,
@@ -100,7 +101,8 @@ impl Load {
         Ok(Self { child, words, said, asked: Instant::now() })
     }
 
-    /// How many batches a second there were since it was asked last, and the slowest in milliseconds.
+    /// Returns the number of batches per second since the last call, and the slowest in
+    /// milliseconds.
     pub fn ask(&mut self, word: &str) -> Result<(f64, f64)> {
         writeln!(self.words, "{word}")?;
         let mut line = String::new();

@@ -1,7 +1,9 @@
-//! What `memctl watch --pressure` finds and what that costs an application, beside oomd's senpai plugin and no controller.
+//! Results of `memctl watch --pressure` and their cost for an application, beside oomd's senpai
+//! plugin and no controller.
 //!
-//! `pressure compare MEMCTL SECONDS [SHAPE[:TIMES]]...` runs in a guest: an application whose hot memory is known, with
-//! each controller in turn. `pressure load SHAPE` is that application.
+//! `pressure compare MEMCTL SECONDS [SHAPE[:TIMES]]...` runs in a guest: an application with a
+//! known amount of hot memory, with each controller in turn. `pressure load SHAPE` is that
+//! application.
 
 #![allow(clippy::disallowed_methods, reason = "reads numbers of its own cgroups")]
 
@@ -21,33 +23,33 @@ use load::{FILE, Load};
 const CGROUPS: &str = "/sys/fs/cgroup";
 const M: u64 = 1 << 20;
 
-/// It has found the working set when no more than that is used, as a share of what is in use.
+/// Maximum usage at which the working set counts as found, as a multiple of the memory in use.
 const FOUND: f64 = 1.15;
 
-/// The shape that decides is run so often, if none is named.
+/// Number of runs of the decisive shape, if none is named.
 const TIMES: u32 = 5;
 
-/// Usage and batches are looked at so often.
+/// Interval between samples of usage and batches.
 const EACH: Duration = Duration::from_millis(500);
 
-/// In the shape that changes: the hot memory doubles, halves, and the run ends. Seconds.
+/// Times in the shape that changes, in seconds: the hot memory doubles, halves, and the run ends.
 const DOUBLES: u64 = 60;
 const HALVES: u64 = 100;
 const ENDS: u64 = 180;
 
-/// An application. Amounts are MiB.
+/// An application. Amounts are in MiB.
 #[derive(Clone, Copy)]
 struct Shape {
     name: &'static str,
-    /// All of its anonymous memory, and what of it is hot.
+    /// Total and hot anonymous memory.
     anon: u64,
     hot: u64,
-    /// A file that it reads once, and what of it is hot.
+    /// Total and hot part of a file that the application reads once.
     file: u64,
     hot_file: u64,
-    /// How fast the hot part of the anonymous memory moves on, MiB a second.
+    /// Speed at which the hot part of the anonymous memory moves on, in MiB per second.
     drift: f64,
-    /// Whether that part doubles, and halves.
+    /// True if that part doubles, and halves.
     changes: bool,
     swap: Swap,
 }
@@ -78,7 +80,8 @@ impl Shape {
         shape.copied().with_context(|| format!("{name}: no such shape"))
     }
 
-    /// What must stay, MiB: what is hot, and what can't go.
+    /// Returns the memory that must stay, in MiB: the hot part, and anything that can't be
+    /// reclaimed.
     fn in_use(&self) -> u64 {
         let anon = if self.swap == Swap::None { self.anon } else { self.hot };
         anon + self.hot_file
@@ -141,17 +144,17 @@ fn compare(shape: &Shape, memctl: &str, seconds: u64, times: u32) -> Result<()> 
     Ok(())
 }
 
-/// What was seen each half second.
+/// A sample of half a second.
 struct Seen {
     at: Duration,
     current: u64,
-    /// A second.
+    /// Batches per second.
     batches: f64,
-    /// Milliseconds.
+    /// Slowest batch in milliseconds.
     slowest: f64,
 }
 
-/// What came of a run.
+/// Results of a run.
 #[derive(Default)]
 struct Course {
     found: Option<Duration>,
@@ -164,10 +167,10 @@ struct Course {
     stalled: f64,
     worst: f64,
     cpu: f64,
-    /// A second, once it was found.
+    /// Batches per second, after the working set was found.
     batches: f64,
     seen: Vec<Seen>,
-    /// What memctl told of the working set, MiB.
+    /// Working sets that memctl reported, in MiB.
     told: Vec<(Duration, u64)>,
 }
 
@@ -186,14 +189,14 @@ impl Course {
         )
     }
 
-    /// Of each figure the median.
+    /// Returns the median of each figure.
     fn median(of: &[Self]) -> Self {
         let middle = |figure: &dyn Fn(&Self) -> f64| {
             let mut figures: Vec<_> = of.iter().map(figure).collect();
             figures.sort_unstable_by(f64::total_cmp);
             figures[figures.len() / 2]
         };
-        // Never is later than ever.
+        // Never counts as later than any time.
         let found = middle(&|course| course.found.map_or(f64::MAX, |found| found.as_secs_f64()));
         Self {
             found: Duration::try_from_secs_f64(found).ok(),
@@ -208,19 +211,19 @@ impl Course {
         }
     }
 
-    /// How soon what changed was followed.
+    /// Prints the delays until changes were followed.
     fn tell_changes(&self, shape: &Shape) {
         let (doubled, halved) = (Duration::from_secs(DOUBLES), Duration::from_secs(HALVES));
         let is_in = |hot: u64| (hot * M + self.fixed, ((hot * M + self.fixed) as f64 * FOUND) as u64);
         let ((large, _), (small, small_most)) = (is_in(2 * shape.hot), is_in(shape.hot));
         let between = self.seen.iter().filter(|seen| seen.at > doubled && seen.at <= halved);
-        // Of the 20 s before.
+        // Over the 20 s before.
         let before =
             self.seen.iter().filter(|seen| seen.at <= doubled && seen.at + Duration::from_secs(20) > doubled);
         let mut before: Vec<_> = before.map(|seen| seen.batches).collect();
         before.sort_unstable_by(f64::total_cmp);
         let undisturbed = before.get(before.len() / 2).copied().unwrap_or_default();
-        // For two seconds on end.
+        // For two seconds in a row.
         let between: Vec<_> = between.collect();
         let is_quick = |seen: &&Seen| seen.batches >= 0.95 * undisturbed && seen.slowest < 30.0;
         let quick = between.windows(4).find(|seen| seen.iter().all(is_quick));
@@ -261,7 +264,7 @@ fn measure(shape: &Shape, controller: &Controller, seconds: u64) -> Result<Cours
     std::fs::File::create(FILE)?.set_len(shape.file * M)?;
     let mut load = Load::begin(shape, &app)?;
     std::thread::sleep(Duration::from_secs(3));
-    // What it needs besides its memory and its files: page tables, stacks.
+    // Memory besides its data and files: page tables, stacks.
     let fixed = number(&app, "memory.current")?.saturating_sub((shape.anon + shape.file) * M);
     let wanted = ((shape.in_use() * M + fixed) as f64 * FOUND) as u64;
     load.ask("now")?;
@@ -303,7 +306,7 @@ fn measure(shape: &Shape, controller: &Controller, seconds: u64) -> Result<Cours
     Ok(course)
 }
 
-/// One look, at which the hot memory may change.
+/// Takes a sample, at which the hot memory may change.
 fn look(app: &Path, load: &mut Load, shape: &Shape, half: u64, began: Instant) -> Result<Seen> {
     let current = number(app, "memory.current")?;
     let word = match half {
@@ -325,7 +328,7 @@ fn remove(app: &Path) {
     }
 }
 
-/// Whether to show the course of it, and what was done.
+/// Returns whether to print the course and the actions.
 fn is_verbose() -> bool {
     std::env::var_os("MEMCTL_BENCH_VERBOSE").is_some()
 }

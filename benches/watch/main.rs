@@ -1,7 +1,9 @@
-//! What `memctl watch` spares an application, beside nothing and beside what people write themselves: a loop in the shell.
+//! Savings of `memctl watch` for an application, beside nothing and beside a user's own loop in the
+//! shell.
 //!
-//! `watch compare MEMCTL SECONDS [SHAPE]...` runs in a guest: an application under a limit, once without a controller, and
-//! once with each. `watch load …` is that application. What a watch costs where nothing happens is in `rest.rs`.
+//! `watch compare MEMCTL SECONDS [SHAPE]...` runs in a guest: an application under a limit, once
+//! without a controller, and once with each. `watch load …` is that application. The cost of a
+//! watch where nothing happens is in `rest.rs`.
 
 #![allow(clippy::disallowed_methods, reason = "reads numbers of its own cgroups")]
 
@@ -19,21 +21,21 @@ mod rest;
 const CGROUPS: &str = "/sys/fs/cgroup";
 const M: u64 = 1 << 20;
 
-/// An application, and its limit. Amounts are MiB.
+/// An application, and its limit. Amounts are in MiB.
 #[derive(Clone, Copy)]
 struct Shape {
     name: &'static str,
     limit: u64,
-    /// Of a file of that size, read again and again, a second.
+    /// Amount read per second, in a loop, and the size of the file.
     stream: u64,
     file: u64,
-    /// Touched all the time.
+    /// Memory touched all the time.
     hot: u64,
-    /// Allocated at once every three seconds, and given back after one.
+    /// Memory allocated at once every three seconds, and freed after one.
     burst: u64,
-    /// Allocated each second and never given back.
+    /// Memory allocated each second and never freed.
     leak: u64,
-    /// Grown over five seconds, and given back at once.
+    /// Memory grown over five seconds, and freed at once.
     saw: u64,
 }
 
@@ -72,7 +74,8 @@ fn shape(name: &str) -> Result<Shape> {
     SHAPES.iter().find(|shape| shape.name == name).copied().with_context(|| format!("{name}: no such shape"))
 }
 
-/// The application. When its input ends, it tells the slowest burst in microseconds, and how much it streamed.
+/// Runs the application. When its input ends, it prints the slowest burst in microseconds, and the
+/// amount it streamed.
 fn load(shape: Shape) -> Result<()> {
     let streamed = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
     let slowest = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
@@ -160,7 +163,7 @@ fn compare(shape: &Shape, memctl: &str, seconds: u64) -> Result<()> {
         .replace("<current", &format!("<{CGROUPS}/app/memory.current"))
         .replace(">reclaim", &format!(">{CGROUPS}/app/memory.reclaim"))
     };
-    // Whatever an emulator or a cold cache costs at the first run is no part of the comparison.
+    // The first run's cost in an emulator or a cold cache is no part of the comparison.
     let warm = PathBuf::from(CGROUPS).join("warm");
     std::fs::create_dir_all(&warm)?;
     std::fs::write(warm.join("memory.max"), (64 * M).to_string())?;
@@ -254,7 +257,8 @@ fn measure(shape: &Shape, command: &[String], seconds: u64) -> Result<String> {
     Ok(out)
 }
 
-/// What a controller spent, CPU seconds: in all and inside its writes, if it says so; and the same after it has learned.
+/// CPU time of a controller, in seconds: in total and inside its writes, if it reports that; and
+/// the same after it has learned.
 #[derive(Default)]
 struct Spent {
     cpu: f64,
@@ -263,7 +267,8 @@ struct Spent {
     late_writing: f64,
 }
 
-/// Ends a controller that had learned after so long, and had spent so much by then.
+/// Stops a controller that had finished learning after `learning`, with `cpu_learning` spent by
+/// then.
 fn end(mut child: Child, learning: Duration, cpu_learning: f64) -> Result<Spent> {
     let (ticks, so_far) = (cpu_ticks(&child)?, rest::cpu_so_far(child.id())?);
     let group = rustix::process::Pid::from_child(&child);
@@ -288,7 +293,8 @@ fn end(mut child: Child, learning: Duration, cpu_learning: f64) -> Result<Spent>
     Ok(spent)
 }
 
-/// CPU time of a process and of the children that it waited for, seconds: /proc/PID/stat.
+/// Returns the CPU time of a process and of the children that it waited for, in seconds:
+/// /proc/PID/stat.
 fn cpu_ticks(child: &Child) -> Result<f64> {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id()))?;
     let (_, fields) = stat.rsplit_once(')').context("a stat")?;

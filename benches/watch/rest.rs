@@ -1,4 +1,4 @@
-//! What a watch costs where nothing happens.
+//! Cost of a watch where nothing happens.
 
 use std::cell::{Cell, RefCell};
 use std::io::{BufRead, BufReader};
@@ -20,10 +20,11 @@ use memctl::watch::options::WatchOptions;
 
 use crate::{CGROUPS, M};
 
-/// Nothing is calm before that: what didn't move for 30 s.
+/// Time before which nothing is calm: a cgroup is calm once it didn't move for 30 s.
 const CALM: Duration = Duration::from_secs(40);
 
-/// Watches many cgroups in which nothing happens, and tells what that costs once it has come to rest.
+/// Watches many cgroups in which nothing happens, and prints the cost once the watch has come to
+/// rest.
 pub fn real(memctl: &str, count: usize, seconds: u64) -> Result<()> {
     let batch = PathBuf::from(CGROUPS).join("batch");
     std::fs::create_dir_all(&batch)?;
@@ -52,8 +53,8 @@ pub fn real(memctl: &str, count: usize, seconds: u64) -> Result<()> {
     Ok(())
 }
 
-/// The engine alone, here and now, on a tree of files that only look like cgroups: so many that don't change. Each 20 s the
-/// directories are listed, as if for new ones.
+/// Runs the engine alone, here and now, on a tree of files that only resemble cgroups: `count` of
+/// them, which don't change. Every 20 s the directories are listed, as if for new ones.
 pub fn synthetic(count: usize, seconds: u64) -> Result<()> {
     let tree = tempfile::tempdir_in("/dev/shm")?;
     let mount = Arc::new(Mount::whole(tree.path().to_owned(), true));
@@ -89,7 +90,7 @@ pub fn synthetic(count: usize, seconds: u64) -> Result<()> {
         if time > CALM && calm.get().is_none() {
             calm.set(Spending::of(own).ok());
         }
-        // While it still holds what it holds.
+        // Before the watch releases its memory.
         if time > end {
             *seen.borrow_mut() = calm.get().map(|before| before.until_now(own));
         }
@@ -129,12 +130,12 @@ pub fn synthetic(count: usize, seconds: u64) -> Result<()> {
     Ok(())
 }
 
-/// What a process spent so far.
+/// Resources that a process used so far.
 #[derive(Clone, Copy)]
 struct Spending {
     at: Duration,
     cpu: f64,
-    /// read(2) and its like, by the kernel's count.
+    /// read(2) and the like, by the kernel's count.
     reads: f64,
     wakes: f64,
 }
@@ -150,7 +151,7 @@ impl Spending {
         Ok(Self { at: now(), cpu: cpu_so_far(process)?, reads: number("io", "syscr:")?, wakes })
     }
 
-    /// What it spends in a second, and holds now.
+    /// Returns the resources used per second since then, and held now.
     fn until_now(&self, process: u32) -> Result<String> {
         let after = Self::of(process)?;
         let time = after.at.saturating_sub(self.at).as_secs_f64();
@@ -168,7 +169,8 @@ impl Spending {
     }
 }
 
-/// CPU time of a process's threads, seconds, to the nanosecond: /proc/PID/task/*/schedstat.
+/// Returns the CPU time of a process's threads in seconds, with nanosecond resolution:
+/// /proc/PID/task/*/schedstat.
 pub fn cpu_so_far(process: u32) -> Result<f64> {
     let mut nanos = 0.0;
     for task in std::fs::read_dir(format!("/proc/{process}/task"))? {

@@ -1,4 +1,4 @@
-//! Records of a watch, from any bytes.
+//! Fuzz target for the parser of watch records, from any bytes.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

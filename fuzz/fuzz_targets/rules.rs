@@ -1,4 +1,4 @@
-//! Rules for a host, from any text.
+//! Fuzz target for the parser of host rules, from any text.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -43,7 +43,7 @@ pub fn run(args: &Plot, global: &Global) -> Result<Exit> {
     Ok(Exit::Success)
 }
 
-/// A file, or standard input.
+/// Opens a file, or standard input for `-`.
 fn open(record: &Path) -> std::io::Result<Box<dyn BufRead>> {
     if record == Path::new("-") {
         return Ok(Box::new(std::io::stdin().lock()));
@@ -51,9 +51,10 @@ fn open(record: &Path) -> std::io::Result<Box<dyn BufRead>> {
     Ok(Box::new(BufReader::new(File::open(record)?)))
 }
 
-/// The cgroup of that name: with its slash or without it, or the last part of its name where no other has that.
+/// Returns the cgroup of a name: with or without the leading slash, or the last component where no
+/// other cgroup has the same.
 fn named<'a>(record: &'a Record, word: &OsStr) -> Result<&'a Course> {
-    // Of names that are no text the record has the path, percent-encoded.
+    // For names that aren't UTF-8, the record has the path, percent-encoded.
     let bytes = |course: &Course| -> Vec<u8> {
         match &course.path_bytes {
             Some(path) => percent_decode_str(path).collect(),
@@ -64,7 +65,7 @@ fn named<'a>(record: &'a Record, word: &OsStr) -> Result<&'a Course> {
     let word_bytes = word.as_bytes();
     let below = &word_bytes[word_bytes.iter().take_while(|byte| slash(byte)).count()..];
     let is = |course: &Course| match &course.path_bytes {
-        // Where the mount is, the record doesn't say.
+        // The record doesn't contain the mount point.
         Some(_) => bytes(course).ends_with(&[b"/", below].concat()),
         None => course.name.trim_start_matches('/').as_bytes() == below,
     };

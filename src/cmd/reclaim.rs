@@ -19,14 +19,15 @@ use crate::output::view::DryRun;
 use crate::output::{self, Verbosity, notes};
 use crate::signal;
 
-/// The bound on pressure where nothing else would hold a request back: the root, a node, and `max`.
+/// Default of `--max-pressure` where nothing else limits a request: for the root, a node, and
+/// `max`.
 const DEFAULT_MAX_PRESSURE: &str = "10%";
 
 /// Runs the subcommand.
 pub fn run(args: &Reclaim, global: &Global) -> Result<Exit> {
     let loudness = Verbosity::new(global)?;
     let (words, goal) = split(args)?;
-    // All of them before the first: a mistake in one changes nothing anywhere.
+    // Prepares all of them before the first write: an error in one changes nothing anywhere.
     let mut jobs = prepare(args, &words, goal, loudness)?;
     if args.dry_run {
         return foretell(jobs, args, loudness);
@@ -44,7 +45,8 @@ pub fn run(args: &Reclaim, global: &Global) -> Result<Exit> {
         });
     }
     output::reclaim::print(&outcomes, args.json, loudness)?;
-    // Even if it came too late to cut anything short: a shell that runs memctl in a loop must see it.
+    // Even if the signal came too late to stop anything: a shell that runs memctl in a loop must
+    // get it.
     if let Some(signal) = signal::pending() {
         signal::die_by(signal);
     }
@@ -54,7 +56,7 @@ pub fn run(args: &Reclaim, global: &Global) -> Result<Exit> {
     Ok(Exit::from(&outcomes))
 }
 
-/// Has the requests served, and shows how they progress.
+/// Runs the requests, and shows their progress.
 fn serve(jobs: Vec<Job>, args: &Reclaim, loudness: Verbosity) -> Result<Outcomes> {
     let names = names(&jobs);
     let parallel = usize::from(args.jobs);
@@ -102,7 +104,7 @@ fn is_stopped() -> bool {
     signal::pending().is_some()
 }
 
-/// Shows how the time goes by that is spent on watching.
+/// Runs `watch`, and shows the progress of the time it spends on measuring.
 fn watching(what: &'static str, loudness: Verbosity, watch: impl FnOnce(&mut settle::SettleOptions<'_>)) {
     let mut bar = None;
     let mut emit = |report: settle::SettleProgress<'_>| match report {
@@ -125,7 +127,7 @@ fn unreadable(name: &str, errno: Errno) -> Error {
     Error::new(output::format::errno_text(errno)).context(name)
 }
 
-/// Opens the cgroups and makes sure that they can serve what is asked of them.
+/// Opens the cgroups and checks that the kernel can serve the requests.
 fn prepare(args: &Reclaim, words: &[OsString], goal: Goal, loudness: Verbosity) -> Result<Vec<Job>> {
     let rate = args.max_rate.map(|rate| Arc::new(Rate::new(rate)));
     let mut jobs = Vec::new();
@@ -133,7 +135,8 @@ fn prepare(args: &Reclaim, words: &[OsString], goal: Goal, loudness: Verbosity) 
         let by_glob = matches!(&wanted, TargetSpec::Cgroup(selected) if selected.by_glob);
         let mut place = match OpenTarget::open(&wanted) {
             Ok(place) => place,
-            // Nobody promised anything of what a glob happens to match, or of how long it lives.
+            // A glob gives no promise about the cgroups that it happens to match, or their
+            // lifetime.
             Err(why) if by_glob => {
                 notes::passed_over(&why.to_string(), loudness);
                 continue;
@@ -154,7 +157,7 @@ fn prepare(args: &Reclaim, words: &[OsString], goal: Goal, loudness: Verbosity) 
     Ok(jobs)
 }
 
-/// Says what the requests would come to, without a write.
+/// Prints the forecast of the requests, without a write.
 fn foretell(mut jobs: Vec<Job>, args: &Reclaim, loudness: Verbosity) -> Result<Exit> {
     let names = names(&jobs);
     let lost = |index: usize, errno| unreadable(&names[index], errno);
@@ -182,14 +185,14 @@ fn foretell(mut jobs: Vec<Job>, args: &Reclaim, loudness: Verbosity) -> Result<E
     output::plan::print(&foretold, total.as_ref(), args.json, loudness)?;
     let guards = || foretold.iter().flat_map(|one| &one.plan.guards);
     let worst = match &total {
-        // One that is left out only matters if the others can't make up for it.
+        // A cgroup that is left out only matters if the others can't make up for it.
         Some(total) => total.guards.iter().map(|&guard| Exit::from(guard)).max(),
         None => guards().map(|&guard| Exit::from(guard)).max(),
     };
     Ok(worst.unwrap_or(Exit::Success))
 }
 
-/// Splits the words into the cgroups and how much is asked of each.
+/// Splits the words into the cgroups and the amount requested from each.
 fn split(args: &Reclaim) -> Result<(Vec<OsString>, Goal)> {
     let usage = |what: String, hint: &str| Error::usage(what).with_hint(Some(hint));
     let mut words = args.words.clone();
@@ -207,7 +210,7 @@ fn split(args: &Reclaim) -> Result<(Vec<OsString>, Goal)> {
         }
         return Ok((words, Goal::Reclaim(total)));
     }
-    // No size has any bytes but ASCII's.
+    // A size is ASCII.
     let last = words.pop().unwrap_or_default().to_string_lossy().into_owned();
     if words.is_empty() {
         return Err(if looks_like_size(&last) {
@@ -228,7 +231,7 @@ fn split(args: &Reclaim) -> Result<(Vec<OsString>, Goal)> {
     Ok((words, Goal::Reclaim(amount)))
 }
 
-/// The last of several words, if it looks like a size.
+/// Returns the last of several words, if it looks like a size.
 fn last_size(words: &[OsString]) -> Option<&str> {
     let last = words.last().filter(|_| words.len() > 1)?;
     last.to_str().filter(|last| looks_like_size(last))

@@ -20,7 +20,7 @@ use crate::output::format::errno_text;
 use crate::output::view::{Row, StatView};
 use crate::output::{self, Verbosity};
 
-/// Between two looks where no interval is given.
+/// Default interval between two samples.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Runs the subcommand.
@@ -39,7 +39,7 @@ pub fn run(args: &Stat, global: &Global) -> Result<Exit> {
         if again {
             known.rate(view.rows_mut());
         }
-        // Without a row, a header has nothing to say.
+        // A header without rows would be empty.
         let nothing = view.rows().is_empty();
         let silent = nothing || loudness == Verbosity::Quiet && !args.json;
         let heard = silent || screen.show(&view)?;
@@ -59,7 +59,7 @@ pub fn run(args: &Stat, global: &Global) -> Result<Exit> {
                 output::eprint_line(&format!("{}: gone", output::format::escaped(name)));
             }
         }
-        // Once is enough: what couldn't be read will hardly be readable at the next look.
+        // Each error is reported once: later samples will hardly succeed.
         for why in unreadable.iter().filter(|why| told.insert(why.error.to_string())) {
             exit = output::error::print(&why.error);
         }
@@ -73,11 +73,11 @@ pub fn run(args: &Stat, global: &Global) -> Result<Exit> {
     Ok(exit)
 }
 
-/// Why a cgroup isn't shown.
+/// An error that keeps a cgroup from being shown.
 struct Failure {
     error: Error,
-    /// The word that names nothing, if that is all that is wrong: a cgroup that was there at the first look and isn't any
-    /// more has vanished.
+    /// The word that matches nothing, if that is the only error: a cgroup that was there in the
+    /// first sample and is missing later has vanished.
     word: Option<String>,
 }
 
@@ -87,13 +87,13 @@ impl From<CgroupError> for Failure {
     }
 }
 
-/// One look at all that is asked for, and what couldn't be read.
+/// Takes a sample of all cgroups that were requested. Returns the view and the errors.
 fn look_at(args: &Stat) -> Result<(StatView, Vec<Failure>)> {
     let depth = args.depth.map_or(if args.recursive { usize::MAX } else { 0 }, usize::from);
     let (mut shown, mut unreadable, mut selected) = (Vec::new(), Vec::new(), Vec::new());
     let jobs = usize::from(args.jobs);
     if args.words.is_empty() {
-        // What is below the root stands for it: its own figures are the host's.
+        // The cgroups below the root stand for it: its own figures are the host's.
         let root = locate("/")?;
         let survey = Survey::new(depth.max(1), jobs);
         shown = sorted(survey.of(&root), 1, args.sort, root.mount.hidden());
@@ -122,7 +122,7 @@ fn look_at(args: &Stat) -> Result<(StatView, Vec<Failure>)> {
     Ok((view, unreadable))
 }
 
-/// What the survey couldn't read; of the cgroup that was asked for, with the reason.
+/// Returns the errors of a survey, with the reason for the cgroup that was requested.
 fn failures(survey: Survey, asked: &CgroupPath) -> Vec<Failure> {
     let failure = |(name, errno): (Name, Errno)| {
         if name == asked.name {
@@ -134,12 +134,12 @@ fn failures(survey: Survey, asked: &CgroupPath) -> Vec<Failure> {
     survey.unreadable().into_iter().map(failure).collect()
 }
 
-/// The look before, by name.
+/// The previous sample, by name.
 #[derive(Default)]
 struct Previous(HashMap<Name, (Instant, PackedStat)>);
 
 impl Previous {
-    /// Enters the rates since the look before, and takes this one for the next.
+    /// Sets the rates since the previous sample, and stores this one for the next.
     fn rate(&mut self, rows: &mut [Row]) {
         let now = Instant::now();
         let mut seen = HashMap::with_capacity(rows.len());
@@ -149,12 +149,12 @@ impl Previous {
             }
             seen.insert(shown.reading.name.clone(), (now, shown.reading.packed().clone()));
         }
-        // What vanished is forgotten.
+        // Cgroups that vanished are dropped.
         self.0 = seen;
     }
 }
 
-/// Puts siblings in order, each before what is below it, and leaves out what is above the level `from`.
+/// Sorts siblings, each cgroup before its descendants, and leaves out the levels above `from`.
 #[allow(clippy::vec_box)] // As the survey hands them on.
 fn sorted(readings: Vec<Box<Reading>>, from: usize, key: SortKey, hidden: Option<Hidden>) -> Vec<Row> {
     let shown = readings.into_iter().map(|reading| {
@@ -173,7 +173,8 @@ fn sorted(readings: Vec<Box<Reading>>, from: usize, key: SortKey, hidden: Option
     out
 }
 
-/// Sorts runs of a cgroup and all below it by their heads, and the same within each: the places, in order.
+/// Sorts each cgroup, with its descendants, among its siblings, on every level. Appends the indices
+/// in order to `places`.
 fn siblings(shown: &[Row], among: Range<usize>, key: SortKey, places: &mut Vec<usize>) {
     let Some(depth) = shown.get(among.start).map(|first| first.reading.depth) else { return };
     let mut heads: Vec<_> =
@@ -200,7 +201,7 @@ fn order(key: SortKey, one: &Row, other: &Row) -> std::cmp::Ordering {
         SortKey::Reclaimable => largest(&|shown| Some(shown.reclaimable.bytes())),
         SortKey::Pressure => largest(&|shown| shown.reading.pressure.map(|all| u64::from(all.some.avg10))),
         SortKey::Refaults => largest(&|shown| shown.reading.stat().refaulted()),
-        // Without a limit there is no end to it.
+        // Without a limit, the headroom is infinite.
         SortKey::Headroom => {
             let room = |shown: &Row| shown.reading.bound.as_ref().map_or(u64::MAX, |bound| bound.headroom);
             room(one).cmp(&room(other)).then_with(names)

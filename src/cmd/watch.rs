@@ -34,13 +34,13 @@ pub mod rules;
 
 use plan::WatchPlan;
 
-/// How many writes may be under way at the same time.
+/// Maximum number of writes in progress at the same time.
 const WORKERS: usize = 4;
 
-/// After so long, what only the start needed is known.
+/// Time from the start until memory that only the start needed is released.
 const SETTLED: Duration = Duration::from_secs(20);
 
-/// On a terminal, the table is painted anew so often.
+/// Interval between repaints of the table on a terminal.
 const REPAINTED: Duration = Duration::from_millis(500);
 
 /// Runs the subcommand.
@@ -64,7 +64,7 @@ pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
     if args.config.is_some() {
         signal::install_reload();
     }
-    // A dry run writes nothing, this neither.
+    // A dry run writes nothing, and so doesn't join a cgroup either.
     let join = args.join.as_deref().filter(|_| !args.dry_run);
     let joined = join.map(enter).transpose()?;
     lock::lock_memory(members.iter().map(|member| &*member.located.name), loudness);
@@ -93,7 +93,7 @@ pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
         let file = args.config.as_deref().filter(|_| signal::reload_asked())?;
         let read = rules::read(file).and_then(|rules| {
             let plan = WatchPlan::by_rules(&rules)?;
-            // A name that can't be followed is a mistake as at the start: then the old rules stay.
+            // A name that can't be resolved is an error, as at the start; the old rules stay.
             let first = plan.watchlist.first()?;
             Ok((plan, first, rules.each.len()))
         });
@@ -130,7 +130,7 @@ pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
             show: live.then_some((REPAINTED, &mut show)),
             note: &mut |note| match output::notes::of_killer(note) {
                 Some(words) => screen.borrow_mut().note(&words, loudness),
-                // At the beginning that is done anyway, once all has settled.
+                // At the beginning, this happens anyway after `SETTLED`.
                 None if settles.get().is_none() => lock::forget_the_start(),
                 None => {}
             },
@@ -140,22 +140,23 @@ pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
     .map_err(|e| Error::io("can't watch", &e))?;
     output::watch::print(&ended, args.json, args.estimate, loudness)?;
     match signal::pending() {
-        // A service that is told to stop has done its work.
+        // A service that is terminated has done its work.
         Some(signal) if signal != signal::TERMINATE => signal::die_by(signal),
         _ => {}
     }
     Ok(Exit::Success)
 }
 
-/// Raises the number of files that may be open as far as it goes: each cgroup under watch takes three. What was 1024 by
-/// default is kept low for programs that use select(2), which this isn't.
+/// Raises the limit of open files to its maximum: each watched cgroup takes three. The default of
+/// 1024 is kept low for programs that use select(2), and memctl doesn't.
 fn open_many_files() {
     let limit = getrlimit(Resource::Nofile);
-    // Where it can't be raised, it ends where it did.
+    // If raising fails, the limit stays as it was.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
-/// What the kernel must be able to serve, and what asks for it.
+/// Returns the request that the kernel must support for a kind of memory, and the option that needs
+/// it.
 fn needed(kind: Option<Kind>) -> Option<(Request, String)> {
     let (kind, word) = match kind? {
         kind @ Kind::File => (kind, "--type file".to_owned()),
@@ -166,7 +167,8 @@ fn needed(kind: Option<Kind>) -> Option<(Request, String)> {
     Some((Request::new(Goal::Reclaim(Amount::Max), kind), word))
 }
 
-/// Makes sure of all that was named before anything is begun: a mistake in one changes nothing anywhere.
+/// Opens all cgroups that were named before anything starts: an error in one changes nothing
+/// anywhere.
 fn members(plan: &WatchPlan, ancestors: &mut Ancestors) -> Result<(Vec<Member>, Waiting)> {
     let mut text = String::new();
     let (first, unmatched) = plan.watchlist.first()?;
@@ -190,7 +192,7 @@ fn members(plan: &WatchPlan, ancestors: &mut Ancestors) -> Result<(Vec<Member>, 
         let located = Arc::new(selected.located);
         match Member::new(located, Rc::clone(rule), ancestors, clock::now(), Duration::ZERO, &mut text) {
             Ok(member) => members.push(member),
-            // It may get a limit yet.
+            // The cgroup may still get a limit.
             Err(why) if selected.by_glob || plan.waits => unlimited.push((name, why.to_string())),
             Err(why) => return Err(Error::from(why).context(name)),
         }

@@ -1,4 +1,4 @@
-//! bash: it gives the line as it was typed, and takes text to put in its place as it is, quotes and all.
+//! bash: passes the line as typed, and inserts the answer literally, including quotes.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -10,16 +10,17 @@ use clap_complete::engine::complete;
 
 use super::shell::{Registration, Shell, shown};
 
-/// The shell.
+/// The bash shell.
 pub const BASH: Shell = Shell { name: "bash", registration, answer };
 
-/// The line up to the cursor, the part of its last word that bash will replace, and what kind of completion it is.
+/// The line up to the cursor, the part of its last word that bash replaces, and the type of
+/// completion.
 const LINE: &str = "MEMCTL_COMP_LINE";
 const PART: &str = "MEMCTL_COMP_PART";
 const TYPE: &str = "MEMCTL_COMP_TYPE";
 
 fn registration(Registration { var, name, bin, completer }: &Registration<'_>) -> String {
-    // Without a blank after what goes on: another level, the value of an option.
+    // No blank after a word that continues: another level, or the value of an option.
     format!(
         r#"_{name}() {{
     local line
@@ -50,7 +51,8 @@ fn answer(
     let words = typed.words.iter().cloned().map(OsString::from_vec).collect();
     let found = complete(command, words, last, directory)?;
     let found: Vec<_> = found.iter().map(shown).collect();
-    // In a mere list of several, which puts nothing into the line, there is room for a word on each.
+    // A list of several candidates inserts nothing into the line, so there is room for a help text
+    // on each.
     let listing = env(TYPE) == b"63" && found.len() > 1;
     for (word, help) in &found {
         let Some(rest) = typed.rest_of(word) else { continue };
@@ -60,13 +62,13 @@ fn answer(
     Ok(())
 }
 
-/// What was typed, as the shell would read it.
+/// The words typed, as the shell would parse them.
 #[derive(Debug, PartialEq, Eq)]
 struct Typed {
     words: Vec<Vec<u8>>,
-    /// The beginning of the last word that bash keeps, since it takes `:` and `=` for the ends of words.
+    /// The beginning of the last word that bash keeps, since it treats `:` and `=` as word breaks.
     kept: Vec<u8>,
-    /// The quote that is open.
+    /// The open quote.
     open: Quote,
 }
 
@@ -79,7 +81,8 @@ enum Quote {
 
 impl Typed {
     fn parse(line: &[u8], part: &[u8]) -> Option<Self> {
-        // No word has it, so it tells where the last one ends even if that is empty, or a quote is open.
+        // A byte that no word contains. It marks the end of the last word, even if that is empty or
+        // a quote is open.
         const END: u8 = 1;
         let quotes = [(Quote::None, &b""[..]), (Quote::Single, b"'"), (Quote::Double, b"\"")];
         let read = |text: &[u8]| {
@@ -102,7 +105,7 @@ impl Typed {
         Some(Self { words, kept, open })
     }
 
-    /// What of a candidate is to be put in place of the part that bash replaces.
+    /// Returns the rest of a candidate: the text for the part that bash replaces.
     fn rest_of(&self, word: &[u8]) -> Option<Vec<u8>> {
         let rest = word.strip_prefix(&*self.kept)?;
         let special = |c: char| match self.open {
@@ -118,7 +121,7 @@ impl Typed {
                 }
                 text.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
             }
-            // No shell takes a byte of these for anything but itself.
+            // No shell treats a byte of these specially.
             text.extend_from_slice(chunk.invalid());
         }
         Some(text)

@@ -1,8 +1,9 @@
-//! fish: it gives the words before without their quotes, the last one with them, and quotes what it is given.
+//! fish: passes the earlier words without their quotes and the last one with them, and quotes the
+//! answer itself.
 
 use super::shell::{Registration, Shell, tabulated};
 
-/// The shell.
+/// The fish shell.
 pub const FISH: Shell = Shell { name: "fish", registration, answer: tabulated };
 
 fn registration(Registration { var, name, bin, completer }: &Registration<'_>) -> String {

@@ -1,4 +1,4 @@
-//! What the shells have in common.
+//! The part of completion that all shells share.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -9,26 +9,27 @@ use clap::Command;
 use clap_complete::engine::{CompletionCandidate, complete};
 use clap_complete::env::EnvCompleter;
 
-/// Answers a shell: the command, the words up to the cursor, the working directory, and where the answer goes.
+/// Function that answers a shell, given the command, the words up to the cursor, the working
+/// directory, and the output.
 type Answer = fn(&mut Command, Vec<OsString>, Option<&Path>, &mut dyn Write) -> io::Result<()>;
 
-/// A shell that is completed in.
+/// A shell with completion.
 pub struct Shell {
-    /// Its name.
+    /// Name of the shell.
     pub name: &'static str,
-    /// What it reads to know of us.
+    /// Function that returns the script which the shell loads.
     pub registration: fn(&Registration<'_>) -> String,
-    /// Answers it.
+    /// Function that answers the shell.
     pub answer: Answer,
 }
 
-/// What a registration is made of.
+/// Parameters of a registration script.
 pub struct Registration<'a> {
     /// The variable that asks for completions.
     pub var: &'a str,
-    /// The command as a part of function names.
+    /// The command, as a part of function names.
     pub name: &'a str,
-    /// The command that is completed.
+    /// The command to complete.
     pub bin: &'a str,
     /// The program that answers, quoted.
     pub completer: &'a str,
@@ -67,14 +68,14 @@ impl EnvCompleter for Shell {
     }
 }
 
-/// A candidate as shells take it: the word, bytes that they choose, and what to say of it in one line.
+/// Returns the parts of a candidate: the word, in bytes, and its help text in one line.
 pub fn shown(candidate: &CompletionCandidate) -> (Vec<u8>, String) {
     let help = candidate.get_help().map(ToString::to_string).unwrap_or_default();
     let help = help.lines().next().unwrap_or_default().to_owned();
     (candidate.get_value().as_bytes().to_vec(), help)
 }
 
-/// A candidate a line, then a tab and a word on it.
+/// Writes a candidate per line, followed by a tab and its help text.
 pub fn tabulated(
     command: &mut Command,
     words: Vec<OsString>,

@@ -1,12 +1,13 @@
-//! zsh: it gives the words with their quotes, which it can take off itself, and quotes what it is given.
+//! zsh: passes the words with their quotes, which it can remove itself, and quotes the answer.
 
 use super::shell::{Registration, Shell, tabulated};
 
-/// The shell.
+/// The zsh shell.
 pub const ZSH: Shell = Shell { name: "zsh", registration, answer: tabulated };
 
 fn registration(Registration { var, name, bin, completer }: &Registration<'_>) -> String {
-    // Another level goes on without a blank. `compadd` would sort, but what memctl gives is in order.
+    // No blank after a word that continues with another level. `compadd` would sort, but memctl's
+    // candidates are already in order.
     format!(
         r#"_{name}() {{
     local line word last=$IPREFIX$PREFIX

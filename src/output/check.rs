@@ -1,4 +1,4 @@
-//! What `memctl check` says: a line for each thing, what to do about it below, and the verdict.
+//! Output of `memctl check`: a line for each finding, a remedy below it, and the verdict.
 
 use anstyle::AnsiColor;
 use memctl::check::{CheckReport, Fact, Finding, State};
@@ -24,7 +24,7 @@ struct Key<'a> {
     todo: Option<&'a str>,
 }
 
-/// All of them.
+/// All findings, as JSON.
 #[derive(Serialize)]
 struct Line<'a> {
     #[serde(flatten)]
@@ -33,7 +33,7 @@ struct Line<'a> {
     checks: Vec<Key<'a>>,
 }
 
-/// Prints what was found.
+/// Prints the findings.
 pub fn print(checked: &CheckReport, json: bool) -> Result<()> {
     if json {
         let checks = checked.findings.iter().map(|finding| Key {

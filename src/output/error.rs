@@ -1,4 +1,4 @@
-//! Errors: one lower-case line `memctl: what: why`, then `hint: …` where one helps.
+//! Error output: one lower-case line `memctl: what: why`, then `hint: …` where one helps.
 
 use anstyle::{AnsiColor, Style};
 use clap::error::ErrorKind;
@@ -15,13 +15,13 @@ use crate::usage::translate_clap_error;
 const RED: Style = AnsiColor::Red.on_default().bold();
 const DIM: Style = Style::new().dimmed();
 
-/// Prints an error and returns how to exit.
+/// Prints an error and returns the exit status.
 pub fn print(error: &Error) -> Exit {
     print_lines(&error.to_string(), error.hint());
     error.exit()
 }
 
-/// Prints what went wrong with one of several requests, if something did.
+/// Prints the error of one of several requests, if it had one.
 pub fn print_outcome(outcome: &Outcome) {
     let name = &outcome.name;
     let report = match &outcome.report {
@@ -45,10 +45,10 @@ fn print_lines(what: &str, hint: Option<&str>) {
     }
 }
 
-/// Prints what clap has to say: help and version as it is, errors in our form.
+/// Prints a message of clap's: help and version unchanged, errors in memctl's form.
 pub fn print_clap(error: &clap::Error) -> Exit {
     if !error.use_stderr() {
-        // A closed pipe included: whoever reads help has read enough.
+        // A closed pipe is no error: the reader has read enough of the help.
         let _ = error.print();
         return Exit::Success;
     }

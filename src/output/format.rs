@@ -1,4 +1,4 @@
-//! Sizes, times and names as people read them.
+//! Human-readable sizes, times and names.
 
 use std::fmt::Write;
 use std::io;
@@ -8,22 +8,22 @@ use humansize::{BINARY, FormatSizeOptions, SizeFormatter, format_size, format_si
 use memctl::cgroup::error::error_text;
 use rustix::io::Errno;
 
-/// `10.07 MiB`.
+/// Formats a size: `10.07 MiB`.
 pub fn size(bytes: u64) -> String {
     format_size(bytes, BINARY)
 }
 
-/// `10.1M`, `154M`, `0`: for columns.
+/// Formats a size for a column: `10.1M`, `154M`, `0`.
 pub fn compact(bytes: u64) -> String {
     let mut text = String::new();
     push_compact(&mut text, bytes);
     text
 }
 
-/// The same at the end of a text.
+/// Appends a size as [`compact`] formats it.
 pub fn push_compact(text: &mut String, bytes: u64) {
     if bytes < 1 << 10 {
-        // Most cells of most hosts, and without the arithmetic of fractions.
+        // Most cells on most hosts: without floating-point arithmetic.
         let _ = write!(text, "{bytes}");
         return;
     }
@@ -32,7 +32,7 @@ pub fn push_compact(text: &mut String, bytes: u64) {
     text.truncate(text.trim_end_matches('B').trim_end_matches('i').len());
 }
 
-/// `+72 KiB`, `-3 MiB`, `0 B`.
+/// Formats a difference: `+72 KiB`, `-3 MiB`, `0 B`.
 pub fn difference(bytes: i64) -> String {
     match bytes {
         1.. => format!("+{}", format_size(bytes as u64, BINARY)),
@@ -40,7 +40,7 @@ pub fn difference(bytes: i64) -> String {
     }
 }
 
-/// `340 us`, `41 ms`, `1.3 s`, `2m 5s`.
+/// Formats a time: `340 us`, `41 ms`, `1.3 s`, `2m 5s`.
 pub fn time(time: Duration) -> String {
     match time.as_micros() {
         0 => "0 ms".into(),
@@ -51,12 +51,13 @@ pub fn time(time: Duration) -> String {
     }
 }
 
-/// `1 rule`, `3 rules`.
+/// Formats a count: `1 rule`, `3 rules`.
 pub fn counted(count: usize, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
-/// A cgroup's name with everything escaped that would act on a terminal: containers choose their names.
+/// Escapes every character of a cgroup's name that would act on a terminal: containers choose their
+/// names.
 pub fn escaped(name: &str) -> String {
     let acts = |c: char| {
         c.is_control()
@@ -68,7 +69,7 @@ pub fn escaped(name: &str) -> String {
     name.chars().map(|c| if acts(c) { c.escape_default().to_string() } else { c.to_string() }).collect()
 }
 
-/// A name in at most `width` characters: both ends tell more than the middle.
+/// Shortens a name to at most `width` characters, in the middle: both ends identify it better.
 pub fn shortened(name: &str, width: usize) -> String {
     let length = name.chars().count();
     if length <= width || width < 3 {
@@ -79,17 +80,17 @@ pub fn shortened(name: &str, width: usize) -> String {
     name.chars().take(head).chain(['…']).chain(name.chars().skip(length - tail)).collect()
 }
 
-/// Hundredths of a percent, as the kernel and systemd print them.
+/// Formats hundredths of a percent as the kernel and systemd do.
 pub fn hundredths(share: u16) -> String {
     format!("{}.{:02}%", share / 100, share % 100)
 }
 
-/// An error of the kernel's in words, in lower case.
+/// Returns the text of a kernel error, in lower case.
 pub fn errno_text(errno: Errno) -> String {
     error_text(&io::Error::from(errno))
 }
 
-/// A function that writes an amount.
+/// Function that formats an amount in bytes.
 pub type Size<'a> = &'a dyn Fn(u64) -> String;
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! JSON: one object a line. Base units, the unit in the key; what this kernel doesn't offer is absent.
+//! JSON output: one object per line. Base units, with the unit in the key; values that this kernel
+//! doesn't offer are absent.
 
 mod name;
 mod stat;
@@ -27,7 +28,7 @@ pub struct Reclaimed<'a> {
     path: Cow<'a, str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     node: Option<u32>,
-    /// null for `max`, and of what is a share of a total.
+    /// null for `max`, and for a share of a total.
     requested_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     target_bytes: Option<u64>,
@@ -44,7 +45,7 @@ pub struct Reclaimed<'a> {
     difference_bytes: Option<i64>,
     tolerance_bytes: Option<u64>,
     verdict: Option<&'static str>,
-    /// null if a share of a total wasn't asked for.
+    /// null if nothing was requested from a share of a total.
     stopped_by: Option<&'static str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     obstacles: Vec<&'static str>,
@@ -93,8 +94,8 @@ pub struct Reclaimed<'a> {
     settled: Option<SettledKeys>,
 }
 
-/// What came of one amount for several cgroups, as a line of JSON after theirs. Its keys are not theirs, so that whoever
-/// adds up the lines counts nothing twice.
+/// The total of one amount for several cgroups, as a line of JSON after theirs. Its keys differ
+/// from theirs, so that nothing is counted twice when the lines are added up.
 #[allow(clippy::struct_field_names)]
 #[derive(Serialize)]
 pub struct TotalReclaimed {
@@ -125,7 +126,7 @@ impl From<&Report> for TotalReclaimed {
     }
 }
 
-/// A request foretold by `--dry-run`, as a line of JSON.
+/// The forecast of a request by `--dry-run`, as a line of JSON.
 #[allow(clippy::struct_field_names)]
 #[derive(Serialize)]
 pub struct Planned<'a> {
@@ -179,7 +180,7 @@ impl<'a> From<&'a DryRun> for Planned<'a> {
     }
 }
 
-/// One amount for several cgroups foretold, as a line of JSON after theirs.
+/// The forecast of one amount for several cgroups, as a line of JSON after theirs.
 #[allow(clippy::struct_field_names)]
 #[derive(Serialize)]
 pub struct TotalPlanned {
@@ -202,7 +203,7 @@ impl From<&TotalPlan> for TotalPlanned {
     }
 }
 
-/// What `--settle` adds.
+/// Keys that `--settle` adds.
 #[allow(clippy::struct_field_names)]
 #[derive(Serialize)]
 struct SettledKeys {
@@ -252,7 +253,8 @@ pub fn usec(time: Duration) -> u64 {
 }
 
 impl<'a> Reclaimed<'a> {
-    /// Takes over a report, of a request or of the share in a total, which alone is judged then.
+    /// Converts the report of a request, or of a share in a total. For a share the verdict is left
+    /// out: only the total has one.
     pub fn new(name: &'a Name, path: &'a Path, report: &Report, shared: bool) -> Self {
         let judged = (!shared).then_some(report);
         Self {

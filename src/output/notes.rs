@@ -14,7 +14,8 @@ use super::{Verbosity, eprint_line};
 use crate::output::format::errno_text;
 use crate::output::view::Waiting;
 
-/// What `-v` tells of a step; with several cgroups under way, of which.
+/// Prints the line of `-v` for a step of a request, with the cgroup's name where several are in
+/// progress.
 pub fn event(cgroup: Option<&str>, event: &RequestEvent, loudness: Verbosity) {
     if loudness != Verbosity::Verbose {
         return;
@@ -44,21 +45,21 @@ pub fn event(cgroup: Option<&str>, event: &RequestEvent, loudness: Verbosity) {
     }
 }
 
-/// Time that is spent on nothing but watching.
+/// Prints the note of `-v` for a time spent only on measuring.
 pub fn watching(what: &str, span: Duration, loudness: Verbosity) {
     if loudness == Verbosity::Verbose {
         eprint_line(&format!("{what} for {}", time(span)));
     }
 }
 
-/// What came back can't be told.
+/// Prints a note that refaults can't be measured, because the cgroup is gone.
 pub fn unwatched(cgroup: &str, loudness: Verbosity) {
     if loudness != Verbosity::Quiet {
         eprint_line(&format!("memctl: {}: the cgroup was removed during --settle", escaped(cgroup)));
     }
 }
 
-/// After a signal, when the kernel doesn't return.
+/// Prints a note after a signal, while the write in progress hasn't returned.
 pub fn waiting_for_write(bytes: u64, loudness: Verbosity) {
     if loudness != Verbosity::Quiet {
         eprint_line(&format!(
@@ -68,7 +69,7 @@ pub fn waiting_for_write(bytes: u64, loudness: Verbosity) {
     }
 }
 
-/// Somebody else keeps the lock on a cgroup.
+/// Prints a note that another process holds the lock on a cgroup.
 pub fn locked(cgroup: &str, loudness: Verbosity) {
     if loudness != Verbosity::Quiet {
         eprint_line(&format!(
@@ -78,7 +79,7 @@ pub fn locked(cgroup: &str, loudness: Verbosity) {
     }
 }
 
-/// A watch of its own cgroup might reclaim memctl itself.
+/// Prints a warning that a watch of memctl's own cgroup might reclaim memctl itself.
 pub fn unlocked(cgroup: &str, loudness: Verbosity) {
     if loudness != Verbosity::Quiet {
         eprint_line(&format!(
@@ -88,7 +89,7 @@ pub fn unlocked(cgroup: &str, loudness: Verbosity) {
     }
 }
 
-/// What may be watched later.
+/// Returns notes on cgroups that may be watched later.
 pub fn not_watched(waiting: &Waiting) -> Vec<String> {
     let unmatched =
         waiting.unmatched.iter().map(|word| format!("{word}: no cgroup matches yet; waiting for one"));
@@ -102,7 +103,7 @@ pub fn not_watched(waiting: &Waiting) -> Vec<String> {
     unmatched.chain(unlimited).collect()
 }
 
-/// What an OOM killer is to a watch.
+/// Returns the text of a note on an OOM killer.
 pub fn of_killer(note: &Note) -> Option<String> {
     Some(match note {
         Note::Asked => return None,
@@ -120,7 +121,7 @@ pub fn of_killer(note: &Note) -> Option<String> {
     })
 }
 
-/// What a record is, where that isn't what one would think.
+/// Prints notes on anything unexpected in a record.
 pub fn read(file: &str, record: &Record, loudness: Verbosity) {
     if loudness == Verbosity::Quiet {
         return;
@@ -140,7 +141,7 @@ pub fn read(file: &str, record: &Record, loudness: Verbosity) {
     }
 }
 
-/// A glob that was to leave something out doesn't.
+/// Prints a note for each `--exclude` glob that excludes nothing.
 pub fn nothing_excluded(globs: &[&OsStr], loudness: Verbosity) {
     for glob in globs.iter().filter(|_| loudness != Verbosity::Quiet) {
         eprint_line(&format!(
@@ -150,7 +151,7 @@ pub fn nothing_excluded(globs: &[&OsStr], loudness: Verbosity) {
     }
 }
 
-/// What a glob matched and can't be reclaimed from.
+/// Prints the note of `-v` for a cgroup that matches a glob and can't be reclaimed from.
 pub fn passed_over(why: &str, loudness: Verbosity) {
     if loudness == Verbosity::Verbose {
         eprint_line(&format!("skipped: {}", escaped(why)));

@@ -1,4 +1,5 @@
-//! What `memctl reclaim --dry-run` says, for people: a row that says what would come of a request, and the arithmetic.
+//! Output of `memctl reclaim --dry-run` for people: a row with the outlook of each request, and the
+//! arithmetic.
 
 use anstyle::AnsiColor;
 use memctl::cgroup::swap_room::SwapBound;
@@ -13,7 +14,7 @@ use super::{Verbosity, print_stdout, terminal_width};
 use crate::error::Result;
 use crate::output::view::DryRun;
 
-/// Prints what was foretold.
+/// Prints the forecasts.
 pub fn print(foretold: &[DryRun], total: Option<&TotalPlan>, json: bool, loudness: Verbosity) -> Result<()> {
     if json {
         let lines = foretold.iter().map(|one| Ok(serde_json::to_string(&Planned::from(one))? + "\n"));
@@ -34,9 +35,9 @@ pub fn print(foretold: &[DryRun], total: Option<&TotalPlan>, json: bool, loudnes
     print_stdout(&(rows(foretold, total, width) + &labelled(&lines, width.unwrap_or(u16::MAX))))
 }
 
-/// A row each, and for several a total.
+/// Returns a row for each forecast, and a total for several.
 fn rows(foretold: &[DryRun], total: Option<&TotalPlan>, width: Option<u16>) -> String {
-    // What the other columns and the outlook need at most.
+    // Maximum width of the other columns and the outlook.
     const OTHERS: usize = 54;
     let named = |name: &str| named(name, width, OTHERS);
     let requested = |bytes: Option<u64>| bytes.map_or_else(|| "max".into(), size);
@@ -54,7 +55,7 @@ fn rows(foretold: &[DryRun], total: Option<&TotalPlan>, width: Option<u16>) -> S
     }
     let (header, lines) = figures(&mut table);
     let each = |DryRun { plan, .. }: &DryRun| match total {
-        // Where one amount is for all, only that is judged.
+        // With one amount for all, only the total has an outlook.
         Some(_) if plan.guards.is_empty() => String::new(),
         _ => outlook(plan.requested, &plan.guards),
     };
@@ -78,7 +79,7 @@ fn outlook(requested: Option<u64>, guards: &[Blocker]) -> String {
     format!("{style}{words}{style:#}")
 }
 
-/// One in full.
+/// Returns the arithmetic of a single forecast, in labelled lines.
 fn arithmetic(foretold: &DryRun) -> Vec<(String, String)> {
     let plan = &foretold.plan;
     let mut lines = vec![("request", would_ask(foretold)), ("reclaimable", reclaimable(plan))];
@@ -89,7 +90,7 @@ fn arithmetic(foretold: &DryRun) -> Vec<(String, String)> {
     lines
 }
 
-/// What there is to say of several.
+/// Returns labelled lines on several forecasts.
 fn remarks(foretold: &[DryRun], total: Option<&TotalPlan>) -> Vec<(String, String)> {
     let stops = foretold.iter().filter(|one| !one.plan.guards.is_empty() || one.locked);
     let mut lines: Vec<_> = stops
@@ -194,7 +195,7 @@ fn left_out(plan: &Plan) -> Option<String> {
 
 fn would_stop(DryRun { plan, locked, .. }: &DryRun) -> Vec<String> {
     let mut stops: Vec<String> = plan.guards.iter().map(|guard| guarded(*guard, plan)).collect();
-    // What the kernel refuses ends there.
+    // A refusal of the kernel's ends the list: nothing after it would be reached.
     if plan.guards.iter().any(|guard| matches!(guard, Blocker::Unsupported(_))) {
         stops.truncate(1);
         return stops;

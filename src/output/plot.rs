@@ -1,4 +1,5 @@
-//! The picture of a recorded watch: one page of SVG, with a title, what it came to, and three panels over the same time.
+//! The plot of a recorded watch: one page of SVG with a title, the outcome, and three panels over
+//! the same time axis.
 
 use memctl::record::{Course, Point, Record};
 use plotters::prelude::{DrawingBackend, IntoDrawingArea, SVGBackend};
@@ -16,14 +17,15 @@ use area::{Area, Drawn, MARGIN};
 use panel::{Curve, Panel};
 use theme::{BACKGROUND, BAD, CALM, DIM, GOOD, INK, MAIN, SOFT, WARM};
 
-/// Pixels: the page, the room above the panels and around them, and how high each panel is.
+/// Sizes in pixels: the page, the space above the panels and around them, and the height of each
+/// panel.
 const WIDTH: u32 = 800;
 const HEIGHT: u32 = 640;
 const HEAD: u32 = 84;
 const TALL: u32 = 260;
 const LOW: u32 = 140;
 
-/// What is drawn: one cgroup, or all of them together.
+/// Returns the SVG of a course: of one cgroup, or of all of them together.
 pub fn picture(record: &Record, course: &Course) -> Result<String> {
     let mut svg = String::new();
     {
@@ -56,7 +58,7 @@ fn head<DB: DrawingBackend>(area: &Area<DB>, record: &Record, course: &Course) -
     theme::text(area, &details(record, course), (MARGIN, 58), 13, DIM)
 }
 
-/// What it came to.
+/// Returns a line of text on the outcome.
 fn outcome(course: &Course) -> String {
     let Some(outcome) = course.outcome else {
         let reclaimed = course.points.last().map_or(0, |point| point.reclaimed);
@@ -86,7 +88,7 @@ fn details(record: &Record, course: &Course) -> String {
     parts.into_iter().flatten().collect::<Vec<_>>().join("; ")
 }
 
-/// What is drawn below each other.
+/// Returns the panels, from top to bottom.
 fn panels(course: &Course) -> [Panel; 3] {
     let points = &course.points;
     let bytes = |get: &dyn Fn(&Point) -> Option<u64>| -> Vec<(f64, f64)> {
@@ -123,9 +125,10 @@ fn panels(course: &Course) -> [Panel; 3] {
     [usage, flows, pressure]
 }
 
-/// How much came in a second between each two points: as steps, each from the point before.
+/// Returns the rate per second between consecutive points, as steps.
 fn rates(points: &[Point], get: impl Fn(&Point) -> Option<f64>) -> Vec<(f64, f64)> {
-    /// Points nearer than that to each other say more of the kernel's batches than of a rate.
+    /// Minimum distance of two points, in seconds: nearer ones show the kernel's batches rather
+    /// than a rate.
     const NEAREST: f64 = 0.5;
     let mut rates = Vec::new();
     let mut from: Option<(f64, f64)> = None;
@@ -138,7 +141,7 @@ fn rates(points: &[Point], get: impl Fn(&Point) -> Option<f64>) -> Vec<(f64, f64
                 rates.extend([(then, rate), (at, rate)]);
                 from = Some((at, count));
             }
-            // What is too near goes on as it was.
+            // A point too near the last one continues its rate.
             Some(_) => rates.extend(rates.last().copied().map(|(_, rate)| (at, rate))),
         }
     }

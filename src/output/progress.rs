@@ -1,4 +1,5 @@
-//! Progress bars, one for each cgroup under way and one for all: on standard error, on terminals only.
+//! Progress bars on standard error, on terminals only: one for each cgroup in progress and one for
+//! all.
 
 use std::time::{Duration, Instant};
 
@@ -11,18 +12,19 @@ use super::format::{escaped, shortened};
 pub struct ProgressBars {
     all: MultiProgress,
     bars: Vec<ProgressBar>,
-    /// How many are done; only where there are several.
+    /// Number of cgroups that are done; only with several.
     total: Option<ProgressBar>,
-    /// With one amount for all together: what each gave in requests that are over, and in the one under way.
+    /// Bytes from each cgroup, in finished requests and in the current one; only with one amount
+    /// for all.
     shared: Option<Vec<(u64, u64)>>,
     began: Instant,
 }
 
-/// What is over sooner needs no bar: it would only flash.
+/// Minimum age before a bar is shown: a shorter one would only flash.
 const WORTHWHILE: Duration = Duration::from_millis(200);
 
 impl ProgressBars {
-    /// `visible` is whether standard error is a terminal that wants bars.
+    /// Creates the bars; `visible` is true if standard error is a terminal and bars are wanted.
     pub fn new(cgroups: &[String], visible: bool) -> Self {
         let target = if visible { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let all = MultiProgress::with_draw_target(target);
@@ -34,7 +36,7 @@ impl ProgressBars {
         Self { all, bars, total, shared: None, began: Instant::now() }
     }
 
-    /// The same with one amount for all together; `None` for all there is.
+    /// Creates the bars for one amount (bytes) from all cgroups together; `None` for all there is.
     pub fn of_total(cgroups: &[String], amount: Option<u64>, visible: bool) -> Self {
         let mut progress = Self::new(cgroups, visible);
         progress.shared = Some(vec![(0, 0); cgroups.len()]);
@@ -46,7 +48,7 @@ impl ProgressBars {
         progress
     }
 
-    /// Shows where a request stands.
+    /// Shows the progress of a request.
     pub fn show(&mut self, index: usize, event: &RequestEvent) {
         let mut so_far = 0;
         if let (Some(shared), RequestEvent::Asked { reclaimed, .. }) = (&mut self.shared, event) {
@@ -58,7 +60,7 @@ impl ProgressBars {
         }
         let bar = &self.bars[index];
         if bar.is_hidden() && !self.all.is_hidden() {
-            // Only what is under way takes a line.
+            // Only cgroups in progress take a line.
             self.bars[index] = self.all.insert(0, bar.clone());
         }
         let bar = &self.bars[index];
@@ -79,7 +81,7 @@ impl ProgressBars {
         }
     }
 
-    /// A request is over, and perhaps the cgroup done with.
+    /// Records the end of a request, and with `done` the end of the cgroup.
     pub fn served(&mut self, index: usize, done: bool) {
         if done {
             self.bars[index].finish_and_clear();
@@ -94,7 +96,7 @@ impl ProgressBars {
         }
     }
 
-    /// Keeps the clock running while nothing is told.
+    /// Updates the elapsed time while there are no events.
     pub fn tick(&self) {
         if self.began.elapsed() < WORTHWHILE {
             return;
@@ -106,32 +108,32 @@ impl ProgressBars {
             .for_each(ProgressBar::tick);
     }
 
-    /// Prints something without the bars in the way.
+    /// Runs `print` with the bars out of the way.
     pub fn suspend(&self, print: impl FnOnce()) {
         self.all.suspend(print);
     }
 
-    /// Clears the lines: the report says it all.
+    /// Clears the lines: the report replaces them.
     pub fn finish(&self) {
         self.total.iter().chain(&self.bars).for_each(ProgressBar::finish_and_clear);
     }
 }
 
-/// A bar for time that goes by, or nothing.
+/// A progress bar for a wait, or nothing.
 pub struct WaitBar {
     bar: ProgressBar,
     began: Instant,
 }
 
 impl WaitBar {
-    /// `visible` is whether standard error is a terminal that wants bars.
+    /// Creates the bar; `visible` is true if standard error is a terminal and bars are wanted.
     pub fn new(what: &'static str, time: Duration, visible: bool) -> Self {
         let target = if visible { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(Some(time.as_millis() as u64), target);
         Self { bar: bar.with_style(style(WATCHING)).with_message(what), began: Instant::now() }
     }
 
-    /// Shows how much of the time is over.
+    /// Shows the time elapsed so far.
     pub fn tick(&self) {
         self.bar.set_position(self.began.elapsed().as_millis() as u64);
     }
@@ -148,7 +150,7 @@ const BAR: &str =
 const SPINNER: &str = "{prefix}{msg} {binary_bytes} {binary_bytes_per_sec}, {elapsed}";
 const TOTAL: &str = "{pos} of {len} cgroups {wide_bar} {elapsed}";
 
-/// One factory for all bars. Hidden until there is something to show.
+/// Creates a bar, hidden until there is something to show.
 fn bar(cgroup: &str) -> ProgressBar {
     const NAME: usize = 24;
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());

@@ -1,4 +1,4 @@
-//! The report of `memctl reclaim` for people: a row that says what came of it, and lines that say why.
+//! The report of `memctl reclaim` for people: a row with the result, and lines with the reasons.
 
 use anstyle::AnsiColor;
 use memctl::reclaim::{Report, StoppedBy, Verdict};
@@ -17,7 +17,7 @@ mod tests;
 pub use details::{below_the_gate, removed, writes};
 use details::{came_back, details, in_the_way, net_saving, unconfirmed, why};
 
-/// Prints the reports of those that were begun.
+/// Prints the reports of all requests that were started.
 pub fn print(outcomes: &Outcomes, json: bool, loudness: Verbosity) -> Result<()> {
     let begun = outcomes.each.iter().filter_map(|outcome| Some((outcome, outcome.report.as_ref().ok()?)));
     if json {
@@ -40,7 +40,7 @@ pub fn print(outcomes: &Outcomes, json: bool, loudness: Verbosity) -> Result<()>
     print_stdout(&shown(&rows, outcomes.total.as_ref(), width))
 }
 
-/// One report in full; several as a row each, with what there is to say of those that fell short.
+/// Returns one report in full, or a row for each of several and remarks on incomplete ones.
 fn shown(rows: &[(&str, &Report)], total: Option<&Report>, width: Option<u16>) -> String {
     let table = summary(rows, total, width);
     let width = width.unwrap_or(u16::MAX);
@@ -50,9 +50,9 @@ fn shown(rows: &[(&str, &Report)], total: Option<&Report>, width: Option<u16>) -
     }
 }
 
-/// The rows: what was asked, what was got, and the verdict, which alone is coloured.
+/// Returns the rows: requested, reclaimed, and the verdict, which alone is coloured.
 fn summary(rows: &[(&str, &Report)], total: Option<&Report>, width: Option<u16>) -> String {
-    // What the other columns and the verdict need at most.
+    // Maximum width of the other columns and the verdict.
     const OTHERS: usize = 54;
     let named = |name: &str| named(name, width, OTHERS);
     let row = |name: String, requested: Option<u64>, reclaimed: u64, off: Option<i64>| {
@@ -80,9 +80,10 @@ fn summary(rows: &[(&str, &Report)], total: Option<&Report>, width: Option<u16>)
             off,
         ));
     }
-    // The verdict stands last, outside of the table: a coloured cell would be measured with its escape codes.
+    // The verdict is last, outside the table: comfy-table would measure a coloured cell with its
+    // escape codes.
     let (header, lines) = figures(&mut table);
-    // Where one amount is for all, only that is judged.
+    // With one amount for all, only the total has a verdict.
     let each = |report: &Report| match total {
         Some(_) if report.chunks == 0 => "not requested".into(),
         Some(_) => report.stopped_by.word().to_owned(),
@@ -95,7 +96,7 @@ fn summary(rows: &[(&str, &Report)], total: Option<&Report>, width: Option<u16>)
     format!("{DIM}{header}  VERDICT{DIM:#}\n{}", body.collect::<String>())
 }
 
-/// What there is to say of several: why some fell short, and what it all cost.
+/// Returns labelled lines on several reports: the reasons of incomplete ones, and the total cost.
 fn remarks(rows: &[(&str, &Report)], total: Option<&Report>) -> Vec<(String, String)> {
     let mut lines: Vec<_> = total.map(|total| ("why".into(), why(total))).into_iter().collect();
     for (name, report) in rows {

@@ -1,4 +1,5 @@
-//! What `memctl stat` shows: a row for each cgroup, in as many columns as fit, or a page on one.
+//! Output of `memctl stat`: a row for each cgroup, in as many columns as fit, or a page on a single
+//! one.
 
 use std::fmt::Write;
 
@@ -13,12 +14,13 @@ mod details;
 mod page;
 mod rows;
 
-/// Where one look after the other is shown.
+/// The screen for one or several samples.
 pub struct StatScreen<'a> {
     args: &'a Stat,
-    /// There is more than one look.
+    /// True if there is more than one sample.
     again: bool,
-    /// A terminal is repainted; anything else is written on.
+    /// True if each sample replaces the one before, as on a terminal; otherwise samples are
+    /// appended.
     repaint: bool,
     shown: bool,
 }
@@ -28,14 +30,15 @@ impl<'a> StatScreen<'a> {
         Self { args, again, shown: false, repaint: again && !args.json && terminal_width().is_some() }
     }
 
-    /// Shows a look. Says whether anybody still reads.
+    /// Shows a sample. Returns whether the reader is still there.
     pub fn show(&mut self, view: &StatView) -> Result<bool> {
         let text = self.text(view)?;
         self.shown = true;
         if !self.repaint {
             return print_more(&text);
         }
-        // Home, and clear what follows. What doesn't fit would scroll the rest away.
+        // Move the cursor home, and clear what follows. Lines that don't fit would scroll the rest
+        // away.
         let rows = usize::from(terminal_rows().unwrap_or(24).saturating_sub(1)).max(1);
         let lines: Vec<_> = text.lines().collect();
         let cut = if lines.len() > rows { lines.len() - (rows - 1) } else { 0 };
@@ -59,7 +62,7 @@ impl<'a> StatScreen<'a> {
                 let size = |bytes| if args.bytes { format!("{bytes}") } else { super::format::size(bytes) };
                 labelled(&page::lines(shown, &size), width.unwrap_or(u16::MAX))
             }
-            // One line a look, like vmstat; where there are several, a blank line between looks.
+            // One line per sample, like vmstat; with several rows, a blank line between samples.
             _ => {
                 let rows = view.rows();
                 let legend = !(args.no_legend || self.shown && rows.len() == 1);

@@ -1,4 +1,4 @@
-//! Tables without lines: columns two blanks apart, and lines with a label each.
+//! Tables without lines: columns two blanks apart, and labelled lines.
 
 use anstyle::Style;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
@@ -7,7 +7,7 @@ use super::format::{escaped, shortened};
 
 pub const DIM: Style = Style::new().dimmed();
 
-/// Lines with a label each, wrapped to the width.
+/// Formats labelled lines, wrapped to `width` columns.
 pub fn labelled(lines: &[(String, String)], width: u16) -> String {
     let mut table = plain_table();
     table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
@@ -25,7 +25,8 @@ pub fn plain_table() -> Table {
     table
 }
 
-/// Two blanks between columns, none before the first. For a table that has its rows: it knows its columns by them.
+/// Returns the lines of a table, with two blanks between columns and none before the first. Call
+/// this with all rows added: they define the table's columns.
 pub fn lines_of(table: &mut Table) -> impl Iterator<Item = String> {
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
@@ -33,7 +34,8 @@ pub fn lines_of(table: &mut Table) -> impl Iterator<Item = String> {
     table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().into_iter()
 }
 
-/// The header and the lines of a table of figures: all but the first column, which has names, stand to the right.
+/// Returns the header and the lines of a table of figures. All columns are right-aligned, except
+/// the first with the names.
 pub fn figures(table: &mut Table) -> (String, impl Iterator<Item = String>) {
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
@@ -42,7 +44,7 @@ pub fn figures(table: &mut Table) -> (String, impl Iterator<Item = String>) {
     (lines.next().unwrap_or_default(), lines)
 }
 
-/// A text after a head of so many columns, wrapped to the width and indented below it.
+/// Wraps a text after a head of `columns` columns to `width`, indented below the head.
 pub fn wrapped(head: &str, columns: usize, text: &str, width: usize) -> String {
     let room = width.saturating_sub(columns).max(20);
     let mut lines: Vec<String> = vec![String::new()];
@@ -61,7 +63,7 @@ pub fn wrapped(head: &str, columns: usize, text: &str, width: usize) -> String {
     format!("{head}{}\n", lines.join(&format!("\n{}", " ".repeat(columns))))
 }
 
-/// A name in the room that the `others` leave; in a pipe, the whole of it.
+/// Returns a name, shortened to the room that the `others` leave; in a pipe, unshortened.
 pub fn named(name: &str, width: Option<u16>, others: usize) -> String {
     match width {
         Some(width) => shortened(&escaped(name), usize::from(width).saturating_sub(others).max(16)),

@@ -1,4 +1,4 @@
-//! What the output is given to show.
+//! Data that the output shows.
 
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -9,37 +9,37 @@ use memctl::cgroup::{Details, Name, Reading};
 use memctl::reclaim::{Plan, Reclaimable};
 use memctl::watch::config::HostRule;
 
-/// A request that was only foretold.
+/// The forecast of a request.
 pub struct DryRun {
     pub name: Name,
     pub path: PathBuf,
     pub plan: Plan,
-    /// Whether somebody else holds the lock.
+    /// True if another process holds the lock.
     pub locked: bool,
 }
 
-/// A cgroup as it is shown.
+/// A cgroup to show.
 pub struct Row {
     pub reading: Box<Reading>,
     pub reclaimable: Reclaimable,
-    /// What happened since the look before, if there was one.
+    /// Rates since the sample before, if there was one.
     pub rates: Option<Rates>,
-    /// Why limits of ancestors can't be seen, if they can't.
+    /// Reason why limits of ancestors aren't visible, if they aren't.
     pub hidden: Option<Hidden>,
-    /// What only one cgroup alone tells.
+    /// Details that only the view of a single cgroup has.
     pub details: Option<Box<Details>>,
 }
 
-/// What is shown.
+/// The view of `memctl stat`.
 pub enum StatView {
     /// One cgroup in full.
     Page(Box<Row>),
-    /// A row each.
+    /// A row for each cgroup.
     Rows(Vec<Row>),
 }
 
 impl StatView {
-    /// Whatever is shown.
+    /// Returns the rows, or the page as the only one.
     pub fn rows(&self) -> &[Row] {
         match self {
             Self::Page(shown) => std::slice::from_ref(shown),
@@ -47,7 +47,7 @@ impl StatView {
         }
     }
 
-    /// Returns the same, to be changed.
+    /// Returns the rows for changing them.
     pub fn rows_mut(&mut self) -> &mut [Row] {
         match self {
             Self::Page(shown) => std::slice::from_mut(shown),
@@ -56,20 +56,20 @@ impl StatView {
     }
 }
 
-/// What may be watched later.
+/// Cgroups that may be watched later.
 pub struct Waiting {
-    /// Words that name nothing yet.
+    /// Words that match nothing yet.
     pub unmatched: Vec<String>,
-    /// What globs match and can't be watched yet, and why.
+    /// Cgroups that match a glob and can't be watched yet, and the reason.
     pub unlimited: Vec<(Name, String)>,
 }
 
-/// What a rule takes.
+/// The cgroups assigned to a rule.
 pub struct Takes {
     /// The rule.
     pub rule: HostRule,
-    /// Each cgroup, and why it isn't watched now.
+    /// The cgroups, each with the reason why it isn't watched now, if it isn't.
     pub cgroups: Vec<(Name, Option<String>)>,
-    /// Where it takes none: what it matches, and which more specific rule has that.
+    /// The cgroups that a rule without any matches, each with the more specific rule that has it.
     pub lost: Vec<(Name, Rc<str>)>,
 }

@@ -1,4 +1,4 @@
-//! What `memctl watch` tells: a line for everything that happens, and at the end what came of it.
+//! Output of `memctl watch`: a line for each event, and the results at the end.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,15 +20,15 @@ pub use end::print;
 use event::{brief, line};
 use live::Table;
 
-/// Set once nobody reads any more.
+/// Set once stdout has no reader any more.
 static DEAF: AtomicBool = AtomicBool::new(false);
 
-/// Whether the reader of stdout has gone.
+/// Returns whether the reader of stdout is gone.
 pub fn nobody_reads() -> bool {
     DEAF.load(Ordering::Relaxed)
 }
 
-/// Where events are told: in lines, or on a terminal in a table that is painted anew.
+/// Event output: in lines, or on a terminal in a table that is repainted in place.
 pub struct WatchScreen {
     began: Instant,
     json: bool,
@@ -37,7 +37,7 @@ pub struct WatchScreen {
 }
 
 impl WatchScreen {
-    /// With `estimate` nothing is told but that.
+    /// Creates the screen. With `estimate`, only the result is printed.
     pub fn new(json: bool, estimate: bool, loudness: Verbosity) -> Self {
         let live = !json && loudness == Verbosity::Normal && terminal_width().is_some();
         if json {
@@ -51,12 +51,12 @@ impl WatchScreen {
         }
     }
 
-    /// Whether it wants to show how all of them stand.
+    /// Returns whether the screen is a table, which [`show`](Self::show) repaints.
     pub fn is_live(&self) -> bool {
         self.table.is_some()
     }
 
-    /// Shows how all of them stand.
+    /// Repaints the table with the state of all cgroups.
     pub fn show(&mut self, rows: &mut dyn Iterator<Item = MemberView<'_>>) {
         if let Some(table) = &mut self.table {
             let screen = (terminal_width().unwrap_or(80), terminal_rows().unwrap_or(24));
@@ -64,7 +64,7 @@ impl WatchScreen {
         }
     }
 
-    /// Tells that the rules were read again: how many there are now, or why the old ones stay.
+    /// Reports a reload of the rules: their number, or the error for which the old ones stay.
     pub fn reloaded(&mut self, file: &Path, rules: Result<usize, &Error>, loudness: Verbosity) {
         let config = file.display().to_string();
         if self.json {
@@ -88,7 +88,8 @@ impl WatchScreen {
         }
     }
 
-    /// Tells something that isn't of one cgroup: below the table, which would be painted over it, or on standard error.
+    /// Prints a note on no particular cgroup: below the table, which would otherwise be painted
+    /// over it, or on standard error.
     pub fn note(&mut self, what: &str, loudness: Verbosity) {
         match &mut self.table {
             Some(table) => table.note(what),

@@ -11,7 +11,7 @@ PATH="$PATH:/usr/sbin:/sbin"
 say() { echo "${0##*/}: $*" >&2; }
 die() { say "$@"; exit 1; }
 
-# kernel_names: the names in the table, one a line.
+# kernel_names: prints the names in the table, one per line.
 kernel_names() { awk '!/^#/ && NF { print $1 }' "$vm/kernels.tsv"; }
 
 # kernel_row NAME: sets `suite`, `metapackage` and `features` from the table.
@@ -23,7 +23,7 @@ kernel_row() {
     read -r suite metapackage features <<<"$row"
 }
 
-# record_to FILE: passes on what comes in, but for the lines of a record, which go to FILE.
+# record_to FILE: passes its input on, except the lines of a record, which go to FILE.
 record_to() {
     local line
     while IFS= read -r line; do
@@ -34,12 +34,13 @@ record_to() {
     done 3>"$1"
 }
 
-# lock: one script at a time changes the cache. Held until `unlock`, or the end of the script.
+# lock: takes the lock on the cache, so that one script at a time changes it. Held until `unlock`,
+# or the end of the script.
 lock() { mkdir -p "$cache"; exec 9>"$cache/lock"; flock 9; }
 unlock() { exec 9>&-; }
 
-# apt_state NAME: sets `apt`, options for an apt whose lists and downloads are in a folder of their
-# own, so that the machine's stay as they are. Root needs no sandbox user, who can't read the cache.
+# apt_state NAME: sets `apt`, options for an apt with lists and downloads in a folder of its own, so
+# that the machine's stay as they are. Root needs no sandbox user, who can't read the cache.
 apt_state() {
     local state="$cache/apt/$1"
     mkdir -p "$state/lists/partial" "$state/archives/partial"
@@ -48,8 +49,8 @@ apt_state() {
         -o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false)
 }
 
-# suite_apt: the same for Debian's newest packages of `suite`, with its lists fetched. Nothing is installed
-# as far as this apt knows: what the machine has doesn't matter.
+# suite_apt: sets `apt` for Debian's newest packages of `suite`, with its lists fetched. This apt
+# knows no installed packages: the machine's packages don't matter.
 suite_apt() {
     local uri empty="$cache/apt/empty"
     uri=$(mirror) || return
@@ -61,8 +62,9 @@ suite_apt() {
     apt-get "${apt[@]}" -o APT::Update::Error-Mode=any update >&2
 }
 
-# mirror: the address of the Debian archive, as this machine is set up: none is named here.
-# apt knows which of its sources is Debian's only after an update, so make one if need be.
+# mirror: prints the address of the Debian archive, as this machine is configured: no address is
+# named here. apt knows which of its sources is Debian's only after an update, so this runs one if
+# needed.
 mirror() {
     local apt uri
     uri=$(mirror_in)

@@ -1,4 +1,5 @@
-//! `memctl check --config`: which cgroups each rule takes, and whether they can be watched now.
+//! `memctl check --config`: the cgroups assigned to each rule, and any reason why they can't be
+//! watched now.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -19,11 +20,11 @@ use crate::exit::Exit;
 use crate::output::view::Takes;
 use crate::output::{self, Verbosity};
 
-/// Runs it.
+/// Runs the subcommand.
 pub fn run(file: &Path, json: bool, loudness: Verbosity) -> Result<Exit> {
     let read = rules::read(file).inspect_err(|why| {
         if json {
-            // The reader of the line is told as well.
+            // The reader of the JSON gets the error as well.
             let _ = output::check::rules::refuse(&file.display().to_string(), why);
         }
     })?;
@@ -51,7 +52,7 @@ pub fn run(file: &Path, json: bool, loudness: Verbosity) -> Result<Exit> {
     Ok(Exit::Success)
 }
 
-/// Of rules that take nothing finds what they match, and who takes it.
+/// Finds, for rules without any cgroup, the cgroups that they match and the rules that have them.
 fn lose(all: &mut [Takes]) -> Result<()> {
     let mut taken = HashMap::new();
     for takes in all.iter() {

@@ -1,4 +1,4 @@
-//! Keeping a watch out of reclaim, its own included: what is locked can't be taken.
+//! Memory locking for a watch: locked pages can't be reclaimed, not even by memctl's own writes.
 
 use memctl::host::{self, Rights};
 use memctl::select::locate;
@@ -6,9 +6,9 @@ use rustix::mm::{Advice, MlockAllFlags, madvise, mlockall};
 
 use crate::output::{Verbosity, notes};
 
-/// Locks memory as it comes into use, where that can't fail later on: under a limit of locked memory an allocation might.
-/// Where it can't be done, and memctl watches the cgroup that it lives in, says so: neither memory.min nor memory.low
-/// protects it there from its own writes.
+/// Locks memory as it comes into use, unless this can fail later: under a limit of locked memory an
+/// allocation might. If locking isn't possible and memctl watches its own cgroup, prints a note:
+/// neither memory.min nor memory.low protects memctl there from its own writes.
 pub fn lock_memory<'a>(mut watched: impl Iterator<Item = &'a str>, loudness: Verbosity) {
     let rights = Rights::of_self();
     let unbounded = rights.ipc_lock || rights.memlock.is_none();
@@ -25,18 +25,20 @@ pub fn lock_memory<'a>(mut watched: impl Iterator<Item = &'a str>, loudness: Ver
     }
 }
 
-/// Lets go of what only the start needed: code that parses words and finds cgroups, and the memory that took. Code that is
-/// needed again is read again, from the page cache. Two megabytes would be locked for as long as the watch lasts.
+/// Releases memory that only the start needed: the code that parses words and finds cgroups, and
+/// its heap. Code that is needed again is read again, from the page cache. Otherwise two megabytes
+/// would be locked for as long as the watch lasts.
 pub fn forget_the_start() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: it gives what the allocator has free back to the kernel, takes its locks itself, and may be called at any
-    // time by any thread.
+    // SAFETY: malloc_trim returns the allocator's free memory to the kernel, takes its locks
+    // itself, and may be called at any time by any thread.
     unsafe {
         libc::malloc_trim(0);
     }
     for (begin, end) in host::code_of_self() {
-        // SAFETY: the range is a private mapping of the program's file that can't be written to, so nothing is lost with
-        // its pages: the next access finds the same bytes in the file, which nobody can write to while it runs (ETXTBSY).
+        // SAFETY: the range is a private mapping of the program's file that can't be written to, so
+        // nothing is lost with its pages: the next access finds the same bytes in the file, which
+        // can't be written to while it runs (ETXTBSY).
         let _ = unsafe { madvise(begin as *mut _, end - begin, Advice::LinuxDontneedLocked) };
     }
 }

@@ -1,4 +1,4 @@
-//! What is to be watched, and how: by the words of the command line, or by a file of rules.
+//! The plan of a watch: cgroups and rules, from the command line or a file of rules.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,25 +14,25 @@ use super::rules;
 use crate::cli::Watch;
 use crate::error::{Error, Result};
 
-/// What an estimate is stalled for if nobody says otherwise.
+/// Pressure for `--estimate` if none is given.
 const GENTLE: &str = "0.1%";
 
-/// What is to be watched, and how: by the words of the command line, or by a file of rules.
+/// The cgroups to watch and their rules, from the command line or a file of rules.
 pub struct WatchPlan {
-    /// Which cgroups.
+    /// The cgroups to watch.
     pub watchlist: Watchlist,
-    /// What is wanted of those that each list of words takes; `None` where they are left alone.
+    /// The rule for each list of words; `None` where cgroups are left alone.
     pub rules: Vec<Option<Rc<Rule>>>,
-    /// The share of a CPU that may be spent.
+    /// Maximum share of a CPU to use.
     pub cpu: Option<f64>,
-    /// How much may go to the host's swap in a second, bytes.
+    /// Maximum swap-out to the host's swap, in bytes per second.
     pub swap_writes: Option<u64>,
-    /// Whether whatever can't be watched is waited for, and no mistake.
+    /// True if cgroups that can't be watched are waited for; otherwise they are an error.
     pub waits: bool,
 }
 
 impl WatchPlan {
-    /// Plans by the words of the command line.
+    /// Makes the plan from the command line.
     pub fn of(args: &Watch) -> Result<Self> {
         if let Some(file) = &args.config {
             let plan = Self::by_rules(&rules::read(file)?)?;
@@ -54,7 +54,7 @@ impl WatchPlan {
         })
     }
 
-    /// Plans by the rules of a file.
+    /// Makes the plan from the rules of a file.
     pub fn by_rules(rules: &Rules) -> Result<Self> {
         Ok(Self {
             watchlist: Watchlist::of(&rules.words())?,
@@ -65,7 +65,7 @@ impl WatchPlan {
         })
     }
 
-    /// Those of them for which something is wanted.
+    /// Returns the assigned cgroups that have a rule.
     pub fn ruled(&self, taken: Vec<Assigned>) -> impl Iterator<Item = RuledCgroup> {
         taken.into_iter().filter_map(|taken| {
             let rule = Rc::clone(self.rules.get(taken.list)?.as_ref()?);

@@ -8,7 +8,7 @@ use memctl::watch::config::{ConfigError, MOST_BYTES, Rules, line_and_column};
 
 use crate::error::{Error, Result};
 
-/// Reads the file, no more of it than it may have.
+/// Reads the rules, up to the maximum size of the file.
 pub fn read(file: &Path) -> Result<Rules> {
     let name = file.display().to_string();
     let mut bytes = Vec::new();

@@ -1,4 +1,4 @@
-//! What `memctl check --config` says: each rule, and the cgroups that it takes.
+//! Output of `memctl check --config`: each rule, and the cgroups assigned to it.
 
 use std::borrow::Cow;
 use std::ffi::OsStr;
@@ -30,7 +30,7 @@ struct Cgroup<'a> {
     why: Option<&'a str>,
 }
 
-/// A rule.
+/// A rule, as JSON.
 #[derive(Serialize)]
 struct Key<'a> {
     rule: &'a str,
@@ -40,7 +40,7 @@ struct Key<'a> {
     cgroups: Vec<Cgroup<'a>>,
 }
 
-/// All of them.
+/// All rules, as JSON.
 #[derive(Serialize)]
 struct Line<'a> {
     config: &'a str,
@@ -48,7 +48,7 @@ struct Line<'a> {
     rules: Vec<Key<'a>>,
 }
 
-/// Prints them.
+/// Prints the rules and their cgroups.
 pub fn print(file: &str, read: &Rules, all: &[Takes], json: bool) -> Result<()> {
     if json {
         let rules = all.iter().map(|takes| Key {
@@ -98,7 +98,7 @@ pub fn print(file: &str, read: &Rules, all: &[Takes], json: bool) -> Result<()> 
     print_stdout(&format!("{text}{}: {rules} {verb} {cgroups}\n", escaped(file)))
 }
 
-/// Prints that a file can't be followed, as JSON.
+/// Prints that a file is invalid, as JSON.
 pub fn refuse(file: &str, why: &Error) -> Result<()> {
     #[derive(Serialize)]
     struct Refused<'a> {
@@ -110,7 +110,7 @@ pub fn refuse(file: &str, why: &Error) -> Result<()> {
     print_stdout(&(serde_json::to_string(&line)? + "\n"))
 }
 
-/// What is wanted of memctl itself.
+/// Returns a line with the settings for memctl itself.
 fn of_the_host(read: &Rules) -> String {
     let cpu = read.cpu.map(|share| format!("cpu {share}"));
     let writes = read.swap_writes.map(|bytes| format!("swap-writes {} a second", compact(bytes)));
@@ -122,7 +122,7 @@ fn cgroup<'a>(takes: &Takes, name: &'a Name, why: Option<&'a str>) -> Cgroup<'a>
     Cgroup { name: NameKeys::from(name), watched: why.is_none() && takes.rule.rule.is_some(), why }
 }
 
-/// What a rule wants, in the words of the file.
+/// Returns the settings of a rule, spelled as in the file.
 fn wants(rule: &Rule) -> String {
     let share = |share: f64| format!("{}%", (share * 1e8).round() / 1e6);
     let bounds = &rule.bounds;

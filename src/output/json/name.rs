@@ -1,4 +1,4 @@
-//! The keys by which a line of JSON says of which cgroup it is.
+//! JSON keys that identify the cgroup of a line.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -7,21 +7,23 @@ use memctl::cgroup::Name;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use serde::Serialize;
 
-/// Bytes that stand for themselves in a path: the unreserved ones of RFC 3986, and the slash.
+/// Bytes that are not percent-encoded in a path: the unreserved characters of RFC 3986, and the
+/// slash.
 const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// The keys by which a line says of which cgroup it is.
+/// The keys that identify the cgroup of a line.
 #[allow(clippy::struct_field_names)]
 #[derive(Default, Serialize)]
 pub struct NameKeys<'a> {
     cgroup: &'a str,
-    /// The directory's path, percent-encoded, where the name or the path is no UTF-8 and has lost something.
+    /// The directory's path, percent-encoded; only where the name or the path is not UTF-8, so that
+    /// its text has lost something.
     #[serde(skip_serializing_if = "Option::is_none")]
     path_bytes: Option<String>,
 }
 
 impl<'a> NameKeys<'a> {
-    /// Of a cgroup whose directory is told as well.
+    /// Returns the keys for a cgroup in a line that also has the directory's path.
     pub(super) fn with_path(name: &'a Name, path: &Path) -> Self {
         let lost = path.to_str().is_none().then_some(path);
         let encoded = |path: &Path| percent_encode(path.as_os_str().as_bytes(), KEPT).to_string();

@@ -1,4 +1,4 @@
-//! What `memctl stat` shows, as lines of JSON.
+//! Output of `memctl stat` as lines of JSON.
 
 use memctl::cgroup::Details;
 use memctl::cgroup::events::Events;
@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::{NameKeys, usec};
 use crate::output::view::Row;
 
-/// A cgroup as `memctl stat` sees it, as a line of JSON.
+/// A cgroup in `memctl stat`, as a line of JSON.
 #[allow(clippy::struct_field_names)]
 #[derive(Serialize)]
 pub struct Stated<'a> {
@@ -57,7 +57,7 @@ pub struct Stated<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     low_bytes: Option<OrMax>,
     protected_bytes: u64,
-    /// What keeps limits above out of sight.
+    /// Reason why limits of ancestors are not visible.
     #[serde(skip_serializing_if = "Option::is_none")]
     hidden_by: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -80,7 +80,7 @@ pub struct Stated<'a> {
     details: Option<DetailKeys<'a>>,
 }
 
-/// What only one cgroup alone tells.
+/// Keys that only the view of a single cgroup has.
 #[derive(Serialize)]
 struct DetailKeys<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -118,7 +118,7 @@ impl<'a> From<&'a Details> for DetailKeys<'a> {
     }
 }
 
-/// Counters by the kernel's own names.
+/// Event counters, by the kernel's names.
 struct EventKeys<'a>(&'a Events);
 
 impl Serialize for EventKeys<'_> {
@@ -127,7 +127,7 @@ impl Serialize for EventKeys<'_> {
     }
 }
 
-/// What lies on a NUMA node.
+/// Memory on a NUMA node.
 #[derive(Serialize)]
 struct NodeKeys {
     node: u32,
@@ -153,7 +153,7 @@ impl From<Ceiling> for OrMax {
     }
 }
 
-/// How long tasks stood still for want of memory.
+/// Memory pressure (PSI).
 #[derive(Serialize)]
 struct PressureKeys {
     some_avg10_ratio: f64,

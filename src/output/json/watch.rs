@@ -1,4 +1,4 @@
-//! The events of `memctl watch`, as lines of JSON.
+//! Events of `memctl watch`, as lines of JSON.
 
 use memctl::watch::event::{Ended, EstimateSummary, Event, EventKind, ReclaimTally, Summary, UsageSample};
 use memctl::watch::policy::guard::Guard;
@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{NameKeys, usec};
 
-/// Something that happened.
+/// An event.
 #[allow(clippy::struct_field_names)]
 #[derive(Default, Serialize)]
 pub struct Happened<'a> {
@@ -48,7 +48,7 @@ pub struct Happened<'a> {
     sample: Option<Sampled>,
 }
 
-/// How a cgroup stands, beside its usage and its limit.
+/// State of a cgroup in a `sample` event, beside its usage and its limit.
 #[allow(clippy::struct_field_names)]
 #[derive(Serialize)]
 struct Sampled {
@@ -64,7 +64,7 @@ struct Sampled {
     guards_blind: Option<[&'static str; 1]>,
 }
 
-/// The guards that could not see, if the guard `above` couldn't.
+/// Returns the list of blind guards: `above` or none.
 fn guards_blind(above: bool) -> Option<[&'static str; 1]> {
     above.then(|| [Guard::Above(0).word()])
 }
@@ -89,12 +89,12 @@ pub struct Begun {
     at_usec: u64,
     version: u64,
     memctl: &'static str,
-    /// Since 1970.
+    /// Microseconds since 1970.
     started_usec: u64,
 }
 
 impl Begun {
-    /// Now.
+    /// Returns the line for the current time.
     pub fn now() -> Self {
         let since = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
         Self {
@@ -107,24 +107,24 @@ impl Begun {
     }
 }
 
-/// The rules were read again.
+/// A reload of the rules.
 #[derive(Serialize)]
 pub struct Reloaded<'a> {
     /// `reload`.
     pub event: &'static str,
-    /// When.
+    /// Time of the reload, in microseconds.
     pub at_usec: u64,
-    /// The file.
+    /// Name of the file.
     pub config: &'a str,
-    /// How many there are.
+    /// Number of rules.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rules: Option<usize>,
-    /// What is wrong with them; the old ones stay.
+    /// Error in the rules; the old ones stay in use.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
-/// A limit, or none: null.
+/// A limit in bytes; null without one.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Limit {
@@ -138,7 +138,7 @@ impl Limit {
     }
 }
 
-/// What is known of a working set.
+/// Estimate of a working set.
 #[allow(clippy::struct_field_names)]
 #[derive(Serialize)]
 struct WorkingSetFound {
@@ -159,7 +159,7 @@ impl From<&WorkingSet> for WorkingSetFound {
     }
 }
 
-/// What was saved.
+/// Amount of memory saved.
 #[allow(clippy::struct_field_names)]
 #[derive(Serialize)]
 struct WhatWasSaved {
@@ -180,7 +180,7 @@ impl From<&Saved> for WhatWasSaved {
     }
 }
 
-/// What was reclaimed since it was told last.
+/// Amounts reclaimed since the last report.
 #[allow(clippy::struct_field_names)]
 #[derive(Serialize)]
 struct Reclaimed {
@@ -275,7 +275,7 @@ impl<'a> From<&'a Event<'a>> for Happened<'a> {
     }
 }
 
-/// What came of one cgroup.
+/// Result for one cgroup.
 #[allow(clippy::struct_field_names)]
 #[derive(Serialize)]
 pub struct WatchSummary<'a> {
@@ -299,7 +299,7 @@ pub struct WatchSummary<'a> {
     stalled_before_ratio: Option<f64>,
     outrun: u32,
     held: u32,
-    /// The guard that held last.
+    /// The guard that blocked last.
     #[serde(skip_serializing_if = "Option::is_none")]
     guard: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -351,7 +351,7 @@ impl<'a> From<&'a Summary> for WatchSummary<'a> {
     }
 }
 
-/// What it all came to.
+/// Result of the whole watch.
 #[derive(Serialize)]
 pub struct WatchEnded {
     event: &'static str,
@@ -360,7 +360,7 @@ pub struct WatchEnded {
     dry_run: bool,
     total_reclaimed_bytes: u64,
     total_watched_usec: u64,
-    /// Of the whole process, the kernel's work for it included.
+    /// CPU time of the whole process, including the kernel's work for it.
     total_cpu_usec: u64,
 }
 

@@ -1,11 +1,12 @@
-//! The area that is drawn on.
+//! The drawing area.
 
 use plotters::prelude::DrawingBackend;
 
-/// Pixels around what is drawn.
+/// Margin of the page, in pixels.
 pub const MARGIN: i32 = 16;
 
-/// How many points a line has at the most, and how many looks all cgroups together are looked at.
+/// Number of places along the time axis, with at most four points of a line each, and number of
+/// samples of all cgroups together.
 pub const LOOKS: usize = 600;
 
 /// A part of the page.

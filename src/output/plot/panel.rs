@@ -1,4 +1,4 @@
-//! One panel: lines over time, with an axis of their own and their names above.
+//! A panel of the plot: lines over time, with a y axis of its own and their names above.
 
 use plotters::chart::ChartBuilder;
 use plotters::prelude::{DrawingBackend, IntoFont, Rectangle};
@@ -9,28 +9,28 @@ use super::area::{Area, Drawn, LOOKS, MARGIN};
 use super::scale::{Scale, Unit};
 use super::theme::{self, BAD, DIM, GRID, Shade};
 
-/// Room above a panel for the names of its lines.
+/// Height of the space above a panel for the names of its lines, in pixels.
 const NAMES: i32 = 24;
 
-/// About how wide a character of a name is.
+/// Approximate width of a character of a name, in pixels.
 const CHARACTER: i32 = 8;
 
-/// A line, as points of seconds and figures.
+/// A line, as points of time (seconds) and value.
 pub struct Curve {
     name: &'static str,
     shade: Shade,
     points: Vec<(f64, f64)>,
-    /// Whether the area below it is filled.
+    /// True if the area below the line is filled.
     filled: bool,
 }
 
 impl Curve {
-    /// One with its area.
+    /// Returns a curve with its area filled.
     pub fn filled(name: &'static str, shade: Shade, points: Vec<(f64, f64)>) -> Self {
         Self { name, shade, points, filled: true }
     }
 
-    /// One that stays where it is until there is another figure.
+    /// Returns a curve that keeps each value until the next point.
     pub fn steps(name: &'static str, shade: Shade, points: Vec<(f64, f64)>) -> Self {
         let mut steps: Vec<(f64, f64)> = Vec::with_capacity(2 * points.len());
         for (at, figure) in points {
@@ -40,7 +40,8 @@ impl Curve {
         Self { name, shade, points: steps, filled: false }
     }
 
-    /// No more points than there is room for: of those that fall together the least and the most, as they came.
+    /// Reduces the points to as many as there is room for: of the points that fall on the same
+    /// place, the first, the least, the largest and the last, in order.
     fn thinned(&self, span: f64) -> Vec<(f64, f64)> {
         if self.points.len() <= 4 * LOOKS {
             return self.points.clone();
@@ -65,20 +66,20 @@ impl Curve {
 
 /// A panel.
 pub struct Panel {
-    /// What its lines measure.
+    /// Unit of the lines.
     pub unit: Unit,
-    /// What is drawn.
+    /// The lines to draw.
     pub lines: Vec<Curve>,
-    /// Times to be marked.
+    /// Times to mark, in seconds.
     pub marks: Vec<f64>,
-    /// How far its axis goes at least.
+    /// Minimum of the upper end of the y axis.
     pub least: f64,
-    /// What is written where there is nothing to draw.
+    /// Text for a panel without data.
     pub without: &'static str,
 }
 
 impl Panel {
-    /// Draws it, over so many seconds.
+    /// Draws the panel over `span` seconds.
     pub fn draw<DB: DrawingBackend>(&self, area: &Area<DB>, span: f64) -> Drawn<DB> {
         let drawn: Vec<_> = self.lines.iter().filter(|line| !line.points.is_empty()).collect();
         let mut x = MARGIN;

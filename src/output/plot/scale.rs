@@ -1,40 +1,40 @@
-//! Axes: units in which figures read well.
+//! Scales of axes: units in which values read well.
 
-/// What is measured.
+/// Unit of measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
     /// Bytes.
     Bytes,
-    /// Bytes a second.
+    /// Bytes per second.
     BytesPerSecond,
-    /// Hundredths.
+    /// Percent.
     Percent,
 }
 
-/// How an axis is written: in parts of so much, with that behind each figure.
+/// Scale of an axis: the size of its unit, and the name behind each value.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scale {
-    /// What a 1 on the axis stands for.
+    /// Value of a 1 on the axis.
     pub one: f64,
     /// The unit's name.
     pub name: String,
 }
 
 impl Scale {
-    /// For figures up to `most`.
+    /// Returns the scale for values up to `most`.
     pub fn of(unit: Unit, most: f64) -> Self {
         const NAMES: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
         if unit == Unit::Percent {
             return Self { one: 1.0, name: "%".into() };
         }
-        // So that there are at least two of it.
+        // The unit fits at least twice.
         let steps =
             (0..NAMES.len() - 1).take_while(|&step| most >= 2.0 * 1024f64.powi(step as i32 + 1)).count();
         let a_second = if unit == Unit::BytesPerSecond { "/s" } else { "" };
         Self { one: 1024f64.powi(steps as i32), name: format!("{}{a_second}", NAMES[steps]) }
     }
 
-    /// For times up to so many seconds.
+    /// Returns the scale for times up to `span` seconds.
     pub fn of_time(span: f64) -> Self {
         let (one, name) = match span {
             span if span < 300.0 => (1.0, "s"),
@@ -45,9 +45,9 @@ impl Scale {
         Self { one, name: name.into() }
     }
 
-    /// A figure that is given in the axis' own unit.
+    /// Formats a value given in the axis' own unit.
     pub fn written(&self, figure: f64) -> String {
-        // What is nothing but for rounding is nothing.
+        // Values that are only rounding errors become 0, without a sign.
         let figure = (figure * 1000.0).round() / 1000.0 + 0.0;
         format!("{figure} {}", self.name)
     }

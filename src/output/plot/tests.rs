@@ -11,7 +11,7 @@ fn drawn(text: &str) -> String {
     picture(&record, &record.together(LOOKS)).expect("a picture")
 }
 
-/// What is written in a picture, in its order.
+/// Returns the texts in a picture, in order.
 fn words(svg: &str) -> Vec<String> {
     let texts = svg.split("<text").skip(1).filter_map(|rest| rest.split_once('>')?.1.split_once("</text>"));
     texts.map(|(text, _)| text.trim().to_owned()).collect()
@@ -39,7 +39,7 @@ fn a_picture_says_what_it_shows_and_what_it_came_to() {
     assert!(!words.iter().any(|word| word.contains("limit reached")), "{words:?}");
     assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"));
     assert!(svg.contains("prefers-color-scheme:dark"));
-    // Whatever is drawn has a colour for dark.
+    // Every colour drawn has a dark counterpart.
     let coloured = svg.split("fill=\"#").skip(1).chain(svg.split("stroke=\"#").skip(1));
     for colour in coloured.map(|rest| &rest[..6]) {
         assert!(svg.contains(&format!("[fill=\"#{colour}\"]")), "#{colour} is light only");

@@ -1,11 +1,11 @@
-//! Colours in light and dark, and how text is written.
+//! Colours in light and dark, and text drawing.
 
 use plotters::prelude::{DrawingBackend, IntoFont, RGBColor, Text};
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::area::{Area, Drawn};
 
-/// A colour in light, and what stands for it in dark.
+/// A light colour and its dark counterpart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shade {
     light: (u8, u8, u8),
@@ -19,7 +19,7 @@ macro_rules! shades {
     };
 }
 
-// No two are alike in light, by which they are found again.
+// Light colours are distinct, because the dark style selects elements by them.
 shades! {
     BACKGROUND (255, 255, 255), (13, 17, 23);
     INK (31, 35, 40), (230, 237, 243);
@@ -34,18 +34,19 @@ shades! {
 }
 
 impl Shade {
-    /// As it is in light.
+    /// Returns the light colour.
     pub const fn colour(self) -> RGBColor {
         RGBColor(self.light.0, self.light.1, self.light.2)
     }
 }
 
-/// A size of text as plotters takes it, which writes it smaller by that: its sizes are those of a bitmap's font.
+/// Converts a text size in pixels into plotters' size. plotters writes text smaller by this factor,
+/// since its sizes are those of a bitmap font.
 pub fn pixels(size: i32) -> f64 {
     f64::from(size) * 1.24
 }
 
-/// Writes a text from its upper left corner.
+/// Draws a text from its upper left corner.
 pub fn text<DB: DrawingBackend>(
     area: &Area<DB>,
     text: &str,
@@ -57,7 +58,7 @@ pub fn text<DB: DrawingBackend>(
     area.draw(&Text::new(text.to_owned(), at, style.pos(Pos::new(HPos::Left, VPos::Top))))
 }
 
-/// Adds what a reader who prefers dark is to see.
+/// Adds a style for readers who prefer dark.
 pub fn with_dark(svg: &str) -> String {
     let hex = |(red, green, blue): (u8, u8, u8)| format!("#{red:02X}{green:02X}{blue:02X}");
     let rules = ALL.iter().map(|shade| {
@@ -68,7 +69,7 @@ pub fn with_dark(svg: &str) -> String {
     let style = format!(
         "<style>\ntext{{font-family:system-ui,sans-serif}}\n@media (prefers-color-scheme:dark){{\n{rules}}}\n</style>\n"
     );
-    // Behind the first tag.
+    // After the first tag.
     match svg.find("<svg").and_then(|begin| Some(begin + svg[begin..].find('>')? + 1)) {
         Some(at) => format!("{}\n{style}{}", &svg[..at], svg[at..].trim_start()),
         None => svg.to_owned(),

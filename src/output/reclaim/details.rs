@@ -1,4 +1,4 @@
-//! One report in lines with a label each: why, by which measure, from what, at which cost, and what stood in the way.
+//! One report in labelled lines: reason, measure, sources, cost and obstacles.
 
 use memctl::cgroup::conditions::NodeThreshold;
 use memctl::cgroup::swap_room::SwapBound;
@@ -8,7 +8,7 @@ use crate::output::format::{difference, escaped, size, time};
 
 pub mod slab;
 
-/// The lines: why, by which measure, from what, and at which cost.
+/// Returns the lines: reason, measure, sources and cost.
 pub fn details(report: &Report) -> Vec<(String, String)> {
     let mut lines = vec![
         ("why", why(report)),
@@ -94,7 +94,8 @@ pub fn why(report: &Report) -> String {
     }
 }
 
-/// What is left of what was reclaimed, by one or by several, where compressed copies of it stay in memory.
+/// Returns the net saving of one or several reports, where compressed copies of the pages stay in
+/// memory.
 pub fn net_saving<'a>(reports: impl Iterator<Item = &'a Report> + Clone) -> Option<String> {
     let zswap: u64 = reports.clone().filter_map(|report| report.zswap_grown).sum();
     let zram: u64 = reports.clone().filter_map(|report| report.zram_grown).sum();
@@ -117,7 +118,7 @@ pub fn net_saving<'a>(reports: impl Iterator<Item = &'a Report> + Clone) -> Opti
     Some(format!("{about}{sign}{}: {copies}", size(saved.unsigned_abs())))
 }
 
-/// What `--settle` saw.
+/// Returns the line of `--settle`.
 pub fn came_back(settled: &Settled) -> String {
     let Refaulted { refaulted, restored, swapped_in } = settled.came_back;
     let usual = settled.usual.refaulted;
@@ -138,7 +139,7 @@ pub fn came_back(settled: &Settled) -> String {
     format!("{} within {} ({}){stalled}", size(refaulted), time(settled.watched), parts.join(", "))
 }
 
-/// What became of a place that is gone.
+/// Returns the text for a target that was removed.
 pub fn removed(subject: TargetKind) -> &'static str {
     match subject {
         TargetKind::Cgroup => "the cgroup was removed meanwhile",
@@ -146,7 +147,7 @@ pub fn removed(subject: TargetKind) -> &'static str {
     }
 }
 
-/// Whose tasks were stalled: nodes have no pressure file of their own.
+/// Returns the name of the tasks that were stalled: nodes have no pressure file of their own.
 fn stalled_one(report: &Report) -> &'static str {
     match report.subject {
         TargetKind::Cgroup => "the cgroup",
@@ -154,7 +155,7 @@ fn stalled_one(report: &Report) -> &'static str {
     }
 }
 
-/// Why the kernel doesn't begin to reclaim from a node.
+/// Returns the reason why the kernel doesn't reclaim from a node.
 pub fn below_the_gate(has: u64, gate: &NodeThreshold) -> String {
     let which = if gate.mapped { "clean page cache" } else { "clean, unmapped page cache" };
     format!(
@@ -172,7 +173,7 @@ fn awaits_swap(report: &Report) -> bool {
 
 fn measured(report: &Report) -> String {
     let part = |what: &str, bytes: Option<u64>| bytes.map(|bytes| format!("{what} {}", size(bytes)));
-    // memory.stat counts tmpfs as page cache. It is told of as what it is.
+    // memory.stat counts tmpfs as page cache; the report lists it separately.
     let shmem = report.shmem_freed.unwrap_or(0);
     let parts = [
         part("file", report.file_freed.map(|bytes| bytes.saturating_sub(shmem))),
@@ -198,7 +199,8 @@ fn usage(report: &Report) -> String {
     };
     let grown = report.grown().filter(|&grown| grown > 0);
     let grown = grown.map_or_else(String::new, |grown| format!(", grew by {} meanwhile", size(grown)));
-    // A blur of some pages, and the little slab that goes with page cache, aren't worth a word.
+    // A difference of some pages, and the little slab that goes with page cache, isn't worth
+    // reporting.
     let left = report.left().filter(|&left| left > (1 << 20) && left > report.reclaimed / 20);
     let left = left.map_or_else(String::new, |left| format!(", {} not by reclaim", size(left)));
     format!("{} -> {} ({}{grown}{left})", size(before), size(after), difference(-net))
@@ -218,7 +220,7 @@ fn cost(report: &Report) -> String {
     let waits = waits.into_iter().filter(|(_, waited)| waited.as_millis() >= 100);
     let waits: Vec<_> = waits.map(|(what, waited)| format!("{} for {what}", time(waited))).collect();
     let waited = if waits.is_empty() { String::new() } else { format!(" (waited {})", waits.join(" and ")) };
-    // Too little was spent to tell a price by.
+    // Too little CPU time was used to calculate the cost.
     let unjudged = report.max_cost.is_some() && report.last_cost.is_none() && report.chunks > 0;
     let unjudged = if unjudged { "; too little CPU time to check --max-cost" } else { "" };
     format!(
@@ -229,7 +231,7 @@ fn cost(report: &Report) -> String {
     )
 }
 
-/// `1 write`, `12 writes`.
+/// Formats a number of writes: `1 write`, `12 writes`.
 pub fn writes(count: u32) -> String {
     format!("{count} {}", if count == 1 { "write" } else { "writes" })
 }

@@ -7,7 +7,7 @@ use super::*;
 
 const M: u64 = 1 << 20;
 
-/// Ten MiB asked and got.
+/// Returns a report of 10 MiB requested and reclaimed.
 fn report() -> Report {
     Report {
         subject: memctl::reclaim::TargetKind::Cgroup,

@@ -1,4 +1,4 @@
-//! The lines of a page that no row of the table has: zswap, events, NUMA nodes, and what can't be seen.
+//! Lines of a page that have no column in the table: zswap, events, NUMA nodes, and hidden limits.
 
 use memctl::cgroup::Details;
 use memctl::cgroup::mount::Hidden;
@@ -8,7 +8,7 @@ use memctl::cgroup::zswap::Zswap;
 use crate::output::format::{Size, escaped};
 use crate::output::view::Row;
 
-/// What zswap holds and what it still takes; nothing where it is off and empty.
+/// Returns the amount that zswap holds and still accepts; nothing if it is off and empty.
 pub fn zswap(shown: &Row, size: Size) -> Option<String> {
     let stat = &shown.reading.stat();
     let held = stat.zswapped.zip(stat.zswap).filter(|&(held, _)| held > 0);
@@ -26,7 +26,7 @@ pub fn zswap(shown: &Row, size: Size) -> Option<String> {
     }
 }
 
-/// In words what zswap still takes, and whether it takes anything at all.
+/// Returns the text on the room in zswap, and whether it accepts pages at all.
 fn room_in(zswap: &Zswap, size: Size) -> Option<(String, bool)> {
     if !zswap.enabled {
         return Some(("off, accepts no more pages".into(), false));
@@ -45,7 +45,8 @@ fn room_in(zswap: &Zswap, size: Size) -> Option<(String, bool)> {
     (!parts.is_empty()).then(|| (parts.join(", "), true))
 }
 
-/// The counters that aren't 0, and where what they count happened, if not only here.
+/// Returns the counters that aren't 0, with the number of events in this cgroup alone where it
+/// differs.
 pub fn events(details: &Details) -> Option<String> {
     let (all, local) = (details.events.as_ref()?, details.events_local.as_ref());
     let counted = all.iter().filter(|&(_, count)| count > 0).map(|(name, count)| {
@@ -60,7 +61,7 @@ pub fn events(details: &Details) -> Option<String> {
     Some(if counted.is_empty() { "none".into() } else { counted.join(", ") })
 }
 
-/// What lies on which node, where there is more than one.
+/// Returns the memory on each node, if there is more than one.
 pub fn nodes(nodes: &[NodeStat], size: Size) -> Option<String> {
     let told = |node: &NodeStat| {
         let parts = [("anon", node.anon), ("file", node.file)];
@@ -70,7 +71,7 @@ pub fn nodes(nodes: &[NodeStat], size: Size) -> Option<String> {
     (nodes.len() > 1).then(|| nodes.iter().map(told).collect::<Vec<_>>().join("; "))
 }
 
-/// That limits above are unknown.
+/// Returns the text on unknown limits of ancestors.
 pub fn beyond(hidden: Hidden) -> String {
     let root = match hidden {
         Hidden::ByNamespace => "the root of this cgroup namespace",

@@ -1,4 +1,5 @@
-//! One cgroup in full: what its memory is, what could be reclaimed, what limits and protects it, what reclaim did.
+//! One cgroup in full: composition of its memory, reclaimable amount, limits and protection, and
+//! reclaim activity.
 
 use memctl::cgroup::limit::{BindingLimit, Ceiling};
 use memctl::cgroup::pressure::{Pressure, Stall};
@@ -8,7 +9,7 @@ use super::details;
 use crate::output::format::{Size, escaped, time};
 use crate::output::view::Row;
 
-/// The lines, with a label each. What this kernel doesn't offer has none.
+/// Returns the labelled lines. Values that this kernel doesn't offer have none.
 pub fn lines(shown: &Row, size: Size) -> Vec<(String, String)> {
     let reading = &shown.reading;
     let (stat, details) = (&reading.stat(), shown.details.as_deref());
@@ -168,7 +169,7 @@ fn reclaimed(shown: &Row, size: Size) -> Option<String> {
     let page = rustix::param::page_size() as u64;
     let by = |who: &str, stolen: Option<u64>, scanned: Option<u64>| {
         let (stolen, scanned) = (stolen?, scanned?);
-        // The share of what was looked at that could be taken.
+        // The share of scanned pages that were reclaimed.
         let efficiency = if scanned == 0 {
             String::new()
         } else {

@@ -1,4 +1,4 @@
-//! Many cgroups: a row each, in as many columns as fit.
+//! Table of many cgroups: a row each, in as many columns as fit.
 
 use std::collections::HashSet;
 use std::fmt::Write;
@@ -13,25 +13,26 @@ use crate::output::format::{escaped, push_compact, shortened};
 use crate::output::table::DIM;
 use crate::output::view::Row;
 
-/// A column: its title, how much it is worth where there is little room, and its cells.
+/// A column: its title, its priority where there is little room, and its values.
 struct Column {
     title: &'static str,
     worth: u8,
     cell: fn(&Row, &MemoryStat) -> Option<u64>,
     unit: Unit,
-    /// Whether a sum over cgroups means anything.
+    /// True if a sum over cgroups is meaningful.
     adds_up: bool,
 }
 
-/// A column's cells, from the first row to the last, in one text: of thousands of rows, none has allocations of its own.
+/// The cells of a column, from the first row to the last, in one string: thousands of rows need no
+/// allocations of their own.
 struct Cells {
     column: &'static Column,
     text: String,
-    /// Where each ends.
+    /// End of each cell in the text, in bytes.
     ends: Vec<usize>,
-    /// The length of the longest, the title included.
+    /// Length of the longest cell, including the title.
     width: usize,
-    /// Of the outermost cgroups.
+    /// Sum over the outermost cgroups.
     sum: Option<u64>,
 }
 
@@ -72,9 +73,9 @@ impl Cells {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Unit {
     Bytes,
-    /// Of the time between two looks: only shown where there are several.
+    /// Per second between two samples; only shown if there are several.
     Rate,
-    /// The same in percent.
+    /// Share of the time between two samples, in percent.
     RateShare,
     /// Hundredths of a percent.
     Share,
@@ -149,7 +150,7 @@ const COLUMNS: [Column; 12] = [
     },
 ];
 
-/// The title of the column that rows are sorted by.
+/// Returns the title of the column that rows are sorted by.
 fn sorted_by(key: SortKey) -> Option<&'static str> {
     match key {
         SortKey::Current => Some("CURRENT"),
@@ -157,13 +158,13 @@ fn sorted_by(key: SortKey) -> Option<&'static str> {
         SortKey::Reclaimable => Some("RECLAIM"),
         SortKey::Pressure => Some("STALL%"),
         SortKey::Headroom => Some("HEADROOM"),
-        // By all that came back so far; the column tells how much does now.
+        // Sorted by all refaults so far; the column shows the current rate.
         SortKey::Refaults => Some("REFAULT/s"),
         SortKey::Name => None,
     }
 }
 
-/// Whether none of what is shown contains it.
+/// Returns whether no cgroup shown contains this one.
 fn is_outermost(shown: &Row, names: &HashSet<&str>) -> bool {
     let mut above = &*shown.reading.name;
     while let Some((parent, _)) = above.rsplit_once('/') {
@@ -175,7 +176,8 @@ fn is_outermost(shown: &Row, names: &HashSet<&str>) -> bool {
     &*shown.reading.name == "/" || !names.contains("/")
 }
 
-/// Names, each below so many levels, in so much room: half of it for the names themselves, however deep they are.
+/// Indents and shortens names to fit into `room` columns. Half of them are for the names
+/// themselves, however deep they are.
 fn in_room(names: &[(usize, String)], room: usize) -> Vec<String> {
     let deepest = names.iter().map(|(depth, _)| *depth).max().unwrap_or(0);
     let longest = names.iter().map(|(depth, name)| 2 * depth + name.width()).max().unwrap_or(0);
@@ -191,7 +193,7 @@ fn in_room(names: &[(usize, String)], room: usize) -> Vec<String> {
     names.iter().map(indented).collect()
 }
 
-/// The rows, in as many columns as fit.
+/// Returns the rows, in as many columns as fit.
 pub fn table(rows: &[Row], args: &Stat, again: bool, legend: bool, width: Option<u16>) -> String {
     let label = |reading: &Reading| {
         let name = if reading.depth == 0 {
@@ -201,7 +203,8 @@ pub fn table(rows: &[Row], args: &Stat, again: bool, legend: bool, width: Option
         };
         (reading.depth, escaped(name))
     };
-    // Of what is shown at the outermost level: what is below is part of that, however it was named.
+    // The total adds the outermost cgroups shown: any below them is part of their figures, however
+    // it was named.
     let names_shown: HashSet<&str> = rows.iter().map(|shown| &*shown.reading.name).collect();
     let outermost: Vec<_> = rows.iter().map(|shown| is_outermost(shown, &names_shown)).collect();
     let at_top = rows.iter().filter(|shown| shown.reading.depth == 0).count();
@@ -238,13 +241,13 @@ pub fn table(rows: &[Row], args: &Stat, again: bool, legend: bool, width: Option
     }
     let mut room = usize::MAX;
     if let Some(width) = width {
-        // No narrower than this for names, and the least worthy columns go first.
+        // Minimum width of the names; the columns of the lowest priority are left out first.
         const NAMES: usize = 20;
         let wide = |cells: &Cells| 2 + cells.width;
         let longest =
             names.iter().map(|(depth, name)| 2 * depth + name.width()).max().unwrap_or(0).min(NAMES);
         while cells.len() > 1 && longest + cells.iter().map(wide).sum::<usize>() > usize::from(width) {
-            // What it is sorted by stays.
+            // The column that rows are sorted by stays.
             let worth = |cells: &Cells| {
                 if sorted_by(args.sort) == Some(cells.column.title) { u8::MAX } else { cells.column.worth }
             };
@@ -257,14 +260,14 @@ pub fn table(rows: &[Row], args: &Stat, again: bool, legend: bool, width: Option
     let names = in_room(&names, room);
     let name_width = names.iter().map(|name| name.width()).chain(["CGROUP".len()]).max().unwrap_or(0);
     let mut text = String::new();
-    // Right-aligned numbers need no measuring and wrapping of each cell, which for 500 rows took comfy-table a tenth of
-    // the time that reading them takes.
+    // Right-aligned numbers need no measuring and wrapping of each cell, which in comfy-table took
+    // a tenth of the time of reading them, for 500 rows.
     let mut row = |name: &str, cell: &dyn Fn(&Cells) -> &str, style: Style| {
         let begin = text.len();
         let _ = write!(text, "{style}{name}");
         let mut blanks = name_width - name.width();
         for cells in &cells {
-            // All of them are ASCII.
+            // All cells are ASCII.
             let cell = cell(cells);
             text.extend(std::iter::repeat_n(' ', blanks + cells.width + 2 - cell.len()));
             text.push_str(cell);

@@ -1,4 +1,5 @@
-//! What a dry run came to: what would have been reclaimed, by cgroup and by rule, and what would have held.
+//! Results of a dry run of a watch: amounts that would have been reclaimed, by cgroup and by rule,
+//! and guards that would have blocked.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +9,7 @@ use super::super::format::{compact, escaped, time};
 use super::super::table::{DIM, figures, named, plain_table};
 use super::event::guarded;
 
-/// Tables of what would have been done.
+/// Returns the tables of a dry run.
 pub fn foretold(ended: &Ended, width: Option<u16>) -> String {
     let ruled = ended.each.iter().any(|one| one.rule.is_some());
     let mut table = plain_table();
@@ -47,7 +48,7 @@ fn by_rule(each: &[Summary], width: Option<u16>) -> String {
     format!("{DIM}{header}{DIM:#}\n{body}")
 }
 
-/// What held back what, the same said once.
+/// Returns a line for each last guard and the cgroups that it blocked.
 fn held(each: &[Summary]) -> String {
     let mut guards: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     for one in each {

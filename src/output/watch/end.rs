@@ -1,4 +1,4 @@
-//! What came of a watch: tables, told at its end.
+//! Results of a watch, as tables at its end.
 
 use memctl::watch::event::{Ended, Summary};
 
@@ -11,7 +11,7 @@ use super::event::{guarded, net};
 use crate::error::Result;
 use crate::output::table::named;
 
-/// Prints what came of it all.
+/// Prints the results.
 pub fn print(ended: &Ended, json: bool, estimate: bool, loudness: Verbosity) -> Result<()> {
     if json {
         let mut lines = String::new();
@@ -34,10 +34,10 @@ pub fn print(ended: &Ended, json: bool, estimate: bool, loudness: Verbosity) -> 
     })
 }
 
-/// What the other columns of the tables here need at most.
+/// Maximum width of the other columns of these tables.
 const OTHERS: usize = 64;
 
-/// What is in use, and what was saved.
+/// Returns a table of the working sets and the memory saved.
 fn estimates(ended: &Ended, width: Option<u16>) -> String {
     let mut table = plain_table();
     table.set_header(["CGROUP", "WORKING SET", "CONFIDENCE", "AGE", "MEMORY.MAX", "SWAP", "SAVED"]);
@@ -75,7 +75,7 @@ fn estimates(ended: &Ended, width: Option<u16>) -> String {
     format!("{DIM}{header}{DIM:#}\n{body}")
 }
 
-/// What held back what should have been done.
+/// Returns the line on the guards that blocked actions.
 fn held(one: &Summary) -> Option<String> {
     let times = match one.held {
         0 => return None,
@@ -85,7 +85,7 @@ fn held(one: &Summary) -> Option<String> {
     Some(format!("{}  held {times}, last: {}\n", escaped(&one.cgroup), guarded(one.last_held?)))
 }
 
-/// What was done for each, and what that cost.
+/// Returns a table of the actions for each cgroup, and their cost.
 fn summary(ended: &Ended, width: Option<u16>) -> String {
     let mut table = plain_table();
     table.set_header(["CGROUP", "REQUESTED", "RECLAIMED", "DIRECT", "STALLED", "BEFORE", "OUTRUN", "CPU"]);

@@ -1,4 +1,4 @@
-//! Events of a watch in words.
+//! Text of watch events.
 
 use memctl::watch::action::{ActionResult, EndReason};
 use memctl::watch::event::{Event, EventKind, ReclaimTally};
@@ -59,7 +59,7 @@ fn what(what: &EventKind) -> String {
         }
         EventKind::Would { requested, .. } => format!("would reclaim {}", size(*requested)),
         EventKind::WorkingSet { set, saved } => found(set, saved),
-        // Only a record has them.
+        // Only a record has samples.
         EventKind::Sample(sample) => format!("{} used", size(sample.current)),
         EventKind::Gone => "gone".into(),
         EventKind::Released => "no rule applies any more".into(),
@@ -68,7 +68,7 @@ fn what(what: &EventKind) -> String {
     }
 }
 
-/// What happened, in as few words as a column has room for.
+/// Returns a short text of an event, to fit into a column.
 pub fn brief(what: &EventKind) -> String {
     match what {
         EventKind::Start { .. } | EventKind::Acted(_) | EventKind::Sample(_) => String::new(),
@@ -109,7 +109,7 @@ fn found(set: &WorkingSet, saved: &Saved) -> String {
     )
 }
 
-/// What `-v` tells of each action.
+/// Returns the line of `-v` for an action.
 fn action(acted: &ActionResult) -> String {
     let end = match acted.end {
         EndReason::Done => "done",
@@ -127,7 +127,7 @@ fn action(acted: &ActionResult) -> String {
     )
 }
 
-/// Returns what a guard holds for.
+/// Returns the reason for which a guard blocks.
 pub fn guarded(guard: Guard) -> String {
     match guard {
         Guard::Floor => "down to the floor or the cgroup's protection".into(),
@@ -152,7 +152,7 @@ pub fn guarded(guard: Guard) -> String {
     }
 }
 
-/// What was saved, in whatever units; with a sign where copies take more than that.
+/// Returns the net saving, formatted by `unit`; negative if copies take more than that.
 pub fn net(saved: &Saved, unit: &dyn Fn(u64) -> String) -> String {
     let about = if saved.zram > 0 { "~" } else { "" };
     let sign = if saved.net() < 0 { "-" } else { "" };

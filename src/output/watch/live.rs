@@ -1,4 +1,4 @@
-//! The table of a watch on a terminal: a row for each cgroup, painted anew in place.
+//! The table of a watch on a terminal: a row for each cgroup, repainted in place.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -13,51 +13,53 @@ use memctl::cgroup::Name;
 
 use crate::output::format::{compact, escaped, shortened};
 
-/// How many looks at the usage a sparkline has.
+/// Number of usage samples in a sparkline.
 const SPARKS: usize = 12;
 
-/// Eight heights.
+/// The eight bar heights of a sparkline.
 const HEIGHTS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
-/// How wide the bar of the usage is.
+/// Width of the usage bar, in columns.
 const BAR: usize = 8;
 
 const TITLES: [&str; 10] =
     ["CGROUP", "USED", "LIMIT", "", "FREE", "KEPT", "WORKING SET", "GROWTH/s", "RECLAIM", "STALL%"];
 
-/// From these widths on there is room for the limit and for what is kept free, and for a sparkline.
+/// Minimum widths of the terminal, in columns, for the limit and the kept amount, and for a
+/// sparkline.
 const WIDE: u16 = 100;
 const ROOMY: u16 = 120;
 
-/// A name has at least so much room, and what happened last takes no more before names are cut.
+/// Minimum width of a name, and maximum width of the last event before names are shortened, in
+/// columns.
 const NAME: usize = 12;
 const LAST: usize = 24;
 
-/// What is remembered between two paintings.
+/// State kept between two paintings.
 #[derive(Default)]
 pub struct Table {
     rows: HashMap<Name, Remembered>,
-    /// What was told of all of it, of late.
+    /// The most recent notes on the whole watch.
     notes: Vec<String>,
 }
 
-/// So many notes are shown below the rows.
+/// Maximum number of notes below the rows.
 const NOTES: usize = 3;
 
 #[derive(Default)]
 struct Remembered {
-    /// The usage as a share of the limit, of late, in eighths.
+    /// Recent usage as a share of the limit, in eighths.
     sparks: Vec<usize>,
-    /// The largest usage.
+    /// The largest usage, in bytes.
     largest: u64,
-    /// What happened last.
+    /// Text of the last event.
     last: String,
-    /// For how long it had been stalled when.
+    /// Total stall time at the last painting.
     stalled: Option<(Instant, Duration)>,
 }
 
 impl Remembered {
-    /// The share of the time since the last painting in which it was stalled.
+    /// Returns the share of the time since the last painting during which the cgroup was stalled.
     fn stall(&mut self, now: Instant, stalled: Option<Duration>) -> Option<f64> {
         let (before, stalled) = (self.stalled.take(), stalled?);
         self.stalled = Some((now, stalled));
@@ -68,7 +70,7 @@ impl Remembered {
 }
 
 impl Table {
-    /// Remembers what happened last.
+    /// Records the last event of a cgroup.
     pub fn remember(&mut self, event: &Event<'_>, brief: String) {
         if matches!(event.what, EventKind::Gone | EventKind::Released) {
             self.rows.remove(event.cgroup);
@@ -77,14 +79,14 @@ impl Table {
         }
     }
 
-    /// Shows a note below the rows from now on.
+    /// Adds a note below the rows.
     pub fn note(&mut self, what: &str) {
         self.notes.push(escaped(what));
         let old = self.notes.len().saturating_sub(NOTES);
         self.notes.drain(..old);
     }
 
-    /// The screen as it is now, with what moves the cursor to its top.
+    /// Returns the current screen, with the control sequences that move the cursor to its top.
     pub fn painted(
         &mut self,
         views: &mut dyn Iterator<Item = MemberView<'_>>,
@@ -93,7 +95,7 @@ impl Table {
     ) -> String {
         let mut cells: Vec<[String; 10]> = Vec::new();
         let mut ends = Vec::new();
-        // How full each is, and those that are held back first.
+        // Usage of each cgroup as a share; blocked cgroups sort first.
         let mut rooms = Vec::new();
         let (mut limited, mut pressed) = (false, false);
         for view in views {
@@ -101,7 +103,7 @@ impl Table {
             limited |= view.room.is_some();
             pressed |= view.found.is_some();
             let limit = view.room.map(|room| room.limit);
-            // Without a limit, beside the largest usage of late.
+            // Without a limit, relative to the largest usage so far.
             remembered.largest = remembered.largest.max(view.current);
             let share = match view.room {
                 Some(room) => 1.0 - room.free as f64 / room.limit.max(1) as f64,
@@ -143,7 +145,7 @@ impl Table {
             let cells = cells.into_iter().enumerate();
             cells.filter(|(column, _)| shown(*column)).map(|(_, cell)| cell).collect::<Vec<_>>()
         };
-        // Where not all fit, those with least room are shown.
+        // If not all rows fit, the cgroups with least room are shown.
         let fitting = usize::from(rows).saturating_sub(2 + self.notes.len()).max(1);
         let hidden = if cells.len() > fitting { cells.len() + 1 - fitting } else { 0 };
         if hidden > 0 {
@@ -174,7 +176,7 @@ impl Table {
             let style = colour.on_default();
             let taken = line.chars().count() + 2 + sparks.chars().count();
             if taken > width.into() {
-                // Not even blanks: they would wrap.
+                // No sparkline or event, and not even blanks: they would wrap.
                 let _ = writeln!(painted, "{}", line.chars().take(width.into()).collect::<String>());
                 continue;
             }
@@ -191,7 +193,7 @@ impl Table {
     }
 }
 
-/// A text in so many characters, with a mark where some are left out.
+/// Cuts a text to `room` characters, with a mark in the place of the rest.
 fn cut(text: &str, room: usize) -> String {
     if text.chars().count() <= room {
         return text.to_owned();
@@ -199,8 +201,8 @@ fn cut(text: &str, room: usize) -> String {
     text.chars().take(room.saturating_sub(1)).chain(room.checked_sub(1).map(|_| '…')).collect()
 }
 
-/// What the columns beside the name take, the gaps between them included, and of what happened last the most that it has
-/// to have.
+/// Returns the width of the columns beside the name, including the gaps between them and the
+/// minimum width of the last event.
 fn others(cells: &[[String; 10]], ends: &[(String, String, bool)], shown: &dyn Fn(usize) -> bool) -> usize {
     let columns = (1..TITLES.len()).filter(|&column| shown(column)).map(|column| {
         let widest = cells.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
@@ -216,7 +218,8 @@ fn bar(share: f64) -> String {
     "█".repeat(full) + &"░".repeat(BAR - full)
 }
 
-/// `+12.5M`, `-3M`, `0`. Some hundred KiB are the kernel's batches of charges.
+/// Formats a growth rate: `+12.5M`, `-3M`, `0`. Some hundred KiB are the kernel's batches of
+/// charges.
 fn growth(a_second: f64) -> String {
     const NOTHING: f64 = 65536.0;
     match a_second {
