@@ -9,7 +9,7 @@ use memctl::watch::config::Rules;
 pub fn rules(text: &str) {
     match Rules::parse(text) {
         Ok(rules) => assert!(!rules.each.is_empty()),
-        Err(bad) => assert!(bad.line >= 1 && bad.column >= 1 && !bad.what.contains('\n')),
+        Err(bad) => assert!(bad.line >= 1 && bad.column >= 1 && !bad.mistake.to_string().contains('\n')),
     }
 }
 

@@ -45,7 +45,7 @@ impl Error {
 
     /// Makes the failure to read a configuration file.
     pub fn config(file: &str, why: &ConfigError) -> Self {
-        Self::new(format_args!("{file}:{why}")).with_hint(why.hint.clone())
+        Self::new(format_args!("{file}:{why}")).with_hint(why.mistake.hint())
     }
 
     /// Makes the failure to read a record.

@@ -11,10 +11,13 @@ use toml::Spanned;
 use crate::select::malformed;
 use crate::select::watchlist::Words;
 use crate::size::Percent;
-use rule::{InvalidRule, Rule, RuleSpec, swap_writes};
+use rule::{Rule, RuleSpec, swap_writes};
 
+mod mistake;
 pub mod rule;
 mod values;
+
+pub use mistake::Mistake;
 
 use crate::kind::Kind;
 use values::{Bound, Headroom, Names, Percentage, Share, Size, Swappiness, Type};
@@ -23,9 +26,9 @@ use values::{Bound, Headroom, Names, Percentage, Share, Size, Swappiness, Type};
 pub const VERSION: u64 = 1;
 
 /// Bounds: bytes of the text, rules in it, and names and globs in a rule.
-pub const MOST_BYTES: usize = 1 << 20;
-const MOST_RULES: usize = 1000;
-const MOST_WORDS: usize = 1000;
+pub const MAX_BYTES: usize = 1 << 20;
+const MAX_RULES: usize = 1000;
+const MAX_WORDS: usize = 1000;
 
 /// The rules for a host.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -53,21 +56,15 @@ pub struct HostRule {
 
 /// Why a text has no rules.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{line}:{column}: {what}")]
+#[error("{line}:{column}: {mistake}")]
 pub struct ConfigError {
-    /// Where, from 1.
+    /// Line, from 1.
     pub line: usize,
-    /// In characters, from 1.
+    /// Column in characters, from 1.
     pub column: usize,
-    /// What is wrong.
-    pub what: String,
-    /// What to do about it.
-    pub hint: Option<String>,
+    /// The mistake there.
+    pub mistake: Mistake,
 }
-
-/// What only a rule has, and people write elsewhere.
-const RULE_KEYS: [&str; 9] =
-    ["match", "exclude", "headroom", "keep", "pressure", "floor", "swap-free", "max-pressure", "type"];
 
 /// The file.
 #[derive(Deserialize)]
@@ -106,9 +103,9 @@ struct Table {
 
 impl Table {
     /// What it wants, and whether it wants anything of it.
-    fn wanted(&self) -> Result<RuleSpec, &'static str> {
+    fn wanted(&self) -> Result<RuleSpec, Mistake> {
         let kind = match (self.kind, self.swappiness) {
-            (Some(_), Some(_)) => return Err("type and swappiness can't be combined"),
+            (Some(_), Some(_)) => return Err(Mistake::TypeAndSwappiness),
             (kind, swappiness) => Kind::of(kind.map(|kind| kind.0), swappiness.map(|weight| weight.0)),
         };
         Ok(RuleSpec {
@@ -124,32 +121,32 @@ impl Table {
         })
     }
 
-    fn rule(self, line: usize) -> Result<HostRule, String> {
+    fn rule(self, line: usize) -> Result<HostRule, Mistake> {
         let words = |names: &Names| names.0.iter().map(OsString::from).collect::<Vec<_>>();
         let words = Words { wanted: words(&self.wanted), excluded: words(&self.exclude) };
         let Some(first) = self.wanted.0.first() else {
-            return Err("match must not be empty".into());
+            return Err(Mistake::EmptyMatch);
         };
-        if words.wanted.len() + words.excluded.len() > MOST_WORDS {
-            return Err(format!("the rule has more than {MOST_WORDS} names and globs"));
+        if words.wanted.len() + words.excluded.len() > MAX_WORDS {
+            return Err(Mistake::TooManyWords);
         }
         for word in words.wanted.iter().chain(&words.excluded) {
             if word.is_empty() {
-                return Err("a name can't be empty (the root is called /)".into());
+                return Err(Mistake::EmptyName);
             }
             if let Some(why) = malformed(word) {
-                return Err(format!("{:?}: malformed glob: {why}", word.to_string_lossy()));
+                return Err(Mistake::Glob { word: word.to_string_lossy().into_owned(), why });
             }
         }
         let name: Rc<str> = self.name.as_ref().unwrap_or(first).as_str().into();
         let rule = if self.leave_alone {
             // So that nobody thinks that the rest counts.
             if self.wanted()? != RuleSpec::default() {
-                return Err("leave-alone can't be combined with other settings".into());
+                return Err(Mistake::LeaveAloneAndMore);
             }
             None
         } else {
-            let rule = self.wanted()?.rule().map_err(|why| why.to_string())?;
+            let rule = self.wanted()?.rule()?;
             Some(Rc::new(Rule { name: Some(Rc::clone(&name)), ..rule }))
         };
         Ok(HostRule { name, line, words, rule })
@@ -162,42 +159,28 @@ impl Rules {
     /// # Errors
     /// [`ConfigError`].
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        if text.len() > MOST_BYTES {
-            return Err(bad(text, 0, format!("the file is larger than {} MiB", MOST_BYTES >> 20), None));
+        if text.len() > MAX_BYTES {
+            return Err(bad(text, 0, Mistake::TooLarge));
         }
         let file: File = toml::from_str(text).map_err(|why| {
-            let (what, hint) = in_our_words(why.message());
-            bad(text, why.span().map_or(0, |span| span.start), what, hint)
+            bad(text, why.span().map_or(0, |span| span.start), Mistake::of_toml(why.message()))
         })?;
         if let Some(version) = file.version.as_ref().filter(|version| *version.get_ref() != VERSION) {
-            let what = format!("version {} is not supported, only version {VERSION}", version.get_ref());
-            return Err(bad(text, version.span().start, what, None));
+            return Err(bad(text, version.span().start, Mistake::Version(*version.get_ref())));
         }
         if file.rule.is_empty() {
-            let hint = "add a rule: [[rule]], match = \"…\", headroom = \"10%\"".to_owned();
-            return Err(bad(text, text.len(), "the file has no rules".into(), Some(hint)));
+            return Err(bad(text, text.len(), Mistake::NoRules));
         }
-        if let Some(rule) = file.rule.get(MOST_RULES) {
-            return Err(bad(
-                text,
-                rule.span().start,
-                format!("the file has more than {MOST_RULES} rules"),
-                None,
-            ));
+        if let Some(rule) = file.rule.get(MAX_RULES) {
+            return Err(bad(text, rule.span().start, Mistake::TooManyRules));
         }
         let mut each: Vec<HostRule> = Vec::with_capacity(file.rule.len());
         for table in file.rule {
             let at = table.span().start;
             let rule = table.into_inner().rule(line_and_column(text, at).0);
-            let rule = rule.map_err(|what| {
-                let nothing = what == InvalidRule::NothingToDo.to_string();
-                let hint = nothing.then(|| "set headroom, keep, pressure, or leave-alone = true".to_owned());
-                bad(text, at, what, hint)
-            })?;
+            let rule = rule.map_err(|mistake| bad(text, at, mistake))?;
             if let Some(twin) = each.iter().find(|other| other.name == rule.name) {
-                let what = format!("duplicate rule name {:?}, first used on line {}", rule.name, twin.line);
-                let hint = "give one of the rules another name: name = \"…\"".to_owned();
-                return Err(bad(text, at, what, Some(hint)));
+                return Err(bad(text, at, Mistake::Twin { name: rule.name.to_string(), line: twin.line }));
             }
             each.push(rule);
         }
@@ -213,9 +196,9 @@ impl Rules {
     }
 }
 
-fn bad(text: &str, at: usize, what: String, hint: Option<String>) -> ConfigError {
+fn bad(text: &str, at: usize, mistake: Mistake) -> ConfigError {
     let (line, column) = line_and_column(text, at);
-    ConfigError { line, column, what, hint }
+    ConfigError { line, column, mistake }
 }
 
 /// The line and the column of a byte of a text, from 1, as editors count.
@@ -224,38 +207,6 @@ pub fn line_and_column(text: &str, at: usize) -> (usize, usize) {
     let before = text.get(..at.min(text.len())).unwrap_or(text);
     let begin = before.rfind('\n').map_or(0, |newline| newline + 1);
     (before.matches('\n').count() + 1, before[begin..].chars().count() + 1)
-}
-
-/// What the reader of the format says, in one line; and what was meant, where that can be told.
-fn in_our_words(message: &str) -> (String, Option<String>) {
-    let what = message.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(", ");
-    let Some(rest) = what.strip_prefix("unknown field `") else {
-        let hint = match what.as_str() {
-            "invalid type: map, expected a sequence" => Some("begin a rule with [[rule]], in two brackets"),
-            "missing field `match`" => Some("select the cgroups of the rule: match = \"GLOB\""),
-            _ => None,
-        };
-        return (what.replace("missing field `", "missing key `"), hint.map(str::to_owned));
-    };
-    let (key, known) = rest.split_once('`').unwrap_or((rest, ""));
-    let known: Vec<_> = known.split('`').skip(1).step_by(2).collect();
-    let near = known
-        .iter()
-        .map(|known| (strsim::damerau_levenshtein(key, known), known))
-        .filter(|(far, known)| *far <= known.len() / 3 + 1)
-        .min()
-        .map(|(_, known)| format!("similar key: {known}"));
-    let elsewhere = match key {
-        "cpu" | "swap-writes" | "version" => {
-            Some("move the key above the first [[rule]], since it applies to the whole host".to_owned())
-        }
-        key if known.contains(&"rule") && RULE_KEYS.contains(&key) => {
-            Some("move the key into a [[rule]]".to_owned())
-        }
-        _ => None,
-    };
-    let hint = elsewhere.or(near).unwrap_or_else(|| format!("known keys: {}", known.join(", ")));
-    (format!("unknown key {key:?}"), Some(hint))
 }
 
 #[cfg(test)]

@@ -75,7 +75,7 @@ fn what_goes_to_swap_is_bounded_as_asked() {
 fn mistakes_are_told_with_their_place() {
     let told = |text: &str| {
         let bad = Rules::parse(text).unwrap_err();
-        (bad.to_string(), bad.hint)
+        (bad.to_string(), bad.mistake.hint())
     };
     let hint = |hint: &str| Some(hint.to_owned());
     let rule = "[[rule]]\nmatch = \"a\"\n";
@@ -168,10 +168,10 @@ fn mistakes_are_told_with_their_place() {
 
 #[test]
 fn what_is_too_large_is_refused() {
-    let large = "#".repeat(MOST_BYTES + 1);
+    let large = "#".repeat(MAX_BYTES + 1);
     assert_eq!(Rules::parse(&large).unwrap_err().to_string(), "1:1: the file is larger than 1 MiB");
     let rule = |number| format!("[[rule]]\nmatch = \"a{number}\"\nkeep = 4096\n");
-    let many = (0..=MOST_RULES).map(rule).collect::<Vec<_>>().concat();
+    let many = (0..=MAX_RULES).map(rule).collect::<Vec<_>>().concat();
     assert_eq!(Rules::parse(&many).unwrap_err().to_string(), "3001:1: the file has more than 1000 rules");
     let deep = format!("a = {}{}", "[".repeat(10_000), "]".repeat(10_000));
     assert!(Rules::parse(&deep).is_err());
@@ -200,7 +200,7 @@ proptest! {
             Ok(rules) => prop_assert!(!rules.each.is_empty()),
             Err(bad) => {
                 prop_assert!(bad.line >= 1 && bad.line <= text.matches('\n').count() + 1);
-                prop_assert!(bad.column >= 1 && !bad.what.contains('\n'));
+                prop_assert!(bad.column >= 1 && !bad.mistake.to_string().contains('\n'));
             }
         }
     }
