@@ -20,7 +20,7 @@ use super::overshoot::is_much;
 /// Target duration of one write.
 const TIME: Duration = Duration::from_millis(30);
 
-/// Divisor of [`TIME`] below which a write is short: 5 ms.
+/// Part of [`TIME`] up to which a write is short: a sixth, 5 ms.
 const SHORT: u64 = 6;
 
 /// Smallest chunk, in bytes: the kernel's own batch, `SWAP_CLUSTER_MAX` pages. Asking for less
