@@ -14,7 +14,7 @@ pub(super) fn is_much(slab: u64, cache: u64) -> bool {
     slab >= MIN_SLAB && slab >= cache / 4
 }
 
-/// Minimum decrease of slab within 20 ms, in bytes, that shows that more is being freed.
+/// Decrease of the usage or of slab within 20 ms, in bytes, below which no more is expected.
 pub(super) const MIN_FALL: u64 = 64 << 10;
 
 /// A write that took more than it was asked for. Amounts are bytes.
