@@ -124,8 +124,8 @@ pub struct Report {
     pub zswapped: Option<u64>,
     /// Growth of the compressed copies in zswap, which are charged to the cgroup.
     pub zswap_grown: Option<u64>,
-    /// Growth of the compressed copies in zram, an estimate; `None` if the host doesn't swap to
-    /// zram. They are charged to no cgroup.
+    /// Memory that the compressed copies in zram took, an estimate; `None` if the host doesn't swap
+    /// to zram. They are charged to no cgroup.
     pub zram_grown: Option<u64>,
     /// Bytes demoted to a slower tier: not part of those reclaimed.
     pub demoted: Option<u64>,
