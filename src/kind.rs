@@ -65,7 +65,7 @@ pub enum Swappiness {
     Max,
 }
 
-/// A word that is no swappiness.
+/// Error for a word that is no swappiness.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("must be 0 to 200, or max")]
 pub struct ParseSwappinessError;

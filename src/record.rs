@@ -39,11 +39,11 @@ pub struct Record {
     pub span: f64,
     /// CPU time of the whole process in seconds, if the watch ran to its end.
     pub cpu: Option<f64>,
-    /// Whether the watch was a dry run, which writes nothing.
+    /// True for a dry run, which writes nothing.
     pub dry_run: bool,
     /// Number of watches recorded one after the other. This is the last of them.
     pub runs: u32,
-    /// Whether the last line is cut off.
+    /// True if the last line is cut off.
     pub is_cut: bool,
 }
 

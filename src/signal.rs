@@ -37,7 +37,7 @@ extern "C" fn remember(signal: i32) {
 
 extern "C" fn wake(_: i32) {}
 
-/// Whether a signal asked for the rules to be read again.
+/// Flag: a signal asked for the rules to be read again.
 static RELOAD: AtomicBool = AtomicBool::new(false);
 
 extern "C" fn reload(_: i32) {
@@ -121,7 +121,7 @@ pub fn die_by(signal: Signal) {
 
 fn set(signal: Signal, handler: SigHandler, flags: SaFlags) -> Option<SigHandler> {
     let action = SigAction::new(handler, flags, SigSet::empty());
-    // SAFETY: the only handlers ever passed are `remember` and `reload`, which store to an atomic, and `wake`, which does
-    // nothing: all are async-signal-safe and never unwind.
+    // SAFETY: the only handlers ever passed are `remember` and `reload`, which store to an atomic,
+    // and `wake`, which does nothing: all are async-signal-safe and never unwind.
     unsafe { sigaction(signal, &action) }.ok().map(|before| before.handler())
 }

@@ -31,7 +31,8 @@ pub enum Amount {
     Max,
 }
 
-/// A percentage from 0 to 100, kept in millionths of a percent so that it compares and prints exactly.
+/// A percentage from 0 to 100, kept in millionths of a percent so that it compares and prints
+/// exactly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Percent(u64);
 
@@ -182,8 +183,8 @@ pub fn whole_pages(bytes: u64, page: u64) -> Option<u64> {
     bytes.checked_next_multiple_of(page)
 }
 
-/// Splits `1.5G` into `1`, `5` and `G`, and refuses every spelling of a number that the kernel or a reader could
-/// take for another.
+/// Splits `1.5G` into `1`, `5` and `G`, and refuses every spelling of a number that the kernel or a
+/// reader could take for another.
 fn split_number(word: &str) -> Result<(&str, &str, &str), SizeError> {
     match word.as_bytes() {
         [] => return Err(SizeError::Empty),

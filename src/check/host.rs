@@ -135,8 +135,8 @@ fn locking(rights: Rights) -> Finding {
     }
 }
 
-/// Checks the kind of PSI triggers: the kernel makes a thread of real-time priority for a
-/// privileged trigger, and checks other triggers every 2 s.
+/// Checks for the right to privileged PSI triggers: the kernel makes a thread of real-time priority
+/// for a privileged trigger, and checks other triggers every 2 s.
 fn triggers(rights: Rights) -> Finding {
     if rights.sys_resource {
         return Finding::new(

@@ -1,8 +1,9 @@
-//! Many requests at the same time: threads that write, and the calling thread, which waits for them.
+//! A batch of requests at the same time: threads that write, and the calling thread, which waits
+//! for the threads.
 //!
-//! Each request is written by a thread that does nothing else meanwhile. The calling thread gives out the requests in the
-//! order of a [`Scheduler`], reports what the threads report, and interrupts their writes after a signal or when their
-//! time is up.
+//! Each request is written by a thread that does nothing else meanwhile. The calling thread gives
+//! out the requests in the order of a [`Scheduler`], emits the events of the threads, and
+//! interrupts their writes after a signal or when their time is up.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -42,7 +43,7 @@ pub struct Job {
     pub place: OpenTarget,
     /// The request.
     pub request: Request,
-    /// Whether to lock the cgroup against other memctl processes during the request.
+    /// True to lock the cgroup against other memctl processes during the request.
     pub lock: bool,
     /// Two samples of the cgroup from before the request, if refaults are watched afterwards.
     pub usual: Option<(Activity, Activity)>,
@@ -71,7 +72,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Makes the outcome of a job whose thread hasn't returned.
+    /// Creates the outcome of a job whose thread hasn't returned.
     #[must_use]
     pub fn pending(place: &OpenTarget) -> Self {
         Self { name: place.name().clone(), path: place.path().to_path_buf(), report: Err(Errno::CANCELED) }
@@ -89,7 +90,7 @@ pub enum Progress {
     Completed {
         /// Index of the cgroup.
         index: usize,
-        /// Whether the cgroup gets no further request.
+        /// True if the cgroup gets no further request.
         is_last: bool,
     },
     /// A clock tick: time passed without any other event.
@@ -104,7 +105,7 @@ pub enum Progress {
 pub struct BatchOptions<'a> {
     /// Number of requests under way at the same time.
     pub parallel: usize,
-    /// Whether to emit an event for each step.
+    /// True to emit an event for each step.
     pub steps: bool,
     /// Returns whether to stop.
     pub stop: fn() -> bool,

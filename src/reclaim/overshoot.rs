@@ -33,6 +33,6 @@ pub(super) struct Writes {
     pub(super) worst: Option<Overshot>,
     /// Bytes that the last write asked for, and the decrease of the usage before it.
     pub(super) last: Option<(u64, u64)>,
-    /// Whether the usage fell by more than was asked for, and that ended the request.
+    /// True if the usage fell by more than was asked for, and that ended the request.
     pub(super) went_beyond: bool,
 }

@@ -46,7 +46,7 @@ pub struct Reclaimable {
     pub protector: Option<String>,
     /// Memory that is locked or otherwise unevictable. Not included in the others.
     pub unevictable: u64,
-    /// Whether anonymous memory is left out since `vm.swappiness` is 0.
+    /// True if anonymous memory is left out since `vm.swappiness` is 0.
     pub unswappable: bool,
     /// Page cache of the node that counts towards the kernel's threshold, and the threshold, if it
     /// is higher: the kernel then won't begin.

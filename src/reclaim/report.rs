@@ -88,7 +88,7 @@ pub struct Report {
     pub measured_by: Measure,
     /// Bytes of slab among those reclaimed: dentries and inodes, which no counter contains.
     pub slab_reclaimed: u64,
-    /// Whether the usage fell by more than was requested, and the application is known to have
+    /// True if the usage fell by more than was requested, and the application is known to have
     /// freed memory, or the rest is unexplained.
     pub measure_doubtful: bool,
     /// Write that overshot most: no write can be stopped amid it.

@@ -62,7 +62,8 @@ pub enum Goal {
 /// Deviation from the request that still counts as exact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tolerance {
-    /// 3% of the request, or one large folio where that is more: the kernel frees folios as a whole.
+    /// 3% of the request, or one large folio where that is more: the kernel frees folios as a
+    /// whole.
     Folio,
     /// A share of the request.
     Share(Percent),

@@ -138,12 +138,12 @@ struct Run<'a, T: Target + ?Sized> {
     /// Time in writes since the counters were read, and the cost of reading them.
     since_stat: Duration,
     stat_cost: Duration,
-    /// Whether nothing was written since the counters were folded, as far as the kernel does so,
+    /// True if nothing was written since the counters were folded, as far as the kernel does so,
     /// and read.
     stat_is_fresh: bool,
     /// Bytes that successful writes promised since a measure last moved.
     unproven: u64,
-    /// Whether pages were observed on their way to swap.
+    /// True if pages were observed on their way to swap.
     slow_swap: bool,
     writeback_waited: Duration,
     counters_waited: Duration,

@@ -17,7 +17,7 @@ use super::{Report, StoppedBy};
 const TRIAL: u64 = 4 << 20;
 const LARGEST: u64 = 256 << 20;
 
-/// Divisor of the missing bytes that gives the largest slice.
+/// Divisor of the missing bytes: a slice is no more than this part of them.
 const SLICE: u64 = 8;
 
 /// Minimum page cache for a request of its own, in bytes.
@@ -66,7 +66,7 @@ pub enum NextRequest {
         index: usize,
         /// Bytes to request.
         bytes: u64,
-        /// Whether to request page cache alone, if the kernel can do that.
+        /// True to request page cache alone, if the kernel can do that.
         file_only: bool,
     },
     /// Wait for the requests under way.
@@ -233,7 +233,7 @@ mod tests {
     }
 
     /// Runs the policy to its end; each cgroup has page cache and other memory at its own cost.
-    /// Returns the bytes that each gave.
+    /// Returns the bytes reclaimed from each.
     fn play(has: &[(u64, u64, f64)], total: u64, bounds: CostBounds) -> (Vec<u64>, StoppedBy, Vec<usize>) {
         play_in_rounds(has, total, bounds, None)
     }

@@ -58,9 +58,9 @@ pub struct Sim {
     pub counters: Counters,
     /// Maximum ratio of the pages that a batch frees to those requested.
     pub overshoot: u64,
-    /// Lag of the counters: the latest pages that they don't show.
+    /// Lag of the counters, in pages: the most recent pages don't show yet.
     pub lag: u64,
-    /// Whether pages that are written to swap stay in memory all the same.
+    /// True if pages that are written to swap stay in memory all the same.
     pub stuck: bool,
     /// Pages that can be demoted instead of freed.
     pub lower_tier: u64,
@@ -70,14 +70,14 @@ pub struct Sim {
     pub slab_along: u64,
     /// Delay between the batch and the moment when the slab is gone.
     pub grace: Duration,
-    /// Whether the kernel's loop counts slab, though its counters don't: before 6.4.
+    /// True if the kernel's loop counts slab, though its counters don't: before 6.4.
     pub loop_counts_slab: bool,
     /// Memory that a batch frees along and that no key of `memory.stat` shows.
     pub hidden: u64,
     pub hidden_along: u64,
     /// Anonymous memory that the application frees, and the moment when it does.
     pub frees: Option<(Duration, u64)>,
-    /// Whether there is a `memory.current`.
+    /// True if there is no `memory.current`.
     pub root: bool,
     /// Pages per second that the application adds to its cache, or frees.
     pub growth: i64,
@@ -243,7 +243,7 @@ impl Sim {
             }
         }
         self.stolen += freed;
-        // The harder it has to search, the harder it shrinks slab.
+        // The harder the kernel has to search, the harder it shrinks slab.
         let times = if freed == 0 { 8 } else { 1 };
         let slab = take(&mut self.slab, self.slab_along * times);
         self.slab_freed += slab;

@@ -13,7 +13,8 @@ pub struct Point {
     pub limit: Option<u64>,
     /// Working set, once it was found.
     pub working_set: Option<u64>,
-    /// Whether the values that follow were counted then, or are copies of the previous point's.
+    /// True if the values that follow were counted at this point; otherwise they are the previous
+    /// point's.
     pub counted: bool,
     /// Bytes reclaimed.
     pub reclaimed: u64,
@@ -55,13 +56,13 @@ pub struct Course {
     pub points: Vec<Point>,
     /// Times at which the cgroup reached its limit.
     pub outrun: Vec<f64>,
-    /// Time at which the cgroup was removed, if it was.
+    /// Time at which the cgroup was removed or released, if it was.
     pub ended: Option<f64>,
     /// Final result, if the watch ran to its end.
     pub outcome: Option<RecordedOutcome>,
-    /// Whether the points contain the counts: otherwise the counts of each action are added up.
+    /// True if the points contain the counts: otherwise the counts of each action are added up.
     is_sampled: bool,
-    /// Counts before the cgroup was created anew under the same name.
+    /// Counts from before the cgroup started anew under the same name.
     before: Point,
 }
 
@@ -172,7 +173,7 @@ impl Course {
     }
 
     /// Returns the values known at that time: the latest before it. `None` before the cgroup
-    /// appeared and after its removal.
+    /// appeared and after its end.
     fn at(&self, time: f64) -> Option<&Point> {
         let next = self.points.partition_point(|point| point.at <= time);
         let gone = self.ended.is_some_and(|ended| ended <= time);
@@ -197,7 +198,7 @@ pub(super) fn together(courses: &[Course], span: f64, looks: usize) -> Course {
         let mut sum = Point { at, limit: Some(0), counted: true, ..Point::default() };
         let mut most = None::<f64>;
         for (course, before) in courses.iter().zip(&mut before) {
-            // The work done stays in the sum when the cgroup is removed.
+            // The work done stays in the sum after the cgroup's end.
             let done = course.points[..course.points.partition_point(|point| point.at <= soon)].last();
             if let Some(point) = done {
                 sum.reclaimed = sum.reclaimed.saturating_add(point.reclaimed);

@@ -21,7 +21,8 @@ pub struct Watched {
 }
 
 impl Watched {
-    /// Keeps the cgroup of a job for watching, if it was sampled before and after the request.
+    /// Creates the watch on the cgroup of a job, if the cgroup was sampled before and after the
+    /// request.
     pub(super) fn new(job: Job, ended: Option<Activity>) -> Option<Box<Self>> {
         let ((before, began), ended) = job.usual.zip(ended)?;
         Some(Box::new(Self { place: job.place, before, began, ended }))
@@ -37,7 +38,7 @@ pub enum SettleProgress<'a> {
     Tick,
     /// Watching ends: the time is over, or a signal arrived.
     Ends,
-    /// The cgroup of this name can't be sampled any more.
+    /// The cgroup of this name can no longer be sampled.
     Lost(&'a Name),
 }
 

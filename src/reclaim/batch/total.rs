@@ -84,7 +84,8 @@ impl Total {
         })
     }
 
-    /// Sets each job to its first request, and returns the total. Writes nothing.
+    /// Sets the amount of each job to that of its first request, and returns the total. Writes
+    /// nothing.
     ///
     /// # Errors
     /// As [`Total::new`].
