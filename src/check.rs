@@ -1,4 +1,4 @@
-//! Whether reclaim will work in a place, and for each thing that is missing, what to do.
+//! The check of a target: whether reclaim will work, and for each missing property its remedy.
 
 use std::ffi::OsStr;
 
@@ -29,36 +29,36 @@ pub use finding::{Fact, Finding, State};
 
 use host::around;
 
-/// What was found in a place.
+/// Result of a check.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CheckReport {
-    /// The name of the cgroup or node, or what was given where there is none.
+    /// Name of the cgroup or node, or the word given where there is none.
     pub name: Name,
-    /// One after the other.
+    /// Findings, in order.
     pub findings: Vec<Finding>,
-    /// How much could be reclaimed now at most, bytes; `None` where nothing can be.
+    /// Bytes that could be reclaimed now at most; `None` where nothing can be reclaimed.
     pub reclaimable: Option<u64>,
 }
 
 impl CheckReport {
-    /// Whether reclaim will work.
+    /// Returns whether reclaim will work.
     #[must_use]
     pub fn works(&self) -> bool {
         self.findings.iter().all(|finding| finding.state != State::Bad)
     }
 }
 
-/// How much is reclaimed to see whether the counters move.
+/// Bytes reclaimed to test whether the counters move.
 pub const TRIAL: u64 = 1 << 20;
 
-/// Whether a word may name several cgroups, of which a check looks at one.
+/// Returns whether a word may name several cgroups; a check is for one.
 #[must_use]
 pub fn is_several(word: &OsStr) -> bool {
     select::is_glob(word)
 }
 
-/// Looks at the cgroup or the NUMA node that `word` names. With `write`, also reclaims [`TRIAL`] bytes from it,
-/// of which `tell` hears.
+/// Checks the cgroup or the NUMA node that `word` names. With `write`, also reclaims [`TRIAL`]
+/// bytes from it, and passes the events to `tell`.
 #[must_use]
 pub fn check(word: &OsStr, write: bool, tell: &mut dyn FnMut(RequestEvent)) -> CheckReport {
     let host = Host::read();
@@ -70,7 +70,7 @@ pub fn check(word: &OsStr, write: bool, tell: &mut dyn FnMut(RequestEvent)) -> C
             findings.push(bad(if of_node { "node" } else { "cgroup" }, &why));
             findings.extend(around(&host, !of_node));
             return CheckReport {
-                // Nothing is there, and so no path.
+                // The target doesn't exist, and so has no path.
                 name: word.to_string_lossy().into_owned().into(),
                 findings,
                 reclaimable: None,
@@ -92,7 +92,7 @@ pub fn check(word: &OsStr, write: bool, tell: &mut dyn FnMut(RequestEvent)) -> C
             return CheckReport { name, findings, reclaimable: None };
         }
     };
-    // What only cgroups have.
+    // Properties that only cgroups have.
     let (owner, huge) = match &place {
         OpenTarget::Cgroup(cgroup) => (Owner::of(cgroup.cgroup()), hugetlb::used(cgroup.cgroup())),
         OpenTarget::Node(_) => (None, None),
@@ -117,7 +117,7 @@ pub fn check(word: &OsStr, write: bool, tell: &mut dyn FnMut(RequestEvent)) -> C
     findings.extend(hidden.map(beyond));
     findings.extend(zswap.and_then(kept_from_swap));
     findings.extend(in_the_way(&stat, &conditions, huge));
-    // With no counters nothing can be told, and nothing be had.
+    // Without counters neither the measure nor the reclaimable amount is known.
     let reclaimable = Reclaimable::new(Kind::All, &stat, &conditions).bytes();
     findings.push(reclaimable_now(reclaimable));
     if write {
@@ -126,7 +126,7 @@ pub fn check(word: &OsStr, write: bool, tell: &mut dyn FnMut(RequestEvent)) -> C
     CheckReport { name, findings, reclaimable: Some(reclaimable) }
 }
 
-/// What the word names; a cgroup may be called as nodes are.
+/// Parses the word as a target; a cgroup may be named like a node.
 fn wanted(word: &OsStr) -> Result<TargetSpec, CgroupError> {
     match (locate(word), word.to_str().and_then(node::parse)) {
         (Err(_), Some(number)) => Ok(TargetSpec::Node(number?)),
@@ -147,7 +147,8 @@ fn mounted(located: &CgroupPath) -> Finding {
     Finding::new("cgroup2", State::Good, format!("mounted at {}, {how}", located.mount.point.display()))
 }
 
-/// Why nothing can be reclaimed; where permission is missing, also whose the file is.
+/// Returns the reason why nothing can be reclaimed; where permission is missing, with the owner of
+/// the file.
 fn refused(wanted: &TargetSpec, why: &CgroupError) -> Finding {
     let about = if matches!(why, CgroupError::NoSuchNode { .. }) { "node" } else { "reclaim" };
     let finding = bad(about, why);
@@ -160,7 +161,7 @@ fn refused(wanted: &TargetSpec, why: &CgroupError) -> Finding {
     }
 }
 
-/// Each key is tried with a request for nothing, which is exact where version numbers aren't.
+/// Tests each key with a request for nothing, which is exact where version numbers aren't.
 fn keys(target: &mut dyn Target, host: &Host) -> Finding {
     let mut knows = |swappiness| target.accepts(swappiness).unwrap_or(false);
     let release = host.release.as_deref().unwrap_or("unknown");
@@ -198,7 +199,7 @@ fn measure(target: &mut dyn Target, stat: Result<&MemoryStat, &Errno>) -> Findin
     }
 }
 
-/// What stands in the way of a place's memory, of which so much is `huge` pages.
+/// Returns the obstacles in a target's memory, of which `huge` bytes are huge pages.
 fn in_the_way(stat: &MemoryStat, conditions: &Conditions, huge: Option<u64>) -> Vec<Finding> {
     let mut findings = Vec::new();
     if let Some(room) = &conditions.swap
@@ -250,7 +251,8 @@ fn in_the_way(stat: &MemoryStat, conditions: &Conditions, huge: Option<u64>) -> 
     findings
 }
 
-/// Why slab can't be asked for: the kernel's interface is of pages on the LRU lists. Told where slab is a tenth of all.
+/// Explains why slab can't be requested: the kernel's interface is for pages on the LRU lists.
+/// Reported where slab is more than a tenth of all memory.
 fn kmem(stat: &MemoryStat) -> Option<Finding> {
     let (slab, reclaimable) = (stat.slab?, stat.slab_reclaimable?);
     let all = slab + stat.anon? + stat.file?;
@@ -258,7 +260,8 @@ fn kmem(stat: &MemoryStat) -> Option<Finding> {
     (slab > all / 10 && reclaimable > 0).then(|| Finding::bytes("kmem", State::Good, reclaimable, words))
 }
 
-/// What zswap can't take any more stays in memory, whatever swap there is behind it.
+/// Reports memory that zswap can't take any more: it stays in memory, whatever swap there is behind
+/// zswap.
 fn kept_from_swap(zswap: Zswap) -> Option<Finding> {
     let (level, room) = (zswap.kept.filter(|_| zswap.enabled)?, zswap.room?);
     let words = format!(
@@ -275,7 +278,7 @@ fn reclaimable_now(bytes: u64) -> Finding {
     Finding::bytes("reclaimable", state, bytes, words)
 }
 
-/// What keeps limits out of sight: they bind all the same.
+/// Returns the reason why limits aren't visible: they bind all the same.
 fn beyond(hidden: Hidden) -> Finding {
     let words = match hidden {
         Hidden::ByNamespace => "limits and swap room above the root of this cgroup namespace aren't visible",
@@ -284,7 +287,7 @@ fn beyond(hidden: Hidden) -> Finding {
     Finding::new("beyond", State::Note, words)
 }
 
-/// Whether a success of the kernel's moves anything (6.17 and 6.18 without `CONFIG_NUMA`).
+/// Tests whether a success of the kernel's moves any counter (6.17 and 6.18 without `CONFIG_NUMA`).
 fn tried(target: &mut dyn Target, tell: &mut dyn FnMut(RequestEvent)) -> Finding {
     let request = Request {
         timeout: Some(std::time::Duration::from_secs(10)),
@@ -320,7 +323,7 @@ fn judged(report: &Report) -> Finding {
     }
 }
 
-/// What stood in the way, by what was found of it before.
+/// Returns the first obstacle in words, in terms of the earlier findings.
 fn why_not(obstacles: &[Obstacle]) -> &'static str {
     match obstacles.first() {
         Some(Obstacle::NodeThreshold(..)) => "the node is below its threshold",
@@ -331,7 +334,7 @@ fn why_not(obstacles: &[Obstacle]) -> &'static str {
         Some(Obstacle::Writeback(_)) => "the remaining memory is under writeback to swap or disk",
         Some(Obstacle::Busy) => "another process keeps reclaiming from the node",
         Some(Obstacle::InUse(_) | Obstacle::Growing | Obstacle::Slab(_)) => "the remaining memory is in use",
-        // What wasn't asked for can't be: a trial asks for all kinds.
+        // Memory that wasn't requested can't be an obstacle: a trial asks for all kinds.
         Some(Obstacle::Empty | Obstacle::NoCache | Obstacle::AnonNotAsked(_) | Obstacle::FileNotAsked(_))
         | None => "nothing is reclaimable",
     }

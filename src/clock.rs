@@ -1,23 +1,23 @@
-//! The clocks of the host, read in one place, so that every time is on the same one.
+//! The clocks of the host, read in one place, so that all times are on the same clock.
 
 use std::time::Duration;
 
 use rustix::thread::{NanosleepRelativeResult, nanosleep};
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
-/// Monotonic time since some fixed moment.
+/// Returns the monotonic time since some fixed moment.
 #[must_use]
 pub fn now() -> Duration {
     read(ClockId::Monotonic)
 }
 
-/// CPU time that the calling thread has used.
+/// Returns the CPU time that the calling thread has used.
 #[must_use]
 pub fn thread_cpu() -> Duration {
     read(ClockId::ThreadCPUTime)
 }
 
-/// CPU time that the whole process has used.
+/// Returns the CPU time that the whole process has used.
 #[must_use]
 pub fn process_cpu() -> Duration {
     read(ClockId::ProcessCPUTime)
@@ -25,12 +25,12 @@ pub fn process_cpu() -> Duration {
 
 /// Waits. A signal may end it early.
 pub fn pause(time: Duration) {
-    // The loop that waits looks at signals next.
+    // The loop that waits checks for signals next.
     let (NanosleepRelativeResult::Ok | NanosleepRelativeResult::Interrupted(_) | _) =
         nanosleep(&timespec(time));
 }
 
-/// A time as system calls take it.
+/// Converts a time to the form of system calls.
 #[must_use]
 pub fn timespec(time: Duration) -> Timespec {
     Timespec { tv_sec: time.as_secs() as i64, tv_nsec: i64::from(time.subsec_nanos()) }

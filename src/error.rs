@@ -1,7 +1,7 @@
 //! Errors of the program: a message, a hint where one helps, and the exit status.
 //!
-//! There is no conversion from just any error: each type that `?` converts has its own below, which decides on hint and
-//! exit status, so that a new type can't lose them.
+//! There is no conversion from arbitrary errors: each type that `?` converts has its own below,
+//! which decides on hint and exit status, so that a new type can't lose them.
 
 use std::fmt::{self, Display};
 use std::io;
@@ -15,40 +15,40 @@ use memctl::watch::config::rule::WatchError;
 
 use crate::exit::Exit;
 
-/// Result of whatever can fail with an [`Error`].
+/// Result of an operation that can fail with an [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// An error of the program.
 #[derive(Debug)]
 pub struct Error {
-    /// The causes, the outermost first.
+    /// Causes, the outermost first.
     message: anyhow::Error,
     hint: Option<String>,
     exit: Exit,
 }
 
 impl Error {
-    /// Makes a failure without a hint.
+    /// Creates a failure without a hint.
     pub fn new(message: impl Display) -> Self {
         Self { message: anyhow::anyhow!("{message}"), hint: None, exit: Exit::Failed }
     }
 
-    /// Makes an error of the command line.
+    /// Creates an error of the command line.
     pub fn usage(message: impl Display) -> Self {
         Self { exit: Exit::Usage, ..Self::new(message) }
     }
 
-    /// Makes the failure of an operation on a file, or whatever `what` names.
+    /// Creates the failure of an operation on a file, or on another object that `what` names.
     pub fn io(what: impl Display, error: &io::Error) -> Self {
         Self::new(error_text(error)).context(what)
     }
 
-    /// Makes the failure to read a configuration file.
+    /// Creates the failure to read a configuration file.
     pub fn config(file: &str, why: &ConfigError) -> Self {
         Self::new(format_args!("{file}:{why}")).with_hint(why.mistake.hint())
     }
 
-    /// Makes the failure to read a record.
+    /// Creates the failure to read a record.
     pub fn record(file: &str, why: &RecordError) -> Self {
         let hint = || Some("record a watch with memctl watch --json".to_owned());
         match why {
@@ -66,13 +66,13 @@ impl Error {
         Self { hint: hint.map(Into::into).or(self.hint), ..self }
     }
 
-    /// Puts what the error is about in front of the message.
+    /// Prefixes the message with the subject of the error.
     #[must_use]
     pub fn context(self, what: impl Display) -> Self {
         Self { message: self.message.context(what.to_string()), ..self }
     }
 
-    /// Returns what to do about it.
+    /// Returns the hint.
     pub fn hint(&self) -> Option<&str> {
         self.hint.as_deref()
     }

@@ -1,4 +1,4 @@
-//! Exit statuses, all of them.
+//! The exit statuses of memctl.
 
 use std::process::ExitCode;
 
@@ -6,18 +6,18 @@ use memctl::reclaim::{Blocker, Report, StoppedBy, Verdict};
 
 use memctl::reclaim::batch::{Outcome, Outcomes};
 
-/// How memctl ends. The worst of several comes last.
+/// Exit status. The order is of severity, the worst last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Exit {
-    /// What was asked for was done.
+    /// The request was met.
     Success,
-    /// The kernel reclaimed less than was asked.
+    /// The kernel reclaimed less than was requested.
     Incomplete,
-    /// The time was up.
+    /// The timeout expired.
     TimedOut,
-    /// It failed.
+    /// The command failed.
     Failed,
-    /// The command line was not understood.
+    /// The command line is invalid.
     Usage,
 }
 
@@ -34,12 +34,13 @@ impl From<Exit> for ExitCode {
 }
 
 impl From<&Report> for Exit {
-    /// The status for a report. A signal's is not among them: memctl then dies by the signal.
+    /// Returns the status for a report. A signal's is not among them: memctl then dies by the
+    /// signal.
     fn from(report: &Report) -> Self {
         match report.stopped_by {
             StoppedBy::Removed | StoppedBy::Failed(_) => Self::Failed,
             StoppedBy::Timeout => Self::TimedOut,
-            // With max the price is all that was asked.
+            // With max the bound on the cost is all that was requested.
             StoppedBy::Cost if report.requested.is_none() => Self::Success,
             StoppedBy::Cost | StoppedBy::Pressure => Self::Incomplete,
             StoppedBy::Reached | StoppedBy::Exhausted | StoppedBy::Interrupted => match report.verdict() {
@@ -51,7 +52,7 @@ impl From<&Report> for Exit {
 }
 
 impl From<Blocker> for Exit {
-    /// The status that a request would end with, by the arithmetic.
+    /// Returns the status that a request would end with, by the arithmetic.
     fn from(guard: Blocker) -> Self {
         match guard {
             Blocker::Unsupported(_) => Self::Failed,
@@ -62,7 +63,8 @@ impl From<Blocker> for Exit {
 }
 
 impl From<&Outcomes> for Exit {
-    /// The worst of all; where one amount was for all together, what came of that and what failed.
+    /// Returns the worst status of all; for one amount over all cgroups, that of the total and of
+    /// any failure.
     fn from(outcomes: &Outcomes) -> Self {
         let each = outcomes.each.iter().map(Self::from);
         match &outcomes.total {

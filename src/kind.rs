@@ -1,26 +1,27 @@
-//! Which memory is reclaimed: anonymous memory, page cache, or both by a weight.
+//! The kind of memory to reclaim: anonymous memory, page cache, or both by a weight.
 
 use std::fmt;
 use std::str::FromStr;
 
 use thiserror::Error;
 
-/// Which memory is asked for.
+/// Kind of memory to reclaim.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Kind {
-    /// Whatever the kernel finds coldest.
+    /// The pages that the kernel finds coldest.
     #[default]
     All,
     /// Anonymous memory only: `swappiness=max`.
     Anon,
     /// Page cache only: `swappiness=0`.
     File,
-    /// Weighed by the user.
+    /// Anonymous memory and page cache, by a weight that the user gave.
     Weighed(Swappiness),
 }
 
 impl Kind {
-    /// Returns the kind that a user asks for by a kind or a weight; `None` where that is left to memctl.
+    /// Returns the kind that a user asks for by a kind or a weight; `None` where the choice is left
+    /// to memctl.
     #[must_use]
     pub fn of(kind: Option<Self>, swappiness: Option<Swappiness>) -> Option<Self> {
         match (kind, swappiness) {
@@ -31,7 +32,7 @@ impl Kind {
         }
     }
 
-    /// What is written for it.
+    /// Returns the swappiness to write for the kind.
     #[must_use]
     pub fn swappiness(self) -> Option<Swappiness> {
         match self {
@@ -42,20 +43,20 @@ impl Kind {
         }
     }
 
-    /// Whether anonymous memory may be taken.
+    /// Returns whether anonymous memory may be reclaimed.
     #[must_use]
     pub fn takes_anon(self) -> bool {
         self.swappiness() != Some(Swappiness::Value(0))
     }
 
-    /// Whether page cache may be taken.
+    /// Returns whether page cache may be reclaimed.
     #[must_use]
     pub fn takes_file(self) -> bool {
         self.swappiness() != Some(Swappiness::Max)
     }
 }
 
-/// How anonymous memory is weighed against page cache in one request.
+/// Weight of anonymous memory against page cache in one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Swappiness {
     /// From 0, page cache only, to 200, as for `vm.swappiness` (since 6.11).
@@ -64,7 +65,7 @@ pub enum Swappiness {
     Max,
 }
 
-/// A word that is no swappiness.
+/// Error for a word that is no swappiness.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("must be 0 to 200, or max")]
 pub struct ParseSwappinessError;

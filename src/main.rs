@@ -1,4 +1,5 @@
-//! memctl: the table of contents. Parse, dispatch, exit status.
+//! The memctl program: parses the command line, dispatches the command, and returns the exit
+//! status.
 
 use std::process::ExitCode;
 

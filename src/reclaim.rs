@@ -1,5 +1,5 @@
-//! Reclaiming memory: one request and its report ([`run()`]), many at the same time ([`batch`]), and what a request would come
-//! to ([`Plan`]).
+//! Memory reclaim: one request and its report ([`run()`]), many requests at the same time
+//! ([`batch`]), and the forecast of a request ([`Plan`]).
 
 pub mod batch;
 mod chunk;

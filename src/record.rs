@@ -1,7 +1,8 @@
-//! A record of a watch, read again: what `memctl watch --json` wrote, a line for each event.
+//! A record of a watch, read again: the output of `memctl watch --json`, a line for each event.
 //!
-//! A record is somebody's, and may be anything: it is read line by line, what is kept is bounded, and what can't be
-//! understood is refused with its place. What a full disk cut off in the middle of its last line is read as far as it goes.
+//! A record comes from the user, and may contain anything: it is read line by line, the data kept
+//! is bounded, and a line that can't be parsed is refused with its position. A last line that a
+//! full disk cut off is read as far as it goes.
 
 use std::collections::HashMap;
 use std::io::BufRead;
@@ -14,42 +15,44 @@ pub use course::{Course, Point, RecordedOutcome};
 pub use error::RecordError;
 use line::{Read, RecordLine};
 
-/// The version of the format that is written. 0 had neither `begin` nor `sample`.
+/// Version of the format that is written. 0 had neither `begin` nor `sample`.
 pub const VERSION: u64 = 1;
 
-/// How many cgroups a record may have, and how many points are kept of all of them together.
+/// Maximum number of cgroups in a record, and of points kept for all of them together.
 const MOST_CGROUPS: usize = 20_000;
 const MOST_POINTS: usize = 400_000;
 
-/// When too many points are kept, those that are so near to each other become one; then twice that. Seconds.
+/// Initial distance between points, in seconds, below which they are merged when too many are kept;
+/// then twice that.
 const FIRST_GAP: f64 = 0.25;
 
-/// What a watch did and saw.
+/// Record of a watch.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Record {
-    /// The version of its format.
+    /// Version of the format.
     pub version: u64,
-    /// When it began, seconds since 1970, if it says so.
+    /// Start of the watch in seconds since 1970, if recorded.
     pub started: Option<f64>,
-    /// What became of each cgroup, in the order in which they came.
+    /// Course of each cgroup, in order of appearance.
     pub courses: Vec<Course>,
-    /// How long it watched, seconds.
+    /// Duration of the watch in seconds.
     pub span: f64,
-    /// CPU time of the whole process, seconds, if it came to its end.
+    /// CPU time of the whole process in seconds, if the watch ran to its end.
     pub cpu: Option<f64>,
-    /// Nothing was written.
+    /// True for a dry run, which writes nothing.
     pub dry_run: bool,
-    /// How many watches were recorded one after the other. This is the last of them.
+    /// Number of watches recorded one after the other. This is the last of them.
     pub runs: u32,
-    /// Its last line is cut off.
+    /// True if the last line is cut off.
     pub is_cut: bool,
 }
 
-/// Reads a record as it comes.
+/// Reader of a record.
 #[derive(Default)]
 struct Reader {
     record: Record,
-    /// By name, and by the path where the name is no text: then others may read alike.
+    /// Index of each cgroup by name, and by path where the name isn't UTF-8: several such names may
+    /// look alike.
     places: HashMap<(String, Option<String>), usize>,
     points: usize,
     gap: f64,
@@ -84,8 +87,9 @@ impl Record {
         }
     }
 
-    /// All of its cgroups together, looked at so many times: what they use and what was done in all. They are stalled as
-    /// much as the one that is most at the time; a limit of all there is only if each has one.
+    /// Returns the course of all cgroups together, at `looks` points in time: their usage and
+    /// counts in all. The stall is that of the cgroup stalled most at the time; there is a limit
+    /// only if each cgroup has one.
     #[must_use]
     pub fn together(&self, looks: usize) -> Course {
         course::together(&self.courses, self.span, looks)
@@ -114,7 +118,7 @@ impl Reader {
             }
             _ => {}
         }
-        // Without a cgroup: of the watch as a whole, or of a later version.
+        // Lines without a cgroup concern the watch as a whole, or are of a later version.
         let Some(name) = &line.cgroup else { return Ok(()) };
         let key = (name.clone(), line.path_bytes.clone());
         let place = match self.places.get(&key) {

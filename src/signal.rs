@@ -1,8 +1,9 @@
 //! Signals: a first one asks to stop, a second one kills.
 //!
-//! The kernel looks at signals of the *writing thread* only, between its batches. So handlers are installed without
-//! `SA_RESTART` (with it, a kernel from 7.2 on would silently begin the interrupted write anew, in full), and whoever
-//! waits for a writing thread passes the news on to it with [`nudge`].
+//! The kernel checks for signals of the *writing thread* only, between its batches. So handlers are
+//! installed without `SA_RESTART` (with it, a kernel from 7.2 on would silently begin the
+//! interrupted write anew, in full), and a thread that waits for a writing thread interrupts it
+//! with [`nudge`].
 
 use std::cell::RefCell;
 use std::os::unix::thread::{JoinHandleExt, RawPthread};
@@ -18,16 +19,16 @@ use nix::sys::time::TimeSpec;
 use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
 use nix::time::ClockId;
 
-/// The signal that came, or 0.
+/// Signal that arrived, or 0.
 static PENDING: AtomicI32 = AtomicI32::new(0);
 
-/// What asks memctl to stop.
+/// Signals that ask memctl to stop.
 const STOPPING: [Signal; 2] = [Signal::SIGINT, Signal::SIGTERM];
 
-/// What tells a service to stop.
+/// Signal that asks a service to stop.
 pub const TERMINATE: Signal = Signal::SIGTERM;
 
-/// What wakes a writing thread. Its default is to be ignored, so a stray one is harmless.
+/// Signal that wakes a writing thread. Its default is to be ignored, so a stray one is harmless.
 const WAKING: Signal = Signal::SIGURG;
 
 extern "C" fn remember(signal: i32) {
@@ -36,14 +37,14 @@ extern "C" fn remember(signal: i32) {
 
 extern "C" fn wake(_: i32) {}
 
-/// Set when a signal asked for the rules to be read again.
+/// Flag: a signal asked for the rules to be read again.
 static RELOAD: AtomicBool = AtomicBool::new(false);
 
 extern "C" fn reload(_: i32) {
     RELOAD.store(true, Ordering::Relaxed);
 }
 
-/// From now on SIGHUP asks for the rules to be read again, unless it is ignored.
+/// Makes SIGHUP ask for the rules to be read again, unless the signal is ignored.
 pub fn install_reload() {
     let before = set(Signal::SIGHUP, SigHandler::Handler(reload), SaFlags::empty());
     if matches!(before, Some(SigHandler::SigIgn)) {
@@ -51,15 +52,16 @@ pub fn install_reload() {
     }
 }
 
-/// Whether a signal asked for that since this was asked last.
+/// Returns whether a signal asked for a reload since the last call.
 pub fn reload_asked() -> bool {
     RELOAD.swap(false, Ordering::Relaxed)
 }
 
-/// Installs the handlers. A signal that is ignored stays so, as nohup(1) and shells' background jobs expect.
+/// Installs the handlers. A signal that is ignored stays so, as nohup(1) and shells' background
+/// jobs expect.
 pub fn install() {
     for signal in STOPPING {
-        // SA_RESETHAND: a second one of the same kind kills.
+        // SA_RESETHAND: a second signal of the same kind kills.
         let before = set(signal, SigHandler::Handler(remember), SaFlags::SA_RESETHAND);
         if matches!(before, Some(SigHandler::SigIgn)) {
             set(signal, SigHandler::SigIgn, SaFlags::empty());
@@ -68,12 +70,12 @@ pub fn install() {
     set(WAKING, SigHandler::Handler(wake), SaFlags::empty());
 }
 
-/// The signal that asked to stop, if one did.
+/// Returns the signal that asked to stop, if one did.
 pub fn pending() -> Option<Signal> {
     Signal::try_from(PENDING.load(Ordering::Relaxed)).ok()
 }
 
-/// From now on any signal that asks to stop kills at once.
+/// Restores the default action: any signal that asks to stop then kills at once.
 pub fn restore_defaults() {
     for signal in STOPPING {
         set(signal, SigHandler::SigDfl, SaFlags::empty());
@@ -83,12 +85,12 @@ pub fn restore_defaults() {
 /// Interrupts the system call that `thread` is in.
 pub fn nudge<T>(thread: &JoinHandle<T>) {
     let id: RawPthread = thread.as_pthread_t();
-    // It fails only for a thread that is over, which is as well.
+    // This fails only for a thread that has ended, which needs no nudge.
     let _ = pthread_kill(id, WAKING);
 }
 
 thread_local! {
-    /// What wakes this thread; made when it is first asked for. `None` where there can't be one.
+    /// Timer that wakes this thread, created on first use. `None` where there can't be one.
     static TIMER: RefCell<Option<Timer>> = RefCell::new(wakes_this_thread());
 }
 
@@ -98,18 +100,20 @@ fn wakes_this_thread() -> Option<Timer> {
     Timer::new(ClockId::CLOCK_MONOTONIC, SigEvent::new(wakes)).ok()
 }
 
-/// Interrupts the system call that the calling thread is in after that time; `None` for no longer.
+/// Interrupts the system call that the calling thread is in after this time; `None` cancels the
+/// alarm.
 pub fn alarm(after: Option<Duration>) {
     let expiration = Expiration::OneShot(TimeSpec::from_duration(after.unwrap_or_default()));
     TIMER.with_borrow_mut(|timer| {
-        // Without one a write takes as long as it takes.
+        // Without a timer the length of a write is unbounded.
         if let Some(timer) = timer {
             let _ = timer.set(expiration, TimerSetTimeFlags::empty());
         }
     });
 }
 
-/// Dies by `signal`, so that a shell sees what happened. Returns only if that is impossible.
+/// Ends the process by `signal`, so that a shell learns the reason. Returns only if that is
+/// impossible.
 pub fn die_by(signal: Signal) {
     set(signal, SigHandler::SigDfl, SaFlags::empty());
     let _ = raise(signal);
@@ -117,7 +121,7 @@ pub fn die_by(signal: Signal) {
 
 fn set(signal: Signal, handler: SigHandler, flags: SaFlags) -> Option<SigHandler> {
     let action = SigAction::new(handler, flags, SigSet::empty());
-    // SAFETY: the only handlers ever passed are `remember` and `reload`, which store to an atomic, and `wake`, which does
-    // nothing: all are async-signal-safe and never unwind.
+    // SAFETY: the only handlers ever passed are `remember` and `reload`, which store to an atomic,
+    // and `wake`, which does nothing: all are async-signal-safe and never unwind.
     unsafe { sigaction(signal, &action) }.ok().map(|before| before.handler())
 }

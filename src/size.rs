@@ -1,40 +1,42 @@
 //! Byte sizes as people write them.
 //!
-//! This module is responsible for turning words such as `10M`, `1.5GiB`, `25%` or `max` into numbers, and for
-//! refusing every word that two readers could read differently. It does no rounding beyond what its documents
-//! say and knows nothing of what the size is for.
+//! This module parses words such as `10M`, `1.5GiB`, `25%` or `max` into numbers, and refuses every
+//! word that two readers could read differently. It does no rounding beyond what its documentation
+//! states, and doesn't depend on the use of the size.
 //!
-//! The kernel's own parser (`memparse`, lib/cmdline.c) reads a leading `0` as octal, `0x` as hexadecimal, and
-//! wraps silently on overflow up to Linux 7.1. That is why memctl parses here and only ever writes plain decimal
-//! byte counts.
+//! The kernel's own parser (`memparse`, lib/cmdline.c) reads a leading `0` as octal, `0x` as
+//! hexadecimal, and wraps silently on overflow up to Linux 7.1. That is why memctl parses here and
+//! only ever writes plain decimal byte counts.
 
 use std::fmt;
 use std::str::FromStr;
 
 use thiserror::Error;
 
-/// The smallest request that means anything: below one page of 4 KiB the kernel answers "done" without acting.
+/// Smallest request in bytes: below one page of 4 KiB the kernel answers "done" without acting.
 pub const SMALLEST: u64 = 4096;
 
-/// Sizes from here on are refused: differences between sizes must fit a signed number, whole pages included.
+/// Smallest size that is refused, in bytes: differences between sizes must fit a signed number,
+/// whole pages included.
 const LARGEST: u64 = (1 << 63) - (1 << 20);
 
-/// An amount of memory as a user gives it.
+/// An amount of memory, given by a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Amount {
     /// A number of bytes, at least [`SMALLEST`].
     Bytes(u64),
-    /// A share of what the cgroup uses now.
+    /// A share of the cgroup's current usage.
     Share(Percent),
-    /// All that the kernel will give.
+    /// All that the kernel will free.
     Max,
 }
 
-/// A percentage from 0 to 100, kept in millionths of a percent so that it compares and prints exactly.
+/// A percentage from 0 to 100, kept in millionths of a percent so that it compares and prints
+/// exactly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Percent(u64);
 
-/// Why a word is not a size. The word itself is named by the caller.
+/// Reason why a word is not a size. The caller names the word itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[allow(missing_docs)]
 pub enum SizeError {
@@ -54,7 +56,7 @@ pub enum SizeError {
     Unit(char),
     #[error("not a size (as in 10M, 1.5G, 25% or max)")]
     NotANumber,
-    /// Nor a share.
+    /// The word is not a share.
     #[error("not a percentage (as in 5%, 0.1%)")]
     NotAPercentage,
     #[error("must be less than 8 EiB")]
@@ -83,13 +85,13 @@ impl Percent {
     /// A quarter.
     pub const QUARTER: Self = Self(25 * Self::UNIT);
 
-    /// That share of `whole`, rounded down.
+    /// Returns this share of `whole`, rounded down.
     #[must_use]
     pub fn of(self, whole: u64) -> u64 {
         (u128::from(whole) * u128::from(self.0) / u128::from(100 * Self::UNIT)) as u64
     }
 
-    /// The share as a ratio between 0 and 1.
+    /// Returns the share as a ratio between 0 and 1.
     #[must_use]
     pub fn ratio(self) -> f64 {
         self.0 as f64 / (100 * Self::UNIT) as f64
@@ -105,7 +107,7 @@ impl fmt::Display for Percent {
 impl FromStr for Percent {
     type Err = SizeError;
 
-    /// Reads `25%`, `2.5%`, and for options that are percentages by name also plain `25`.
+    /// Parses `25%`, `2.5%`, and for options that are percentages by name also plain `25`.
     fn from_str(word: &str) -> Result<Self, SizeError> {
         let (whole, fraction, rest) = split_number(word).map_err(|why| match why {
             SizeError::NotANumber => SizeError::NotAPercentage,
@@ -138,7 +140,7 @@ impl FromStr for Amount {
     }
 }
 
-/// Reads a size in bytes: `4096`, `10M`, `10MiB`, `10Mi`, `1.5g`.
+/// Parses a size in bytes: `4096`, `10M`, `10MiB`, `10Mi`, `1.5g`.
 ///
 /// # Errors
 /// [`SizeError`], for every word that is not exactly one size of at least [`SMALLEST`].
@@ -152,7 +154,7 @@ pub fn parse_bytes(word: &str) -> Result<u64, SizeError> {
     }
 }
 
-/// Reads a size in bytes, or says why a percentage or `max` won't do where only bytes make sense.
+/// Parses a size in bytes, where a percentage or `max` has no meaning.
 ///
 /// # Errors
 /// [`SizeError`], also for a share and for `max`.
@@ -164,7 +166,7 @@ pub fn parse_only_bytes(word: &str) -> Result<u64, SizeError> {
     }
 }
 
-/// Whether a word was meant as a size, right or wrong, rather than as the name of a cgroup.
+/// Returns whether a word was meant as a size, right or wrong, rather than as the name of a cgroup.
 #[must_use]
 pub fn looks_like_size(word: &str) -> bool {
     match word.parse::<Amount>() {
@@ -175,14 +177,14 @@ pub fn looks_like_size(word: &str) -> bool {
     }
 }
 
-/// `bytes` rounded up to whole pages, or `None` past 2^64.
+/// Rounds `bytes` up to whole pages; `None` past 2^64.
 #[must_use]
 pub fn whole_pages(bytes: u64, page: u64) -> Option<u64> {
     bytes.checked_next_multiple_of(page)
 }
 
-/// Splits `1.5G` into `1`, `5` and `G`, and refuses every spelling of a number that the kernel or a reader could
-/// take for another.
+/// Splits `1.5G` into `1`, `5` and `G`, and refuses every spelling of a number that the kernel or a
+/// reader could take for another.
 fn split_number(word: &str) -> Result<(&str, &str, &str), SizeError> {
     match word.as_bytes() {
         [] => return Err(SizeError::Empty),
@@ -222,7 +224,8 @@ fn multiplier(unit: &str) -> Result<u64, SizeError> {
     }
 }
 
-/// `whole.fraction × unit`, rounded up, in integers: a size must not depend on floating point.
+/// Returns `whole.fraction × unit`, rounded up, in integers: a size must not depend on floating
+/// point.
 fn scale(whole: &str, fraction: &str, unit: u64) -> Result<u64, SizeError> {
     let whole: u64 = whole.parse().map_err(|_| SizeError::Overflow)?;
     // Eighteen digits are finer than any unit can show; more would overflow.

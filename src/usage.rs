@@ -1,4 +1,4 @@
-//! Errors of the command line as clap finds them, in one line and with a hint.
+//! Errors of the command line found by clap, reduced to one line and a hint.
 
 use clap::CommandFactory;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -23,9 +23,9 @@ pub fn translate_clap_error(error: &clap::Error, words: &[String]) -> Error {
     }
 }
 
-/// What else than an unknown option an unexpected word may be.
+/// Returns a message for an unexpected word that is something other than an unknown option.
 fn unknown(error: &clap::Error, verb: Option<&str>, words: &[String]) -> Option<String> {
-    // What clap takes for an option may have been meant as a number.
+    // A word that clap takes for an option may have been meant as a number.
     let is_negative = |word: &String| {
         let digits =
             word.strip_prefix('-').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
@@ -42,7 +42,8 @@ fn unknown(error: &clap::Error, verb: Option<&str>, words: &[String]) -> Option<
     is_second.then(|| format!("{word}: check takes a single cgroup"))
 }
 
-/// What is missing. clap would name all words of `reclaim` as missing, even where --to has the amount.
+/// Returns a message on the missing arguments. clap would name all words of `reclaim` as missing,
+/// even where --to has the amount.
 fn missing(error: &clap::Error, verb: Option<&str>, words: &[String]) -> String {
     let missing = strings(error, ContextKind::InvalidArg);
     let is_missing = |what: &str| missing.iter().any(|arg| arg.contains(what));
@@ -60,7 +61,7 @@ fn missing(error: &clap::Error, verb: Option<&str>, words: &[String]) -> String 
     message.to_owned()
 }
 
-/// The first paragraph of clap's own message, as one line.
+/// Returns the first paragraph of clap's own message, as one line.
 fn first_paragraph(error: &clap::Error) -> String {
     let rendered = error.render().to_string();
     let first = rendered.split("\n\n").next().unwrap_or_default();
@@ -68,7 +69,7 @@ fn first_paragraph(error: &clap::Error) -> String {
     line.replace(" [possible values", "; possible values").trim_end_matches(']').to_owned()
 }
 
-/// What clap suggests instead. Possible values stand in the message already.
+/// Returns clap's suggestion. Possible values are in the message already.
 fn suggestion(error: &clap::Error) -> Option<String> {
     let similar = |kind: ContextKind, what: &str| {
         let names = strings(error, kind);
@@ -84,7 +85,7 @@ fn suggestion(error: &clap::Error) -> Option<String> {
         .or_else(|| similar(ContextKind::SuggestedValue, "value"))
 }
 
-/// The words of a context, if there are any.
+/// Returns the words of a context, if there are any.
 fn strings(error: &clap::Error, kind: ContextKind) -> Vec<String> {
     match error.get(kind) {
         Some(ContextValue::String(text)) => vec![text.clone()],

@@ -1,20 +1,20 @@
-//! What was found of one thing.
+//! The result of checking one property of a place or of the host.
 
-/// How it stands with one thing.
+/// State of the checked property.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// As it should be.
+    /// As required.
     Good,
-    /// Reclaim works without it, but less of it, or less well.
+    /// Reclaim works, but for less memory, or less well.
     Note,
-    /// Whether reclaim is well there can't be told.
+    /// Unknown: the kernel doesn't show whether reclaim works here.
     Unknown,
     /// Reclaim won't work.
     Bad,
 }
 
 impl State {
-    /// The word for it.
+    /// Returns the word for the state.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
@@ -26,25 +26,25 @@ impl State {
     }
 }
 
-/// What was found of one thing. Amounts are written by whoever shows them: they come as bytes in [`Fact`].
+/// Result of checking one property. Amounts are bytes in [`Fact`]; the output formats them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Finding {
-    /// What was looked at: one word.
+    /// Checked property: one word.
     pub about: &'static str,
-    /// How it stands.
+    /// State of the property.
     pub state: State,
-    /// What was found.
+    /// Observation.
     pub fact: Fact,
-    /// What to do about it, where something can be done.
+    /// Remedy, where there is one.
     pub todo: Option<String>,
 }
 
-/// What was found.
+/// An observation.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Fact {
-    /// In words.
+    /// Text.
     Words(String),
-    /// In words that begin with an amount of bytes.
+    /// An amount in bytes and the text that follows the amount.
     Bytes(u64, String),
 }
 

@@ -1,11 +1,12 @@
-//! What the host offers around reclaim, whatever the cgroup. None of it keeps reclaim from working.
+//! Checks of the host that are the same for every cgroup. None of them keeps reclaim from working.
 
 use super::finding::{Finding, State};
 use crate::host::swap_areas::SwapDevice;
 use crate::host::zswap::ZswapPool;
 use crate::host::{Host, Mglru, Rights};
 
-/// What the host offers, one thing after the other; what only a watch needs if it is `watchable`.
+/// Checks the host, one property after the other; with `watchable` also properties that only a
+/// watch needs.
 pub(super) fn around(host: &Host, watchable: bool) -> Vec<Finding> {
     let mut findings = vec![if host.psi {
         Finding::new("pressure", State::Good, "PSI is on")
@@ -64,7 +65,7 @@ fn swaps(host: &Host) -> Finding {
     finding
 }
 
-/// zswap lies in front of all swaps, whatever their priority.
+/// Checks zswap, which lies in front of all swaps, whatever their priority.
 fn zswap(pool: &ZswapPool, swaps: &[SwapDevice]) -> Finding {
     if !pool.enabled {
         return Finding::new("zswap", State::Good, "off");
@@ -134,7 +135,8 @@ fn locking(rights: Rights) -> Finding {
     }
 }
 
-/// The kernel makes a thread of real-time priority for a privileged trigger; others are looked at every 2 s.
+/// Checks for the right to privileged PSI triggers: the kernel makes a thread of real-time priority
+/// for a privileged trigger, and checks other triggers every 2 s.
 fn triggers(rights: Rights) -> Finding {
     if rights.sys_resource {
         return Finding::new(

@@ -1,4 +1,5 @@
-//! Whether an OOM killer monitors a cgroup that chooses its victims by what is scanned, or by what is in swap.
+//! Checks for OOM killers that monitor a cgroup and choose their victims by pages scanned or by
+//! swap usage.
 
 use std::path::Path;
 
@@ -7,7 +8,7 @@ use crate::cgroup::CgroupPath;
 use crate::cgroup::killers::{Killer, Killers};
 use crate::watch::policy::above::Limit;
 
-/// What is known of it, for that cgroup.
+/// Returns the findings on the OOM killers of that cgroup.
 pub(super) fn killers(located: &CgroupPath, killers: &Killers) -> Vec<Finding> {
     let (mut findings, dir) = (Vec::new(), &*located.path);
     let name = |dir: &Path| located.mount.name_of(dir).unwrap_or_else(|| dir.display().to_string().into());
@@ -50,7 +51,7 @@ pub(super) fn killers(located: &CgroupPath, killers: &Killers) -> Vec<Finding> {
     findings
 }
 
-/// Hundredths of a percent.
+/// Formats hundredths of a percent.
 fn percent(share: u16) -> String {
     format!("{}.{:02}%", share / 100, share % 100)
 }

@@ -1,8 +1,9 @@
-//! Many requests at the same time: threads that write, and the calling thread, which waits for them.
+//! A batch of requests at the same time: threads that write, and the calling thread, which waits
+//! for the threads.
 //!
-//! Each request is written by a thread that does nothing else meanwhile. The calling thread gives out the requests in the
-//! order of a [`Scheduler`], reports what the threads report, and interrupts their writes after a signal or when their
-//! time is up.
+//! Each request is written by a thread that does nothing else meanwhile. The calling thread gives
+//! out the requests in the order of a [`Scheduler`], emits the events of the threads, and
+//! interrupts their writes after a signal or when their time is up.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,10 +26,10 @@ pub use scheduler::{Completed, InOrder, NextJob, Scheduler};
 pub use settle::Watched;
 pub use total::Total;
 
-/// Interval between looks for a signal.
+/// Interval between checks for a signal.
 const TICK: Duration = Duration::from_millis(20);
 
-/// Time after a signal from which a write that is still in flight is worth a report.
+/// Time after a signal from which a write that is still in flight is reported.
 const WRITE_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Time limit for the lock of another memctl on the same cgroup, and the interval between attempts.
@@ -42,61 +43,61 @@ pub struct Job {
     pub place: OpenTarget,
     /// The request.
     pub request: Request,
-    /// Whether to keep other memctl off the cgroup meanwhile.
+    /// True to lock the cgroup against other memctl processes during the request.
     pub lock: bool,
-    /// Two samples of the cgroup, if it is watched for what comes back.
+    /// Two samples of the cgroup from before the request, if refaults are watched afterwards.
     pub usual: Option<(Activity, Activity)>,
 }
 
 /// Results of all requests.
 #[derive(Debug)]
 pub struct Outcomes {
-    /// Of each cgroup, in the order in which they were given.
+    /// Outcome of each cgroup, in the order of the jobs.
     pub each: Vec<Outcome>,
-    /// The cgroups that are watched on, in the same order.
+    /// Cgroups to watch after the requests, in the same order.
     pub watched: Vec<Option<Box<Watched>>>,
-    /// The report on all of them together, if the request was for that.
+    /// Report on all cgroups together, if one total was requested.
     pub total: Option<Report>,
 }
 
 /// Result of the requests to one cgroup or node.
 #[derive(Debug)]
 pub struct Outcome {
-    /// Its name.
+    /// Name of the cgroup or node.
     pub name: Name,
-    /// Its directory.
+    /// Directory of the cgroup or node.
     pub path: PathBuf,
-    /// An error only if nothing was begun.
+    /// Report, or an error if the request never began.
     pub report: Result<Report, Errno>,
 }
 
 impl Outcome {
-    /// Makes the outcome of a job whose thread hasn't returned.
+    /// Creates the outcome of a job whose thread hasn't returned.
     #[must_use]
     pub fn pending(place: &OpenTarget) -> Self {
         Self { name: place.name().clone(), path: place.path().to_path_buf(), report: Err(Errno::CANCELED) }
     }
 }
 
-/// Reports while requests are under way. Indices are those of the cgroups.
+/// Events while requests are under way. Indices are those of the cgroups.
 #[derive(Clone, Debug)]
 pub enum Progress {
     /// A step of one request.
     Step(usize, RequestEvent),
-    /// Another process keeps the lock on the cgroup. The request begins all the same.
+    /// Another process holds the lock on the cgroup. The request begins all the same.
     Locked(usize),
     /// A request is over; `is_last` if it was the cgroup's last.
     Completed {
-        /// The cgroup.
+        /// Index of the cgroup.
         index: usize,
-        /// Whether nothing more is asked of it.
+        /// True if the cgroup gets no further request.
         is_last: bool,
     },
-    /// Time goes by.
+    /// A clock tick: time passed without any other event.
     Tick,
-    /// The first sight of a signal: what is under way is cut short.
+    /// A signal arrived: requests under way are cut short. Emitted once.
     Stopping,
-    /// After a signal, the kernel has yet to return from a write of that many bytes.
+    /// The kernel hasn't returned yet, after a signal, from a write of this many bytes.
     InFlight(u64),
 }
 
@@ -104,29 +105,29 @@ pub enum Progress {
 pub struct BatchOptions<'a> {
     /// Number of requests under way at the same time.
     pub parallel: usize,
-    /// Whether to report each step.
+    /// True to emit an event for each step.
     pub steps: bool,
-    /// Whether to stop.
+    /// Returns whether to stop.
     pub stop: fn() -> bool,
     /// Interrupts the system call that a thread is in.
     pub nudge: fn(&JoinHandle<()>),
-    /// Receives the reports.
+    /// Receives the events.
     pub emit: &'a mut dyn FnMut(Progress),
 }
 
-/// A report of a writing thread.
+/// An event of a writing thread.
 #[derive(Debug)]
 enum Step {
     Event(usize, RequestEvent),
     Locked(usize),
 }
 
-/// What a writing thread is doing, for the calling one to see.
+/// State of a writing thread, shared with the calling thread.
 #[derive(Debug, Default)]
 struct Thread {
-    /// The bytes that its write in flight asked for, or 0.
+    /// Bytes that the write in flight asked for, or 0.
     in_flight: AtomicU64,
-    /// When its request's time is up, in milliseconds since the beginning, or 0.
+    /// End of the request's time, in milliseconds since the beginning, or 0.
     deadline: AtomicU64,
 }
 
@@ -139,10 +140,11 @@ struct Writers {
     began: Instant,
 }
 
-/// Serves all requests of a scheduler. After a signal what is under way is cut short, and the rest ends at once.
+/// Serves all requests of a scheduler. After a signal, requests under way are cut short, and the
+/// rest ends at once.
 ///
 /// # Errors
-/// The system's, if there can't be threads.
+/// The system's, if no thread can be started.
 pub fn run(mut scheduler: impl Scheduler, options: &mut BatchOptions<'_>) -> std::io::Result<Outcomes> {
     let threads = options.parallel.clamp(1, scheduler.cgroups().max(1));
     let writers = Writers {
@@ -170,7 +172,7 @@ pub fn run(mut scheduler: impl Scheduler, options: &mut BatchOptions<'_>) -> std
             stopping = Some(Instant::now());
             (options.emit)(Progress::Stopping);
         }
-        // Again and again: one that comes just before the write would be lost.
+        // Repeated at each tick: a nudge that comes just before the write would be lost.
         pool.nudge(options.nudge, |thread| stopping.is_some() || pool.work().is_late(thread));
         let is_overdue = stopping.is_some_and(|since| since.elapsed() >= WRITE_TIMEOUT);
         if let Some(bytes) = pool.work().in_flight().filter(|_| is_overdue && !is_told) {
@@ -183,10 +185,11 @@ pub fn run(mut scheduler: impl Scheduler, options: &mut BatchOptions<'_>) -> std
     Ok(scheduler.outcomes())
 }
 
-/// Waits for messages, but not for long, and takes all that are there. Returns whether there were any.
+/// Waits for messages for at most [`TICK`], and takes all that have arrived. Returns whether there
+/// were any.
 fn receive(pool: &mut Pool<Writers>, scheduler: &mut impl Scheduler, emit: &mut dyn FnMut(Progress)) -> bool {
     let mut arrived = [PollFd::new(pool.arrived(), PollFlags::IN)];
-    // A signal ends it early, and is seen next.
+    // A signal ends the poll early, and is checked next.
     let _ = poll(&mut arrived, Some(&timespec(TICK)));
     let _ = rustix::io::read(pool.arrived(), &mut [0; 8]);
     let mut any = false;
@@ -251,7 +254,8 @@ impl Writers {
     }
 }
 
-/// Takes the lock, or gives up on it. The wait counts towards the timeout, of which at least half is left.
+/// Acquires the lock, or gives up on it. The wait counts towards the timeout, of which at least
+/// half is left.
 fn take_lock(job: &mut Job, stop: fn() -> bool) -> bool {
     let began = Instant::now();
     let most = job.request.timeout.map_or(LOCK_TIMEOUT, |timeout| LOCK_TIMEOUT.min(timeout / 2));
@@ -260,8 +264,8 @@ fn take_lock(job: &mut Job, stop: fn() -> bool) -> bool {
     taken
 }
 
-/// Waits, but not for long, for other memctl on the cgroup. Anybody who can open the directory can hold such a lock, so
-/// it is a courtesy, and never a reason not to reclaim.
+/// Waits briefly for other memctl processes on the cgroup. Any process that can open the directory
+/// can hold such a lock, so the lock is a courtesy, and never a reason not to reclaim.
 fn lock(place: &OpenTarget, timeout: Duration, stop: fn() -> bool) -> bool {
     let until = Instant::now() + timeout;
     loop {

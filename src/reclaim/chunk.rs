@@ -1,68 +1,75 @@
-//! How much to ask for in one write: a pure function of what is missing and of the speed seen.
+//! The size of one write: a pure function of the missing bytes and of the measured speed.
 //!
-//! A chunk is the smaller of two bounds. *In time*: some tens of milliseconds at the speed seen, so that a signal is
-//! answered promptly (before 6.6 the kernel looks at signals only at the end of a write) and `rmdir` of the cgroup,
-//! which waits for the write with `cgroup_mutex` held, isn't held up. *In size*: an eighth of what is missing, but
-//! no less than [`SMALLEST`], so that a kernel which frees more than it was asked can't overshoot far.
+//! A chunk is the smaller of two bounds. *In time*: some tens of milliseconds at the measured
+//! speed, so that a signal is answered promptly (before 6.6 the kernel checks for signals only at
+//! the end of a write) and `rmdir` of the cgroup, which waits for the write with `cgroup_mutex`
+//! held, isn't held up. *In size*: an eighth of the missing bytes, but no less than [`SMALLEST`],
+//! so that a kernel which frees more than was asked can't overshoot far.
 //!
-//! Kernels from 6.9 on size their own batches by what is left of the request and meet it exactly, and every write has
-//! its price: with an eighth, 64 MiB of page cache cost 14% more than one bare write on 7.3, most of it inside the
-//! writes. There a chunk is half of what is missing, so that even one which a stop signal makes the kernel begin anew
-//! can't overshoot; and a rest is asked for at once that is a sixteenth of the request, or takes some milliseconds
-//! only, in which a stop signal is most unlikely.
+//! Kernels from 6.9 on size their own batches by the rest of the request and meet it exactly, and
+//! every write has its cost: with an eighth, 64 MiB of page cache cost 14% more than one bare write
+//! on 7.3, most of it inside the writes. There a chunk is half of the missing bytes, so that even
+//! one which a stop signal makes the kernel begin anew can't overshoot; and a rest is requested at
+//! once if it is at most a sixteenth of the request, or takes some milliseconds only, in which a
+//! stop signal is most unlikely.
 
 use std::time::Duration;
 
 use super::overshoot::is_much;
 
-/// What one write should take.
+/// Target duration of one write.
 const TIME: Duration = Duration::from_millis(30);
 
-/// A write that takes this part of it is short: 5 ms.
+/// Part of [`TIME`] up to which a write is short: a sixth, 5 ms.
 const SHORT: u64 = 6;
 
-/// The kernel's own batch, `SWAP_CLUSTER_MAX` pages: asking for less costs it as much work.
+/// Smallest chunk, in bytes: the kernel's own batch, `SWAP_CLUSTER_MAX` pages. Asking for less
+/// costs the kernel as much work.
 pub const SMALLEST: u64 = 128 << 10;
 
-/// The first chunk, while no speed is known yet.
+/// First chunk, in bytes, while no speed is known yet.
 const FIRST: u64 = SMALLEST;
 
-/// How much larger a chunk may be than the one before it, to a kernel that overshoots and to an exact one.
+/// Maximum ratio of a chunk to the one before it, for a kernel that overshoots and for an exact
+/// one.
 const STEP: u64 = 16;
 const EXACT_STEP: u64 = 64;
 
-/// How fast writes have been so far, and the size that follows from it.
+/// Speed of the writes so far, and the chunk size that follows from the speed.
 #[derive(Clone, Debug)]
 pub struct Pace {
     in_time: u64,
     exactly: bool,
-    /// What is asked for at once when no more is missing.
+    /// Bytes that are requested at once when no more is missing.
     rest: u64,
 }
 
 impl Pace {
-    /// For a request of `whole` bytes, to a kernel that meets requests `exactly` or to one that overshoots.
+    /// Creates the pace of a request of `whole` bytes, to a kernel that meets requests `exactly` or
+    /// to one that overshoots.
     #[must_use]
     pub fn new(exactly: bool, whole: u64) -> Self {
         let rest = if exactly { whole / 16 } else { 0 };
         Self { in_time: FIRST, exactly, rest }
     }
 
-    /// Takes account of a write that asked for `bytes` and took `time`.
+    /// Records a write that asked for `bytes` and took `time`.
     pub fn record(&mut self, bytes: u64, time: Duration) {
         let nanos = time.as_nanos().max(1);
         let fitting = u128::from(bytes) * TIME.as_nanos() / nanos;
         let fitting = u64::try_from(fitting).unwrap_or(u64::MAX);
-        // Upwards only by steps: one quick write, served from pages at hand, promises little for the next. Downwards
-        // at once, but by what this write can tell: the chunk of a nearly met request says nothing of larger ones.
+        // Upwards only by steps: one quick write, served from pages at hand, promises little for
+        // the next. Downwards at once, but only as far as this write shows: the chunk of a nearly
+        // met request says nothing about larger ones.
         let step = if self.exactly { EXACT_STEP } else { STEP };
         self.in_time =
             if fitting >= self.in_time { fitting.min(self.in_time.saturating_mul(step)) } else { fitting }
                 .max(SMALLEST);
     }
 
-    /// The next chunk, at most `missing` bytes, in whole pages of `page` bytes. `ready` is how much can be taken at
-    /// once where asking for more would write ahead to swap.
+    /// Returns the next chunk, at most `missing` bytes, in whole pages of `page` bytes. `ready` is
+    /// the number of bytes that can be reclaimed at once where asking for more would write ahead to
+    /// swap.
     #[must_use]
     pub fn chunk(&self, missing: u64, ready: u64, page: u64) -> u64 {
         let in_size = match self.exactly {
@@ -74,12 +81,14 @@ impl Pace {
         in_pages(in_size.min(self.in_time), missing, page)
     }
 
-    /// The most to ask for at once of a cgroup with so much slab and page cache, in which `missing` bytes are missing still.
+    /// Returns the most bytes to request at once from a cgroup with this much slab and page cache,
+    /// while `missing` bytes are missing.
     ///
-    /// Slab goes along with what is asked for, the more the harder the kernel has to search. On one that overshoots, 1 MiB
-    /// took 9 MiB of a cgroup with 6 MiB of page cache and 25 MiB of dentries and inodes, and 128 KiB 0.1 to 1.5 MiB (6.1). An
-    /// exact one takes next to no slab as long as page cache is left, and then all at once (6.12, 7.3): so no more than half
-    /// of that is asked for.
+    /// Slab is freed along with what is requested, and more of it the harder the kernel has to
+    /// search. On a kernel that overshoots, 1 MiB took 9 MiB of a cgroup with 6 MiB of page cache
+    /// and 25 MiB of dentries and inodes, and 128 KiB 0.1 to 1.5 MiB (6.1). An exact one takes next
+    /// to no slab as long as page cache is left, and then all at once (6.12, 7.3): so the bound is
+    /// half of the page cache.
     #[must_use]
     pub fn beside_slab(&self, missing: u64, slab: u64, cache: u64) -> u64 {
         if !is_much(slab, cache) {
@@ -89,7 +98,8 @@ impl Pace {
     }
 }
 
-/// `bytes` in whole pages, but no more than `missing` comes to and at least one page.
+/// Returns `bytes` in whole pages, at most `missing` rounded up to whole pages, and at least one
+/// page.
 #[must_use]
 pub fn in_pages(bytes: u64, missing: u64, page: u64) -> u64 {
     let down = |bytes: u64| bytes / page * page;

@@ -1,11 +1,12 @@
-//! What reclaim costs lately, not on average: cold memory is cheap and goes first, and the price rises as it runs out.
+//! The recent cost of reclaim, not its average: cold memory is cheap and goes first, and the cost
+//! rises as it runs out.
 
 use std::time::Duration;
 
-/// A price is told by no less CPU time than that.
+/// Minimum CPU time for a measurement of the cost.
 const JUDGED: Duration = Duration::from_millis(20);
 
-/// What was freed lately, and the CPU time it took.
+/// Bytes freed recently, and the CPU time spent on them.
 #[derive(Clone, Debug, Default)]
 pub struct RecentCost {
     freed: u64,
@@ -14,7 +15,7 @@ pub struct RecentCost {
 }
 
 impl RecentCost {
-    /// Enters a write that freed some bytes.
+    /// Records a write that freed some bytes.
     pub fn record(&mut self, freed: u64, cpu: Duration) {
         self.freed += freed;
         self.cpu += cpu;
@@ -24,7 +25,8 @@ impl RecentCost {
         }
     }
 
-    /// Seconds of CPU time a GiB, over the last time that was enough to tell; infinite if nothing was freed.
+    /// Returns the cost in seconds of CPU time per GiB, over the most recent period with enough CPU
+    /// time; infinite if nothing was freed.
     #[must_use]
     pub fn last(&self) -> Option<f64> {
         self.last

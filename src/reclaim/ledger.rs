@@ -1,39 +1,45 @@
-//! How much has been reclaimed so far: the book kept between the writes, all in numbers and without I/O.
+//! Accounting of one request: the amount reclaimed so far, kept between the writes, all in numbers
+//! and without I/O.
 //!
-//! Three witnesses, none of which is enough alone:
+//! Three sources of evidence, none of which is enough alone:
 //!
-//! - a **counter** in `memory.stat` says how much was reclaimed, exactly, but may lag by a blind spot (64 pages a
-//!   CPU) until the kernel folds it;
-//! - the **usage** (`memory.current`) is fresh, but contains everything else that happened meanwhile;
-//! - a successful **write** is the kernel's word that it freed what was asked: credit, and no proof.
+//! - a **counter** in `memory.stat` gives the exact amount reclaimed, but may lag by a blind spot
+//!   (64 pages a CPU) until the kernel folds it;
+//! - the **usage** (`memory.current`) is fresh, but contains all other changes of the same time;
+//! - a successful **write** is the kernel's claim that it freed what was asked: credit, and no
+//!   proof.
 //!
-//! The counter is the truth to within its blind spot; what it can't see yet is filled in from the other two. It counts
-//! pages of the LRU lists only: slab, which goes along with them, is added to it.
+//! The counter is right to within its blind spot; what it can't show yet is filled in from the
+//! other two. It counts pages of the LRU lists only: slab, which is freed along with them, is added
+//! to it.
 
 mod slab;
 
 use crate::cgroup::stat::MemoryStat;
 
-/// What tells how much was reclaimed.
+/// Measure of the amount reclaimed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Measure {
-    /// `pgsteal_proactive` less `pgdemote_proactive`: every proactive writer's, here or above (6.15 on).
+    /// `pgsteal_proactive` less `pgdemote_proactive`: every proactive writer's, here or above (6.15
+    /// on).
     PgstealProactive,
-    /// `pgsteal_direct` less `pgdemote_direct`: proactive writers' and the application's own direct reclaim.
+    /// `pgsteal_direct` less `pgdemote_direct`: proactive writers' and the application's own direct
+    /// reclaim.
     PgstealDirect,
     /// `pgsteal`: all reclaim of this cgroup (5.19).
     Pgsteal,
-    /// The same pair of the whole host, for a NUMA node whose own counters lack it (6.17): every proactive writer's,
-    /// anywhere on the host.
+    /// `pgsteal_proactive` less `pgdemote_proactive` of the whole host, for a NUMA node whose own
+    /// counters lack the pair (6.17): every proactive writer's, anywhere on the host.
     HostPgstealProactive,
-    /// The fall of `memory.current`.
+    /// Decrease of `memory.current`.
     MemoryCurrent,
-    /// The fall of what the LRU lists hold, at the root and of a node, which have no `memory.current`.
+    /// Decrease of the total on the LRU lists, at the root and of a node, which have no
+    /// `memory.current`.
     LruLists,
 }
 
 impl Measure {
-    /// The best measure that this kernel's `memory.stat` offers.
+    /// Returns the best measure that this kernel's `memory.stat` offers.
     #[must_use]
     pub fn best(stat: &MemoryStat) -> Self {
         if stat.pgsteal_proactive.is_some() {
@@ -47,7 +53,7 @@ impl Measure {
         }
     }
 
-    /// The name of the counter or file.
+    /// Returns the name of the counter or file.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -60,12 +66,12 @@ impl Measure {
         }
     }
 
-    /// Whether it is a counter of what was reclaimed, not a usage.
+    /// Returns whether the measure is a counter of reclaimed pages, not a usage.
     fn counts(self) -> bool {
         !matches!(self, Self::MemoryCurrent | Self::LruLists)
     }
 
-    /// Pages reclaimed, demotions included, and pages demoted.
+    /// Returns the pages reclaimed, demotions included, and the pages demoted.
     fn pages(self, stat: &MemoryStat) -> (u64, u64) {
         let (stolen, demoted) = match self {
             Self::PgstealProactive | Self::HostPgstealProactive => {
@@ -79,17 +85,18 @@ impl Measure {
     }
 }
 
-/// What tells how much was reclaimed: a counter, and the usage where that lags.
+/// Measures of the amount reclaimed: a counter, and the usage where the counter lags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Measures {
-    /// The counter; where there is none, the usage.
+    /// Counter; where there is none, the usage.
     pub counter: Measure,
-    /// The usage.
+    /// Usage.
     pub usage: Measure,
 }
 
 impl Measures {
-    /// A cgroup's, whose `memory.stat` this is, and which has a `memory.current` or hasn't.
+    /// Returns the measures of a cgroup with this `memory.stat`, and with or without a
+    /// `memory.current`.
     #[must_use]
     pub fn of_cgroup(stat: &MemoryStat, has_current: bool) -> Self {
         let usage = if has_current { Measure::MemoryCurrent } else { Measure::LruLists };
@@ -97,7 +104,7 @@ impl Measures {
         Self { counter: if counter.counts() { counter } else { usage }, usage }
     }
 
-    /// A NUMA node's, which counts for itself or doesn't.
+    /// Returns the measures of a NUMA node, with or without counters of its own.
     #[must_use]
     pub fn of_node(for_itself: bool) -> Self {
         let counter = if for_itself { Measure::PgstealProactive } else { Measure::HostPgstealProactive };
@@ -105,19 +112,19 @@ impl Measures {
     }
 }
 
-/// The book of one request. All amounts are bytes.
+/// Ledger of one request. All amounts are bytes.
 #[derive(Clone, Debug)]
 pub struct Ledger {
     measures: Measures,
     page: u64,
     blind: u64,
     start: (u64, MemoryStat),
-    /// What the counters said last, and what the other witnesses had said by then.
+    /// Counters as last read, and the other evidence as of that moment.
     stat: MemoryStat,
     at_stat: Witnesses,
     now: Witnesses,
     lowest: u64,
-    /// The most that slab was seen to have shrunk by.
+    /// Largest decrease of slab observed.
     slab_fell_most: u64,
 }
 
@@ -130,21 +137,21 @@ struct Witnesses {
     usage: u64,
 }
 
-/// What can be said at the end.
+/// Final measurement of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Measured {
-    /// What was reclaimed, as far as a counter, slab or the usage moved with it.
+    /// Bytes reclaimed, as far as a counter, slab or the usage moved with them.
     pub reclaimed: u64,
-    /// Bytes of slab in that.
+    /// Bytes of slab among those reclaimed.
     pub slab: u64,
-    /// What the kernel said it freed beyond that, and nothing confirms.
+    /// Bytes that the kernel claimed beyond those, and that no measure confirms.
     pub unconfirmed: u64,
-    /// What tells so.
+    /// Measure that gave the result.
     pub measured_by: Measure,
 }
 
 impl Ledger {
-    /// Opens the book.
+    /// Opens the ledger.
     #[must_use]
     pub fn new(measures: Measures, usage: u64, stat: MemoryStat, blind: u64, page: u64) -> Self {
         let now = Witnesses { credit: 0, usage };
@@ -162,31 +169,31 @@ impl Ledger {
         }
     }
 
-    /// The counters as they were at the start.
+    /// Returns the usage and the counters at the start.
     #[must_use]
     pub fn start(&self) -> (u64, &MemoryStat) {
         (self.start.0, &self.start.1)
     }
 
-    /// The counters as they were read last.
+    /// Returns the counters as last read.
     #[must_use]
     pub fn stat(&self) -> &MemoryStat {
         &self.stat
     }
 
-    /// The usage as it was read last.
+    /// Returns the usage as last read.
     #[must_use]
     pub fn usage(&self) -> u64 {
         self.now.usage
     }
 
-    /// Enters a write that the kernel said it fulfilled.
+    /// Records a write that the kernel claimed to have fulfilled.
     pub fn credit(&mut self, bytes: u64) {
         self.now.credit = self.now.credit.saturating_add(bytes);
     }
 
-    /// Enters a fresh usage. Says whether it is below all that were seen before, by more than the kernel's batch of
-    /// charges blurs.
+    /// Records a fresh usage. Returns whether it is below all earlier ones, by more than the
+    /// kernel's batch of charges blurs.
     pub fn enter_usage(&mut self, usage: u64) -> bool {
         self.now.usage = usage;
         let fell = usage + BLUR_PAGES * self.page < self.lowest;
@@ -196,8 +203,8 @@ impl Ledger {
         fell
     }
 
-    /// Enters fresh counters. Says whether they moved: more was reclaimed, or slab is below all that was seen before, by
-    /// more than the kernel's batch of charges blurs.
+    /// Records fresh counters. Returns whether they moved: more was reclaimed, or slab is below all
+    /// earlier values, by more than the kernel's batch of charges blurs.
     pub fn enter_stat(&mut self, stat: MemoryStat) -> bool {
         let before = self.moved();
         self.stat = stat;
@@ -209,21 +216,22 @@ impl Ledger {
         slab_fell || self.moved() > before
     }
 
-    /// What the counters say was freed or demoted since the start: progress, if not all of it saving.
+    /// Returns the bytes freed or demoted since the start, by the counters: progress, if not all of
+    /// it saving.
     #[must_use]
     pub fn moved(&self) -> u64 {
         let (stolen, _) = self.pages_since_start();
         stolen.saturating_mul(self.page)
     }
 
-    /// What was demoted to a slower tier of memory since the start.
+    /// Returns the bytes demoted to a slower tier of memory since the start.
     #[must_use]
     pub fn demoted(&self) -> u64 {
         let (_, demoted) = self.pages_since_start();
         demoted.saturating_mul(self.page)
     }
 
-    /// Whether the kernel counts demotions apart.
+    /// Returns whether the kernel counts demotions separately.
     #[must_use]
     pub fn tells_demotions(&self) -> bool {
         match self.measures.counter {
@@ -235,20 +243,22 @@ impl Ledger {
         }
     }
 
-    /// What the counter says was reclaimed since the start, less demotions. `None` where there is no counter.
+    /// Returns the bytes reclaimed since the start by the counter, less demotions. `None` where
+    /// there is no counter.
     #[must_use]
     pub fn counted(&self) -> Option<u64> {
         self.measures.counter.counts().then(|| self.moved().saturating_sub(self.demoted()))
     }
 
-    /// How much the usage fell since the start; 0 if it rose.
+    /// Returns the decrease of the usage since the start; 0 if it rose.
     #[must_use]
     pub fn fell(&self) -> u64 {
         self.start.0.saturating_sub(self.now.usage)
     }
 
-    /// The best estimate of what was reclaimed so far: the counter, filled in from the fresh witnesses as far as it
-    /// can be blind, and what they saw since it was read.
+    /// Returns the best estimate of the bytes reclaimed so far: the counter, filled in from the
+    /// fresh evidence as far as the counter can be blind, and the evidence since the counter was
+    /// read.
     #[must_use]
     pub fn estimate(&self) -> u64 {
         let counted = self.counted_with_slab();
@@ -258,15 +268,16 @@ impl Ledger {
         so_far.saturating_add(credited.max(self.at_stat.usage.saturating_sub(self.now.usage)))
     }
 
-    /// The most that it can have been: where no counter can tell, the kernel's word for it all.
+    /// Returns the most bytes that can have been reclaimed: without a counter, all that the kernel
+    /// claimed.
     #[must_use]
     pub fn most(&self) -> u64 {
         let word = if self.counted().is_none() { self.now.credit } else { 0 };
         self.estimate().max(word)
     }
 
-    /// By how much the counters and the other witnesses differ in a way that their lag could explain, beyond what is
-    /// worth waiting for.
+    /// Returns the discrepancy between the counters and the other evidence, in bytes, as far as it
+    /// can be due to lag and is worth waiting for.
     #[must_use]
     pub fn discrepancy(&self) -> u64 {
         self.counted().map_or(0, |_| self.doubt_of(self.counted_with_slab()))
@@ -275,7 +286,8 @@ impl Ledger {
     fn doubt_of(&self, counted: u64) -> u64 {
         let word = self.word(self.now);
         let unproven = word.saturating_sub(self.taken().reclaimed);
-        // Freed on the way to an EAGAIN: the usage saw it, the counter can't have yet, and nobody gave a word on it.
+        // Freed on the way to an EAGAIN: the usage shows it, the counter can't yet, and the kernel
+        // made no claim on it.
         let unsaid = self.fell().saturating_sub(counted.max(word));
         let unsaid = if unsaid <= self.blind && unsaid > BLUR_PAGES * self.page + self.fell() / 32 {
             unsaid
@@ -286,7 +298,8 @@ impl Ledger {
         unproven.max(unsaid)
     }
 
-    /// What can be said at the end. Whatever the kernel said counts only as far as something moved with it.
+    /// Returns the final measurement. The kernel's claims count only as far as a measure moved with
+    /// them.
     #[must_use]
     pub fn taken(&self) -> Measured {
         let word = self.word(self.now);
@@ -303,12 +316,12 @@ impl Ledger {
         Measured { reclaimed, slab, unconfirmed: word.saturating_sub(reclaimed), measured_by }
     }
 
-    /// Whether the usage contains slab: `memory.current` does.
+    /// Returns whether the usage contains slab: `memory.current` does.
     fn usage_has_slab(&self) -> bool {
         self.measures.usage == Measure::MemoryCurrent
     }
 
-    /// The kernel's word, less what it only demoted.
+    /// Returns the bytes that the kernel claimed, less those that it only demoted.
     fn word(&self, at: Witnesses) -> u64 {
         at.credit.saturating_sub(self.demoted())
     }

@@ -1,4 +1,4 @@
-//! What stands in the way of reclaiming more.
+//! Obstacles to reclaiming more.
 
 use crate::cgroup::Conditions;
 use crate::cgroup::conditions::NodeThreshold;
@@ -6,43 +6,45 @@ use crate::cgroup::stat::MemoryStat;
 use crate::cgroup::swap_room::SwapBound;
 use crate::kind::Kind;
 
-/// Something that kept the kernel from reclaiming more. Amounts are bytes.
+/// Reason why the kernel didn't reclaim more. Amounts are bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Obstacle {
-    /// So much anonymous memory and tmpfs is left and has no room in swap.
+    /// Anonymous memory and tmpfs that are left and have no room in swap.
     NoSwapRoom(u64, SwapBound),
-    /// So much anonymous memory is left, but it wasn't to be taken.
+    /// Anonymous memory that is left, but wasn't requested.
     AnonNotAsked(u64),
-    /// So much anonymous memory is left, but `vm.swappiness` is 0, and the request followed it.
+    /// Anonymous memory that is left since `vm.swappiness` is 0, and the request followed it.
     NoSwappiness(u64),
-    /// So much page cache is left, but it wasn't to be taken.
+    /// Page cache that is left, but wasn't requested.
     FileNotAsked(u64),
-    /// Children hold so much under their `memory.min`; the name of the one that holds most.
+    /// Memory that children hold under their `memory.min`; the name of the child that holds most.
     Protected(u64, String),
-    /// So much page cache is left under the cgroup's own `memory.min`, which kernels before 6.2 honour by mistake.
+    /// Page cache that is left under the cgroup's own `memory.min`, which kernels before 6.2 honour
+    /// by mistake.
     OwnMin(u64),
-    /// So much is locked in memory or otherwise unevictable.
+    /// Memory that is locked or otherwise unevictable.
     Unevictable(u64),
-    /// So much is still on its way to slow swap or disk.
+    /// Memory that is still on its way to slow swap or disk.
     Writeback(u64),
-    /// There is next to no page cache left.
+    /// Next to no page cache is left.
     NoCache,
-    /// There is next to nothing left that could be reclaimed.
+    /// Next to no reclaimable memory is left.
     Empty,
-    /// It grows as fast as it is reclaimed from.
+    /// The cgroup grows as fast as it is reclaimed from.
     Growing,
-    /// The node has no more page cache that counts than this, and the kernel wants to see more than the gate's.
+    /// Page cache of the node that counts towards the kernel's threshold, and the threshold, which
+    /// is higher.
     NodeThreshold(u64, NodeThreshold),
-    /// Another one reclaims from the node all the time.
+    /// Another process reclaims from the node all the time.
     Busy,
     /// Bytes of reclaimable slab that stay all the same: in use, or held by a file system.
     Slab(u64),
-    /// So much is in use and evictable, but the kernel, which looks at pages in use last, gave up on it.
+    /// Evictable memory that is in use: the kernel, which scans pages in use last, gave up on it.
     InUse(u64),
 }
 
 impl Obstacle {
-    /// The word for it in JSON.
+    /// Returns the word for the obstacle in JSON.
     #[must_use]
     pub fn word(&self) -> &'static str {
         match self {
@@ -65,18 +67,18 @@ impl Obstacle {
     }
 }
 
-/// Amounts below this aren't worth a word.
+/// Minimum amount to report, in bytes.
 const MIN_OBSTACLE: u64 = 256 << 10;
 
-/// The same for slab, of which some is always in use.
+/// Minimum amount of slab to report, in bytes: some slab is always in use.
 const NOTABLE_SLAB: u64 = 4 * MIN_OBSTACLE;
 
-/// What stands in the way of reclaiming more memory of that kind, given what is left. Unless the kernel found that it was
-/// `exhausted`, what merely wasn't reached yet is no obstacle.
+/// Returns the obstacles to reclaiming more memory of that kind, given the memory left. Unless the
+/// kernel found the cgroup `exhausted`, memory that merely wasn't reached yet is no obstacle.
 #[must_use]
 pub fn obstacles(kind: Kind, left: &MemoryStat, conditions: &Conditions, exhausted: bool) -> Vec<Obstacle> {
     let mut found = Vec::new();
-    // Without what is in the swap cache: that has left already, and is told of as being written.
+    // Without the swap cache: its pages have left `anon` already, and are reported as writeback.
     let anon = left.anon.unwrap_or(0) + left.shmem.unwrap_or(0);
     let file = left.evictable_file();
     if let Some(gate) = conditions.node_threshold.filter(|gate| exhausted && gate.is_below(left)) {
@@ -106,7 +108,7 @@ pub fn obstacles(kind: Kind, left: &MemoryStat, conditions: &Conditions, exhaust
     if !exhausted {
         return found;
     }
-    // A node has the whole host's, most of it in use.
+    // A node has the whole host's slab, most of it in use.
     let slab = left.shrinkable_slab().filter(|_| conditions.node_threshold.is_none());
     let slab = slab.filter(|&slab| slab >= NOTABLE_SLAB && slab > file);
     found.extend(slab.map(Obstacle::Slab));

@@ -1,4 +1,4 @@
-//! What can be reclaimed from: a cgroup or a NUMA node.
+//! Targets of reclaim: a cgroup or a NUMA node, opened.
 
 use std::path::Path;
 
@@ -20,7 +20,7 @@ pub enum OpenTarget {
 }
 
 impl OpenTarget {
-    /// Opens what was asked for.
+    /// Opens the target.
     ///
     /// # Errors
     /// [`CgroupError`]: why nothing can be reclaimed there. Nothing was changed.
@@ -31,7 +31,7 @@ impl OpenTarget {
         })
     }
 
-    /// Its name: the cgroup's path from the mount point, or `node:0`.
+    /// Returns the target's name: the cgroup's path from the mount point, or `node:0`.
     #[must_use]
     pub fn name(&self) -> &Name {
         match self {
@@ -40,7 +40,7 @@ impl OpenTarget {
         }
     }
 
-    /// Its directory.
+    /// Returns the target's directory.
     #[must_use]
     pub fn path(&self) -> &Path {
         match self {
@@ -49,7 +49,8 @@ impl OpenTarget {
         }
     }
 
-    /// Whether its memory is of all that runs here, and no limit holds reclaim back: the root cgroup, or a node.
+    /// Returns whether the target's memory is the whole host's, and no limit holds reclaim back:
+    /// the root cgroup, or a node.
     #[must_use]
     pub fn is_of_the_host(&self) -> bool {
         match self {
@@ -58,10 +59,11 @@ impl OpenTarget {
         }
     }
 
-    /// Takes the advisory lock on its directory, if nobody else has it. It is held as long as this lives.
+    /// Acquires the advisory lock on the target's directory, if no other process holds it. The lock
+    /// is held until this value is dropped.
     ///
     /// # Errors
-    /// The kernel's, from flock(2), but for `EWOULDBLOCK`, which is the answer no.
+    /// The kernel's, from flock(2), except `EWOULDBLOCK`, which gives `false`.
     pub fn try_lock(&self) -> Result<bool, Errno> {
         match self {
             Self::Cgroup(cgroup) => cgroup.cgroup().try_lock(),
@@ -69,7 +71,7 @@ impl OpenTarget {
         }
     }
 
-    /// What the engine acts on.
+    /// Returns the target for the engine.
     pub fn target(&mut self) -> &mut dyn Target {
         match self {
             Self::Cgroup(cgroup) => &mut **cgroup,

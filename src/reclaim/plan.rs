@@ -1,9 +1,9 @@
-//! A request foretold: what it would ask for, what is reclaimable, and what would stop it. Arithmetic on what the kernel
-//! tells, without a single write.
+//! The forecast of a request: what it would ask for, what is reclaimable, and what would stop it.
+//! Arithmetic on the kernel's figures, without a single write.
 //!
-//! It bounds from above: pages that are dirty, in use or mapped may stay all the same, which only the kernel can tell,
-//! and only by trying. The more so slab: dentries and inodes go only if nothing uses them, and with the last of its
-//! objects a page.
+//! The forecast is an upper bound: pages that are dirty, in use or mapped may stay all the same,
+//! which only the kernel can know, and only by trying. This is all the more true of slab: dentries
+//! and inodes go only if nothing uses them, and a page goes only with the last of its objects.
 
 use std::time::Duration;
 
@@ -23,36 +23,38 @@ use crate::size::Percent;
 
 mod total;
 
-/// Slab below this isn't counted: every running process has some in use.
+/// Minimum bytes of slab to count: every running process has some in use.
 const MIN_SLAB: u64 = 1 << 20;
 
-/// How much could be reclaimed, and how that comes about. Amounts are bytes.
+/// Reclaimable memory by kind. Amounts are bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reclaimable {
-    /// Page cache that could be evicted, without tmpfs and what is unevictable; 0 if it isn't to be taken.
+    /// Page cache that could be evicted, without tmpfs and unevictable pages; 0 if it isn't
+    /// requested.
     pub file: u64,
-    /// Anonymous memory and tmpfs that could go to swap; 0 if it isn't to be taken.
+    /// Anonymous memory and tmpfs that could go to swap; 0 if they aren't requested.
     pub anon: u64,
-    /// How much of that has room in swap, or lies there already.
+    /// Part of `anon` that has room in swap, or lies there already.
     pub swappable: u64,
-    /// What bounds the room in swap.
+    /// Bound on the room in swap.
     pub swap: Option<SwapRoom>,
     /// Slab that shrinkers could free along (dentries, inodes); 0 if it is too little to matter.
     pub slab: u64,
-    /// What of all that the children hold under their `memory.min`.
+    /// Part of all this that the children hold under their `memory.min`.
     pub protected: u64,
-    /// The child that holds most.
+    /// Name of the child that holds most.
     pub protector: Option<String>,
-    /// What is locked or otherwise unevictable. Not among the others.
+    /// Memory that is locked or otherwise unevictable. Not included in the others.
     pub unevictable: u64,
-    /// Anonymous memory isn't taken since `vm.swappiness` is 0.
+    /// True if anonymous memory is left out since `vm.swappiness` is 0.
     pub unswappable: bool,
-    /// The kernel won't begin: the node has no more page cache that counts than this, and too little for the gate.
+    /// Page cache of the node that counts towards the kernel's threshold, and the threshold, if it
+    /// is higher: the kernel then won't begin.
     pub shut: Option<(u64, NodeThreshold)>,
 }
 
 impl Reclaimable {
-    /// Does the arithmetic for a request of that kind.
+    /// Calculates the reclaimable memory for a request of that kind.
     #[must_use]
     pub fn new(kind: Kind, stat: &MemoryStat, conditions: &Conditions) -> Self {
         let unswappable = kind == Kind::All && conditions.swappiness == Some(0);
@@ -60,7 +62,7 @@ impl Reclaimable {
         let anon = if kind.takes_anon() && !unswappable { stat.evictable_anon() } else { 0 };
         let room = conditions.swap.as_ref().map_or(u64::MAX, |room| room.bytes);
         let swappable = anon.min(room.saturating_add(stat.swapcached.unwrap_or(0)));
-        // A child gives no more than what it uses beyond its protection, whatever else it has.
+        // A child gives no more than its usage beyond its protection, whatever else it has.
         let held = |child: &Protected| {
             let has = child.file.min(file) + child.anon.min(swappable) + child.slab;
             has.saturating_sub(child.current.saturating_sub(child.held()))
@@ -84,7 +86,7 @@ impl Reclaimable {
         }
     }
 
-    /// How much could be reclaimed at most.
+    /// Returns the most that could be reclaimed.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         if self.shut.is_some() {
@@ -94,22 +96,22 @@ impl Reclaimable {
     }
 }
 
-/// What would stop a request before it is met.
+/// Reason why a request would stop before it is met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blocker {
-    /// There isn't as much to reclaim: so many bytes short.
+    /// Too little reclaimable memory: the missing bytes.
     Short(u64),
-    /// At the bound on the rate the request takes at least that long, which is more than its timeout.
+    /// Minimum duration of the request at the bound on the rate, longer than its timeout.
     Timeout(Duration),
-    /// The cgroup is stalled more than the bound allows already: hundredths of a percent of the last 10 s.
+    /// Pressure of the cgroup, already above the bound: hundredths of a percent of the last 10 s.
     Pressure(u16),
-    /// The kernel is older than that version, in which what would be written came, and will refuse it, unless its
-    /// distributor ported it back.
+    /// Version that introduced what would be written. The running kernel is older and will refuse
+    /// it, unless its distributor ported it back.
     Unsupported(Version),
 }
 
 impl Blocker {
-    /// The word for it in JSON.
+    /// Returns the word for the reason in JSON.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
@@ -121,35 +123,35 @@ impl Blocker {
     }
 }
 
-/// A request foretold. Amounts are bytes.
+/// Forecast of a request. Amounts are bytes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
-    /// Whose memory it is for.
+    /// Kind of the target.
     pub subject: TargetKind,
-    /// What would be asked for; `None` for all there is.
+    /// Requested bytes; `None` for all there is.
     pub requested: Option<u64>,
-    /// The usage to come down to, if that is the request.
+    /// Target usage, if the request is for one.
     pub down_to: Option<u64>,
     /// `memory.current`, where there is one.
     pub current: Option<u64>,
-    /// What could be had.
+    /// Reclaimable memory.
     pub reclaimable: Reclaimable,
-    /// Which memory would be asked for.
+    /// Kind of memory requested.
     pub kind: Kind,
-    /// A fixed size for each write.
+    /// Fixed size of each write.
     pub chunk: Option<u64>,
-    /// When it would end at the latest.
+    /// Time limit of the request.
     pub timeout: Option<Duration>,
-    /// At which pressure it would end.
+    /// Pressure at which the request would end.
     pub max_pressure: Option<Percent>,
     /// PSI `some` over the last 10 s, hundredths of a percent.
     pub pressure: Option<u16>,
-    /// What would stop it, by the arithmetic.
+    /// Reasons why the request would stop early, by the arithmetic.
     pub guards: Vec<Blocker>,
 }
 
 impl Plan {
-    /// Foretells a request to a target.
+    /// Makes the forecast of a request to a target.
     ///
     /// # Errors
     /// The kernel's, if the target can't be sampled.
@@ -176,7 +178,7 @@ impl Plan {
         })
     }
 
-    /// How much would be reclaimed at most.
+    /// Returns the most bytes that the request would reclaim.
     #[must_use]
     pub fn expected(&self) -> u64 {
         let there = self.reclaimable.bytes();
@@ -184,13 +186,13 @@ impl Plan {
     }
 }
 
-/// When the kernel learnt to read such a key in `memory.reclaim`.
+/// Returns the version from which the kernel accepts such a key in `memory.reclaim`.
 #[must_use]
 pub fn since(swappiness: Swappiness) -> Version {
     if swappiness == Swappiness::Max { Version(6, 16) } else { Version(6, 11) }
 }
 
-/// But for the bound on the rate, which others may share.
+/// Returns the blockers except the bound on the rate, which other requests may share.
 fn guards(
     request: &Request,
     requested: Option<u64>,
@@ -284,7 +286,8 @@ mod tests {
         };
         // 50M of page cache, all of it protected.
         assert_eq!(with(vec![child(60 * M, 50 * M, 50 * M, 0)]).bytes(), 50 * M);
-        // 30M of 80M protected, and 50M of them page cache: the cache can go, what stays is anonymous.
+        // 30M of 80M protected, and 50M of them page cache: the cache can go, the rest is
+        // anonymous.
         let spare = with(vec![child(30 * M, 80 * M, 50 * M, 30 * M)]);
         assert_eq!((spare.bytes(), spare.protector), (100 * M, None));
         let two = with(vec![child(10 * M, 20 * M, 20 * M, 0), child(30 * M, 40 * M, 40 * M, 0)]);

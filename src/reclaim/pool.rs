@@ -1,7 +1,8 @@
-//! A pool of threads that write, so that a slow write delays neither another one nor whoever gives out the work.
+//! A pool of threads that write, so that a slow write delays neither another write nor the thread
+//! that gives out the work.
 //!
-//! The kernel looks at signals of the writing thread only. Whoever waits for the pool passes on to its threads what has to
-//! end a write, with [`Pool::nudge`].
+//! The kernel checks for signals of the writing thread only. The thread that waits for the pool
+//! ends the writes of its threads with [`Pool::nudge`].
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,16 +12,16 @@ use std::thread::JoinHandle;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::OwnedFd;
 
-/// What the threads do.
+/// Work that the threads do.
 pub trait Work: Send + Sync + 'static {
-    /// One piece of work.
+    /// A piece of work.
     type Job: Send;
-    /// A report while a job is under way.
+    /// An event while a job is under way.
     type Event: Send;
     /// The result of a job.
     type Done: Send;
 
-    /// Does a job in a thread of that number, until `stop` says so.
+    /// Does a job in the thread of that number, until `stop` returns true.
     fn run(
         &self,
         thread: usize,
@@ -30,12 +31,12 @@ pub trait Work: Send + Sync + 'static {
     ) -> Self::Done;
 }
 
-/// What the threads report.
+/// Messages of the threads.
 #[derive(Debug)]
 pub enum Message<E, D> {
-    /// From amid a job.
+    /// An event during a job.
     Event(E),
-    /// A job is done.
+    /// The result of a finished job.
     Done(D),
 }
 
@@ -49,23 +50,24 @@ struct Shared<W: Work> {
     queues: Mutex<Queues<W>>,
     more: Condvar,
     stop: AtomicBool,
-    /// Counts messages.
+    /// Eventfd that counts messages.
     arrived: OwnedFd,
 }
 
-/// The threads, and the jobs given to them.
+/// Threads, and the jobs given to them.
 pub struct Pool<W: Work> {
     shared: Arc<Shared<W>>,
-    /// Started when there is something to do for them.
+    /// Threads, started when there is work for them.
     threads: Vec<JoinHandle<()>>,
     size: usize,
     stack: Option<usize>,
-    /// Jobs given out whose end wasn't reported yet.
+    /// Jobs given out whose result wasn't received yet.
     under_way: usize,
 }
 
 impl<W: Work> Pool<W> {
-    /// Makes a pool of at most `size` threads, with room for `jobs` jobs before it allocates more.
+    /// Creates a pool of at most `size` threads, with room for `jobs` jobs before it allocates
+    /// more.
     ///
     /// # Errors
     /// The system's, from eventfd(2).
@@ -81,25 +83,25 @@ impl<W: Work> Pool<W> {
         Ok(Self { threads: Vec::with_capacity(size), shared, size, stack: None, under_way: 0 })
     }
 
-    /// Gives the threads stacks of that many bytes.
+    /// Sets the stack size of the threads, in bytes.
     #[must_use]
     pub fn with_stack(self, bytes: usize) -> Self {
         Self { stack: Some(bytes), ..self }
     }
 
-    /// Returns how many threads there are at most.
+    /// Returns the maximum number of threads.
     #[must_use]
     pub fn size(&self) -> usize {
         self.size
     }
 
-    /// Returns the number of jobs given out whose end wasn't reported yet.
+    /// Returns the number of jobs given out whose result wasn't received yet.
     #[must_use]
     pub fn under_way(&self) -> usize {
         self.under_way
     }
 
-    /// Returns what the threads share.
+    /// Returns the work, which the threads share.
     #[must_use]
     pub fn work(&self) -> &W {
         &self.shared.work
@@ -114,7 +116,8 @@ impl<W: Work> Pool<W> {
     /// Gives out a job.
     ///
     /// # Errors
-    /// The system's, if there can't be any thread for it. Where there are some already, they serve it in their time.
+    /// The system's, if no thread at all can be started for the job. Where some threads run
+    /// already, they will serve it.
     pub fn give(&mut self, job: W::Job) -> std::io::Result<()> {
         if self.under_way >= self.threads.len() && self.threads.len() < self.size {
             let (shared, number) = (Arc::clone(&self.shared), self.threads.len());
@@ -144,13 +147,13 @@ impl<W: Work> Pool<W> {
         Some(message)
     }
 
-    /// Lets nothing more begin; what is under way ends after the write in flight.
+    /// Lets no further job begin; jobs under way end after the write in flight.
     pub fn stop(&self) {
         self.shared.stop.store(true, Ordering::Relaxed);
         self.shared.more.notify_all();
     }
 
-    /// Interrupts, by `nudge`, the system calls of the threads whose numbers `which` picks.
+    /// Interrupts, by `nudge`, the system calls of the threads whose numbers `which` selects.
     pub fn nudge(&self, nudge: fn(&JoinHandle<()>), which: impl Fn(usize) -> bool) {
         self.threads
             .iter()
@@ -159,16 +162,16 @@ impl<W: Work> Pool<W> {
             .for_each(|(_, thread)| nudge(thread));
     }
 
-    /// Whether all threads that were started have ended.
+    /// Returns whether all threads that were started have ended.
     #[must_use]
     pub fn has_ended(&self) -> bool {
         self.threads.iter().all(JoinHandle::is_finished)
     }
 
-    /// Waits for the threads to end, which they do after [`Pool::stop`].
+    /// Waits for the threads to end, as they do after [`Pool::stop`].
     pub fn join(self) {
         for thread in self.threads {
-            // One that panicked has said so; its job stays without a result.
+            // A thread that panicked has reported so; its job stays without a result.
             let _ = thread.join();
         }
     }
@@ -211,7 +214,7 @@ impl<W: Work> Shared<W> {
 mod tests {
     use super::*;
 
-    /// Reports each job before it is done with it.
+    /// Work that reports each job before its result.
     struct Echo;
 
     impl Work for Echo {

@@ -1,36 +1,38 @@
-//! A bound on the rate of reclaim, shared by all that reclaim at the same time.
+//! A bound on the rate of reclaim, shared by all requests at the same time.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// So many bytes a second, for everybody together. A write is let go as soon as those before it are paid for.
+/// Rate limit for all requests together. A write may start as soon as those before it are paid for.
 #[derive(Debug)]
 pub struct Rate {
     bytes_per_second: u64,
-    /// When all that was let go so far will be paid for, on the clock of [`super::Target::now`].
+    /// Time at which all writes allowed so far will be paid for, on the clock of
+    /// [`super::Target::now`].
     paid_at: Mutex<Duration>,
 }
 
 impl Rate {
-    /// A bound of so many bytes a second; at least one.
+    /// Creates a bound in bytes per second; at least one.
     #[must_use]
     pub fn new(bytes_per_second: u64) -> Self {
         Self { bytes_per_second: bytes_per_second.max(1), paid_at: Mutex::default() }
     }
 
-    /// The bound.
+    /// Returns the bound in bytes per second.
     #[must_use]
     pub fn bytes_per_second(&self) -> u64 {
         self.bytes_per_second
     }
 
-    /// The most that one write should ask for, so that the rate holds over tenths of a second and not only on average.
+    /// Returns the most bytes that one write should ask for, so that the rate holds over tenths of
+    /// a second and not only on average.
     #[must_use]
     pub fn chunk(&self) -> u64 {
         self.bytes_per_second / 10
     }
 
-    /// Takes its turn for `bytes`, and says how long to wait for it.
+    /// Reserves a turn for `bytes`, and returns the time to wait for it.
     pub fn turn(&self, bytes: u64, now: Duration) -> Duration {
         let mut paid_at = self.paid_at.lock().unwrap_or_else(PoisonError::into_inner);
         let turn = (*paid_at).max(now);
@@ -38,12 +40,12 @@ impl Rate {
         turn.saturating_sub(now)
     }
 
-    /// Accounts for `bytes` that were freed beyond what a turn was taken for.
+    /// Charges `bytes` that were freed beyond the reserved turn.
     pub fn charge(&self, bytes: u64, now: Duration) {
         let _ = self.turn(bytes, now);
     }
 
-    /// How long so many bytes take at that rate.
+    /// Returns the time that this many bytes take at the rate.
     #[must_use]
     pub fn time_for(&self, bytes: u64) -> Duration {
         let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(self.bytes_per_second);

@@ -1,4 +1,4 @@
-//! What came of a request, and what it cost.
+//! The report of a request: its result and its cost.
 
 use std::time::Duration;
 
@@ -12,29 +12,29 @@ use super::settle::Settled;
 use super::subject::TargetKind;
 use crate::size::Percent;
 
-/// Why the loop ended.
+/// Reason why the request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoppedBy {
-    /// What was asked for was reclaimed.
+    /// The request was met.
     Reached,
-    /// Nothing more was to be had.
+    /// Nothing more could be reclaimed.
     Exhausted,
-    /// A signal came.
+    /// A signal arrived.
     Interrupted,
-    /// The time was up.
+    /// The timeout expired.
     Timeout,
     /// The cgroup was stalled for more of the time than was allowed.
     Pressure,
-    /// It cost more CPU time than was allowed.
+    /// Reclaim cost more CPU time than was allowed.
     Cost,
     /// The cgroup was removed meanwhile.
     Removed,
-    /// The kernel refused in a way that it shouldn't.
+    /// The kernel returned an error that it shouldn't.
     Failed(Errno),
 }
 
 impl StoppedBy {
-    /// The word for it, in JSON and in sentences.
+    /// Returns the word for the reason, in JSON and in sentences.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
@@ -50,7 +50,7 @@ impl StoppedBy {
     }
 }
 
-/// How what was reclaimed compares with what was requested.
+/// Comparison of the bytes reclaimed with the bytes requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Within the tolerance.
@@ -62,7 +62,7 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    /// The word for it.
+    /// Returns the word for the verdict.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
@@ -73,91 +73,92 @@ impl Verdict {
     }
 }
 
-/// What came of one request. Amounts are bytes; what this kernel doesn't offer is `None`.
+/// Report of one request. Amounts are bytes; a value that this kernel doesn't offer is `None`.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// Whose memory it was for.
+    /// Kind of the target.
     pub subject: TargetKind,
-    /// What was asked for; `None` for all there is.
+    /// Requested bytes; `None` for all there is.
     pub requested: Option<u64>,
-    /// The usage to come down to, if that was the request.
+    /// Target usage, if the request was for one.
     pub down_to: Option<u64>,
-    /// What was reclaimed, by [`Report::measured_by`].
+    /// Bytes reclaimed, by [`Report::measured_by`].
     pub reclaimed: u64,
-    /// What tells how much was reclaimed, slab apart.
+    /// Measure of the bytes reclaimed, slab apart.
     pub measured_by: Measure,
-    /// Bytes of slab among what was reclaimed: dentries and inodes, which no counter contains.
+    /// Bytes of slab among those reclaimed: dentries and inodes, which no counter contains.
     pub slab_reclaimed: u64,
-    /// The usage fell by more than was asked for, and the application is seen to have freed it, or nothing tells who did.
+    /// True if the usage fell by more than was requested, and the application is known to have
+    /// freed memory, or the rest is unexplained.
     pub measure_doubtful: bool,
-    /// The write that took most beyond what it was asked for: no write can be stopped amid it.
+    /// Write that overshot most: no write can be stopped amid it.
     pub overshot: Option<Overshot>,
-    /// What the counter alone says was reclaimed, less demotions.
+    /// Bytes reclaimed by the counter alone, less demotions.
     pub counted: Option<u64>,
-    /// What the kernel said it reclaimed and nothing confirms.
+    /// Bytes that the kernel claimed to have reclaimed and that no measure confirms.
     pub unconfirmed: u64,
-    /// How far off still counts as exact.
+    /// Deviation from the request that still counts as exact.
     pub tolerance: Tolerance,
-    /// Why it ended.
+    /// Reason why the request ended.
     pub stopped_by: StoppedBy,
-    /// What stood in the way, when less was reclaimed than was asked.
+    /// Obstacles, if less was reclaimed than requested.
     pub obstacles: Vec<Obstacle>,
     /// `memory.current` before.
     pub current_before: Option<u64>,
     /// `memory.current` after.
     pub current_after: Option<u64>,
-    /// By how much anonymous memory shrank; 0 if it grew.
+    /// Decrease of anonymous memory; 0 if it grew.
     pub anon_freed: Option<u64>,
-    /// By how much page cache shrank, tmpfs included; 0 if it grew.
+    /// Decrease of page cache, tmpfs included; 0 if it grew.
     pub file_freed: Option<u64>,
-    /// By how much tmpfs and shared anonymous memory shrank, which the kernel counts as page cache and swaps like
-    /// anonymous memory; 0 if it grew.
+    /// Decrease of tmpfs and shared anonymous memory, which the kernel counts as page cache and
+    /// swaps like anonymous memory; 0 if it grew.
     pub shmem_freed: Option<u64>,
-    /// By how much slab shrank; 0 if it grew.
+    /// Decrease of slab; 0 if it grew.
     pub slab_freed: Option<u64>,
-    /// By how much the swap cache shrank; 0 if it grew.
+    /// Decrease of the swap cache; 0 if it grew.
     pub swap_cache_freed: Option<u64>,
-    /// What was written to swap (`pswpout`; before 6.13 the growth of `memory.swap.current`).
+    /// Bytes written to swap (`pswpout`; before 6.13 the growth of `memory.swap.current`).
     pub swapped_out: Option<u64>,
-    /// What went to zswap, at full size.
+    /// Bytes that went to zswap, at full size.
     pub zswapped: Option<u64>,
-    /// By how much the compressed copies in zswap, which are charged to the cgroup, grew.
+    /// Growth of the compressed copies in zswap, which are charged to the cgroup.
     pub zswap_grown: Option<u64>,
-    /// How much memory the compressed copies in zram took, by estimate; `None` if the host doesn't swap to zram. They are
-    /// charged to nobody.
+    /// Memory that the compressed copies in zram took, an estimate; `None` if the host doesn't swap
+    /// to zram. They are charged to no cgroup.
     pub zram_grown: Option<u64>,
-    /// What was demoted to a slower tier: not part of what was reclaimed.
+    /// Bytes demoted to a slower tier: not part of those reclaimed.
     pub demoted: Option<u64>,
-    /// How many writes it took.
+    /// Number of writes.
     pub chunks: u32,
-    /// How long it all took.
+    /// Duration of the request.
     pub elapsed: Duration,
-    /// How much of that was inside write(2).
+    /// Part of the duration inside write(2).
     pub writing: Duration,
     /// CPU time of the reclaiming thread in its writes.
     pub cpu: Duration,
-    /// How long tasks of the cgroup stood still for want of memory meanwhile (PSI `some`).
+    /// Time that tasks of the cgroup were stalled on memory meanwhile (PSI `some`).
     pub stalled: Option<Duration>,
-    /// How much of the time it waited for pages on their way to swap.
+    /// Time spent waiting for pages on their way to swap.
     pub waited_for_swap: Duration,
-    /// How much of the time it waited for lagging counters.
+    /// Time spent waiting for lagging counters.
     pub waited_for_counters: Duration,
-    /// How much of the time it waited for others that reclaim from the same node.
+    /// Time spent waiting for other writers that reclaim from the same node.
     pub waited_for_others: Duration,
-    /// How much of the time it waited for slab to be freed, after a grace period.
+    /// Time spent waiting for slab to be freed, after a grace period.
     pub waited_for_slab: Duration,
-    /// The bound on the share of the time in which the cgroup might be stalled.
+    /// Bound on the share of the time in which the cgroup may be stalled.
     pub max_pressure: Option<Percent>,
-    /// The bound on what a GiB might cost, in seconds of CPU time.
+    /// Bound on the cost, in seconds of CPU time per GiB.
     pub max_cost: Option<f64>,
-    /// What a GiB cost lately, as far as enough was spent to tell.
+    /// Recent cost, in seconds of CPU time per GiB, if enough was spent for a measurement.
     pub last_cost: Option<f64>,
-    /// What came back afterwards, if the cgroup was watched for that.
+    /// Refaults afterwards, if the cgroup was watched for them.
     pub settled: Option<Settled>,
 }
 
 impl Report {
-    /// This and a later request to the same cgroup as one.
+    /// Merges this report and that of a later request to the same cgroup.
     #[must_use]
     pub fn then(self, later: Self) -> Self {
         let current_before = self.current_before;
@@ -165,8 +166,8 @@ impl Report {
         Self { current_before, current_after, ..self.plus(later) }
     }
 
-    /// The requests to several cgroups as one, which was for `requested` bytes, or for all there is. `None` if there were
-    /// none.
+    /// Merges the reports on several cgroups into one, for a request of `requested` bytes, or of
+    /// all there is. `None` if there were none.
     #[must_use]
     pub fn total<'a>(
         reports: impl Iterator<Item = &'a Self>,
@@ -175,11 +176,11 @@ impl Report {
         elapsed: Duration,
     ) -> Option<Self> {
         let sum = reports.cloned().reduce(Self::plus)?;
-        // What stood in the way of one is no word on all.
+        // The obstacles of one cgroup don't apply to all.
         Some(Self { requested, stopped_by, elapsed, obstacles: Vec::new(), ..sum })
     }
 
-    /// Amounts and times add up; of the rest the later one's word stands.
+    /// Adds amounts and times; all other values are the later report's.
     fn plus(self, later: Self) -> Self {
         let sum = |one: Option<u64>, other: Option<u64>| Some(one?.saturating_add(other?));
         Self {
@@ -218,7 +219,7 @@ impl Report {
         }
     }
 
-    /// The name of what tells how much was reclaimed. `memory.current` contains slab, the others don't.
+    /// Returns the name of the measure. `memory.current` contains slab, the others don't.
     #[must_use]
     pub fn measure(&self) -> &'static str {
         match self.measured_by {
@@ -232,23 +233,25 @@ impl Report {
         }
     }
 
-    /// What was reclaimed less what was requested; `None` without a fixed request.
+    /// Returns the bytes reclaimed less those requested; `None` without a fixed request.
     #[must_use]
     pub fn difference(&self) -> Option<i64> {
         self.requested.map(|requested| self.reclaimed as i64 - requested as i64)
     }
 
-    /// How far off, in the direction in which it is off, still counts as exact.
+    /// Returns the deviation that still counts as exact, in bytes, in the direction of the actual
+    /// one.
     #[must_use]
     pub fn tolerated(&self) -> Option<u64> {
         let requested = self.requested?;
-        // A counter that lags by some pages is no shortfall as long as the loop had its reasons to be content.
+        // A counter that lags by some pages is no shortfall if the loop had its reasons to be
+        // content.
         let lenient =
             self.reclaimed >= requested || self.stopped_by == StoppedBy::Reached && self.unconfirmed == 0;
         Some(if lenient { self.tolerance.over(requested) } else { self.tolerance.under(requested) })
     }
 
-    /// The verdict; `None` without a fixed request.
+    /// Returns the verdict; `None` without a fixed request.
     #[must_use]
     pub fn verdict(&self) -> Option<Verdict> {
         let difference = self.difference()?;
@@ -260,36 +263,38 @@ impl Report {
         })
     }
 
-    /// By how much the usage fell: negative if it rose.
+    /// Returns the decrease of the usage: negative if it rose.
     #[must_use]
     pub fn net_freed(&self) -> Option<i64> {
         self.current_before.zip(self.current_after).map(|(before, after)| before as i64 - after as i64)
     }
 
-    /// What the host has more of in the end: what was reclaimed, less the compressed copies that stay in memory.
+    /// Returns the host's gain in bytes: the bytes reclaimed, less the compressed copies that stay
+    /// in memory.
     #[must_use]
     pub fn saved(&self) -> i64 {
         let copies = self.zswap_grown.unwrap_or(0).saturating_add(self.zram_grown.unwrap_or(0));
         self.reclaimed as i64 - copies as i64
     }
 
-    /// What the cgroup took anew while it was reclaimed from.
+    /// Returns the bytes that the cgroup allocated during the request.
     #[must_use]
     pub fn grown(&self) -> Option<u64> {
         let left = self.left_by_reclaim();
         self.net_freed().map(|net| u64::try_from(left - net).unwrap_or(0))
     }
 
-    /// By how much the usage fell beyond what was reclaimed: what the cgroup gave back by itself.
+    /// Returns the decrease of the usage beyond the bytes reclaimed: memory that the cgroup freed
+    /// by itself.
     #[must_use]
     pub fn left(&self) -> Option<u64> {
-        // What the usage alone tells was reclaimed is nobody else's doing.
+        // A decrease that only the usage shows counts as reclaimed, not as freed by the cgroup.
         let by_usage = if self.down_to.is_none() { self.saved_from_usage(self.reclaimed) } else { i64::MIN };
         let left = self.left_by_reclaim().max(by_usage);
         self.net_freed().map(|net| u64::try_from(net - left).unwrap_or(0))
     }
 
-    /// By how much reclaim alone brought the usage down: what stays in zswap, compressed, stays charged.
+    /// Returns the decrease of the usage by reclaim alone: compressed copies in zswap stay charged.
     fn left_by_reclaim(&self) -> i64 {
         let counted = self.counted.map(|counted| counted.saturating_add(self.slab_reclaimed));
         self.saved_from_usage(counted.unwrap_or(self.reclaimed))
@@ -299,8 +304,8 @@ impl Report {
         reclaimed as i64 - self.zswap_grown.unwrap_or(0) as i64
     }
 
-    /// What went to swap beyond what was asked for, if it is more than the tolerance: the kernel can push two or
-    /// three times the request to a slow swap before it counts as reclaimed.
+    /// Returns the bytes that went to swap beyond the request, if they exceed the tolerance: the
+    /// kernel can push two or three times the request to a slow swap before it counts as reclaimed.
     #[must_use]
     pub fn over_swapped(&self) -> Option<u64> {
         let requested = self.requested?;
@@ -310,20 +315,21 @@ impl Report {
         (over > self.tolerance.over(wanted)).then_some(over)
     }
 
-    /// Time spent on waiting for swap, counters, others and slab.
+    /// Returns the time spent waiting for swap, counters, others and slab.
     #[must_use]
     pub fn waited(&self) -> Duration {
         self.waited_for_swap + self.waited_for_counters + self.waited_for_others + self.waited_for_slab
     }
 
-    /// Whether the kernel said success again and again while nothing moved.
+    /// Returns whether the kernel claimed success again and again while no measure moved.
     #[must_use]
     pub fn kernel_lied(&self) -> bool {
         let said = self.reclaimed.saturating_add(self.unconfirmed);
         self.unconfirmed > 0 && self.unconfirmed >= said / 2
     }
 
-    /// Seconds of CPU time that a GiB cost; `None` when too little was reclaimed to tell.
+    /// Returns the cost in seconds of CPU time per GiB; `None` when too little was reclaimed for a
+    /// measurement.
     #[must_use]
     pub fn cpu_per_gib(&self) -> Option<f64> {
         let gib = self.reclaimed as f64 / f64::from(1 << 30);

@@ -1,4 +1,4 @@
-//! What is asked for.
+//! The request: how much memory, of which kind, and within which bounds.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,29 +11,30 @@ use crate::cgroup::swap_room::{SwapBound, SwapRoom};
 use crate::kind::{Kind, Swappiness};
 use crate::size::{Amount, Percent, whole_pages};
 
-/// One request.
+/// A request.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// How much.
+    /// Amount to reclaim.
     pub goal: Goal,
-    /// Which memory.
+    /// Kind of memory.
     pub kind: Kind,
-    /// A fixed number of bytes for each write, instead of one that adapts.
+    /// Fixed size of each write in bytes, instead of one that adapts.
     pub chunk: Option<u64>,
-    /// Stop after that time.
+    /// Time limit.
     pub timeout: Option<Duration>,
-    /// Stop when the cgroup was stalled for more than this share of the time since the start.
+    /// Maximum share of the time since the start in which the cgroup may be stalled; beyond it the
+    /// request stops.
     pub max_pressure: Option<Percent>,
-    /// Stop when a GiB costs more seconds of CPU time than that.
+    /// Maximum cost in seconds of CPU time per GiB; beyond it the request stops.
     pub max_cost: Option<f64>,
-    /// Reclaim no faster than that, together with all others that share the bound.
+    /// Bound on the rate, shared with all other requests that hold it.
     pub rate: Option<Arc<Rate>>,
-    /// How far from the request still counts as exact; by default [`Tolerance::Folio`].
+    /// Deviation from the request that still counts as exact; by default [`Tolerance::Folio`].
     pub tolerance: Tolerance,
 }
 
 impl Request {
-    /// A request without any bound, in chunks that adapt.
+    /// Creates a request without any bound, in chunks that adapt.
     #[must_use]
     pub fn new(goal: Goal, kind: Kind) -> Self {
         Self {
@@ -49,29 +50,30 @@ impl Request {
     }
 }
 
-/// How much is to be reclaimed.
+/// Amount to reclaim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Goal {
-    /// So much.
+    /// A fixed amount.
     Reclaim(Amount),
-    /// As much as brings the usage down to this. Never [`Amount::Max`].
+    /// The excess over this usage. Never [`Amount::Max`].
     DownTo(Amount),
 }
 
-/// How far from the request still counts as exact.
+/// Deviation from the request that still counts as exact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tolerance {
-    /// 3% of the request, or one large folio where that is more: the kernel frees folios as a whole.
+    /// 3% of the request, or one large folio where that is more: the kernel frees folios as a
+    /// whole.
     Folio,
-    /// That share of the request.
+    /// A share of the request.
     Share(Percent),
 }
 
-/// The largest folio on x86-64 and arm64 with 4 KiB pages.
+/// The largest folio on x86-64 and arm64 with 4 KiB pages, in bytes.
 pub const LARGE_FOLIO: u64 = 2 << 20;
 
 impl Tolerance {
-    /// How many bytes more than `requested` are still exact.
+    /// Returns the bytes above `requested` that are still exact.
     #[must_use]
     pub fn over(self, requested: u64) -> u64 {
         match self {
@@ -80,7 +82,7 @@ impl Tolerance {
         }
     }
 
-    /// How many bytes less than `requested` are still exact. Folios excuse no shortfall.
+    /// Returns the bytes below `requested` that are still exact. Folios excuse no shortfall.
     #[must_use]
     pub fn under(self, requested: u64) -> u64 {
         match self {
@@ -90,7 +92,7 @@ impl Tolerance {
     }
 }
 
-/// Why a request isn't even begun. Nothing was touched.
+/// Reason why a request doesn't even begin. Nothing was changed.
 #[derive(Debug, Error)]
 #[allow(missing_docs)]
 pub enum Refusal {
@@ -122,7 +124,7 @@ fn no_room(room: &SwapRoom) -> String {
 }
 
 impl Refusal {
-    /// What the user can do about it.
+    /// Returns advice for the user.
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
         match self {
@@ -147,10 +149,10 @@ impl From<Errno> for Refusal {
 }
 
 impl Request {
-    /// Makes sure that this kernel and this moment can serve the request, without touching anything.
+    /// Checks that this kernel can serve the request at this moment, without changing anything.
     ///
-    /// Kernels 6.16 to 7.2 evict page cache and say success on `swappiness=max` without swap; that is why the room
-    /// is looked at first.
+    /// Kernels 6.16 to 7.2 evict page cache and claim success on `swappiness=max` without swap;
+    /// that is why the room is checked first.
     ///
     /// # Errors
     /// [`Refusal`], the reason.
@@ -166,7 +168,8 @@ impl Request {
         self.check_without_a_write(target)
     }
 
-    /// The same as far as it can be known without writing to the kernel's file, not even a request for nothing.
+    /// Checks the same without writing to the kernel's file, not even a request for nothing, as far
+    /// as that is possible.
     ///
     /// # Errors
     /// [`Refusal`], the reason.
@@ -183,8 +186,8 @@ impl Request {
         Ok(())
     }
 
-    /// How much the request comes to for a cgroup that uses `usage` now, in whole pages of `page` bytes. `None`
-    /// for all there is.
+    /// Returns the bytes to reclaim from a cgroup with a usage of `used` bytes, in whole pages of
+    /// `page` bytes. `None` for all there is.
     pub(super) fn bytes(&self, used: u64, page: u64) -> Option<u64> {
         let bytes = match self.goal {
             Goal::Reclaim(Amount::Bytes(bytes)) => bytes,
@@ -195,7 +198,7 @@ impl Request {
         Some(whole_pages(bytes, page).unwrap_or(bytes / page * page))
     }
 
-    /// The usage to come down to, for [`Goal::DownTo`].
+    /// Returns the target usage, for [`Goal::DownTo`].
     pub(super) fn down_to(&self, used: u64) -> Option<u64> {
         match self.goal {
             Goal::DownTo(to) => Some(Self::floor(to, used)),

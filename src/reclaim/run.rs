@@ -1,5 +1,5 @@
-//! One request: the chunk loop, which mirrors the kernel's own (mm/memcontrol.c, `memory_reclaim`) at a larger
-//! grain, and what it measured.
+//! One request: the chunk loop, which mirrors the kernel's own (mm/memcontrol.c, `memory_reclaim`)
+//! at a larger grain, and its measurements.
 //!
 //! ```text
 //! while reclaimed < requested {
@@ -26,61 +26,64 @@ mod finish;
 mod overshoot;
 mod swap_out;
 
-/// How many writes in a row without any progress are exhaustion.
+/// Number of writes in a row without any progress that means exhaustion.
 const RETRIES: u32 = 3;
 
-/// How many writes in a row a signal that isn't meant for us may end before that counts as no progress.
+/// Number of writes in a row that a stray signal, not meant for memctl, may end before they count
+/// as no progress.
 const STRAY_SIGNALS: u32 = 64;
 
-/// How often to look while waiting.
+/// Interval between samples while waiting.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Between the writes, counters are read when this many times the cost of reading them has passed.
+/// Ratio of time in writes to the cost of reading the counters, from which they are read again.
 const STAT_SHARE: u32 = 400;
 
-/// How long the cgroup must have been watched before its stalls weigh, and how often they are looked at.
+/// Minimum time of observation before the cgroup's stalls count, and the interval between checks of
+/// them.
 const PRESSURE_WINDOW: Duration = Duration::from_millis(500);
 const PRESSURE_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How long to wait, all in all, for another one that reclaims from the same node.
+/// Maximum wait, over the whole request, for another writer that reclaims from the same node.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What the loop tells while it runs.
+/// Events of the loop.
 #[derive(Clone, Copy, Debug)]
 pub enum RequestEvent {
     /// A write is about to be issued.
     Asking {
-        /// The bytes asked for.
+        /// Bytes asked for.
         bytes: u64,
     },
-    /// A write came back.
+    /// A write has returned.
     Asked {
-        /// The bytes asked for.
+        /// Bytes asked for.
         bytes: u64,
-        /// What the kernel said.
+        /// Result of write(2).
         answer: Result<(), Errno>,
-        /// How long it took.
+        /// Duration of the write.
         took: Duration,
-        /// The estimate of what was reclaimed since the start.
+        /// Estimate of the bytes reclaimed since the start.
         reclaimed: u64,
-        /// What was asked for; `None` for all there is.
+        /// Bytes requested in all; `None` for all there is.
         requested: Option<u64>,
     },
-    /// It waits for so many bytes on their way to swap.
+    /// The loop waits for pages on their way to swap.
     AwaitingWriteback {
-        /// The bytes being written.
+        /// Bytes being written.
         bytes: u64,
     },
-    /// It waits for the kernel to fold its counters.
+    /// The loop waits for the kernel to fold its counters.
     AwaitingCounters,
 }
 
-/// Reclaims as requested until it is done, or `stop` says that a signal is pending. `tell` hears of every step.
+/// Reclaims as requested until the request is met, or `stop` reports that a signal is pending.
+/// `tell` receives every event.
 ///
-/// Everything that happens after the first write ends in a report, with what was done until then.
+/// Every outcome after the first write is a report, with the result until then.
 ///
 /// # Errors
-/// The kernel's, if the target can't even be sampled at the start; nothing was touched.
+/// The kernel's, if the target can't even be sampled at the start; nothing was changed.
 pub fn run(
     target: &mut (impl Target + ?Sized),
     request: &Request,
@@ -91,21 +94,21 @@ pub fn run(
     Ok(run.finish())
 }
 
-/// What one write led to.
+/// Effect of one write.
 enum Step {
-    /// The kernel said that it freed all that was asked.
+    /// The kernel claimed to have freed all that was asked.
     Full,
-    /// It freed less, but something.
+    /// The kernel freed less, but something.
     Partial,
-    /// It freed nothing.
+    /// The kernel freed nothing.
     Nothing,
-    /// A signal that wasn't meant for us ended it before it freed anything.
+    /// A stray signal, not meant for memctl, ended the write before it freed anything.
     Stray,
-    /// It freed nothing since another one reclaims from the node at this moment (7.3).
+    /// The kernel freed nothing since another writer reclaims from the node at this moment (7.3).
     Busy,
 }
 
-/// What becomes of the loop after a step.
+/// Continuation of the loop after a step, or the reason why it ends.
 type Flow = Result<(), StoppedBy>;
 
 struct Run<'a, T: Target + ?Sized> {
@@ -129,24 +132,25 @@ struct Run<'a, T: Target + ?Sized> {
     chunks: u32,
     retries: u32,
     strays: u32,
-    /// Time spent on waiting for another one's turn at the node to end, in a row.
+    /// Time spent waiting, in a row, for another writer at the node to finish.
     busy: Duration,
     turns_waited: Duration,
-    /// Time in writes since the counters were read, and what reading them costs.
+    /// Time in writes since the counters were read, and the cost of reading them.
     since_stat: Duration,
     stat_cost: Duration,
-    /// Nothing was written since the counters were folded, as far as the kernel does, and read.
+    /// True if nothing was written since the counters were folded, as far as the kernel does so,
+    /// and read.
     stat_is_fresh: bool,
-    /// What successful writes promised since anything was last seen to move.
+    /// Bytes that successful writes promised since a measure last moved.
     unproven: u64,
-    /// Pages were seen on their way to swap.
+    /// True if pages were observed on their way to swap.
     slow_swap: bool,
     writeback_waited: Duration,
     counters_waited: Duration,
     waited_for_slab: Duration,
     growing: bool,
     recent_cost: RecentCost,
-    /// What there was at the start.
+    /// Bytes of memory at the start.
     all: u64,
 }
 
@@ -163,7 +167,7 @@ impl<'a, T: Target + ?Sized> Run<'a, T> {
         let before_stat = target.now();
         let stat = target.stat(true)?;
         let stat_cost = target.now().saturating_sub(before_stat);
-        // Where the counters tell what went to swap, they tell it better.
+        // Where the counters show what went to swap, they are more exact.
         let swap_before = stat.pswpout.is_none().then(|| target.swap_usage()).flatten();
         let zram_before = target.zram();
         let usage = target.usage()?;
@@ -171,7 +175,8 @@ impl<'a, T: Target + ?Sized> Run<'a, T> {
         let measures = target.measures(&stat);
         // The LRU lists, which stand in for a usage, hold no slab.
         let beside = if target.has_current() { 0 } else { stat.shrinkable_slab().unwrap_or(0) };
-        // The key is there since 6.11; that a kernel meets requests exactly, since 6.9, can't be tried for free.
+        // The key exists since 6.11. Exact requests exist since 6.9, which can't be tested for
+        // free.
         let requested = request.bytes(usage, page);
         let exactly = target.accepts(Swappiness::Value(60)).unwrap_or(false);
         Ok(Self {
@@ -219,7 +224,7 @@ impl<'a, T: Target + ?Sized> Run<'a, T> {
         self.report(stopped_by)
     }
 
-    /// The loop.
+    /// Runs the loop.
     fn reclaim(&mut self) -> Result<std::convert::Infallible, StoppedBy> {
         loop {
             let missing = self.missing()?;
@@ -241,8 +246,9 @@ impl<'a, T: Target + ?Sized> Run<'a, T> {
             let step = self.ask(chunk)?;
             self.await_slab()?;
             match step {
-                // All that was there at the start went once, and the kernel is short of more: what is left came
-                // since, and taking that too would only fight the application for it.
+                // All that was there at the start went once, and the kernel is short of more: the
+                // rest was allocated since, and taking that too would only fight the application
+                // for it.
                 Step::Partial if self.ledger.moved_with_slab() >= self.all => {
                     return Err(StoppedBy::Exhausted);
                 }
@@ -303,7 +309,7 @@ impl<'a, T: Target + ?Sized> Run<'a, T> {
         Ok(())
     }
 
-    /// What is still missing; `None` where all there is was asked for.
+    /// Returns the bytes still missing; `None` where all there is was requested.
     fn missing(&mut self) -> Result<Option<u64>, StoppedBy> {
         if let Some(floor) = self.down_to {
             let usage = self.ledger.usage();
@@ -319,7 +325,7 @@ impl<'a, T: Target + ?Sized> Run<'a, T> {
             return if done { Err(StoppedBy::Exhausted) } else { Ok(None) };
         };
         if self.ledger.estimate() >= requested {
-            // An estimate from the usage may owe itself to the application: the counters have the last word.
+            // An estimate from the usage may be due to the application: the counters decide.
             self.sample_counters(true)?;
         }
         match requested.saturating_sub(self.ledger.estimate()) {
@@ -327,14 +333,15 @@ impl<'a, T: Target + ?Sized> Run<'a, T> {
             missing => {
                 self.stop_beyond(requested)?;
                 self.give_up_on_growth()?;
-                // What was waited for may have come.
+                // The wait may have brought the missing bytes.
                 Ok(Some(requested.saturating_sub(self.ledger.estimate()).max(self.page).min(missing)))
             }
         }
     }
 
-    /// `--to` chases the usage, and so does any request where no counter tells what was reclaimed. A cgroup that grows
-    /// as fast as it is reclaimed from would keep it at that for ever.
+    /// Gives up on a cgroup that grows as fast as it is reclaimed from: `--to` chases the usage,
+    /// and so does any request where no counter shows what was reclaimed. Such a cgroup would keep
+    /// the loop running for ever.
     fn give_up_on_growth(&mut self) -> Flow {
         const TIMES: u64 = 4;
         const LEAST: u64 = 16 << 20;
@@ -350,7 +357,8 @@ impl<'a, T: Target + ?Sized> Run<'a, T> {
         Err(StoppedBy::Exhausted)
     }
 
-    /// Waits until a chunk is within the bound on the rate, if there is one. Says how much of it.
+    /// Waits until a chunk is within the bound on the rate, if there is one. Returns the permitted
+    /// part of the chunk.
     fn take_turn(&mut self, chunk: u64) -> Result<u64, StoppedBy> {
         let Some(rate) = self.request.rate.clone() else { return Ok(chunk) };
         let chunk = chunk::in_pages(chunk.min(rate.chunk()), chunk, self.page);
@@ -366,11 +374,12 @@ impl<'a, T: Target + ?Sized> Run<'a, T> {
         }
     }
 
-    /// Asks for one chunk and takes stock.
+    /// Asks for one chunk and measures the effect.
     fn ask(&mut self, chunk: u64) -> Result<Step, StoppedBy> {
         (self.emit)(RequestEvent::Asking { bytes: chunk });
         let before = self.ledger.estimate();
-        // The CPU's clock is read within the wall's, so that the one never tells more than the other.
+        // The CPU clock is read within the wall clock's interval, so that the CPU time never
+        // exceeds the wall time.
         let (began, cpu) = (self.target.now(), self.target.cpu());
         let answer = self.target.reclaim(chunk, self.request.kind.swappiness());
         let cpu = self.target.cpu().saturating_sub(cpu);
@@ -408,7 +417,7 @@ impl<'a, T: Target + ?Sized> Run<'a, T> {
         step
     }
 
-    /// Takes the kernel's word for a chunk, as long as something moves now and then.
+    /// Credits the kernel's claim on a chunk, as long as a measure moves now and then.
     fn believe(&mut self, chunk: u64) -> Result<Step, StoppedBy> {
         self.ledger.credit(chunk);
         let before = self.ledger.usage();
@@ -423,13 +432,14 @@ impl<'a, T: Target + ?Sized> Run<'a, T> {
         if !self.sample_counters(false)? {
             return Ok(Step::Nothing);
         }
-        // A kernel that always says success (September 2020) has its word kept in part.
+        // A kernel that always claims success (September 2020) keeps its promise in part.
         let kept = self.ledger.moved_with_slab().saturating_sub(moved) >= self.unproven / 2;
         self.unproven = 0;
         Ok(if kept { Step::Full } else { Step::Partial })
     }
 
-    /// Whether a write that didn't succeed got somewhere all the same.
+    /// Returns whether a write that failed made progress all the same: [`Step::Partial`] if so,
+    /// else `otherwise`.
     fn progress_or(&mut self, otherwise: Step) -> Result<Step, StoppedBy> {
         let fell = self.sample_usage()?;
         let counted = self.sample_counters(false)?;
@@ -457,7 +467,8 @@ impl<'a, T: Target + ?Sized> Run<'a, T> {
     }
 }
 
-/// A sample that can't be read any more: the cgroup is gone, or something is wrong that shouldn't be.
+/// Returns the reason for a sample that can't be read any more: the cgroup is gone, or the kernel
+/// returned an error that it shouldn't.
 fn lost(errno: Errno) -> StoppedBy {
     match errno {
         Errno::NODEV | Errno::NOENT => StoppedBy::Removed,

@@ -1,8 +1,10 @@
-//! What comes back after a request: refaults, restores and swap-ins, against the rate before, and the stall meanwhile.
+//! Refaults, restores and swap-ins after a request, against the rate before, and the stall
+//! meanwhile.
 //!
-//! What was reclaimed and is taken back soon was no saving. Of the counters, *refaults* count all pages that come back
-//! while the kernel still remembers their eviction; *restores* those among them that were in use when they were
-//! evicted, which is what hurts; a stream larger than the cache refaults all the time and restores nothing.
+//! Memory that was reclaimed and comes back soon was no saving. Of the counters, *refaults* count
+//! all pages that come back while the kernel still remembers their eviction; *restores* those among
+//! them that were in use when they were evicted, which is the harmful kind; a stream larger than
+//! the cache refaults all the time and restores nothing.
 
 use std::time::Duration;
 
@@ -10,7 +12,8 @@ use rustix::io::Errno;
 
 use super::Target;
 
-/// How much a cgroup has taken back in its life, at one moment. What this kernel doesn't offer is `None`.
+/// Cumulative refault counters of a cgroup, at one moment. Values that this kernel doesn't offer
+/// are `None`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Activity {
     at: Duration,
@@ -18,14 +21,15 @@ pub struct Activity {
     came_back: Refaulted,
 }
 
-/// Amounts that came back, in bytes.
+/// Refaulted amounts, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Refaulted {
     /// `workingset_refault_anon` and `_file`.
     pub refaulted: Option<u64>,
     /// `workingset_restore_anon` and `_file`.
     pub restored: Option<u64>,
-    /// `pswpin` and `zswpin`; before 6.13 `workingset_refault_anon`, which is what of it the kernel remembers.
+    /// `pswpin` and `zswpin`; before 6.13 `workingset_refault_anon`, the part that the kernel
+    /// remembers.
     pub swapped_in: Option<u64>,
 }
 
@@ -43,7 +47,7 @@ impl Refaulted {
         self.each(before, u64::saturating_sub)
     }
 
-    /// What the same rate gives in another time.
+    /// Scales the amounts to another time at the same rate.
     fn over(self, seen: Duration, time: Duration) -> Self {
         let ratio = time.as_secs_f64() / seen.as_secs_f64().max(1e-6);
         self.each(self, |bytes, _| (bytes as f64 * ratio) as u64)
@@ -51,7 +55,7 @@ impl Refaulted {
 }
 
 impl Activity {
-    /// Looks at the cgroup now.
+    /// Samples the cgroup now.
     ///
     /// # Errors
     /// `ENODEV` when the cgroup was removed.
@@ -66,23 +70,24 @@ impl Activity {
     }
 }
 
-/// What came of a cgroup after a request.
+/// Refaults and stalls of a cgroup after a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settled {
-    /// How long it was watched after the request.
+    /// Time of observation after the request.
     pub watched: Duration,
-    /// How long tasks of it stood still for want of memory in that time (PSI `some`).
+    /// Time that tasks of the cgroup were stalled on memory in that time (PSI `some`).
     pub stalled: Option<Duration>,
-    /// What came back from the beginning of the request to the end of that time.
+    /// Refaults from the beginning of the request to the end of that time.
     pub came_back: Refaulted,
-    /// What would have come back in so much time at the rate before the request.
+    /// Refaults expected in that time at the rate before the request.
     pub usual: Refaulted,
-    /// How long it was watched before the request, to know that rate.
+    /// Time of observation before the request, which gave that rate.
     pub watched_before: Duration,
 }
 
 impl Settled {
-    /// From looks at the cgroup: two before the request, one right after it, and one at the end.
+    /// Calculates the difference from samples of the cgroup: two before the request, one right
+    /// after it, and one at the end.
     #[must_use]
     pub fn new(before: &Activity, began: &Activity, ended: &Activity, now: &Activity) -> Self {
         let watched_before = began.at.saturating_sub(before.at);
@@ -96,7 +101,8 @@ impl Settled {
         }
     }
 
-    /// What came back because of the request, as far as that can be told: what refaulted beyond the usual.
+    /// Returns the refaults due to the request, as far as that can be known: those beyond the
+    /// usual, in bytes.
     #[must_use]
     pub fn more_than_usual(&self) -> Option<u64> {
         Some(self.came_back.refaulted?.saturating_sub(self.usual.refaulted?))

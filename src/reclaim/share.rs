@@ -1,84 +1,88 @@
-//! A total shared over several cgroups, cheapest first: a pure policy, from what each has and gave to whom to ask next.
+//! A total shared over several cgroups, cheapest first: a pure policy that decides, from each
+//! cgroup's memory and results so far, where the next request goes.
 //!
-//! First inactive page cache, from all in proportion to what they have: nothing is cheaper, for the CPU as for the
-//! application. Then whoever gave most for a CPU second so far, in slices, so that the price is learned on the way; those
-//! of whom nothing is known yet are tried with a small one. Who is exhausted, too dear or under pressure is left alone.
+//! First inactive page cache, from all cgroups in proportion to what they have: nothing is cheaper,
+//! for the CPU as for the application. Then the cgroup with the most bytes reclaimed per CPU second
+//! so far, in slices, so that the cost is learned on the way; cgroups of unknown cost are tried
+//! with a small slice. A cgroup that is exhausted, too expensive or under pressure is left alone.
 
 use std::time::Duration;
 
 use super::cost::RecentCost;
 use super::{Report, StoppedBy};
 
-/// What one is tried with whose price beyond page cache isn't known, and the most of a slice, to which it grows fourfold
-/// each time: large enough to be worth the samples around it, small enough to notice when the price changes.
+/// First slice for a cgroup whose cost beyond page cache isn't known, and the largest slice, in
+/// bytes. Slices grow fourfold each time: large enough to be worth the samples around them, small
+/// enough to notice when the cost changes.
 const TRIAL: u64 = 4 << 20;
 const LARGEST: u64 = 256 << 20;
 
-/// A slice is no more than this part of what is missing.
+/// Divisor of the missing bytes: a slice is no more than this part of them.
 const SLICE: u64 = 8;
 
-/// Less page cache than that isn't worth a request of its own.
+/// Minimum page cache for a request of its own, in bytes.
 const MIN_AVAILABLE: u64 = 256 << 10;
 
-/// How long a cgroup must have been watched before its stalls weigh.
+/// Minimum time of observation before a cgroup's stalls count.
 const PRESSURE_WINDOW: Duration = Duration::from_millis(500);
 
-/// What is known of one cgroup.
+/// State of one cgroup in the policy.
 #[derive(Clone, Debug, Default)]
 pub struct Donor {
-    /// Its inactive page cache, as far as it wasn't asked for yet, bytes.
+    /// Inactive page cache that wasn't requested yet, in bytes.
     inactive_file: u64,
-    /// What it gave lately, and the CPU seconds that took; the older the less it weighs.
+    /// Bytes reclaimed recently, and the CPU seconds they took; the older the result, the less its
+    /// weight.
     given: f64,
     cpu: f64,
     price: RecentCost,
-    /// How long it was reclaimed from, and how long of that it was stalled.
+    /// Time in reclaim, and the part of it in which the cgroup was stalled.
     busy_for: Duration,
     stalled: Duration,
     asked_now: Option<u64>,
-    /// How often it was asked for a slice.
+    /// Number of slices requested.
     slices: u32,
-    /// Its part of this round's page cache, as far as it wasn't asked for yet.
+    /// Part of this round's page cache that wasn't requested yet, in bytes.
     due: u64,
-    /// Why it isn't asked any more.
+    /// Reason why the cgroup is excluded.
     out: Option<StoppedBy>,
 }
 
-/// The bounds beyond which a cgroup isn't asked any more.
+/// Bounds beyond which a cgroup is excluded.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CostBounds {
-    /// Seconds of CPU time a GiB.
+    /// Maximum cost in seconds of CPU time per GiB.
     pub max_cost: Option<f64>,
-    /// The share of the time in which it may be stalled.
+    /// Maximum share of the time in which the cgroup may be stalled.
     pub max_pressure: Option<f64>,
 }
 
-/// What to do next.
+/// The policy's next step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NextRequest {
-    /// Ask that cgroup for so much.
+    /// Send this request.
     Ask {
-        /// The cgroup's place.
+        /// Index of the cgroup.
         index: usize,
-        /// How many bytes.
+        /// Bytes to request.
         bytes: u64,
-        /// Of page cache alone, if the kernel can do that.
+        /// True to request page cache alone, if the kernel can do that.
         file_only: bool,
     },
-    /// Wait for those that are being asked.
+    /// Wait for the requests under way.
     Wait,
-    /// Nobody is left to ask, or nothing is missing.
+    /// End: no cgroup is left, or nothing is missing.
     Over,
 }
 
 impl Donor {
-    /// A cgroup with so much inactive page cache.
+    /// Creates a donor with this much inactive page cache.
     #[must_use]
     pub fn new(inactive_file: u64) -> Self {
         Self { inactive_file, ..Self::default() }
     }
 
-    /// Enters what it gave when it was asked, and whether it was asked for page cache alone.
+    /// Records the result of a request, and whether it was for page cache alone.
     pub fn record(&mut self, report: &Report, file_only: bool, bounds: CostBounds) {
         self.asked_now = None;
         self.slices += u32::from(!file_only);
@@ -90,7 +94,7 @@ impl Donor {
         self.out = match report.stopped_by {
             StoppedBy::Reached => None,
             StoppedBy::Exhausted if file_only => {
-                // Something else may still be had.
+                // Other memory may still be reclaimable.
                 self.inactive_file = 0;
                 None
             }
@@ -105,19 +109,19 @@ impl Donor {
         }
     }
 
-    /// It isn't to be asked any more.
+    /// Excludes the cgroup from further requests.
     pub fn exclude(&mut self, why: StoppedBy) {
         self.asked_now = None;
         self.out = self.out.or(Some(why));
     }
 
-    /// Its inactive page cache, as far as it wasn't asked for yet.
+    /// Returns the inactive page cache that wasn't requested yet, in bytes.
     #[must_use]
     pub fn inactive_file(&self) -> u64 {
         self.inactive_file
     }
 
-    /// Why it isn't asked any more, if so.
+    /// Returns the reason why the cgroup is excluded, if it is.
     #[must_use]
     pub fn excluded_by(&self) -> Option<StoppedBy> {
         self.out
@@ -127,38 +131,39 @@ impl Donor {
         self.asked_now.is_none() && self.out.is_none()
     }
 
-    /// The page cache that it can still be asked for.
+    /// Returns the page cache that can still be requested, in bytes.
     fn cache(&self) -> u64 {
         if self.out.is_none() && self.inactive_file >= MIN_AVAILABLE { self.inactive_file } else { 0 }
     }
 
-    /// Bytes for a CPU second; more than any price where nothing is known.
+    /// Returns the bytes reclaimed per CPU second; infinite where no cost is known.
     fn worth(&self) -> f64 {
         if self.cpu > 0.0 { self.given / self.cpu } else { f64::INFINITY }
     }
 }
 
-/// How `missing` bytes are split over what each has: in proportion, and no more than all of it.
+/// Splits `missing` bytes over the amounts available: in proportion, and at most each amount.
 #[must_use]
 pub fn split(missing: u64, has: &[u64]) -> Vec<u64> {
     let all: u128 = has.iter().map(|&bytes| u128::from(bytes)).sum();
     let part = |bytes: u64| match all {
         all if all <= u128::from(missing) => bytes,
-        // Rounded up, so that nothing is left over; the last to be asked gets what is missing by then.
+        // Rounded up, so that nothing is left over; the last request is for the bytes missing by
+        // then.
         all => (u128::from(missing) * u128::from(bytes)).div_ceil(all) as u64,
     };
     has.iter().map(|&bytes| part(bytes)).collect()
 }
 
-/// The most page cache to ask for in a round, where a bound on the rate makes it likely that the whole is cut short: then
-/// each has given its part so far.
+/// Returns the most page cache to request in a round, in bytes, where a bound on the rate makes it
+/// likely that the whole is cut short: then each cgroup has given its part so far.
 #[must_use]
 pub fn round(bytes_per_second: u64, givers: usize) -> u64 {
     bytes_per_second.max(MIN_AVAILABLE.saturating_mul(givers as u64))
 }
 
-/// Whom to ask next when so many bytes are missing still, those that are being asked for not deducted. Page cache is
-/// asked for in rounds of so many bytes, or all at once.
+/// Returns the next request when `missing` bytes are missing, those of the requests under way not
+/// deducted. Page cache is requested in rounds of `round` bytes, or all at once.
 #[must_use]
 pub fn next(givers: &mut [Donor], missing: u64, round: Option<u64>, page: u64) -> NextRequest {
     let in_flight: u64 = givers.iter().filter_map(|giver| giver.asked_now).sum();
@@ -168,7 +173,8 @@ pub fn next(givers: &mut [Donor], missing: u64, round: Option<u64>, page: u64) -
     }
     let nothing_due = |givers: &[Donor]| givers.iter().all(|giver| !giver.is_free() || giver.due == 0);
     if in_flight == 0 && nothing_due(givers) {
-        // The next round: the first, or there are more, or some gave less than their part.
+        // The next round: the first, or a further one, or one after some cgroups gave less than
+        // their part.
         let has: Vec<_> = givers.iter().map(Donor::cache).collect();
         for (giver, part) in givers.iter_mut().zip(split(missing.min(round.unwrap_or(u64::MAX)), &has)) {
             giver.due = part;
@@ -197,7 +203,7 @@ pub fn next(givers: &mut [Donor], missing: u64, round: Option<u64>, page: u64) -
     NextRequest::Ask { index, bytes, file_only }
 }
 
-/// Why a total of which so much is missing was not met, or that it was.
+/// Returns the reason why a total with this much missing was not met, or that it was.
 #[must_use]
 pub fn ended(givers: &[Donor], missing: u64) -> StoppedBy {
     let any =
@@ -220,13 +226,14 @@ mod tests {
     const M: u64 = 1 << 20;
     const PAGE: u64 = 4096;
 
-    /// What came of asking for some memory at a price of so many CPU seconds a GiB.
+    /// Makes the report of a request at a cost of this many CPU seconds per GiB.
     fn gave(bytes: u64, price: f64) -> Report {
         let cpu = Duration::from_secs_f64(price * bytes as f64 / f64::from(1 << 30));
         Report { reclaimed: bytes, cpu, elapsed: cpu, stopped_by: StoppedBy::Reached, ..report() }
     }
 
-    /// Asks until it is over; each has so much cache and so much else, at its own price. Gives what each gave.
+    /// Runs the policy to its end; each cgroup has page cache and other memory at its own cost.
+    /// Returns the bytes reclaimed from each.
     fn play(has: &[(u64, u64, f64)], total: u64, bounds: CostBounds) -> (Vec<u64>, StoppedBy, Vec<usize>) {
         play_in_rounds(has, total, bounds, None)
     }

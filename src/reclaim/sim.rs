@@ -1,8 +1,9 @@
-//! A simulated kernel, for what a real one won't do on command.
+//! A simulated kernel, for behaviour that a real one won't show on command.
 //!
-//! It follows the loop of `memory_reclaim` (mm/memcontrol.c, 5.19): batches until the request is met, seventeen of
-//! them without progress and it gives up with `EAGAIN`, signals looked at between batches only. It lives in its own
-//! time, and it can free slab along without counting it, over-reclaim, lag in its counters, swap slowly, demote, lie, lose the cgroup, and be interrupted.
+//! It follows the loop of `memory_reclaim` (mm/memcontrol.c, 5.19): batches until the request is
+//! met, `EAGAIN` after seventeen batches without progress, checks for signals between batches only.
+//! It has its own clock, and it can free slab along without counting it, over-reclaim, lag in its
+//! counters, swap slowly, demote, lie, lose the cgroup, and be interrupted.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -19,18 +20,19 @@ use crate::kind::Swappiness;
 
 pub const PAGE: u64 = 4096;
 
-/// What the kernel returns when it has done its loop.
+/// Result that the kernel returns at the end of its loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Manners {
     /// `EAGAIN` when less than the request was freed.
     Honest,
-    /// Success always, whatever was freed: the patch of September 2020, as seen by a caller that looks no further.
+    /// Always success, however much was freed: the patch of September 2020, as it appears to a
+    /// caller that checks nothing else.
     Always,
     /// Success, and nothing done: 6.17 and 6.18 without `CONFIG_NUMA`.
     Idle,
 }
 
-/// Which counters its `memory.stat` has.
+/// Counters in the simulated `memory.stat`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Counters {
     Proactive,
@@ -42,68 +44,69 @@ pub enum Counters {
 /// The simulated kernel with its one cgroup. Amounts are pages.
 #[derive(Debug)]
 pub struct Sim {
-    // What the world is like.
+    // Settings.
     pub file: u64,
     pub anon: u64,
-    /// In memory still, on its way to swap.
+    /// Pages on their way to swap, still in memory.
     pub writeback: u64,
-    /// Written to swap and still in memory, until reclaim comes by again.
+    /// Pages written to swap and still in memory, until reclaim visits them again.
     pub swap_cache: u64,
     pub swap_room: u64,
-    /// How many pages a second the swap takes; `None` for at once, like zram.
+    /// Speed of the swap in pages per second; `None` for at once, like zram.
     pub swap_speed: Option<u64>,
     pub manners: Manners,
     pub counters: Counters,
-    /// A batch frees up to this many times what was asked of it.
+    /// Maximum ratio of the pages that a batch frees to those requested.
     pub overshoot: u64,
-    /// Counters show what is older than this many pages only.
+    /// Lag of the counters, in pages: the most recent pages don't show yet.
     pub lag: u64,
-    /// What is written to swap stays in memory all the same.
+    /// True if pages that are written to swap stay in memory all the same.
     pub stuck: bool,
-    /// How many file pages can be demoted instead of freed.
+    /// Pages that can be demoted instead of freed.
     pub lower_tier: u64,
-    /// Dentries and inodes, of which a batch frees so many along, and doesn't count them: more where it finds nothing else.
+    /// Dentries and inodes, and the number that a batch frees along without counting them: more
+    /// where it finds nothing else.
     pub slab: u64,
     pub slab_along: u64,
-    /// They are gone only so long after the batch.
+    /// Delay between the batch and the moment when the slab is gone.
     pub grace: Duration,
-    /// The kernel's loop counts them, though its counters don't: before 6.4.
+    /// True if the kernel's loop counts slab, though its counters don't: before 6.4.
     pub loop_counts_slab: bool,
     /// Memory that a batch frees along and that no key of `memory.stat` shows.
     pub hidden: u64,
     pub hidden_along: u64,
-    /// Anonymous memory that the application frees at that moment.
+    /// Anonymous memory that the application frees, and the moment when it does.
     pub frees: Option<(Duration, u64)>,
-    /// Whether there is a `memory.current`.
+    /// True if there is no `memory.current`.
     pub root: bool,
-    /// Pages a second that the application adds to its cache, or gives back.
+    /// Pages per second that the application adds to its cache, or frees.
     pub growth: i64,
-    /// Time that a batch of the kernel's takes.
+    /// Duration of one batch.
     pub batch_time: Duration,
-    /// Share of the time that the application is stalled, in percent.
+    /// Share of the time in which the application is stalled, in percent.
     pub stall_percent: u32,
     pub signal_at: Option<Duration>,
     pub removed_at: Option<Duration>,
-    /// Until then another one reclaims from the same node.
+    /// Moment until which another writer reclaims from the same node.
     pub busy_until: Duration,
-    // What happened.
+    // Results.
     pub clock: Rc<Cell<Duration>>,
     pub stolen: u64,
     pub demoted: u64,
     pub swapped: u64,
     pub asked: Vec<u64>,
-    /// Before each of them: pages in use, and pages that the application had freed.
+    /// State before each request: pages in use, and pages that the application had freed.
     pub at_ask: Vec<(u64, u64)>,
     pub slab_freed: u64,
     pub hidden_freed: u64,
     pub freed_by_app: u64,
-    /// Slab and its moment, within a grace period.
+    /// Slab within a grace period, and the moment when it ends.
     pub pending: Vec<(Duration, u64)>,
     pub grown_until: Duration,
 }
 
 impl Sim {
-    /// A quiet, honest, exact kernel, with that much page cache.
+    /// Creates a quiet, honest, exact kernel, with this much page cache.
     pub fn new(file_bytes: u64) -> Self {
         Self {
             file: file_bytes / PAGE,
@@ -146,12 +149,13 @@ impl Sim {
         }
     }
 
-    /// Bytes really reclaimed, demotions apart.
+    /// Returns the bytes really reclaimed, demotions apart.
     pub fn truth(&self) -> u64 {
         (self.stolen - self.demoted + self.slab_freed) * PAGE
     }
 
-    /// The same as far as the counters on offer can tell: `pgsteal` alone can't tell demotions apart.
+    /// Returns the bytes really reclaimed, as far as the counters on offer can show: `pgsteal`
+    /// alone doesn't separate demotions.
     pub fn visible_truth(&self) -> u64 {
         if self.counters == Counters::Total { (self.stolen + self.slab_freed) * PAGE } else { self.truth() }
     }
@@ -166,7 +170,7 @@ impl Sim {
         self.pending.iter().map(|&(_, pages)| pages).sum()
     }
 
-    /// What says whether the signal has come, from outside.
+    /// Returns a function that reports whether the signal has arrived, independent of `self`.
     pub fn signal(&self) -> impl Fn() -> bool + use<> {
         let (clock, at) = (Rc::clone(&self.clock), self.signal_at);
         move || at.is_some_and(|at| clock.get() >= at)
@@ -180,7 +184,7 @@ impl Sim {
         if self.passed(self.removed_at) { Err(Errno::NODEV) } else { Ok(()) }
     }
 
-    /// Time goes by: the application grows or shrinks, the swap takes what is on its way.
+    /// Advances the clock: the application grows or shrinks, the swap takes what is on its way.
     fn elapse(&mut self, time: Duration) {
         self.clock.set(self.clock.get() + time);
         let now = self.clock.get();
@@ -204,7 +208,8 @@ impl Sim {
         }
     }
 
-    /// `try_to_free_mem_cgroup_pages`: one batch. Says how many pages the kernel counts as reclaimed.
+    /// Does one batch, as `try_to_free_mem_cgroup_pages`. Returns the pages that the kernel counts
+    /// as reclaimed.
     fn batch(&mut self, wanted: u64, anon: bool, file: bool) -> u64 {
         self.elapse(self.batch_time);
         let most = wanted * self.overshoot;
@@ -238,7 +243,7 @@ impl Sim {
             }
         }
         self.stolen += freed;
-        // The harder it has to search, the harder it shrinks slab.
+        // The harder the kernel has to search, the harder it shrinks slab.
         let times = if freed == 0 { 8 } else { 1 };
         let slab = take(&mut self.slab, self.slab_along * times);
         self.slab_freed += slab;
@@ -344,7 +349,7 @@ impl Target for Sim {
     }
 
     fn accepts(&mut self, _: Swappiness) -> Result<bool, Errno> {
-        // What overshoots is older than the key.
+        // Kernels that overshoot are older than the key.
         Ok(self.overshoot == 1)
     }
 

@@ -1,17 +1,17 @@
-//! Whose memory a request is for.
+//! The kind of a request's target.
 
-/// Whose memory a request is for.
+/// Kind of a request's target.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TargetKind {
-    /// A cgroup's.
+    /// A cgroup.
     #[default]
     Cgroup,
-    /// That of the NUMA node of this number.
+    /// The NUMA node of this number.
     Node(u32),
 }
 
 impl TargetKind {
-    /// The name of the file that is written to.
+    /// Returns the name of the file that is written to.
     #[must_use]
     pub fn file(self) -> &'static str {
         match self {

@@ -1,4 +1,4 @@
-//! The seam between the loop and what it acts on.
+//! The interface between the loop and its target.
 
 use std::time::Duration;
 
@@ -13,70 +13,73 @@ use crate::node::Node;
 
 use super::{Measures, TargetKind};
 
-/// Something that can be sampled and asked to reclaim: a cgroup, a NUMA node, and in tests a simulated kernel.
+/// A target that can be sampled and asked to reclaim: a cgroup, a NUMA node, and in tests a
+/// simulated kernel.
 ///
-/// Time belongs to it too, so that a simulation has its own.
+/// Time is part of the interface too, so that a simulation has its own.
 pub trait Target {
-    /// Whose memory it is.
+    /// Returns the kind of the target.
     fn subject(&self) -> TargetKind {
         TargetKind::Cgroup
     }
 
-    /// What tells how much was reclaimed, given what the counters show.
+    /// Returns the measures of the amount reclaimed, given the counters.
     fn measures(&mut self, stat: &MemoryStat) -> Measures {
         Measures::of_cgroup(stat, self.has_current())
     }
 
-    /// How many bytes it uses: always fresh, if blurred by some pages a CPU. That is `memory.current`, or at the root
-    /// and of a node, which have none, what the LRU lists hold.
+    /// Returns the usage in bytes: always fresh, if blurred by some pages a CPU. The usage is
+    /// `memory.current`, or at the root and of a node, which have none, the total on the LRU lists.
     ///
     /// # Errors
     /// `ENODEV` when the cgroup was removed.
     fn usage(&mut self) -> Result<u64, Errno>;
 
-    /// Whether that is `memory.current`.
+    /// Returns whether the usage is `memory.current`.
     fn has_current(&self) -> bool;
 
-    /// The counters. They may lag by [`Target::blind_spot`]; `flush` asks for what makes the kernel fold them
-    /// first, where there is such a thing.
+    /// Returns the counters. They may lag by [`Target::blind_spot`]; `flush` makes the kernel fold
+    /// them first, where there is a way to do so.
     ///
     /// # Errors
     /// `ENODEV` when the cgroup was removed.
     fn stat(&mut self, flush: bool) -> Result<MemoryStat, Errno>;
 
-    /// By how many bytes the counters can lag behind while nothing folds them.
+    /// Returns the bytes by which the counters can lag behind while nothing folds them.
     fn blind_spot(&self) -> u64;
 
-    /// Time that tasks of the cgroup have been stalled for want of memory (PSI `some`), if the kernel keeps it.
+    /// Returns the time that tasks of the cgroup have been stalled on memory (PSI `some`), if the
+    /// kernel counts it.
     fn stalled(&mut self) -> Option<Duration>;
 
-    /// The cgroup's `memory.swap.current` in bytes.
+    /// Returns the cgroup's `memory.swap.current` in bytes.
     fn swap_usage(&mut self) -> Option<u64>;
 
-    /// What the host's zram swap holds, if it swaps to zram.
+    /// Returns the contents of the host's zram swap, if the host swaps to zram.
     fn zram(&mut self) -> Option<Zram>;
 
-    /// What could stand in the way of reclaim. Slow to gather: asked for when something did, and before promises.
+    /// Returns the conditions that could limit reclaim. Slow to gather: read when reclaim fell
+    /// short, and before forecasts.
     fn conditions(&mut self) -> Conditions;
 
     /// Asks once, with one write(2), for `bytes`.
     ///
     /// # Errors
-    /// The kernel's. `Ok` is the kernel's word that it freed at least that much, and no proof.
+    /// The kernel's. `Ok` is the kernel's claim that it freed at least that much, and no proof.
     fn reclaim(&mut self, bytes: u64, swappiness: Option<Swappiness>) -> Result<(), Errno>;
 
-    /// Whether it knows `swappiness=` with this value.
+    /// Returns whether the target accepts `swappiness=` with this value.
     ///
     /// # Errors
     /// The kernel's.
     fn accepts(&mut self, swappiness: Swappiness) -> Result<bool, Errno>;
 
-    /// Monotonic time since some fixed moment.
+    /// Returns the monotonic time since some fixed moment.
     fn now(&self) -> Duration {
         clock::now()
     }
 
-    /// CPU time that the calling thread has used.
+    /// Returns the CPU time that the calling thread has used.
     fn cpu(&self) -> Duration {
         clock::thread_cpu()
     }

@@ -1,4 +1,5 @@
-//! The loop against the simulated kernel: the cases that a real kernel won't show on command, and properties.
+//! Tests of the loop against the simulated kernel: cases that a real kernel won't show on command,
+//! and properties.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +27,7 @@ fn reclaim(sim: &mut Sim, request: &Request) -> Report {
     run(sim, request, &signal, &mut |_| {}).expect("the target can be sampled")
 }
 
-/// Some report, to be told otherwise where it matters.
+/// Returns some report, to be modified where it matters.
 pub fn report() -> Report {
     reclaim(&mut Sim::new(10 * M), &request(10 * M))
 }
@@ -138,7 +139,7 @@ fn everything_once_is_everything_even_if_the_application_comes_back() {
 
 #[test]
 fn growth_is_told_apart_from_reclaim() {
-    // A third of the speed of reclaim, or so: memory.current falls by less than what is reclaimed.
+    // About a third of the speed of reclaim: memory.current falls by less than what is reclaimed.
     let mut sim = Sim { growth: 1_500_000, ..Sim::new(100 * M) };
     let report = reclaim(&mut sim, &request(30 * M));
     assert_eq!((report.stopped_by, report.verdict()), (StoppedBy::Reached, Some(Verdict::Exact)));
@@ -360,7 +361,7 @@ fn any_goal() -> impl Strategy<Value = Goal> {
     ]
 }
 
-/// Both were found by chance, once in some ten thousand.
+/// Tests two cases that were found by chance, once in some ten thousand.
 #[test]
 fn without_a_counter_a_cgroup_that_grows_is_not_reclaimed_from_for_ever() {
     let one = Sim {
@@ -390,7 +391,7 @@ fn without_a_counter_a_cgroup_that_grows_is_not_reclaimed_from_for_ever() {
     }
 }
 
-/// A run that must end, whatever the kernel does: a test that hung would tell nobody why.
+/// Runs a request that must end, whatever the kernel does: a test that hung would give no reason.
 fn bounded(sim: &mut Sim, request: &Request) -> Report {
     let signal = sim.signal();
     let mut writes = 0;
@@ -467,7 +468,7 @@ proptest! {
             prop_assert!(report.reclaimed + sim.lag * PAGE >= truth, "{} of {}", report.reclaimed, truth);
         }
         if cut_short {
-            // Answered within a batch of the kernel's, and nothing asked anew.
+            // Answered within one batch, and nothing requested anew.
             let late = report.elapsed.saturating_sub(Duration::from_micros(micros));
             prop_assert!(late <= sim.batch_time + Duration::from_millis(25), "{:?} late", late);
         }
@@ -497,8 +498,8 @@ fn a_price_that_rises_ends_it() {
     assert!(report.reclaimed > 0 && report.reclaimed < 100 * M, "{report:?}");
 }
 
-/// Found by the property test: a kernel that always says success would be asked again and again for what the application
-/// takes anew, as if it were part of what was there.
+/// Tests a case found by the property test: a kernel that always claims success would be asked
+/// again and again for what the application allocates anew, as if it were part of what was there.
 #[test]
 fn a_kernel_that_always_says_success_is_not_asked_for_ever() {
     let mut sim = Sim {

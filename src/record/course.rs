@@ -1,71 +1,72 @@
-//! What became of one cgroup in the course of a watch: points in time, each with what was known by then.
+//! The course of one cgroup through a watch: points in time, each with the values known by then.
 
 use super::line::RecordLine;
 
-/// What was known at some time. Amounts are bytes, times seconds; what is counted is counted since the watch began.
+/// Values known at one time. Amounts are bytes, times seconds; counts begin with the watch.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Point {
-    /// When, since the watch began.
+    /// Time since the watch began.
     pub at: f64,
-    /// What was used.
+    /// Usage.
     pub current: u64,
-    /// The limit, if there was one.
+    /// Limit, if there was one.
     pub limit: Option<u64>,
-    /// The working set, once it was found.
+    /// Working set, once it was found.
     pub working_set: Option<u64>,
-    /// Whether what follows was counted then, or is as it was at the point before.
+    /// True if the values that follow were counted at this point; otherwise they are the previous
+    /// point's.
     pub counted: bool,
-    /// What was reclaimed.
+    /// Bytes reclaimed.
     pub reclaimed: u64,
-    /// What came back, as far as that is told.
+    /// Refaulted bytes, if recorded.
     pub refaulted: Option<u64>,
-    /// How long its tasks were stalled for want of memory, as far as that is told.
+    /// Time that tasks were stalled on memory, if recorded.
     pub stalled: Option<f64>,
 }
 
-/// What it came to. Amounts are bytes, times seconds.
+/// Final result. Amounts are bytes, times seconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct RecordedOutcome {
-    /// What was asked for, and what was reclaimed.
+    /// Bytes requested.
     pub requested: u64,
-    /// See `requested`.
+    /// Bytes reclaimed.
     pub reclaimed: u64,
-    /// What its own tasks reclaimed.
+    /// Bytes reclaimed by the cgroup's own tasks.
     pub direct: Option<u64>,
-    /// How long they were stalled.
+    /// Time that tasks were stalled.
     pub stalled: Option<f64>,
     /// CPU time in the writes.
     pub cpu: f64,
-    /// The `memory.max` that would do.
+    /// Suggested `memory.max`.
     pub suggested: Option<u64>,
-    /// What was saved.
+    /// Bytes saved.
     pub saved: Option<i64>,
 }
 
-/// The course of one cgroup.
+/// Course of one cgroup.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Course {
-    /// Its name.
+    /// Name of the cgroup.
     pub name: String,
-    /// Its path, percent-encoded, where the name is no UTF-8.
+    /// Path of the cgroup, percent-encoded, where the name isn't UTF-8.
     pub path_bytes: Option<String>,
-    /// The rule that took it, if one did.
+    /// Name of the rule that applied, if one did.
     pub rule: Option<String>,
-    /// In the order of time.
+    /// Points, in order of time.
     pub points: Vec<Point>,
-    /// When it met its limit.
+    /// Times at which the cgroup reached its limit.
     pub outrun: Vec<f64>,
-    /// When it went, if it did.
+    /// Time at which the cgroup was removed or released, if it was.
     pub ended: Option<f64>,
-    /// What it came to, if the watch came to its end.
+    /// Final result, if the watch ran to its end.
     pub outcome: Option<RecordedOutcome>,
-    /// The points have the counts: else those of each action are added up.
+    /// True if the points contain the counts: otherwise the counts of each action are added up.
     is_sampled: bool,
-    /// What had been counted when it was made anew under the same name.
+    /// Counts from before the cgroup started anew under the same name.
     before: Point,
 }
 
-/// So many limits that were met are kept of each.
+/// Maximum number of times that `outrun` keeps for each cgroup.
 const MOST_OUTRUN: usize = 1000;
 
 impl Course {
@@ -73,10 +74,10 @@ impl Course {
         Self { name, ..Self::default() }
     }
 
-    /// Enters a line. Tells how many points were added.
+    /// Adds a line. Returns the number of points added.
     pub(super) fn enter(&mut self, line: &RecordLine, at: f64, gap: f64) -> usize {
         let last = self.points.last().copied().unwrap_or_default();
-        // Time goes on, whatever somebody writes.
+        // Time never goes back, whatever the record contains.
         let at = at.max(last.at);
         let mut next = Point { at, counted: false, ..last };
         let usec = |usec: u64| usec as f64 / 1e6;
@@ -147,7 +148,7 @@ impl Course {
         self.push(next, gap)
     }
 
-    /// Adds a point, or makes one of it and the last if that is so near.
+    /// Adds a point, or merges it with the last one if they are nearer than `gap`.
     fn push(&mut self, next: Point, gap: f64) -> usize {
         match self.points.last_mut() {
             Some(last) if next.at - last.at < gap => {
@@ -162,7 +163,7 @@ impl Course {
         }
     }
 
-    /// Makes one of all points that are so near to each other. Tells how many are left.
+    /// Merges all points that are nearer to each other than `gap`. Returns the number left.
     pub(super) fn thin(&mut self, gap: f64) -> usize {
         let points = std::mem::take(&mut self.points);
         for point in points {
@@ -171,7 +172,8 @@ impl Course {
         self.points.len()
     }
 
-    /// What was known at that time: what was seen last. `None` before it came and after it went.
+    /// Returns the values known at that time: the latest before it. `None` before the cgroup
+    /// appeared and after its end.
     fn at(&self, time: f64) -> Option<&Point> {
         let next = self.points.partition_point(|point| point.at <= time);
         let gone = self.ended.is_some_and(|ended| ended <= time);
@@ -179,24 +181,24 @@ impl Course {
     }
 }
 
-/// Several as one: see [`super::Record::together`].
+/// Merges several courses into one: see [`super::Record::together`].
 pub(super) fn together(courses: &[Course], span: f64, looks: usize) -> Course {
     if let [only] = courses {
         return only.clone();
     }
     let mut all = Course { name: format!("{} cgroups", courses.len()), ..Course::default() };
     let looks = looks.max(2);
-    // What each was stalled by the look before.
+    // Stall of each cgroup at the previous sample.
     let mut before: Vec<Option<f64>> = vec![None; courses.len()];
     let mut stalled = 0.0;
     for look in 0..looks {
         let at = span * look as f64 / (looks - 1) as f64;
-        // What comes right after the beginning was there at it.
+        // Points right after the beginning count as there from the beginning.
         let soon = at + span / (looks - 1) as f64 / 2.0;
         let mut sum = Point { at, limit: Some(0), counted: true, ..Point::default() };
         let mut most = None::<f64>;
         for (course, before) in courses.iter().zip(&mut before) {
-            // What was done stays done when it goes.
+            // The work done stays in the sum after the cgroup's end.
             let done = course.points[..course.points.partition_point(|point| point.at <= soon)].last();
             if let Some(point) = done {
                 sum.reclaimed = sum.reclaimed.saturating_add(point.reclaimed);
@@ -229,7 +231,7 @@ pub(super) fn together(courses: &[Course], span: f64, looks: usize) -> Course {
     all
 }
 
-/// The sum of what is known.
+/// Adds up the known values.
 fn add(sum: Option<u64>, one: Option<u64>) -> Option<u64> {
     match (sum, one) {
         (Some(sum), Some(one)) => Some(sum.saturating_add(one)),

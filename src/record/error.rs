@@ -1,25 +1,25 @@
-//! Why a record can't be read.
+//! Errors in reading a record.
 
-/// Why a record can't be read.
+/// Error in reading a record.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
-    /// It couldn't be read at all.
+    /// I/O error.
     #[error(transparent)]
     Io(#[from] std::io::Error),
-    /// What is wrong with it.
+    /// Invalid line.
     #[error("{line}:{column}: {what}")]
     Line {
-        /// Where, from 1.
+        /// Line number, from 1.
         line: usize,
-        /// In bytes, from 1.
+        /// Column in bytes, from 1.
         column: usize,
-        /// What.
+        /// Description of the error.
         what: String,
     },
-    /// There is nothing in it that a watch would have written.
+    /// The record contains no line of a watched cgroup.
     #[error("no watched cgroup in the record")]
     Nothing,
-    /// There is nothing in it at all.
+    /// The record is empty.
     #[error("the record is empty")]
     Empty,
 }

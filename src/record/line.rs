@@ -6,13 +6,15 @@ use serde::Deserialize;
 
 use super::error::RecordError;
 
-/// No line that a watch writes comes near that: a cgroup's name has 4096 bytes at most.
+/// Maximum length of a line in bytes. No line that a watch writes comes near it: a cgroup's name
+/// has 4096 bytes at most.
 const MOST_BYTES: u64 = 64 << 10;
 
-/// What every watch begins with: where a full disk cut a line off, the next watch may have written on behind that.
+/// Beginning of every watch: where a full disk cut a line off, the next watch may have been
+/// appended to the rest of it.
 const BEGIN: &[u8] = br#"{"event":"begin""#;
 
-/// What may stand in a line, as far as it matters here. Keys are only ever added, so others are passed over.
+/// Keys of a line that matter here. Keys are only ever added to the format, so others are ignored.
 #[derive(Debug, Default, Deserialize)]
 pub struct RecordLine {
     #[serde(default)]
@@ -40,15 +42,15 @@ pub struct RecordLine {
     pub dry_run: Option<bool>,
 }
 
-/// What came next.
+/// Result of reading a line.
 pub enum Read {
     /// A line.
     Line(Box<RecordLine>),
-    /// Nothing at all in it.
+    /// A blank line.
     Blank,
-    /// A line without its end, of which nothing can be made.
+    /// An incomplete line without its end, which can't be parsed.
     Cut,
-    /// No more.
+    /// End of the record.
     End,
 }
 
@@ -71,7 +73,7 @@ pub fn read(from: &mut impl BufRead, number: usize) -> Result<Read, RecordError>
         Ok(line) => return Ok(Read::Line(Box::new(line))),
         Err(why) => why,
     };
-    // A cut one, and the first of the next watch behind it.
+    // A cut line, followed by the first line of the next watch.
     let begins = bytes.windows(BEGIN.len()).rposition(|part| part == BEGIN).filter(|&at| at > 0);
     if let Some(line) = begins.and_then(|at| serde_json::from_slice(&bytes[at..]).ok()) {
         return Ok(Read::Line(Box::new(line)));
@@ -79,7 +81,7 @@ pub fn read(from: &mut impl BufRead, number: usize) -> Result<Read, RecordError>
     if !ended {
         return Ok(Read::Cut);
     }
-    // It says where once more, as if there were one line.
+    // The message repeats the position, as if there were one line.
     let what = why.to_string();
     let what = what.rsplit_once(" at line ").map_or(what.as_str(), |(what, _)| what).to_owned();
     let what = format!("not a line of a record: {what}");

@@ -80,7 +80,7 @@ fn what_is_cut_off_is_read_as_far_as_it_goes() {
         assert_eq!((record.is_cut, record.cpu), (cut > 1, (cut == 1).then_some(0.045)), "{cut}");
         assert_eq!(record.courses[0].points.len(), 4);
     }
-    // The next watch writes on.
+    // The next watch is appended.
     let record = read(&format!("{}{NEW}", &OLD[..700]));
     assert_eq!((record.runs, record.courses.len()), (1, 2));
     let record = read(&format!("{NEW}{NEW}"));
@@ -131,7 +131,7 @@ const KEYS: [&str; 9] = [
     "version",
 ];
 
-/// Lines that records are made of, whole or in part, with any numbers.
+/// Generates lines as in records, whole or in part, with any numbers.
 fn text() -> impl Strategy<Value = Vec<u8>> {
     let event = prop_oneof![
         Just("begin"),

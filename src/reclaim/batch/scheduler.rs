@@ -1,4 +1,4 @@
-//! Which request to which cgroup comes next, and the result of each.
+//! The order of requests: chooses the next request, and collects the result of each.
 
 use std::collections::VecDeque;
 
@@ -11,40 +11,40 @@ use crate::reclaim::{Activity, Report};
 /// Result of a job.
 #[derive(Debug)]
 pub struct Completed {
-    /// The cgroup.
+    /// Index of the cgroup.
     pub index: usize,
-    /// The job.
+    /// Served job.
     pub job: Job,
-    /// Its report.
+    /// Report of the request.
     pub report: Result<Report, Errno>,
-    /// A sample of the cgroup right afterwards, if it is watched.
+    /// Sample of the cgroup right after the request, if the cgroup is watched.
     pub ended: Option<Activity>,
 }
 
-/// What comes next.
+/// The scheduler's next step.
 #[derive(Debug)]
 pub enum NextJob {
-    /// That job, to the cgroup of that index.
+    /// Serve this job, to the cgroup of this index.
     Serve(usize, Box<Job>),
-    /// Nothing until something under way is completed.
+    /// Wait until a request under way is completed.
     Wait,
-    /// Nothing at all.
+    /// End: no request is left.
     Over,
 }
 
-/// Gives out requests and takes back their results.
+/// Gives out requests and collects their results.
 pub trait Scheduler {
     /// Returns the number of cgroups.
     fn cgroups(&self) -> usize;
-    /// Returns what comes next. Asked whenever a thread is free.
+    /// Returns the next step. Called whenever a thread is free.
     fn next(&mut self) -> NextJob;
-    /// Takes the result of a request. Returns whether it was the cgroup's last.
+    /// Records the result of a request. Returns whether it was the cgroup's last.
     fn completed(&mut self, completed: Completed) -> bool;
-    /// Returns the results of all, in the order of the cgroups, once nothing is under way.
+    /// Returns the results of all cgroups, in their order, once no request is under way.
     fn outcomes(self) -> Outcomes;
 }
 
-/// Each request once, in order.
+/// A scheduler that serves each request once, in order.
 #[derive(Debug)]
 pub struct InOrder {
     jobs: VecDeque<(usize, Job)>,
@@ -52,7 +52,7 @@ pub struct InOrder {
 }
 
 impl InOrder {
-    /// Schedules these jobs.
+    /// Creates a scheduler for these jobs.
     #[must_use]
     pub fn new(jobs: Vec<Job>) -> Self {
         let each: Vec<_> = jobs.iter().map(|job| Outcome::pending(&job.place)).collect();

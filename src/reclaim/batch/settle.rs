@@ -1,4 +1,4 @@
-//! `--settle`: watching the cgroups before and after their requests, all of them together.
+//! `--settle`: watches the cgroups before and after their requests, all of them together.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,7 @@ use super::{Job, Outcomes};
 use crate::cgroup::Name;
 use crate::reclaim::{Activity, OpenTarget, Settled};
 
-/// Time limit for learning what is usual: the kernel folds its counters every 2 s.
+/// Maximum time for measuring the usual refault rate: the kernel folds its counters every 2 s.
 const BASELINE: Duration = Duration::from_secs(2);
 
 const TICK: Duration = Duration::from_millis(20);
@@ -21,36 +21,38 @@ pub struct Watched {
 }
 
 impl Watched {
-    /// Keeps the cgroup of a job watched, if it was sampled before and after the request.
+    /// Creates the watch on the cgroup of a job, if the cgroup was sampled before and after the
+    /// request.
     pub(super) fn new(job: Job, ended: Option<Activity>) -> Option<Box<Self>> {
         let ((before, began), ended) = job.usual.zip(ended)?;
         Some(Box::new(Self { place: job.place, before, began, ended }))
     }
 }
 
-/// Reports while cgroups are watched.
+/// Events while cgroups are watched.
 #[derive(Clone, Copy, Debug)]
 pub enum SettleProgress<'a> {
-    /// They are watched from now on, for that time.
+    /// Watching begins, for this time.
     Begins(Duration),
-    /// Time goes by.
+    /// A clock tick: time passed.
     Tick,
-    /// The time is over, or a signal came.
+    /// Watching ends: the time is over, or a signal arrived.
     Ends,
-    /// That cgroup can't be sampled any more.
+    /// The cgroup of this name can no longer be sampled.
     Lost(&'a Name),
 }
 
 /// Callbacks of the watching.
 pub struct SettleOptions<'a> {
-    /// Whether to stop.
+    /// Returns whether to stop.
     pub stop: fn() -> bool,
-    /// Receives the reports.
+    /// Receives the events.
     pub emit: &'a mut dyn FnMut(SettleProgress<'_>),
 }
 
-/// Watches the cgroups of jobs for a while before anything is asked of them, and enters into each a sample from the
-/// beginning and one from the end of that. One that can't be sampled gets none: its request will report why.
+/// Watches the cgroups of jobs for a while before their requests, and stores in each job a sample
+/// from the beginning of that time and one from its end. A cgroup that can't be sampled gets none:
+/// its request will report why.
 pub fn baseline(jobs: &mut [Job], time: Duration, options: &mut SettleOptions<'_>) {
     let before: Vec<_> = jobs.iter_mut().map(|job| Activity::of(job.place.target()).ok()).collect();
     watch(time.min(BASELINE), options);
@@ -59,11 +61,11 @@ pub fn baseline(jobs: &mut [Job], time: Duration, options: &mut SettleOptions<'_
     }
 }
 
-/// Watches them again after the last request, and enters what came back into their reports.
+/// Watches the cgroups again after the last request, and adds the refaults to their reports.
 pub fn settle(outcomes: &mut Outcomes, time: Duration, options: &mut SettleOptions<'_>) {
     let Outcomes { each, watched, .. } = outcomes;
-    // Nothing was reclaimed from those that weren't begun, and those that are gone take nothing back. After a signal
-    // there is no time to see anything.
+    // Nothing was reclaimed from cgroups whose request wasn't begun, and removed cgroups refault
+    // nothing. After a signal there is no time to observe anything.
     let mut both = each.iter().zip(&*watched);
     let is_asked = both.any(|(outcome, watched)| {
         watched.is_some() && outcome.report.as_ref().is_ok_and(|report| report.chunks > 0)
@@ -84,7 +86,7 @@ pub fn settle(outcomes: &mut Outcomes, time: Duration, options: &mut SettleOptio
     }
 }
 
-/// Lets the time go by, until a signal comes.
+/// Waits for the time to pass, or for a signal.
 fn watch(time: Duration, options: &mut SettleOptions<'_>) {
     (options.emit)(SettleProgress::Begins(time));
     let until = Instant::now() + time;

@@ -17,10 +17,10 @@ use crate::size::{Amount, Percent};
 #[derive(Debug)]
 pub struct Total {
     stop: fn() -> bool,
-    /// What is asked for; `None` for all that goes.
+    /// Requested bytes; `None` for all that can be reclaimed.
     requested: Option<u64>,
     page: u64,
-    /// The most page cache to ask for in a round.
+    /// Maximum page cache to request in a round, in bytes.
     round: Option<u64>,
     bounds: CostBounds,
     timeout: Option<Duration>,
@@ -33,12 +33,12 @@ pub struct Total {
 /// One of the cgroups.
 #[derive(Debug)]
 struct Member {
-    /// `None` while a thread is at it.
+    /// Job of the cgroup; `None` while a thread serves it.
     job: Option<Job>,
     outcome: Outcome,
-    /// What it used at the beginning.
+    /// Usage at the beginning, in bytes.
     used: u64,
-    /// Which memory the user asked for, and whether page cache can be asked for alone.
+    /// Kind of memory that the user asked for, and whether page cache can be requested alone.
     kind: Kind,
     cache_alone: bool,
     asked_for_cache: bool,
@@ -46,10 +46,10 @@ struct Member {
 }
 
 impl Total {
-    /// Samples what each cgroup has.
+    /// Samples the memory of each cgroup.
     ///
     /// # Errors
-    /// The kernel's, for the cgroup in that place.
+    /// The kernel's, with the index of the cgroup.
     pub fn new(mut jobs: Vec<Job>, amount: Amount, stop: fn() -> bool) -> Result<Self, (usize, Errno)> {
         let page = page_size();
         let first = jobs.first().map(|job| &job.request);
@@ -84,7 +84,8 @@ impl Total {
         })
     }
 
-    /// Enters into the requests what each would be asked for at first, and gives the whole. Nothing is written.
+    /// Sets the amount of each job to that of its first request, and returns the total. Writes
+    /// nothing.
     ///
     /// # Errors
     /// As [`Total::new`].
@@ -99,7 +100,7 @@ impl Total {
         Ok(requested)
     }
 
-    /// Returns the bytes asked for; `None` for all that goes.
+    /// Returns the requested bytes; `None` for all that can be reclaimed.
     #[must_use]
     pub fn requested(&self) -> Option<u64> {
         self.requested
@@ -111,12 +112,12 @@ impl Total {
     }
 
     fn missing(&self) -> u64 {
-        // All there is: more than anybody has, and no more than arithmetic bears.
+        // All there is: more than any cgroup uses, and small enough not to overflow.
         self.requested.unwrap_or(1 << 62).saturating_sub(self.reclaimed())
     }
 }
 
-/// What the cgroups have at the beginning.
+/// Memory of the cgroups at the beginning.
 struct Holdings {
     requested: Option<u64>,
     givers: Vec<Donor>,
@@ -131,10 +132,10 @@ impl Holdings {
             let target = job.place.target();
             used.push(target.usage().map_err(at)?);
             let stat = target.stat(true).map_err(at)?;
-            // Where the user weighs, the weights decide, not the order.
+            // Where the user sets weights, the weights decide, not the order.
             let by_cache = matches!(job.request.kind, Kind::All | Kind::File);
             let inactive = stat.inactive_file.filter(|_| by_cache).unwrap_or(0);
-            // What its children's protection holds can't be had from it.
+            // Memory under the protection of its children can't be reclaimed from it.
             let there = Reclaimable::new(Kind::File, &stat, &target.conditions());
             let cache = there.bytes().min(there.file);
             givers.push(Donor::new(inactive.min(cache)));
@@ -175,7 +176,8 @@ impl Scheduler for Total {
                 job.request.goal = Goal::Reclaim(Amount::Bytes(bytes));
                 job.request.kind = if member.asked_for_cache { Kind::File } else { member.kind };
                 job.request.timeout = left;
-                // Of all together: a single request is too short to be judged by it.
+                // The bound applies to all requests together: a single one is too short to measure
+                // pressure.
                 job.request.max_pressure = None;
                 NextJob::Serve(index, Box::new(job))
             }
@@ -200,7 +202,7 @@ impl Scheduler for Total {
                 }
             }
         }
-        // All that it had went once: what is left came since.
+        // All that the cgroup used was reclaimed once: the rest was allocated since.
         let given = member.outcome.report.as_ref().map_or(0, |report| report.reclaimed);
         if self.requested.is_none() && given >= member.used {
             self.givers[index].exclude(StoppedBy::Exhausted);
@@ -221,7 +223,8 @@ impl Scheduler for Total {
         for (member, watched) in self.members.iter_mut().zip(&mut watched) {
             let Some(mut job) = member.job.take() else { continue };
             if matches!(member.outcome.report, Err(Errno::CANCELED)) {
-                // Nothing was needed of it, or nothing any more: the report of that says how it stands.
+                // No request went to this cgroup, or none is needed any more: the report of this
+                // empty request gives its state.
                 job.request.goal = Goal::Reclaim(Amount::Bytes(0));
                 member.outcome.report = run(job.place.target(), &job.request, &|| false, &mut |_| {});
             }

@@ -1,37 +1,39 @@
-//! Slab and the application in the ledger: how much of what left is dentries and inodes, which the kernel frees along
-//! with what it is asked for and doesn't count, and how much the application freed by itself.
+//! Slab and the application in the ledger: the share of dentries and inodes, which the kernel frees
+//! along with what it is asked for and doesn't count, and the memory that the application freed by
+//! itself.
 
 use super::Ledger;
 use crate::cgroup::stat::MemoryStat;
 use crate::reclaim::LARGE_FOLIO;
 
-/// Slab below this share of what was counted goes with any page cache (the nodes of its trees, 576 bytes for 64 pages) and
-/// isn't told apart. It is the default tolerance, 3%.
+/// Share of the counted bytes below which slab isn't reported separately: that much goes with any
+/// page cache (the nodes of its trees, 576 bytes for 64 pages). It is the default tolerance, 3%.
 const MIN_SHARE: u64 = 32;
 
 impl Ledger {
-    /// Bytes by which reclaimable slab shrank since the start; 0 if it grew.
+    /// Returns the bytes by which reclaimable slab shrank since the start; 0 if it grew.
     #[must_use]
     pub fn slab_fell(&self) -> u64 {
         fall(self.start.1.shrinkable_slab(), self.stat.shrinkable_slab())
     }
 
-    /// Progress in bytes: what was reclaimed or demoted, and slab.
+    /// Returns the progress in bytes: pages reclaimed or demoted, and slab.
     #[must_use]
     pub fn moved_with_slab(&self) -> u64 {
         self.moved().saturating_add(self.slab_fell())
     }
 
-    /// Bytes of slab among what was reclaimed. `pgsteal` counts pages of the LRU lists on every kernel; before 6.4 only the
-    /// kernel's own loop counts slab too (`reclaim_state`, mm/vmscan.c).
+    /// Returns the bytes of slab among those reclaimed. `pgsteal` counts pages of the LRU lists on
+    /// every kernel; before 6.4 only the kernel's own loop counts slab too (`reclaim_state`,
+    /// mm/vmscan.c).
     #[must_use]
     pub fn slab(&self) -> u64 {
         let fell = self.slab_fell();
         if fell > self.moved() / MIN_SHARE { fell } else { 0 }
     }
 
-    /// Bytes of the counter and of slab together, less demotions; where there is no counter, the fall of the usage as it
-    /// was when the counters were read.
+    /// Returns the bytes of the counter and of slab together, less demotions; where there is no
+    /// counter, the decrease of the usage as of the last read of the counters.
     pub(super) fn counted_with_slab(&self) -> u64 {
         match self.counted() {
             Some(counted) => counted.saturating_add(self.slab()),
@@ -39,16 +41,18 @@ impl Ledger {
         }
     }
 
-    /// Bytes of slab that the usage doesn't contain: `memory.current` does, the LRU lists don't.
+    /// Returns the bytes of slab that the usage doesn't contain: `memory.current` does, the LRU
+    /// lists don't.
     pub(super) fn slab_beside_usage(&self) -> u64 {
         if self.usage_has_slab() { 0 } else { self.slab() }
     }
 
-    /// Bytes that left by the application's own doing: what the LRU lists lost beyond what was reclaimed from them, and
-    /// what reclaim never takes (socket buffers, stacks, page tables). 0 where `memory.stat` doesn't tell.
+    /// Returns the bytes that the application freed by itself: the decrease of the LRU lists beyond
+    /// what was reclaimed from them, and of memory that reclaim never takes (socket buffers,
+    /// stacks, page tables). 0 where `memory.stat` doesn't show it.
     #[must_use]
     pub fn given_back(&self) -> u64 {
-        // Without a counter, nothing tells what of it was reclaimed.
+        // Without a counter, no measure shows how much of the decrease was reclaimed.
         let Some(counted) = self.counted() else { return 0 };
         let (start, now) = (&self.start.1, &self.stat);
         let lru = fall(start.lru_total(), now.lru_total());
@@ -60,21 +64,23 @@ impl Ledger {
         lru.saturating_sub(counted).saturating_add(others.iter().sum())
     }
 
-    /// Bytes by which the usage fell and the application isn't seen to have freed.
+    /// Returns the decrease of the usage in bytes, less what the application is known to have
+    /// freed.
     #[must_use]
     pub fn fell_by_reclaim(&self) -> u64 {
         self.fell().saturating_sub(self.given_back())
     }
 
-    /// Bytes of that which neither the counter nor slab explains, beyond a large folio and what the counters lag behind. Less
-    /// is no reason to doubt them: the usage is blurred by the CPUs' batches of charges, as much again.
+    /// Returns the bytes of [`Ledger::fell_by_reclaim`] that neither the counter nor slab explains,
+    /// beyond a large folio and the lag of the counters. A smaller difference is no reason to doubt
+    /// them: the usage is blurred by the CPUs' batches of charges, as much again.
     #[must_use]
     pub fn unexplained(&self) -> u64 {
         let known = self.counted_with_slab().saturating_add(self.blind).saturating_add(LARGE_FOLIO);
         self.fell_by_reclaim().saturating_sub(known)
     }
 
-    /// Bytes of reclaimable slab that are left, and of page cache on the LRU lists.
+    /// Returns the bytes of reclaimable slab that are left, and of page cache on the LRU lists.
     #[must_use]
     pub fn slab_and_cache(&self) -> (u64, u64) {
         (self.stat.shrinkable_slab().unwrap_or(0), self.stat.evictable_file())
@@ -86,14 +92,16 @@ fn fall(from: Option<u64>, to: Option<u64>) -> u64 {
 }
 
 impl MemoryStat {
-    /// Bytes of slab that shrinkers free: dentries, inodes. All slab where the kernel doesn't tell it apart.
+    /// Returns the bytes of slab that shrinkers free: dentries, inodes. All slab where the kernel
+    /// doesn't separate it.
     #[must_use]
     pub fn shrinkable_slab(&self) -> Option<u64> {
         self.slab_reclaimable.or(self.slab)
     }
 
-    /// Bytes on the LRU lists, unevictable ones and the swap cache included, each page once (`file` and `anon` both count
-    /// a page of the swap cache that is mapped); of older kernels `anon` and `file`.
+    /// Returns the bytes on the LRU lists, unevictable ones and the swap cache included, each page
+    /// once (`file` and `anon` both count a page of the swap cache that is mapped); of older
+    /// kernels `anon` and `file`.
     #[must_use]
     pub fn lru_total(&self) -> Option<u64> {
         let lists =
@@ -167,7 +175,7 @@ mod tests {
         book.enter_usage(70 * M);
         book.enter_stat(stat(2 * M, 60 * M, 10 * M));
         assert_eq!((book.given_back(), book.fell_by_reclaim(), book.unexplained()), (28 * M, 2 * M, 0));
-        // Neither the lists nor slab nor the counter: it isn't known what that was.
+        // Neither the lists nor slab nor the counter: the decrease is unexplained.
         let mut book = ledger(M);
         book.enter_usage(70 * M);
         book.enter_stat(stat(2 * M, 60 * M, 38 * M));

@@ -1,25 +1,27 @@
-//! Several requests foretold together: what they share, and one amount for all of them.
+//! The forecast of several requests together: the bounds they share, and one amount for all of
+//! them.
 
 use std::time::Duration;
 
 use super::{Blocker, Plan};
 use crate::reclaim::{Rate, Request, Tolerance};
 
-/// One amount for several cgroups, foretold. Amounts are bytes.
+/// Forecast of one amount for several cgroups. Amounts are bytes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TotalPlan {
-    /// What would be asked for; `None` for all that goes.
+    /// Requested bytes; `None` for all that can be reclaimed.
     pub requested: Option<u64>,
-    /// What could be had of all of them.
+    /// Reclaimable bytes of all cgroups.
     pub reclaimable: u64,
-    /// What of the request is more than inactive page cache: whom that is asked of only trying tells.
+    /// Part of the request beyond inactive page cache: only trying shows which cgroups get it.
     pub rest: Option<u64>,
-    /// What would stop it, by the arithmetic.
+    /// Reasons why the request would stop early, by the arithmetic.
     pub guards: Vec<Blocker>,
 }
 
 impl TotalPlan {
-    /// Judges the whole, by the bounds of `request`, which all share; of the parts only what would leave one out stays.
+    /// Makes the forecast of the whole, by the bounds of `request`, which all share. Of the parts'
+    /// blockers, only those that would exclude a cgroup stay.
     #[must_use]
     pub fn new(requested: Option<u64>, plans: &mut [Plan], request: &Request) -> Self {
         for plan in &mut *plans {
@@ -33,7 +35,7 @@ impl TotalPlan {
         let short = |there: u64| requested.map(|requested| requested.saturating_sub(there));
         let guard = match short(at_ease).filter(|&short| short > tolerated) {
             None => None,
-            // It is those that would be left out who are missing.
+            // The cgroups that would be excluded are what the total lacks.
             Some(_) if short(reclaimable) <= Some(tolerated) => {
                 plans.iter().find_map(|plan| plan.guards.first().copied())
             }
@@ -49,19 +51,21 @@ impl TotalPlan {
         }
     }
 
-    /// How much would be reclaimed at most.
+    /// Returns the most bytes that the request would reclaim.
     #[must_use]
     pub fn expected(&self) -> u64 {
         self.requested.map_or(self.reclaimable, |requested| requested.min(self.reclaimable))
     }
 }
 
-/// Enters what comes of a bound on the rate that requests share, so many of which are under way at a time.
+/// Adds the effects of a bound on the rate that the requests share, `parallel` of which are under
+/// way at a time.
 pub fn share_rate(plans: &mut [Plan], rate: &Rate, parallel: usize) {
     let expected: Vec<_> = plans.iter().map(Plan::expected).collect();
     for (index, plan) in plans.iter_mut().enumerate() {
         let own = expected[index];
-        // At best the others are the smallest of all, and what they have no more use for goes to this one.
+        // At best the others are the smallest of all, and the bandwidth they no longer need goes to
+        // this request.
         let mut others: Vec<_> = expected.iter().enumerate().filter(|&(other, _)| other != index).collect();
         others.sort_unstable_by_key(|&(_, bytes)| bytes);
         let beside = others.iter().take(parallel.saturating_sub(1)).map(|&(_, bytes)| own.min(*bytes));
@@ -112,7 +116,7 @@ mod tests {
 
     #[test]
     fn a_total_is_judged_as_a_whole() {
-        // One can't give its part, another has more than enough.
+        // One cgroup can't give its part, the other has more than enough.
         let mut plans = vec![plan(50 * M, 10 * M, None), plan(50 * M, 200 * M, None)];
         plans[0].guards = vec![Blocker::Short(40 * M)];
         let total = TotalPlan::new(Some(120 * M), &mut plans, &request(None, None));

@@ -1,4 +1,4 @@
-//! The end of a request: the last stock, and the report.
+//! The end of a request: the last measurement, and the report.
 
 use super::{BUSY_TIMEOUT, POLL_INTERVAL, RequestEvent, Run};
 use crate::host::zram::Zram;
@@ -7,13 +7,15 @@ use crate::reclaim::overshoot::{COUNTER_TIMEOUT, MIN_FALL};
 use crate::reclaim::{Obstacle, Report, StoppedBy, Target, Verdict};
 
 impl<T: Target + ?Sized> Run<'_, T> {
-    /// Takes the last stock: bounded in time, by the timeout too, and not at all patient after a signal.
+    /// Makes the last measurement: bounded in time, also by the timeout, and without any wait after
+    /// a signal.
     pub(super) fn reconcile(&mut self, why: StoppedBy) -> StoppedBy {
         if matches!(why, StoppedBy::Removed) {
             return why;
         }
         let patient = !matches!(why, StoppedBy::Interrupted | StoppedBy::Timeout | StoppedBy::Failed(_));
-        // Slab that the last write freed may be on its way still. It is waited for where slab was seen to go.
+        // Slab that the last write freed may still be on its way. It is waited for if slab was
+        // freed before.
         if patient
             && self.chunks > 0
             && self.ledger.slab() >= MIN_FALL
@@ -25,7 +27,7 @@ impl<T: Target + ?Sized> Run<'_, T> {
             if !self.stat_is_fresh {
                 match self.sample_usage().and_then(|_| self.sample_counters(true)) {
                     Ok(_) => {}
-                    // Removed at the last moment: what was seen until then stands.
+                    // Removed at the last moment: the result until then stands.
                     Err(lost) => return if why == StoppedBy::Reached { why } else { lost },
                 }
             }
@@ -54,7 +56,7 @@ impl<T: Target + ?Sized> Run<'_, T> {
         let swapped =
             pages(start.pswpout, end.pswpout).or_else(|| Some(swap_now?.saturating_sub(self.swap_before?)));
         let zram_now = self.zram_before.and_then(|_| self.target.zram());
-        // A node doesn't count what went to swap, but what of its anonymous memory went.
+        // A node doesn't count pages that went to swap, but anonymous pages that were reclaimed.
         let left = swapped.or_else(|| pages(start.pgsteal_anon, end.pgsteal_anon));
         let zram_grown = self.zram_before.zip(zram_now).zip(left);
         let freed = |from: Option<u64>, to: Option<u64>| Some(from?.saturating_sub(to?));

@@ -1,10 +1,12 @@
-//! Memory that leaves beyond what was asked for, slab above all: when a request stops for it, how long to wait for it, and
-//! which single write took it.
+//! Memory that leaves beyond the request, slab above all: the conditions for ending a request early
+//! or waiting, and the single write that overshot.
 //!
-//! The kernel's shrinkers free dentries and inodes in proportion to how hard the LRU lists are scanned. With little on
-//! those, one write scans them at every priority, and frees all slab that there is, whatever it was asked for: 27 MiB for
-//! 128 KiB on Linux 6.12 and 7.3, 2 to 10 MiB on 6.1, whose loop counts slab (`do_try_to_free_pages`, mm/vmscan.c). A
-//! signal doesn't end that: it is looked at between two calls of that function, and the first call takes it all.
+//! The kernel's shrinkers free dentries and inodes in proportion to how hard the LRU lists are
+//! scanned. With little on those lists, one write scans them at every priority, and frees all slab
+//! that there is, whatever it was asked for: 27 MiB for 128 KiB on Linux 6.12 and 7.3, 2 to 10 MiB
+//! on 6.1, whose loop counts slab (`do_try_to_free_pages`, mm/vmscan.c). A signal doesn't end that:
+//! the kernel checks for signals between two calls of that function, and the first call takes it
+//! all.
 
 use std::time::Duration;
 
@@ -12,12 +14,14 @@ use super::{Flow, POLL_INTERVAL, RequestEvent, Run};
 use crate::reclaim::overshoot::{COUNTER_TIMEOUT, MIN_FALL, MIN_SLAB, Overshot, is_much};
 use crate::reclaim::{LARGE_FOLIO, Measure, Measured, StoppedBy, Target};
 
-/// Slab that is being freed is waited for only when no more is missing than this: it is a few MiB at a time.
+/// Maximum missing bytes for which slab that is being freed is waited for: it is a few MiB at a
+/// time.
 const MAX_AWAITED_SLAB: u64 = 8 << 20;
 
-/// Time limit for slab to be freed after a write: dentries and inodes are freed after a grace period of RCU, and a slab
-/// page goes back only with the last of its objects. Up to 4 MiB came 20 ms after a write, and up to 3 MiB after that; once
-/// 27 MiB were on their way for seconds, on a guest whose callbacks were held up (6.1). For the whole request it is
+/// Time limit for slab to be freed after a write: dentries and inodes are freed after a grace
+/// period of RCU, and a slab page goes back only with the last of its objects. Up to 4 MiB came 20
+/// ms after a write, and up to 3 MiB after that; once 27 MiB were on their way for seconds, on a
+/// guest whose callbacks were held up (6.1). For the whole request the limit is
 /// [`COUNTER_TIMEOUT`].
 const SLAB_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -25,17 +29,18 @@ const SLAB_TIMEOUT: Duration = Duration::from_secs(1);
 const LAST_SLAB_TIMEOUT: Duration = Duration::from_millis(200);
 
 impl<T: Target + ?Sized> Run<'_, T> {
-    /// Bytes by which the usage may fall for a request before that alone stops it: a large folio more than was asked for,
-    /// since the kernel frees folios as a whole, and what the CPUs' batches of charges hide.
+    /// Returns the decrease of the usage in bytes above which it alone stops a request: a large
+    /// folio more than was requested, since the kernel frees folios as a whole, and the bytes that
+    /// the CPUs' batches of charges hide.
     fn most_fall(&self, requested: u64) -> u64 {
         requested.saturating_add(LARGE_FOLIO).saturating_add(self.target.blind_spot())
     }
 
-    /// Ends a request whose usage fell by more than was asked for, whatever the counters say, unless the application is
-    /// seen to have freed it.
+    /// Ends a request whose usage fell by more than was requested, whatever the counters show,
+    /// unless the application is known to have freed it.
     ///
-    /// The counters may not show yet who did: then they are waited for, and no more is asked for until they do. What is
-    /// unknown in the end counts as reclaimed.
+    /// The counters may not yet show where the memory went: then they are waited for, and no
+    /// further write is issued until they do. What is unexplained in the end counts as reclaimed.
     pub(super) fn stop_beyond(&mut self, requested: u64) -> Flow {
         let most = self.most_fall(requested);
         if !self.target.has_current() || self.ledger.fell_by_reclaim() <= most {
@@ -61,7 +66,8 @@ impl<T: Target + ?Sized> Run<'_, T> {
         Err(StoppedBy::Reached)
     }
 
-    /// Why the request ended, once all that was on its way has left: its usage may have fallen beyond the bound by then.
+    /// Returns the reason why the request ended, once all that was on its way has left: its usage
+    /// may have fallen beyond the bound by then.
     pub(super) fn judge_again(&mut self, why: StoppedBy) -> StoppedBy {
         let beyond = |requested| self.ledger.fell_by_reclaim() > self.most_fall(requested);
         let judged = self.down_to.is_none() && self.target.has_current();
@@ -71,7 +77,8 @@ impl<T: Target + ?Sized> Run<'_, T> {
         if self.writes.went_beyond && why == StoppedBy::Exhausted { StoppedBy::Reached } else { why }
     }
 
-    /// What can be said at the end: where the usage ended it, that is the measure as well.
+    /// Returns the final measurement: if the usage ended the request, the usage is the measure as
+    /// well.
     pub(super) fn taken(&self) -> Measured {
         let taken = self.ledger.taken();
         let fell = self.ledger.fell_by_reclaim();
@@ -81,8 +88,8 @@ impl<T: Target + ?Sized> Run<'_, T> {
         Measured { reclaimed: fell, unconfirmed: 0, measured_by: Measure::MemoryCurrent, ..taken }
     }
 
-    /// Whether the usage fell by more than was asked for, and the counters explain less: the application freed it, or it
-    /// isn't known who did.
+    /// Returns whether the usage fell by more than was requested, and the counters explain less:
+    /// the application freed it, or the decrease is unexplained.
     pub(super) fn measure_is_doubtful(&self) -> bool {
         let beyond = |requested| self.ledger.fell() > self.most_fall(requested);
         let unexplained = || self.writes.went_beyond && self.ledger.unexplained() > 0;
@@ -99,13 +106,14 @@ impl<T: Target + ?Sized> Run<'_, T> {
         Ok(())
     }
 
-    /// The largest chunk where slab would go along: see [`crate::reclaim::Pace::beside_slab`].
+    /// Returns the largest chunk where slab would be freed along: see
+    /// [`crate::reclaim::Pace::beside_slab`].
     pub(super) fn slab_bound(&self, missing: u64) -> u64 {
         let (slab, cache) = self.ledger.slab_and_cache();
         self.pace.beside_slab(missing, slab, cache)
     }
 
-    /// Waits until slab that a write freed is gone, so that nothing is asked for in its place.
+    /// Waits until slab that a write freed is gone, so that nothing is requested in its place.
     pub(super) fn await_slab(&mut self) -> Flow {
         let missing = match (self.down_to, self.requested) {
             (Some(floor), _) => self.ledger.usage().saturating_sub(floor),
@@ -118,15 +126,16 @@ impl<T: Target + ?Sized> Run<'_, T> {
         self.await_grace()
     }
 
-    /// Whether slab that a write freed may be on its way: there is much of it beside page cache, or much went already. Where
-    /// page cache abounds the kernel takes that, and waiting would only cost time.
+    /// Returns whether slab that a write freed may be on its way: there is much of it beside page
+    /// cache, or much went already. Where page cache abounds the kernel takes that, and waiting
+    /// would only cost time.
     fn slab_matters(&self) -> bool {
         let fell = self.ledger.slab_fell();
         let (slab, cache) = self.ledger.slab_and_cache();
         fell >= MIN_SLAB || is_much(slab.saturating_add(fell), cache)
     }
 
-    /// The same at the end, to tell what the last write took.
+    /// Waits for slab at the end of the request, to measure what the last write took.
     pub(super) fn await_grace(&mut self) -> Flow {
         let mut waited = Duration::ZERO;
         while waited < SLAB_TIMEOUT && self.waited_for_slab < COUNTER_TIMEOUT {
@@ -145,8 +154,8 @@ impl<T: Target + ?Sized> Run<'_, T> {
         Ok(())
     }
 
-    /// Waits for slab to go before the request is called exhausted, and says whether any did: the kernel finds no more of it
-    /// while what it found is on its way.
+    /// Waits for slab to go before the request is called exhausted, and returns whether any did:
+    /// the kernel finds no more slab while what it found is on its way.
     pub(super) fn await_last_slab(&mut self) -> Result<bool, StoppedBy> {
         let mut waited = Duration::ZERO;
         while self.slab_matters() && waited < LAST_SLAB_TIMEOUT && self.waited_for_slab < COUNTER_TIMEOUT {
@@ -163,7 +172,8 @@ impl<T: Target + ?Sized> Run<'_, T> {
         Ok(false)
     }
 
-    /// Notes what the write before took, now that it shows, and that `asked` bytes are asked for next.
+    /// Records the bytes that the previous write took, now that they show, and that the next write
+    /// asks for `asked` bytes.
     pub(super) fn note_write(&mut self, asked: Option<u64>) {
         let fell = self.ledger.fell_by_reclaim();
         if let Some((bytes, before)) = self.writes.last.take() {
@@ -177,7 +187,7 @@ impl<T: Target + ?Sized> Run<'_, T> {
         self.writes.last = asked.map(|bytes| (bytes, fell));
     }
 
-    /// The write that took most beyond what it was asked for.
+    /// Returns the write that overshot most.
     pub(super) fn overshot(&self) -> Option<Overshot> {
         self.writes.worst.filter(|_| self.target.has_current())
     }

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use super::{POLL_INTERVAL, RequestEvent, Run, StoppedBy, Target, chunk};
 
-/// How long to wait, all in all, for pages on their way to swap.
+/// Maximum wait, over the whole request, for pages on their way to swap.
 const SWAP_OUT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// So much on its way to swap shows that the swap takes its time. With zram there is next to none.
+/// Bytes on their way to swap that show a slow swap. With zram there are next to none.
 const MIN_SLOW_SWAP: u64 = 512 << 10;
 
 impl<T: Target + ?Sized> Run<'_, T> {
-    /// Whether so much is on its way to swap that what is asked for must follow it, not run ahead.
+    /// Returns whether so much is on its way to swap that requests must follow it, not run ahead.
     pub(super) fn swap_is_slow(&self) -> bool {
         let before = self.ledger.start().1.swapcached.unwrap_or(0);
         self.request.kind.takes_anon()
@@ -19,25 +19,27 @@ impl<T: Target + ?Sized> Run<'_, T> {
                 || self.on_its_way().saturating_sub(before) >= MIN_SLOW_SWAP)
     }
 
-    /// What went to swap and is still charged: being written, or written and not yet visited again.
+    /// Returns the bytes that went to swap and are still charged: being written, or written and not
+    /// yet visited again.
     fn on_its_way(&self) -> u64 {
         self.ledger.stat().swapcached.unwrap_or(0)
     }
 
-    /// The part of it that is being written.
+    /// Returns the bytes on their way that are being written.
     fn in_flight(&self) -> u64 {
         self.on_its_way().min(self.ledger.stat().file_writeback.unwrap_or(0))
     }
 
-    /// The part of it that is written: the next request takes it at once.
+    /// Returns the bytes on their way that are written: the next request takes them at once.
     fn written(&self) -> u64 {
         self.on_its_way() - self.in_flight()
     }
 
-    /// Before the next request: how much can be asked for without writing ever more to swap.
+    /// Returns the bytes that the next request may ask for without writing ever more to swap.
     ///
-    /// What is on its way counts only once it is written and visited again. As long as it is less than what is
-    /// `missing`, it will be wanted; after that the rest is to be taken from it, and nothing else.
+    /// Pages on their way count only once they are written and visited again. As long as they are
+    /// less than what is `missing`, they will be needed; after that the rest is to be taken from
+    /// them, and from nothing else.
     pub(super) fn await_swap(&mut self, missing: u64) -> Result<u64, StoppedBy> {
         if !self.slow_swap || self.on_its_way() < missing / 2 {
             return Ok(u64::MAX);
@@ -49,10 +51,11 @@ impl<T: Target + ?Sized> Run<'_, T> {
         Ok(self.written())
     }
 
-    /// Swap-out is asynchronous: pages leave `anon` and stay charged until they are written, and then until reclaim
-    /// visits them again. Asking on meanwhile would push ever more to swap (Linux 7.3 was seen to write 60 MiB for
-    /// the first one). So this waits until some of what is in flight is written, bounded over the whole request, and
-    /// says whether it came to that. What is written already, and stays all the same, is no reason to wait.
+    /// Waits until some of the pages in flight are written, bounded over the whole request, and
+    /// returns whether that was so. Swap-out is asynchronous: pages leave `anon` and stay charged
+    /// until they are written, and then until reclaim visits them again. Further requests meanwhile
+    /// would push ever more to swap (Linux 7.3 was observed to write 60 MiB for the first one).
+    /// Pages that are written already, and stay all the same, are no reason to wait.
     pub(super) fn await_writeback(&mut self) -> Result<bool, StoppedBy> {
         let enough = self.written() + chunk::SMALLEST.min(self.in_flight());
         while self.in_flight() > 0 && self.writeback_waited < SWAP_OUT_TIMEOUT {

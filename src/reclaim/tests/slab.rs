@@ -1,8 +1,9 @@
-//! Slab that goes along uncounted, and an application that frees memory meanwhile.
+//! Tests with slab that is freed along uncounted, and with an application that frees memory
+//! meanwhile.
 
 use super::*;
 
-/// A cgroup of mostly dentries, on a kernel whose loop doesn't count them.
+/// Creates a cgroup of mostly dentries, on a kernel whose loop doesn't count them.
 fn dentries(slab: u64) -> Sim {
     Sim { slab: slab / PAGE, slab_along: 64, ..Sim::new(M / 8) }
 }
@@ -117,7 +118,8 @@ fn some_slab_beside_much_page_cache_costs_no_time() {
     assert_eq!((report.stopped_by, report.waited()), (StoppedBy::Reached, Duration::ZERO));
 }
 
-/// What goes along, and what the application frees.
+/// Generates kernels with slab that is freed along, hidden memory, and an application that frees
+/// some.
 fn any_company() -> impl Strategy<Value = Sim> {
     let slab = (0u64..50_000, 0u64..200, 0u64..40, any::<bool>());
     let hidden = (0u64..50_000, 0u64..64);
