@@ -16,7 +16,7 @@ pub struct RuleSpec {
     pub headroom: Option<Amount>,
     /// A limit set by the user, bytes.
     pub keep: Option<u64>,
-    /// Share of the time for which it may be stalled by reclaim with `--pressure`.
+    /// Target share of the time for which `--pressure` stalls the cgroup.
     pub pressure: Option<Percent>,
     /// Minimum usage, bytes.
     pub floor: u64,
