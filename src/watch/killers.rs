@@ -110,7 +110,7 @@ impl KillerWatch {
             && let Some(mount) = self.mount.clone()
         {
             (self.asked_at, self.changed) = (Some(now), false);
-            // Forgets levels of removed cgroups.
+            // Forgets levels not sampled within `ASK_INTERVAL`: those of removed cgroups.
             self.levels
                 .retain(|_, level| level.sampled_at.is_some_and(|at| now.saturating_sub(at) < ASK_INTERVAL));
             let (sender, receiver) = sync_channel(1);

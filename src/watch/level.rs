@@ -23,8 +23,8 @@ use crate::host::proc::page_size;
 pub(super) const SETTINGS: Duration = Duration::from_secs(2);
 const SETTINGS_AT_REST: Duration = Duration::from_secs(10);
 
-/// Minimum interval between reports of a limit that is met repeatedly, unless more was needed than
-/// reported.
+/// Minimum interval between reports of a limit that is met repeatedly, unless over a quarter more
+/// was needed than reported.
 const TOLD: Duration = Duration::from_secs(1);
 
 /// A limit that was met.

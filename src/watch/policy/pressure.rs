@@ -2,7 +2,7 @@
 //! Does no I/O and reads no clock.
 //!
 //! The *knee* is the bend of the miss curve, a term from the literature on working sets: the usage
-//! below which misses (here refaults and swap-ins) rise steeply, because all memory that is left is
+//! below which misses (here restores and swap-ins) rise steeply, because all memory that is left is
 //! in use.
 //!
 //! The kernel can't distinguish recently touched memory from cold memory until it has scanned both
