@@ -111,8 +111,8 @@ fn swap_that_is_closed_is_named() {
     inner.uses(&Work::File(10 * M)).uses(&Work::Locked(4 * M));
     inner.write("memory.min", &(5 * M).to_string());
     assert!(finding(&check(&["app"], 0), "protection")["says"].to_string().contains("/app/inner"));
-    // Small pages are moved to the unevictable list in batches (mm/mlock.c): some of the last may not
-    // be there yet.
+    // Small pages are moved to the unevictable list in batches (mm/mlock.c): some of the last may
+    // not be there yet.
     let line = check(&["app"], 0);
     assert!(finding(&line, "unevictable")["amount_bytes"].as_u64() >= Some(4 * M - M / 4), "{line}");
 }

@@ -30,8 +30,8 @@ fn dentries(name: &str, bytes: u64) -> Cgroup {
     cgroup
 }
 
-/// Checks a report against the fall of the usage, which may exceed the request by the effect of one
-/// write: nothing limits that effect.
+/// Checks a report against the fall of the usage, which may exceed the request by the effect of
+/// one write: nothing limits that effect.
 fn told_truly(report: &Value, asked: u64, fell: u64) {
     let bytes = |key| number(report, key) as u64;
     assert_eq!(report["stopped_by"], "reached", "{report}");
