@@ -1,4 +1,4 @@
-//! Replays the seeds of the fuzz targets, which need a nightly toolchain themselves.
+//! Replay of the seeds of the fuzz targets, which need a nightly toolchain themselves.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,5 @@
-//! What was done for a cgroup under watch, and what came of it: told once a second, and as a whole at the end.
+//! Account of one watched cgroup: reclaimed bytes and their effect, reported once a second and
+//! summarised at the end.
 
 use std::time::Duration;
 
@@ -11,10 +12,10 @@ use crate::cgroup::Sampler;
 use crate::cgroup::stat::MemoryStat;
 use crate::host::proc::page_size;
 
-/// What was done in that time is told as one.
+/// Interval between reports; reclaim within it is reported as one event.
 const TOLD: Duration = Duration::from_secs(1);
 
-/// What was reclaimed in a cgroup's life, bytes.
+/// Counters of reclaim since the cgroup's creation, bytes.
 #[derive(Clone, Copy, Debug)]
 struct Counters {
     direct: Option<u64>,
@@ -28,25 +29,27 @@ impl Counters {
     }
 }
 
-/// What was done.
+/// Work of a watch for one cgroup.
 #[derive(Debug, Default)]
 struct Work {
-    /// Since it was told last.
+    /// Work since the last report.
     tally: ReclaimTally,
-    /// When that began, if there is something to be told.
+    /// Beginning of the unreported work, if there is any.
     began: Option<Duration>,
     total: ReclaimTally,
 }
 
-/// One cgroup's account.
+/// Account of one cgroup.
 #[derive(Debug)]
 pub struct Account {
     began: Duration,
-    /// Counters at the beginning, as far as the kernel has them: the whole of `memory.stat` would take a kilobyte.
+    /// Counters at the beginning, as far as the kernel has them: the whole of `memory.stat` would
+    /// take a kilobyte.
     first: Counters,
     first_stalled: Option<u64>,
     first_refaulted: u64,
-    /// Made when there first is some: a thousand cgroups at rest would take a quarter of a megabyte for it.
+    /// Allocated at the first reclaim: a thousand cgroups at rest would take a quarter of a
+    /// megabyte for it.
     work: Option<Box<Work>>,
     /// See [`Summary`].
     stalled_before: Option<f64>,
@@ -60,7 +63,7 @@ impl Account {
     /// Opens an account.
     ///
     /// # Errors
-    /// The kernel's.
+    /// The kernel's error.
     pub fn open(gauge: &Sampler, now: Duration, text: &mut String) -> Result<Self, Errno> {
         let stat = gauge.stat(text)?;
         Ok(Self {
@@ -77,24 +80,24 @@ impl Account {
         })
     }
 
-    /// What was reclaimed so far, bytes.
+    /// Returns the bytes reclaimed so far.
     #[must_use]
     pub fn reclaimed(&self) -> u64 {
         self.work.as_ref().map_or(0, |work| work.total.reclaimed)
     }
 
-    /// Something held.
+    /// Records that a guard held.
     pub fn held(&mut self, by: Guard) {
         self.held += 1;
         self.last_held = Some(by);
     }
 
-    /// So much would have been reclaimed, were it not for a dry run.
+    /// Records the bytes that would have been reclaimed, were it not for a dry run.
     pub fn would(&mut self, bytes: u64) {
         self.would = self.would.max(bytes);
     }
 
-    /// How it stands, as far as that is counted here.
+    /// Returns a usage sample with the fields that are counted here.
     ///
     /// # Errors
     /// `ENODEV` when the cgroup was removed.
@@ -111,12 +114,12 @@ impl Account {
         })
     }
 
-    /// It met a limit that counts.
+    /// Records that a limit that counts was met.
     pub fn outrun(&mut self) {
         self.outrun += 1;
     }
 
-    /// Enters an action, after which that is left below the limit, if there is one.
+    /// Records an action, and the room left below the limit after it, if there is a limit.
     pub fn enter(&mut self, now: Duration, acted: &ActionResult, room: Option<Room>) {
         let work = self.work.get_or_insert_default();
         if work.began.is_none() {
@@ -129,7 +132,7 @@ impl Account {
         work.total.add(acted);
     }
 
-    /// Tells what was done since it was told last, if that is long enough ago, or at the `end`.
+    /// Reports the work since the last report, if that is long enough ago, or at the `end`.
     pub fn flush(&mut self, now: Duration, end: bool, tell: &mut dyn FnMut(EventKind)) {
         let Some(work) = &mut self.work else { return };
         if work.began.take_if(|began| end || now.saturating_sub(*began) >= TOLD).is_some() {
@@ -137,19 +140,19 @@ impl Account {
         }
     }
 
-    /// When there is something to be told.
+    /// Returns the time of the next report, if there is anything to report.
     #[must_use]
     pub fn to_tell(&self) -> Option<Duration> {
         Some(self.work.as_ref()?.began? + TOLD)
     }
 
-    /// What came of the watch. `gone` if the cgroup is.
+    /// Returns the summary of the watch; `gone` if the cgroup was removed.
     pub fn close(&mut self, gauge: &Sampler, now: Duration, gone: bool, text: &mut String) -> Summary {
         let last = gauge.stat(text).ok().map(|stat| Counters::of(&stat));
         let since = |last: Option<u64>, first: Option<u64>| Some(last?.saturating_sub(first?));
         let direct = last.and_then(|last| {
             let both = since(last.direct, self.first.direct)?;
-            // Before 6.15 it has what we reclaimed as well.
+            // Before 6.15 the counter includes proactive reclaim.
             let ours = if last.proactive.is_some() { 0 } else { self.reclaimed() };
             Some(both.saturating_sub(ours))
         });

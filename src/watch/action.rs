@@ -1,7 +1,8 @@
-//! One action: writes to the kernel until the usage is where it should be.
+//! One action: writes to the kernel until the usage is down to its target.
 //!
-//! It is judged by `memory.current` alone: reading the counters costs more than a small write. The application may take
-//! more meanwhile, so the whole is bounded by some times what was missing at first.
+//! Progress is measured by `memory.current` alone: reading the counters costs more than a small
+//! write. The application may allocate more meanwhile, so the whole is bounded by a multiple of the
+//! bytes missing at first.
 
 use std::time::Duration;
 
@@ -11,53 +12,54 @@ use crate::host::proc::page_size;
 use crate::kind::Swappiness;
 use crate::reclaim::{Pace, Target};
 
-/// So often nothing may come of a write in a row.
+/// Number of consecutive writes that may reclaim nothing.
 const RETRIES: u32 = 3;
 
-/// An action reclaims no more than that much of what was missing at first, in percent: the application may take more
-/// meanwhile, and pages on their way to swap stay in use until they are written.
+/// Maximum bytes reclaimed in an action, in percent of the bytes missing at first: the application
+/// may allocate more meanwhile, and pages on their way to swap stay in use until they are written.
 const PERCENT: u64 = 150;
 
-/// Why an action ended.
+/// Reason for the end of an action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EndReason {
-    /// The usage is where it should be, or as much was reclaimed as was missing one and a half times over.
+    /// Usage is at its target, or one and a half times the missing bytes were reclaimed.
     Done,
-    /// Nothing more was to be had.
+    /// Nothing more could be reclaimed.
     Exhausted,
-    /// A write took too long, and was interrupted: it waits for a device.
+    /// A write took too long, waiting for a device, and was interrupted.
     Late,
-    /// It was told to stop.
+    /// A stop was requested.
     Stopped,
-    /// Another memctl is at it.
+    /// Another memctl is reclaiming from the cgroup.
     Locked,
-    /// The cgroup is gone.
+    /// The cgroup was removed.
     Removed,
-    /// The kernel refused in a way that it shouldn't.
+    /// The kernel returned an unexpected error.
     Failed(Errno),
 }
 
-/// What came of an action. Amounts are bytes.
+/// Result of an action. Amounts are bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ActionResult {
-    /// What was missing at first.
+    /// Bytes missing at first.
     pub requested: u64,
-    /// What was reclaimed: the kernel's word for each write, and the fall of the usage where there is no word.
+    /// Bytes reclaimed: the kernel's answer to each write, or the fall of the usage where there is
+    /// no answer.
     pub reclaimed: u64,
-    /// How many writes it took.
+    /// Number of writes.
     pub writes: u32,
-    /// How long the writes took.
+    /// Duration of the writes.
     pub writing: Duration,
-    /// The thread's CPU time in its writes.
+    /// CPU time of the thread in its writes.
     pub cpu: Duration,
     /// `memory.current` afterwards.
     pub current: u64,
-    /// Why it ended.
+    /// Reason for its end.
     pub end: EndReason,
 }
 
 impl ActionResult {
-    /// Nothing was done, for that reason.
+    /// Creates the result of an action that did nothing, with the reason.
     #[must_use]
     pub fn nothing(end: EndReason) -> Self {
         Self {
@@ -72,23 +74,24 @@ impl ActionResult {
     }
 }
 
-/// A press that anonymous memory leaves by takes no longer than that where swap is a device. As long as that has not written
-/// what it has, nothing is freed, so the kernel goes on to more and more: 100 MiB for a request of 128 KiB, to a disk of
-/// 4 MB/s (Linux 7.3). From 7.2 on it ends amid a batch then, before that after one.
+/// Time limit for a write that may swap to a block device. Nothing is freed until the device has
+/// written what is queued, so the kernel queues ever more: 100 MiB for a request of 128 KiB, to a
+/// disk of 4 MB/s (Linux 7.3). From 7.2 on an interrupted write ends amid a batch, before that
+/// after one.
 pub const WAITS: Duration = Duration::from_millis(5);
 
-/// Interrupts the system call that the calling thread is in after that time; `None` for no longer.
+/// Function that interrupts the calling thread's system call after a time; `None` cancels it.
 pub type Alarm = fn(Option<Duration>);
 
-/// What can end an action early.
+/// Conditions that end an action early.
 pub struct Interrupt<'a> {
-    /// It is to stop.
+    /// Returns true once the action must stop.
     pub stop: &'a dyn Fn() -> bool,
-    /// No write may take longer than [`WAITS`].
+    /// Alarm that limits each write to [`WAITS`]; `None` for no limit.
     pub alarm: Option<Alarm>,
 }
 
-/// Reclaims until no more than `down_to` is used, or something ends it early.
+/// Reclaims until at most `down_to` bytes are used, or until it is interrupted.
 pub fn reclaim_down_to(
     target: &mut impl Target,
     pace: &mut Pace,

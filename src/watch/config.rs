@@ -1,6 +1,6 @@
-//! The rules for a host, from the text of a file: what is wanted of which cgroups.
+//! The configuration of a watch: rules for the cgroups of a host, parsed from the text of a file.
 //!
-//! The text is somebody's, and may be anything: what is too large, unknown or senseless is refused with its place.
+//! The text is untrusted: anything too large, unknown or invalid is rejected with its position.
 
 use std::ffi::OsString;
 use std::rc::Rc;
@@ -22,39 +22,39 @@ pub use mistake::Mistake;
 use crate::kind::Kind;
 use values::{Bound, Headroom, Names, Percentage, Share, Size, Swappiness, Type};
 
-/// The version of the format that is understood.
+/// Supported version of the format.
 pub const VERSION: u64 = 1;
 
-/// Bounds: bytes of the text, rules in it, and names and globs in a rule.
+/// Limits: bytes of the text, rules in it, and names and globs in a rule.
 pub const MAX_BYTES: usize = 1 << 20;
 const MAX_RULES: usize = 1000;
 const MAX_WORDS: usize = 1000;
 
-/// The rules for a host.
+/// Rules for a host.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Rules {
-    /// The share of a CPU that may be spent.
+    /// Share of a CPU that may be used.
     pub cpu: Option<Percent>,
-    /// How much may go to the host's swap in a second, bytes; `None` for as much as there is.
+    /// Maximum bytes per second written to the host's swap; `None` for no limit.
     pub swap_writes: Option<u64>,
-    /// Each of them.
+    /// The rules, in the order of the file.
     pub each: Vec<HostRule>,
 }
 
 /// One rule.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HostRule {
-    /// What it is called: its own name, or the first that it is for.
+    /// Name of the rule: its own, or the first name or glob that it applies to.
     pub name: Rc<str>,
-    /// The line on which it begins, from 1.
+    /// Line on which it begins, from 1.
     pub line: usize,
-    /// What it is for.
+    /// Names and globs that it applies to.
     pub words: Words,
-    /// What is wanted; `None` where such cgroups are to be left alone.
+    /// Settings; `None` where matching cgroups are left alone.
     pub rule: Option<Rc<Rule>>,
 }
 
-/// Why a text has no rules.
+/// Error in the text of a file.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{line}:{column}: {mistake}")]
 pub struct ConfigError {
@@ -77,7 +77,7 @@ struct File {
     rule: Vec<Spanned<Table>>,
 }
 
-/// A rule in it.
+/// A rule in the file.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct Table {
@@ -102,7 +102,7 @@ struct Table {
 }
 
 impl Table {
-    /// What it wants, and whether it wants anything of it.
+    /// Returns the settings of the rule.
     fn wanted(&self) -> Result<RuleSpec, Mistake> {
         let kind = match (self.kind, self.swappiness) {
             (Some(_), Some(_)) => return Err(Mistake::TypeAndSwappiness),
@@ -140,7 +140,7 @@ impl Table {
         }
         let name: Rc<str> = self.name.as_ref().unwrap_or(first).as_str().into();
         let rule = if self.leave_alone {
-            // So that nobody thinks that the rest counts.
+            // An error, so that nobody expects the other settings to apply.
             if self.wanted()? != RuleSpec::default() {
                 return Err(Mistake::LeaveAloneAndMore);
             }
@@ -154,7 +154,7 @@ impl Table {
 }
 
 impl Rules {
-    /// Reads the text of a file.
+    /// Parses the text of a file.
     ///
     /// # Errors
     /// [`ConfigError`].
@@ -189,7 +189,7 @@ impl Rules {
         Ok(Self { cpu: file.cpu.map(|share| share.0), swap_writes, each })
     }
 
-    /// What each rule is for.
+    /// Returns the names and globs of each rule.
     #[must_use]
     pub fn words(&self) -> Vec<Words> {
         self.each.iter().map(|rule| rule.words.clone()).collect()
@@ -201,7 +201,7 @@ fn bad(text: &str, at: usize, mistake: Mistake) -> ConfigError {
     ConfigError { line, column, mistake }
 }
 
-/// The line and the column of a byte of a text, from 1, as editors count.
+/// Returns the line and column of a byte of a text, from 1, as editors count.
 #[must_use]
 pub fn line_and_column(text: &str, at: usize) -> (usize, usize) {
     let before = text.get(..at.min(text.len())).unwrap_or(text);

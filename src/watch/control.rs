@@ -1,4 +1,5 @@
-//! The control loop: looks at each cgroup when it is due, hands out what is to be done, and tells what came of it.
+//! The control loop: samples each cgroup when it is due, hands actions to workers, and reports
+//! their results.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -25,38 +26,40 @@ use crate::reclaim::pool::{Message, Pool};
 
 mod fleet;
 
-/// Looks that are far away are put together on a grid, so that a thousand cgroups at rest don't wake it a thousand times.
+/// Grid to which distant samples are aligned, so that a thousand cgroups at rest don't cause a
+/// thousand wake-ups; and distance from which a sample is aligned.
 const GRID: Duration = Duration::from_millis(100);
 const FAR: Duration = Duration::from_millis(500);
 
-/// The names are looked through for what is new so often.
+/// Interval between searches for new cgroups.
 const RENEWED: Duration = Duration::from_secs(2);
 
-/// After a limit was met, that is heard of again only after such a time: a cgroup that stays at its limit meets it a
-/// hundred times a second, by the kernel's own bound. Longer where something holds anyway.
+/// Time for which a limit event is muted after it arrived: a cgroup that stays at its limit causes
+/// a hundred a second, a bound set by the kernel. The longer time applies while a guard holds.
 const HUSHED: Duration = Duration::from_millis(50);
 const HUSHED_LONG: Duration = Duration::from_millis(250);
 
-/// When the share of a CPU is spent, signals are looked at so often.
+/// Interval between checks for signals while the CPU budget is used up.
 const SPENT: Duration = Duration::from_millis(250);
 
-/// A trigger is kept for so long after the limit was near.
+/// Time for which a trigger is kept after the limit was near.
 const TRIGGERED: Duration = Duration::from_secs(10);
 
-/// When no worker has come back for so long, that is worth a word.
+/// Time without a finished worker after which the watch is reported as blocked.
 const BLOCKED: Duration = Duration::from_secs(5);
 
-/// How long to wait at the end for writes in flight.
+/// Time limit at the end for writes in flight.
 const STOP_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// What the bell of the workers is known by; cgroups are known by their places, and their ancestors by their ids.
+/// Poller id of the workers' event; members have their slot as id, and ancestors their cgroup id
+/// with the bit `ANCESTOR` set.
 const BELL: u64 = u64::MAX;
 const ANCESTOR: u64 = 1 << 63;
 
-/// Watches until it is told to stop. `members` are those that there are at the beginning.
+/// Watches until a stop is requested. `members` are the cgroups that exist at the beginning.
 ///
 /// # Errors
-/// The system's, if there can't be threads or an epoll.
+/// The system's error, if threads or an epoll can't be created.
 pub fn run(members: Vec<Member>, options: WatchOptions<'_>) -> std::io::Result<Ended> {
     let worker = Worker { alarm: options.alarm };
     let pool = Pool::new(worker, options.workers, members.len().max(64))?.with_stack(STACK);
@@ -65,7 +68,7 @@ pub fn run(members: Vec<Member>, options: WatchOptions<'_>) -> std::io::Result<E
     let began = now();
     let expected = members.len();
     let mut control = Control {
-        // In the same place: the members of a large host are most of what a watch holds.
+        // Collected in place: the members of a large host are most of the memory of a watch.
         fleet: members.into_iter().map(Some).collect(),
         pool,
         wakeups,
@@ -92,25 +95,25 @@ pub fn run(members: Vec<Member>, options: WatchOptions<'_>) -> std::io::Result<E
 
 struct Control<'a> {
     options: WatchOptions<'a>,
-    /// A place stays empty when its cgroup is gone, until another one comes.
+    /// Members by slot; a slot stays empty after its cgroup is gone, until a new one is added.
     fleet: Vec<Option<Member>>,
     pool: Pool<Worker>,
     wakeups: Poller,
     host: HostState,
     text: String,
     ended: Vec<Summary>,
-    /// How many cgroups there were at the beginning.
+    /// Number of cgroups at the beginning.
     expected: usize,
-    /// When a worker was heard of last.
+    /// Time of the last message of a worker.
     heard: Duration,
     blocked: bool,
     price: SamplingInterval,
     budget: CpuBudget,
-    /// Whether a cgroup was lost since it was looked for others.
+    /// True if a cgroup was lost since the last search for new ones.
     lost: bool,
-    /// Whether this process may not have triggers, or there is no PSI.
+    /// True if this process may not create triggers, or PSI is missing.
     no_triggers: bool,
-    /// What was noted of the killers.
+    /// Notes on killers that were emitted already.
     noted: Noted,
     began: Duration,
 }
@@ -143,7 +146,8 @@ impl Control<'_> {
                 self.options.ancestors.iter().for_each(|level| level.borrow_mut().look_each(near));
             }
             if let Some(until) = self.budget.over(now, process_cpu) {
-                // Not even limits that are met are worth a look then: looks alone could spend all of it.
+                // Limit events are not sampled then either: samples alone could use up the whole
+                // budget.
                 self.hold_what_is_due(now, until);
                 pause(until.saturating_sub(now).min(SPENT));
                 continue;
@@ -160,7 +164,7 @@ impl Control<'_> {
             }
             let show = self.options.show.as_ref().map(|(each, _)| shown + *each);
             let timeout = self.wait((renewed + RENEWED).min(show.unwrap_or(Duration::MAX)));
-            // A signal ends it early, and is looked at next.
+            // A signal ends the wait early, and is handled next.
             for id in self.wakeups.wait(&timeout) {
                 match id {
                     BELL => self.take_done(),
@@ -171,7 +175,7 @@ impl Control<'_> {
         }
     }
 
-    /// How long nothing is due.
+    /// Returns the time until something is due.
     fn wait(&self, renew: Duration) -> Timespec {
         let now = now();
         let dues = self.fleet.iter().flatten().flat_map(|member| {
@@ -222,7 +226,8 @@ impl Control<'_> {
         }
     }
 
-    /// Sets a trigger where a limit is near, and lifts it when that was long ago: each costs a kernel thread.
+    /// Sets a trigger where a limit is near, and removes it once that was long ago: each costs a
+    /// kernel thread.
     fn keep_trigger(&mut self, place: usize, now: Duration) {
         let Some(member) = self.fleet[place].as_mut().filter(|_| !self.no_triggers) else { return };
         if member.is_near() {
@@ -264,7 +269,7 @@ impl Control<'_> {
         }
     }
 
-    /// Has a job done: by a worker, or right here where nobody else would have to wait for it.
+    /// Runs a job: in a worker, or in this thread where no other job would have to wait for it.
     fn hand_out(&mut self, mut job: WriteJob, at: Duration) {
         if self.pool.under_way() == 0 {
             self.heard = at;
@@ -272,7 +277,7 @@ impl Control<'_> {
         if self.fleet.len() > 1 {
             let place = job.place;
             if self.pool.give(job).is_err() {
-                // It will be due again.
+                // The cgroup will be due again.
                 if let Some(member) = &mut self.fleet[place] {
                     member.done();
                     member.due = at + FAR;
@@ -313,13 +318,14 @@ impl Control<'_> {
             &mut teller(self.options.tell, &member.located, now, self.began),
         );
         match step {
-            // Once more, but only after a look at everything else.
+            // Another round, but only after a sample of everything else.
             Step::Act(_) => member.due = now,
             step => self.follow(done.place, &step, now),
         }
     }
 
-    /// An answer to who is monitored by a killer has come, if so: passes on what there is to note.
+    /// Handles an answer to the query for monitored cgroups, if one has arrived: emits the
+    /// resulting notes.
     fn learn_killers(&mut self, answer: Option<bool>) {
         let Some(is_news) = answer else { return };
         (self.options.note)(&Note::Asked);
@@ -350,7 +356,7 @@ impl Control<'_> {
         });
     }
 
-    /// A cgroup met its limit, or its tasks stall.
+    /// Handles a limit event or a stall of a member.
     fn member_hit(&mut self, place: u64, now: Duration) {
         let Some(Some(member)) = self.fleet.get_mut(place as usize) else { return };
         (member.hit, member.due) = (true, Duration::ZERO);
@@ -358,7 +364,7 @@ impl Control<'_> {
         self.wakeups.hush(place, now + hush);
     }
 
-    /// An ancestor met its limit: all below it are looked at.
+    /// Handles a limit event of an ancestor: all members below it are sampled.
     fn ancestor_hit(&mut self, id: u64, now: Duration) {
         self.wakeups.hush(ANCESTOR | id, now + HUSHED);
         let Some(level) = self.options.ancestors.get(id) else { return };
@@ -394,10 +400,10 @@ impl Control<'_> {
         let until = now() + STOP_TIMEOUT;
         while !self.pool.has_ended() && now() < until {
             std::thread::sleep(Duration::from_millis(2));
-            // Again: one that comes just before the write would be lost.
+            // Repeated: an interrupt just before the write would be lost.
             self.pool.nudge(self.options.nudge, |_| true);
         }
-        // What was under way counts.
+        // Actions in progress count.
         self.take_done();
         let now = now();
         for member in self.fleet.iter_mut().flatten() {
@@ -423,7 +429,7 @@ fn event(name: &Name, now: Duration, began: Duration, what: EventKind) -> Event<
     Event { cgroup: name, at: now.saturating_sub(began), what }
 }
 
-/// What passes on what a cgroup tells.
+/// Returns an emitter for the events of one cgroup.
 fn teller<'a>(
     tell: &'a mut dyn FnMut(Event<'_>),
     located: &Arc<CgroupPath>,

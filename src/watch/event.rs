@@ -1,4 +1,4 @@
-//! What a watch tells while it runs, and at its end. Amounts are bytes.
+//! Events and summaries of a watch. Amounts are bytes.
 
 use std::time::Duration;
 
@@ -9,219 +9,223 @@ use super::policy::working_set::WorkingSet;
 use crate::cgroup::Name;
 use crate::cgroup::limit::LimitFile;
 
-/// Something that happened to one cgroup.
+/// An event of one cgroup.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event<'a> {
     /// The cgroup's name.
     pub cgroup: &'a Name,
-    /// When, since the watch began.
+    /// Time since the watch began.
     pub at: Duration,
-    /// What.
+    /// Kind of the event.
     pub what: EventKind,
 }
 
-/// What happened.
+/// Kind of an event.
 #[derive(Clone, Debug, PartialEq)]
 pub enum EventKind {
-    /// It is watched from now on.
+    /// The watch of the cgroup begins.
     Start {
-        /// What it uses.
+        /// Usage.
         current: u64,
-        /// Its limit; `u64::MAX` without one.
+        /// Limit; `u64::MAX` without one.
         limit: u64,
-        /// Which file sets the limit; `None` where the user does.
+        /// File that sets the limit; `None` where the user does.
         file: Option<LimitFile>,
-        /// Whose limit that is and whose usage, if an ancestor's leaves least.
+        /// Ancestor whose limit and usage are given, if its limit leaves least.
         above: Option<String>,
-        /// What is to be free below it.
+        /// Memory to keep free below the limit.
         headroom: u64,
-        /// The rule's name, if it has one.
+        /// Name of the rule, if it has one.
         rule: Option<String>,
     },
-    /// Its own limit is another one now.
+    /// The cgroup's own limit changed.
     Limit {
-        /// The limit; `u64::MAX` without one.
+        /// Limit; `u64::MAX` without one.
         limit: u64,
-        /// Which file sets it; `None` where the user does.
+        /// File that sets the limit; `None` where the user does.
         file: Option<LimitFile>,
     },
-    /// One action is done. Only told if that was asked for.
+    /// An action ended. Emitted only on request.
     Acted(ActionResult),
-    /// Memory was reclaimed from it: all that was in a second or so.
+    /// Memory was reclaimed: the sum over a second or so.
     Reclaim(ReclaimTally),
-    /// So much would be reclaimed now, were it not for a dry run. Told again only after a while.
+    /// Reclaim that a dry run omits. Repeated only after a while.
     Would {
-        /// What is missing.
+        /// Bytes missing.
         requested: u64,
-        /// What is used.
+        /// Usage.
         current: u64,
-        /// To what that is to come down.
+        /// Target usage.
         down_to: u64,
     },
-    /// Something held back what should have been done. Told once, not again until something else happens.
+    /// A guard held back an action. Emitted once, until something else happens.
     Hold {
-        /// What held.
+        /// Guard that held.
         guard: Guard,
-        /// For how long, where that is known.
+        /// Time to wait, where it is known.
         wait: Option<Duration>,
     },
-    /// It met its limit: more arrived at once than was free.
+    /// The cgroup met its limit: more arrived at once than was free.
     Outrun {
-        /// What should have been free.
+        /// Bytes that should have been free.
         needed: u64,
-        /// What was.
+        /// Bytes that were free.
         free: u64,
     },
-    /// Its working set was found, or another one than was told of last.
+    /// The working set was found, or differs from the last reported one.
     WorkingSet {
-        /// What is known of it.
+        /// Estimate of the working set.
         set: WorkingSet,
-        /// What was saved by then.
+        /// Savings so far.
         saved: Saved,
     },
-    /// How it stands. Only told if that was asked for.
+    /// A usage sample. Emitted only on request.
     Sample(UsageSample),
-    /// It is gone.
+    /// The cgroup was removed.
     Gone,
-    /// No rule takes it any more.
+    /// The cgroup is no longer matched by any rule.
     Released,
-    /// memctl had joined it, and left, since nobody else was inside any more.
+    /// memctl had joined the cgroup, and left it because no other process was inside any more.
     Left,
-    /// No write has come back for a while, and there is nobody left to write.
+    /// No write has ended for a while, and no worker is free.
     Blocked,
 }
 
-/// How a cgroup stands. Amounts are bytes, and what is counted is counted since the watch began.
+/// Usage sample of a cgroup. Amounts are bytes, counters run since the watch began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct UsageSample {
-    /// What it uses.
+    /// Usage.
     pub current: u64,
-    /// Its limit; `u64::MAX` without one.
+    /// Limit; `u64::MAX` without one.
     pub limit: u64,
-    /// What of it is in swap; `None` where the kernel doesn't tell.
+    /// Bytes in swap; `None` where the kernel doesn't report it.
     pub swapped: Option<u64>,
-    /// What is known of its working set.
+    /// Estimate of the working set.
     pub working_set: Option<u64>,
-    /// What was reclaimed from it.
+    /// Bytes reclaimed.
     pub reclaimed: u64,
-    /// What came back: refaults of page cache and of what was in swap.
+    /// Bytes refaulted: page cache and swap-ins.
     pub refaulted: u64,
-    /// How long its tasks were stalled for want of memory (PSI `some`); `None` where the kernel doesn't tell.
+    /// Time for which its tasks were stalled on memory (PSI `some`); `None` where the kernel
+    /// doesn't report it.
     pub stalled: Option<Duration>,
-    /// Whether the guard `above` can't see now.
+    /// True if the guard `above` can't see the pressure now.
     pub above_blind: bool,
 }
 
-/// What came of actions. Amounts are bytes.
+/// Totals of actions. Amounts are bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReclaimTally {
-    /// What was missing when each action began.
+    /// Bytes missing at the beginning of each action.
     pub requested: u64,
-    /// What was reclaimed, by the kernel's word and the fall of `memory.current`.
+    /// Bytes reclaimed, by the kernel's answers and the fall of `memory.current`.
     pub reclaimed: u64,
-    /// In how many writes.
+    /// Number of writes.
     pub writes: u32,
-    /// How long those took.
+    /// Duration of the writes.
     pub writing: Duration,
-    /// The CPU time of those who wrote.
+    /// CPU time of the writing threads.
     pub cpu: Duration,
-    /// What was used before the first and after the last.
+    /// Usage before the first action and after the last.
     pub current_before: u64,
     /// See `current_before`.
     pub current_after: u64,
-    /// What is left after the last; `None` without a limit.
+    /// Room left after the last action; `None` without a limit.
     pub room: Option<Room>,
 }
 
-/// What there is below the limit that leaves least. Amounts are bytes.
+/// Room below the limit that leaves least. Amounts are bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Room {
-    /// That limit.
+    /// Limit.
     pub limit: u64,
-    /// What is free below it.
+    /// Free bytes below the limit.
     pub free: u64,
-    /// The lower watermark: what is to be free.
+    /// Lower watermark: bytes to keep free.
     pub low: u64,
 }
 
-/// How a cgroup under watch stands. Amounts are bytes.
+/// State of a watched cgroup, for display. Amounts are bytes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MemberView<'a> {
-    /// Its name.
+    /// Name.
     pub cgroup: &'a Name,
-    /// What it used when it was looked at last.
+    /// Usage at the last sample.
     pub current: u64,
-    /// What there is below the limit that leaves least; `None` without a limit.
+    /// Room below the limit that leaves least; `None` without a limit.
     pub room: Option<Room>,
-    /// What it takes in a second, of late; less than nothing where it gives memory back.
+    /// Recent allocations, bytes per second; negative where memory is freed.
     pub growth: f64,
-    /// How long its tasks were stalled for want of memory so far (PSI `some`); `None` where the kernel doesn't tell.
+    /// Time for which its tasks were stalled on memory so far (PSI `some`); `None` where the kernel
+    /// doesn't report it.
     pub stalled: Option<Duration>,
-    /// What was reclaimed from it so far.
+    /// Bytes reclaimed so far.
     pub reclaimed: u64,
-    /// What holds back what should be done.
+    /// Guard that holds back an action.
     pub held: Option<Guard>,
-    /// What pressing found, where there is any.
+    /// Estimate of `--pressure`, where there is one.
     pub found: Option<EstimateSummary>,
 }
 
-/// What pressing found so far.
+/// Results of `--pressure` so far.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct EstimateSummary {
-    /// What is known of the working set, once there was a knee.
+    /// Estimate of the working set, after the first knee.
     pub set: Option<WorkingSet>,
-    /// What was saved.
+    /// Savings.
     pub saved: Saved,
 }
 
-/// What came of a watch, for one cgroup.
+/// Summary of the watch of one cgroup.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Summary {
     /// The cgroup's name.
     pub cgroup: Name,
-    /// The rule's name, if it has one.
+    /// Name of the rule, if it has one.
     pub rule: Option<String>,
-    /// When that was told, since the watch began.
+    /// Time of the summary, since the watch began.
     pub at: Duration,
-    /// How long it was watched.
+    /// Duration of the watch.
     pub watched: Duration,
-    /// All that was reclaimed from it.
+    /// Totals of all reclaim.
     pub total: ReclaimTally,
-    /// What the kernel's own counter of proactive reclaim says (`pgsteal_proactive`, since 6.15), others' included.
+    /// The kernel's own counter of proactive reclaim (`pgsteal_proactive`, since 6.15), other
+    /// processes' included.
     pub counted: Option<u64>,
-    /// What its own tasks had to reclaim meanwhile, in their own time; `None` where the kernel doesn't tell.
+    /// Bytes that its own tasks reclaimed meanwhile, in their own time; `None` where the kernel
+    /// doesn't report it.
     pub direct: Option<u64>,
-    /// How long its tasks were stalled for want of memory meanwhile (PSI `some`).
+    /// Time for which its tasks were stalled on memory meanwhile (PSI `some`).
     pub stalled: Option<Duration>,
-    /// The share of the five minutes before in which they were.
+    /// Share of the five minutes before for which they were stalled.
     pub stalled_before: Option<f64>,
-    /// How often it met its limit.
+    /// Number of times it met its limit.
     pub outrun: u32,
-    /// How often something held back what should have been done.
+    /// Number of times a guard held back an action.
     pub held: u32,
-    /// What did last.
+    /// Last guard that did.
     pub last_held: Option<Guard>,
-    /// What pressing found, where there was any.
+    /// Estimate of `--pressure`, where there is one.
     pub found: Option<EstimateSummary>,
-    /// What of it is in swap at the end.
+    /// Bytes in swap at the end.
     pub swapped: Option<u64>,
-    /// In a dry run, the most that would have been reclaimed at once; 0 elsewhere.
+    /// Largest single reclaim that a dry run omitted; 0 otherwise.
     pub would: u64,
-    /// Whether the guard `above` could not see at some time.
+    /// True if the guard `above` could not see the pressure at some time.
     pub above_blind: bool,
-    /// It was removed meanwhile.
+    /// True if the cgroup was removed meanwhile.
     pub gone: bool,
 }
 
-/// The end of a watch.
+/// Result of a watch.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Ended {
-    /// A row for each cgroup that was watched, in the order in which they came.
+    /// Summary of each watched cgroup, in the order of arrival.
     pub each: Vec<Summary>,
-    /// How long it watched.
+    /// Duration of the watch.
     pub watched: Duration,
-    /// It only decided, and wrote nothing.
+    /// True for a dry run, which only decides and writes nothing.
     pub dry_run: bool,
-    /// CPU time of the whole process, the kernel's work for it included.
+    /// CPU time of the whole process, including the kernel's work for it.
     pub cpu: Duration,
 }

@@ -1,4 +1,5 @@
-//! What the guard [`above`](super::policy::above) knows of the host: who is monitored, and how the levels of the hierarchy stand.
+//! Knowledge of the guard [`above`](super::policy::above) about the host: the cgroups that killers
+//! monitor, and the pressure of each level of the hierarchy.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -10,61 +11,62 @@ use super::policy::above::{AbovePolicy, Limit};
 use crate::cgroup::killers::{Killers, Monitored};
 use crate::cgroup::{CgroupPath, Mount, pressure};
 
-/// Interval between questions for what is monitored, which units and their settings change; and the least of it when other
-/// cgroups are watched.
+/// Interval between queries for monitored cgroups, which change with units and their settings; and
+/// its minimum when the set of watched cgroups changed.
 const ASK_INTERVAL: Duration = Duration::from_secs(60);
 const MIN_ASK_INTERVAL: Duration = Duration::from_secs(10);
 
-/// For how long the first answer is waited for before anything is done: without systemd it comes at once, and to press less
-/// than could be for want of it helps nobody.
+/// Time to wait for the first answer before anything is reclaimed. Without systemd it arrives at
+/// once; more caution than necessary for want of an answer helps nobody.
 const FIRST_ANSWER: Duration = Duration::from_millis(250);
 
-/// Least interval between two samples of a level: the kernel updates its averages every 2 s (`PSI_FREQ`,
-/// kernel/sched/psi.c), and systemd-oomd reads them each second.
+/// Minimum interval between two samples of a level: the kernel updates its averages every 2 s
+/// (`PSI_FREQ`, kernel/sched/psi.c), and systemd-oomd reads them each second.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The thread that asks needs room for a child process, and little more.
+/// Stack size of the querying thread, bytes: room for a child process, and little more.
 const STACK: usize = 256 << 10;
 
-/// What stands against reclaim below some level.
+/// Verdict on reclaim below some level.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AboveVerdict {
-    /// The pressure that holds it back, hundredths of a percent, and the earliest time of its release.
+    /// Pressure that holds reclaim back, hundredths of a percent, and the earliest time of its
+    /// release.
     pub held: Option<(u16, Duration)>,
-    /// Whether some level, or who is monitored, can't be seen.
+    /// True if some level, or the set of monitored cgroups, can't be read.
     pub is_blind: bool,
 }
 
 /// One level of the hierarchy.
 #[derive(Debug)]
 struct Level {
-    /// Where its pressure is read.
+    /// File with its pressure.
     file: PathBuf,
     limit: Limit,
     policy: AbovePolicy,
-    /// `None` if it could not be read.
+    /// Last `full` avg10; `None` if it could not be read.
     avg10: Option<u16>,
     sampled_at: Option<Duration>,
 }
 
-/// Who is monitored, and how the levels stand.
+/// Monitored cgroups, and pressure of the levels.
 #[derive(Debug)]
 pub struct KillerWatch {
-    /// The hierarchy; `None` as long as nothing was watched.
+    /// The hierarchy; `None` until a cgroup is watched.
     mount: Option<Arc<Mount>>,
-    /// `None` until the first answer.
+    /// The last answer; `None` until the first.
     killers: Option<Killers>,
     asked_at: Option<Duration>,
-    /// Whether other cgroups are watched than when it was asked.
+    /// True if the set of watched cgroups changed since the last query.
     changed: bool,
     answer: Option<Receiver<Killers>>,
-    /// By directory: those that were sampled.
+    /// Sampled levels by directory.
     levels: HashMap<PathBuf, Level>,
     text: String,
 }
 
 impl KillerWatch {
-    /// Knows nothing yet.
+    /// Creates an empty state.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -78,20 +80,20 @@ impl KillerWatch {
         }
     }
 
-    /// What is known of the killers; `None` until that was asked.
+    /// Returns the known killers; `None` before the first answer.
     #[must_use]
     pub fn killers(&self) -> Option<&Killers> {
         self.killers.as_ref()
     }
 
-    /// A cgroup is watched from now on.
+    /// Records that a cgroup is watched from now on.
     pub fn added(&mut self, located: &CgroupPath) {
         self.mount.get_or_insert_with(|| Arc::clone(&located.mount));
         self.changed = true;
     }
 
-    /// Has it asked who is monitored, by a thread of its own, if that is due. Returns whether an answer differs from the one
-    /// before, if one has come.
+    /// Queries the monitored cgroups in a separate thread, if that is due. Returns whether an
+    /// answer differs from the one before, if one has arrived.
     pub fn renew(&mut self, now: Duration) -> Option<bool> {
         if let Some(answer) = &self.answer {
             match answer.try_recv() {
@@ -108,12 +110,12 @@ impl KillerWatch {
             && let Some(mount) = self.mount.clone()
         {
             (self.asked_at, self.changed) = (Some(now), false);
-            // Of cgroups that are gone.
+            // Forgets levels not sampled within `ASK_INTERVAL`: those of removed cgroups.
             self.levels
                 .retain(|_, level| level.sampled_at.is_some_and(|at| now.saturating_sub(at) < ASK_INTERVAL));
             let (sender, receiver) = sync_channel(1);
             let thread = std::thread::Builder::new().name("killers".into()).stack_size(STACK);
-            // Without a thread what was known counts, and is asked for again.
+            // Without a thread the last answer counts, and the query is repeated.
             if thread.spawn(move || sender.send(Killers::ask(&mount))).is_ok() {
                 self.answer = Some(receiver);
             }
@@ -121,7 +123,7 @@ impl KillerWatch {
         None
     }
 
-    /// Asks for the first time, and waits a little for the answer.
+    /// Queries for the first time, and waits a little for the answer.
     pub fn ask_first(&mut self, now: Duration) -> Option<bool> {
         self.renew(now);
         let killers = self.answer.as_ref()?.recv_timeout(FIRST_ANSWER).ok()?;
@@ -138,12 +140,12 @@ impl KillerWatch {
         is_news
     }
 
-    /// Whether reclaim from that cgroup is held back by the pressure of a level above, its own, or one below that is
-    /// monitored. Samples each level at most once a second.
+    /// Returns whether reclaim from a cgroup is held back by the pressure of a level above, its
+    /// own, or a monitored one below. Samples each level at most once a second.
     pub fn verdict(&mut self, now: Duration, located: &CgroupPath) -> AboveVerdict {
         let mut verdict = AboveVerdict::default();
         let Some(killers) = self.killers.take() else {
-            // As long as nobody answered, whatever is above may be monitored.
+            // Before the first answer every level above may be monitored.
             self.sample_all(now, located, &[], &mut verdict);
             return verdict;
         };
@@ -160,7 +162,8 @@ impl KillerWatch {
         verdict
     }
 
-    /// Samples whatever is above the cgroup, and itself, but for levels whose limits are known.
+    /// Samples all levels above the cgroup, and the cgroup itself, except levels whose limits are
+    /// known.
     fn sample_all(
         &mut self,
         now: Duration,
@@ -196,7 +199,7 @@ impl KillerWatch {
         if level.sampled_at.is_none_or(|at| now.saturating_sub(at) >= SAMPLE_INTERVAL) {
             level.sampled_at = Some(now);
             level.avg10 = pressure::full_avg10(&level.file, &mut self.text);
-            // Where PSI is off a killer sees nothing either: what held is released in its time.
+            // Where PSI is off killers see no pressure either: a hold is released in its time.
             level.policy.sample(now, level.avg10.unwrap_or(0));
         }
         verdict.is_blind |= level.avg10.is_none();

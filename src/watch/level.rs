@@ -1,5 +1,5 @@
-//! A level of the hierarchy that limits what is under watch: a cgroup's own limit, or that of an ancestor, which all below
-//! it share.
+//! A level of the hierarchy that limits watched cgroups: a cgroup's own limit, or that of an
+//! ancestor, shared by all cgroups below it.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -18,49 +18,51 @@ use crate::cgroup::sampler::LimitEvents;
 use crate::cgroup::{CgroupPath, Sampler};
 use crate::host::proc::page_size;
 
-/// A limit is read again so often; and at rest, where a lower one is no less likely but less urgent.
+/// Interval between reads of a limit; the longer one applies at rest, where a lower limit is no
+/// less likely but less urgent.
 pub(super) const SETTINGS: Duration = Duration::from_secs(2);
 const SETTINGS_AT_REST: Duration = Duration::from_secs(10);
 
-/// A limit that is met again and again is told of once in that time, or when more was needed than was told.
+/// Minimum interval between reports of a limit that is met repeatedly, unless over a quarter more
+/// was needed than reported.
 const TOLD: Duration = Duration::from_secs(1);
 
-/// A limit was met.
+/// A limit that was met.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outrun {
-    /// What there is to tell.
+    /// Event to emit.
     pub what: EventKind,
-    /// Whether that is worth it: one that stays there meets it a hundred times a second.
+    /// True if a report is due: a cgroup that stays at its limit meets it a hundred times a second.
     pub is_news: bool,
 }
 
 /// One level. Amounts are bytes.
 #[derive(Debug)]
 pub struct Level {
-    /// What it is looked at through.
+    /// Sampler of its files.
     pub gauge: Sampler,
-    /// Its limit; `u64::MAX` if it has none.
+    /// Limit; `u64::MAX` without one.
     pub limit: u64,
-    /// Which file sets it; `None` where the user does.
+    /// File that sets the limit; `None` where the user does.
     pub file: Option<LimitFile>,
-    /// The limit without the user's own; `u64::MAX` if there is none.
+    /// Limit without the user's own; `u64::MAX` without one.
     kernel_limit: u64,
     law: HeadroomPolicy,
     keep: Option<u64>,
     settings_read: Duration,
     hits: LimitEvents,
     direct: Option<u64>,
-    /// When it was told last that it was met, and how much was needed.
+    /// Time of the last report of a met limit, and the bytes needed then.
     outrun_told: Option<(Duration, u64)>,
-    /// Who below it is to give how much of what is missing.
+    /// Shares of the cgroups below it in missing bytes.
     pub shares: Shares,
 }
 
 impl Level {
-    /// Opens a level; `keep` is a limit of the user's own.
+    /// Opens a level; `keep` is a limit set by the user.
     ///
     /// # Errors
-    /// The kernel's.
+    /// The kernel's error.
     pub fn open(
         gauge: Sampler,
         rule: &Rule,
@@ -85,17 +87,17 @@ impl Level {
         Ok(level)
     }
 
-    /// Follows another rule from now on; `keep` is a limit of the user's own.
+    /// Sets another rule; `keep` is a limit set by the user.
     ///
     /// # Errors
-    /// The kernel's.
+    /// The kernel's error.
     pub fn adopt(&mut self, rule: &Rule, keep: Option<u64>, text: &mut String) -> Result<(), Errno> {
         self.keep = keep;
         self.law.adopt(rule.headroom, reserves(rule, keep));
         self.read_limit(text)
     }
 
-    /// Enters what is used now, and decides.
+    /// Records the current usage, and decides.
     ///
     /// # Errors
     /// `ENODEV` when the cgroup was removed.
@@ -107,7 +109,7 @@ impl Level {
         Ok(self.law.decide(HeadroomSample { at: now, current, limit: self.limit }))
     }
 
-    /// How much of `current` bytes is missing for the headroom below the kernel's own limit.
+    /// Returns the bytes of `current` that exceed the headroom below the kernel's own limit.
     #[must_use]
     pub fn missing_for_headroom(&self, current: u64) -> u64 {
         let wants = self.law.headroom().below(self.kernel_limit) > 0 && self.kernel_limit < u64::MAX;
@@ -115,26 +117,27 @@ impl Level {
         current.saturating_sub(down_to.unwrap_or(current))
     }
 
-    /// How often settings are to be read again: its limit, and whatever else an administrator sets.
+    /// Returns the interval between reads of settings: the limit, and others that an administrator
+    /// sets.
     #[must_use]
     pub fn settings_each(&self, now: Duration) -> Duration {
         if self.law.motion(now) == Motion::Calm { SETTINGS_AT_REST } else { SETTINGS }
     }
 
-    /// Whether what is used moves.
+    /// Returns whether the usage moves.
     #[must_use]
     pub fn motion(&self, now: Duration) -> Motion {
         self.law.motion(now)
     }
 
-    /// What was used when it was looked at last.
+    /// Returns the usage at the last sample.
     #[must_use]
     pub fn current(&self) -> u64 {
         self.law.last().map_or(0, |look| look.current)
     }
 
-    /// What there is below its limit once `freed` bytes less are used than then, and by how much that is passed; `None`
-    /// without one.
+    /// Returns the room below the limit if usage is `freed` bytes less than at the last sample, and
+    /// the bytes by which the limit is exceeded; `None` without a limit.
     #[must_use]
     pub fn room(&self, freed: u64) -> Option<(Room, u64)> {
         let used = self.current().saturating_sub(freed);
@@ -142,36 +145,37 @@ impl Level {
         (self.limit < u64::MAX).then(|| (room, used.saturating_sub(self.limit)))
     }
 
-    /// One more wants so much to be free below it: the most counts.
+    /// Raises the headroom for another member below it: the largest counts.
     fn wants(&mut self, headroom: Headroom) {
         if headroom.below(self.limit) > self.law.headroom().below(self.limit) {
             self.law.adopt(headroom, true);
         }
     }
 
-    /// What is to be free.
+    /// Returns the bytes to keep free.
     #[must_use]
     pub fn low(&self) -> u64 {
         self.law.low(self.limit)
     }
 
-    /// What arrives in a second, of late.
+    /// Returns the recent arrivals in bytes per second.
     #[must_use]
     pub fn growth(&self) -> f64 {
         self.law.growth()
     }
 
-    /// Looks so often near the watermark from now on.
+    /// Sets the sampling interval near the watermark.
     pub fn look_each(&mut self, near: Duration) {
         self.law.look_each(near);
     }
 
-    /// Enters what was reclaimed from it or from below it.
+    /// Records bytes reclaimed from it or from below it.
     pub fn reclaimed(&mut self, bytes: u64) {
         self.law.reclaimed(bytes);
     }
 
-    /// After the kernel said that a limit was met: learns by how much, and tells what headroom would have been needed.
+    /// Handles a limit event: learns by how much the limit was exceeded, and returns the headroom
+    /// that would have been needed.
     ///
     /// # Errors
     /// `ENODEV` when the cgroup was removed.
@@ -180,14 +184,14 @@ impl Level {
         if self.hits == before {
             return Ok(None);
         }
-        // It may be another limit than at the last look.
+        // The limit may have changed since the last sample.
         self.settings_read = now;
         self.read_limit(text)?;
         let last = self.law.last();
         let free = last.map_or(0, |last| self.limit.saturating_sub(last.current));
         let current = self.gauge.current(text)?;
         let stat = self.gauge.stat(text)?;
-        // Before 6.15 the counter has what we reclaim as well, which was entered already.
+        // Before 6.15 the counter includes proactive reclaim, which was recorded already.
         let direct = match (stat.pgsteal_proactive, stat.pgsteal_direct, self.direct) {
             (Some(_), Some(now), Some(before)) => now.saturating_sub(before) * page_size(),
             _ => 0,
@@ -206,7 +210,7 @@ impl Level {
     }
 
     fn read_limit(&mut self, text: &mut String) -> Result<(), Errno> {
-        // Without a limit there is nothing to do until there is one.
+        // Without a limit there is nothing to do until one is set.
         let own = self.gauge.limit(text)?.map_or((u64::MAX, None), |(limit, file)| (limit, Some(file)));
         self.kernel_limit = own.0;
         (self.limit, self.file) = self.keep.filter(|&keep| keep < own.0).map_or(own, |keep| (keep, None));
@@ -214,18 +218,19 @@ impl Level {
     }
 }
 
-/// Who only presses keeps nothing free; whoever keeps below a limit wants what may arrive to fit as well.
+/// Returns whether to keep a reserve for expected allocations: with `keep` or `headroom`, not with
+/// `pressure` alone.
 fn reserves(rule: &Rule, keep: Option<u64>) -> bool {
     keep.is_some() || Rule { keep: None, ..rule.clone() }.keeps_free()
 }
 
-/// The ancestors of what is watched: each is there once, however many are watched below it.
+/// Ancestors of the watched cgroups, each once for all cgroups below it.
 #[derive(Debug, Default)]
 pub struct Ancestors(HashMap<u64, Rc<RefCell<Level>>>);
 
 impl Ancestors {
-    /// Those of one cgroup, the nearest first, without the root of the hierarchy, which has no limit. One that can't be
-    /// read is left out.
+    /// Returns the ancestors of one cgroup, the nearest first, without the root of the hierarchy,
+    /// which has no limit. Unreadable ancestors are left out.
     pub fn of(
         &mut self,
         located: &CgroupPath,
@@ -242,7 +247,7 @@ impl Ancestors {
                     let Ok(level) = Level::open(gauge, rule, None, now, text) else { continue };
                     place.insert(Rc::new(RefCell::new(level)));
                 }
-                // Whoever wants most to be free there, gets it.
+                // The largest headroom of all members below counts.
                 Entry::Occupied(level) => level.get().borrow_mut().wants(rule.headroom),
             }
             levels.extend(self.0.get(&id).map(Rc::clone));
@@ -250,23 +255,23 @@ impl Ancestors {
         levels
     }
 
-    /// The level of that id.
+    /// Returns the level with this id.
     #[must_use]
     pub fn get(&self, id: u64) -> Option<&RefCell<Level>> {
         self.0.get(&id).map(Rc::as_ref)
     }
 
-    /// All of them.
+    /// Iterates over all levels.
     pub fn iter(&self) -> impl Iterator<Item = &RefCell<Level>> {
         self.0.values().map(Rc::as_ref)
     }
 
-    /// Forgets all of them: they are to be found anew.
+    /// Forgets all levels: they have to be found anew.
     pub fn forget(&mut self) {
         self.0.clear();
     }
 
-    /// Forgets those below which nothing is watched any more.
+    /// Forgets levels without watched cgroups below.
     pub fn forget_the_unused(&mut self) {
         self.0.retain(|_, level| Rc::strong_count(level) > 1);
     }

@@ -1,4 +1,4 @@
-//! The limits that a cgroup under watch is to stay below: its own, and those of its ancestors where they count.
+//! Limits of a watched cgroup: its own, and those of its ancestors where they count.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -11,47 +11,47 @@ use super::event::{EventKind, Room};
 use super::level::Level;
 use super::policy::headroom::Decision;
 
-/// While something is missing above, look so often.
+/// Sampling interval while bytes are missing below an ancestor's limit.
 const SOON: Duration = Duration::from_millis(250);
 
-/// One cgroup's limits.
+/// Limits of one cgroup.
 #[derive(Debug)]
 pub struct Limits {
-    /// Its own.
+    /// Level of the cgroup itself.
     pub own: Level,
-    /// Those of its ancestors, if they count.
+    /// Levels of its ancestors, if they count.
     pub above: Vec<Rc<RefCell<Level>>>,
-    /// What it has to give of what is missing above.
+    /// Reclaimable bytes that it offers to the levels above.
     to_give: u64,
-    /// While it is at work: what it had to give when it was asked.
+    /// Reclaimable bytes at the beginning of the request in progress.
     asked: Option<u64>,
-    /// Bytes of what is missing that the headroom asks for, and not a limit of the user's own.
+    /// Missing bytes that are due to the headroom, not to a limit set by the user.
     for_headroom: u64,
 }
 
 impl Limits {
-    /// Of a cgroup that has nothing to give yet.
+    /// Creates the limits of a cgroup that offers nothing yet.
     #[must_use]
     pub fn new(own: Level, above: Vec<Rc<RefCell<Level>>>) -> Self {
         Self { own, above, to_give: 0, asked: None, for_headroom: 0 }
     }
 
-    /// What there is below the limit that leaves least, once `freed` bytes less are used than at the last look; `None`
-    /// without a limit.
+    /// Returns the room below the limit that leaves least, if usage is `freed` bytes less than at
+    /// the last sample; `None` without a limit.
     #[must_use]
     pub fn room(&self, freed: u64) -> Option<Room> {
         let above = self.above.iter().map(|level| level.borrow().room(freed));
         let rooms = above.chain([self.own.room(freed)]).flatten();
-        // Beyond a limit nothing is free, and the one that is passed by most counts.
+        // Beyond a limit nothing is free, and the limit that is exceeded most counts.
         rooms
             .min_by_key(|(room, over)| i128::from(room.free) - i128::from(room.low) - i128::from(*over))
             .map(|(room, _)| room)
     }
 
-    /// Follows another rule from now on, with those levels above.
+    /// Sets another rule, with other levels above.
     ///
     /// # Errors
-    /// The kernel's.
+    /// The kernel's error.
     pub fn adopt(
         &mut self,
         rule: &Rule,
@@ -64,7 +64,7 @@ impl Limits {
         self.own.adopt(rule, rule.keep, text)
     }
 
-    /// What there is to tell at the beginning.
+    /// Returns the event for the beginning of the watch.
     #[must_use]
     pub fn start(&self, rule: &Rule, text: &mut String) -> EventKind {
         let (headroom, rule) = (rule.headroom, rule.name.as_deref().map(str::to_owned));
@@ -97,7 +97,8 @@ impl Limits {
         start
     }
 
-    /// How much of it is to be reclaimed, for whatever limit asks for most; and when to look again if for none.
+    /// Returns the bytes to reclaim for the limit that needs most, or the time of the next sample
+    /// if none needs any.
     ///
     /// # Errors
     /// `ENODEV` when the cgroup was removed.
@@ -118,7 +119,8 @@ impl Limits {
             let used = level.gauge.current(text)?;
             match level.decide(now, used, text)? {
                 Decision::Rest { until: next } => until = until.min(next),
-                // Less than a page can't be asked for, and the share of what has nothing to give is nothing.
+                // Less than a page can't be requested, and the share of a cgroup with nothing to
+                // give is 0.
                 Decision::Reclaim { down_to } => {
                     let share = level.shares.of(now, used, down_to, self.to_give);
                     until = until.min(now + SOON);
@@ -130,19 +132,20 @@ impl Limits {
         Ok((until, missing))
     }
 
-    /// How much of what was missing last the headroom asks for: below the kernel's limits, and not below `--keep`.
+    /// Returns the part of the last missing bytes that is due to the headroom: below the kernel's
+    /// limits, and not below `--keep`.
     #[must_use]
     pub fn for_headroom(&self) -> u64 {
         self.for_headroom
     }
 
-    /// Tells the levels above what it has to give.
+    /// Offers reclaimable bytes to the levels above.
     pub fn gives(&mut self, bytes: u64) {
         let before = std::mem::replace(&mut self.to_give, bytes);
         self.above.iter().for_each(|level| level.borrow_mut().shares.gives(before, bytes));
     }
 
-    /// It is asked for so much.
+    /// Records the start of a request for `bytes`.
     pub fn asks(&mut self, now: Duration, bytes: u64) {
         self.answered();
         self.asked = Some(self.to_give);
@@ -153,14 +156,14 @@ impl Limits {
         }
     }
 
-    /// It is done with what it was asked for.
+    /// Records the end of the request.
     pub fn answered(&mut self) {
         if let Some(to_give) = self.asked.take() {
             self.above.iter().for_each(|level| level.borrow_mut().shares.answered(to_give));
         }
     }
 
-    /// Enters what was reclaimed.
+    /// Records reclaimed bytes.
     pub fn reclaimed(&mut self, bytes: u64) {
         self.own.reclaimed(bytes);
         self.above.iter().for_each(|level| level.borrow_mut().reclaimed(bytes));

@@ -1,4 +1,4 @@
-//! One cgroup under watch: what is known of it, and what to do about it.
+//! A watched cgroup: its state, and the decisions about it.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -23,68 +23,70 @@ use crate::cgroup::{CgroupPath, Sampler};
 mod acted;
 mod report;
 
-/// While something holds, look so often.
+/// Sampling interval while a guard holds.
 const HELD: Duration = Duration::from_millis(250);
 
-/// While another memctl is at it, look so often, and for so long: anybody can hold such a lock.
+/// Sampling interval while another memctl is reclaiming from it, and time limit for that: any
+/// process can hold such a lock.
 const LOCKED: Duration = Duration::from_millis(50);
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What to do with it next.
+/// Next step for a member.
 #[derive(Debug, PartialEq)]
 pub enum Step {
-    /// Look again when it is due.
+    /// Wait until it is due.
     Rest,
     /// Reclaim.
     Act(Allowed),
-    /// It is gone.
+    /// The cgroup was removed.
     Gone,
 }
 
-/// One cgroup under watch.
+/// One watched cgroup.
 #[derive(Debug)]
 pub struct Member {
-    /// Where it is.
+    /// Path of the cgroup.
     pub located: Arc<CgroupPath>,
-    /// What it is reclaimed from through, unless a worker has that or it was never needed.
+    /// Handle for reclaim, unless a worker has it or it was never needed.
     pub hands: Option<Box<ReclaimHandle>>,
-    /// Whether a worker is at it.
+    /// True while a worker has a job for it.
     pub busy: bool,
-    /// When to look at it next.
+    /// Time of the next sample.
     pub due: Duration,
-    /// It said that it met its limit.
+    /// True if a limit event arrived.
     pub hit: bool,
-    /// Its own limit, and those above that count.
+    /// Its own limit, and those of ancestors that count.
     pub limits: Limits,
-    /// Wakes up when its tasks stall. Only near a limit.
+    /// PSI trigger for stalls of its tasks. Only near a limit.
     pub trigger: Option<Trigger>,
-    /// Until when it is worth having.
+    /// Time until which the trigger is kept.
     pub trigger_until: Duration,
     rule: Rc<Rule>,
-    /// Finds what is in use, if that is wanted.
+    /// Search for the working set, with `--pressure`.
     pressing: Option<Box<PressureProbe>>,
     holding: HoldState,
-    /// Its limit, as it was told.
+    /// Limit in the last report.
     limit_told: u64,
     would_told: Option<Duration>,
-    /// Since when another memctl is at it, and whether that was long enough.
+    /// Time since which another memctl is reclaiming from it; its lock is ignored `LOCK_TIMEOUT`
+    /// later.
     locked: Option<Duration>,
-    /// How many actions in a row left the usage too high.
+    /// Number of consecutive actions that left the usage too high.
     stuck: u32,
     protection: u64,
     settings_read: Duration,
-    /// When it was told last how it stands.
+    /// Time of the last usage sample that was emitted.
     sampled: Duration,
     sampled_current: u64,
     stall: Option<(Duration, u64)>,
     stalled_share: f64,
-    /// What the guard `above` could see.
+    /// Visibility of pressure to the guard `above`.
     above: Visibility,
     account: Account,
 }
 
 impl Member {
-    /// Begins to watch a cgroup. Until the end of a `grace` nothing is reclaimed from it.
+    /// Creates a member. Nothing is reclaimed from it before the end of its `grace`.
     ///
     /// # Errors
     /// [`WatchError`], the reason.
@@ -130,10 +132,10 @@ impl Member {
         })
     }
 
-    /// Follows another rule from now on. What was learned and done so far stays.
+    /// Sets another rule. Learned state and accounts are kept.
     ///
     /// # Errors
-    /// [`WatchError`], if that rule can't be followed.
+    /// [`WatchError`], if that rule can't be applied.
     pub fn adopt(
         &mut self,
         rule: Rc<Rule>,
@@ -149,7 +151,7 @@ impl Member {
             (target, pressing) => *pressing = target.map(|target| Box::new(PressureProbe::new(target))),
         }
         if self.rule != rule {
-            // What held it back may do so no longer.
+            // Earlier reasons to hold may no longer apply.
             self.holding = HoldState::new(now);
             self.would_told = None;
         }
@@ -157,47 +159,47 @@ impl Member {
         Ok(())
     }
 
-    /// The rule that it follows.
+    /// Returns its rule.
     #[must_use]
     pub fn rule(&self) -> &Rule {
         &self.rule
     }
 
-    /// Its id.
+    /// Returns its cgroup id.
     #[must_use]
     pub fn id(&self) -> u64 {
         self.limits.own.gauge.id()
     }
 
-    /// Whether to keep off while another memctl is at it.
+    /// Returns whether to wait while another memctl is reclaiming from it.
     #[must_use]
     pub fn locks(&self, now: Duration) -> bool {
         self.rule.lock && self.locked.is_none_or(|since| now.saturating_sub(since) < LOCK_TIMEOUT)
     }
 
-    /// Whether something holds back what should be done.
+    /// Returns whether a guard holds back an action.
     #[must_use]
     pub fn is_held(&self) -> bool {
         self.holding.by().is_some()
     }
 
-    /// It met a limit that counts.
+    /// Records that a limit that counts was met.
     pub fn outrun(&mut self) {
         self.account.outrun();
     }
 
-    /// Whether it is near a limit.
+    /// Returns whether it is near a limit.
     #[must_use]
     pub fn is_near(&self) -> bool {
         self.limits.room(0).is_some_and(|room| room.free < room.low.saturating_mul(2))
     }
 
-    /// Looks so often near the watermark from now on.
+    /// Sets the sampling interval near the watermark.
     pub fn look_each(&mut self, near: Duration) {
         self.limits.own.look_each(near);
     }
 
-    /// Looks at it, learns, and decides.
+    /// Samples the cgroup, learns, and decides.
     pub fn look(
         &mut self,
         now: Duration,
@@ -205,7 +207,7 @@ impl Member {
         text: &mut String,
         tell: &mut dyn FnMut(EventKind),
     ) -> Step {
-        // Whatever can't be read any more is as good as gone: there is nothing that could be done about it.
+        // A cgroup that can't be read any more counts as gone: nothing could be done about it.
         self.try_look(now, host, text, tell).unwrap_or(Step::Gone)
     }
 
@@ -271,7 +273,7 @@ impl Member {
         if let Some((guard, until)) = held_back {
             return Ok(self.hold(now, guard, Some(until), tell));
         }
-        // What is to be free goes on: without it the tasks would scan themselves.
+        // Reclaim for the headroom goes on: without it the tasks would scan themselves.
         let for_headroom = self.limits.for_headroom();
         if !presses
             && for_headroom < missing
@@ -294,7 +296,8 @@ impl Member {
         Ok(match self.rule.bounds.allow(down_to, own, swap, can_choose, cache) {
             Ok(allowed) => {
                 self.holding.allowed(allowed.spared_by);
-                // Nobody waits for what is pressed out; what is to be free is wanted all the same, but within bounds.
+                // No task waits for reclaim with `--pressure`; reclaim for the headroom is needed
+                // anyway, but within bounds.
                 let ends = presses || swap.writable.is_some();
                 Step::Act(Allowed { waits: allowed.waits && ends, ..allowed })
             }
@@ -306,7 +309,8 @@ impl Member {
         current.saturating_sub(self.protection.max(self.rule.bounds.floor))
     }
 
-    /// Enters what it has to give to limits above: before any is asked for a share, all of them are to be known.
+    /// Offers its reclaimable bytes to limits above: all offers must be known before a share is
+    /// requested.
     pub fn offer(&mut self, now: Duration, text: &mut String) {
         if let Ok(current) = self.limits.own.gauge.current(text)
             && self.holding.back(now).is_none()
@@ -315,7 +319,7 @@ impl Member {
         }
     }
 
-    /// Holds, and says so once.
+    /// Records a guard that holds, and emits it once.
     pub fn hold(
         &mut self,
         now: Duration,
@@ -334,13 +338,13 @@ impl Member {
         Step::Rest
     }
 
-    /// A worker has it in hand.
+    /// Records that a worker has a job for it.
     pub fn begins(&mut self, now: Duration, allowed: &Allowed) {
         self.busy = true;
         self.limits.asks(now, self.limits.own.current().saturating_sub(allowed.down_to));
     }
 
-    /// None has, or no longer.
+    /// Records that no worker has a job for it any more.
     pub fn done(&mut self) {
         self.busy = false;
         self.limits.answered();
@@ -356,7 +360,7 @@ impl Member {
     }
 }
 
-/// Whether a rule makes sense for a cgroup with such limits.
+/// Checks that a rule makes sense for a cgroup with such limits.
 fn can_be_watched(rule: &Rule, own: &Level, above: &[Rc<RefCell<Level>>]) -> Result<(), WatchError> {
     let unlimited = own.limit == u64::MAX && above.iter().all(|level| level.borrow().limit == u64::MAX);
     if rule.pressure.is_none() && unlimited {

@@ -1,4 +1,4 @@
-//! What there is to note of the host's killers while cgroups are watched.
+//! Notes on the host's killers during a watch.
 
 use std::path::Path;
 
@@ -8,32 +8,32 @@ use crate::cgroup::killers::{Killers, Unknown};
 use crate::kind::Kind;
 use crate::size::Percent;
 
-/// Something to note that isn't of one cgroup.
+/// A note that isn't about a single cgroup.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Note {
-    /// It was asked who is monitored: what only that took isn't needed for a minute.
+    /// The monitored cgroups were queried: resources of the query aren't needed for a minute.
     Asked,
-    /// Who is monitored isn't known.
+    /// The set of monitored cgroups isn't known.
     Blind(Unknown),
-    /// So much of swap may be filled that systemd-oomd kills.
+    /// The watch may fill swap to the point where systemd-oomd kills.
     SwapFree {
-        /// A cgroup for which that is so.
+        /// A cgroup to which this applies.
         cgroup: String,
-        /// The share of swap that is to stay free.
+        /// Share of swap that stays free.
         swap_free: Percent,
         /// Share of swap in use above which it kills, hundredths of a percent.
         limit: u16,
     },
 }
 
-/// What was noted already: each once.
+/// Notes that were emitted already, each once.
 #[derive(Debug, Default)]
 pub struct Noted {
     blind: Option<Unknown>,
     swap_free: bool,
 }
 
-/// Returns what is new to note, for those that are watched.
+/// Returns the new notes for the watched cgroups.
 pub fn notes<'a>(
     killers: &Killers,
     members: impl Iterator<Item = &'a Member>,
@@ -69,7 +69,8 @@ fn of_rules<'a>(
     all
 }
 
-/// Whether a watch that leaves that share of swap free may fill it as far as a killer's limit, hundredths of a percent.
+/// Returns whether a watch that leaves this share of swap free may fill it up to a killer's limit,
+/// hundredths of a percent.
 #[must_use]
 pub fn fills(swap_free: Percent, limit: u16) -> bool {
     10_000.0 * swap_free.ratio() <= f64::from(10_000_u16.saturating_sub(limit))

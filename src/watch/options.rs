@@ -1,4 +1,4 @@
-//! What a watch is to do, and who hears of it.
+//! Settings and callbacks of a watch.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,26 +13,26 @@ use super::notes::Note;
 use crate::cgroup::CgroupPath;
 use crate::cgroup::join::Joined;
 
-/// Who sees how all of them stand.
+/// Callback that displays the state of all members.
 pub type Show<'a> = dyn FnMut(&mut dyn Iterator<Item = MemberView<'_>>) + 'a;
 
-/// A cgroup to be watched, and what is wanted for it.
+/// A cgroup to watch, and its rule.
 #[derive(Clone, Debug)]
 pub struct RuledCgroup {
-    /// Where it is.
+    /// Path of the cgroup.
     pub located: Arc<CgroupPath>,
-    /// What is wanted.
+    /// Rule for the cgroup.
     pub rule: Rc<Rule>,
 }
 
-/// Finds which cgroups there are now: asked again and again, since they come and go. It is told whether one was lost since
-/// it was asked last, and which ids are known already.
+/// Callback that finds the current cgroups, called repeatedly, since they come and go. Arguments:
+/// whether a cgroup was lost since the last call, and a predicate for ids that are known already.
 pub type Select<'a> = dyn FnMut(bool, &dyn Fn(u64) -> bool) -> Vec<RuledCgroup> + 'a;
 
-/// What is to be done from now on instead.
+/// New settings of a running watch.
 #[derive(Debug)]
 pub struct Reload {
-    /// All cgroups that there are to be watched.
+    /// All cgroups to watch.
     pub all: Vec<RuledCgroup>,
     /// See [`WatchOptions`].
     pub cpu: Option<f64>,
@@ -40,43 +40,43 @@ pub struct Reload {
     pub swap_writes: Option<u64>,
 }
 
-/// What a watch is to do.
+/// Settings and callbacks of a watch.
 #[allow(clippy::struct_excessive_bools)] // Each is a choice of its own.
 pub struct WatchOptions<'a> {
-    /// How much may go to the host's swap in a second, bytes; `None` for as much as there is.
+    /// Maximum bytes per second written to the host's swap; `None` for no limit.
     pub swap_writes: Option<u64>,
-    /// How many writes may be under way at the same time.
+    /// Maximum number of concurrent writes.
     pub workers: usize,
-    /// End after that time.
+    /// Duration of the watch; `None` for no end.
     pub duration: Option<Duration>,
-    /// The share of a CPU that may be spent, the kernel's work included.
+    /// Share of a CPU that may be used, including the kernel's work.
     pub cpu: Option<f64>,
-    /// Decide and tell, but never write.
+    /// True to decide and report, but never write.
     pub dry_run: bool,
-    /// Whether to tell of each action, too.
+    /// True to emit each action, too.
     pub each_action: bool,
-    /// Whether to tell every few seconds how each cgroup stands.
+    /// True to emit a usage sample of each cgroup every few seconds.
     pub samples: bool,
-    /// The cgroup that pays, until nobody else is left in it.
+    /// Cgroup that is charged for memctl, until no other process is left in it.
     pub joined: Option<Joined>,
-    /// What is above the members, if that counts.
+    /// Ancestors of the members, if their limits count.
     pub ancestors: Ancestors,
-    /// Whether to end.
+    /// Returns true once the watch must end.
     pub stop: &'a dyn Fn() -> bool,
-    /// Interrupts the system call that a thread is in.
+    /// Interrupts the system call of another thread.
     pub nudge: fn(&JoinHandle<()>),
-    /// Interrupts the calling thread's own system call after a while.
+    /// Interrupts the calling thread's own system call after a time.
     pub alarm: Alarm,
-    /// Whether more cgroups may come; else only those that went are looked for.
+    /// True if new cgroups may be added; otherwise only lost ones are searched for.
     pub follows: bool,
-    /// Finds those that appeared.
+    /// Finds new cgroups.
     pub select: &'a mut Select<'a>,
-    /// Says what is to be done instead from now on, if that changed: asked again and again, and soon after a signal.
+    /// Returns new settings, if they changed: called repeatedly, and soon after a signal.
     pub reload: &'a mut dyn FnMut() -> Option<Reload>,
-    /// Sees how all of them stand, so often.
+    /// Displays the state of all members, at this interval.
     pub show: Option<(Duration, &'a mut Show<'a>)>,
-    /// Hears of what isn't of one cgroup.
+    /// Receives notes that aren't about a single cgroup.
     pub note: &'a mut dyn FnMut(&Note),
-    /// Hears of everything.
+    /// Receives all events.
     pub tell: &'a mut dyn FnMut(Event<'_>),
 }

@@ -1,5 +1,5 @@
-//! The policies of a watch: pure functions of samples, which decide what to reclaim, when, and what holds it back. They do no
-//! I/O and read no clock.
+//! The policies of a watch: they decide from samples what to reclaim, when, and what holds reclaim
+//! back. Pure functions: they do no I/O and read no clock.
 
 pub mod above;
 pub mod arrival;

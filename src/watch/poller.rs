@@ -1,4 +1,5 @@
-//! What wakes the control loop before something is due: limits that are met, stalls, and workers that come back.
+//! The poller: wakes the control loop before something is due, on limit events, stalls and finished
+//! workers.
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -7,14 +8,14 @@ use std::time::Duration;
 use rustix::event::epoll::{self, EventFlags};
 use rustix::time::Timespec;
 
-/// Of something that several share, once is enough.
+/// Files that several members share are reported once.
 const EACH_TIME: EventFlags = EventFlags::PRI.union(EventFlags::ET);
 const ONCE: EventFlags = EACH_TIME.union(EventFlags::ONESHOT);
 
-/// How many are told of at a time.
+/// Maximum number of events per wait.
 const AT_ONCE: usize = 64;
 
-/// An epoll, and what isn't heard of for now.
+/// An epoll, and the ids that are muted for now.
 #[derive(Debug)]
 pub struct Poller {
     epoll: OwnedFd,
@@ -22,42 +23,44 @@ pub struct Poller {
 }
 
 impl Poller {
-    /// With `room` for so many that are hushed at the same time.
+    /// Creates a poller with `room` for that many muted ids.
     ///
     /// # Errors
-    /// The system's, if there can't be an epoll.
+    /// The system's error, if an epoll can't be created.
     pub fn new(room: usize) -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         Ok(Self { epoll, hushed: Vec::with_capacity(room) })
     }
 
-    /// Wakes up as long as there is something to be read.
+    /// Adds a descriptor that wakes the loop as long as it is readable.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's error.
     pub fn while_readable(&self, what: BorrowedFd<'_>, id: u64) -> io::Result<()> {
         Ok(epoll::add(&self.epoll, what, epoll::EventData::new_u64(id), EventFlags::IN)?)
     }
 
-    /// Wakes up each time that something has news of high priority. Without it that is noticed at the next look.
+    /// Adds a descriptor that wakes the loop at each priority event. Should that fail, the next
+    /// sample notices the event.
     pub fn each_time(&self, what: BorrowedFd<'_>, id: u64) {
         let _ = epoll::add(&self.epoll, what, epoll::EventData::new_u64(id), EACH_TIME);
     }
 
-    /// The same, but then not again until [`Poller::hear_again`].
+    /// Adds a descriptor like [`Poller::each_time`], but for one event, until
+    /// [`Poller::hear_again`].
     pub fn once(&self, what: BorrowedFd<'_>, id: u64) {
         let _ = epoll::add(&self.epoll, what, epoll::EventData::new_u64(id), ONCE);
     }
 
-    /// What was heard of once isn't before that time.
+    /// Mutes a descriptor that was reported until a time.
     pub fn hush(&mut self, id: u64, until: Duration) {
         if self.hushed.iter().all(|(_, hushed)| *hushed != id) {
             self.hushed.push((until, id));
         }
     }
 
-    /// From now on what was hushed long enough is heard of, and at once if it happened meanwhile. `find` passes on the
-    /// descriptor that goes with an id; whatever is gone isn't heard of any more.
+    /// Rearms descriptors whose mute time is over; events from that time are reported at once.
+    /// `find` passes on the descriptor of an id; descriptors that are gone are dropped.
     pub fn hear_again(&mut self, now: Duration, find: impl Fn(u64, &dyn Fn(BorrowedFd<'_>))) {
         let epoll = &self.epoll;
         self.hushed.retain(|&(until, id)| {
@@ -71,12 +74,13 @@ impl Poller {
         });
     }
 
-    /// When something is to be heard of again.
+    /// Returns the times at which muted descriptors are rearmed.
     pub fn dues(&self) -> impl Iterator<Item = Duration> {
         self.hushed.iter().map(|(until, _)| *until)
     }
 
-    /// Waits for so long, and gives the ids of what woke it. A signal ends it early.
+    /// Waits for at most `timeout`, and returns the ids of the events. A signal ends the wait
+    /// early.
     pub fn wait(&self, timeout: &Timespec) -> impl Iterator<Item = u64> + use<> {
         let nothing = epoll::Event { flags: EventFlags::empty(), data: epoll::EventData::new_u64(0) };
         let mut heard = [nothing; AT_ONCE];

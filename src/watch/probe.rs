@@ -1,4 +1,5 @@
-//! A cgroup under `--pressure`: what its [law](super::policy::pressure) is shown, and what is known of its working set.
+//! The probe of a cgroup under `--pressure`: feeds samples to its
+//! [policy](super::policy::pressure), and estimates the working set.
 
 use std::time::Duration;
 
@@ -14,38 +15,41 @@ use crate::cgroup::Sampler;
 use crate::cgroup::stat::MemoryStat;
 use crate::host::proc::page_size;
 
-/// The working set is told again when it differs by that part from what was told, or when so much surer of it.
+/// Relative difference from the last reported working set, and gain of confidence, from which it is
+/// reported again.
 const DIFFERS: f64 = 0.1;
 const SURER: f64 = 0.2;
 
-/// While the law holds, usage is looked at so often. When it is that part off what it was, the workload has changed.
+/// Interval between readings of the usage while the policy holds, and divisor of the usage that
+/// gives the change from which the workload counts as changed.
 const PEEK: Duration = Duration::from_secs(2);
 const CHANGED: u64 = 8;
 const LEAST_CHANGED: u64 = 2 << 20;
 
-/// The first knee counts when that part of the usage was pressed out, or when there were so many before.
+/// Divisor of the usage that gives the bytes reclaimed for the first knee to count, and number of
+/// knees after which every knee counts.
 const APPROACHED: u64 = 50;
 const SORTED: u32 = 2;
 
-/// The law of one cgroup, and what it found.
+/// The policy for one cgroup, and its results.
 #[derive(Debug)]
 pub struct PressureProbe {
     law: PressurePolicy,
     estimate: Estimate,
     told: Option<WorkingSet>,
     saving: Saving,
-    /// What a byte in swap takes in memory.
+    /// Memory taken by a byte in swap, as a share of it.
     copied: f64,
-    /// What was pressed out since the last knee.
+    /// Bytes reclaimed since the last knee.
     pressed: u64,
-    /// How many knees there were.
+    /// Number of knees.
     knees: u32,
-    /// The usage at the last one, while nothing is pressed out.
+    /// Usage at the last knee, while nothing is reclaimed.
     level: Option<u64>,
 }
 
 impl PressureProbe {
-    /// For a cgroup that is to be stalled for that share of the time.
+    /// Creates a probe for a cgroup that may be stalled for a share `target` of the time.
     #[must_use]
     pub fn new(target: f64) -> Self {
         Self {
@@ -60,12 +64,13 @@ impl PressureProbe {
         }
     }
 
-    /// Stalls it for that share of the time from now on.
+    /// Sets another target share of stall.
     pub fn adopt(&mut self, target: f64) {
         self.law.adopt(target);
     }
 
-    /// The time until which there is nothing to do for a cgroup of which `current` bytes are used; `None` if it is due.
+    /// Returns the time until which a cgroup with `current` bytes of usage needs nothing; `None` if
+    /// it is due.
     pub fn rests_until(&mut self, now: Duration, current: u64) -> Option<Duration> {
         self.estimate.used(current);
         if now >= self.law.due() {
@@ -75,19 +80,19 @@ impl PressureProbe {
         if self.level.is_none_or(same) {
             return Some(self.law.due().min(now + PEEK));
         }
-        // No need to wait for the next probe: it is another workload.
+        // Another workload: no need to wait for the next probe.
         self.law.changed(now);
         self.level = None;
         None
     }
 
-    /// Something holds it back from what is due.
+    /// Records that due reclaim is held back.
     pub fn interrupted(&mut self) {
         self.law.interrupted();
     }
 
-    /// Looks at the cgroup, of which `current` bytes are used, when that is due. Gives how much is to be pressed out, and
-    /// when to look again if that is nothing.
+    /// Samples the cgroup, with `current` bytes of usage, when that is due. Returns the bytes to
+    /// reclaim, and the time of the next sample if there are none.
     ///
     /// # Errors
     /// `ENODEV` when the cgroup was removed.
@@ -122,7 +127,8 @@ impl PressureProbe {
             }
             PressureDecision::Rest(until) => (until, 0),
             PressureDecision::Knee(until) => {
-                // The first presses of all hit lists that nobody sorted: what comes back then says nothing of the rest.
+                // The very first reclaims find unsorted lists: refaults after them say nothing
+                // about the rest.
                 self.level = Some(current);
                 let counts = self.knees >= SORTED || self.pressed >= current / APPROACHED;
                 if self.told.is_some() || counts {
@@ -134,26 +140,26 @@ impl PressureProbe {
         })
     }
 
-    /// Enters what came of an action.
+    /// Records the result of an action.
     pub fn acted(&mut self, acted: &ActionResult) {
         self.pressed += acted.reclaimed;
         self.saving.reclaimed(acted.reclaimed);
         self.law.reclaimed(acted.reclaimed, acted.writing.saturating_sub(acted.cpu));
     }
 
-    /// Nothing more is to be had: what is left is in use, as far as anybody can tell.
+    /// Records that nothing more could be reclaimed: the memory that is left is taken to be in use.
     pub fn exhausted(&mut self, now: Duration, current: u64, tell: &mut dyn FnMut(EventKind)) {
         self.law.exhausted(now);
         self.level = Some(current);
         self.knee(now, current, tell);
     }
 
-    /// Whoever wrote had to wait for a device: those who use what is there would as well.
+    /// Records that a writer had to wait for a device: users of the remaining memory would as well.
     pub fn late(&mut self, now: Duration) {
         self.law.exhausted(now);
     }
 
-    /// Takes stock of what was saved for the last time.
+    /// Updates the savings for the last time.
     pub fn close(&mut self, gauge: &Sampler, text: &mut String) {
         if let (Ok(current), Ok(stat)) = (gauge.current(text), gauge.stat(text)) {
             self.take_stock(gauge, current, &stat, self.copied, text);
@@ -174,13 +180,13 @@ impl PressureProbe {
         self.saving.look(SavingsSample { current, swapped, copied, demoted });
     }
 
-    /// When to look next.
+    /// Returns the time of the next sample.
     #[must_use]
     pub fn due(&self) -> Duration {
         self.law.due()
     }
 
-    /// What it found so far.
+    /// Returns the results so far.
     #[must_use]
     pub fn found(&self, now: Duration) -> EstimateSummary {
         EstimateSummary { set: self.estimate.working_set(now), saved: self.saving.saved() }

@@ -1,32 +1,32 @@
-//! The host's swap, as the guards want to know of it.
+//! Monitor of the host's swap, for the guards.
 
 use std::time::Duration;
 
 use super::policy::guard::SwapState;
 use crate::host::swap_areas::{SwapOutCounter, SwapSummary};
 
-/// The host's swap, looked at no more often than each second, unless writes to it are bounded.
+/// State of the host's swap, sampled at most once a second, unless writes to it are limited.
 #[derive(Debug, Default)]
 pub struct SwapMonitor {
-    /// How much may be written there in a second.
+    /// Maximum bytes per second written to swap.
     most: Option<u64>,
-    /// When, and what had been written by then, if that was looked at.
+    /// Time of the last sample, and the bytes written by then, if that was read.
     looked: Option<(Duration, Option<u64>)>,
     swapped_out: SwapOutCounter,
-    /// What may be written now: what isn't is kept for a second.
+    /// Bytes that may be written now: unused budget is kept for a second.
     writable: f64,
     areas: Option<(Duration, SwapSummary)>,
     swap: SwapState,
 }
 
 impl SwapMonitor {
-    /// No more than `most` bytes a second may be written there, if there is such a bound.
+    /// Creates a monitor that limits writes to `most` bytes per second, if given.
     #[must_use]
     pub fn new(most: Option<u64>) -> Self {
         Self { most, ..Self::default() }
     }
 
-    /// How it stands.
+    /// Returns the state at a time.
     pub fn at(&mut self, now: Duration) -> SwapState {
         const EACH: Duration = Duration::from_secs(1);
         const AREAS: Duration = Duration::from_secs(10);
@@ -34,7 +34,8 @@ impl SwapMonitor {
             self.areas = Some((now, SwapSummary::read()));
         }
         let swaps = self.areas.map_or_else(SwapSummary::default, |(_, swaps)| swaps);
-        // What is written is counted only where somebody wants to know, and then each time: it is gone at once.
+        // Writes are counted only where there is a limit, and then each time: the budget is gone at
+        // once.
         let bound = self.most.filter(|_| swaps.wears);
         if bound.is_none() && self.looked.is_some_and(|(looked, _)| now.saturating_sub(looked) < EACH) {
             return self.swap;
@@ -42,7 +43,7 @@ impl SwapMonitor {
         let out = bound.map(|_| self.swapped_out.read());
         if let Some((most, out)) = bound.zip(out) {
             let earned = self.looked.map_or(1.0, |(looked, _)| now.saturating_sub(looked).as_secs_f64());
-            // A disk may be swapped to only from now on: what was written before it is no concern.
+            // Swap to a disk may have been added only now: earlier writes don't count.
             let before = self.looked.and_then(|(_, before)| before).unwrap_or(out);
             let written = out.saturating_sub(before);
             self.writable = (self.writable + most as f64 * earned).min(most as f64) - written as f64;

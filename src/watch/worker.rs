@@ -1,4 +1,4 @@
-//! The workers who write, so that a write that takes its time delays no other cgroup.
+//! Workers that write to the kernel, so that a slow write delays no other cgroup.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -12,36 +12,36 @@ use crate::kind::{Kind, Swappiness};
 use crate::reclaim::Pace;
 use crate::reclaim::pool::Work;
 
-/// A worker needs next to no stack.
+/// Stack size of a worker, bytes: workers need next to none.
 pub const STACK: usize = 128 << 10;
 
-/// What a cgroup is reclaimed from through.
+/// Handle for reclaim from a cgroup.
 #[derive(Debug)]
 pub struct ReclaimHandle {
     target: MemoryCgroup,
     pace: Pace,
-    /// Whether the kernel can be told which memory to take.
+    /// True if the kernel can reclaim a chosen kind of memory.
     pub can_choose: bool,
 }
 
-/// What is to be done.
+/// A job for a worker.
 #[derive(Debug)]
 pub struct WriteJob {
-    /// The cgroup's place in the fleet.
+    /// Slot of the member in the fleet.
     pub place: usize,
-    /// Its id: the place may be another's by the time it is done.
+    /// Cgroup id: the slot may belong to another member by the end of the job.
     pub id: u64,
-    /// Where it is.
+    /// Path of the cgroup.
     pub located: Arc<CgroupPath>,
-    /// What it is reclaimed from through, if that is open.
+    /// Handle for reclaim, if it is open.
     pub hands: Option<Box<ReclaimHandle>>,
-    /// To which usage, and which memory.
+    /// Target usage, and kind of memory.
     pub allowed: Allowed,
-    /// Whether to keep off while another memctl is at it.
+    /// True to wait while another memctl is reclaiming from the cgroup.
     pub lock: bool,
 }
 
-/// What came of it.
+/// Result of a job.
 #[derive(Debug)]
 pub struct Done {
     /// See [`WriteJob::place`].
@@ -50,14 +50,14 @@ pub struct Done {
     pub id: u64,
     /// See [`WriteJob::hands`].
     pub hands: Option<Box<ReclaimHandle>>,
-    /// What came of it.
+    /// Result of the action.
     pub acted: ActionResult,
 }
 
 /// The work of the pool's threads.
 #[derive(Debug)]
 pub struct Worker {
-    /// Interrupts the calling thread's own system call after a while.
+    /// Interrupts the calling thread's own system call after a time.
     pub alarm: Alarm,
 }
 
@@ -79,7 +79,7 @@ impl Work for Worker {
     }
 }
 
-/// Does a job in the calling thread, until `stop` says so.
+/// Runs a job in the calling thread, until `stop` returns true.
 pub fn serve(job: &mut WriteJob, stop: &dyn Fn() -> bool, alarm: Alarm) -> ActionResult {
     if job.hands.is_none() {
         job.hands = match ReclaimHandle::open(&job.located, job.id) {
@@ -91,12 +91,12 @@ pub fn serve(job: &mut WriteJob, stop: &dyn Fn() -> bool, alarm: Alarm) -> Actio
     let ReclaimHandle { target, pace, can_choose } = &mut **hands;
     let chooses = job.allowed.kind != Kind::All;
     if chooses && !*can_choose {
-        // Now that it is known, whoever decides will find a guard for it.
+        // The kernel's ability is known now, so the next decision will find a guard for it.
         let current = target.usage().unwrap_or(0);
         return ActionResult { current, ..ActionResult::nothing(EndReason::Stopped) };
     }
     let swappiness = job.allowed.kind.swappiness();
-    // A file system without locks is as good as an unlocked one.
+    // A file system without locks counts as unlocked.
     if job.lock && target.cgroup().try_lock() == Ok(false) {
         return ActionResult::nothing(EndReason::Locked);
     }

@@ -1,27 +1,27 @@
-//! An allocator that counts, for what must not allocate.
+//! A counting allocator, for code that must not allocate.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 static COUNT: AtomicU64 = AtomicU64::new(0);
 
-/// How often memory was allocated so far, by all threads.
+/// Returns the number of allocations so far, by all threads.
 pub fn so_far() -> u64 {
     COUNT.load(Ordering::SeqCst)
 }
 
 struct Counting;
 
-// SAFETY: every call is passed on to the system's allocator as it came; counting allocates nothing.
+// SAFETY: every call is passed on to the system's allocator unchanged; counting allocates nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         COUNT.fetch_add(1, Ordering::SeqCst);
-        // SAFETY: the caller's promises are the system's.
+        // SAFETY: the caller upholds the contract of the system's allocator.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        // SAFETY: as above: what is freed came from there.
+        // SAFETY: as above; the memory was allocated there.
         unsafe { System.dealloc(memory, layout) }
     }
 

@@ -1,4 +1,5 @@
-//! Places where nothing can be reclaimed: each gets its own clear error, and nothing changes.
+//! Cgroups and mounts where nothing can be reclaimed: each gets its own clear error, and nothing
+//! changes.
 
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -34,8 +35,8 @@ pub fn cases() -> Vec<Case> {
     ]
 }
 
-/// To be run before any cgroup is made: a controller changes hierarchies only while no cgroup, nor the memory of a
-/// removed one, holds it.
+/// Returns cases that must run before any cgroup is made: a controller changes hierarchies only
+/// while no cgroup, nor the memory of a removed one, holds it.
 pub fn first_cases() -> Vec<Case> {
     list!["guest memory-v1" => controller_on_version_one]
 }
@@ -48,7 +49,7 @@ fn controller_on_version_one() {
     let nowhere = run(&["reclaim", "nowhere", "10M"]);
     let checked = run(&["check", "/"]);
     rustix::mount::unmount(v1.0, UnmountFlags::empty()).expect("unmount version 1");
-    // The old hierarchy goes in its own time, and only then is the controller back for good.
+    // The old hierarchy is removed asynchronously, and only then is the controller back for good.
     let until = Instant::now() + Duration::from_secs(20);
     let back = || {
         let _ = std::fs::write(&control, "+memory");
@@ -61,7 +62,7 @@ fn controller_on_version_one() {
     }
     let line = "memctl: /: the memory controller is on cgroup v1 (/tmp/memory), which has no memory.reclaim";
     refused(ran, &["reclaim", "/", "10M"], 1, line);
-    // No other name would do either.
+    // Any other name fails as well.
     refused(nowhere, &["reclaim", "nowhere", "10M"], 1, &line.replace("memctl: /:", "memctl: nowhere:"));
     assert_eq!((checked.status, checked.stderr.as_str()), (Some(1), ""));
     for words in
@@ -108,7 +109,7 @@ fn not_a_cgroup() {
     refuses(&["reclaim", file, "10M"], 1, &format!("memctl: {file}: not a cgroup"));
 }
 
-/// A mount that goes when the case ends.
+/// A mount that is unmounted when the case ends.
 struct Mounted(&'static str);
 
 impl Mounted {
@@ -220,7 +221,8 @@ fn read_only() {
 fn removed_halfway() {
     let app = Cgroup::new("app");
     app.uses(&Work::File(200 * M));
-    // The cache stays charged when the process that read it is gone, and then the cgroup can be removed.
+    // The cache stays charged after the process that read it is gone, and then the cgroup can be
+    // removed.
     app.rest();
     let used = app.current();
     assert!(used > 190 * M, "{used}");

@@ -1,4 +1,4 @@
-//! What the cases stand on: cgroups made for one case, and memctl run on them.
+//! The harness of the cases: cgroups made for one case, and runs of memctl on them.
 
 use std::cell::RefCell;
 use std::ffi::OsStr;
@@ -13,12 +13,12 @@ use crate::workload::{Work, Workload};
 
 pub const M: u64 = 1 << 20;
 
-/// The cgroup2 mount of a guest.
+/// Returns the cgroup2 mount of a guest.
 pub fn root() -> PathBuf {
     PathBuf::from("/sys/fs/cgroup")
 }
 
-/// A cgroup with what runs in it. Both go when it does.
+/// A cgroup and the processes in it. Dropping it removes both.
 pub struct Cgroup {
     path: PathBuf,
     name: String,
@@ -27,18 +27,18 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
-    /// A new cgroup below the root.
+    /// Creates a cgroup below the root.
     pub fn new(name: &str) -> Self {
         Self::at(name.to_owned())
     }
 
-    /// A new cgroup below this one, which passes the memory controller on to it.
+    /// Creates a cgroup below this one, which passes the memory controller on to it.
     pub fn child(&self, name: &str) -> Self {
         self.write("cgroup.subtree_control", "+memory");
         Self::at(format!("{}/{name}", self.name))
     }
 
-    /// A new cgroup below the root whose name is those bytes.
+    /// Creates a cgroup below the root with a name of these bytes.
     pub fn of_bytes(name: &[u8]) -> Self {
         Self::make(root().join(OsStr::from_bytes(name)), String::from_utf8_lossy(name).into_owned())
     }
@@ -56,12 +56,12 @@ impl Cgroup {
         &self.path
     }
 
-    /// The name without the mount and without a leading `/`.
+    /// Returns the name without the mount and without a leading `/`.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Starts a process that uses memory in it.
+    /// Starts a process in it that uses memory.
     pub fn uses(&self, work: &Work) -> &Self {
         let work = Workload::start(work, &self.path);
         self.files.borrow_mut().push(work.file());
@@ -70,9 +70,9 @@ impl Cgroup {
         self
     }
 
-    /// Waits until `memory.stat`, here and above, has caught up with `memory.current`: on 7.x it can lag by megabytes
-    /// until the kernel folds it, each 2 s, and what a case asks for is judged by it. Not for ever: memory may be
-    /// charged that no counter shows.
+    /// Waits until `memory.stat`, here and above, has caught up with `memory.current`: on 7.x it
+    /// can lag by megabytes until the kernel folds it, each 2 s, and the results of a case are
+    /// judged by it. The wait is limited: some charged memory appears in no counter.
     fn await_counters(&self) {
         const COUNTED: [&str; 7] = ["anon", "file", "slab", "kernel_stack", "pagetables", "percpu", "sock"];
         let until = Instant::now() + Duration::from_secs(3);
@@ -118,7 +118,8 @@ impl Cgroup {
         self.read("memory.current").trim().parse().expect("a number")
     }
 
-    /// Asserts that nothing was reclaimed since it used `before`, to within what the kernel's batches of charges blur.
+    /// Asserts that nothing was reclaimed since a usage of `before`, within the kernel's batches of
+    /// charges.
     #[track_caller]
     pub fn assert_untouched(&self, before: u64) {
         let current = self.current();
@@ -126,14 +127,14 @@ impl Cgroup {
         assert_eq!(self.stolen(), 0);
     }
 
-    /// A value of memory.stat; 0 where this kernel doesn't have it.
+    /// Returns a value of memory.stat; 0 where this kernel doesn't have it.
     pub fn stat(&self, key: &str) -> u64 {
         let text = self.read("memory.stat");
         let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
         line.map_or(0, |value| value.parse().expect("a number"))
     }
 
-    /// Bytes that proactive writers reclaimed, by the kernel's own counter.
+    /// Returns the bytes that proactive writers reclaimed, by the kernel's own counter.
     pub fn stolen(&self) -> u64 {
         let proactive = self.stat("pgsteal_proactive")
             - self.stat("pgdemote_proactive").min(self.stat("pgsteal_proactive"));
@@ -144,7 +145,8 @@ impl Cgroup {
         }) * 4096
     }
 
-    /// The same once the kernel has folded its counters: after its 2 s, and the timer's lateness.
+    /// Returns the same after the kernel has folded its counters: after its 2 s, and the timer's
+    /// delay.
     pub fn stolen_settled(&self) -> u64 {
         std::thread::sleep(Duration::from_millis(2600));
         self.stolen()
@@ -169,15 +171,15 @@ impl Drop for Cgroup {
     }
 }
 
-/// memctl, to be run with these words.
+/// Returns a command that runs memctl with these words.
 pub fn memctl<I: AsRef<std::ffi::OsStr>>(words: impl IntoIterator<Item = I>) -> Command {
     let mut command = Command::new(assert_cmd::cargo::cargo_bin!("memctl"));
-    // What the tests' own surroundings say about colour is not what users see.
+    // Colour settings of the tests' environment are not the users'.
     command.args(words).env_remove("NO_COLOR").env_remove("CLICOLOR_FORCE").env_remove("CLICOLOR");
     command
 }
 
-/// What came of running memctl, all three parts of which every case has to look at.
+/// Output and exit status of memctl; every case must check all three parts.
 #[derive(Debug)]
 pub struct Ran {
     pub status: Option<i32>,
@@ -197,12 +199,12 @@ pub fn run(words: &[&str]) -> Ran {
     memctl(words).output().expect("memctl runs").into()
 }
 
-/// The same for words that need not be UTF-8.
+/// Runs memctl with words that need not be UTF-8.
 pub fn run_bytes(words: &[&[u8]]) -> Ran {
     memctl(words.iter().map(|word| OsStr::from_bytes(word))).output().expect("memctl runs").into()
 }
 
-/// Runs memctl and takes its report, which must be one line of JSON on stdout.
+/// Runs memctl and returns its report, which must be one line of JSON on stdout.
 pub fn report(words: &[&str], status: i32) -> Value {
     let words: Vec<_> = words.iter().copied().chain(["--json"]).collect();
     let ran = run(&words);
@@ -210,24 +212,25 @@ pub fn report(words: &[&str], status: i32) -> Value {
     parse(&ran.stdout)
 }
 
-/// The one line of JSON.
+/// Parses the single line of JSON.
 pub fn parse(stdout: &str) -> Value {
     assert_eq!(stdout.matches('\n').count(), 1, "one line: {stdout:?}");
     serde_json::from_str(stdout).unwrap_or_else(|e| panic!("{e}: {stdout}"))
 }
 
-/// A number of the report.
+/// Returns a number of the report.
 pub fn number(report: &Value, key: &str) -> i64 {
     report[key].as_i64().unwrap_or_else(|| panic!("{key} in {report}"))
 }
 
-/// Asserts that an error is told as it should be: nothing on stdout, one line that names the thing, perhaps a hint.
+/// Asserts the form of an error: nothing on stdout, one line that names the subject, perhaps a
+/// hint.
 #[track_caller]
 pub fn refuses(words: &[&str], status: i32, line: &str) -> Ran {
     refused(run(words), words, status, line)
 }
 
-/// The same for what was run already.
+/// Asserts the form of an error in the output of an earlier run.
 #[track_caller]
 pub fn refused(ran: Ran, words: &[&str], status: i32, line: &str) -> Ran {
     let lines: Vec<_> = ran.stderr.lines().collect();
@@ -241,7 +244,7 @@ pub fn refused(ran: Ran, words: &[&str], status: i32, line: &str) -> Ran {
     ran
 }
 
-/// Whether `got` is within 3% of `wanted`, or within a large folio.
+/// Asserts that `got` is within 3% of `wanted`, or within a large folio.
 #[track_caller]
 pub fn assert_close(what: &str, got: u64, wanted: u64) {
     let off = got.abs_diff(wanted);

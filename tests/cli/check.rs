@@ -24,7 +24,7 @@ pub fn cases() -> Vec<Case> {
     ]
 }
 
-/// What was found of each thing: its state, and what is said.
+/// Returns the findings: the state and text of each.
 fn check(words: &[&str], status: i32) -> Value {
     let words: Vec<_> = ["check", "--json"].iter().chain(words).copied().collect();
     let ran = run(&words);
@@ -49,7 +49,7 @@ fn it_works_here() {
         assert_eq!(finding(&line, "reclaim")["state"], "ok", "{line}");
         assert_eq!(finding(&line, "swap")["state"], "ok", "{line}");
     }
-    // Every line fits, and there are about a dozen.
+    // All lines fit, and there are about a dozen.
     let screen = without_escapes(&show(&["check", "app"], 80));
     let lines = || screen.lines().map(|line| line.chars().count());
     assert!(lines().all(|width| width <= 80), "{screen}");
@@ -77,7 +77,7 @@ fn a_megabyte_is_tried() {
     let told = run(&["check", "app", "--write", "-v"]);
     assert!(told.stderr.starts_with("requested "), "{}", told.stderr);
     assert_eq!(run(&["check", "app", "--write"]).stderr, "");
-    // An empty one proves nothing, and is no failure.
+    // An empty cgroup proves nothing, and is no failure.
     let empty = Cgroup::new("empty");
     let line = check(&[empty.name(), "--write"], 0);
     assert_eq!(finding(&line, "write")["state"], "note", "{line}");
@@ -88,7 +88,7 @@ fn a_megabyte_is_tried() {
         "{}",
         ran.stdout
     );
-    // Something is there, and may not leave.
+    // The cgroup has memory, which may not leave.
     empty.write("memory.swap.max", "0");
     empty.uses(&Work::Anon(10 * M));
     let line = check(&[empty.name(), "--write"], 0);
@@ -111,7 +111,8 @@ fn swap_that_is_closed_is_named() {
     inner.uses(&Work::File(10 * M)).uses(&Work::Locked(4 * M));
     inner.write("memory.min", &(5 * M).to_string());
     assert!(finding(&check(&["app"], 0), "protection")["says"].to_string().contains("/app/inner"));
-    // Small pages are moved to the unevictable list in batches (mm/mlock.c): some of the last may not be there yet.
+    // Small pages are moved to the unevictable list in batches (mm/mlock.c): some of the last may
+    // not be there yet.
     let line = check(&["app"], 0);
     assert!(finding(&line, "unevictable")["amount_bytes"].as_u64() >= Some(4 * M - M / 4), "{line}");
 }
@@ -170,7 +171,7 @@ fn zswap_in_front_of_swap() {
     let _zswap = Zswap::on();
     let line = check(&[], 0);
     assert_eq!(finding(&line, "zswap")["state"], "ok", "{line}");
-    // 20% of the guest's memory, less what may be in it.
+    // 20% of the guest's memory, minus the current contents.
     let room = finding(&line, "zswap")["amount_bytes"].as_u64().expect("an amount");
     assert!((100 * M..210 * M).contains(&room), "{line}");
 }

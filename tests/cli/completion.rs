@@ -1,5 +1,5 @@
-//! Completion in the real shells, through a terminal: what is typed, what the shell makes of it, and what a command then
-//! gets.
+//! Completion in the real shells, through a terminal: keys typed, the shell's completion, and the
+//! arguments that a command then receives.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -22,7 +22,7 @@ pub fn cases() -> Vec<Case> {
     ]
 }
 
-/// How a shell is started, and told of the loader. `args` prints what a command gets.
+/// Start of a shell, with the loader of the completion. `args` prints the arguments of a command.
 struct Way {
     shell: &'static [&'static str],
     loader: (&'static str, &'static str),
@@ -103,7 +103,7 @@ impl Shell {
         self.keyboard.write_all(keys.as_bytes()).expect("the terminal takes it");
     }
 
-    /// Waits until the screen has shown that since it was last cleared.
+    /// Waits until the text has been shown since the screen was last cleared.
     fn see(&self, text: &str) {
         let until = Instant::now() + Duration::from_secs(30);
         loop {
@@ -138,7 +138,7 @@ impl Shell {
         }
     }
 
-    /// Types, with tabs, and looks at what a command would get.
+    /// Types, with tabs, and checks the arguments that a command would receive.
     #[track_caller]
     fn completes(&mut self, typed: &str, words: &[&str]) {
         self.rest();
@@ -147,13 +147,13 @@ impl Shell {
             self.press(part);
             self.rest();
         }
-        // To the beginning of the line: the command becomes what is given to another one.
+        // To the beginning of the line: the command becomes the arguments of another command.
         self.press("\u{1}args \r");
         self.see(&format!("<{}>", words.join("><")));
         self.rest();
     }
 
-    /// Types, and looks at what is listed.
+    /// Types, and checks the listed candidates.
     fn lists(&mut self, typed: &str, texts: &[&str]) {
         self.rest();
         self.screen.lock().expect("nobody panicked").clear();
@@ -178,7 +178,7 @@ impl Drop for Shell {
 
 const UNIT: &str = r"a\x2db.service";
 
-/// What every shell must make of it.
+/// Checks the completions that every shell must offer.
 fn completes(way: &Way) {
     let slice = Cgroup::new("memctltest.slice");
     let _unit = slice.child(UNIT);
@@ -206,7 +206,7 @@ fn completes(way: &Way) {
         "memctl reclaim wholly.scope 10M --typ\tf\t",
         &["memctl", "reclaim", "wholly.scope", "10M", "--type", "file"],
     );
-    // The byte comes through: what a command gets is what the kernel has, and no character that stands for it.
+    // The byte is preserved: a command receives the kernel's name, not the replacement character.
     shell.completes("memctl stat od\t", &["memctl", "stat", "odd\u{fffd}name"]);
     shell.run("memctl stat --json odd\t", Some("/sys/fs/cgroup/odd%E9name"));
     drop(odd);
@@ -222,7 +222,7 @@ fn zsh_completes_live_cgroups() {
     completes(&ZSH);
 }
 
-/// From `fpath`, at the first try.
+/// Loads the completion from `fpath`, at the first attempt.
 fn zsh_finds_it_by_itself() {
     let app = Cgroup::new("wholly.scope");
     let mut shell = Shell::start(&ZSH_BY_ITSELF);

@@ -1,5 +1,6 @@
-//! What the kernel's own tests ask of `memory.reclaim` (`test_memcontrol.c` among its selftests:
-//! `test_memcg_reclaim` and the reclaim in `test_memcg_protection`), asked of memctl in place of the raw write.
+//! The kernel's own tests of `memory.reclaim` (in its selftests, `test_memcontrol.c`:
+//! `test_memcg_reclaim` and the reclaim in `test_memcg_protection`), with memctl in place of the
+//! raw write.
 
 use std::time::{Duration, Instant};
 
@@ -11,13 +12,13 @@ pub fn cases() -> Vec<Case> {
     list!["guest reclaim" => reclaim; "guest fresh-protection" => protection_min, protection_low; "guest reclaim !fresh-protection" => stale_protection_is_named]
 }
 
-/// The kernel's measure of likeness: `percent` of the sum.
+/// Returns whether two values are close by the kernel's measure: `percent` of the sum.
 fn values_close(a: u64, b: u64, percent: u64) -> bool {
     a.abs_diff(b) <= (a + b) / 100 * percent
 }
 
-/// Down to `goal`, in five tries, each for what is missing then: falling short may be tried again, anything else may
-/// not, and success with the goal unmet is a failure.
+/// Reclaims down to `goal`, in five attempts, each for the bytes missing then: a shortfall may be
+/// retried, other errors may not, and success with the goal unmet is a failure.
 fn reclaim_until(cgroup: &Cgroup, goal: u64) -> bool {
     for _ in 0..5 {
         let current = cgroup.current();
@@ -50,7 +51,8 @@ fn reclaim() {
     assert!(reclaim_until(&cgroup, 30 * M), "{} left", cgroup.current());
 }
 
-/// The tree of the kernel's test: four children, three protected to different degrees, and pressure from a sibling.
+/// Creates the tree of the kernel's test: four children, three protected to different degrees, and
+/// pressure from a sibling.
 fn protection(file: &str) -> (Cgroup, Cgroup, Vec<Cgroup>) {
     let grandparent = Cgroup::new("parent_0");
     grandparent.write("memory.max", "200M");
@@ -71,7 +73,7 @@ fn protection(file: &str) -> (Cgroup, Cgroup, Vec<Cgroup>) {
     }
     hog.uses(&Work::Anon(148 * M));
     hog.rest();
-    // More than there is without the protected: min holds, low is broken as a last resort.
+    // More than there is without the protected memory: min holds, low is broken as a last resort.
     if file == "memory.low" {
         hog.uses(&Work::Anon(170 * M));
         hog.rest();
@@ -86,7 +88,8 @@ fn protection_min() {
     drop((children, parent));
 }
 
-/// Before 6.2 the kernel honours what it last computed of the target's own protection, and the reclaim falls short.
+/// Before 6.2 the kernel uses its last computed value of the target's own protection, and the
+/// reclaim falls short.
 fn stale_protection_is_named() {
     let (_grandparent, parent, children) = protection("memory.min");
     let ran = run(&["reclaim", children[0].name(), "max"]);

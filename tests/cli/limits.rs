@@ -1,4 +1,5 @@
-//! What `memctl watch` makes of limits that come and go, of cgroups that may come, and of what keeps it from working.
+//! `memctl watch` with limits that are set and removed, cgroups that appear, and reasons that keep
+//! it from working.
 
 use crate::bed::{Cgroup, M, number, refuses, root, run};
 use crate::place::{Case, list};
@@ -13,11 +14,11 @@ pub fn cases() -> Vec<Case> {
             usage_stays_below_what_is_to_be_kept,
             what_has_no_limit_is_told_of,
             what_is_left_out_by_many_names;
-        // On one kernel: they take their time.
+        // On one kernel: they take long.
         "guest prompt" =>
             a_limit_that_is_lowered,
             a_glob_may_match_later,
-            // Without multi-generational LRU a stream over and over is memory in use.
+            // Without multi-generational LRU a file streamed repeatedly counts as memory in use.
             a_share_of_a_cpu_is_spent_on_work,
             the_guard_that_keeps_from_swap_is_named,
             no_more_is_swapped_than_may_be_written
@@ -157,7 +158,7 @@ fn the_guard_that_keeps_from_swap_is_named() {
         let all = events(&words);
         let guards: Vec<_> = of(&all, "hold").iter().map(|hold| hold["guard"].clone()).collect();
         assert!(guards.contains(&guard.into()), "{words:?}: {all:?}");
-        // The kernel takes a huge page as a whole, and more of them than it was asked for.
+        // The kernel reclaims a huge page as a whole, and more of them than requested.
         assert!(swapped - app.stat("anon") <= 8 * M, "{words:?}: {} of {swapped}", app.stat("anon"));
     }
 }
@@ -168,8 +169,8 @@ fn no_more_is_swapped_than_may_be_written() {
     let before = app.stat("anon");
     let all =
         events(&["app", "--headroom", "190M", "--type", "all", "--swap-writes", "2M", "--duration", "6s"]);
-    // Six seconds', what was kept for one, and what the kernel writes ahead of it: up to 60 MiB at once (Linux 7.3), for
-    // which it is then left alone. Without a bound 130 MiB would leave.
+    // Budget of six seconds, the reserve of one, and the kernel's write-ahead: up to 60 MiB at once
+    // (Linux 7.3), after which the cgroup is left alone. Without a limit 130 MiB would leave.
     let swapped = before.saturating_sub(app.stat("anon"));
     assert!((4 * M..=80 * M).contains(&swapped), "{swapped}: {all:?}");
 }

@@ -1,7 +1,8 @@
 //! The program as a user runs it: natively, and inside real kernels booted by tests/vm.
 //!
-//! Every case says what it needs. tests/vm/kernels.tsv, checked in, says which kernel has what; a case that needs
-//! what a place doesn't have is not applicable there, and said to be. There is no other way to skip a case.
+//! Every case lists its needs. tests/vm/kernels.tsv, checked in, lists the features of each kernel;
+//! a case whose needs an environment doesn't have is not applicable there, and reported as such.
+//! There is no other way to skip a case.
 
 #![allow(clippy::disallowed_methods, reason = "reads numbers and files of its own")]
 

@@ -1,7 +1,8 @@
-//! The man pages: names, options and their descriptions come from the command line itself, the rest from man/parts.
+//! The man pages: names, options and their descriptions come from the command line itself, the rest
+//! from man/parts.
 //!
-//! `MEMCTL_BLESS=1 cargo test --test cli man` regenerates them. A file of man/parts begins with the subsections of
-//! DESCRIPTION; from its first `.SH` on, it follows OPTIONS.
+//! `MEMCTL_BLESS=1 cargo test --test cli man` regenerates them. A file of man/parts begins with the
+//! subsections of DESCRIPTION; from its first `.SH` on, it follows OPTIONS.
 
 use clap::CommandFactory;
 use clap_mangen::Man;
@@ -73,7 +74,7 @@ const PAGES: [Page; 6] = [
     },
 ];
 
-/// The page as the command line of today makes it.
+/// Renders the page from the current command line.
 fn rendered(page: &Page) -> String {
     let mut root = crate::cli::Cli::command();
     root.build();
@@ -103,7 +104,7 @@ fn rendered(page: &Page) -> String {
     String::from_utf8(out).expect("UTF-8")
 }
 
-/// The section NAME, with the description in lower case, as man-pages(7) asks for.
+/// Returns the section NAME, with the description in lower case, as man-pages(7) requires.
 fn man_name(man: &Man) -> String {
     let mut out = Vec::new();
     man.render_name_section(&mut out).expect("name");
@@ -133,7 +134,8 @@ fn the_pages_are_true() {
     }
 }
 
-/// Every key that a file of rules may have is described, its example can be read, and so can the one in contrib.
+/// Checks that every key of a file of rules is described, and that its example and the one in
+/// contrib parse.
 fn the_page_of_rules_is_true() {
     use memctl::watch::config::Rules;
     let page = include_str!("../../man/watch.toml.5").replace("\\-", "-");
@@ -154,7 +156,7 @@ fn the_page_of_rules_is_true() {
     assert!(page.lines().next().is_some_and(|line| line.contains(&version)), "another version");
 }
 
-/// The keys of the JSON report are documented, all of them.
+/// Checks that all keys of the JSON report are documented.
 fn the_pages_name_every_key_of_the_report() {
     let source = concat!(
         include_str!("../../src/output/json.rs"),
@@ -163,7 +165,7 @@ fn the_pages_name_every_key_of_the_report() {
         include_str!("../../src/output/json/watch.rs"),
     );
     let pages = PAGES.map(|page| page.parts).concat();
-    // What is flattened is no key itself.
+    // A flattened field is no key itself.
     let source: Vec<_> = source.split("#[serde(flatten)]\n    ").collect();
     let source = source.iter().enumerate().map(|(at, part)| match part.split_once('\n') {
         Some((_, rest)) if at > 0 => rest,

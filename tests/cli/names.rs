@@ -1,4 +1,4 @@
-//! Names that are no UTF-8: of cgroups, and of other people's mounts, which must not be in anybody's way.
+//! Names that are not UTF-8, of cgroups and of unrelated mounts, which must not disturb other work.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -21,11 +21,11 @@ pub fn cases() -> Vec<Case> {
 }
 
 const ODD: &[u8] = b"j\xe9b";
-/// What it is shown as, and what its path is percent-encoded.
+/// Displayed form of the name, and percent-encoded form of its path.
 const SHOWN: &str = "/j\u{fffd}b";
 const PATH_BYTES: &str = "/sys/fs/cgroup/j%E9b";
 
-/// A tmpfs on a directory of any name.
+/// A tmpfs on a directory with any name.
 struct Tmpfs(PathBuf);
 
 impl Tmpfs {
@@ -62,7 +62,7 @@ fn a_mount_of_any_name_is_in_nobodys_way() {
     }
     let ran = run(&["stat", "nope"]);
     assert_eq!((ran.status, ran.stderr.lines().next()), (Some(1), Some("memctl: nope: no such cgroup")));
-    // Not a cgroup, by a name that is no text either.
+    // Not a cgroup, with a name that isn't text either.
     let ran = run_bytes(&[b"stat", b"/tmp/caf\xe9"]);
     assert_eq!(
         (ran.status, ran.stderr.lines().next()),
@@ -96,7 +96,7 @@ fn a_cgroup_of_any_name_is_shown() {
         let line = parse(&ran.stdout);
         assert_eq!((&line["cgroup"], &line["path_bytes"]), (&name.into(), &path_bytes.into()), "{shown}");
     }
-    // One that a text can hold has no such key.
+    // A name that is valid text has no such key.
     let line = parse(&run(&["stat", "/", "--json"]).stdout);
     assert!(line.get("path_bytes").is_none(), "{line}");
 
@@ -111,7 +111,7 @@ fn a_cgroup_of_any_name_is_shown() {
         (ran.status, ran.stderr.lines().next()),
         (Some(1), Some("memctl: j\u{fffd}b: no such cgroup"))
     );
-    // Nobody can type what such a name is shown as.
+    // The displayed form of such a name can't be typed.
     assert!(!ran.stderr.contains("similar names"), "{}", ran.stderr);
     child.kill().and_then(|()| child.wait()).expect("it ends");
     let until = std::time::Instant::now() + std::time::Duration::from_secs(5);

@@ -16,12 +16,13 @@ const MARK: &str = "memctl-test-namespace";
 /// A cgroup namespace, kept by a process of its own, so that its root can have cgroups below it.
 pub struct Namespace {
     keeper: Child,
-    /// Where memctl runs: a cgroup within.
+    /// Cgroup within it in which memctl runs.
     home: PathBuf,
 }
 
 impl Namespace {
-    /// Makes one whose root is `cgroup`, which has nothing below it yet. `home` is to be made in it.
+    /// Creates a namespace whose root is `cgroup`, which has nothing below it yet. `home` is
+    /// created in it.
     pub fn new(cgroup: &Cgroup, home: &str) -> (Self, Cgroup) {
         let mut command = Command::new(std::env::current_exe().expect("this binary"));
         command.args([MARK, "keep"]).arg(cgroup.path()).stdin(Stdio::null()).stdout(Stdio::piped());
@@ -29,18 +30,18 @@ impl Namespace {
         let said =
             keeper.stdout.as_mut().expect("its output").read(&mut [0]).expect("it says when it is there");
         assert_eq!(said, 1, "it made the namespace");
-        // Out of the way: a cgroup with processes passes no controllers on.
+        // Moved away: a cgroup with processes passes no controllers on.
         std::fs::write(root().join("cgroup.procs"), keeper.id().to_string()).expect("it leaves");
         let home = cgroup.child(home);
         (Self { keeper, home: home.path().to_owned() }, home)
     }
 
-    /// Runs memctl there.
+    /// Runs memctl in the namespace.
     pub fn run(&self, words: &[&str]) -> Ran {
         self.run_as("join", words)
     }
 
-    /// The same without a mount of what the namespace shows.
+    /// Runs memctl in the namespace without a mount of it.
     pub fn run_with_the_hosts_mount(&self, words: &[&str]) -> Ran {
         self.run_as("visit", words)
     }
@@ -58,15 +59,15 @@ impl Drop for Namespace {
     }
 }
 
-/// Runs memctl with a cgroup for the root of all that it can see.
+/// Runs memctl with a cgroup as the root of all that it can see.
 pub fn run_inside(cgroup: &Path, words: &[&str]) -> Ran {
     let mut command = Command::new(std::env::current_exe().expect("this binary"));
     command.args([MARK, "new"]).arg(cgroup).args(words).output().expect("it runs").into()
 }
 
-/// The namespace that this process was started for, if it was.
+/// Returns the namespace for which this process was started, if it was.
 pub fn asked_for() -> Option<Inside> {
-    // Another of these may have been given words that are no text.
+    // Other instances of this binary may have arguments that aren't text.
     (std::env::args_os().nth(1)? == MARK).then_some(())?;
     let mut args = std::env::args().skip(1);
     (args.next()? == MARK).then_some(())?;
@@ -85,7 +86,8 @@ pub struct Inside {
 }
 
 impl Inside {
-    /// Enters the cgroup, makes or joins a namespace there, mounts what it shows, and becomes memctl.
+    /// Enters the cgroup, creates or joins a namespace there, mounts its hierarchy, and becomes
+    /// memctl.
     pub fn run(self) {
         std::fs::write(self.cgroup.join("cgroup.procs"), "0").expect("enter the cgroup");
         if self.keeps {
@@ -105,7 +107,7 @@ impl Inside {
             }
         }
         if self.mounts {
-            // The same file system can't be mounted over itself. Nothing else sees this.
+            // A file system can't be mounted over itself. No other process sees this unmount.
             rustix::mount::unmount(root(), UnmountFlags::DETACH).expect("unmount the whole hierarchy");
             rustix::mount::mount("cgroup2", root(), "cgroup2", MountFlags::empty(), c"")
                 .expect("mount the hierarchy as it is seen from here");
@@ -115,6 +117,6 @@ impl Inside {
 }
 
 fn unshare(what: UnshareFlags) {
-    // SAFETY: only the tables of descriptors are dangerous to unshare, and they stay shared.
+    // SAFETY: unsharing is dangerous only for descriptor tables, which stay shared.
     unsafe { rustix::thread::unshare_unsafe(what) }.expect("make the namespaces");
 }

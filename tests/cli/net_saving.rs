@@ -1,4 +1,4 @@
-//! Net saving: what was reclaimed, less the compressed copies that stay in memory.
+//! Net saving: reclaimed bytes minus the compressed copies that stay in memory.
 
 use std::process::Command;
 
@@ -37,7 +37,7 @@ impl Zram {
         Self
     }
 
-    /// What it takes in memory.
+    /// Returns the memory that it uses.
     fn used() -> i64 {
         let text = std::fs::read_to_string("/sys/block/zram0/mm_stat").expect("zram tells");
         text.split_ascii_whitespace().nth(2).and_then(|used| used.parse().ok()).expect("a number")
@@ -102,7 +102,7 @@ fn zswap_takes_some_of_it_back() {
     assert!(number(&report, "zswapped_bytes") >= 36 * M as i64, "{report}");
     assert_eq!(saved, number(&report, "reclaimed_bytes") - told);
     assert!((saved - fell).abs() <= fell / 10, "memory.current fell by {fell}, {report}");
-    // The copies are no growth of the application's.
+    // The copies don't count as growth of the application.
     assert!(number(&report, "grown_bytes") <= 2 * M as i64, "{report}");
     let ran = run(&["reclaim", "app", "20M"]);
     assert!(ran.stdout.contains("for compressed copies in zswap"), "{}", ran.stdout);

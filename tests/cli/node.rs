@@ -1,4 +1,4 @@
-//! A NUMA node's own reclaim file: what is asked of it is got, by the node's own counters, as this test reads them.
+//! A NUMA node's own reclaim file: requests are met, by the node's own counters, read by this test.
 
 use std::fs::File;
 use std::io::Write;
@@ -49,27 +49,27 @@ fn read(file: &str) -> String {
     std::fs::read_to_string(directory().join(file)).expect("read a file of the node")
 }
 
-/// A counter of the node's vmstat.
+/// Returns a counter of the node's vmstat.
 fn counter(key: &str) -> u64 {
-    // Each CPU keeps some to itself for up to a second; this has them all tell.
+    // Each CPU keeps part of its counts for up to a second; this read folds them all.
     std::fs::read("/proc/sys/vm/stat_refresh").expect("refresh the counters");
     let text = read("vmstat");
     let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
     line.unwrap_or_else(|| panic!("{key} in {text}")).parse().expect("a number")
 }
 
-/// Bytes that proactive writers reclaimed from the node.
+/// Returns the bytes that proactive writers reclaimed from the node.
 fn stolen() -> u64 {
     (counter("pgsteal_proactive") - counter("pgdemote_proactive")) * 4096
 }
 
-/// What the LRU lists hold, bytes.
+/// Returns the size of the LRU lists, bytes.
 fn lists() -> u64 {
     let keys = ["nr_inactive_file", "nr_active_file", "nr_inactive_anon", "nr_active_anon", "nr_unevictable"];
     keys.into_iter().map(counter).sum::<u64>() * 4096
 }
 
-/// So much page cache, on the only node there is.
+/// Creates a cgroup with `bytes` of page cache, on the only node there is.
 fn cached(bytes: u64) -> Cgroup {
     drop_caches();
     let cgroup = Cgroup::new("app");
@@ -82,7 +82,7 @@ fn drop_caches() {
     std::fs::write("/proc/sys/vm/drop_caches", "3").expect("drop the caches");
 }
 
-/// A setting of the host that is put back.
+/// A setting of the host that is restored on drop.
 struct Sysctl(&'static str, String);
 
 impl Sysctl {
@@ -117,7 +117,7 @@ fn ten_megabytes_of_a_node() {
     assert!(report.get("current_before_bytes").is_none(), "{report}");
     let freed = number(&report, "file_freed_bytes") + number(&report, "anon_freed_bytes");
     assert_close("page cache and anonymous memory", freed as u64, 10 * M);
-    // What is counted for the host alone isn't said of the node.
+    // Counters that exist only for the host aren't reported for the node.
     assert!(report.get("swapped_out_bytes").is_none(), "{report}");
 }
 
@@ -266,7 +266,8 @@ fn protection_holds_on_a_node() {
     assert!(app.stat("file") > 55 * M, "{} left", app.stat("file"));
 }
 
-/// Others hold the node, and free nothing, since there is no swap: the kernel says EBUSY to memctl.
+/// Other processes hold the node, and free nothing, since there is no swap: the kernel returns
+/// EBUSY to memctl.
 fn a_busy_node_is_waited_for() {
     let app = cached(80 * M);
     app.uses(&Work::Anon(20 * M));
@@ -281,7 +282,7 @@ fn a_busy_node_is_waited_for() {
     assert_close("the node's own counter", stolen() - before, 20 * M);
 }
 
-/// Runs memctl while others reclaim from the node, for so long at most, and without a moment in between.
+/// Runs memctl while others reclaim from the node, for at most `most`, without a moment in between.
 fn with_others_there(most: Duration) -> Ran {
     let (began, over) = (Instant::now(), Arc::new(AtomicBool::new(false)));
     let others: Vec<_> = (0..3)
@@ -329,7 +330,7 @@ fn pressure_of_a_node_is_the_hosts() {
     assert!((0..=total).contains(&told), "{told} told, {text}");
 }
 
-/// Linux 6.17 keeps pgsteal for the host alone. Its vmstat of a node is put in the place of this one's.
+/// Linux 6.17 keeps pgsteal for the host alone. Its vmstat of a node replaces the real one.
 fn counted_for_the_host_where_the_node_does_not() {
     let _app = cached(40 * M);
     let text = read("vmstat");

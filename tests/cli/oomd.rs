@@ -1,4 +1,4 @@
-//! systemd-oomd beside memctl: who is killed, and what is said of it.
+//! systemd-oomd beside memctl: the cgroups that it kills, and memctl's messages about it.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -22,7 +22,7 @@ pub fn cases() -> Vec<Case> {
 
 const ROUND: &str = include_str!("../vm/oomd-round");
 
-/// Runs a command to its end, which must be a success.
+/// Runs a command to its end; it must succeed.
 #[track_caller]
 fn systemctl(words: &[&str]) {
     let ran = Command::new("systemctl").args(words).stdin(Stdio::null()).output().expect("systemctl runs");
@@ -53,7 +53,7 @@ impl Drop for Oomd {
     }
 }
 
-/// The states and the words of what `check` says of killers.
+/// Returns the states and texts of `check` about killers.
 fn checked(word: &str) -> Vec<(String, String)> {
     let told = parse(&run(&["check", word, "--json"]).stdout);
     let checks = told["checks"].as_array().expect("a list").iter().filter(|check| check["check"] == "oomd");
@@ -61,7 +61,7 @@ fn checked(word: &str) -> Vec<(String, String)> {
     checks.map(|check| (text(check, "state"), text(check, "says") + &text(check, "todo"))).collect()
 }
 
-/// What a watch says on standard error, and its events.
+/// Returns the standard error of a watch, and its events.
 fn watched(words: &[&str]) -> (String, crate::watch::Events) {
     let child = begin(&[words, &["--json"]].concat());
     after(6000);
@@ -90,7 +90,7 @@ fn who_is_monitored_is_told() {
         matches!(&told[..], [(ok, words)] if ok == "ok" && words.contains("monitors no cgroup")),
         "{told:?}"
     );
-    // A mistake that fills swap is told once, and nothing is where it can't be.
+    // A mistake that fills swap is reported once, and only where it can occur.
     let (said, events) = watched(&["a.service", "--keep", "20M", "--swap-free", "10%"]);
     assert_eq!(said.matches("kills the largest user of swap").count(), 1, "{said}");
     assert!(of(&events, "summary")[0]["guards_blind"].is_null(), "{events:?}");
@@ -119,7 +119,7 @@ fn who_cannot_be_asked_is_taken_for_monitored() {
     }
 }
 
-/// The unit that comes with memctl shuts off what it doesn't need.
+/// The unit that comes with memctl blocks only features that memctl doesn't need.
 fn the_service_may_ask() {
     const RULES: &str = "[[rule]]\nmatch = 'a.service'\nkeep = '20M'\nswap-free = '10%'\n";
     let unit = include_str!("../../contrib/systemd/memctl-watch.service");
@@ -136,7 +136,8 @@ fn the_service_may_ask() {
     );
 }
 
-/// One round: whom systemd-oomd killed, how often memctl held, and all of the line.
+/// Runs one round; returns the cgroup that systemd-oomd killed, the number of memctl's holds, and
+/// the whole line.
 fn round(mode: &str) -> (String, u32, String) {
     let script = Path::new("/run/oomd-round");
     std::fs::write(script, ROUND).expect("write the script");
@@ -166,7 +167,7 @@ fn the_one_that_thrashes_is_killed() {
         let (victim, held, line) = round(mode);
         assert_eq!(victim, "b", "{line}");
         assert_eq!(held > 0, mode != "headroom", "{line}");
-        // With the one that thrashed the pressure goes, and the guard.
+        // With the thrashing cgroup the pressure ends, and so does the guard.
         assert!(mode != "keep" || line.contains("goes on after"), "{line}");
     }
     Command::new("systemctl")

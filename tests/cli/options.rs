@@ -1,4 +1,4 @@
-//! Options that change what is asked of the kernel, and what is printed, on real kernels.
+//! Options that change requests to the kernel or the output, on real kernels.
 
 use crate::bed::{Cgroup, M, assert_close, number, refuses, report, run};
 use crate::place::{Case, list};
@@ -24,7 +24,7 @@ pub fn cases() -> Vec<Case> {
     ]
 }
 
-/// A cgroup with page cache and anonymous memory.
+/// Creates a cgroup with page cache and anonymous memory.
 fn mixed() -> Cgroup {
     let app = Cgroup::new("app");
     app.uses(&Work::File(60 * M)).uses(&Work::Anon(60 * M));
@@ -40,7 +40,7 @@ fn swappiness_fails_with_the_reason() {
         assert!(ran.stderr.contains("\nhint: "), "{}", ran.stderr);
     }
     app.assert_untouched(before);
-    // What needs no key goes on.
+    // Requests that need no key continue.
     report(&["reclaim", "app", "10M", "--type=all"], 0);
 }
 
@@ -80,7 +80,8 @@ fn only_anon() {
     let swapped = number(&report, "swapped_out_bytes") as u64;
     assert_eq!(swapped, app.stat("pswpout") * 4096);
     assert!(swapped >= 18 * M, "{report}");
-    // The kernel writes ahead of swap that takes its time, even for a small request. It must be told, though.
+    // The kernel writes ahead to slow swap, even for a small request. The excess must be reported,
+    // though.
     let told = report["over_swapped_bytes"].as_u64().unwrap_or(0);
     let reclaimed = number(&report, "reclaimed_bytes") as u64;
     assert!(swapped - told <= reclaimed.max(20 * M) + 2 * M, "{report}");
@@ -116,7 +117,8 @@ fn a_timeout() {
     let report = report(&["reclaim", "app", "190M", "--chunk", "4K", "--timeout", "50ms"], 124);
     assert_eq!((&report["stopped_by"], &report["verdict"]), (&"timeout".into(), &"under".into()));
     let (elapsed, reclaimed) = (number(&report, "elapsed_usec"), number(&report, "reclaimed_bytes") as u64);
-    // Chunks of a page would take many times as long for all of it; how soon the machine lets memctl run is another matter.
+    // Chunks of a page would take many times as long for all of it; scheduling delays of memctl are
+    // another matter.
     assert!((50_000..5_000_000).contains(&elapsed) && reclaimed < 180 * M, "{report}");
     let stolen = app.stolen_settled();
     assert!(reclaimed > 0 && reclaimed.abs_diff(stolen) <= stolen / 20 + M, "{stolen} and {report}");
@@ -125,7 +127,7 @@ fn a_timeout() {
 fn a_tolerance() {
     let app = Cgroup::new("app");
     app.uses(&Work::File(40 * M));
-    // Half of what is asked is there: under by any usual measure, exact to one who said so.
+    // Half of the request is available: short by the usual tolerance, exact by the one given.
     report(&["reclaim", "app", "80M", "--tolerance", "60%"], 0);
     report(&["reclaim", "app", "80M", "--tolerance", "60"], 3);
 }
@@ -201,7 +203,8 @@ fn two_writers() {
         let output = child.wait_with_output().expect("memctl ends");
         assert_eq!(output.status.code(), Some(0));
     }
-    // The counter is every writer's: together they free what the one or both were asked for, and no more.
+    // The counter includes every writer: together they free the bytes that one or both
+    // requested, and no more.
     let stolen = app.stolen_settled();
     assert!((19 * M..46 * M).contains(&stolen), "{stolen}");
 }

@@ -1,4 +1,4 @@
-//! Paths to cgroups: what the kernel opens counts, whichever mount or namespace a path leads through.
+//! Paths to cgroups: the file that the kernel opens counts, through any mount or namespace.
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -55,7 +55,7 @@ impl Drop for Sleeper {
     }
 }
 
-/// A directory of the hierarchy mounted in another place, too.
+/// A directory of the hierarchy, mounted in a second place.
 struct Bind(PathBuf);
 
 impl Bind {
@@ -88,7 +88,8 @@ fn stat_of(ran: &Ran, word: &str) -> Value {
     parse(&ran.stdout)
 }
 
-/// In a cgroup namespace, `/proc/1/root/sys/fs/cgroup/app` is the host's, whatever its own hierarchy calls so.
+/// In a cgroup namespace, `/proc/1/root/sys/fs/cgroup/app` is the host's, whatever that name means
+/// in its own hierarchy.
 fn another_namespaces_cgroup_is_not_ones_own() {
     const OUTSIDE: &str = "/proc/1/root/sys/fs/cgroup";
     let (host, job) = (Cgroup::new("app"), Cgroup::new("job"));
@@ -112,7 +113,7 @@ fn another_namespaces_cgroup_is_not_ones_own() {
     own.assert_untouched(before.1);
     assert!(before.0 - host.current() >= 7 * M, "{} of {}", host.current(), before.0);
 
-    // What one's own hierarchy doesn't have is there all the same, and both roots are told apart.
+    // A cgroup missing from the own hierarchy is found anyway, and the two roots are distinguished.
     assert_eq!(
         stat_of(&inside(&["stat", &format!("{OUTSIDE}/only"), "--json"]), "only")["cgroup"],
         format!("{OUTSIDE}/only")
@@ -141,7 +142,7 @@ fn another_namespaces_cgroup_is_not_ones_own() {
     assert_eq!(ran.status, Some(0), "{}", ran.stderr);
     assert_eq!(parse(&ran.stdout)["rules"][0]["cgroups"][0]["cgroup"], path.as_str(), "{}", ran.stdout);
 
-    // Whoever joins another one's cgroup pays there.
+    // After joining the other cgroup, memctl is charged there.
     let words =
         ["watch", "/app", "--keep", "1G", "--duration", "1s", "--json", "--join", &format!("{OUTSIDE}/only")];
     let child = std::thread::scope(|scope| {
@@ -163,7 +164,7 @@ fn parse_line(line: &str) -> Value {
     serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))
 }
 
-/// Proc's links are no text: they lead to what a process has.
+/// Links in /proc are not text: they lead to the files of a process.
 fn links_of_proc_lead_where_the_kernel_goes() {
     let app = Cgroup::new("app");
     let inner = app.child("inner");
@@ -195,7 +196,7 @@ fn links_of_proc_lead_where_the_kernel_goes() {
     assert_eq!((ran.status, ran.stderr.lines().next()), (Some(1), Some("memctl: /tmp: not a cgroup")));
 }
 
-/// `..` behind a symbolic link is the parent of what the link leads to.
+/// `..` after a symbolic link is the parent of the link's target.
 fn dots_are_the_kernels_and_not_the_texts() {
     let app = Cgroup::new("app");
     let _inner = app.child("inner");
@@ -219,7 +220,7 @@ fn a_bind_mount_is_a_part_of_the_hierarchy() {
     app.write("memory.high", "64M");
     let bind = Bind::new(app.path(), "/tmp/part");
     let seen = stat("/tmp/part/inner");
-    // By the name that it has, and with the limit above it that the mount alone would hide.
+    // By its real name, and with the limit above it that the mount alone would hide.
     assert_eq!((&seen["cgroup"], &seen["limit_cgroup"]), (&"/app/inner".into(), &"/app".into()), "{seen}");
     assert!(seen.get("hidden_by").is_none(), "{seen}");
     assert_eq!(stat("/tmp/part")["cgroup"], "/app");
@@ -228,7 +229,7 @@ fn a_bind_mount_is_a_part_of_the_hierarchy() {
     drop((bind, inner));
 }
 
-/// A mount on which another one lies is still there for whoever is in it.
+/// A mount covered by another mount is still visible to processes inside it.
 fn a_covered_mount_is_reached_from_within() {
     let app = Cgroup::new("app");
     let inner = app.child("inner");
@@ -253,7 +254,7 @@ fn a_covered_mount_is_reached_from_within() {
     assert_eq!((covered.status, covered.stdout.as_str()), (Some(1), ""), "{}", covered.stderr);
 }
 
-/// Whoever covers a directory of the hierarchy moves no cgroup.
+/// A mount that covers a directory of the hierarchy moves no cgroup.
 fn what_is_mounted_within_is_no_cgroup() {
     let (app, other, plain) = (Cgroup::new("app"), Cgroup::new("other"), Cgroup::new("plain"));
     let inner = other.child("u.service");
@@ -288,7 +289,7 @@ fn what_is_mounted_within_is_no_cgroup() {
     drop((itself, tmpfs, bind, point, inner, app));
 }
 
-/// A mount whose mount point was covered later on is of no use to anybody.
+/// A mount whose mount point was covered later is unusable.
 fn a_mount_that_leads_nowhere_is_passed_over() {
     let _app = Cgroup::new("app");
     let (cover, outer) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
@@ -325,7 +326,7 @@ fn a_removed_cgroup_is_called_removed() {
     drop(anew);
 }
 
-/// What the kernel writes of a process whose cgroup was removed can be another one's name.
+/// The kernel's path for a process whose cgroup was removed can be the name of another cgroup.
 fn a_zombie_is_in_no_other_cgroup() {
     let (job, other) = (Cgroup::new("z"), Cgroup::new("z (deleted)"));
     let mut child = Command::new("/bin/sleep").arg("300").stdin(Stdio::null()).spawn().expect("sleep");
@@ -344,7 +345,8 @@ fn a_zombie_is_in_no_other_cgroup() {
     assert_eq!(stat(&format!("pid:{}", alive.0.id()))["cgroup"], "/z (deleted)");
 }
 
-/// A container's tool that has its own cgroup namespace and the host's mount: case 08 of other people's hosts.
+/// A container's tool that has its own cgroup namespace and the host's mount: case 08 of other
+/// people's hosts.
 fn without_a_mount_of_the_namespace_self_is_found() {
     let job = Cgroup::new("job");
     let (namespace, home) = Namespace::new(&job, "self");
@@ -387,7 +389,7 @@ fn a_path_that_is_left_out_is_left_out() {
     assert!(!ran.stdout.contains("/app/b"), "{}", ran.stdout);
 }
 
-/// One that is found later by another way than the first is still the one that is watched.
+/// A cgroup that is found again later by another path is watched only once.
 fn a_watch_has_each_cgroup_once() {
     let app = Cgroup::new("app");
     let _inner = app.child("inner");

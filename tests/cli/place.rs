@@ -1,4 +1,4 @@
-//! Where the tests run, what that place has, and which cases apply to it.
+//! The environment of the tests, its features, and the cases that apply to it.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use crate::bed::{Cgroup, root};
 
-/// The checked-in table of kernels and what they have.
+/// The checked-in table of kernels and their features.
 const KERNELS: &str = include_str!("../vm/kernels.tsv");
 
-/// A test and what it needs, in words: `host`, `guest`, features of tests/vm/kernels.tsv; with a `!`, their absence.
-/// A guest whose cgroups systemd manages is no `guest`, where a case may do as it likes with them: it has `systemd`.
+/// A test and its needs, in words: `host`, `guest`, features of tests/vm/kernels.tsv; with a `!`,
+/// their absence. A guest whose cgroups systemd manages is no `guest`, where a case may do as it
+/// likes with cgroups: it has `systemd`.
 #[derive(Clone)]
 pub struct Case {
     pub name: &'static str,
@@ -30,7 +31,7 @@ macro_rules! list {
 }
 pub(crate) use list;
 
-/// A place to run in.
+/// An environment for tests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
     name: String,
@@ -38,7 +39,7 @@ pub struct Place {
 }
 
 impl Place {
-    /// This place. In a guest, tests/vm/run says which kernel of the table it is.
+    /// Returns the current environment. In a guest, tests/vm/run names the kernel of the table.
     pub fn here() -> Self {
         match std::env::var("MEMCTL_KERNEL") {
             Ok(name) => {
@@ -52,7 +53,7 @@ impl Place {
         Self { name: "host".into(), has: ["host".into()].into() }
     }
 
-    /// Every place there is.
+    /// Returns all environments.
     fn all() -> Vec<Self> {
         let rows = KERNELS.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty());
         let guests = rows.map(|line| {
@@ -67,7 +68,7 @@ impl Place {
         guests.chain([Self::host()]).collect()
     }
 
-    /// The first thing that the case needs and this place doesn't have.
+    /// Returns the first need of the case that this environment doesn't meet.
     pub fn missing(&self, case: &Case) -> Option<&'static str> {
         case.needs.split(' ').filter(|need| !need.is_empty()).find(|&need| match need.strip_prefix('!') {
             Some(unwanted) => self.has.contains(unwanted),
@@ -76,8 +77,8 @@ impl Place {
     }
 }
 
-/// Waits until the host is no longer stalled by what an earlier case did: a watch holds back where all of it is stalled for
-/// a fifth of the time, and what is left of that takes some 10 s to be forgotten.
+/// Waits until the host is no longer stalled by an earlier case: a watch holds back while all of
+/// the host is stalled for a fifth of the time, and the average takes some 10 s to decay.
 pub fn await_calm() {
     let full = || -> Option<f64> {
         let text = std::fs::read_to_string("/proc/pressure/memory").ok()?;
@@ -96,7 +97,8 @@ impl fmt::Display for Place {
     }
 }
 
-/// A case that applies nowhere is a mistake in its needs, and would never be noticed.
+/// Checks that each case applies somewhere: otherwise a mistake in its needs would never be
+/// noticed.
 pub fn every_case_applies_somewhere(cases: &[Case]) {
     for case in cases {
         let somewhere = Place::all().iter().any(|place| place.missing(case).is_none());
@@ -115,7 +117,7 @@ fn the_table_tells_the_truth_of_systemd() {
     the_table_tells_the_truth();
 }
 
-/// What the table says of this kernel is what a look at the kernel itself says.
+/// Checks the table's row for this kernel against the kernel itself.
 fn the_table_tells_the_truth() {
     let manager = if std::path::Path::new("/run/systemd/system").exists() { "systemd" } else { "guest" };
     let mut seen: BTreeSet<String> = [manager.to_owned()].into();
@@ -140,9 +142,9 @@ fn the_table_tells_the_truth() {
     if std::path::Path::new("/sys/devices/system/node/node0/reclaim").exists() {
         seen.insert("node-reclaim".into());
     }
-    // What can't be probed for free is tried by the cases that need it: whether a signal ends a write, whether the
-    // controller may go to a hierarchy of version 1, and whether stale protection is honoured;
-    // the shells are no part of the kernel.
+    // Features that can't be probed for free are tested by the cases that need them: whether a
+    // signal ends a write, whether the controller may go to a hierarchy of version 1, and whether
+    // stale protection is honoured; the shells are no part of the kernel.
     let mut told = Place::here().has;
     for tried in ["prompt", "memory-v1", "fresh-protection", "shells"] {
         told.remove(tried);

@@ -1,4 +1,4 @@
-//! `--dry-run`: the arithmetic against what the kernel then does, and nothing written.
+//! `--dry-run`: the forecast against the kernel's later result, and no writes.
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -59,7 +59,7 @@ fn what_is_foretold_is_what_the_kernel_gives() {
     let done = report(&["reclaim", "app", "10G"], 3);
     let got = number(&done, "reclaimed_bytes") as u64;
     assert!(got <= reclaimable + 2 * M && got + reclaimable / 8 >= reclaimable, "{foretold} {done}");
-    // Then next to nothing is left, and a new look says so.
+    // Afterwards next to nothing is left, and a new forecast shows it.
     let foretold = report(&["reclaim", "app", "max", "--dry-run"], 0);
     assert!(number(&foretold, "reclaimable_bytes") < 12 * M as i64, "{foretold}");
     assert!(foretold["requested_bytes"].is_null());
@@ -144,7 +144,8 @@ fn a_key_that_the_kernel_knows() {
     app.assert_untouched(before);
 }
 
-/// The version alone tells: not even the request for nothing is written that `memctl check` tries it with.
+/// The version alone decides: even the empty request with which `memctl check` tries the key is not
+/// written.
 fn a_key_that_the_kernel_does_not_know() {
     let app = Cgroup::new("app");
     app.uses(&Work::File(40 * M));

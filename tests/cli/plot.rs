@@ -41,7 +41,7 @@ impl Folder {
         [self.record(), self.picture()].map(|path| path.display().to_string())
     }
 
-    /// Draws it, with what it says on standard error.
+    /// Plots the record, and checks the text on standard error.
     fn drawn(&self, says: &str) -> String {
         let [record, picture] = self.words();
         let ran = run(&["plot", &record, "-o", &picture]);
@@ -54,7 +54,7 @@ fn records_of_all_versions() {
     for (version, record) in RECORDS {
         let svg = Folder::with(record).drawn("");
         assert!(svg.starts_with("<svg") && svg.contains("memctl watch of "), "{version}: {svg}");
-        // A full disk cuts it off anywhere.
+        // A full disk truncates the record anywhere.
         let cut = Folder::with(&record[..record.len() - 30]);
         let [name, _] = cut.words();
         let svg = cut.drawn(&format!("memctl: {name}: the last line is cut off; drawing the lines before\n"));

@@ -9,7 +9,7 @@ pub fn cases() -> Vec<Case> {
     list![
         "" => an_estimate_stands_alone;
         "guest reclaim" => a_dry_run_presses_nothing, what_is_to_be_free_comes_first;
-        // On one kernel each: they take their time.
+        // On one kernel each: they take long.
         "guest reclaim !prompt" => what_is_not_in_use_leaves;
         "guest prompt" =>
             an_estimate_is_all_that_is_told,
@@ -29,7 +29,8 @@ fn an_estimate_stands_alone() {
     refuses(&["watch", "app", "--pressure", "much"], 2, line);
 }
 
-/// A cgroup with so much in use and so much cold, and what it uses besides.
+/// Creates a cgroup with `hot` bytes in use and `cold` bytes unused; returns it with the rest of
+/// its usage.
 fn in_use(name: &str, hot: u64, cold: u64) -> Cgroup {
     let app = Cgroup::new(name);
     app.uses(&Work::File(cold)).uses(&Work::Mapped(hot));
@@ -77,7 +78,7 @@ fn the_floor_holds_here_too() {
 fn what_is_to_be_free_comes_first() {
     let app = limited("app", 128 * M);
     app.uses(&Work::File(110 * M));
-    // Sooner than the first press.
+    // Sooner than the first reclaim.
     let events = events(&["app", "--pressure", "0.1%", "--headroom", "40M", "--duration", "900ms"]);
     assert!(app.current() <= 88 * M, "{}: {events:?}", app.current());
 }

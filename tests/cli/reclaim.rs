@@ -1,4 +1,4 @@
-//! The main job on a real kernel: what is asked is got, and every figure of the report is true.
+//! The main task on a real kernel: requests are met, and every figure of the report is true.
 
 use crate::bed::{Cgroup, M, assert_close, number, parse, report, run};
 use crate::place::{Case, list};
@@ -23,7 +23,7 @@ pub fn cases() -> Vec<Case> {
     ]
 }
 
-/// A cgroup with so much page cache.
+/// Creates a cgroup with `bytes` of page cache.
 fn cached(name: &str, bytes: u64) -> Cgroup {
     let cgroup = Cgroup::new(name);
     cgroup.uses(&Work::File(bytes));
@@ -44,7 +44,7 @@ fn ten_megabytes() {
     assert_eq!(number(&report, "unconfirmed_bytes"), 0);
 }
 
-/// 6.1 frees 12 MiB and more when it is asked for 10 in one write.
+/// 6.1 frees 12 MiB and more for a request of 10 in one write.
 fn ten_megabytes_overshoot_no_more_than_that() {
     let app = cached("app", 60 * M);
     let report = report(&["reclaim", "app", "10M"], 0);
@@ -152,7 +152,7 @@ fn the_root() {
     assert_close("reclaimed", number(&report, "reclaimed_bytes") as u64, 5 * M);
 }
 
-/// The write itself adds nothing to the pressure file; that it is read at all shows in the key.
+/// The write itself adds nothing to the pressure file; the key shows that the file is read at all.
 fn a_stall_is_told() {
     let app = cached("app", 20 * M);
     let told = number(&report(&["reclaim", "app", "4M"], 0), "stalled_usec");

@@ -19,7 +19,7 @@ pub fn cases() -> Vec<Case> {
     ]
 }
 
-/// A file of rules, which goes with its folder.
+/// A file of rules, removed with its folder.
 struct Rules {
     folder: tempfile::TempDir,
 }
@@ -114,13 +114,13 @@ fn reloads(events: &[Value]) -> Vec<&Value> {
     of(events, "reload")
 }
 
-/// Who is told to be watched from some event on, and by which rule.
+/// Returns the cgroups whose watch started, and the rule of each.
 fn started(events: &[Value]) -> Vec<(String, String)> {
     let word = |event: &Value, key: &str| event[key].as_str().unwrap_or_default().to_owned();
     of(events, "start").iter().map(|event| (word(event, "cgroup"), word(event, "rule"))).collect()
 }
 
-/// A watch by rules that tells into a file, so that one can look on.
+/// A watch by rules that reports to a file, so that a test can follow it.
 struct Watching {
     child: Child,
     record: PathBuf,
@@ -163,7 +163,7 @@ fn a_host_under_three_rules() {
     until("a limit by a rule", || host[18].current() <= 40 * M);
     let other = host[19].current();
     assert!(other >= 58 * M, "no rule takes it: {other}");
-    // One that adds a rule, and takes one away.
+    // Rules with one added, and one removed.
     let changed = text.replace("'db'\nmatch = 'db'", "'other'\nmatch = 'other'");
     rules.write(&changed);
     signal(&watching.child, Signal::HUP);
@@ -173,7 +173,7 @@ fn a_host_under_three_rules() {
     assert_eq!((&reloads(&told)[0]["rules"], reloads(&told)[0].get("error")), (&3.into(), None), "{told:?}");
     assert_eq!(of(&told, "released").iter().map(|one| &one["cgroup"]).collect::<Vec<_>>(), ["/db"]);
     assert_eq!(started(&told).len(), 20, "those that stay are not told of again");
-    // One with a mistake in it changes nothing.
+    // Rules with a mistake change nothing.
     rules.write("[[rule]]\nmatch = 'web-*'\nheadrom = '1%'\n");
     signal(&watching.child, Signal::HUP);
     until("a refused reload", || reloads(&watching.so_far()).len() == 2);
@@ -207,7 +207,7 @@ fn a_dry_run_of_a_host() {
     let table = lines.iter().position(|line| line.starts_with("CGROUP  WOULD RECLAIM  HELD  RULE"));
     let table = &lines[table.unwrap_or_else(|| panic!("no table: {}", ran.stdout))..];
     let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
-    // In the order in which they are named.
+    // In the order of their names in the file.
     assert_eq!(words(table[1])[0], "/web-1");
     assert!(words(table[1])[1].ends_with('M') && words(table[1])[2..] == ["0", "web"], "{}", ran.stdout);
     assert_eq!(words(table[2]), ["/web-2", "0", "0", "web"]);

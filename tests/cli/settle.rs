@@ -1,4 +1,4 @@
-//! `--settle`: what comes back, by the kernel's own counters.
+//! `--settle`: refaults, by the kernel's own counters.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ pub fn cases() -> Vec<Case> {
     ]
 }
 
-/// Bytes that came back after having been in use, by the kernel's own counters.
+/// Returns the refaulted bytes that had been in use, by the kernel's own counters.
 fn restored(app: &Cgroup) -> u64 {
     (app.stat("workingset_restore_file") + app.stat("workingset_restore_anon")) * 4096
 }
@@ -50,7 +50,7 @@ fn what_nobody_uses_stays_away() {
     assert!(ran.stdout.contains("\ncame back  nothing within 1.0 s"), "{}", ran.stdout);
     let report = report(&["reclaim", "app", "10M", "--settle", "1"], 0);
     assert_eq!((number(&report, "refaulted_bytes"), number(&report, "usual_refaulted_bytes")), (0, 0));
-    // Without it nothing is waited for, and nothing said.
+    // Without the option memctl doesn't wait, and reports no refaults.
     assert!(crate::bed::report(&["reclaim", "app", "4M"], 0).get("refaulted_bytes").is_none());
 }
 

@@ -1,4 +1,5 @@
-//! Several cgroups at once: names and globs, a row each, the worst exit status, signals to every writing thread.
+//! Several cgroups at once: names and globs, a row each, the worst exit status, signals to every
+//! writing thread.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -28,7 +29,7 @@ pub fn cases() -> Vec<Case> {
     ]
 }
 
-/// Reports, a line of JSON each.
+/// Returns the reports, a line of JSON each.
 fn reports(words: &[&str], status: i32) -> Vec<Value> {
     let ran = run(&[words, &["--json"]].concat());
     assert_eq!((ran.status, ran.stderr.as_str()), (Some(status), ""), "{words:?}: {}", ran.stdout);
@@ -39,7 +40,7 @@ fn names(reports: &[Value]) -> Vec<&str> {
     reports.iter().map(|report| report["cgroup"].as_str().expect("a name")).collect()
 }
 
-/// A parent and its children, with so much page cache in each child.
+/// Creates a parent and its children, with `bytes` of page cache in each child.
 fn family(parent: &str, children: &[&str], bytes: u64) -> (Cgroup, Vec<Cgroup>) {
     let parent = Cgroup::new(parent);
     let children = children.iter().map(|name| {
@@ -134,7 +135,7 @@ fn a_rate_for_all() {
     assert!(took >= Duration::from_millis(1700), "20 MiB at 10 MiB a second in {took:?}");
 }
 
-/// Both are under way at the same time, whatever that saves on the machine at hand.
+/// Both are in progress at the same time, regardless of the time saved on this machine.
 fn in_parallel() {
     let (_batch, _children) = family("batch", &["a", "b"], 20 * M);
     let ran = run(&["reclaim", "batch/*", "5M", "--jobs", "2", "--max-rate", "5M", "-v", "--json"]);

@@ -26,7 +26,7 @@ pub fn cases() -> Vec<Case> {
     ]
 }
 
-/// memctl at work.
+/// A running memctl.
 struct Running(Child);
 
 impl Running {
@@ -48,7 +48,7 @@ fn after(milliseconds: u64) {
     std::thread::sleep(Duration::from_millis(milliseconds));
 }
 
-/// Waits until memctl is well on its way with the cgroup.
+/// Waits until memctl has reclaimed a good part of the cgroup.
 fn under_way(app: &Cgroup, used: u64) {
     let until = Instant::now() + Duration::from_secs(30);
     while app.current() + 4 * M > used {
@@ -57,7 +57,8 @@ fn under_way(app: &Cgroup, used: u64) {
     }
 }
 
-/// Sends the signal amid the reclaim, and takes what memctl did then, which must be to report truly, and die by it.
+/// Sends the signal amid the reclaim, and returns memctl's output; memctl must report truly, and
+/// die by the signal.
 fn cut_short(app: &Cgroup, words: &[&str], signal: Signal) -> (Value, Duration, String) {
     let used = app.current();
     let running = Running::start(words);
@@ -89,7 +90,7 @@ fn amid_anon() {
     assert!(number(&report, "swapped_out_bytes") > 0, "{report}");
 }
 
-/// The kernel looks at signals between its own batches as well, if they reach the thread that writes.
+/// The kernel checks for signals between its own batches as well, if they reach the writing thread.
 fn amid_one_large_write() {
     let app = Cgroup::new("app");
     app.uses(&Work::Anon(360 * M));
@@ -153,7 +154,7 @@ fn the_table_is_printed_too() {
     assert!(stdout.contains("under, interrupted") && stdout.contains("interrupted by a signal"), "{stdout}");
 }
 
-/// 6.1 looks at signals only when the whole write is done.
+/// 6.1 checks for signals only at the end of the whole write.
 fn a_write_that_can_not_be_interrupted() {
     let app = Cgroup::new("app");
     app.uses(&Work::Anon(360 * M));
@@ -201,7 +202,7 @@ fn an_ignored_signal_stays_ignored() {
     assert_eq!(parse(&String::from_utf8(output.stdout).expect("UTF-8"))["stopped_by"], "reached");
 }
 
-/// A stopped write is begun anew in full by the kernel: in one chunk's size, it can't add up.
+/// A stopped write is restarted in full by the kernel: with chunks, the repetition can't add up.
 fn stopped_and_continued_repeats_at_most_a_chunk() {
     let app = Cgroup::new("app");
     app.uses(&Work::File(200 * M));

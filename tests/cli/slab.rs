@@ -1,4 +1,5 @@
-//! Slab, which the kernel frees along and doesn't count, and an application that frees memory meanwhile.
+//! Slab, which the kernel frees as well without counting it, and an application that frees memory
+//! meanwhile.
 
 use serde_json::Value;
 
@@ -21,7 +22,7 @@ pub fn cases() -> Vec<Case> {
     ]
 }
 
-/// A cgroup of mostly dentries.
+/// Creates a cgroup of mostly dentries.
 fn dentries(name: &str, bytes: u64) -> Cgroup {
     let cgroup = Cgroup::new(name);
     cgroup.uses(&Work::Dentries(bytes));
@@ -29,7 +30,8 @@ fn dentries(name: &str, bytes: u64) -> Cgroup {
     cgroup
 }
 
-/// How far the usage may fall for a request before it must end: plus what one write takes, which nothing bounds.
+/// Checks a report against the fall of the usage, which may exceed the request by the effect of
+/// one write: nothing limits that effect.
 fn told_truly(report: &Value, asked: u64, fell: u64) {
     let bytes = |key| number(report, key) as u64;
     assert_eq!(report["stopped_by"], "reached", "{report}");
@@ -40,7 +42,7 @@ fn told_truly(report: &Value, asked: u64, fell: u64) {
     );
     let over = bytes("reclaimed_bytes") > asked + 2 * M;
     assert_eq!(report["verdict"], if over { "over" } else { "exact" }, "{report}");
-    // Then it was one write that took it, and that is told.
+    // Then a single write reclaimed it, and the report says so.
     if fell > asked + 4 * M {
         assert!(bytes("overshot_bytes") + asked + 4 * M > fell, "{report}");
     }
@@ -89,7 +91,7 @@ fn dentries_down_to_a_usage() {
     assert!(app.current() <= 20 * M && number(&report, "slab_reclaimed_bytes") > 0, "{report}");
 }
 
-/// While there is page cache the kernel takes that, and little slab.
+/// While there is page cache the kernel reclaims that, and little slab.
 fn page_cache_beside_dentries() {
     let app = dentries("app", 20 * M);
     app.uses(&Work::File(40 * M));
@@ -123,7 +125,7 @@ fn a_dry_run_counts_slab() {
     assert!(ran.stdout.contains(" of slab, at most"), "{}", ran.stdout);
 }
 
-/// It goes by the usage, and there is no anonymous memory to be spared.
+/// The watch is guided by the usage, and there is no anonymous memory to be spared.
 fn a_watch_reclaims_dentries() {
     let app = dentries("app", 30 * M);
     let ran = run(&["watch", "app", "--keep", "20M", "--duration", "4s", "--json"]);

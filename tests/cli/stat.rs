@@ -1,4 +1,5 @@
-//! `memctl stat` on real kernels: the figures against the raw files, limits of ancestors, trees and their order.
+//! `memctl stat` on real kernels: the figures against the raw files, limits of ancestors, trees and
+//! their order.
 
 use std::path::Path;
 use std::process::Command;
@@ -38,7 +39,7 @@ pub fn cases() -> Vec<Case> {
     ]
 }
 
-/// The line of one cgroup.
+/// Returns the line of one cgroup.
 fn stat(name: &str) -> Value {
     let ran = run(&["stat", name, "--json"]);
     assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""), "{}", ran.stdout);
@@ -59,7 +60,7 @@ fn json_agrees_with_the_files_to_the_byte() {
     app.uses(&Work::File(30 * M)).uses(&Work::Anon(20 * M));
     app.write("memory.low", &(4 * M).to_string());
     app.write("memory.max", &(900 * M).to_string());
-    // Idle from here on; and the kernel has folded its counters.
+    // The cgroup is idle from here on, and the kernel has folded its counters.
     app.stolen_settled();
     let line = stat("app");
     let file = |name: &str| app.read(name).trim().parse::<u64>().expect("a number");
@@ -117,7 +118,7 @@ fn json_agrees_with_the_files_to_the_byte() {
         assert_eq!(line.get(key), truth.as_ref(), "{key} in {line}");
     }
     assert_eq!(line.get("hidden_by"), None);
-    // A row reads none of that.
+    // A row reads none of these files.
     let other = Cgroup::new("other");
     let rows = run(&["stat", "app", other.name(), "--json"]);
     assert!(rows.stdout.contains("current_bytes") && !rows.stdout.contains("io_pressure"), "{}", rows.stdout);
@@ -141,7 +142,7 @@ fn events_are_told_with_their_place() {
     assert!(page("app/job").contains(&format!("events       max {there}\n")), "{}", page("app/job"));
 }
 
-/// The page on one cgroup, off a terminal.
+/// Returns the page on one cgroup, off a terminal.
 fn page(name: &str) -> String {
     let ran = run(&["stat", name]);
     assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""));
@@ -161,7 +162,7 @@ fn limits_above_a_namespace_are_unknown() {
     let line = crate::bed::parse(&ran.stdout);
     assert_eq!((&line["cgroup"], &line["hidden_by"]), (&"/".into(), &"namespace".into()), "{line}");
     assert!(line["limit_bytes"].is_null() && line["current_bytes"].is_u64(), "{line}");
-    // A namespace that was made at the root hides nothing.
+    // A namespace that was created at the root hides nothing.
     let ran = run_inside(&root(), &["stat", "app/job", "--json"]);
     let line = crate::bed::parse(&ran.stdout);
     assert!(line.get("hidden_by").is_none() && line["limit_cgroup"] == "/app", "{line}");
@@ -173,7 +174,7 @@ fn limits_above_a_mount_are_unknown() {
     let point = "/tmp/part";
     std::fs::create_dir_all(point).expect("make the mount point");
     rustix::mount::mount_bind(job.path(), point).expect("bind it");
-    // Where the whole is mounted too, it shows what is above.
+    // Where the whole hierarchy is mounted too, memctl shows the ancestors.
     let mut alone = Command::new("/bin/busybox");
     alone.args(["unshare", "-m", "sh", "-c", "umount -l /sys/fs/cgroup; exec \"$0\" stat \"$1\" --json"]);
     alone.arg(assert_cmd::cargo::cargo_bin!("memctl")).arg(point);
@@ -229,7 +230,7 @@ fn the_tightest_level_binds() {
     let line = stat("app/job");
     assert_eq!((&line["limit_cgroup"], &line["limit_file"]), (&"/app/job".into(), &"memory.max".into()));
     assert_close("headroom", bytes(&line, "headroom_bytes"), 170 * M);
-    // A sibling takes it from above.
+    // A sibling uses up the ancestor's room.
     leak.uses(&Work::File(200 * M));
     let line = stat("app/job");
     assert_eq!((&line["limit_cgroup"], &line["limit_file"]), (&"/app".into(), &"memory.high".into()));
@@ -286,7 +287,7 @@ fn a_tree_with_siblings_in_order() {
     let lines: Vec<_> = ran.stdout.lines().collect();
     assert!(lines[1].starts_with("/two ") && lines[2].starts_with("  other "), "{}", ran.stdout);
     assert_eq!(names(&run(&["stat", "--json"]).stdout), ["/two", "/one"]);
-    // Without a header, which stands for nothing here, a total of one would be the same again.
+    // Without a header, which means nothing here, a total of one cgroup would repeat its row.
     assert!(!ran.stdout.contains("total"), "{}", ran.stdout);
 }
 
@@ -325,8 +326,8 @@ fn several_threads_see_the_same() {
         for key in ["limit_bytes", "min_bytes"] {
             assert_eq!(one[key], other[key], "{key}: {one}");
         }
-        // Between the two the kernel may have written down what it had counted before, or given back a batch of charges:
-        // what is protected is no more than what is used.
+        // Between the two reads the kernel may have folded earlier counts, or returned a batch of
+        // charges: protected memory is at most the usage.
         for key in ["anon_bytes", "file_bytes", "protected_bytes"] {
             let apart = number(&one, key).abs_diff(number(&other, key));
             assert!(apart <= M, "{key}: {one}, {other}");
@@ -375,7 +376,7 @@ fn columns_fit_the_terminal() {
 fn a_name_that_is_not_there() {
     refuses(&["stat", "nonesuch"], 1, "memctl: nonesuch: no such cgroup");
     assert!(!root().join("nonesuch").exists());
-    // Whatever else was asked for is shown.
+    // All other requested columns are shown.
     let _app = Cgroup::new("app");
     let ran = run(&["stat", "nonesuch", "app", "nor/this", "--json"]);
     assert_eq!((ran.status, names(&ran.stdout)), (Some(1), vec!["/app".to_owned()]));
@@ -388,7 +389,7 @@ fn a_host_without_a_cgroup() {
     assert_eq!((ran.status, ran.stdout.as_str()), (Some(0), ""), "{}", ran.stderr);
     assert_eq!(ran.stderr, "no cgroup below the root (for the root itself: memctl stat /)\n");
     assert_eq!(run(&["stat", "-q"]).stderr, "");
-    // There is one, of which nothing can be told.
+    // The cgroup exists, but has no readable figures.
     let control = root().join("cgroup.subtree_control");
     std::fs::write(&control, "-memory").expect("switch it off");
     std::fs::create_dir(root().join("plain")).expect("make it");
@@ -445,7 +446,7 @@ fn rates_of_what_happened() {
     assert!(efficiency > 0.3 && efficiency <= 1.01, "{}", lines[1]);
 }
 
-/// As in `memctl stat -i 1 | head -n 1`.
+/// Ends like `memctl stat -i 1 | head -n 1`.
 fn a_reader_that_leaves_ends_it() {
     use std::io::{BufRead, BufReader};
     use std::process::Stdio;

@@ -1,4 +1,4 @@
-//! Anonymous memory and swap on real kernels: room, none, and a slow one.
+//! Anonymous memory and swap on real kernels: room, none, and a slow device.
 
 use std::process::Command;
 
@@ -16,11 +16,11 @@ pub fn cases() -> Vec<Case> {
     ]
 }
 
-/// The guest's quick and slow swap disks.
+/// The guest's fast and slow swap disks.
 const QUICK: &str = "/dev/vdb";
 const SLOW: &str = "/dev/vdc";
 
-/// Swap as a case wants it, and as it was when the case ends.
+/// Swap as a case needs it; the earlier state is restored at the end of the case.
 struct Swap(Option<&'static str>);
 
 impl Swap {
@@ -79,7 +79,7 @@ fn a_limit_on_swap_is_named() {
     assert!(ran.stdout.contains("of anonymous memory: memory.swap.max of /app is reached"), "{}", ran.stdout);
 }
 
-/// What went to swap before it ran out stays charged, and is no progress to wait for.
+/// Memory swapped out before swap was full stays charged, and is no progress to wait for.
 fn swap_that_runs_out_ends_it() {
     for room in ["1M", "3M"] {
         let app = Cgroup::new("app");
@@ -104,8 +104,8 @@ fn fast_swap() {
     assert!(number(&report, "anon_freed_bytes") >= 36 << 20, "{report}");
 }
 
-/// Four megabytes a second: most of what is asked is still on its way when the kernel gives up. It is waited for, for
-/// two seconds at most, and what is missing then is named.
+/// Four megabytes a second: most of the request is still under writeback when the kernel gives up.
+/// memctl waits for it, for two seconds at most, and names the rest that is missing then.
 fn slow_swap() {
     let _slow = Swap::only(Some(SLOW));
     let app = Cgroup::new("app");
@@ -122,7 +122,7 @@ fn slow_swap() {
     app.rest();
 }
 
-/// Nothing is freed as long as the disk hasn't written it, so the kernel would go on to more and more of it.
+/// Nothing is freed until the disk has written it, so the kernel would queue more and more.
 fn a_watch_does_not_flood_slow_swap() {
     let _slow = Swap::only(Some(SLOW));
     let app = Cgroup::new("app");
@@ -130,7 +130,7 @@ fn a_watch_does_not_flood_slow_swap() {
     let pressed = ["app", "--pressure", "0.1%", "--type", "all", "--swap-writes", "max", "--duration", "6s"];
     let all = events(&pressed);
     let written = app.stat("pswpout") * 4096;
-    // Without an end to such a write all of it goes.
+    // Without an early end of such a write all of it would be swapped out.
     assert!(written <= 100 * M, "{written}: {all:?}");
     app.rest();
 }

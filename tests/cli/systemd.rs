@@ -27,13 +27,13 @@ pub fn cases() -> Vec<Case> {
     ]
 }
 
-/// The ordinary user of the guest.
+/// The unprivileged user of the guest.
 const APP: u32 = 1000;
 
 /// The cgroup of that user's own service manager.
 const OWN: &str = "/user.slice/user-1000.slice/user@1000.service";
 
-/// A command run as that user, who can reach its service manager.
+/// Returns a command run as that user, with access to its service manager.
 fn as_app(program: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = Command::new(program);
     command.uid(APP).gid(APP).current_dir("/");
@@ -45,7 +45,7 @@ fn memctl_as_app(words: &[&str]) -> Ran {
     as_app(memctl(words).get_program()).args(words).output().expect("memctl runs").into()
 }
 
-/// Runs a command to its end, which must be a success, and takes what it prints.
+/// Runs a command to its end, which must be a success, and returns its output.
 #[track_caller]
 fn output(command: &mut Command) -> String {
     let ran: Ran =
@@ -65,7 +65,7 @@ fn user_manager() {
     output(as_app("systemctl").args(["--user", "is-system-running", "--wait"]));
 }
 
-/// Which manager a service belongs to.
+/// Service manager to which a service belongs.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Manager {
     System,
@@ -73,7 +73,7 @@ enum Manager {
 }
 
 impl Manager {
-    /// A program of systemd's, to be run for this manager.
+    /// Returns a command for a program of systemd that addresses this manager.
     fn command(self, program: &str) -> Command {
         match self {
             Self::System => Command::new(program),
@@ -86,7 +86,7 @@ impl Manager {
     }
 }
 
-/// A running service that holds page cache. It ends when this does.
+/// A running service that holds page cache. Dropping it stops the service.
 struct Service {
     manager: Manager,
     unit: &'static str,
@@ -94,7 +94,7 @@ struct Service {
 }
 
 impl Service {
-    /// Starts it with so much of it, and with properties such as `User=app`.
+    /// Starts a service with `bytes` of page cache, and with properties such as `User=app`.
     fn start(manager: Manager, unit: &'static str, bytes: u64, properties: &[&str]) -> Self {
         let whose = if manager == Manager::User { "user" } else { "system" };
         let data = PathBuf::from(format!("/data/{unit}.{whose}"));
@@ -113,7 +113,7 @@ impl Service {
         output(self.manager.command("systemctl").args(["show", "--value", "--property", property, self.unit]))
     }
 
-    /// The name of its cgroup, as systemd says it.
+    /// Returns the name of its cgroup, as systemd reports it.
     fn name(&self) -> String {
         self.show("ControlGroup")
     }
@@ -127,7 +127,7 @@ impl Service {
         text.trim().parse().expect("a number")
     }
 
-    /// A value of its memory.stat, after the time the kernel takes to fold its counters.
+    /// Returns a value of its memory.stat, after the time the kernel takes to fold its counters.
     fn stat(&self, key: &str) -> u64 {
         std::thread::sleep(Duration::from_millis(2600));
         let text = std::fs::read_to_string(self.path().join("memory.stat")).expect("memory.stat");
@@ -135,7 +135,7 @@ impl Service {
         line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{key} in {text}"))
     }
 
-    /// Asserts that what the report claims is what the unit's own memory.stat shows.
+    /// Asserts that the report agrees with the unit's own memory.stat.
     #[track_caller]
     fn assert_reclaimed(&self, report: &Value, file_before: u64, bytes: u64) {
         assert_eq!(report["cgroup"], self.name());
@@ -162,7 +162,7 @@ fn a_unit_of_the_system() {
     for word in ["some.service", "system.slice/some.service", &process] {
         assert_eq!(report(&["stat", word], 0)["cgroup"], some.name(), "{word}");
     }
-    // Its last word alone isn't its name, but leads to it.
+    // The last word alone isn't its name, but leads to it.
     let ran = refuses(&["stat", "some"], 1, "memctl: some: no such cgroup");
     assert!(ran.stderr.contains("hint: similar names: system.slice/some.service"), "{}", ran.stderr);
     // systemd's name for the root.
@@ -257,7 +257,8 @@ fn a_glob_takes_what_is_the_users() {
     assert_eq!(system.stat("pgsteal"), 0);
 }
 
-/// Installs a unit that comes with memctl, memctl where that expects it, and a file in /etc/memctl.
+/// Installs a unit that comes with memctl, memctl in the place that the unit expects, and a file in
+/// /etc/memctl.
 pub fn install(unit: &str, text: &str, file: &str, content: &str) {
     std::fs::create_dir_all("/usr/local/bin").expect("make /usr/local/bin");
     std::fs::copy(memctl([""; 0]).get_program(), "/usr/local/bin/memctl").expect("install memctl");
@@ -288,7 +289,7 @@ fn a_service_watches_a_host() {
     output(Command::new("systemctl").args(["stop", "memctl-watch.service"]));
     let said = output(Command::new("journalctl").args(["--unit=memctl-watch.service", "--output=cat"]));
     assert!(said.contains("memctl: /etc/memctl/watch.toml: read again: 1 rule\n"), "{said}");
-    // A mistake is told before anything is begun.
+    // A mistake is reported before anything is started.
     std::fs::write("/etc/memctl/watch.toml", "kep = 1").expect("write the rules");
     let ran = Command::new("systemctl").args(["start", "memctl-watch.service"]).output().expect("systemctl");
     assert!(!ran.status.success(), "{ran:?}");
@@ -344,7 +345,7 @@ fn a_unit_delegated_to_a_user() {
     assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""), "{}", ran.stdout);
     delegated.assert_reclaimed(&parse(&ran.stdout), before, 10 * M);
     drop(delegated);
-    // Either alone is not enough.
+    // Each property alone is not enough.
     for property in ["User=app", "Delegate=memory"] {
         let service = Service::start(Manager::System, "some.service", 20 * M, &[property]);
         let words = ["reclaim", "some.service", "5M"];

@@ -20,7 +20,7 @@ pub fn cases() -> Vec<Case> {
     ]
 }
 
-/// Which cgroup a word names.
+/// Asserts that a word names a cgroup.
 #[track_caller]
 fn named(word: &str) -> String {
     let ran = run(&["stat", word, "--json"]);

@@ -10,7 +10,7 @@ use rustix::termios::{Winsize, tcsetwinsize};
 
 use crate::bed::memctl;
 
-/// All that memctl writes to a terminal so many columns wide.
+/// Returns all that memctl writes to a terminal of this many columns.
 pub fn show(words: &[&str], columns: u16) -> String {
     let (mut master, slave) = pair(columns);
     let stderr = slave.try_clone().expect("a second descriptor");
@@ -18,7 +18,7 @@ pub fn show(words: &[&str], columns: u16) -> String {
         memctl(words).env("TERM", "xterm").stdout(slave).stderr(stderr).spawn().expect("memctl starts");
     let mut screen = Vec::new();
     let mut chunk = [0; 4096];
-    // EIO is how a terminal ends once nobody has its other end open.
+    // A terminal ends with EIO once its other end is closed.
     while let Ok(read @ 1..) = master.read(&mut chunk) {
         screen.extend_from_slice(&chunk[..read]);
     }
@@ -26,7 +26,8 @@ pub fn show(words: &[&str], columns: u16) -> String {
     String::from_utf8(screen).expect("UTF-8").replace('\r', "")
 }
 
-/// A terminal so many columns wide: where its keys are pressed and its screen is seen, and where programs run.
+/// Opens a terminal of this many columns: the end with keyboard and screen, and the end for
+/// programs.
 pub fn pair(columns: u16) -> (File, OwnedFd) {
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a pseudo-terminal");
     grantpt(&master).and_then(|()| unlockpt(&master)).expect("its other end");
@@ -37,7 +38,7 @@ pub fn pair(columns: u16) -> (File, OwnedFd) {
     (File::from(master), slave)
 }
 
-/// The text without what colours it.
+/// Returns the text without its colour sequences.
 pub fn without_escapes(text: &str) -> String {
     let mut plain = String::new();
     let mut parts = text.split('\u{1b}');

@@ -26,14 +26,14 @@ pub fn cases() -> Vec<Case> {
     ]
 }
 
-/// Reports of each cgroup, and the total's.
+/// Returns the report of each cgroup, and that of the total.
 fn reports(words: &[&str], status: i32) -> (Vec<Value>, Value) {
     let ran = run(&[words, &["--json"]].concat());
     assert_eq!((ran.status, ran.stderr.as_str()), (Some(status), ""), "{words:?}: {}", ran.stdout);
     parsed(&ran.stdout)
 }
 
-/// The sums agree, whatever came of it.
+/// Parses reports, and checks that the sums agree with any result.
 fn parsed(stdout: &str) -> (Vec<Value>, Value) {
     let mut lines: Vec<Value> =
         stdout.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
@@ -41,7 +41,7 @@ fn parsed(stdout: &str) -> (Vec<Value>, Value) {
     for key in ["reclaimed_bytes", "cpu_usec", "chunks", "net_saved_bytes"] {
         let sum: i64 = lines.iter().map(|line| number(line, key)).sum();
         let told = number(&total, &format!("total_{key}"));
-        // Each is rounded down to microseconds.
+        // Each figure is rounded down to microseconds.
         assert!(
             (sum - told).abs() <= if key == "cpu_usec" { lines.len() as i64 } else { 0 },
             "{key}: {stdout}"
@@ -97,7 +97,7 @@ fn a_row_each_and_the_total() {
     assert!(lines[2].starts_with("/batch/empty") && lines[2].ends_with("  not requested"), "{}", ran.stdout);
     assert!(lines[3].starts_with("total ") && lines[3].ends_with("  exact"), "{}", ran.stdout);
     assert!(lines[4].starts_with("why   ") && lines[4].contains("reached, within"), "{}", ran.stdout);
-    // Only the whole is judged, and what wasn't asked for isn't said to be exact.
+    // Only the total is judged, and an empty share isn't reported as exact.
     let (each, total) = reports(&["reclaim", "--total", "10M", "batch/full", "batch/empty"], 0);
     for key in ["requested_bytes", "difference_bytes", "tolerance_bytes", "verdict"] {
         assert!(each.iter().all(|one| one[key].is_null()), "{key}: {each:?}");
@@ -216,7 +216,8 @@ fn a_total_foretold() {
     let ran = run(&["reclaim", "--total", "9G", "batch/*", "--dry-run"]);
     assert_eq!(ran.status, Some(3));
     assert!(ran.stdout.contains("\ntotal ") && ran.stdout.contains("short by 8."), "{}", ran.stdout);
-    // What a child's protection holds is asked of nobody, and the other's more makes up for it: only the whole is judged.
+    // Memory protected in a child is requested from no cgroup, and the other child makes up for it:
+    // only the total is judged.
     kept.uses(&Work::File(30 * M));
     kept.write("memory.min", &(50 * M).to_string());
     one.write("memory.min", &(100 * M).to_string());

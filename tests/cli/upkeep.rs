@@ -1,4 +1,4 @@
-//! What `memctl watch` costs while it runs, and who pays.
+//! Overhead of `memctl watch` while it runs, and the cgroup that is charged for it.
 
 use std::process::Child;
 use std::time::{Duration, Instant};
@@ -41,14 +41,14 @@ fn whoever_is_joined_pays() {
     refuses(&["watch", "slice", "--headroom", "20M", "--join", "slice"], 1, line);
 }
 
-/// The engine within this process, with an allocator that counts.
+/// Runs the engine within this process, with an allocator that counts.
 fn looking_and_reclaiming_allocate_nothing() {
     use memctl::watch::config::rule;
     use memctl::watch::{control, level, member, options};
     let (one, two) = (limited("one", 64 * M), limited("two", 64 * M));
     one.uses(&Work::Stream(200 * M));
     two.uses(&Work::Anon(20 * M));
-    // Whatever the emulated disk gives: what is anonymous and comes and goes is quick.
+    // Independent of the emulated disk: anonymous memory that is allocated and freed is fast.
     two.uses(&Work::Sawtooth(40 * M));
     let wanted = rule::RuleSpec {
         headroom: Some("20M".parse().expect("a size")),
@@ -66,7 +66,7 @@ fn looking_and_reclaiming_allocate_nothing() {
     };
     let members = vec![member("one"), member("two")];
     let began = Instant::now();
-    // What was allocated when it had settled, and in the last round.
+    // Allocations after settling, and in the last round.
     let seen = std::cell::Cell::new((None, 0));
     let stop = || {
         let now = crate::allocations::so_far();
@@ -110,11 +110,11 @@ fn no_more_than_a_share_of_a_cpu() {
     let bounded = events(&["app", "--headroom", "20M", "--cpu", "1%", "--duration", "8s"]);
     let spent = number(bounded.last().expect("the end"), "total_cpu_usec");
     assert!(of(&bounded, "hold").iter().any(|hold| hold["guard"] == "cpu"), "{bounded:?}");
-    // Its own start is spent before it knows.
+    // The CPU time of its own start is used before memctl knows.
     assert!(spent < 80_000 + 300_000, "{spent} us of 8 s: {bounded:?}");
 }
 
-/// For each trigger on a cgroup's pressure the kernel has a thread.
+/// Returns the number of kernel threads for triggers: one for each trigger on a cgroup's pressure.
 fn triggers() -> usize {
     let comm = |entry: std::fs::DirEntry| std::fs::read_to_string(entry.path().join("comm"));
     let all = std::fs::read_dir("/proc").expect("list /proc").flatten();
@@ -135,8 +135,8 @@ fn a_stall_wakes_it_near_the_limit_only() {
     until("the end of the trigger", || triggers() == 0);
 }
 
-/// Holds each thread that a process begins from now on before it does anything, as a kernel that is stuck would hold it in
-/// its first write.
+/// Holds each thread that a process starts from now on before it does anything, as a hung kernel
+/// would hold it in its first write.
 struct Held {
     process: nix::unistd::Pid,
     threads: Vec<nix::unistd::Pid>,
@@ -150,7 +150,7 @@ impl Held {
         Self { process, threads: Vec::new() }
     }
 
-    /// Looks for more of them, and says how many there are by now.
+    /// Searches for more of them, and returns their number so far.
     fn count(&mut self) -> usize {
         use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
         use nix::sys::{ptrace, signal::Signal};
@@ -173,7 +173,7 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         use nix::sys::ptrace;
-        // Only one that stands still can be let go.
+        // Only a stopped thread can be released.
         let _ = ptrace::interrupt(self.process);
         let _ = nix::sys::wait::waitpid(self.process, Some(nix::sys::wait::WaitPidFlag::__WALL));
         for &thread in std::iter::once(&self.process).chain(&self.threads) {
@@ -185,7 +185,7 @@ impl Drop for Held {
 fn writes_that_do_not_come_back_are_told_of() {
     let apps: Vec<_> = (0..6).map(|number| limited(&format!("app-{number}"), 32 * M)).collect();
     let child = begin(&["app-*", "--headroom", "10M", "--json"]);
-    // Its first threads begin with the first thing to do.
+    // The first threads start with the first job.
     after(1500);
     let mut held = Held::those_of(&child);
     for app in &apps {

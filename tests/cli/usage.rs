@@ -1,4 +1,5 @@
-//! The command line: what is refused and how, help, version, streams. None of it needs a kernel.
+//! The command line: rejected arguments and their errors, help, version, streams. No test here
+//! needs a kernel.
 
 use crate::bed::{memctl, refuses, run};
 use crate::place::{Case, list};
@@ -48,7 +49,7 @@ fn words_that_are_not_utf8() {
     let run = |words: &[&std::ffi::OsStr]| -> crate::bed::Ran {
         memctl(words).output().expect("memctl runs").into()
     };
-    // A cgroup can be called so: it is looked for.
+    // A cgroup can have this name: memctl searches for it.
     for verb in ["stat", "check", "reclaim"] {
         let ran =
             run(&[verb, "--json"].map(std::ffi::OsStr::new).iter().copied().chain([odd]).collect::<Vec<_>>());
@@ -117,7 +118,7 @@ fn global_options_stand_anywhere() {
     let line = "memctl: --quiet and --verbose can't be combined";
     refuses(&["-q", "reclaim", "-v", "app", "5M"], 2, line);
     refuses(&["-qv", "reclaim", "app", "5M"], 2, line);
-    // Quiet as it is, an error is told.
+    // Even with --quiet, an error is printed.
     refuses(
         &["reclaim", "app", "-q", "5MB", "-q"],
         2,

@@ -20,7 +20,7 @@ pub fn cases() -> Vec<Case> {
             the_floor_is_not_undercut,
             nothing_to_be_had_is_said_once,
             what_is_missing_above_is_shared;
-        // The oldest that can, and the newest: all of them together take their time.
+        // The oldest kernel that can, and the newest: all of them together take long.
         "guest reclaim !swappiness" =>
             outrun_it_says_what_was_needed,
             its_own_memory_is_locked_and_little,
@@ -43,7 +43,7 @@ pub fn cases() -> Vec<Case> {
     ]
 }
 
-/// Lines of JSON, one for each event. Shown briefly where something is amiss.
+/// Events of a watch, a line of JSON each. Shown briefly when an assertion fails.
 pub struct Events(Vec<Value>);
 
 impl std::ops::Deref for Events {
@@ -66,7 +66,7 @@ impl std::fmt::Debug for Events {
     }
 }
 
-/// Events of a watch that ended with 0.
+/// Returns the events of a watch that ended with 0.
 pub fn events(words: &[&str]) -> Events {
     let words: Vec<_> = ["watch"].iter().chain(words).chain(&["--json"]).copied().collect();
     let ran = run(&words);
@@ -89,13 +89,13 @@ pub fn limited(name: &str, limit: u64) -> Cgroup {
     app
 }
 
-/// memctl watching in the background.
+/// Starts memctl watch in the background.
 pub fn begin(words: &[&str]) -> Child {
     let words: Vec<_> = ["watch"].iter().chain(words).copied().collect();
     memctl(words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("memctl starts")
 }
 
-/// What it said, once it was told to stop.
+/// Stops a watch, and returns its output.
 pub fn output_of(child: Child) -> Output {
     signal(&child, Signal::TERM);
     let output = child.wait_with_output().expect("memctl ends");
@@ -103,7 +103,7 @@ pub fn output_of(child: Child) -> Output {
     output
 }
 
-/// The events of one that was begun with `--json`.
+/// Stops a watch that was started with `--json`, and returns its events.
 pub fn ended(child: Child) -> Events {
     parsed(&String::from_utf8_lossy(&output_of(child).stdout))
 }
@@ -241,7 +241,7 @@ fn a_cgroup_that_goes() {
     after(1500);
     std::fs::remove_dir(app.path()).expect("remove it");
     after(2500);
-    // The same name, but another cgroup: followed, after a grace.
+    // The same name, but another cgroup: watched as well, after a grace period.
     std::fs::create_dir(app.path()).expect("make it anew");
     app.write("memory.max", &(64 * M).to_string());
     let output = child.wait_with_output().expect("memctl ends");
@@ -289,7 +289,7 @@ fn outrun_it_says_what_was_needed() {
     app.uses(&Work::File(30 * M));
     let child = begin(&["app", "--headroom", "4M", "--json"]);
     after(1500);
-    // It can't be quick enough while it is stopped.
+    // A stopped memctl can't be fast enough.
     signal(&child, Signal::STOP);
     app.uses(&Work::File(120 * M));
     signal(&child, Signal::CONT);
@@ -303,7 +303,7 @@ fn outrun_it_says_what_was_needed() {
     assert!(needed > 4 * M, "{events:?}");
 }
 
-/// What the old lists of active and inactive pages (6.1) can't tell from a stream.
+/// The old lists of active and inactive pages (6.1) can't distinguish hot memory from a stream.
 fn hot_memory_pulls_the_brake() {
     let app = limited("app", 128 * M);
     app.uses(&Work::Mapped(110 * M));
@@ -341,14 +341,14 @@ fn another_memctl_is_waited_for() {
     app.assert_untouched(before);
     let guards: Vec<_> = of(&short, "hold").iter().map(|hold| hold["guard"].clone()).collect();
     assert_eq!(guards, ["lock"], "{short:?}");
-    // Not for ever: anybody could hold it.
+    // Not for ever: any process could hold the lock.
     let long = events(&["app", "--headroom", "20M", "--duration", "4s"]);
     assert!(app.current() <= 46 * M, "{}: {long:?}", app.current());
     app.uses(&Work::File(15 * M));
     let unheld = events(&["app", "--headroom", "20M", "--duration", "1s", "--no-lock"]);
     assert!(app.current() <= 46 * M && of(&unheld, "hold").is_empty(), "{}: {unheld:?}", app.current());
     drop(dir);
-    // And nothing is left locked by those before.
+    // And no lock is left from the earlier runs.
     let dir = std::fs::File::open(app.path()).expect("open the cgroup");
     rustix::fs::flock(&dir, rustix::fs::FlockOperation::NonBlockingLockExclusive).expect("it is free");
 }
@@ -380,12 +380,12 @@ fn what_is_missing_above_is_shared() {
     large.uses(&Work::File(90 * M));
     small.uses(&Work::File(30 * M));
     idle.uses(&Work::Locked(20 * M));
-    // 40M are to be free, and 20M are: what is missing comes from both as 3 to 1.
+    // 40M should be free, and 20M are: the missing bytes come from both at a ratio of 3 to 1.
     let words = ["slice/*", "--headroom", "40M", "--ancestors", "--type", "all", "--duration", "6s"];
     let events = events(&words);
     assert!(slice.current() <= 121 * M, "{}: {events:?}", slice.current());
     assert!(slice.current() >= 100 * M, "each gives its part, not the whole: {events:?}");
-    // Of what was asked: what the kernel takes beyond that is its own affair.
+    // Measured by the requests: the kernel may reclaim more than that.
     let asked = |of: &Cgroup| -> i64 {
         let its = events.iter().filter(|event| event["cgroup"] == format!("/{}", of.name()));
         its.filter(|event| event["event"] == "reclaim").map(|event| number(event, "requested_bytes")).sum()

@@ -8,34 +8,35 @@ use std::time::Duration;
 
 use rustix::fs::Advice;
 
-/// What a process uses.
+/// Memory use of a process. Sizes are bytes.
 #[derive(Clone, Debug)]
 pub enum Work {
-    /// Reads so many bytes of a file of its own, once: page cache, page by page.
+    /// Reads a file of its own, once: page cache, page by page.
     File(u64),
-    /// The same as it comes in practice: with readahead, and so in large folios where the kernel has them.
+    /// Reads a file as usual in practice: with readahead, and so in large folios where the kernel
+    /// has them.
     Folios(u64),
-    /// Fills so much anonymous memory.
+    /// Fills anonymous memory.
     Anon(u64),
-    /// Fills and locks so much anonymous memory.
+    /// Fills and locks anonymous memory.
     Locked(u64),
-    /// Fills so many bytes of huge pages, which must have been set aside.
+    /// Fills huge pages, which must have been reserved.
     Huge(u64),
-    /// Fills so much anonymous memory, then takes and gives back as much again and again.
+    /// Fills anonymous memory, then allocates and frees as much again and again.
     Sawtooth(u64),
-    /// Reads a file of so many bytes over and over, dropping nothing itself.
+    /// Reads a file over and over, dropping nothing itself.
     Stream(u64),
-    /// Maps a file of so many bytes, and touches every page of it over and over: page cache in use, to every kernel.
+    /// Maps a file, and touches every page of it over and over: page cache in use, to every kernel.
     Mapped(u64),
-    /// Looks up names that aren't there: so many bytes of dentries, and next to nothing on the LRU lists.
+    /// Looks up names that don't exist: dentries, and next to nothing on the LRU lists.
     Dentries(u64),
-    /// Fills so much anonymous memory, and gives it back as soon as the cgroup's usage falls by 2 MiB.
+    /// Fills anonymous memory, and frees it as soon as the cgroup's usage falls by 2 MiB.
     GivesBack(u64),
 }
 
 const MARK: &str = "memctl-test-workload";
 
-/// The work that this process was started for, if it was.
+/// Returns the work for which this process was started, if it was.
 pub fn asked_for() -> Option<Asked> {
     let mut args = std::env::args_os().skip(1);
     (args.next()? == MARK).then_some(())?;
@@ -63,7 +64,7 @@ pub struct Asked {
 }
 
 impl Asked {
-    /// Enters the cgroup, does the work, says so, and holds on until stdin closes.
+    /// Enters the cgroup, does the work, reports its end, and stays until stdin closes.
     pub fn run(self) {
         std::fs::write(self.cgroup.join("cgroup.procs"), "0").expect("enter the cgroup");
         let held = match self.work {
@@ -120,7 +121,7 @@ impl Asked {
     }
 }
 
-/// A file of its own, all holes: read, it becomes page cache like any other.
+/// Creates a file of its own, all holes: read, it becomes page cache like any other.
 fn own_file(bytes: u64) -> PathBuf {
     let path = PathBuf::from(format!("/data/file.{}", std::process::id()));
     File::create(&path).and_then(|file| file.set_len(bytes)).expect("make a file on /data");
@@ -134,8 +135,8 @@ fn read_file(path: &PathBuf, advice: Advice) {
     while file.read(&mut buffer).expect("read the file") > 0 {}
 }
 
-/// Each name that isn't there leaves a negative dentry of 192 bytes, and its name in 256 more, since it is long. The file
-/// system is on a disk: tmpfs keeps no negative ones.
+/// Creates negative dentries: each missing name leaves one of 192 bytes, and its name in 256 more,
+/// since it is long. The file system is on a disk: tmpfs keeps no negative dentries.
 fn look_up(bytes: u64) {
     let long = "n".repeat(180);
     for number in 0..bytes / (192 + 256) {
@@ -144,7 +145,7 @@ fn look_up(bytes: u64) {
     }
 }
 
-/// Waits for the usage to fall, and for no more than that: it rises first.
+/// Waits for the usage to fall, and only for that: it rises first.
 fn give_back(memory: Vec<u8>, current: &std::path::Path) {
     let usage = || -> u64 {
         let text = std::fs::read_to_string(current).expect("read memory.current");
@@ -160,11 +161,13 @@ fn give_back(memory: Vec<u8>, current: &std::path::Path) {
 
 fn touch_for_ever(path: &PathBuf, bytes: u64) {
     use rustix::mm::{MapFlags, ProtFlags, mmap};
-    // Read twice, it is active: only what was active when it was evicted does 6.1 count among the restores.
+    // Read twice, the file is active: 6.1 counts only pages that were active at eviction among the
+    // restores.
     (0..2).for_each(|_| read_file(path, Advice::Normal));
     let file = File::open(path).expect("open the file");
     let (flags, len) = (MapFlags::SHARED, bytes as usize);
-    // SAFETY: the kernel picks the place, the file is never cut short while this process lives, and nothing unmaps it.
+    // SAFETY: the kernel picks the place, the file is never cut short while this process lives, and
+    // nothing unmaps it.
     let memory =
         unsafe { mmap(std::ptr::null_mut(), len, ProtFlags::READ, flags, &file, 0) }.expect("map the file");
     loop {
@@ -172,12 +175,13 @@ fn touch_for_ever(path: &PathBuf, bytes: u64) {
             // SAFETY: within the mapping, as above.
             unsafe { memory.cast::<u8>().add(offset).read_volatile() };
         }
-        // Long enough for reclaim to get somewhere in between: 6.1 can't evict what is touched all the time.
+        // Long enough for reclaim to progress in between: 6.1 can't evict memory that is touched
+        // all the time.
         std::thread::sleep(Duration::from_millis(400));
     }
 }
 
-/// Memory that no kernel takes for a page of zeroes, nor two pages for the same.
+/// Returns memory without pages of zeroes and without identical pages, which a kernel could merge.
 fn filled(bytes: u64) -> Vec<u8> {
     let mut memory = vec![0u8; bytes as usize];
     for (page, number) in memory.chunks_mut(4096).zip(1u64..) {
@@ -190,12 +194,13 @@ fn filled(bytes: u64) -> Vec<u8> {
 
 fn locked(bytes: u64) -> Vec<u8> {
     let memory = filled(bytes);
-    // SAFETY: the range is the allocation just made, which outlives the lock: it is held until the process ends.
+    // SAFETY: the range is the allocation just made, which outlives the lock: it is held until the
+    // process ends.
     unsafe { rustix::mm::mlock(memory.as_ptr().cast_mut().cast(), memory.len()) }.expect("lock the memory");
     memory
 }
 
-/// The mapping lives as long as the process.
+/// Fills huge pages; the mapping lives as long as the process.
 fn fill_huge(bytes: u64) {
     use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
     let (flags, len) = (MapFlags::PRIVATE | MapFlags::HUGETLB, bytes as usize);
@@ -245,7 +250,7 @@ impl Workload {
 }
 
 impl Workload {
-    /// The file it made, if it made one.
+    /// Returns the path of the file for its work, which not every work creates.
     pub fn file(&self) -> PathBuf {
         PathBuf::from(format!("/data/file.{}", self.child.id()))
     }

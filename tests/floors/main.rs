@@ -1,7 +1,8 @@
-//! The floors of the house: which part of the source may import which.
+//! The layers of the source, called floors: the allowed imports between modules.
 //!
-//! Each line of [`FLOORS`] stands on the lines below it. A file imports from its own room and from lower floors, never from
-//! a higher floor, nor from another room of the same floor; and no files import each other in a circle.
+//! Each line of [`FLOORS`] may use the lines below it. A file imports from its own room and from
+//! lower floors, never from a higher floor, nor from another room of the same floor; and no files
+//! import each other in a circle.
 
 mod source;
 
@@ -10,8 +11,9 @@ use std::path::Path;
 
 use source::{Edge, Source};
 
-/// The floors, highest first. A room is a module with everything below it that is in no other room; those on one line don't
-/// import each other. `bin` is the program (src/main.rs), `lib` the library (src/lib.rs).
+/// The floors, highest first. A room is a module with everything below it that is in no other room;
+/// rooms on one line don't import each other. `bin` is the program (src/main.rs), `lib` the library
+/// (src/lib.rs).
 const FLOORS: &[&[&str]] = &[
     &["bin"],
     &["bin::cmd", "bin::complete"],
@@ -27,12 +29,12 @@ const FLOORS: &[&[&str]] = &[
     &["lib::node"],
     &["lib::cgroup"],
     &["lib::host", "lib::record"],
-    // Policies know neither a clock nor a file, nor a cgroup.
+    // Policies use no clock, file or cgroup.
     &["lib::watch::policy", "lib::clock"],
     &["lib::kind", "lib::size"],
 ];
 
-/// The floor of a module, counted from the top, and its room.
+/// Returns the floor of a module, counted from the top, and its room.
 fn place(module: &str) -> Option<(usize, &'static str)> {
     let rooms =
         FLOORS.iter().enumerate().flat_map(|(floor, rooms)| rooms.iter().map(move |&room| (floor, room)));
@@ -41,7 +43,7 @@ fn place(module: &str) -> Option<(usize, &'static str)> {
     rooms.filter(|(_, room)| holds(room)).max_by_key(|(_, room)| room.len())
 }
 
-/// What is wrong with an import; `None` if nothing is.
+/// Returns the fault of an import; `None` for a valid one.
 fn fault(edge: &Edge) -> Option<String> {
     let (Some((from_floor, from)), Some((to_floor, to))) = (place(&edge.from), place(&edge.to)) else {
         return Some(format!("{edge}: in no room of FLOORS"));
@@ -49,7 +51,7 @@ fn fault(edge: &Edge) -> Option<String> {
     (from != to && to_floor <= from_floor).then(|| format!("{edge}: {from} doesn't stand on {to}"))
 }
 
-/// The files of each circle of imports.
+/// Returns the files of each circle of imports.
 fn circles(edges: &[Edge]) -> Vec<Vec<&str>> {
     let mut next: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for edge in edges {
@@ -96,7 +98,7 @@ fn nothing_is_imported_from_above_or_in_a_circle() {
     assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
 }
 
-/// What nothing that is a pure function names: files, processes, threads, clocks.
+/// Names that a pure function doesn't use: files, processes, threads, clocks.
 const IMPURE: &[&str] =
     &["fs", "io", "os", "env", "net", "process", "thread", "sync", "Instant", "SystemTime"];
 
@@ -124,7 +126,7 @@ fn policies_are_pure() {
     }
 }
 
-/// A house of five files, with one line of text planted in the lowest.
+/// Returns the faults of a source of five files, with one line of text planted in the lowest.
 fn house(planted: &str) -> Vec<String> {
     let files = [
         ("lib.rs", "pub mod host; pub mod cgroup; pub mod watch;"),
@@ -164,7 +166,7 @@ fn what_is_planted_is_found() {
         assert_eq!(faults[0], "lib::host -> lib::watch: lib::host doesn't stand on lib::watch", "{upward}");
         assert!(faults[1].starts_with("a circle:\n  lib::cgroup::path -> lib::host\n"), "{faults:?}");
     }
-    // Through a re-export, it is the file that has it that counts.
+    // Through a re-export, the file with the definition counts.
     assert_eq!(
         house("use crate::cgroup::Path;"),
         [

@@ -1,4 +1,4 @@
-//! The imports of Rust source: of each file, outside tests, the modules that its paths lead to.
+//! The imports of Rust source: for each file, outside tests, the modules that its paths lead to.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -7,7 +7,7 @@ use std::path::Path;
 use proc_macro2::{TokenStream, TokenTree};
 use syn::visit::Visit;
 
-/// One file imports from another.
+/// An import of one file by another.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Edge {
     pub from: String,
@@ -25,10 +25,10 @@ pub struct Source {
     files: BTreeMap<String, Module>,
 }
 
-/// What a file says.
+/// Paths and names in a file.
 #[derive(Default)]
 struct Module {
-    /// Names it passes on to others, and the absolute paths behind them.
+    /// Re-exported names, and the absolute paths behind them.
     exports: HashMap<String, Vec<String>>,
     /// Absolute paths outside tests.
     paths: BTreeSet<Vec<String>>,
@@ -40,7 +40,7 @@ impl Source {
     /// Reads the files below a folder.
     ///
     /// # Panics
-    /// If one can't be read or isn't Rust.
+    /// If a file can't be read or isn't Rust.
     pub fn read(src: &Path) -> Self {
         let mut open = vec![src.to_path_buf()];
         let mut files = Vec::new();
@@ -58,7 +58,7 @@ impl Source {
         Self::of(files.into_iter())
     }
 
-    /// Of such files, by their paths below src.
+    /// Builds a source from files, by their paths below src.
     pub fn of(files: impl Iterator<Item = (String, String)>) -> Self {
         let texts: BTreeMap<_, _> =
             files.map(|(path, text)| (path, syn::parse_file(&text).expect("Rust"))).collect();
@@ -81,7 +81,7 @@ impl Source {
         Self { files: files.collect() }
     }
 
-    /// Its imports from file to file, each once.
+    /// Returns its imports from file to file, each once.
     pub fn edges(&self) -> Vec<Edge> {
         let mut edges = BTreeSet::new();
         for (from, module) in &self.files {
@@ -92,19 +92,20 @@ impl Source {
         edges.into_iter().collect()
     }
 
-    /// Paths to other crates in the files of a module and below it, with the file of each.
+    /// Returns the paths to other crates in the files of a module and below it, with the file of
+    /// each.
     pub fn foreign(&self, below: &str) -> impl Iterator<Item = (&str, &[String])> {
         let files = self.files.iter().filter(move |(module, _)| module.starts_with(below));
         files.flat_map(|(module, file)| file.foreign.iter().map(|path| (module.as_str(), path.as_slice())))
     }
 
-    /// The file that has what an absolute path leads to; `None` if that is a module.
+    /// Returns the file with the target of an absolute path; `None` if that is a module.
     fn resolve(&self, path: &[String], depth: usize) -> Option<String> {
         assert!(depth < 9, "{path:?} leads to itself");
         let known =
             (1..=path.len()).rev().find(|&length| self.files.contains_key(&path[..length].join("::")))?;
         let Some(item) = path.get(known) else {
-            // A function may be passed on under the name of the module that it is in.
+            // A function may be re-exported under the name of its module.
             let (name, parent) = path.split_last()?;
             let behind = self.files.get(&parent.join("::"))?.exports.get(name)?;
             return if behind == path { None } else { self.resolve(behind, depth + 1) };
@@ -120,7 +121,7 @@ impl Source {
     }
 }
 
-/// The modules that a file declares and that have files of their own.
+/// Returns the modules that a file declares and that have files of their own.
 fn children(items: &[syn::Item]) -> Vec<String> {
     let modules = items.iter().filter_map(|item| match item {
         syn::Item::Mod(module) if module.content.is_none() && !is_test(&module.attrs) => Some(module),
@@ -153,9 +154,9 @@ fn read(module: &[String], parsed: &syn::File, names: &BTreeSet<Vec<String>>) ->
     reader.module
 }
 
-/// Reads one file.
+/// Reader of one file.
 struct Reader<'a> {
-    /// The module that it is in now, which may be one within the file.
+    /// Current module, which may be one within the file.
     scope: Vec<String>,
     file: &'a [String],
     /// All modules that have files of their own.
@@ -167,7 +168,8 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// The absolute path behind one; `None` if it leads out of the house, or is a name of the file's own.
+    /// Returns the absolute path behind a path; `None` if it leads to another crate, or is a name
+    /// of the file's own.
     fn absolute(&self, path: &[String]) -> Option<Vec<String>> {
         let (first, rest) = path.split_first()?;
         let mut base = match first.as_str() {
@@ -226,7 +228,7 @@ impl Reader<'_> {
         };
         if is_public && self.scope == self.file {
             self.module.exports.insert(name.clone(), absolute.clone());
-            // What it passes on of its own children is no import.
+            // A re-export of its own children is no import.
             if absolute.starts_with(self.file) {
                 return;
             }
@@ -237,7 +239,7 @@ impl Reader<'_> {
         }
     }
 
-    /// The paths in what a macro is given.
+    /// Collects the paths in the arguments of a macro.
     fn tokens(&mut self, tokens: TokenStream) {
         let mut path: Vec<String> = Vec::new();
         let mut colons = 0;

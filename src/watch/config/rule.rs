@@ -1,4 +1,4 @@
-//! What is wanted for a cgroup, and why it can't be had.
+//! The rule for a cgroup, and the errors of rules that are invalid or can't be applied.
 
 use std::rc::Rc;
 
@@ -9,45 +9,46 @@ use crate::size::{Amount, Percent};
 use crate::watch::policy::guard::Bounds;
 use crate::watch::policy::headroom::Headroom;
 
-/// What is wanted for a cgroup, as a user gives it.
+/// Settings for a cgroup, as the user gives them.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct RuleSpec {
-    /// What is to be free below the limit.
+    /// Memory to keep free below the limit.
     pub headroom: Option<Amount>,
-    /// A limit of the user's own, bytes.
+    /// A limit set by the user, bytes.
     pub keep: Option<u64>,
-    /// The share of the time in which it is to be stalled.
+    /// Target share of the time for which `--pressure` stalls the cgroup.
     pub pressure: Option<Percent>,
-    /// Usage that is never undercut, bytes.
+    /// Minimum usage, bytes.
     pub floor: u64,
-    /// The share of the host's swap that must be free for anonymous memory to be taken; a quarter by default.
+    /// Share of the host's swap that must be free for anonymous memory to be reclaimed; a quarter
+    /// by default.
     pub swap_free: Option<Percent>,
-    /// The share of the time in which the cgroup may be stalled.
+    /// Maximum share of the time for which the cgroup may be stalled.
     pub max_pressure: Option<Percent>,
-    /// Which memory may be taken.
+    /// Kind of memory to reclaim.
     pub kind: Option<Kind>,
-    /// Whether the limits of ancestors count as well.
+    /// True if the limits of ancestors count as well.
     pub ancestors: bool,
-    /// Whether not to ask if another memctl is at it.
+    /// True to ignore the locks of other memctl processes.
     pub no_lock: bool,
 }
 
-/// Why what is wanted makes no sense.
+/// Error of a rule that makes no sense.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidRule {
-    /// Neither headroom, nor a limit to keep, nor a pressure.
+    /// The rule sets neither headroom, nor a limit to keep, nor a pressure.
     #[error("the rule sets none of headroom, keep, pressure and leave-alone")]
     NothingToDo,
-    /// All of the limit is to be free.
+    /// The headroom is all of the limit.
     #[error("the headroom must be less than the limit")]
     NothingLeft,
-    /// Limits above count for the headroom only.
+    /// Ancestors are set without headroom, for which alone their limits count.
     #[error("ancestors requires headroom")]
     NoHeadroom,
 }
 
 impl RuleSpec {
-    /// The rule that this makes.
+    /// Converts the settings to a rule.
     ///
     /// # Errors
     /// [`InvalidRule`].
@@ -77,63 +78,64 @@ impl RuleSpec {
     }
 }
 
-/// What is wanted for a cgroup.
+/// Rule for a cgroup.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rule {
-    /// What it is called, where there are several.
+    /// Name of the rule, where there are several.
     pub name: Option<Rc<str>>,
-    /// What is to be free below the limit.
+    /// Memory to keep free below the limit.
     pub headroom: Headroom,
-    /// The share of the time in which it is to be stalled; `None` where nothing is pressed out beyond what is to be free.
+    /// Target share of stall; `None` where nothing is reclaimed beyond the headroom.
     pub pressure: Option<f64>,
-    /// A limit of the user's own, bytes. The lower of it and of the cgroup's counts.
+    /// A limit set by the user, bytes. The lower of it and of the cgroup's own counts.
     pub keep: Option<u64>,
-    /// Whether the limits of ancestors count as well.
+    /// True if the limits of ancestors count as well.
     pub ancestors: bool,
-    /// Whether to keep off a cgroup while another memctl is at it.
+    /// True to wait while another memctl is reclaiming from the cgroup.
     pub lock: bool,
-    /// What must not happen.
+    /// Bounds on every action.
     pub bounds: Bounds,
 }
 
 impl Rule {
-    /// Whether something is to be free below a limit: whoever only presses doesn't mind that one is met.
+    /// Returns whether memory is kept free below a limit: with `--pressure` alone a limit may be
+    /// met.
     #[must_use]
     pub fn keeps_free(&self) -> bool {
         self.pressure.is_none() || self.keep.is_some() || self.headroom.below(u64::MAX) > 0
     }
 }
 
-/// How much may go to the host's swap in a second, bytes, if that much was given (`None` within for as much as there is).
-/// Whoever `presses` goes gently by default: an SSD is to last.
+/// Returns the maximum bytes per second written to the host's swap, as `given` (`Some(None)` for no
+/// limit). With `--pressure` (`presses`) there is a low default, so that an SSD lasts.
 #[must_use]
 pub fn swap_writes(given: Option<Option<u64>>, presses: bool) -> Option<u64> {
     const GENTLE: u64 = 1 << 20;
     given.unwrap_or(presses.then_some(GENTLE))
 }
 
-/// Why a cgroup can't be watched.
+/// Reason for which a cgroup can't be watched.
 #[derive(Debug, thiserror::Error)]
 pub enum WatchError {
-    /// The kernel's reason.
+    /// The kernel's error.
     #[error(transparent)]
     Errno(#[from] Errno),
-    /// The root of the hierarchy, which has neither usage nor limit.
+    /// It is the root of the hierarchy, which has neither usage nor limit.
     #[error("the root cgroup has neither memory.current nor a limit")]
     Root,
-    /// It has no limit that anything could be kept free below.
+    /// It has no limit below which memory could be kept free.
     #[error("no limit: memory.high and memory.max are both max")]
     NoLimit,
-    /// Nor has any of its ancestors.
+    /// Neither it nor any of its ancestors has a limit.
     #[error("no limit here or above: memory.high and memory.max are all max")]
     NoLimitAbove,
-    /// The headroom leaves nothing of the limit, in bytes.
+    /// The headroom is all of the limit, in bytes.
     #[error("the headroom must be less than the limit of {0} bytes")]
     NoRoom(u64),
 }
 
 impl WatchError {
-    /// What the user can do about it.
+    /// Returns advice to the user.
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
         match self {

@@ -177,7 +177,7 @@ fn what_is_too_large_is_refused() {
     assert!(Rules::parse(&deep).is_err());
 }
 
-/// Words that files of rules are made of, in any order.
+/// Words that occur in files of rules, in any order.
 fn text() -> impl Strategy<Value = String> {
     let word = prop_oneof![
         Just("[[rule]]\n".to_owned()),

@@ -1,4 +1,5 @@
-//! The values in a file of rules: words as on the command line, or plain numbers where those say the same.
+//! Values in a file of rules: strings as on the command line, or plain numbers where those mean the
+//! same.
 
 use std::fmt;
 
@@ -7,9 +8,9 @@ use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
 use crate::kind::{self, Kind};
 use crate::size::{self, Amount, Percent};
 
-/// Something that is read from a word.
+/// A value that is parsed from a string.
 trait Word: Sized {
-    /// What it is called where something else was found.
+    /// Description of the expected value, for error messages.
     const EXPECTED: &'static str;
 
     fn read(word: &str) -> Result<Self, String>;
@@ -65,24 +66,24 @@ macro_rules! words {
 }
 
 words! {
-    /// What is to be free.
+    /// Memory to keep free.
     Headroom(Amount), "a size or a percentage, as in \"64M\" or \"10%\"", size::parse_headroom;
-    /// Bytes, or 0.
+    /// A size in bytes, or 0.
     Size(u64), "a size, as in \"64M\"", size::parse_bytes_or_zero;
-    /// A share, which may be nothing.
+    /// A percentage, which may be 0.
     Percentage(Percent), "a percentage, as in \"25%\"", str::parse::<Percent>;
-    /// A share that is more than nothing.
+    /// A percentage above 0.
     Share(Percent), "a percentage, as in \"0.1%\"", size::parse_some_percent;
-    /// Bytes a second, or none at all.
+    /// A rate in bytes per second, or no limit.
     Bound(Option<u64>), "a size, or \"max\"", size::parse_bytes_or_max;
-    /// Which memory to take.
+    /// Kind of memory to reclaim.
     Type(Kind), "all, anon or file", |word| match word {
         "all" => Ok(Kind::All),
         "anon" => Ok(Kind::Anon),
         "file" => Ok(Kind::File),
         _ => Err("must be all, anon or file"),
     };
-    /// Weighs anon against file.
+    /// Weight of anonymous memory against page cache.
     Swappiness(kind::Swappiness), "0 to 200, or \"max\"", str::parse::<kind::Swappiness>;
 }
 

@@ -1,4 +1,4 @@
-//! Which cgroups are watched: those that come, those that go, and what becomes of them when the rules change.
+//! The set of watched cgroups: additions, removals, and changes of the rules.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -11,16 +11,16 @@ use super::super::swap_monitor::SwapMonitor;
 use super::{ANCESTOR, Control, event, teller};
 use crate::clock::{now, process_cpu};
 
-/// A cgroup that appears is left alone for so long.
+/// Grace period of a new cgroup, in which nothing is reclaimed from it.
 const GRACE: Duration = Duration::from_secs(5);
 
 impl Control<'_> {
-    /// Looks for cgroups that appeared.
+    /// Searches for new cgroups.
     pub(super) fn renew(&mut self, now: Duration) {
         if !self.options.follows && self.fleet.iter().flatten().count() >= self.expected {
             return;
         }
-        // One that was made anew under the same name shows as gone first.
+        // A cgroup that was recreated under the same name is first reported as gone.
         let known: HashSet<u64> = self.fleet.iter().flatten().map(Member::id).collect();
         let found = (self.options.select)(std::mem::take(&mut self.lost), &|id| known.contains(&id));
         for ruled in found {
@@ -28,7 +28,8 @@ impl Control<'_> {
         }
     }
 
-    /// Watches one more, if it can be watched. One without a limit may get one: until then there is nothing to watch.
+    /// Adds a cgroup, if it can be watched. A cgroup without a limit may get one later: until then
+    /// there is nothing to watch.
     fn take_on(&mut self, RuledCgroup { located, rule }: RuledCgroup, now: Duration, grace: Duration) {
         let Ok(member) = Member::new(located, rule, &mut self.options.ancestors, now, grace, &mut self.text)
         else {
@@ -42,9 +43,9 @@ impl Control<'_> {
         self.begin(place);
     }
 
-    /// Does from now on what is wanted instead. What is watched and stays so keeps what was learned of it.
+    /// Applies new rules. Cgroups that stay watched keep their learned state.
     pub(super) fn reload(&mut self, reload: Reload) {
-        // To read the rules took its time.
+        // Reading the rules took some time.
         let now = now();
         self.budget = CpuBudget::new(reload.cpu, now, process_cpu());
         self.host.swap = SwapMonitor::new(reload.swap_writes);
@@ -66,7 +67,7 @@ impl Control<'_> {
                 self.listen(place);
             }
         }
-        // What is new is not what has just begun to run.
+        // A cgroup new to the rules isn't one that has just started.
         let mut others: Vec<_> = wanted.into_values().collect();
         others.sort_by(|a, b| a.located.name.cmp(&b.located.name));
         for ruled in others {
@@ -74,7 +75,7 @@ impl Control<'_> {
         }
     }
 
-    /// Tells of the member in that place, and listens to it from now on.
+    /// Emits the start of the member in this slot, and listens to its events from now on.
     pub(super) fn begin(&mut self, place: usize) {
         let Some(member) = &mut self.fleet[place] else { return };
         if member.rule().ancestors {
@@ -86,7 +87,7 @@ impl Control<'_> {
         self.listen(place);
     }
 
-    /// Hears of limits that are met: the member's own and those above.
+    /// Listens to limit events of the member and of its ancestors.
     fn listen(&mut self, place: usize) {
         let Some(member) = &self.fleet[place] else { return };
         member
@@ -108,7 +109,7 @@ impl Control<'_> {
         self.end_of(place, now, EventKind::Gone, true);
     }
 
-    /// Watches the member in that place no longer.
+    /// Ends the watch of the member in this slot.
     fn end_of(&mut self, place: usize, now: Duration, what: EventKind, gone: bool) {
         let Some(mut member) = self.fleet[place].take() else { return };
         let mut say = teller(self.options.tell, &member.located, now, self.began);

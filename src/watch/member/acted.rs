@@ -1,4 +1,4 @@
-//! What a cgroup under watch makes of what came of an action.
+//! Reaction of a watched cgroup to the result of an action.
 
 use std::time::Duration;
 
@@ -12,11 +12,11 @@ use super::super::policy::headroom::MIN_INTERVAL;
 use super::super::policy::refaults::RefaultCounters;
 use super::{LOCK_TIMEOUT, LOCKED, Member, Step};
 
-/// The wait after an action that isn't to be seen doubles so often: to 0.8 s.
+/// Maximum number of times the delay after an action without visible effect doubles (to 0.8 s).
 const STUCK: u32 = 4;
 
 impl Member {
-    /// Takes what came of an action, and decides anew.
+    /// Records the result of an action, and decides anew.
     pub fn acted(
         &mut self,
         now: Duration,
@@ -63,7 +63,7 @@ impl Member {
             }
             let (guard, wait) = self.holding.exhausted(now);
             let step = self.hold(now, guard, Some(now + wait), tell);
-            // What is there to look at, meanwhile: it may begin to move.
+            // Samples meanwhile: the usage may begin to move.
             self.limits.gives(0);
             self.limits.missing(now, acted.current, text)?;
             return Ok(step);
@@ -93,9 +93,10 @@ impl Member {
             }
         }
         self.flush(now, false, tell);
-        // The worker's last look stands for one of our own.
+        // The worker's last reading replaces a sample.
         Ok(match self.decide(now, acted.current, host, text, tell)? {
-            // What was reclaimed isn't to be seen yet, or as much came meanwhile: on its way to swap, perhaps.
+            // The effect isn't visible yet, or as much was allocated meanwhile: pages may be on
+            // their way to swap.
             Step::Act(_) => {
                 self.stuck = (self.stuck + 1).min(STUCK);
                 self.due = now + MIN_INTERVAL * (1 << self.stuck);
@@ -112,7 +113,7 @@ impl Member {
         self.limits.reclaimed(acted.reclaimed);
         self.holding.brake.reclaimed(acted.reclaimed);
         self.pressing.iter_mut().for_each(|pressing| pressing.acted(acted));
-        // By the looks before it: each level is looked at anew only after this.
+        // By the samples before the action: each level is sampled anew only after this.
         let fell = self.limits.own.current().saturating_sub(acted.current);
         self.account.enter(now, acted, self.limits.room(fell));
     }

@@ -1,4 +1,4 @@
-//! What a cgroup under watch tells: how it stands, what was done, and what came of it all.
+//! Reports of a watched cgroup: samples, actions, and the summary.
 
 use std::time::Duration;
 
@@ -7,19 +7,20 @@ use super::super::level::SETTINGS;
 use super::super::policy::headroom::Motion;
 use super::{HELD, Member};
 
-/// A dry run says again so often what would be done.
+/// Interval between repeated reports of a dry run.
 const WOULD: Duration = Duration::from_secs(10);
 
-/// What is to be told can wait so long for the next look: waking up has its price.
+/// Maximum delay of a report until the next sample: a wake-up is expensive.
 const SOON: Duration = Duration::from_millis(500);
 
-/// It is told how one stands every 2 s, but where nothing moves: there less often, and where nothing moved for long seldom.
+/// Intervals between `sample` events: 2 s while usage changes, longer while it doesn't, longest
+/// once it hasn't for a while.
 const SAMPLED_STILL: Duration = Duration::from_secs(10);
 const SAMPLED_CALM: Duration = Duration::from_secs(60);
 const MOVED: u64 = 256 << 10;
 
 impl Member {
-    /// How it stands, for whoever looks on.
+    /// Returns its state for display.
     pub fn view(&mut self, now: Duration, text: &mut String) -> MemberView<'_> {
         let stalled = self.limits.own.gauge.stalled(text).map(Duration::from_micros);
         MemberView {
@@ -34,15 +35,16 @@ impl Member {
         }
     }
 
-    /// Tells how it stands, if that is due; `end` says that there is no later time.
+    /// Emits a usage sample, if that is due; `end` says that there is no later time.
     pub fn sample(&mut self, now: Duration, end: bool, text: &mut String, tell: &mut dyn FnMut(EventKind)) {
         let current = self.limits.own.current();
         let each = match self.limits.own.motion(now) {
-            // Presses are smaller than what counts as motion, but many.
+            // Single reclaims of `--pressure` are smaller than what counts as motion, but there are
+            // many.
             _ if current.abs_diff(self.sampled_current) >= MOVED => SETTINGS,
             Motion::Moves => SETTINGS,
             Motion::Still => SAMPLED_STILL,
-            // What its tasks are stalled for by presses is of interest all the time.
+            // Stalls caused by reclaim are of interest all the time.
             Motion::Calm if self.pressing.is_some() => SAMPLED_STILL,
             Motion::Calm => SAMPLED_CALM,
         };
@@ -58,7 +60,7 @@ impl Member {
         }
     }
 
-    /// What would be done, in a dry run. Told once in a while.
+    /// Emits the reclaim that a dry run omits, at most once per interval.
     pub fn would(&mut self, now: Duration, down_to: u64, tell: &mut dyn FnMut(EventKind)) {
         self.due = now + HELD;
         self.account.would(self.limits.own.current().saturating_sub(down_to));
@@ -69,18 +71,19 @@ impl Member {
         }
     }
 
-    /// Tells what was done since it was told last, if that is long enough ago, or at the `end`.
+    /// Reports the work since the last report, if that is long enough ago, or at the `end`.
     pub fn flush(&mut self, now: Duration, end: bool, tell: &mut dyn FnMut(EventKind)) {
         self.account.flush(now, end, tell);
     }
 
-    /// When to wake up to tell something: if the next look, which tells as well, isn't soon enough.
+    /// Returns the time of a wake-up for a report, if the next sample, which reports as well, isn't
+    /// soon enough.
     #[must_use]
     pub fn to_tell(&self) -> Option<Duration> {
         self.account.to_tell().filter(|&due| self.busy || self.due > due + SOON)
     }
 
-    /// What came of the watch. `gone` if the cgroup is.
+    /// Returns the summary of the watch; `gone` if the cgroup was removed.
     pub fn summary(&mut self, now: Duration, gone: bool, text: &mut String) -> Summary {
         self.limits.gives(0);
         self.limits.answered();

@@ -1,37 +1,41 @@
-//! The policy of the guard `above`: decides from the memory pressure of one level of the hierarchy whether `--pressure` and
-//! `--keep` hold below it. Does no I/O and reads no clock.
+//! The policy of the guard `above`: decides from the memory pressure of one level of the hierarchy
+//! whether `--pressure` and `--keep` hold below it. Does no I/O and reads no clock.
 //!
-//! A killer that chooses its victim by `pgscan` takes whoever scans most when the pressure of a level passes its limit. What
-//! memctl scans counts as the cgroup's own, so a quiet cgroup that is pressed would die for one that thrashes. Its scans
-//! end well before: at half of the limit.
+//! When the pressure of a level passes its limit, a killer that chooses its victim by `pgscan`
+//! takes the cgroup that scans most. Pages scanned by memctl count as the cgroup's own, so a quiet
+//! cgroup under reclaim would die for one that thrashes. The policy therefore stops reclaim well
+//! before: at half of the limit.
 
 use std::time::Duration;
 
-/// Least time for which it holds, from the last time that the pressure was seen to be over the threshold.
+/// Minimum duration of a hold, from the last time at which the pressure was over the threshold.
 const MIN_HOLD: Duration = Duration::from_secs(10);
 
-/// Threshold where the limit isn't known, hundredths of a percent: half of 5%, as low a limit as anybody was seen to set.
+/// Threshold where the limit isn't known, hundredths of a percent: half of 5%, the lowest limit
+/// found in use.
 const UNKNOWN: u16 = 250;
 
-/// Threshold of the whole host where no killer monitors it, hundredths of a percent: above what one service makes that reads
-/// page cache beyond its own limit (3.4%, measured on two emulated processors, Linux 6.12), and about what one that swaps
-/// beyond its own limit does (17 to 33%), or all tasks that touch more memory than there is (25.6% after 30 s, and rising).
-/// Nobody dies there: to wait without need costs nothing but memory that isn't reclaimed yet.
+/// Threshold of the whole host where no killer monitors it, hundredths of a percent. It is above
+/// the pressure of one service that reads page cache beyond its own limit (3.4%, measured on two
+/// emulated processors, Linux 6.12), and about that of a service that swaps beyond its own limit
+/// (17 to 33%), or of tasks that touch more memory than the host has (25.6% after 30 s, and
+/// rising). No process is killed there: a needless hold costs nothing but memory that isn't
+/// reclaimed yet.
 const HOST: u16 = 2000;
 
-/// What is known of the limit of a level.
+/// Limit of a level, as far as known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
-    /// A killer monitors it, with that limit on `full` avg10, hundredths of a percent.
+    /// A killer monitors the level, with this limit on `full` avg10, hundredths of a percent.
     Known(u16),
-    /// A killer may monitor it.
+    /// A killer may monitor the level.
     Unknown,
-    /// It is the whole host, and no killer is known to monitor it.
+    /// The level is the whole host, and no killer is known to monitor it.
     Host,
 }
 
 impl Limit {
-    /// `full` avg10 above which it holds, hundredths of a percent.
+    /// Returns the `full` avg10 above which the policy holds, hundredths of a percent.
     #[must_use]
     pub fn threshold(self) -> u16 {
         match self {
@@ -49,30 +53,31 @@ pub struct AbovePolicy {
     over: Option<Over>,
 }
 
-/// What it holds for.
+/// Pressure for which the policy holds.
 #[derive(Clone, Copy, Debug)]
 struct Over {
     /// Last time at which the pressure was over the threshold.
     at: Duration,
-    /// The most that it was since it holds, hundredths of a percent.
+    /// Highest pressure during the hold, hundredths of a percent.
     peak: u16,
 }
 
 impl AbovePolicy {
-    /// For a level of that limit.
+    /// Creates the policy for a level with this limit.
     #[must_use]
     pub fn new(limit: Limit) -> Self {
         Self { threshold: limit.threshold(), over: None }
     }
 
-    /// Follows another limit from now on. What holds goes on, but for pressure that was never over this limit's threshold:
-    /// until it is known who is monitored every level counts as if it were, and what held for that alone is released.
+    /// Sets another limit. A hold continues only if the pressure was over the new threshold at some
+    /// time during it: until the monitored levels are known, every level counts as monitored, and
+    /// holds due to that alone are released.
     pub fn adopt(&mut self, limit: Limit) {
         self.threshold = limit.threshold();
         self.over = self.over.filter(|over| over.peak > self.threshold);
     }
 
-    /// Enters the pressure (`full` avg10, hundredths of a percent).
+    /// Records the pressure (`full` avg10, hundredths of a percent).
     pub fn sample(&mut self, at: Duration, avg10: u16) {
         if avg10 > self.threshold {
             let peak = self.over.map_or(avg10, |over| over.peak.max(avg10));
@@ -84,7 +89,7 @@ impl AbovePolicy {
         }
     }
 
-    /// The earliest time of its release while it holds.
+    /// Returns the earliest time at which the hold may end; `None` without a hold.
     #[must_use]
     pub fn holds_until(&self) -> Option<Duration> {
         self.over.map(|over| over.at + MIN_HOLD)
@@ -96,7 +101,7 @@ mod tests {
     use super::*;
     use crate::cgroup::pressure::Pressure;
 
-    /// Which of the samples, one a second, it held after.
+    /// Marks the samples, one a second, after which the policy held.
     fn held(limit: Limit, samples: &[u16]) -> String {
         let mut policy = AbovePolicy::new(limit);
         let each = samples.iter().zip(100..).map(|(&avg10, second)| {
@@ -135,7 +140,7 @@ mod tests {
         assert_eq!(held(Limit::Host, &[HOST, HOST + 1]), ".#");
         let mut policy = AbovePolicy::new(Limit::Known(500));
         policy.sample(Duration::from_secs(9), 251);
-        // A clock that was set back, as far as a monotonic one may be.
+        // A clock that was set back, as far as a monotonic clock may be.
         policy.sample(Duration::ZERO, 0);
         assert!(policy.holds_until().is_some());
     }
@@ -146,7 +151,8 @@ mod tests {
         for (second, avg10) in [(7, 2600), (8, 251), (9, 251)] {
             policy.sample(Duration::from_secs(second), avg10);
         }
-        // It was over that of the host, too, and is held by its rules.
+        // The pressure was over the host's threshold as well, so the hold continues under the
+        // host's rules.
         policy.adopt(Limit::Host);
         assert_eq!(policy.holds_until(), Some(Duration::from_secs(19)));
         policy.adopt(Limit::Known(6000));

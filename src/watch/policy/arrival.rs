@@ -1,43 +1,48 @@
-//! How much can arrive within a time: the arrival curve of network calculus (Cruz, "A calculus for network delay", 1991),
-//! learned from looks at what a cgroup uses.
+//! The arrival curve of network calculus (Cruz, "A calculus for network delay", 1991): the most
+//! that can arrive within a time, learned from samples of a cgroup's usage.
 //!
-//! For windows of 10 ms, 20 ms, and so on, it keeps the most that ever arrived within one, of late. *Arrived* is what the
-//! application took, whether it was reclaimed meanwhile or not. A burst and a steady stream are told apart by that: a
-//! stream of 60 MB/s has 0.6 MB in the shortest window, an allocation of 60 MB at once has all of it.
+//! For windows of 10 ms, 20 ms, and so on, it keeps the most that arrived within any such window
+//! recently. *Arrivals* are the bytes that the application allocated, reclaimed meanwhile or not.
+//! This distinguishes a burst from a steady stream: a stream of 60 MB/s has 0.6 MB in the shortest
+//! window, a single allocation of 60 MB has all of it.
 
 use std::time::Duration;
 
-/// The shortest window, and how many there are, each twice as long as the one before: up to 10 s.
+/// Length of the shortest window, and number of windows, each twice as long as the one before: up
+/// to 10 s.
 const SHORTEST: Duration = Duration::from_millis(10);
 const WINDOWS: usize = 11;
 
-/// What was learned halves in that time.
+/// Time in which learned maxima halve.
 const HALF_LIFE: Duration = Duration::from_secs(600);
 
-/// How often it is let fade.
+/// Interval between decays of the maxima.
 const FADES: Duration = Duration::from_secs(1);
 
-/// How a window fares: two adjacent halves of it are kept, so that nothing is lost where one ends and another begins.
+/// State of a window: two adjacent halves are kept, so that nothing is lost at the border between
+/// two windows.
 #[derive(Clone, Copy, Debug, Default)]
 struct Window {
     began: Duration,
-    /// What had arrived when it began.
+    /// Bytes that had arrived at its beginning.
     from: i64,
-    /// What came in the half before.
+    /// Bytes that arrived in the half before.
     before: u64,
-    /// The most that came in both; `None` until it was seen that finely.
+    /// Maximum over both halves, bytes; `None` until there were samples that fine.
     most: Option<u64>,
 }
 
-/// The most that arrived within any time of a given length, of late.
+/// The most that arrived recently within any time of a given length.
 #[derive(Clone, Debug, Default)]
 pub struct ArrivalCurve {
-    /// Made when something first arrives: a thousand cgroups at rest would take half a megabyte for them.
+    /// Allocated at the first arrival: a thousand cgroups at rest would take half a megabyte for
+    /// them.
     windows: Option<Box<[Window; WINDOWS]>>,
-    /// When it was looked at last, and what had arrived by then.
+    /// Time of the last sample, and the bytes that had arrived by then.
     looked: Option<(Duration, i64)>,
     faded: Duration,
-    /// How close to each other two looks were before anything arrived: within as much, nothing did.
+    /// Shortest interval between two samples before the first arrival: within that long, nothing
+    /// arrived.
     finest: Option<Duration>,
 }
 
@@ -46,10 +51,11 @@ fn length(window: usize) -> Duration {
 }
 
 impl ArrivalCurve {
-    /// Enters a look: `arrived` is all that the application took so far, less what it gave back by itself.
+    /// Records a sample: `arrived` is all that the application allocated so far, minus the memory
+    /// that it freed by itself.
     ///
-    /// A window is learned only from looks that are as close to each other: a look after a second can't tell a burst from
-    /// a stream.
+    /// A window is learned only from samples that are at most its length apart: samples a second
+    /// apart can't distinguish a burst from a stream.
     pub fn look(&mut self, now: Duration, arrived: i64) {
         let Some((looked, last)) = self.looked.replace((now, arrived)) else {
             self.faded = now;
@@ -69,7 +75,7 @@ impl ArrivalCurve {
         for (index, window) in windows.iter_mut().enumerate() {
             let half = length(index) / 2;
             if apart > length(index) {
-                // No less than the share of an even stream: it may have been more, which nobody saw.
+                // At least the share of an even stream: it may have been more, unobserved.
                 let came = u64::try_from(arrived - last).unwrap_or(0);
                 let even = (came as f64 * length(index).as_secs_f64() / apart.as_secs_f64()) as u64;
                 let most = window.most.map(|most| most.max(even));
@@ -85,14 +91,15 @@ impl ArrivalCurve {
         self.fade(now);
     }
 
-    /// What had arrived at the last look.
+    /// Returns the bytes that had arrived at the last sample.
     #[must_use]
     pub fn arrived(&self) -> Option<i64> {
         self.looked.map(|(_, arrived)| arrived)
     }
 
-    /// At most how much may arrive within `time`, by what was seen. Where that was never seen so finely, the next coarser
-    /// window that was bounds it: four times its rate, but no more than all of it. `None` where nothing was seen.
+    /// Returns the most that may arrive within `time`, in bytes, by what was observed. Where no
+    /// samples were that fine, the next coarser window with a maximum bounds it: four times its
+    /// rate, but no more than all of it. `None` before the first sample.
     #[must_use]
     pub fn within(&self, time: Duration) -> Option<u64> {
         let Some(windows) = &self.windows else { return self.looked.map(|_| 0) };
@@ -105,7 +112,8 @@ impl ArrivalCurve {
         Some((most as f64 * share.min(1.0)) as u64)
     }
 
-    /// The longest of the windows within which no more than `bytes` arrive; `None` if more do within the shortest.
+    /// Returns the longest window within which at most `bytes` arrive; `None` if more arrive within
+    /// the shortest.
     #[must_use]
     pub fn lasts(&self, bytes: u64) -> Option<Duration> {
         let fits = |&window: &usize| self.within(length(window)).is_none_or(|most| most <= bytes);
@@ -135,7 +143,7 @@ mod tests {
         Duration::from_millis(millis)
     }
 
-    /// Looks every so often at something that arrived as a function of milliseconds.
+    /// Samples an arrival function of milliseconds at a fixed interval.
     fn learned(every: u64, until: u64, arrived: impl Fn(u64) -> u64) -> ArrivalCurve {
         let mut curve = ArrivalCurve::default();
         (0..=until).step_by(every as usize).for_each(|at| curve.look(ms(at), arrived(at) as i64));
@@ -165,7 +173,7 @@ mod tests {
 
     #[test]
     fn a_coarse_look_teaches_only_of_long_times() {
-        // A stream seen every second must not be taken for bursts of 60M.
+        // A stream sampled every second must not be taken for bursts of 60M.
         let curve = learned(1000, 20_000, |at| at * 60 * M / 1000);
         let soon = curve.within(ms(10)).unwrap();
         assert!(soon <= 8 * M, "{soon}");

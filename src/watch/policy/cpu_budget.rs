@@ -1,40 +1,41 @@
-//! A bound on the share of a CPU that a watch spends, the kernel's work for it included.
+//! A limit on the share of a CPU that a watch uses, including the kernel's work for it.
 
 use std::time::Duration;
 
-/// What isn't spent is kept for so long: what a burst takes at once.
+/// Time for which unused budget is kept, to be used in a burst.
 const SAVED: Duration = Duration::from_secs(1);
 
-/// No pause is shorter.
+/// Minimum length of a pause.
 const SHORTEST: Duration = Duration::from_millis(1);
 
-/// What may be spent.
+/// CPU budget of a watch.
 #[derive(Clone, Copy, Debug)]
 pub struct CpuBudget {
-    /// `None` without a bound.
+    /// Share of a CPU; `None` without a limit.
     share: Option<f64>,
-    /// What may be spent now, seconds; less than nothing when too much was.
+    /// Remaining budget, seconds; negative when overdrawn.
     left: f64,
     looked: Duration,
     spent: Duration,
 }
 
 impl CpuBudget {
-    /// From a moment at which the process had spent so much CPU time.
+    /// Creates a budget from a time at which the process had used `spent` CPU time.
     #[must_use]
     pub fn new(share: Option<f64>, now: Duration, spent: Duration) -> Self {
         Self { share, left: share.unwrap_or(0.0) * SAVED.as_secs_f64(), looked: now, spent }
     }
 
-    /// Until when to do nothing at all, if more than the share was spent: a look costs, too. `spent` tells how much the
-    /// process has by now; it isn't asked without a bound.
+    /// Returns the time until which to do nothing, if more than the share was used: a sample costs
+    /// CPU time, too. `spent` returns the CPU time used by the process so far; it isn't called
+    /// without a limit.
     pub fn over(&mut self, now: Duration, spent: impl Fn() -> Duration) -> Option<Duration> {
         let (share, spent) = (self.share?, spent());
         let earned = share * now.saturating_sub(self.looked).as_secs_f64();
         let paid = spent.saturating_sub(self.spent).as_secs_f64();
         self.left = (self.left + earned).min(share * SAVED.as_secs_f64()) - paid;
         (self.looked, self.spent) = (now, spent);
-        // A share of next to nothing asks for more than a clock has.
+        // For a tiny share the wait would exceed the range of the clock.
         let wait = |owed: f64| Duration::try_from_secs_f64(owed / share).unwrap_or(Duration::MAX / 2);
         (self.left < 0.0).then(|| now.saturating_add(wait(-self.left).max(SHORTEST)))
     }
@@ -52,7 +53,7 @@ mod tests {
         let until = budget.over(ms(1100), || ms(180)).expect("20 ms too much");
         assert!((ms(1299)..ms(1301)).contains(&until), "{until:?}");
         assert_eq!(budget.over(ms(1301), || ms(180)), None);
-        // Savings are for a second, and no more.
+        // Unused budget is kept for one second, no longer.
         assert_eq!(budget.over(ms(60_000), || ms(280)), None);
         assert!(budget.over(ms(60_000), || ms(290)).is_some());
         assert!(CpuBudget::new(Some(0.0), ms(0), ms(0)).over(ms(1), || ms(900)).is_some());

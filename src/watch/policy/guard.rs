@@ -1,91 +1,92 @@
-//! What must not happen, whatever the law wants: pure functions of samples.
+//! Bounds on every policy: checks of floor, protection, pressure and swap that precede each
+//! reclaim. Pure functions of samples.
 
 use crate::kind::Kind;
 use crate::size::Percent;
 
-/// Page cache of so many times what is wanted is plenty.
+/// Page cache is plentiful from this multiple of the missing bytes on.
 const PLENTY_FACTOR: u64 = 2;
 
-/// Less than a page can't be taken.
+/// Minimum amount that can be reclaimed, bytes: a page.
 const MIN_ROOM: u64 = 4096;
 
-/// The kernel may take so much more than it was asked for: a large folio goes as a whole. What must not be undercut is kept
-/// that far off.
+/// Bytes that the kernel may reclaim beyond the request: a large folio is reclaimed as a whole.
+/// Floors are kept with this much distance.
 const OVERSHOOT: u64 = 2 << 20;
 
-/// The bounds within which a law may act.
+/// Bounds within which a policy may act.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Bounds {
-    /// Usage that is never undercut, bytes.
+    /// Minimum usage, bytes.
     pub floor: u64,
-    /// The share of the host's swap that must be free for anonymous memory to be taken.
+    /// Share of the host's swap that must be free for anonymous memory to be reclaimed.
     pub swap_free: Percent,
-    /// The share of the time in which the cgroup may be stalled.
+    /// Maximum share of the time for which the cgroup may be stalled.
     pub max_pressure: Option<Percent>,
-    /// Which memory may be taken. `None` is page cache, and anonymous memory where swap is quick: zram, zswap, no rotating
-    /// disk.
+    /// Kind of memory to reclaim. `None` means page cache, and anonymous memory as well where swap
+    /// is fast: zram, zswap, no rotating disk.
     pub kind: Option<Kind>,
 }
 
-/// What the host's swap is like. Amounts are bytes.
+/// State of the host's swap. Amounts are bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct SwapState {
-    /// All of it.
+    /// Size of all swap.
     pub total: u64,
-    /// What is free.
+    /// Free swap.
     pub free: u64,
-    /// How much may go there now by what is allowed in a second, from the whole host; `None` without such a bound, or where
-    /// nothing wears out.
+    /// Bytes that may be swapped out now under the limit on writes per second, for the whole host;
+    /// `None` without such a limit, or where no device wears out.
     pub writable: Option<u64>,
-    /// What a byte there takes in memory after all: in zram, as a share of it. An average over the host.
+    /// Memory taken by a swapped-out byte, as a share of it: in zram. An average over the host.
     pub copied: f64,
-    /// It takes no rotating disk, and what it writes wears nothing out at once.
+    /// True if swap uses no rotating disk, and writes don't wear a device out at once.
     pub quick: bool,
-    /// Some of it is a device, which takes its time to write: neither zram, nor behind zswap.
+    /// True if some of the swap is a device with slow writes: neither zram, nor behind zswap.
     pub waits: bool,
 }
 
-/// What is known of the cgroup. Amounts are bytes.
+/// State of the cgroup. Amounts are bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct CgroupState {
     /// `memory.current`.
     pub current: u64,
     /// The larger of `memory.min` and `memory.low`.
     pub protection: u64,
-    /// The share of the last second or so in which it was stalled.
+    /// Share of the last second or so for which it was stalled.
     pub stalled: f64,
 }
 
-/// What held a law back.
+/// Reason for which a policy was held back.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Guard {
-    /// It uses no more than the floor, or than its own protection.
+    /// Usage is at or below the floor, or the cgroup's own protection.
     Floor,
-    /// It is stalled more than allowed.
+    /// The cgroup is stalled more than allowed.
     Pressure,
-    /// Only anonymous memory would be taken, and swap runs short.
+    /// Only anonymous memory would be reclaimed, and free swap is short.
     SwapFree,
-    /// Only anonymous memory would be taken, and too much goes to swap already.
+    /// Only anonymous memory would be reclaimed, and too much is written to swap already.
     SwapWrites,
-    /// The host's swap is slow, and the kernel can't be told to leave anonymous memory alone.
+    /// The host's swap is slow, and the kernel has no way to spare anonymous memory.
     SlowSwap,
-    /// What is reclaimed comes back: that share of it.
+    /// Reclaimed memory refaults: the refaulted share.
     Refaults(f64),
-    /// There was nothing to be had.
+    /// Nothing more could be reclaimed.
     Exhausted,
-    /// The share of a CPU that may be spent is spent.
+    /// The CPU budget is used up.
     Cpu,
-    /// It began to run only now.
+    /// The cgroup started only recently.
     Grace,
-    /// Another memctl is at it.
+    /// Another memctl is reclaiming from the cgroup.
     Lock,
-    /// A level of the hierarchy that a killer may monitor is under memory pressure: its `full` avg10, hundredths of a
-    /// percent.
+    /// A level of the hierarchy that a killer may monitor is under memory pressure: its `full`
+    /// avg10, hundredths of a percent.
     Above(u16),
 }
 
 impl Guard {
-    /// The word for it in JSON.
+    /// Returns its name in JSON.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
@@ -104,25 +105,26 @@ impl Guard {
     }
 }
 
-/// What may be done.
+/// Reclaim that the bounds allow.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Allowed {
-    /// To which usage, bytes.
+    /// Target usage, bytes.
     pub down_to: u64,
-    /// Which memory.
+    /// Kind of memory to reclaim.
     pub kind: Kind,
-    /// Why anonymous memory is spared, if it is.
+    /// Reason for which anonymous memory is spared, if it is.
     pub spared_by: Option<Guard>,
-    /// Whether a write may have to wait for a device, and is to end then.
+    /// True if a write may have to wait for a device, and must end then.
     pub waits: bool,
 }
 
 impl Bounds {
-    /// What of a wish to come down to some usage may be done. `can_choose` says whether the kernel can be told to take page
-    /// cache alone; `cache` tells how much of it could be evicted, and is asked only if that matters.
+    /// Returns the part of a reclaim down to a usage of `down_to` that is allowed. `can_choose`
+    /// says whether the kernel can reclaim page cache alone; `cache` returns how much page cache
+    /// could be evicted, and is called only if that matters.
     ///
     /// # Errors
-    /// What holds it back.
+    /// The reason for which nothing is allowed.
     pub fn allow(
         &self,
         down_to: u64,
@@ -147,17 +149,17 @@ impl Bounds {
         let all = |kind| Ok(Allowed { down_to, kind, spared_by: None, waits: waits && kind != Kind::File });
         match self.anon(swap) {
             _ if self.kind == Some(Kind::File) => all(Kind::File),
-            // Without any swap nothing goes there, whatever is asked for.
+            // Without swap no anonymous memory is reclaimed, whatever the request.
             _ if swap.total == 0 && self.kind.is_none() => all(Kind::All),
             _ if swap.total == 0 && self.kind != Some(Kind::Anon) => all(self.kind.unwrap_or_default()),
             Ok((kind, room)) if room >= missing => all(kind),
-            // Where page cache will do, no more than that is taken; else in small steps.
+            // Where page cache suffices, only page cache is reclaimed; otherwise in small steps.
             Ok(_) if can_choose && self.kind != Some(Kind::Anon) && plenty() => all(Kind::File),
             Ok((kind, room)) => Ok(Allowed { down_to: own.current - room, kind, spared_by: None, waits }),
             Err(guard) if can_choose && self.kind != Some(Kind::Anon) => {
                 Ok(Allowed { down_to, kind: Kind::File, spared_by: Some(guard), waits: false })
             }
-            // The kernel can't be told, but it prefers page cache where there is plenty.
+            // The kernel can't be restricted to page cache, but prefers it where there is plenty.
             Err(guard) if self.kind.is_none() && plenty() => {
                 Ok(Allowed { down_to, kind: Kind::All, spared_by: Some(guard), waits })
             }
@@ -165,7 +167,7 @@ impl Bounds {
         }
     }
 
-    /// Whether anonymous memory may be taken, what to take then, and how much at a time.
+    /// Returns the kind to reclaim and the maximum bytes at a time, if anonymous memory is allowed.
     fn anon(&self, swap: SwapState) -> Result<(Kind, u64), Guard> {
         if self.kind.is_none() && swap.total > 0 && !swap.quick {
             return Err(Guard::SlowSwap);
@@ -258,7 +260,7 @@ mod tests {
             (Ok(weighed), Ok(Kind::File))
         );
         assert_eq!(take(Some(weighed), SwapState::default(), true), Ok(weighed));
-        // No swap at all: nothing can go wrong there.
+        // Without any swap: nothing can go wrong there.
         assert_eq!(take(None, SwapState::default(), false), Ok(Kind::All));
     }
 

@@ -1,53 +1,58 @@
-//! The law of `--headroom`: from looks at a cgroup to when to reclaim, how far, and when to look again. A pure function of
-//! what it is shown.
+//! The `--headroom` policy: decides from samples of a cgroup when to reclaim, down to which usage,
+//! and when to take the next sample. Does no I/O and reads no clock.
 //!
-//! A level alone is not enough: what matters is what can arrive before the next look. So free memory below the limit is
-//! held at the larger of what the user wants and of a *reserve*, which is the most that arrived lately in the time that a
-//! look, its lateness and the reclaim itself take (the [arrival curve](super::arrival)). Two watermarks: reclaim starts
-//! below the lower one and goes on to the upper one.
+//! A fixed level isn't enough, since memory may be allocated until the next sample. The free memory
+//! below the limit is therefore kept at the larger of the user's headroom and a *reserve*: the most
+//! that arrived lately within the time of a sampling interval, its delay and the reclaim itself
+//! (the [arrival curve](super::arrival)). There are two watermarks: reclaim starts below the lower
+//! one and continues to the upper one.
 
 use std::time::Duration;
 
 use super::arrival::ArrivalCurve;
 
-/// How often to look when it is near the lower watermark: from where looks are cheap to where they are dear beside what
-/// is reclaimed. And how often at rest, near the watermark and far from it.
+/// Sampling interval near the lower watermark: `MIN_INTERVAL` where samples are cheap, up to
+/// `NEAR_INTERVAL` where they are expensive beside the reclaim. `REST` and `MAX_INTERVAL` apply at
+/// rest, near the watermark and far from it.
 pub const MIN_INTERVAL: Duration = Duration::from_millis(50);
-/// See [`MIN_INTERVAL`].
+/// Longest sampling interval near the lower watermark, see [`MIN_INTERVAL`].
 pub const NEAR_INTERVAL: Duration = Duration::from_millis(400);
 const REST: Duration = Duration::from_secs(1);
 const MAX_INTERVAL: Duration = Duration::from_secs(5);
 
-/// What may arrive in a second out of the blue, until more is known: one thread that does nothing but touch memory.
+/// Allocation rate to expect before any was observed, in bytes per second: one thread that does
+/// nothing but touch memory.
 const OUT_OF_THE_BLUE: u64 = 1 << 30;
 
-/// When nothing moved for so long, nothing is about to.
+/// Time without movement after which no burst is expected.
 const CALM: Duration = Duration::from_secs(30);
 
-/// Less than that between two looks is nothing: the kernel charges by batches of 64 pages a CPU.
+/// Change between two samples, in bytes, below which usage counts as still: the kernel charges in
+/// batches of 64 pages per CPU.
 const STILL: u64 = 256 << 10;
 
-/// The reserve is no more than this part of the limit: beyond that, free memory costs more than it helps.
+/// Divisor of the limit that bounds the reserve: beyond that, free memory costs more than it helps.
 const MOST_RESERVED: u64 = 4;
 
-/// The watermarks are that part of the lower one apart, and no less than that.
+/// Distance between the watermarks: the lower one divided by `BETWEEN`, at least `LEAST_BETWEEN`
+/// bytes.
 const BETWEEN: u64 = 8;
 const LEAST_BETWEEN: u64 = 1 << 20;
 
-/// Growth is told as it was over about that time.
+/// Time constant of the growth average.
 const OF_LATE: Duration = Duration::from_secs(2);
 
-/// How much is to be free below the limit.
+/// Memory to keep free below the limit.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Headroom {
-    /// So many bytes.
+    /// An amount in bytes.
     Bytes(u64),
-    /// That share of the limit, from 0 to 1.
+    /// A share of the limit, from 0 to 1.
     Share(f64),
 }
 
 impl Headroom {
-    /// In bytes, below a limit.
+    /// Returns the bytes to keep free below `limit`.
     #[must_use]
     pub fn below(self, limit: u64) -> u64 {
         match self {
@@ -57,75 +62,77 @@ impl Headroom {
     }
 }
 
-/// One look at a cgroup. Amounts are bytes.
+/// One sample of a cgroup. Amounts are bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeadroomSample {
-    /// When, on the monotonic clock.
+    /// Time of the sample, on the monotonic clock.
     pub at: Duration,
     /// `memory.current`.
     pub current: u64,
-    /// The limit.
+    /// Limit on the usage.
     pub limit: u64,
 }
 
 impl HeadroomSample {
-    /// What is free below the limit.
+    /// Returns the free bytes below the limit.
     #[must_use]
     pub fn free(&self) -> u64 {
         self.limit.saturating_sub(self.current)
     }
 }
 
-/// What to do.
+/// Decision of the policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// Nothing, until then.
+    /// Do nothing.
     Rest {
-        /// When to look again.
+        /// Time of the next sample.
         until: Duration,
     },
-    /// Reclaim until no more than that is used.
+    /// Reclaim down to a usage.
     Reclaim {
-        /// Bytes of `memory.current`.
+        /// Target for `memory.current`, bytes.
         down_to: u64,
     },
 }
 
-/// How what is used moves.
+/// Movement of the usage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Motion {
-    /// It did between the last two looks.
+    /// Usage changed between the last two samples.
     Moves,
-    /// It didn't.
+    /// Usage didn't change between the last two samples.
     Still,
-    /// It hasn't for long.
+    /// Usage hasn't changed for a long time.
     Calm,
 }
 
-/// What is known of one cgroup.
+/// The policy for one cgroup, with its state.
 #[derive(Clone, Debug)]
 pub struct HeadroomPolicy {
     headroom: Headroom,
-    /// How often to look near the watermark.
+    /// Sampling interval near the watermark.
     near: Duration,
-    /// Whether to keep free what may arrive, or just what is wanted.
+    /// True to keep a reserve for expected allocations, false for just the headroom.
     reserves: bool,
     curve: ArrivalCurve,
-    /// What was reclaimed so far, by us and, as far as known, by others: it had arrived too.
+    /// Bytes reclaimed so far, by memctl and, as far as known, by others: these bytes had arrived
+    /// too.
     reclaimed: u64,
     last: Option<HeadroomSample>,
-    /// What arrived in a second, of late.
+    /// Recent arrivals, bytes per second.
     growth: f64,
     planned: Duration,
-    /// How late looks were, of late.
+    /// Recent delay of samples.
     late: Duration,
-    /// How many looks in a row nothing moved, and since when.
+    /// Number of consecutive samples without movement, and the time of the last movement.
     still: u32,
     still_since: Duration,
 }
 
 impl HeadroomPolicy {
-    /// For a cgroup of which nothing is known yet. Only one that `reserves` keeps free what may arrive.
+    /// Creates the policy for a new cgroup. It keeps a reserve for expected allocations only if it
+    /// `reserves`.
     #[must_use]
     pub fn new(headroom: Headroom, reserves: bool) -> Self {
         Self {
@@ -143,33 +150,33 @@ impl HeadroomPolicy {
         }
     }
 
-    /// Keeps so much free from now on; what was learned stays.
+    /// Sets another headroom; learned state is kept.
     pub fn adopt(&mut self, headroom: Headroom, reserves: bool) {
         (self.headroom, self.reserves) = (headroom, reserves);
     }
 
-    /// What the user wants to be free.
+    /// Returns the headroom that the user asked for.
     #[must_use]
     pub fn headroom(&self) -> Headroom {
         self.headroom
     }
 
-    /// Looks so often near the watermark from now on: the reserve follows.
+    /// Sets the sampling interval near the watermark; the reserve follows.
     pub fn look_each(&mut self, near: Duration) {
         self.near = near.clamp(MIN_INTERVAL, NEAR_INTERVAL);
     }
 
-    /// Enters what was reclaimed since the last look, by whomever.
+    /// Records bytes reclaimed since the last sample, by any process.
     pub fn reclaimed(&mut self, bytes: u64) {
         self.reclaimed = self.reclaimed.saturating_add(bytes);
     }
 
-    /// Enters a look, and decides.
+    /// Records a sample, and decides.
     pub fn decide(&mut self, look: HeadroomSample) -> Decision {
         self.learn(look);
         if let Some(down_to) = self.down_to(look.current, look.limit) {
             self.still = 0;
-            // The next look follows the reclaim.
+            // The next sample follows the reclaim.
             self.planned = Duration::MAX;
             return Decision::Reclaim { down_to };
         }
@@ -178,7 +185,8 @@ impl HeadroomPolicy {
         Decision::Rest { until }
     }
 
-    /// The usage to come down to where `current` bytes leave too little free below a limit.
+    /// Returns the usage to reclaim down to where `current` bytes leave too little free below
+    /// `limit`.
     #[must_use]
     pub fn down_to(&self, current: u64, limit: u64) -> Option<u64> {
         let low = self.low(limit);
@@ -186,13 +194,13 @@ impl HeadroomPolicy {
             .then(|| limit.saturating_sub(low + (low / BETWEEN).max(LEAST_BETWEEN)))
     }
 
-    /// The lower watermark: how much is kept free below a limit.
+    /// Returns the lower watermark: bytes to keep free below `limit`.
     #[must_use]
     pub fn low(&self, limit: u64) -> u64 {
         self.headroom.below(limit).max(self.reserve(limit))
     }
 
-    /// The most that may arrive before anything can be done about it, by what was seen.
+    /// Returns the most that may arrive before reclaim can react, in bytes, by what was observed.
     #[must_use]
     pub fn reserve(&self, limit: u64) -> u64 {
         if !self.reserves {
@@ -202,13 +210,14 @@ impl HeadroomPolicy {
         (soon + soon / 8).min(limit / MOST_RESERVED)
     }
 
-    /// What arrives in a second, of late, bytes; less than nothing where the cgroup shrinks by itself.
+    /// Returns the recent arrivals in bytes per second; negative where the cgroup shrinks by
+    /// itself.
     #[must_use]
     pub fn growth(&self) -> f64 {
         self.growth
     }
 
-    /// Whether what is used moves.
+    /// Returns whether the usage moves.
     #[must_use]
     pub fn motion(&self, now: Duration) -> Motion {
         match self.still {
@@ -218,7 +227,7 @@ impl HeadroomPolicy {
         }
     }
 
-    /// The last look; `None` before the first.
+    /// Returns the last sample; `None` before the first.
     #[must_use]
     pub fn last(&self) -> Option<HeadroomSample> {
         self.last
@@ -236,7 +245,7 @@ impl HeadroomPolicy {
         self.curve.look(look.at, arrived);
         if self.planned > Duration::ZERO && self.planned < Duration::MAX {
             let late = look.at.saturating_sub(self.planned);
-            // Slowly forgotten: a machine that was busy once is busy again.
+            // Forgotten slowly: a machine that was busy once will be busy again.
             self.late = late.max(self.late * 63 / 64).min(REST);
         }
         let moved = self.last.map_or(0, |last| last.current.abs_diff(look.current));
@@ -247,13 +256,13 @@ impl HeadroomPolicy {
         self.last = Some(look);
     }
 
-    /// How long it is safe not to look.
+    /// Returns the time until the next sample is needed.
     fn pause(&self, look: HeadroomSample, low: u64) -> Duration {
         let (free, room) = (look.free(), look.free() - low);
         let lasts = |bytes| self.curve.lasts(bytes).unwrap_or(self.near);
         let out_of_the_blue = Duration::from_secs_f64(room as f64 / OUT_OF_THE_BLUE as f64);
-        // At rest a burst may eat into what is kept free: that is what it is kept for. One larger than that is looked
-        // out for as long as it isn't ages ago.
+        // At rest a burst may use the reserve; that is its purpose. Until the cgroup is calm,
+        // sample often enough that the largest burst seen can't exhaust the free memory in between.
         let calm = self.motion(look.at) == Motion::Calm;
         let at_rest = (self.near * (1 << self.still.min(8))).min(REST);
         let at_rest = if calm { at_rest } else { at_rest.min(lasts(free)) };

@@ -1,32 +1,33 @@
-//! What holds a cgroup under watch back, for how long, and whether that is news.
+//! Hold state of a watched cgroup: the reason that holds it back, the end of the hold, and whether
+//! a report is due.
 
 use std::time::Duration;
 
 use super::guard::Guard;
 use super::refaults::{Backoff, RefaultDetector};
 
-/// A guard that was told of isn't told of again within that time: it may hold again and again, with a little done in
-/// between.
+/// Minimum time between reports of the same guard: it may hold again and again, with a little
+/// reclaimed in between.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// What holds one cgroup back.
+/// Hold state of one cgroup.
 #[derive(Debug)]
 pub struct HoldState {
-    /// What comes back.
+    /// Detector of refaults.
     pub brake: RefaultDetector,
     exhausted: Backoff<1, 60>,
-    /// Until then nothing is done at all.
+    /// End of the grace period, before which nothing is reclaimed.
     grace: Duration,
-    /// What holds now.
+    /// Current reason.
     by: Option<Guard>,
-    /// Why anonymous memory was spared when something was allowed last.
+    /// Reason for which anonymous memory was spared in the last allowed reclaim.
     spared_by: Option<Guard>,
-    /// Which guard was told of last, and when.
+    /// Guard in the last report, and its time.
     told: Option<(&'static str, Duration)>,
 }
 
 impl HoldState {
-    /// Holds until the end of the grace.
+    /// Creates a state that holds until the end of the grace period.
     #[must_use]
     pub fn new(grace: Duration) -> Self {
         Self {
@@ -39,13 +40,13 @@ impl HoldState {
         }
     }
 
-    /// What holds now.
+    /// Returns the current reason.
     #[must_use]
     pub fn by(&self) -> Option<Guard> {
         self.by
     }
 
-    /// Whatever holds for some time, and until when.
+    /// Returns a reason that holds for some time, and the end of that time.
     #[must_use]
     pub fn back(&self, now: Duration) -> Option<(Guard, Duration)> {
         if now < self.grace {
@@ -55,12 +56,12 @@ impl HoldState {
         exhausted.or_else(|| self.brake.holds(now).map(|until| (self.braking(), until)))
     }
 
-    /// Something was allowed, perhaps without anonymous memory.
+    /// Records that a reclaim was allowed, perhaps without anonymous memory.
     pub fn allowed(&mut self, spared_by: Option<Guard>) {
         self.spared_by = spared_by;
     }
 
-    /// Enters what holds. Tells whether another one did before, and whether that is worth telling.
+    /// Records a reason. Returns whether it is a new one, and whether a report is due.
     pub fn hold(&mut self, now: Duration, by: Guard) -> (bool, bool) {
         if self.by.map(Guard::word) == Some(by.word()) {
             return (false, false);
@@ -74,23 +75,24 @@ impl HoldState {
         (true, !is_old)
     }
 
-    /// There was nothing to be had: the reason, and how long to wait.
+    /// Records that nothing more could be reclaimed. Returns the reason and the time to wait.
     pub fn exhausted(&mut self, now: Duration) -> (Guard, Duration) {
         (self.nothing_left(), self.exhausted.failed(now))
     }
 
-    /// Something was to be had.
+    /// Records that something could be reclaimed.
     pub fn worked(&mut self) {
         self.exhausted.worked();
         self.by = self.by.filter(|guard| matches!(guard, Guard::Refaults(_)));
     }
 
-    /// Nothing holds any more.
+    /// Records that no reason holds any more.
     pub fn over(&mut self) {
         self.by = None;
     }
 
-    /// If page cache alone was to be had, that has a reason.
+    /// Returns the reason why nothing is left: where only page cache was allowed, the reason for
+    /// that.
     fn nothing_left(&self) -> Guard {
         self.spared_by.unwrap_or(Guard::Exhausted)
     }

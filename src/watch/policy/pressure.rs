@@ -1,137 +1,151 @@
-//! The law of `--pressure`: from looks at a cgroup to how much to press out of it, and when. A pure function of what it is
-//! shown.
+//! The `--pressure` policy: decides from samples of a cgroup how much to reclaim from it, and when.
+//! Does no I/O and reads no clock.
 //!
-//! Memory that was touched of late and memory that wasn't look the same to the kernel until it has gone over both once,
-//! some time apart. So each approach begins with a press too small to matter, which makes the kernel sort its lists, and
-//! steps double as long as nothing comes back. What comes back (restores and swap-ins) is the first sign that what is left
-//! is in use; stall comes later, and has a budget: the target's share of the time. So is it when the kernel looks at much
-//! for the little that it takes (scan efficiency), twice in a row: once may be that its lists weren't sorted. At such a
-//! *knee* the law holds, and probes again after a while, at last every [`SELDOM`].
+//! The *knee* is the bend of the miss curve, a term from the literature on working sets: the usage
+//! below which misses (here restores and swap-ins) rise steeply, because all memory that is left is
+//! in use.
+//!
+//! The kernel can't distinguish recently touched memory from cold memory until it has scanned both
+//! once, some time apart. Each approach therefore begins with a reclaim too small to matter, which
+//! makes the kernel sort its lists. Steps double each second as long as nothing refaults.
+//!
+//! Refaults (restores and swap-ins) are the first sign that the remaining memory is in use. Stall
+//! comes later and has a budget: the target's share of the time. Another sign is poor scan
+//! efficiency, much scanned for little reclaimed, twice in a row: once may only mean that the lists
+//! weren't sorted. At the knee the policy holds. It probes again after a delay that grows up to
+//! [`SELDOM`].
 
 use std::time::Duration;
 
-/// How often to press while nothing comes back.
+/// Interval between reclaims while nothing refaults.
 pub const EACH: Duration = Duration::from_millis(250);
 
-/// The least and the most that is pressed out in a second: bytes, and a share of the usage.
+/// Minimum and maximum reclaim rate per second, in bytes and as a share of the usage.
 const MIN_RATE: u64 = 512 << 10;
 const MAX_RATE_SHARE: f64 = 0.1;
 
-/// Steps grow so much each second.
+/// Factor by which steps grow each second.
 const GROWTH: f64 = 2.0;
 
-/// After a knee the law holds for so long, then twice that, and so on.
+/// First hold after a knee; it doubles at each further knee, up to `SELDOM`.
 const FIRST_HOLD: Duration = Duration::from_secs(2);
-/// See `FIRST_HOLD`.
+/// Longest hold, see `FIRST_HOLD`.
 pub const SELDOM: Duration = Duration::from_secs(16);
 
-/// What was pressed out is expected back, if at all, within about that time.
+/// Time constant within which reclaimed memory that is in use is expected to refault.
 const WINDOW: Duration = Duration::from_secs(2);
 
-/// When more of what was pressed out comes back than that, it was in use.
+/// Share of the reclaimed bytes above which refaults mean that the memory was in use.
 const KNEE: f64 = 0.1;
 
-/// Of what was looked at for reclaim less than that could be taken, where only what is in use is left, or nothing was sorted
-/// yet: 1 to 3%, and else all of it (Linux 7.3, MGLRU). Less than so many bytes tell nothing.
+/// Reclaimed share of the scanned bytes below which only memory in use is left, or the lists aren't
+/// sorted yet. Such memory yields 1 to 3%, other memory all of it (Linux 7.3, MGLRU). Fewer than
+/// `SCANNED` bytes are too few for a conclusion.
 const POOR: f64 = 0.2;
 const SCANNED: u64 = 1 << 20;
 
-/// So many bytes come back by chance.
+/// Refaults up to this many bytes are noise.
 const CHANCE: u64 = 64 << 10;
 
-/// The budget of stall is the target's share of so much time. The first approach, of which most is cold, has a budget of
-/// its own: so much, and so many times the target's share of the time that it takes.
+/// Time whose target share is the budget of stall. The first approach, which reclaims mostly cold
+/// memory, has a budget of its own: `APPROACH`, refilled at `APPROACHING` times the target's share
+/// of the elapsed time.
 const BUDGET: Duration = Duration::from_secs(60);
 const APPROACH: Duration = Duration::from_millis(200);
 const APPROACHING: f64 = 4.0;
 
-/// The stall that a byte costs when it comes back, until it is known: 25 us a page, about what zram takes. Microseconds.
+/// Stall per refaulted byte until one was measured, in microseconds: 25 us a page, about the cost
+/// of zram.
 const PRICE: f64 = 25.0 / 4096.0;
 
-/// From so many bytes on the price can be told.
+/// Minimum refaulted bytes for an estimate of the stall per byte.
 const PRICED: f64 = 128.0 * 1024.0;
 
-/// What isn't written yet is no more than that before more is pressed out.
+/// Pause while more than this many bytes are under writeback.
 const UNWRITTEN: u64 = 256 << 10;
 
-/// A write that waits for longer than that waits for a device.
+/// Duration above which a write is taken to be waiting for a device.
 const BEHIND: Duration = Duration::from_millis(20);
 
-/// What a cgroup is like. Amounts are bytes, and counted since it was made.
+/// One sample of a cgroup. Amounts are bytes, counters run since the cgroup was created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PressureSample {
-    /// When, on the monotonic clock.
+    /// Time of the sample, on the monotonic clock.
     pub at: Duration,
     /// `memory.current`.
     pub current: u64,
-    /// For how long its tasks were stalled for want of memory (PSI `some`); 0 where the kernel doesn't tell.
+    /// Time for which its tasks were stalled on memory (PSI `some`); 0 where the kernel doesn't
+    /// report it.
     pub stalled: Duration,
-    /// For how long they waited for input or output (PSI `some` of IO); 0 where the kernel doesn't tell.
+    /// Time for which its tasks waited for I/O (PSI `some` of IO); 0 where the kernel doesn't
+    /// report it.
     pub waited: Duration,
-    /// What came back and is in use: restores and swap-ins.
+    /// Refaulted bytes that are in use: restores and swap-ins.
     pub returned: u64,
     /// Page cache that could be evicted now.
     pub file: u64,
-    /// What went to swap.
+    /// Bytes swapped out.
     pub swapped_out: u64,
-    /// What is on its way there, or to disk, now.
+    /// Bytes under writeback now, to swap or to disk.
     pub writeback: u64,
-    /// What was looked at for reclaim, and what of that was taken; 0 where the kernel doesn't tell.
+    /// Bytes scanned for reclaim, of which `taken` were reclaimed; 0 where the kernel doesn't
+    /// report it.
     pub scanned: u64,
-    /// See `scanned`.
+    /// Bytes reclaimed, see `scanned`.
     pub taken: u64,
 }
 
-/// What to do.
+/// Decision of the policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PressureDecision {
-    /// Nothing, until then.
+    /// Do nothing until this time.
     Rest(Duration),
-    /// Press so many bytes out.
+    /// Reclaim this many bytes.
     Press(u64),
-    /// What is left is in use: nothing, until then.
+    /// All memory that is left is in use: do nothing until this time.
     Knee(Duration),
 }
 
-/// Whether anonymous memory was come to.
+/// State of swapping during an approach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Swapping {
-    /// So much had been swapped out at first.
+    /// No anonymous memory was reclaimed yet; bytes swapped out at the first sample.
     NotYet(u64),
     Begun,
 }
 
-/// What is known of one cgroup.
+/// The policy for one cgroup, with its state.
 #[derive(Clone, Debug)]
 pub struct PressurePolicy {
     target: f64,
-    /// What is pressed out in a second.
+    /// Reclaim rate, bytes per second.
     rate: f64,
-    /// When to look next.
+    /// Time of the next sample.
     due: Duration,
     last: Option<PressureSample>,
-    /// What was pressed out, and what came back, of late: both fade over the window.
+    /// Bytes reclaimed and refaulted recently; both decay over `WINDOW`.
     pressed: f64,
     returned: f64,
-    /// What comes back in a second without any of it, and the waiting for devices then, microseconds.
+    /// Refaults (bytes per second) and I/O wait (microseconds per second) while nothing is
+    /// reclaimed.
     usual: f64,
     usual_wait: f64,
-    /// The stall that may still be caused, microseconds.
+    /// Stall that may still be caused, microseconds.
     budget: f64,
-    /// The stall that a byte cost when it came back, microseconds.
+    /// Measured stall per refaulted byte, microseconds.
     price: f64,
-    /// Whether anonymous memory was come to: with how much swapped out it began.
+    /// State of swapping, with the bytes swapped out at the beginning.
     swap: Swapping,
-    /// How long it held last; nothing as long as it approaches.
+    /// Length of the last hold; zero during an approach.
     hold: Duration,
-    /// Whether there was a knee.
+    /// True once a hold ended the first approach: at a knee, or with nothing more to reclaim.
     found: bool,
-    /// How often in a row much was looked at and little taken.
+    /// Number of consecutive samples in which much was scanned and little reclaimed.
     poor: u32,
 }
 
 impl PressurePolicy {
-    /// For a cgroup of which nothing is known yet, to be stalled for that share of the time.
+    /// Creates the policy for a cgroup that may be stalled for a share `target` of the time.
     #[must_use]
     pub fn new(target: f64) -> Self {
         Self {
@@ -152,30 +166,31 @@ impl PressurePolicy {
         }
     }
 
-    /// Stalls it for that share of the time from now on; what was learned stays.
+    /// Sets another target share of stall; learned state is kept.
     pub fn adopt(&mut self, target: f64) {
         self.target = target;
     }
 
-    /// When it wants to look next.
+    /// Returns the time at which the policy needs its next sample.
     #[must_use]
     pub fn due(&self) -> Duration {
         self.due
     }
 
-    /// Enters what was reclaimed, and for how long whoever did had to wait: for a swap device that is behind, for one.
+    /// Records reclaimed bytes, and the time that the write waited, for example for a slow swap
+    /// device.
     pub fn reclaimed(&mut self, bytes: u64, waited: Duration) {
         self.pressed += bytes as f64;
-        // Those who use the device wait as well.
+        // Other users of the device wait as well.
         if waited > BEHIND {
             self.budget -= waited.as_micros() as f64;
         }
     }
 
-    /// Enters a look, and decides.
+    /// Records a sample, and decides.
     pub fn decide(&mut self, sample: PressureSample) -> PressureDecision {
         let Some(last) = self.last.replace(sample) else {
-            // What is usual has to be known first.
+            // The usual rates have to be measured first.
             self.swap = Swapping::NotYet(sample.swapped_out);
             self.due = sample.at + 4 * EACH;
             return PressureDecision::Rest(self.due);
@@ -186,7 +201,8 @@ impl PressurePolicy {
         let fade = (-time / WINDOW.as_secs_f64()).exp();
         let excess = (came - self.usual * time).max(0.0);
         self.returned = self.returned * fade + excess;
-        // What it reads and writes on its own account is no concern of ours: but if something comes back, it waits for that.
+        // The I/O of the cgroup itself doesn't count; but when memory refaults, the tasks wait for
+        // that I/O.
         let io = if excess > CHANCE as f64 { (waited - self.usual_wait * time).max(0.0) } else { 0.0 };
         let stalled = (sample.stalled.saturating_sub(last.stalled).as_micros() as f64).max(io);
         if came >= PRICED {
@@ -227,16 +243,16 @@ impl PressurePolicy {
         if let Swapping::NotYet(before) = self.swap
             && (cache_ends || sample.swapped_out > before)
         {
-            // Its lists aren't sorted yet, and its price isn't known.
+            // The lists of anonymous memory aren't sorted yet, and the stall per byte isn't known.
             (self.swap, self.rate) = (Swapping::Begun, MIN_RATE as f64);
         }
         if sample.writeback > UNWRITTEN {
-            // Whoever needs something back from there would wait behind it.
+            // A refault of a page under writeback would wait behind the rest.
             self.rate = (self.rate / 2.0).max(MIN_RATE as f64);
             self.due = sample.at + EACH;
             return PressureDecision::Rest(self.due);
         }
-        // No more than the budget could pay for, were all of it to come back.
+        // At most what the budget could pay for if all of it refaulted.
         let affordable = self.budget / self.price.max(1e-9) / EACH.as_secs_f64();
         let most = (sample.current as f64 * MAX_RATE_SHARE).min(affordable).max(MIN_RATE as f64);
         let step = self.rate.clamp(MIN_RATE as f64, most);
@@ -245,20 +261,22 @@ impl PressurePolicy {
         PressureDecision::Press((step * EACH.as_secs_f64()) as u64)
     }
 
-    /// What is in use seems to have changed: it looks at once, and begins with short holds.
+    /// Records that the working set seems to have changed: samples at once, and restarts with short
+    /// holds.
     pub fn changed(&mut self, now: Duration) {
         (self.hold, self.due) = (Duration::ZERO, now);
     }
 
-    /// It is held back for some time: what came back and stalled meanwhile says nothing of what is pressed out later. It
-    /// begins gently then, with what is usual and what a byte costs still known.
+    /// Records that the policy was held back for some time: refaults and stall from that time don't
+    /// count for later reclaim. It resumes with small steps, and keeps the usual rates and the
+    /// stall per byte.
     pub fn interrupted(&mut self) {
         self.last = None;
         self.rate = MIN_RATE as f64;
         (self.pressed, self.returned, self.poor) = (0.0, 0.0, 0);
     }
 
-    /// There was nothing more to be had.
+    /// Records that nothing more could be reclaimed.
     pub fn exhausted(&mut self, now: Duration) {
         self.hold(now);
     }

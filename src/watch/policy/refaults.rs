@@ -1,9 +1,9 @@
-//! What keeps a law from pushing against what is in use, and from asking again and again for what isn't there. Pure
-//! functions of time and of what came back.
+//! Detection of refaults and exponential backoff, which keep a policy from reclaiming memory in use
+//! and from retrying where nothing can be reclaimed. Pure functions of time and of the refaults.
 
 use std::time::Duration;
 
-/// A wait that doubles each time nothing came of it: of `FIRST` seconds, then twice that, up to `MOST`.
+/// A delay that doubles after each failure: `FIRST` seconds, then twice that, up to `MOST`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Backoff<const FIRST: u64, const MOST: u64> {
     wait: Duration,
@@ -11,71 +11,73 @@ pub struct Backoff<const FIRST: u64, const MOST: u64> {
 }
 
 impl<const FIRST: u64, const MOST: u64> Backoff<FIRST, MOST> {
-    /// Nothing came of it. Says how long to wait.
+    /// Records a failure. Returns the delay.
     pub fn failed(&mut self, now: Duration) -> Duration {
         self.wait = (self.wait * 2).clamp(Duration::from_secs(FIRST), Duration::from_secs(MOST));
         self.until = now + self.wait;
         self.wait
     }
 
-    /// Something came of it: the next wait is a short one again.
+    /// Records a success: the next delay is short again.
     pub fn worked(&mut self) {
         (self.wait, self.until) = (Duration::ZERO, Duration::ZERO);
     }
 
-    /// Until when to wait, if that is still to come.
+    /// Returns the end of the delay, if it is still to come.
     #[must_use]
     pub fn waits(&self, now: Duration) -> Option<Duration> {
         (now < self.until).then_some(self.until)
     }
 }
 
-/// So much must have been reclaimed before what came back of it tells anything.
+/// Minimum bytes reclaimed before refaults are judged.
 const MIN_JUDGED_BYTES: u64 = 8 << 20;
 
-/// Counters are folded by the kernel every 2 s. Reading them has its price, so after a while in which nothing came back
-/// they are read half as often.
+/// Interval between checks: the kernel folds its counters every 2 s. Reading them is expensive, so
+/// after `CLEAN` checks without refaults they are read half as often.
 const WINDOW: Duration = Duration::from_secs(2);
 const CLEAN: u32 = 3;
 
-/// When more than this share of what was reclaimed belongs to the working set and comes back, it was no cold memory. A file
-/// that is streamed again and again has none at all; memory that is touched all the time began with 28% and came down to 5%
-/// (Linux 7.3, MGLRU).
+/// Share of the reclaimed bytes above which refaults of the working set mean that the memory wasn't
+/// cold. A file that is streamed again and again has no such refaults; memory that is touched all
+/// the time began with 28% and came down to 5% (Linux 7.3, MGLRU).
 const TOO_MUCH: f64 = 0.1;
 
-/// Or when most of it comes back, in use before or not, and tasks stand still for more than this share of the time: a stream
-/// that is read ahead comes back, too, but nobody waits for it.
+/// Share of the reclaimed bytes above which all refaults count, in use before or not, if tasks are
+/// stalled for more than a share `STALLED` of the time as well. A stream with read-ahead refaults,
+/// too, but no task waits for it.
 const MAX_REFAULT_SHARE: f64 = 0.5;
 const STALLED: f64 = 0.01;
 
-/// What happened in a cgroup's life.
+/// Counters of a cgroup since its creation.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RefaultCounters {
-    /// What came back and belongs to the working set: restores, activations, swap-ins, bytes.
+    /// Bytes refaulted that belong to the working set: restores, activations, swap-ins.
     pub restored: u64,
-    /// All that came back, bytes.
+    /// Bytes refaulted in all.
     pub refaulted: u64,
-    /// For how long tasks were stalled for want of memory (PSI `some`); 0 where the kernel doesn't tell.
+    /// Time for which tasks were stalled on memory (PSI `some`); 0 where the kernel doesn't report
+    /// it.
     pub stalled: Duration,
 }
 
-/// Whether what is reclaimed comes back.
+/// Detector of refaults of reclaimed memory.
 #[derive(Clone, Debug, Default)]
 pub struct RefaultDetector {
     began: Option<(Duration, RefaultCounters)>,
     reclaimed: u64,
-    /// How often in a row nothing came back.
+    /// Number of consecutive checks without refaults.
     clean: u32,
     backoff: Backoff<5, 600>,
 }
 
 impl RefaultDetector {
-    /// Enters what was reclaimed.
+    /// Records reclaimed bytes.
     pub fn reclaimed(&mut self, bytes: u64) {
         self.reclaimed += bytes;
     }
 
-    /// Whether it is time for [`RefaultDetector::judge`]: reading the counters has its price.
+    /// Returns whether [`RefaultDetector::judge`] is due: reading the counters is expensive.
     #[must_use]
     pub fn wants_to_judge(&self, now: Duration) -> bool {
         match self.began {
@@ -87,8 +89,8 @@ impl RefaultDetector {
         }
     }
 
-    /// Enters what happened so far. Gives the share of what was reclaimed that came back, if that is too much; then it
-    /// holds for a while.
+    /// Records the counters. Returns the share of the reclaimed bytes that refaulted, if that is
+    /// too much; the detector then holds for some time.
     pub fn judge(&mut self, now: Duration, seen: RefaultCounters) -> Option<f64> {
         let began = self.began.replace((now, seen));
         let reclaimed = std::mem::take(&mut self.reclaimed);
@@ -109,12 +111,12 @@ impl RefaultDetector {
         };
         self.backoff.failed(now);
         self.clean = 0;
-        // What comes back while it holds is not of its doing.
+        // Refaults during the hold are not due to its reclaim.
         self.began = None;
         Some(share)
     }
 
-    /// Until when it holds, if it does.
+    /// Returns the end of the hold, if there is one.
     #[must_use]
     pub fn holds(&self, now: Duration) -> Option<Duration> {
         self.backoff.waits(now)

@@ -1,25 +1,27 @@
-//! How often to look: looks have a price, and it should be small beside what they are for.
+//! The sampling interval: samples cost CPU time, which should be small beside the reclaim that they
+//! lead to.
 //!
-//! On most hosts a look costs some microseconds. In an emulator, or where waking up is dear, it can cost as much as the
-//! reclaim that it leads to: then looks are further apart, and more is kept free meanwhile.
+//! On most hosts a sample costs some microseconds. In an emulator, or where wake-ups are expensive,
+//! it can cost as much as that reclaim: then samples are further apart, and more memory is kept
+//! free in between.
 
 use std::time::Duration;
 
 use super::headroom::{MIN_INTERVAL, NEAR_INTERVAL};
 
-/// What everything but the writes may cost beside them.
+/// Target CPU time of everything but the writes, as a share of that of the writes.
 const SHARE: f64 = 0.15;
 
-/// Weighed so often.
+/// Time between two adjustments.
 const WEIGHED: Duration = Duration::from_secs(1);
 
-/// Less CPU time than that in writes tells nothing.
+/// Minimum CPU time in writes for an adjustment.
 const MIN_SAMPLE_COST: Duration = Duration::from_micros(500);
 
-/// What is spent, and how often to look for it.
+/// Sampling interval near a watermark, and the CPU time that it is derived from.
 #[derive(Clone, Copy, Debug)]
 pub struct SamplingInterval {
-    /// CPU time spent in writes since it was weighed last.
+    /// CPU time spent in writes since the last adjustment.
     pub wrote: Duration,
     weighed: Duration,
     spent: Duration,
@@ -27,20 +29,20 @@ pub struct SamplingInterval {
 }
 
 impl SamplingInterval {
-    /// From a moment at which the process had spent so much CPU time.
+    /// Starts from a time at which the process had used `spent` CPU time.
     #[must_use]
     pub fn new(now: Duration, spent: Duration) -> Self {
         Self { wrote: Duration::ZERO, weighed: now, spent, near: MIN_INTERVAL }
     }
 
-    /// Whether it is time to weigh.
+    /// Returns whether an adjustment is due.
     #[must_use]
     pub fn is_due(&self, now: Duration) -> bool {
         now.saturating_sub(self.weighed) >= WEIGHED
     }
 
-    /// Weighs what was spent, the whole process having spent so much CPU time by now. Gives how often to look near a
-    /// watermark.
+    /// Adjusts the interval to the CPU time `spent` by the whole process so far. Returns the
+    /// sampling interval near a watermark.
     pub fn weigh(&mut self, now: Duration, spent: Duration) -> Duration {
         let wrote = std::mem::take(&mut self.wrote);
         let all = spent.saturating_sub(std::mem::replace(&mut self.spent, spent));

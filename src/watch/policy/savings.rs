@@ -1,39 +1,40 @@
-//! What pressing has saved: a pure function of usage and of what is in swap.
+//! Savings of reclaim: a pure function of usage and of the contents of swap.
 
-/// What was saved. Amounts are bytes.
+/// Memory saved. Amounts are bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Saved {
-    /// How much less is used than at most since the watch began, as far as that was reclaimed. What zswap keeps is
-    /// charged, and so left out.
+    /// Peak usage since the watch began minus current usage, as far as it was reclaimed. Memory in
+    /// zswap is charged, and therefore left out.
     pub gross: u64,
-    /// What compressed copies of it take in zram, charged to nobody: an estimate, by what all of zram takes.
+    /// Space that compressed copies of it take in zram, charged to no cgroup: an estimate from the
+    /// size of all of zram.
     pub zram: u64,
-    /// What went to slower memory instead, and stays charged.
+    /// Bytes demoted to slower memory instead, which stay charged.
     pub demoted: u64,
 }
 
 impl Saved {
-    /// What the host has more of. Copies can take more than was saved.
+    /// Returns the net gain of the host. Copies can take more than was saved.
     #[must_use]
     pub fn net(&self) -> i64 {
         self.gross as i64 - self.zram as i64
     }
 }
 
-/// What a cgroup looks like. Amounts are bytes.
+/// One sample of a cgroup. Amounts are bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct SavingsSample {
-    /// What it uses.
+    /// Usage.
     pub current: u64,
-    /// What it has in swap, uncompressed and outside zswap.
+    /// Bytes in swap, uncompressed and outside zswap.
     pub swapped: u64,
-    /// What a byte of that takes in memory: in zram, as a share of it.
+    /// Memory taken by a byte in swap, as a share of it: in zram.
     pub copied: f64,
-    /// What was demoted since it was made.
+    /// Bytes demoted since the cgroup was created.
     pub demoted: u64,
 }
 
-/// The account of one cgroup.
+/// Savings account of one cgroup.
 #[derive(Clone, Debug, Default)]
 pub struct Saving {
     first: Option<SavingsSample>,
@@ -43,12 +44,12 @@ pub struct Saving {
 }
 
 impl Saving {
-    /// Enters what was reclaimed.
+    /// Records reclaimed bytes.
     pub fn reclaimed(&mut self, bytes: u64) {
         self.reclaimed = self.reclaimed.saturating_add(bytes);
     }
 
-    /// Enters a look.
+    /// Records a sample.
     pub fn look(&mut self, look: SavingsSample) {
         let first = *self.first.get_or_insert(look);
         self.largest = self.largest.max(look.current);
@@ -60,7 +61,7 @@ impl Saving {
         };
     }
 
-    /// What was saved by the last look.
+    /// Returns the savings as of the last sample.
     #[must_use]
     pub fn saved(&self) -> Saved {
         self.saved
@@ -94,7 +95,7 @@ mod tests {
         saving.reclaimed(50 * M);
         saving.look(SavingsSample { current: 100 * M, ..SavingsSample::default() });
         assert_eq!(saving.saved().gross, 50 * M);
-        // It grows, beyond what it was.
+        // Usage grows above its first value.
         saving.look(SavingsSample { current: 600 * M, ..SavingsSample::default() });
         assert_eq!(saving.saved().gross, 0);
     }

@@ -1,29 +1,33 @@
-//! Who gives how much of what is missing below a limit that several share: each in proportion to what it has.
+//! Shares of a shortage below a limit that several cgroups have in common: each gives in proportion
+//! to its reclaimable bytes.
 
 use std::time::Duration;
 
-/// Who works on its part for longer than this holds the others up no longer: they take it over.
+/// Time after which a request in progress no longer holds the others up: they take its part over.
 const OVERDUE: Duration = Duration::from_secs(1);
 
-/// What those that are watched below one level have to give, and what they are at work on. Amounts are bytes.
+/// Reclaimable bytes of the watched cgroups below one level, and their requests in progress.
+/// Amounts are bytes.
 #[derive(Debug, Default)]
 pub struct Shares {
     to_give: u64,
-    /// Of those at work: how many there are, what they had to give, and what is used once they are done.
+    /// Requests in progress: their number, the reclaimable bytes of their cgroups, and the usage
+    /// expected at their end.
     under_way: u32,
     given: u64,
     promised: u64,
-    /// When the last of them began.
+    /// Time at which the latest of them began.
     since: Duration,
 }
 
 impl Shares {
-    /// Enters what one has to give, which was `before`.
+    /// Records a change of one cgroup's reclaimable bytes, from `before` to `now`.
     pub fn gives(&mut self, before: u64, now: u64) {
         self.to_give = (self.to_give + now).saturating_sub(before);
     }
 
-    /// One that has so much to give is asked for so much, while so much is used in all.
+    /// Records the start of a request for `asked` bytes to a cgroup with `to_give` reclaimable
+    /// bytes, while `used` bytes are used in all.
     pub fn asks(&mut self, now: Duration, used: u64, asked: u64, to_give: u64) {
         let promised = if self.under_way == 0 { used } else { self.promised.min(used) };
         self.promised = promised.saturating_sub(asked);
@@ -32,14 +36,14 @@ impl Shares {
         self.since = now;
     }
 
-    /// It is done with it.
+    /// Records the end of a request.
     pub fn answered(&mut self, to_give: u64) {
         self.given = self.given.saturating_sub(to_give);
         self.under_way = self.under_way.saturating_sub(1);
     }
 
-    /// What falls to one that isn't at work, so that no more than `down_to` is used, while others may be at theirs: however
-    /// they take turns, each is asked for the same.
+    /// Returns the share of an idle cgroup in the reclaim down to `down_to`, while others may be
+    /// working on theirs: in any order, each is asked for the same.
     #[must_use]
     pub fn of(&self, now: Duration, used: u64, down_to: u64, to_give: u64) -> u64 {
         let counts = self.under_way > 0 && now.saturating_sub(self.since) < OVERDUE;
@@ -73,7 +77,7 @@ mod tests {
     fn the_same_while_another_is_at_work() {
         let mut shares = three();
         shares.asks(NOW, 1200, 150, 900);
-        // However far it has come.
+        // At any stage of its work.
         for used in [1200, 1150, 1060] {
             assert_eq!(shares.of(NOW, used, 1000, 300), 50, "{used}");
         }

@@ -1,45 +1,48 @@
-//! The working set, from the knees that the [law of `--pressure`](super::pressure) came to: a pure function of those.
+//! Estimate of the working set from the knees that the [`--pressure` policy](super::pressure)
+//! found. A pure function of those knees.
 
 use std::time::Duration;
 
-/// So many knees are remembered.
+/// Number of knees that are remembered.
 const KNEES: usize = 8;
 
-/// A knee that is that far from the others is another working set.
+/// Relative distance from the median beyond which a knee belongs to another working set.
 const CHANGED: f64 = 0.25;
 
-/// Confidence halves in that time without a knee.
+/// Time without a knee in which confidence halves.
 const HALF_LIFE: Duration = Duration::from_secs(600);
 
-/// What a limit leaves above the largest usage, in parts of that.
+/// Divisor of the largest usage that gives the margin of a suggested limit above it.
 const MARGIN: u64 = 10;
 
-/// What is known of a working set. Amounts are bytes.
+/// Estimate of a working set. Amounts are bytes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct WorkingSet {
-    /// The median of the usage at the last knees.
+    /// Median usage at the last knees.
     pub bytes: u64,
-    /// From 0 to 1: how often the knee was seen, how near to each other, and how long ago.
+    /// Confidence from 0 to 1: rises with the number of knees and their closeness, falls with their
+    /// age.
     pub confidence: f64,
-    /// How long ago the last knee was.
+    /// Time since the last knee.
     pub age: Duration,
-    /// A `memory.max` that would do: a tenth above the largest usage since the first of those knees, and what they differ by.
+    /// Suggested `memory.max`: a tenth above the largest usage since the first of those knees, plus
+    /// their spread.
     pub suggested: u64,
 }
 
 /// The knees of one cgroup.
 #[derive(Clone, Debug, Default)]
 pub struct Estimate {
-    /// Usage at the last of them, the oldest first.
+    /// Usage at the last knees, oldest first.
     knees: [u64; KNEES],
     count: usize,
     last: Duration,
-    /// The largest usage since the first.
+    /// Largest usage since the first knee.
     peak: u64,
 }
 
 impl Estimate {
-    /// Enters a knee.
+    /// Records a knee.
     pub fn knee(&mut self, now: Duration, usage: u64) {
         let differs = |bytes: u64| bytes.abs_diff(usage) as f64 > CHANGED * bytes as f64;
         if self.median().is_some_and(differs) {
@@ -54,14 +57,14 @@ impl Estimate {
         (self.last, self.peak) = (now, self.peak.max(usage));
     }
 
-    /// Enters what is used between knees.
+    /// Records the usage between knees.
     pub fn used(&mut self, usage: u64) {
         if self.count > 0 {
             self.peak = self.peak.max(usage);
         }
     }
 
-    /// What is known by now; `None` before the first knee.
+    /// Returns the estimate; `None` before the first knee.
     #[must_use]
     pub fn working_set(&self, now: Duration) -> Option<WorkingSet> {
         let bytes = self.median()?;

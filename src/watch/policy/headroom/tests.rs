@@ -9,8 +9,8 @@ fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-/// Plays an application against the law: what it has taken by a time in ms. Reclaim takes 1 ms for 2 MiB. Gives how
-/// often it was looked at, the least that was free, and how much was reclaimed in all.
+/// Simulates an application (its allocations by a time in ms) under the policy. Reclaim takes 1 ms
+/// for 2 MiB. Returns the number of samples, the least free memory, and the bytes reclaimed in all.
 fn play(law: &mut HeadroomPolicy, from: u64, until: u64, arrived: impl Fn(u64) -> u64) -> (u32, u64, u64) {
     let (mut now, mut looks, mut freed, mut least) = (from, 0, law.reclaimed, u64::MAX);
     while now < until {
@@ -22,7 +22,7 @@ fn play(law: &mut HeadroomPolicy, from: u64, until: u64, arrived: impl Fn(u64) -
             Decision::Reclaim { down_to } => {
                 let bytes = look.current.saturating_sub(down_to);
                 let took = bytes.div_ceil(2 * M).max(1);
-                // It is freed only when it is done.
+                // The memory is freed only at the end of the reclaim.
                 (now..now + took).for_each(|at| least = least.min(LIMIT.saturating_sub(current(at, freed))));
                 freed += bytes;
                 law.reclaimed(bytes);
@@ -47,14 +47,14 @@ fn a_stream_never_comes_near_the_limit() {
     assert!(least > LIMIT / 10 * 8 / 10, "{least}");
     assert!(looks < 700, "{looks} looks in 20 s");
     assert!(freed > 950 * M);
-    // Near the headroom, no more: the rest is the application's.
+    // Near the headroom, not more: the rest belongs to the application.
     assert!(law.low(LIMIT) < LIMIT / 10 + 2 * M, "{}", law.low(LIMIT));
 }
 
 #[test]
 fn bursts_outrun_it_only_until_they_are_learned() {
     let mut law = law();
-    // 40M at once every 3 s, and a stream.
+    // A burst of 40M every 3 s, and a stream.
     let arrived = |at: u64| at / 3000 * 40 * M + at * 45 * M / 1000;
     let (_, first, _) = play(&mut law, 0, 7000, arrived);
     assert_eq!(first, 0, "the headroom is 25.6M");
@@ -67,7 +67,7 @@ fn nothing_happens_and_next_to_nothing_is_done() {
     let mut idle = law();
     let (looks, _, freed) = play(&mut idle, 0, 60_000, |_| LIMIT);
     assert!(looks < 80 && freed < LIMIT / 8, "{looks}, {freed}: once, and never again");
-    // At the watermark, too.
+    // The same at the watermark.
     let mut near = law();
     let moves = |at: u64| LIMIT + at.min(200) * 512 * 1024;
     let (looks, _, _) = play(&mut near, 0, 30_200, moves);
@@ -111,7 +111,7 @@ fn a_step_is_met_once_and_then_it_rests() {
 
 #[test]
 fn what_the_application_gives_back_by_itself_is_not_reclaimed() {
-    // 5 s up to 200M, and all of it back at once: the limit is never near.
+    // Growth to 200M within 5 s, then all of it freed at once: the limit is never near.
     let saw = |at: u64| at % 5000 * 200 * M / 5000;
     let (_, least, freed) = play(&mut law(), 0, 60_000, saw);
     assert_eq!((least >= LIMIT / 10, freed), (true, 0), "{least}");
@@ -129,7 +129,7 @@ fn a_limit_that_shrinks_is_followed_at_the_next_look() {
 }
 
 proptest! {
-    /// An application that takes and gives back whatever it likes, whenever it likes.
+    /// An application that allocates and frees arbitrary amounts at arbitrary times.
     #[test]
     fn whatever_happens_it_stays_within_its_bounds(
         steps in proptest::collection::vec((1u64..3000, 0u64..300 * M), 1..200),

@@ -3,25 +3,26 @@ use proptest::prelude::*;
 
 const M: f64 = (1 << 20) as f64;
 
-/// An application whose memory is known, and a kernel that can tell what is cold but for a share of its guesses.
+/// An application whose memory is known, and a kernel that recognises cold memory but for a share
+/// `wrong` of its guesses.
 #[derive(Clone, Debug)]
 struct App {
-    /// Bytes in memory, and outside of it: what is in use, and what isn't.
+    /// Bytes in memory and outside of it, in use and not in use.
     hot: f64,
     cold: f64,
     hot_outside: f64,
     cold_outside: f64,
-    /// That share of what is taken is in use, as long as there is something cold.
+    /// Share of the reclaimed memory that is in use, as long as there is cold memory.
     wrong: f64,
-    /// What is in use comes back at that share of it a second.
+    /// Share of the evicted memory in use that refaults each second.
     needed: f64,
-    /// Stall for a byte that comes back, microseconds.
+    /// Stall per refaulted byte, microseconds.
     price: f64,
     /// Stall by other causes, share of the time.
     other: f64,
     stalled: f64,
     returned: f64,
-    /// What was looked at for reclaim, and taken. Where nothing cold is left, all that is in use is looked at.
+    /// Bytes scanned and reclaimed. Where no cold memory is left, all memory in use is scanned.
     scanned: f64,
     taken: f64,
 }
@@ -68,7 +69,7 @@ impl App {
         self.hot_outside += hot;
     }
 
-    /// From now on so much is in use, MiB: what was cold is needed, or what was needed is cold.
+    /// Sets the memory in use, MiB: cold memory becomes hot, or hot memory cold.
     fn needs(&mut self, hot: f64) {
         let more = hot * M - self.hot - self.hot_outside;
         let inside = more.clamp(-self.hot, self.cold);
@@ -93,7 +94,7 @@ impl App {
     }
 }
 
-/// A law at work on an application.
+/// A policy that reclaims from an application.
 struct Run {
     law: PressurePolicy,
     app: App,
@@ -213,12 +214,12 @@ proptest! {
     ) {
         let mut run = Run::new(App { wrong, needed, price, ..App::new(hot, cold) });
         run.run(400);
-        // Where the kernel is wrong often and that is dear, the budget ends before.
+        // Where the kernel is often wrong and refaults are expensive, the budget is used up before.
         let spent = run.app.stalled > APPROACH.as_micros() as f64;
         prop_assert!(run.over() < 1.2 || run.app.current() < 4.0 * M || spent, "{:?}", run.app);
         let (before, settled) = (run.app.stalled, run.law.found);
         run.run(60);
-        // What is pressed out before the first of it comes back is on top.
+        // Memory reclaimed before the first of it refaults is added.
         let (share, more) = if settled { (1.0, 60_000.0) } else { (APPROACHING, 800_000.0) };
         let least = MIN_RATE as f64 * EACH.as_secs_f64() * 8.0 * 4.0 * price;
         prop_assert!(run.app.stalled - before <= 60_000.0 * share + more + least, "{} us", run.app.stalled - before);
