@@ -6,7 +6,7 @@ use memctl::cgroup::swap_room::SwapBound;
 use memctl::host::kernel::kernel_release;
 use memctl::reclaim::{Blocker, Plan, TotalPlan};
 
-use super::format::{escaped, shortened, size, time};
+use super::format::{escaped, size, time};
 use super::json::{Planned, TotalPlanned};
 use super::reclaim::below_the_gate;
 use super::table::{DIM, figures, labelled, named, plain_table};

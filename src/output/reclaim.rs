@@ -3,7 +3,7 @@
 use anstyle::AnsiColor;
 use memctl::reclaim::{Report, StoppedBy, Verdict};
 
-use super::format::{difference, escaped, shortened, size, time};
+use super::format::{difference, escaped, size, time};
 use super::json::{Reclaimed, TotalReclaimed};
 use super::table::{DIM, figures, labelled, named, plain_table};
 use super::{Verbosity, print_stdout, terminal_width};

@@ -141,7 +141,7 @@ fn the_page_of_rules_is_true() {
     let page = include_str!("../../man/watch.toml.5").replace("\\-", "-");
     let bad = Rules::parse("[[rule]]\nmatch = \"a\"\nno-such-key = 1").expect_err("a mistake");
     let hosts = Rules::parse("no-such-key = 1").expect_err("a mistake");
-    let keys = [bad, hosts].map(|bad| bad.hint.expect("the keys that there are")).join(", ");
+    let keys = [bad, hosts].map(|bad| bad.mistake.hint().expect("the keys that there are")).join(", ");
     let keys: Vec<_> =
         keys.split(", ").map(|key| key.trim_start_matches("known keys: ").to_owned()).collect();
     assert!(keys.len() >= 18 && keys.iter().any(|key| key == "max-pressure"), "{keys:?}");
