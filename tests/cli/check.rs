@@ -5,10 +5,10 @@ use std::os::unix::process::CommandExt;
 
 use serde_json::Value;
 
-use crate::bed::{Cgroup, M, Ran, memctl, parse, root, run};
+use crate::environment::{Case, list};
+use crate::harness::{Cgroup, Finished, M, memctl, parse, root, run};
 use crate::namespace::run_inside;
 use crate::net_saving::Zswap;
-use crate::place::{Case, list};
 use crate::terminal::{show, without_escapes};
 use crate::workload::Work;
 
@@ -122,7 +122,7 @@ fn whose_the_file_is() {
     let says = |line: &Value| finding(line, "reclaim")["says"].to_string();
     let alone = "owned by root, not delegated";
     assert!(says(&check(&["app"], 0)).contains(alone));
-    let as_app = || -> Ran {
+    let as_app = || -> Finished {
         let mut command = memctl(["check", "app", "--json"]);
         command.uid(1000).gid(1000).output().expect("memctl runs").into()
     };
@@ -222,8 +222,12 @@ fn a_controller_that_is_off() {
 fn a_name_that_is_not_there_is_missing() {
     let line = check(&["nonesuch"], 1);
     assert_eq!(finding(&line, "cgroup")["state"], "missing", "{line}");
-    crate::bed::refuses(&["check", "*"], 2, "memctl: *: check takes a single cgroup");
-    crate::bed::refuses(&["check", ""], 2, "memctl: a cgroup's name can't be empty (the root is called /)");
+    crate::harness::assert_fails(&["check", "*"], 2, "memctl: *: check takes a single cgroup");
+    crate::harness::assert_fails(
+        &["check", ""],
+        2,
+        "memctl: a cgroup's name can't be empty (the root is called /)",
+    );
     let ran = run(&["check", "nonesuch"]);
     assert!(ran.stdout.ends_with("\nreclaim will not work: nonesuch\n"), "{}", ran.stdout);
 }

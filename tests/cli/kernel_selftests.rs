@@ -4,8 +4,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::bed::{Cgroup, M, run};
-use crate::place::{Case, list};
+use crate::environment::{Case, list};
+use crate::harness::{Cgroup, M, run};
 use crate::workload::Work;
 
 pub fn cases() -> Vec<Case> {

@@ -1,8 +1,8 @@
 //! `memctl watch` with limits that are set and removed, cgroups that appear, and reasons that keep
 //! it from working.
 
-use crate::bed::{Cgroup, M, number, refuses, root, run};
-use crate::place::{Case, list};
+use crate::environment::{Case, list};
+use crate::harness::{Cgroup, M, assert_fails, number, root, run};
 use crate::watch::{after, begin, ended, events, limited, of, output_of};
 use crate::workload::Work;
 
@@ -27,7 +27,7 @@ pub fn cases() -> Vec<Case> {
 
 fn a_malformed_glob_to_exclude() {
     let line = "memctl: --exclude: [: malformed glob: unclosed character class; missing ']'";
-    refuses(&["watch", "app", "--headroom", "10%", "--exclude", "["], 2, line);
+    assert_fails(&["watch", "app", "--headroom", "10%", "--exclude", "["], 2, line);
 }
 
 fn a_limit_that_goes_and_comes_back() {
@@ -103,7 +103,7 @@ fn a_glob_may_match_later() {
     assert_eq!(said, "memctl: slice/*: no cgroup matches yet; waiting for one\n");
     assert!(app.current() <= 61 * M, "{}: {}", app.current(), String::from_utf8_lossy(&output.stdout));
     let line = "memctl: slize/*: no cgroup matches";
-    refuses(&["watch", "slize/*", "--keep", "20M"], 1, line);
+    assert_fails(&["watch", "slize/*", "--keep", "20M"], 1, line);
 }
 
 fn what_has_no_limit_is_told_of() {

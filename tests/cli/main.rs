@@ -9,31 +9,31 @@
 use libtest_mimic::{Arguments, Completion, Trial};
 
 mod allocations;
-mod bad_places;
-mod bed;
 mod check;
 #[path = "../../src/cli.rs"]
 #[allow(dead_code, missing_docs)]
 mod cli;
 mod completion;
+mod environment;
+mod harness;
 mod kernel_selftests;
 mod limits;
 mod man;
+mod multiple;
 mod names;
 mod namespace;
 mod net_saving;
 mod node;
 mod oomd;
 mod options;
+mod overhead;
 mod paths;
-mod place;
 mod plan;
 mod plot;
 mod pressure;
 mod reclaim;
 mod rules;
 mod settle;
-mod several;
 mod signals;
 mod slab;
 mod stat;
@@ -42,12 +42,12 @@ mod systemd;
 mod targets;
 mod terminal;
 mod total;
-mod upkeep;
+mod unreclaimable;
 mod usage;
 mod watch;
 mod workload;
 
-use place::{Case, Place};
+use environment::{Case, Place};
 
 fn main() {
     if let Some(work) = workload::asked_for() {
@@ -59,15 +59,15 @@ fn main() {
     let here = Place::here();
     println!("place: {here}");
     let cases: Vec<Case> = [
-        bad_places::first_cases(),
-        place::cases(),
+        unreclaimable::first_cases(),
+        environment::cases(),
         usage::cases(),
         man::cases(),
-        bad_places::cases(),
+        unreclaimable::cases(),
         reclaim::cases(),
         slab::cases(),
         options::cases(),
-        several::cases(),
+        multiple::cases(),
         settle::cases(),
         check::cases(),
         targets::cases(),
@@ -83,7 +83,7 @@ fn main() {
         pressure::cases(),
         rules::cases(),
         plot::cases(),
-        upkeep::cases(),
+        overhead::cases(),
         watch::cases(),
         net_saving::cases(),
         plan::cases(),
@@ -92,14 +92,14 @@ fn main() {
         kernel_selftests::cases(),
     ]
     .concat();
-    place::every_case_applies_somewhere(&cases);
+    environment::every_case_applies_somewhere(&cases);
     let trials = cases.into_iter().map(|case| {
         let missing = here.missing(&case);
         Trial::ignorable_test(case.name, move || {
             if let Some(need) = missing {
                 Ok(Completion::ignored_with(format!("not applicable here: needs {need}")))
             } else {
-                place::await_calm();
+                environment::await_calm();
                 (case.run)();
                 Ok(Completion::Completed)
             }

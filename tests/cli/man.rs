@@ -7,7 +7,7 @@
 use clap::CommandFactory;
 use clap_mangen::Man;
 
-use crate::place::{Case, list};
+use crate::environment::{Case, list};
 
 pub fn cases() -> Vec<Case> {
     list!["host" => the_pages_are_true, the_pages_name_every_key_of_the_report, the_page_of_rules_is_true]

@@ -8,8 +8,8 @@ use std::process::{Command, Stdio};
 use rustix::mount::{MountFlags, UnmountFlags};
 use serde_json::Value;
 
-use crate::bed::{Cgroup, M, assert_close, number, parse, root, run, run_bytes};
-use crate::place::{Case, list};
+use crate::environment::{Case, list};
+use crate::harness::{Cgroup, M, assert_close, number, parse, root, run, run_bytes};
 use crate::workload::Work;
 
 pub fn cases() -> Vec<Case> {

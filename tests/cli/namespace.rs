@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
-use crate::bed::{Cgroup, Ran, memctl, root};
+use crate::harness::{Cgroup, Finished, memctl, root};
 
 const MARK: &str = "memctl-test-namespace";
 
@@ -37,16 +37,16 @@ impl Namespace {
     }
 
     /// Runs memctl in the namespace.
-    pub fn run(&self, words: &[&str]) -> Ran {
+    pub fn run(&self, words: &[&str]) -> Finished {
         self.run_as("join", words)
     }
 
     /// Runs memctl in the namespace without a mount of it.
-    pub fn run_with_the_hosts_mount(&self, words: &[&str]) -> Ran {
+    pub fn run_with_the_hosts_mount(&self, words: &[&str]) -> Finished {
         self.run_as("visit", words)
     }
 
-    fn run_as(&self, what: &str, words: &[&str]) -> Ran {
+    fn run_as(&self, what: &str, words: &[&str]) -> Finished {
         let mut command = Command::new(std::env::current_exe().expect("this binary"));
         command.args([MARK, what]).arg(&self.home).arg(format!("/proc/{}/ns/cgroup", self.keeper.id()));
         command.args(words).output().expect("it runs").into()
@@ -60,7 +60,7 @@ impl Drop for Namespace {
 }
 
 /// Runs memctl with a cgroup as the root of all that it can see.
-pub fn run_inside(cgroup: &Path, words: &[&str]) -> Ran {
+pub fn run_inside(cgroup: &Path, words: &[&str]) -> Finished {
     let mut command = Command::new(std::env::current_exe().expect("this binary"));
     command.args([MARK, "new"]).arg(cgroup).args(words).output().expect("it runs").into()
 }

@@ -2,8 +2,8 @@
 
 use std::process::Command;
 
-use crate::bed::{Cgroup, M, number, report, run};
-use crate::place::{Case, list};
+use crate::environment::{Case, list};
+use crate::harness::{Cgroup, M, number, report, run};
 use crate::workload::Work;
 
 pub fn cases() -> Vec<Case> {

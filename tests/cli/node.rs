@@ -10,9 +10,11 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 
-use crate::bed::{Cgroup, M, Ran, assert_close, memctl, number, parse, refused, refuses, report, run};
 use crate::check::finding;
-use crate::place::{Case, list};
+use crate::environment::{Case, list};
+use crate::harness::{
+    Cgroup, Finished, M, assert_close, assert_fails, memctl, number, parse, refused, report, run,
+};
 use crate::workload::Work;
 
 pub fn cases() -> Vec<Case> {
@@ -136,7 +138,7 @@ fn the_table_of_a_node() {
 fn a_node_has_no_usage_to_measure_by() {
     let before = stolen();
     for words in [["reclaim", "node:0", "25%"], ["reclaim", "node:0", "--to=64M"]] {
-        let ran = refuses(
+        let ran = assert_fails(
             &words,
             1,
             "memctl: node:0: a NUMA node has no memory.current, which a percentage or --to requires",
@@ -283,7 +285,7 @@ fn a_busy_node_is_waited_for() {
 }
 
 /// Runs memctl while others reclaim from the node, for at most `most`, without a moment in between.
-fn with_others_there(most: Duration) -> Ran {
+fn with_others_there(most: Duration) -> Finished {
     let (began, over) = (Instant::now(), Arc::new(AtomicBool::new(false)));
     let others: Vec<_> = (0..3)
         .map(|_| {
@@ -354,7 +356,7 @@ fn counted_for_the_host_where_the_node_does_not() {
 fn a_node_is_for_root() {
     use std::os::unix::process::CommandExt;
     let mut command = memctl(["reclaim", "node:0", "5M"]);
-    let ran: Ran = command.uid(1000).gid(1000).output().expect("memctl runs").into();
+    let ran: Finished = command.uid(1000).gid(1000).output().expect("memctl runs").into();
     let line = "memctl: /sys/devices/system/node/node0/reclaim: permission denied";
     let ran = refused(ran, &["reclaim", "node:0", "5M"], 1, line);
     assert!(ran.stderr.contains("hint: run as root: only root"), "{}", ran.stderr);
@@ -364,7 +366,7 @@ fn nodes_are_completed() {
     let offered = |verb: &str, typed: &str| {
         let mut command: Command = memctl(["--", "memctl", verb, typed]);
         command.env("MEMCTL_COMPLETE", "fish");
-        Ran::from(command.output().expect("memctl runs")).stdout
+        Finished::from(command.output().expect("memctl runs")).stdout
     };
     assert!(offered("reclaim", "no").starts_with("node:"), "{}", offered("reclaim", "no"));
     let nodes = offered("reclaim", "node:");
@@ -399,13 +401,13 @@ fn a_node_is_checked() {
 
 fn no_such_node() {
     for word in ["node:7", "node:x", "node:", "node:00", "node:-1"] {
-        let ran = refuses(&["reclaim", word, "5M"], 1, &format!("memctl: {word}: no such NUMA node"));
+        let ran = assert_fails(&["reclaim", word, "5M"], 1, &format!("memctl: {word}: no such NUMA node"));
         assert!(ran.stderr.ends_with("hint: this host has node:0\n"), "{}", ran.stderr);
     }
 }
 
 fn no_figures_of_nodes() {
-    let ran = refuses(&["stat", "node:0"], 1, "memctl: node:0: a NUMA node, not a cgroup");
+    let ran = assert_fails(&["stat", "node:0"], 1, "memctl: node:0: a NUMA node, not a cgroup");
     assert!(
         ran.stderr.contains(
             "hint: use reclaim or check; the node's figures are in /sys/devices/system/node/node0/meminfo"
@@ -421,8 +423,8 @@ fn a_kernel_that_is_too_old() {
         "memctl: node:0: this kernel ({}) has no reclaim file for NUMA nodes, which requires Linux 6.17",
         release.trim()
     );
-    let ran = refuses(&["reclaim", "node:0", "5M"], 1, &line);
-    let instead = if crate::bed::root().join("memory.reclaim").exists() {
+    let ran = assert_fails(&["reclaim", "node:0", "5M"], 1, &line);
+    let instead = if crate::harness::root().join("memory.reclaim").exists() {
         "hint: use the root cgroup, which covers all nodes"
     } else {
         "hint: upgrade to Linux 6.17 or later"

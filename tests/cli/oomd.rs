@@ -5,8 +5,8 @@ use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
 
-use crate::bed::{memctl, parse, run};
-use crate::place::{Case, list};
+use crate::environment::{Case, list};
+use crate::harness::{memctl, parse, run};
 use crate::systemd::install;
 use crate::watch::{after, begin, of, parsed, signal};
 

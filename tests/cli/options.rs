@@ -1,7 +1,7 @@
 //! Options that change requests to the kernel or the output, on real kernels.
 
-use crate::bed::{Cgroup, M, assert_close, number, refuses, report, run};
-use crate::place::{Case, list};
+use crate::environment::{Case, list};
+use crate::harness::{Cgroup, M, assert_close, assert_fails, number, report, run};
 use crate::workload::Work;
 
 pub fn cases() -> Vec<Case> {
@@ -36,7 +36,7 @@ fn swappiness_fails_with_the_reason() {
     let before = app.current();
     let line = "memctl: /app: this kernel lacks swappiness= in memory.reclaim, which requires Linux 6.11";
     for option in ["--swappiness=60", "--swappiness=max", "--type=file", "--type=anon"] {
-        let ran = refuses(&["reclaim", "app", "10M", option], 1, line);
+        let ran = assert_fails(&["reclaim", "app", "10M", option], 1, line);
         assert!(ran.stderr.contains("\nhint: "), "{}", ran.stderr);
     }
     app.assert_untouched(before);
@@ -65,8 +65,8 @@ fn anon_fails_with_the_reason() {
     let app = mixed();
     let before = app.current();
     let line = "memctl: /app: this kernel lacks swappiness=max in memory.reclaim, which requires Linux 6.16";
-    refuses(&["reclaim", "app", "10M", "--type=anon"], 1, line);
-    refuses(&["reclaim", "app", "10M", "--swappiness=max"], 1, line);
+    assert_fails(&["reclaim", "app", "10M", "--type=anon"], 1, line);
+    assert_fails(&["reclaim", "app", "10M", "--swappiness=max"], 1, line);
     app.assert_untouched(before);
 }
 
@@ -97,7 +97,7 @@ fn anon_needs_room_in_swap() {
         let line = format!(
             "memctl: /{name}: anonymous memory can't be reclaimed: memory.swap.max of /app leaves no room in swap"
         );
-        refuses(&["reclaim", name, "10M", "--type=anon"], 1, &line);
+        assert_fails(&["reclaim", name, "10M", "--type=anon"], 1, &line);
     }
     app.assert_untouched(before);
     drop(inner);
@@ -147,7 +147,7 @@ fn verbose() {
     app.uses(&Work::File(40 * M));
     let ran = run(&["reclaim", "-v", "app", "5M", "--json"]);
     assert_eq!(ran.status, Some(0), "{ran:?}");
-    let chunks = number(&crate::bed::parse(&ran.stdout), "chunks") as usize;
+    let chunks = number(&crate::harness::parse(&ran.stdout), "chunks") as usize;
     let told = ran
         .stderr
         .lines()
@@ -193,7 +193,7 @@ fn two_writers() {
     let app = Cgroup::new("app");
     app.uses(&Work::File(120 * M));
     let start = || {
-        crate::bed::memctl(["reclaim", "app", "20M", "--json"])
+        crate::harness::memctl(["reclaim", "app", "20M", "--json"])
             .stdout(std::process::Stdio::piped())
             .spawn()
             .expect("memctl starts")

@@ -7,9 +7,11 @@ use std::process::{Child, Command, Stdio};
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 use serde_json::Value;
 
-use crate::bed::{Cgroup, M, Ran, assert_close, memctl, number, parse, refuses, report, root, run};
+use crate::environment::{Case, list};
+use crate::harness::{
+    Cgroup, Finished, M, assert_close, assert_fails, memctl, number, parse, report, root, run,
+};
 use crate::namespace::Namespace;
-use crate::place::{Case, list};
 use crate::workload::Work;
 
 pub fn cases() -> Vec<Case> {
@@ -83,7 +85,7 @@ fn stat(word: &str) -> Value {
 }
 
 #[track_caller]
-fn stat_of(ran: &Ran, word: &str) -> Value {
+fn stat_of(ran: &Finished, word: &str) -> Value {
     assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""), "{word}");
     parse(&ran.stdout)
 }
@@ -183,16 +185,16 @@ fn links_of_proc_lead_where_the_kernel_goes() {
     for (word, name) in
         [(".", "/app"), ("./inner", "/app/inner"), ("..", "/"), ("../app/inner", "/app/inner")]
     {
-        let ran: Ran =
+        let ran: Finished =
             memctl(["stat", word, "--json"]).current_dir(app.path()).output().expect("it runs").into();
         assert_eq!(stat_of(&ran, word)["cgroup"], name, "{word}");
     }
-    let ran: Ran =
+    let ran: Finished =
         memctl(["stat", "./inn*", "--json"]).current_dir(app.path()).output().expect("it runs").into();
     assert_eq!(stat_of(&ran, "./inn*")["cgroup"], "/app/inner");
-    let ran: Ran = memctl(["stat", "./nope"]).current_dir(app.path()).output().expect("it runs").into();
+    let ran: Finished = memctl(["stat", "./nope"]).current_dir(app.path()).output().expect("it runs").into();
     assert_eq!((ran.status, ran.stderr.lines().next()), (Some(1), Some("memctl: ./nope: no such cgroup")));
-    let ran: Ran = memctl(["stat", "."]).current_dir("/tmp").output().expect("it runs").into();
+    let ran: Finished = memctl(["stat", "."]).current_dir("/tmp").output().expect("it runs").into();
     assert_eq!((ran.status, ran.stderr.lines().next()), (Some(1), Some("memctl: /tmp: not a cgroup")));
 }
 
@@ -208,10 +210,10 @@ fn dots_are_the_kernels_and_not_the_texts() {
     assert_eq!(stat(&word("/.."))["cgroup"], "/app");
     assert_eq!(stat(&word("/../inner"))["cgroup"], "/app/inner");
     assert_eq!(stat(&word("/../i*"))["cgroup"], "/app/inner");
-    refuses(&["stat", &word("/../../..")], 1, &format!("memctl: {}: not a cgroup", word("/../../..")));
+    assert_fails(&["stat", &word("/../../..")], 1, &format!("memctl: {}: not a cgroup", word("/../../..")));
     symlink("/nowhere", folder.path().join("broken")).expect("a link");
     let broken = folder.path().join("broken").display().to_string();
-    refuses(&["stat", &broken], 1, &format!("memctl: {broken}: no such cgroup"));
+    assert_fails(&["stat", &broken], 1, &format!("memctl: {broken}: no such cgroup"));
 }
 
 fn a_bind_mount_is_a_part_of_the_hierarchy() {
@@ -384,7 +386,7 @@ fn a_path_that_is_left_out_is_left_out() {
         assert_eq!(taken, ["/app/a"], "{matches} without {excluded}");
     }
     let words = ["watch", "./*", "--exclude", "./b", "--keep", "1G", "--duration", "1s", "--json"];
-    let ran: Ran = memctl(words).current_dir(app.path()).output().expect("it runs").into();
+    let ran: Finished = memctl(words).current_dir(app.path()).output().expect("it runs").into();
     assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""), "{}", ran.stdout);
     assert!(!ran.stdout.contains("/app/b"), "{}", ran.stdout);
 }
@@ -398,7 +400,7 @@ fn a_watch_has_each_cgroup_once() {
     let child = memctl(words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs");
     std::thread::sleep(std::time::Duration::from_secs(2));
     let later = app.child("later");
-    let ran: Ran = child.wait_with_output().expect("it ends").into();
+    let ran: Finished = child.wait_with_output().expect("it ends").into();
     let starts = |name: &str| {
         let lines = ran.stdout.lines().map(parse_line);
         lines.filter(|line| line["event"] == "start" && line["cgroup"] == name).count()

@@ -2,8 +2,8 @@
 
 use rustix::fs::{FlockOperation, flock};
 
-use crate::bed::{Cgroup, M, assert_close, number, report, run};
-use crate::place::{Case, list};
+use crate::environment::{Case, list};
+use crate::harness::{Cgroup, M, assert_close, number, report, run};
 use crate::workload::Work;
 
 pub fn cases() -> Vec<Case> {

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use crate::bed::{M, refuses, run};
-use crate::place::{Case, list};
+use crate::environment::{Case, list};
+use crate::harness::{M, assert_fails, run};
 use crate::watch::{limited, parsed};
 use crate::workload::Work;
 
@@ -72,7 +72,7 @@ fn records_of_all_versions() {
 fn what_is_no_record() {
     let none = Folder::with("CGROUP  REQUESTED\n/app  10M\n");
     let [record, picture] = none.words();
-    let ran = refuses(
+    let ran = assert_fails(
         &["plot", &record, "-o", &picture],
         1,
         &format!("memctl: {record}:1:1: not a line of a record: expected value"),
@@ -80,14 +80,14 @@ fn what_is_no_record() {
     assert!(ran.stderr.contains("hint: record a watch with memctl watch --json"), "{}", ran.stderr);
     let empty = Folder::with("");
     let [record, _] = empty.words();
-    refuses(&["plot", &record, "-o", &picture], 1, &format!("memctl: {record}: the record is empty"));
+    assert_fails(&["plot", &record, "-o", &picture], 1, &format!("memctl: {record}: the record is empty"));
     assert!(!none.picture().exists(), "what can't be drawn changes nothing");
-    refuses(&["plot", "/no/such", "-o", &picture], 1, "memctl: /no/such: no such file or directory");
-    refuses(&["plot", &record, "-o", "run.png"], 2, "memctl: -o run.png: only SVG is supported");
+    assert_fails(&["plot", "/no/such", "-o", &picture], 1, "memctl: /no/such: no such file or directory");
+    assert_fails(&["plot", &record, "-o", "run.png"], 2, "memctl: -o run.png: only SVG is supported");
     let whole = Folder::with(RECORDS[0].1);
     let [record, _] = whole.words();
     let line = "memctl: /no/such/picture.svg: no such file or directory";
-    refuses(&["plot", &record, "-o", "/no/such/picture.svg"], 1, line);
+    assert_fails(&["plot", &record, "-o", "/no/such/picture.svg"], 1, line);
 }
 
 fn one_of_several() {
@@ -100,7 +100,7 @@ fn one_of_several() {
         "{}",
         ran.stdout
     );
-    let ran = refuses(
+    let ran = assert_fails(
         &["plot", &record, "-o", "-", "--cgroup", "web"],
         2,
         "memctl: --cgroup web: not in the record",

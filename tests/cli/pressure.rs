@@ -1,7 +1,7 @@
 //! `memctl watch --pressure` on real kernels.
 
-use crate::bed::{Cgroup, M, number, refuses, run};
-use crate::place::{Case, list};
+use crate::environment::{Case, list};
+use crate::harness::{Cgroup, M, assert_fails, number, run};
 use crate::watch::{after, begin, ended, events, limited, of};
 use crate::workload::Work;
 
@@ -26,7 +26,7 @@ fn an_estimate_stands_alone() {
         assert!(ran.stderr.contains("--estimate"), "{}", ran.stderr);
     }
     let line = "memctl: invalid value 'much' for '--pressure <PCT>': not a percentage (as in 5%, 0.1%)";
-    refuses(&["watch", "app", "--pressure", "much"], 2, line);
+    assert_fails(&["watch", "app", "--pressure", "much"], 2, line);
 }
 
 /// Creates a cgroup with `hot` bytes in use and `cold` bytes unused; returns it with the rest of

@@ -1,7 +1,7 @@
 //! The main task on a real kernel: requests are met, and every figure of the report is true.
 
-use crate::bed::{Cgroup, M, assert_close, number, parse, report, run};
-use crate::place::{Case, list};
+use crate::environment::{Case, list};
+use crate::harness::{Cgroup, M, assert_close, number, parse, report, run};
 use crate::workload::Work;
 
 pub fn cases() -> Vec<Case> {

@@ -6,8 +6,8 @@ use std::process::Child;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::bed::{Cgroup, M, number, parse, refuses, run};
-use crate::place::{Case, list};
+use crate::environment::{Case, list};
+use crate::harness::{Cgroup, M, assert_fails, number, parse, run};
 use crate::watch::{after, begin, events, limited, of, output_of, parsed, signal, until};
 use crate::workload::Work;
 
@@ -49,7 +49,7 @@ fn mistakes_are_told_with_their_place() {
     let word = rules.word();
     for verb in ["watch", "check"] {
         let line = format!("memctl: {word}:3:1: unknown key \"headrom\"");
-        let ran = refuses(&[verb, "--config", &word], 1, &line);
+        let ran = assert_fails(&[verb, "--config", &word], 1, &line);
         assert!(ran.stderr.ends_with("hint: similar key: headroom\n"), "{}", ran.stderr);
     }
     let checked = parse(&run(&["check", "--config", &word, "--json"]).stdout);
@@ -60,11 +60,15 @@ fn mistakes_are_told_with_their_place() {
     );
     rules.write("version = 1\n[[rule]]\nmatch = \"a[\"\nkeep = \"1G\"\n");
     let line = format!("memctl: {word}:2:1: \"a[\": malformed glob: unclosed character class; missing ']'");
-    refuses(&["check", "--config", &word], 1, &line);
+    assert_fails(&["check", "--config", &word], 1, &line);
     std::fs::write(rules.path(), b"version = 1\n# \xff\n").expect("write the rules");
-    refuses(&["check", "--config", &word], 1, &format!("memctl: {word}:2:3: not UTF-8 text"));
-    refuses(&["watch", "--config", "/no/such.toml"], 1, "memctl: /no/such.toml: no such file or directory");
-    refuses(&["watch", "--config", "/"], 1, "memctl: /: is a directory");
+    assert_fails(&["check", "--config", &word], 1, &format!("memctl: {word}:2:3: not UTF-8 text"));
+    assert_fails(
+        &["watch", "--config", "/no/such.toml"],
+        1,
+        "memctl: /no/such.toml: no such file or directory",
+    );
+    assert_fails(&["watch", "--config", "/"], 1, "memctl: /: is a directory");
 }
 
 fn a_file_stands_alone() {
@@ -130,7 +134,7 @@ impl Watching {
     fn begin(rules: &Rules) -> Self {
         let record = rules.folder.path().join("record");
         let file = std::fs::File::create(&record).expect("a record");
-        let mut command = crate::bed::memctl(["watch", "--config", &rules.word(), "--json"]);
+        let mut command = crate::harness::memctl(["watch", "--config", &rules.word(), "--json"]);
         let child = command.stdout(file).stderr(std::process::Stdio::piped()).spawn().expect("memctl starts");
         Self { child, record }
     }

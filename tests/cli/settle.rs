@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::bed::{Cgroup, M, memctl, number, parse, report, run};
-use crate::place::{Case, list};
+use crate::environment::{Case, list};
+use crate::harness::{Cgroup, M, memctl, number, parse, report, run};
 use crate::workload::Work;
 
 pub fn cases() -> Vec<Case> {
@@ -51,7 +51,7 @@ fn what_nobody_uses_stays_away() {
     let report = report(&["reclaim", "app", "10M", "--settle", "1"], 0);
     assert_eq!((number(&report, "refaulted_bytes"), number(&report, "usual_refaulted_bytes")), (0, 0));
     // Without the option memctl doesn't wait, and reports no refaults.
-    assert!(crate::bed::report(&["reclaim", "app", "4M"], 0).get("refaulted_bytes").is_none());
+    assert!(crate::harness::report(&["reclaim", "app", "4M"], 0).get("refaulted_bytes").is_none());
 }
 
 fn several_are_watched_together() {

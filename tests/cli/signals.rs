@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::bed::{Cgroup, M, memctl, number, parse};
-use crate::place::{Case, list};
+use crate::environment::{Case, list};
+use crate::harness::{Cgroup, M, memctl, number, parse};
 use crate::workload::Work;
 
 pub fn cases() -> Vec<Case> {

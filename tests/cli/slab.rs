@@ -3,8 +3,8 @@
 
 use serde_json::Value;
 
-use crate::bed::{Cgroup, M, assert_close, number, parse, report, run};
-use crate::place::{Case, list};
+use crate::environment::{Case, list};
+use crate::harness::{Cgroup, M, assert_close, number, parse, report, run};
 use crate::workload::Work;
 
 pub fn cases() -> Vec<Case> {

@@ -6,10 +6,10 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::bed::{Cgroup, M, Ran, assert_close, number, refused, refuses, root, run};
+use crate::environment::{Case, list};
+use crate::harness::{Cgroup, Finished, M, assert_close, assert_fails, number, refused, root, run};
 use crate::namespace::run_inside;
 use crate::net_saving::Zswap;
-use crate::place::{Case, list};
 use crate::terminal::{show, without_escapes};
 use crate::workload::Work;
 
@@ -43,7 +43,7 @@ pub fn cases() -> Vec<Case> {
 fn stat(name: &str) -> Value {
     let ran = run(&["stat", name, "--json"]);
     assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""), "{}", ran.stdout);
-    crate::bed::parse(&ran.stdout)
+    crate::harness::parse(&ran.stdout)
 }
 
 fn bytes(line: &Value, key: &str) -> u64 {
@@ -159,12 +159,12 @@ fn limits_above_a_namespace_are_unknown() {
     let beyond = "unknown: limits above the root of this cgroup namespace aren't visible";
     assert!(ran.stdout.contains(beyond) && ran.stdout.contains("no visible limit"), "{}", ran.stdout);
     let ran = run_inside(job.path(), &["stat", "/", "--json"]);
-    let line = crate::bed::parse(&ran.stdout);
+    let line = crate::harness::parse(&ran.stdout);
     assert_eq!((&line["cgroup"], &line["hidden_by"]), (&"/".into(), &"namespace".into()), "{line}");
     assert!(line["limit_bytes"].is_null() && line["current_bytes"].is_u64(), "{line}");
     // A namespace that was created at the root hides nothing.
     let ran = run_inside(&root(), &["stat", "app/job", "--json"]);
-    let line = crate::bed::parse(&ran.stdout);
+    let line = crate::harness::parse(&ran.stdout);
     assert!(line.get("hidden_by").is_none() && line["limit_cgroup"] == "/app", "{line}");
 }
 
@@ -178,11 +178,12 @@ fn limits_above_a_mount_are_unknown() {
     let mut alone = Command::new("/bin/busybox");
     alone.args(["unshare", "-m", "sh", "-c", "umount -l /sys/fs/cgroup; exec \"$0\" stat \"$1\" --json"]);
     alone.arg(assert_cmd::cargo::cargo_bin!("memctl")).arg(point);
-    let (ran, whole): (Ran, _) = (alone.output().expect("it runs").into(), run(&["stat", point, "--json"]));
+    let (ran, whole): (Finished, _) =
+        (alone.output().expect("it runs").into(), run(&["stat", point, "--json"]));
     rustix::mount::unmount(point, rustix::mount::UnmountFlags::DETACH).expect("unmount it");
-    let whole = crate::bed::parse(&whole.stdout);
+    let whole = crate::harness::parse(&whole.stdout);
     assert_eq!((&whole["cgroup"], whole.get("hidden_by")), (&"/app/job".into(), None), "{whole}");
-    let line = crate::bed::parse(&ran.stdout);
+    let line = crate::harness::parse(&ran.stdout);
     assert_eq!((&line["cgroup"], &line["hidden_by"]), (&"/".into(), &"mount".into()), "{line}");
 }
 
@@ -191,7 +192,7 @@ fn zswap_and_its_room() {
     let app = Cgroup::new("app");
     let job = app.child("job");
     job.uses(&Work::Anon(40 * M));
-    crate::bed::report(&["reclaim", "app", "20M"], 0);
+    crate::harness::report(&["reclaim", "app", "20M"], 0);
     app.write("memory.zswap.max", &(100 * M).to_string());
     app.write("memory.zswap.writeback", "0");
     let line = stat("app/job");
@@ -300,12 +301,12 @@ fn a_total_counts_nothing_twice() {
     let total = ran.stdout.lines().last().unwrap_or_default();
     let current: u64 = total.split_whitespace().nth(1).and_then(|word| word.parse().ok()).unwrap_or(0);
     assert!(total.starts_with("total "), "{}", ran.stdout);
-    crate::bed::assert_close("what both use", current, one.current() + two.current());
+    crate::harness::assert_close("what both use", current, one.current() + two.current());
     let ran = run(&["stat", "**", "-b"]);
     let total = ran.stdout.lines().last().unwrap_or_default().to_owned();
     assert!(total.starts_with("total "), "{}", ran.stdout);
     let all: u64 = total.split_whitespace().nth(1).and_then(|word| word.parse().ok()).unwrap_or(0);
-    crate::bed::assert_close("what all use", all, one.current() + two.current());
+    crate::harness::assert_close("what all use", all, one.current() + two.current());
 }
 
 fn several_threads_see_the_same() {
@@ -374,7 +375,7 @@ fn columns_fit_the_terminal() {
 }
 
 fn a_name_that_is_not_there() {
-    refuses(&["stat", "nonesuch"], 1, "memctl: nonesuch: no such cgroup");
+    assert_fails(&["stat", "nonesuch"], 1, "memctl: nonesuch: no such cgroup");
     assert!(!root().join("nonesuch").exists());
     // All other requested columns are shown.
     let _app = Cgroup::new("app");
@@ -434,7 +435,7 @@ fn rates_of_what_happened() {
     app.uses(&Work::File(60 * M));
     let looking = std::thread::spawn(|| run(&["stat", "app", "-i", "4s", "-n", "2", "--json"]));
     std::thread::sleep(std::time::Duration::from_secs(1));
-    crate::bed::report(&["reclaim", "app", "20M"], 0);
+    crate::harness::report(&["reclaim", "app", "20M"], 0);
     let ran = looking.join().expect("it ends");
     let lines: Vec<Value> =
         ran.stdout.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
@@ -452,7 +453,7 @@ fn a_reader_that_leaves_ends_it() {
     use std::process::Stdio;
     let _app = Cgroup::new("app");
     let mut child =
-        crate::bed::memctl(["stat", "-i", "0.1"]).stdout(Stdio::piped()).spawn().expect("memctl starts");
+        crate::harness::memctl(["stat", "-i", "0.1"]).stdout(Stdio::piped()).spawn().expect("memctl starts");
     let mut line = String::new();
     BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut line).expect("a line");
     let until = std::time::Instant::now() + std::time::Duration::from_secs(10);

@@ -2,8 +2,8 @@
 
 use std::process::Command;
 
-use crate::bed::{Cgroup, M, number, parse, refuses, report, run};
-use crate::place::{Case, list};
+use crate::environment::{Case, list};
+use crate::harness::{Cgroup, M, assert_fails, number, parse, report, run};
 use crate::watch::events;
 use crate::workload::Work;
 
@@ -65,7 +65,7 @@ fn only_anon_without_swap() {
     app.uses(&Work::Anon(40 * M)).uses(&Work::File(20 * M));
     let before = app.current();
     let line = "memctl: /app: anonymous memory can't be reclaimed: this host has no swap";
-    refuses(&["reclaim", "app", "10M", "--type", "anon"], 1, line);
+    assert_fails(&["reclaim", "app", "10M", "--type", "anon"], 1, line);
     app.assert_untouched(before);
 }
 

@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::bed::{M, Ran, assert_close, memctl, number, parse, refused, refuses, report, root, run};
-use crate::place::{Case, list};
+use crate::environment::{Case, list};
+use crate::harness::{
+    Finished, M, assert_close, assert_fails, memctl, number, parse, refused, report, root, run,
+};
 
 pub fn cases() -> Vec<Case> {
     list![
@@ -41,14 +43,14 @@ fn as_app(program: impl AsRef<std::ffi::OsStr>) -> Command {
     command
 }
 
-fn memctl_as_app(words: &[&str]) -> Ran {
+fn memctl_as_app(words: &[&str]) -> Finished {
     as_app(memctl(words).get_program()).args(words).output().expect("memctl runs").into()
 }
 
 /// Runs a command to its end, which must be a success, and returns its output.
 #[track_caller]
 fn output(command: &mut Command) -> String {
-    let ran: Ran =
+    let ran: Finished =
         command.stdin(Stdio::null()).output().unwrap_or_else(|e| panic!("{command:?}: {e}")).into();
     assert_eq!(ran.status, Some(0), "{command:?}: {}{}", ran.stdout, ran.stderr);
     ran.stdout.trim().to_owned()
@@ -163,7 +165,7 @@ fn a_unit_of_the_system() {
         assert_eq!(report(&["stat", word], 0)["cgroup"], some.name(), "{word}");
     }
     // The last word alone isn't its name, but leads to it.
-    let ran = refuses(&["stat", "some"], 1, "memctl: some: no such cgroup");
+    let ran = assert_fails(&["stat", "some"], 1, "memctl: some: no such cgroup");
     assert!(ran.stderr.contains("hint: similar names: system.slice/some.service"), "{}", ran.stderr);
     // systemd's name for the root.
     assert_eq!(parse(&run(&["stat", "--json", "--", "-.slice"]).stdout)["cgroup"], "/");
@@ -191,7 +193,7 @@ fn escaped_names_are_typed_either_way() {
     }
     output(Command::new("systemctl").arg("stop").args(started));
     std::fs::remove_file(mount).and_then(|()| std::fs::remove_file(template)).expect("remove the units");
-    refuses(&["stat", "my-app@1.service"], 1, "memctl: my-app@1.service: no such cgroup");
+    assert_fails(&["stat", "my-app@1.service"], 1, "memctl: my-app@1.service: no such cgroup");
 }
 
 fn the_same_name_in_both_managers_is_ambiguous() {
@@ -316,7 +318,7 @@ fn a_service_watches_a_service() {
 }
 
 /// Runs memctl as the user in a login session of its own, as PAM opens one.
-fn in_a_session(words: &[&str]) -> Ran {
+fn in_a_session(words: &[&str]) -> Finished {
     let mut command = Command::new("systemd-run");
     command.args(["--quiet", "--pipe", "--wait", "--uid=app", "--property=PAMName=login"]);
     command.arg(memctl(words).get_program()).args(words).output().expect("systemd-run runs").into()
@@ -333,7 +335,7 @@ fn a_login_session_is_not_the_users() {
     // As the hint says.
     let mut command = as_app("systemd-run");
     command.args(["--user", "--quiet", "--pipe", "--wait"]).arg(memctl(["check"]).get_program());
-    let ran: Ran = command.args(["check", "self"]).output().expect("systemd-run runs").into();
+    let ran: Finished = command.args(["check", "self"]).output().expect("systemd-run runs").into();
     assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""), "{}", ran.stdout);
     assert!(ran.stdout.contains(&format!("\nreclaim will work: {OWN}/app.slice/run-")), "{}", ran.stdout);
 }
@@ -365,8 +367,8 @@ fn accounting_that_is_off_is_turned_on_by_the_hint() {
         let line = format!(
             "memctl: {name}: the memory controller is not enabled in cgroup.subtree_control of {parent}"
         );
-        refuses(&["reclaim", "lean.service", "5M"], 1, &line);
-        let ran = refuses(&["stat", "lean.service"], 1, &line);
+        assert_fails(&["reclaim", "lean.service", "5M"], 1, &line);
+        let ran = assert_fails(&["stat", "lean.service"], 1, &line);
         let option = if manager == Manager::User { "--user " } else { "" };
         let todo = format!("systemctl {option}set-property lean.service MemoryAccounting=yes");
         assert!(ran.stderr.ends_with(&format!("\nhint: {todo}\n")), "{}", ran.stderr);

@@ -4,8 +4,8 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::bed::{Cgroup, M, assert_close, number, parse, refuses, report, run};
-use crate::place::{Case, list};
+use crate::environment::{Case, list};
+use crate::harness::{Cgroup, M, assert_close, assert_fails, number, parse, report, run};
 use crate::workload::Work;
 
 pub fn cases() -> Vec<Case> {
@@ -46,7 +46,7 @@ fn a_unit_by_its_name_in_either_spelling() {
         assert_eq!(named(word), name, "{word}");
     }
     assert_eq!(named("system.slice"), "/system.slice");
-    refuses(&["stat", "your-app@1.service"], 1, "memctl: your-app@1.service: no such cgroup");
+    assert_fails(&["stat", "your-app@1.service"], 1, "memctl: your-app@1.service: no such cgroup");
 }
 
 fn a_process_by_its_number() {
@@ -56,9 +56,9 @@ fn a_process_by_its_number() {
     assert_eq!(named(&format!("pid:{}", child.id())), "/app");
     child.kill().and_then(|()| child.wait()).expect("it ends");
     let word = format!("pid:{}", child.id());
-    refuses(&["stat", &word], 1, &format!("memctl: {word}: no such process"));
+    assert_fails(&["stat", &word], 1, &format!("memctl: {word}: no such process"));
     let line = "memctl: pid:one: not a process ID (as in pid:1234)";
-    refuses(&["stat", "pid:one"], 1, line);
+    assert_fails(&["stat", "pid:one"], 1, line);
 }
 
 fn containers_by_the_beginning_of_their_id() {
@@ -69,11 +69,11 @@ fn containers_by_the_beginning_of_their_id() {
     let plain = parent.child(TWO);
     assert_eq!(named("container:1123"), format!("/{}", scope.name()));
     assert_eq!(named(&format!("container:{TWO}")), format!("/{}", plain.name()));
-    refuses(&["stat", "container:ffff"], 1, "memctl: container:ffff: no such cgroup");
+    assert_fails(&["stat", "container:ffff"], 1, "memctl: container:ffff: no such cgroup");
     let line = "memctl: container:: the container ID is missing (its beginning is enough)";
-    refuses(&["stat", "container:"], 1, line);
+    assert_fails(&["stat", "container:"], 1, line);
     let line = format!("memctl: container:112: ambiguous, matches /{}, /{}", plain.name(), scope.name());
-    refuses(&["stat", "container:112"], 1, &line);
+    assert_fails(&["stat", "container:112"], 1, &line);
 }
 
 fn pods_in_both_spellings() {
@@ -95,7 +95,7 @@ fn an_ambiguous_name_lists_the_candidates() {
     let (one, two) = (Cgroup::new("one.slice"), Cgroup::new("two.slice"));
     let (_a, _b) = (one.child("app.service"), two.child("app.service"));
     let line = "memctl: app.service: ambiguous, matches /one.slice/app.service, /two.slice/app.service";
-    let ran = refuses(&["stat", "app.service"], 1, line);
+    let ran = assert_fails(&["stat", "app.service"], 1, line);
     assert!(ran.stderr.contains("hint: name the cgroup by its path"), "{}", ran.stderr);
     assert_eq!(named("two.slice/app.service"), "/two.slice/app.service");
 }

@@ -8,7 +8,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
-use crate::bed::memctl;
+use crate::harness::memctl;
 
 /// Returns all that memctl writes to a terminal of this many columns.
 pub fn show(words: &[&str], columns: u16) -> String {

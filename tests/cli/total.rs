@@ -5,8 +5,8 @@ use std::process::Stdio;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::bed::{Cgroup, M, assert_close, memctl, number, refuses, report, run};
-use crate::place::{Case, list};
+use crate::environment::{Case, list};
+use crate::harness::{Cgroup, M, assert_close, assert_fails, memctl, number, report, run};
 use crate::workload::Work;
 
 pub fn cases() -> Vec<Case> {
@@ -55,7 +55,11 @@ fn reclaimed(report: &Value) -> u64 {
 }
 
 fn a_total_says_how_much_already() {
-    refuses(&["reclaim", "--total", "5M", "app", "5M"], 2, "memctl: 5M: SIZE can't be combined with --total");
+    assert_fails(
+        &["reclaim", "--total", "5M", "app", "5M"],
+        2,
+        "memctl: 5M: SIZE can't be combined with --total",
+    );
     let ran = run(&["reclaim", "app", "5M", "--max-cost", "2m"]);
     assert_eq!(ran.status, Some(2));
     assert!(

@@ -1,8 +1,8 @@
 //! The command line: rejected arguments and their errors, help, version, streams. No test here
 //! needs a kernel.
 
-use crate::bed::{memctl, refuses, run};
-use crate::place::{Case, list};
+use crate::environment::{Case, list};
+use crate::harness::{assert_fails, memctl, run};
 
 pub fn cases() -> Vec<Case> {
     list![
@@ -39,14 +39,14 @@ fn sizes_are_refused_with_a_reason() {
         ("ten", "not a size (as in 10M, 1.5G, 25% or max)"),
     ];
     for (size, why) in cases {
-        refuses(&["reclaim", "app", size], 2, &format!("memctl: {size}: {why}"));
+        assert_fails(&["reclaim", "app", size], 2, &format!("memctl: {size}: {why}"));
     }
 }
 
 fn words_that_are_not_utf8() {
     use std::os::unix::ffi::OsStrExt;
     let odd = std::ffi::OsStr::from_bytes(b"bad\xff");
-    let run = |words: &[&std::ffi::OsStr]| -> crate::bed::Ran {
+    let run = |words: &[&std::ffi::OsStr]| -> crate::harness::Finished {
         memctl(words).output().expect("memctl runs").into()
     };
     // A cgroup can have this name: memctl searches for it.
@@ -64,35 +64,37 @@ fn words_that_are_not_utf8() {
 }
 
 fn words_that_do_not_make_a_request() {
-    refuses(&["reclaim", "app"], 2, "memctl: app: no size given");
-    refuses(&["reclaim", "10M"], 2, "memctl: 10M: no cgroup given");
-    refuses(&["reclaim", "--to", "10M", "app", "5M"], 2, "memctl: 5M: SIZE can't be combined with --to");
-    refuses(&["check", "app", "other"], 2, "memctl: other: check takes a single cgroup");
-    refuses(&["reclaim"], 2, "memctl: reclaim: a CGROUP and a SIZE are required");
-    refuses(&["reclaim", "--to", "1G"], 2, "memctl: reclaim: a CGROUP is required");
-    refuses(&["reclaim", "app", ""], 2, "memctl: a size can't be empty");
-    refuses(
+    assert_fails(&["reclaim", "app"], 2, "memctl: app: no size given");
+    assert_fails(&["reclaim", "10M"], 2, "memctl: 10M: no cgroup given");
+    assert_fails(&["reclaim", "--to", "10M", "app", "5M"], 2, "memctl: 5M: SIZE can't be combined with --to");
+    assert_fails(&["check", "app", "other"], 2, "memctl: other: check takes a single cgroup");
+    assert_fails(&["reclaim"], 2, "memctl: reclaim: a CGROUP and a SIZE are required");
+    assert_fails(&["reclaim", "--to", "1G"], 2, "memctl: reclaim: a CGROUP is required");
+    assert_fails(&["reclaim", "app", ""], 2, "memctl: a size can't be empty");
+    assert_fails(
         &["reclaim", "app", "5M", "--swappiness", "-1"],
         2,
         "memctl: --swappiness -1: must not be negative",
     );
-    let ran = refuses(&["reclaim", "10M", "app"], 2, "memctl: app: not a size (as in 10M, 1.5G, 25% or max)");
+    let ran =
+        assert_fails(&["reclaim", "10M", "app"], 2, "memctl: app: not a size (as in 10M, 1.5G, 25% or max)");
     assert!(ran.stderr.contains("hint: give the cgroup first"), "{}", ran.stderr);
-    let ran = refuses(
+    let ran = assert_fails(
         &["reclaim", "app", "5M", "--chunk", "x"],
         2,
         "memctl: invalid value 'x' for '--chunk <SIZE>': not a size (as in 10M, 1.5G, 25% or max)",
     );
     assert!(ran.stderr.contains("hint: see 'memctl reclaim --help'"), "{}", ran.stderr);
-    refuses(&["reclam", "app", "5M"], 2, "memctl: unrecognized subcommand 'reclam'");
-    let ran = refuses(&["reclaim", "--jsn", "app", "5M"], 2, "memctl: unexpected argument '--jsn' found");
+    assert_fails(&["reclam", "app", "5M"], 2, "memctl: unrecognized subcommand 'reclam'");
+    let ran =
+        assert_fails(&["reclaim", "--jsn", "app", "5M"], 2, "memctl: unexpected argument '--jsn' found");
     assert!(ran.stderr.contains("hint: a similar argument exists: '--json'"), "{}", ran.stderr);
 }
 
 fn options_that_do_not_go_together() {
     let invalid = |option: &str, value: &str, shown: &str, why: &str| {
         let line = format!("memctl: invalid value '{value}' for '{shown}': {why}");
-        refuses(&["reclaim", "app", "5M", &format!("{option}={value}")], 2, &line);
+        assert_fails(&["reclaim", "app", "5M", &format!("{option}={value}")], 2, &line);
     };
     let size = "not a size (as in 10M, 1.5G, 25% or max)";
     invalid("--chunk", "x", "--chunk <SIZE>", size);
@@ -102,12 +104,12 @@ fn options_that_do_not_go_together() {
     invalid("--timeout", "-1", "--timeout <DUR>", "not a duration (as in 500ms, 10s, 2m)");
     invalid("--tolerance", "200", "--tolerance <PCT>", "must be at most 100%");
     invalid("--swappiness", "201", "--swappiness <N>", "must be 0 to 200, or max");
-    refuses(
+    assert_fails(
         &["reclaim", "app", "5M", "--type=tmpfs"],
         2,
         "memctl: invalid value 'tmpfs' for '--type <TYPE>'; possible values: all, anon, file",
     );
-    refuses(
+    assert_fails(
         &["reclaim", "app", "5M", "--type=anon", "--swappiness=5"],
         2,
         "memctl: the argument '--type <TYPE>' cannot be used with '--swappiness <N>'",
@@ -116,10 +118,10 @@ fn options_that_do_not_go_together() {
 
 fn global_options_stand_anywhere() {
     let line = "memctl: --quiet and --verbose can't be combined";
-    refuses(&["-q", "reclaim", "-v", "app", "5M"], 2, line);
-    refuses(&["-qv", "reclaim", "app", "5M"], 2, line);
+    assert_fails(&["-q", "reclaim", "-v", "app", "5M"], 2, line);
+    assert_fails(&["-qv", "reclaim", "app", "5M"], 2, line);
     // Even with --quiet, an error is printed.
-    refuses(
+    assert_fails(
         &["reclaim", "app", "-q", "5MB", "-q"],
         2,
         "memctl: 5MB: MB is ambiguous: write M or MiB (a power of 1024), or the number of bytes",
@@ -128,7 +130,8 @@ fn global_options_stand_anywhere() {
 
 fn help_fits_one_screen() {
     for words in [&["-h"][..], &["reclaim", "-h"]] {
-        let ran: crate::bed::Ran = memctl(words).env("COLUMNS", "80").output().expect("memctl runs").into();
+        let ran: crate::harness::Finished =
+            memctl(words).env("COLUMNS", "80").output().expect("memctl runs").into();
         assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""));
         assert!(ran.stdout.lines().count() <= 40, "{}", ran.stdout);
         assert!(ran.stdout.lines().all(|line| line.chars().count() <= 80), "{}", ran.stdout);

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::bed::{Cgroup, M, memctl, number, refuses, run};
-use crate::place::{Case, list};
+use crate::environment::{Case, list};
+use crate::harness::{Cgroup, M, assert_fails, memctl, number, run};
 use crate::workload::Work;
 
 pub fn cases() -> Vec<Case> {
@@ -125,33 +125,33 @@ pub fn after(milliseconds: u64) {
 }
 
 fn without_a_mode() {
-    let ran = refuses(
+    let ran = assert_fails(
         &["watch", "app"],
         2,
         "memctl: watch: one of --headroom, --keep, --pressure, --estimate or --config is required",
     );
     assert!(ran.stderr.contains("hint: use --headroom 10% to keep"), "{}", ran.stderr);
-    refuses(&["watch", "--headroom", "10%"], 2, "memctl: a CGROUP is required");
+    assert_fails(&["watch", "--headroom", "10%"], 2, "memctl: a CGROUP is required");
     let leaves_nothing = "memctl: --headroom: must be less than the limit";
-    refuses(&["watch", "app", "--headroom", "100%"], 2, leaves_nothing);
+    assert_fails(&["watch", "app", "--headroom", "100%"], 2, leaves_nothing);
     let line = "memctl: --ancestors: requires --headroom";
-    refuses(&["watch", "app", "--ancestors", "--keep", "10M"], 2, line);
+    assert_fails(&["watch", "app", "--ancestors", "--keep", "10M"], 2, line);
     let line = "memctl: invalid value '0%' for '--cpu <PCT>': must be more than 0";
-    refuses(&["watch", "app", "--headroom", "10%", "--cpu", "0%"], 2, line);
+    assert_fails(&["watch", "app", "--headroom", "10%", "--cpu", "0%"], 2, line);
     let line = "memctl: invalid value '10MB' for '--headroom <SIZE|PCT>': MB is ambiguous: write M or MiB (a power of 1024), or the number of bytes";
-    refuses(&["watch", "app", "--headroom", "10MB"], 2, line);
+    assert_fails(&["watch", "app", "--headroom", "10MB"], 2, line);
 }
 
 fn a_limit_is_needed() {
     let line = "memctl: /: the root cgroup has neither memory.current nor a limit";
-    refuses(&["watch", "/", "--headroom", "10M"], 1, line);
+    assert_fails(&["watch", "/", "--headroom", "10M"], 1, line);
     let app = Cgroup::new("app");
     let line = "memctl: /app: no limit: memory.high and memory.max are both max";
-    let ran = refuses(&["watch", "app", "--headroom", "10M"], 1, line);
+    let ran = assert_fails(&["watch", "app", "--headroom", "10M"], 1, line);
     assert!(ran.stderr.contains("hint: set a limit for memctl to keep"), "{}", ran.stderr);
     app.write("memory.high", &(32 * M).to_string());
     let line = "memctl: /app: the headroom must be less than the limit of 33554432 bytes";
-    refuses(&["watch", "app", "--headroom", "40M"], 1, line);
+    assert_fails(&["watch", "app", "--headroom", "40M"], 1, line);
 }
 
 fn headroom_is_kept() {
@@ -192,7 +192,7 @@ fn the_floor_is_not_undercut() {
     app.write("memory.low", &(100 * M).to_string());
     app.uses(&Work::File(20 * M));
     let before = app.current();
-    crate::bed::run(&["watch", "app", "--headroom", "60M", "--duration", "1s"]);
+    crate::harness::run(&["watch", "app", "--headroom", "60M", "--duration", "1s"]);
     assert!(app.current() >= 100 * M, "{} of {before}", app.current());
 }
 
@@ -358,7 +358,7 @@ fn a_limit_above_counts_only_if_asked_for() {
     let app = slice.child("app");
     app.uses(&Work::File(58 * M));
     let line = "memctl: /slice/app: no limit: memory.high and memory.max are both max";
-    refuses(&["watch", "slice/app", "--headroom", "20M"], 1, line);
+    assert_fails(&["watch", "slice/app", "--headroom", "20M"], 1, line);
     app.write("memory.max", &(60 * M).to_string());
     let before = app.current();
     let own = events(&["slice/app", "--headroom", "1M", "--duration", "1s"]);
@@ -422,7 +422,7 @@ fn weighed_as_asked() {
         "4s",
     ]);
     assert!(app.stat("anon") + 10 * M <= anon, "{} of {anon}", app.stat("anon"));
-    refuses(
+    assert_fails(
         &["watch", "app", "--headroom", "50M", "--swappiness", "0", "--type", "file"],
         2,
         "memctl: the argument '--swappiness <N>' cannot be used with '--type <TYPE>'",
@@ -460,6 +460,6 @@ fn page_cache_alone_can_not_be_had() {
     let before = app.current();
     let line =
         "memctl: --type file: this kernel lacks swappiness= in memory.reclaim, which requires Linux 6.11";
-    refuses(&["watch", "app", "--headroom", "30M", "--type", "file"], 1, line);
+    assert_fails(&["watch", "app", "--headroom", "30M", "--type", "file"], 1, line);
     app.assert_untouched(before);
 }

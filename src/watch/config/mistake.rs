@@ -11,7 +11,7 @@ const RULE_KEYS: [&str; 9] =
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Mistake {
     /// The file isn't UTF-8.
-    #[error("the file must be UTF-8 text")]
+    #[error("not UTF-8 text")]
     NotText,
     /// The file is too large.
     #[error("the file is larger than {} MiB", MAX_BYTES >> 20)]

@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::rule::InvalidRule;
 use super::*;
 use crate::kind::Kind;
 use crate::watch::policy::headroom::Headroom;
@@ -164,6 +165,24 @@ fn mistakes_are_told_with_their_place() {
     let (unclosed, _) = told("[[rule]]\nmatch = \"a\nkeep = \"1G\"");
     assert!(unclosed.starts_with("2:"), "{unclosed}");
     assert!(!unclosed.contains('\n'), "{unclosed}");
+}
+
+#[test]
+fn mistakes_are_values() {
+    let mistake = |text: &str| Rules::parse(text).unwrap_err().mistake;
+    let rule = |settings: &str| mistake(&format!("[[rule]]\nmatch = \"a\"\n{settings}"));
+    assert_eq!(rule(""), Mistake::Rule(InvalidRule::NothingToDo));
+    assert_eq!(rule("headroom = \"100%\""), Mistake::Rule(InvalidRule::NothingLeft));
+    assert_eq!(rule("keep = \"1G\"\nancestors = true"), Mistake::Rule(InvalidRule::NoHeadroom));
+    assert_eq!(rule("leave-alone = true\nkeep = \"1G\""), Mistake::LeaveAloneAndMore);
+    assert!(
+        matches!(rule("kep = 1"), Mistake::UnknownKey { key, known } if key == "kep" && known.len() > 10)
+    );
+    assert!(matches!(rule("keep = true"), Mistake::Syntax(_)));
+    assert_eq!(mistake("version = 2"), Mistake::Version(2));
+    assert_eq!(mistake(""), Mistake::NoRules);
+    assert_eq!(mistake("[rule]\nmatch = \"a\""), Mistake::SingleBrackets);
+    assert_eq!(mistake("[[rule]]\nkeep = \"1G\""), Mistake::NoMatch);
 }
 
 #[test]

@@ -8,8 +8,8 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::bed::{Cgroup, M, Ran, assert_close, memctl, number, refuses, run};
-use crate::place::{Case, list};
+use crate::environment::{Case, list};
+use crate::harness::{Cgroup, Finished, M, assert_close, assert_fails, memctl, number, run};
 use crate::workload::Work;
 
 pub fn cases() -> Vec<Case> {
@@ -74,9 +74,9 @@ fn globs_cross_levels_with_two_stars() {
     let inner = middle.child("job-1");
     inner.uses(&Work::File(10 * M));
     assert_eq!(names(&reports(&["reclaim", "outer/**/job-?", "1M"], 0)), ["/outer/middle/job-1"]);
-    refuses(&["reclaim", "outer/job-?", "1M"], 1, "memctl: outer/job-?: no cgroup matches");
+    assert_fails(&["reclaim", "outer/job-?", "1M"], 1, "memctl: outer/job-?: no cgroup matches");
     let line = "memctl: outer/[: malformed glob: unclosed character class; missing ']'";
-    refuses(&["reclaim", "outer/[", "1M"], 1, line);
+    assert_fails(&["reclaim", "outer/[", "1M"], 1, line);
 }
 
 fn a_glob_passes_over_what_can_not_be_reclaimed() {
@@ -109,7 +109,7 @@ fn a_mistake_in_one_changes_nothing() {
     let app = Cgroup::new("app");
     app.uses(&Work::File(20 * M));
     let before = app.current();
-    refuses(&["reclaim", "app", "nowhere", "5M"], 1, "memctl: nowhere: no such cgroup");
+    assert_fails(&["reclaim", "app", "nowhere", "5M"], 1, "memctl: nowhere: no such cgroup");
     app.assert_untouched(before);
 }
 
@@ -160,7 +160,7 @@ fn a_signal_reaches_every_writing_thread() {
     }
     let sent = Instant::now();
     kill_process(Pid::from_child(&child), Signal::INT).expect("it is still running");
-    let ran: Ran = child.wait_with_output().expect("memctl ends").into();
+    let ran: Finished = child.wait_with_output().expect("memctl ends").into();
     let took = sent.elapsed();
     assert_eq!(ran.status, None, "{ran:?}");
     assert!(took < Duration::from_secs(1), "it took {took:?} to stop");
@@ -188,7 +188,7 @@ fn a_lock_is_waited_for() {
     std::thread::sleep(Duration::from_millis(500));
     assert_eq!(app.stolen(), 0, "it didn't wait");
     drop(lock);
-    let ran: Ran = child.wait_with_output().expect("memctl ends").into();
+    let ran: Finished = child.wait_with_output().expect("memctl ends").into();
     assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""));
 }
 

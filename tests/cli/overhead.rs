@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::bed::{M, number, refuses};
-use crate::place::{Case, list};
+use crate::environment::{Case, list};
+use crate::harness::{M, assert_fails, number};
 use crate::watch::{after, begin, events, limited, of, parsed, signal, until};
 use crate::workload::Work;
 
@@ -38,7 +38,7 @@ fn whoever_is_joined_pays() {
     let slice = limited("slice", 64 * M);
     let _job = slice.child("job");
     let line = "memctl: /slice: can't join: a cgroup with controllers in cgroup.subtree_control can't contain processes";
-    refuses(&["watch", "slice", "--headroom", "20M", "--join", "slice"], 1, line);
+    assert_fails(&["watch", "slice", "--headroom", "20M", "--join", "slice"], 1, line);
 }
 
 /// Runs the engine within this process, with an allocator that counts.

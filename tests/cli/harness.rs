@@ -181,13 +181,13 @@ pub fn memctl<I: AsRef<std::ffi::OsStr>>(words: impl IntoIterator<Item = I>) -> 
 
 /// Output and exit status of memctl; every case must check all three parts.
 #[derive(Debug)]
-pub struct Ran {
+pub struct Finished {
     pub status: Option<i32>,
     pub stdout: String,
     pub stderr: String,
 }
 
-impl From<Output> for Ran {
+impl From<Output> for Finished {
     fn from(output: Output) -> Self {
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("output is UTF-8");
         Self { status: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
@@ -195,12 +195,12 @@ impl From<Output> for Ran {
 }
 
 /// Runs memctl to its end.
-pub fn run(words: &[&str]) -> Ran {
+pub fn run(words: &[&str]) -> Finished {
     memctl(words).output().expect("memctl runs").into()
 }
 
 /// Runs memctl with words that need not be UTF-8.
-pub fn run_bytes(words: &[&[u8]]) -> Ran {
+pub fn run_bytes(words: &[&[u8]]) -> Finished {
     memctl(words.iter().map(|word| OsStr::from_bytes(word))).output().expect("memctl runs").into()
 }
 
@@ -226,13 +226,13 @@ pub fn number(report: &Value, key: &str) -> i64 {
 /// Asserts the form of an error: nothing on stdout, one line that names the subject, perhaps a
 /// hint.
 #[track_caller]
-pub fn refuses(words: &[&str], status: i32, line: &str) -> Ran {
+pub fn assert_fails(words: &[&str], status: i32, line: &str) -> Finished {
     refused(run(words), words, status, line)
 }
 
 /// Asserts the form of an error in the output of an earlier run.
 #[track_caller]
-pub fn refused(ran: Ran, words: &[&str], status: i32, line: &str) -> Ran {
+pub fn refused(ran: Finished, words: &[&str], status: i32, line: &str) -> Finished {
     let lines: Vec<_> = ran.stderr.lines().collect();
     assert_eq!((ran.status, ran.stdout.as_str()), (Some(status), ""), "{words:?}: {}", ran.stderr);
     assert_eq!(lines.first().copied(), Some(line), "{words:?}");

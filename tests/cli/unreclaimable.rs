@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use rustix::mount::{MountFlags, UnmountFlags};
 
-use crate::bed::{Cgroup, M, Ran, memctl, parse, refused, refuses, root, run};
-use crate::place::{Case, list};
+use crate::environment::{Case, list};
+use crate::harness::{Cgroup, Finished, M, assert_fails, memctl, parse, refused, root, run};
 use crate::workload::Work;
 
 pub fn cases() -> Vec<Case> {
@@ -76,14 +76,15 @@ fn controller_on_version_one() {
 const APP: u32 = 1000;
 
 /// Runs memctl as that user.
-fn as_app(words: &[&str]) -> Ran {
+fn as_app(words: &[&str]) -> Finished {
     memctl(words).uid(APP).gid(APP).output().expect("memctl runs").into()
 }
 
 fn no_such_cgroup() {
-    let ran = refuses(&["reclaim", "nowhere/at/all", "10M"], 1, "memctl: nowhere/at/all: no such cgroup");
+    let ran =
+        assert_fails(&["reclaim", "nowhere/at/all", "10M"], 1, "memctl: nowhere/at/all: no such cgroup");
     assert!(ran.stderr.contains("\nhint: "), "{}", ran.stderr);
-    refuses(
+    assert_fails(
         &["reclaim", "/sys/fs/cgroup/nowhere", "10M"],
         1,
         "memctl: /sys/fs/cgroup/nowhere: no such cgroup",
@@ -93,20 +94,20 @@ fn no_such_cgroup() {
 fn the_nearest_names_are_suggested() {
     let slice = Cgroup::new("system.slice");
     let _service = slice.child("nginx.service");
-    let ran = refuses(&["reclaim", "ngnix.service", "10M"], 1, "memctl: ngnix.service: no such cgroup");
+    let ran = assert_fails(&["reclaim", "ngnix.service", "10M"], 1, "memctl: ngnix.service: no such cgroup");
     assert!(ran.stderr.contains("hint: similar names: system.slice/nginx.service"), "{}", ran.stderr);
-    let ran = refuses(&["reclaim", "Nginx.Service", "10M"], 1, "memctl: Nginx.Service: no such cgroup");
+    let ran = assert_fails(&["reclaim", "Nginx.Service", "10M"], 1, "memctl: Nginx.Service: no such cgroup");
     assert!(ran.stderr.contains("hint: similar names: system.slice/nginx.service"), "{}", ran.stderr);
-    let ran = refuses(&["reclaim", "nginx", "10M"], 1, "memctl: nginx: no such cgroup");
+    let ran = assert_fails(&["reclaim", "nginx", "10M"], 1, "memctl: nginx: no such cgroup");
     assert!(ran.stderr.contains("hint: similar names: system.slice/nginx.service"), "{}", ran.stderr);
 }
 
 fn not_a_cgroup() {
-    refuses(&["reclaim", "", "10M"], 2, "memctl: a cgroup's name can't be empty (the root is called /)");
+    assert_fails(&["reclaim", "", "10M"], 2, "memctl: a cgroup's name can't be empty (the root is called /)");
 
-    refuses(&["reclaim", "/data", "10M"], 1, "memctl: /data: not a cgroup");
+    assert_fails(&["reclaim", "/data", "10M"], 1, "memctl: /data: not a cgroup");
     let file = "/sys/fs/cgroup/cgroup.procs";
-    refuses(&["reclaim", file, "10M"], 1, &format!("memctl: {file}: not a cgroup"));
+    assert_fails(&["reclaim", file, "10M"], 1, &format!("memctl: {file}: not a cgroup"));
 }
 
 /// A mount that is unmounted when the case ends.
@@ -130,7 +131,7 @@ impl Drop for Mounted {
 
 fn a_cgroup_of_version_one() {
     let _v1 = Mounted::new("/tmp/v1", "cgroup", "none,name=test");
-    refuses(
+    assert_fails(
         &["reclaim", "/tmp/v1", "10M"],
         1,
         "memctl: /tmp/v1: a cgroup of version 1, which has no memory.reclaim",
@@ -166,7 +167,7 @@ fn threaded() {
 }
 
 fn names_are_escaped() {
-    let ran = refuses(&["reclaim", "a\u{1b}cb", "10M"], 1, "memctl: a\\u{1b}cb: no such cgroup");
+    let ran = assert_fails(&["reclaim", "a\u{1b}cb", "10M"], 1, "memctl: a\\u{1b}cb: no such cgroup");
     assert!(!ran.stderr.contains('\u{1b}'));
 }
 
@@ -177,7 +178,7 @@ fn kernel_without_the_file() {
         let line = format!(
             "memctl: {name}: this kernel ({release}) has no memory.reclaim, which requires Linux 5.19"
         );
-        refuses(&["reclaim", word, "10M"], 1, &line);
+        assert_fails(&["reclaim", word, "10M"], 1, &line);
     }
 }
 
@@ -238,7 +239,7 @@ fn removed_halfway() {
     std::fs::remove_dir(app.path()).expect("remove it while it is reclaimed from");
     let took = began.elapsed();
     assert!(took.as_millis() < 1000, "rmdir was held up for {took:?}");
-    let ran: Ran = child.wait_with_output().expect("memctl ends").into();
+    let ran: Finished = child.wait_with_output().expect("memctl ends").into();
     assert_eq!(ran.status, Some(1), "{ran:?}");
     assert_eq!(ran.stderr, "memctl: /app: the cgroup was removed meanwhile\n");
     let report = parse(&ran.stdout);
@@ -250,7 +251,7 @@ fn removed_halfway() {
 fn removed_before() {
     let app = Cgroup::new("app");
     drop(app);
-    refuses(&["reclaim", "app", "5M"], 1, "memctl: app: no such cgroup");
+    assert_fails(&["reclaim", "app", "5M"], 1, "memctl: app: no such cgroup");
 }
 
 fn self_is_the_cgroup_we_are_in() {
@@ -258,7 +259,8 @@ fn self_is_the_cgroup_we_are_in() {
     app.uses(&Work::File(20 * M));
     let mut shell = Command::new("/bin/sh");
     shell.args(["-c", "echo 0 > /sys/fs/cgroup/app/cgroup.procs && exec \"$0\" reclaim self 5M --json"]);
-    let ran: Ran = shell.arg(assert_cmd::cargo::cargo_bin!("memctl")).output().expect("memctl runs").into();
+    let ran: Finished =
+        shell.arg(assert_cmd::cargo::cargo_bin!("memctl")).output().expect("memctl runs").into();
     assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""), "{}", ran.stdout);
     assert_eq!(parse(&ran.stdout)["cgroup"], "/app");
 }
@@ -269,7 +271,7 @@ fn every_spelling_of_a_name() {
     job.uses(&Work::File(20 * M));
     let here =
         memctl(["reclaim", "./a job", "1M", "--json"]).current_dir(app.path()).output().expect("memctl runs");
-    assert_eq!(parse(&Ran::from(here).stdout)["cgroup"], "/app/a job");
+    assert_eq!(parse(&Finished::from(here).stdout)["cgroup"], "/app/a job");
     let elsewhere = memctl(["reclaim", ".", "1M"]).current_dir("/data").output().expect("memctl runs");
     refused(elsewhere.into(), &["."], 1, "memctl: /data: not a cgroup");
     for word in [
@@ -288,6 +290,6 @@ fn every_spelling_of_a_name() {
 
 fn a_share_of_the_root() {
     let line = "memctl: /: the root cgroup has no memory.current, which a percentage or --to requires";
-    refuses(&["reclaim", "/", "25%"], 1, line);
-    refuses(&["reclaim", "/", "--to", "100M"], 1, line);
+    assert_fails(&["reclaim", "/", "25%"], 1, line);
+    assert_fails(&["reclaim", "/", "--to", "100M"], 1, line);
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use crate::bed::{Cgroup, root};
+use crate::harness::{Cgroup, root};
 
 /// The checked-in table of kernels and their features.
 const KERNELS: &str = include_str!("../vm/kernels.tsv");
@@ -22,7 +22,7 @@ pub struct Case {
 /// Lists the cases of a module: `list!["guest reclaim" => first, second; "host" => third]`.
 macro_rules! list {
     ($($needs:literal => $($name:ident),+);+ $(;)?) => {
-        vec![$($(crate::place::Case {
+        vec![$($(crate::environment::Case {
             name: concat!(module_path!(), "::", stringify!($name)),
             needs: $needs,
             run: $name,
