@@ -1,5 +1,5 @@
-//! What a host offers around reclaim: swap devices and their order, zswap, MGLRU, PSI, huge and pinned pages, and what
-//! this process may do.
+//! What a host offers around reclaim: swap devices and their order, zswap, MGLRU, PSI, huge and
+//! pinned pages, and what this process may do.
 
 use rustix::process::{Resource, getrlimit};
 
@@ -34,7 +34,8 @@ pub struct Host {
     pub swappiness: Option<u8>,
     /// Huge pages set aside, bytes: never reclaimed.
     pub hugetlb: u64,
-    /// Pages that a device, a virtual machine's for one, or `io_uring` has pinned, bytes (`FOLL_PIN`, since 5.7).
+    /// Pages that a device, a virtual machine's for one, or `io_uring` has pinned, bytes
+    /// (`FOLL_PIN`, since 5.7).
     pub pinned: Option<u64>,
     /// What this process may do.
     pub rights: Rights,
@@ -45,7 +46,8 @@ pub struct Host {
 pub struct Mglru {
     /// Whether it is on.
     pub on: bool,
-    /// How old a generation must be before kswapd evicts it, milliseconds; 0 is off. `memory.reclaim` is not bound by it.
+    /// How old a generation must be before kswapd evicts it, milliseconds; 0 is off.
+    /// `memory.reclaim` is not bound by it.
     pub min_ttl_ms: u64,
 }
 
@@ -83,7 +85,8 @@ impl Host {
 }
 
 impl Mglru {
-    /// Of `enabled`, the first bit is the LRU itself (`LRU_GEN_CORE`, mm/vmscan.c); the others are how it works.
+    /// Of `enabled`, the first bit is the LRU itself (`LRU_GEN_CORE`, mm/vmscan.c); the others are
+    /// how it works.
     fn parse(enabled: &str, min_ttl: Option<&str>) -> Option<Self> {
         let bits = u32::from_str_radix(enabled.trim().strip_prefix("0x")?, 16).ok()?;
         let min_ttl_ms = min_ttl.and_then(|text| text.trim().parse().ok()).unwrap_or(0);
@@ -114,7 +117,8 @@ fn pinned(vmstat: &str) -> Option<u64> {
     Some(pages.saturating_mul(page_size()))
 }
 
-/// Where this program's own code lies in its memory: the first address and the one after the last, for each mapping.
+/// Where this program's own code lies in its memory: the first address and the one after the last,
+/// for each mapping.
 #[must_use]
 pub fn code_of_self() -> Vec<(usize, usize)> {
     let Ok(program) = std::fs::read_link("/proc/self/exe") else { return Vec::new() };

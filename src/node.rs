@@ -1,8 +1,10 @@
-//! A NUMA node as something to sample and to reclaim from: its files under `/sys/devices/system/node`.
+//! A NUMA node as something to sample and to reclaim from: its files under
+//! `/sys/devices/system/node`.
 //!
-//! It is no cgroup, but its `reclaim` file (since 6.17) is written as `memory.reclaim` is, and its counters are the same
-//! ones, in pages. It differs in when the kernel begins at all ([`NodeThreshold`]), and in what it answers: up to 7.2 every
-//! failure is `EAGAIN`, even of a request that can't be read; since 7.3 `EBUSY` says that somebody else reclaims there.
+//! It is no cgroup, but its `reclaim` file (since 6.17) is written as `memory.reclaim` is, and its
+//! counters are the same ones, in pages. It differs in when the kernel begins at all
+//! ([`NodeThreshold`]), and in what it answers: up to 7.2 every failure is `EAGAIN`, even of a
+//! request that can't be read; since 7.3 `EBUSY` says that somebody else reclaims there.
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
@@ -30,8 +32,8 @@ pub const FILE: &str = "reclaim";
 /// What a word must begin with to name a node.
 pub const PREFIX: &str = "node:";
 
-/// The kernel's counters of a node are each up to so many pages behind on every CPU (`calculate_normal_threshold`,
-/// mm/vmstat.c), until a timer folds them, every second.
+/// The kernel's counters of a node are each up to so many pages behind on every CPU
+/// (`calculate_normal_threshold`, mm/vmstat.c), until a timer folds them, every second.
 const LAG_PAGES: u64 = 125;
 
 /// A NUMA node whose memory can be reclaimed.
@@ -53,7 +55,8 @@ pub struct Node {
     text: String,
 }
 
-/// The number of the node that a word names: `node:0`. `None` if it names none, `Err` if what follows is no number.
+/// The number of the node that a word names: `node:0`. `None` if it names none, `Err` if what
+/// follows is no number.
 #[must_use]
 pub fn parse(word: &str) -> Option<Result<u32, CgroupError>> {
     let digits = word.strip_prefix(PREFIX)?;
@@ -128,7 +131,8 @@ impl Node {
         &self.path
     }
 
-    /// Takes the advisory lock on its directory, if nobody else has it. It is held as long as this lives.
+    /// Takes the advisory lock on its directory, if nobody else has it. It is held as long as this
+    /// lives.
     ///
     /// # Errors
     /// The kernel's, from flock(2), but for `EWOULDBLOCK`, which is the answer no.
@@ -136,8 +140,8 @@ impl Node {
         crate::cgroup::try_lock(&self.dir)
     }
 
-    /// What its LRU lists hold, bytes. Its `MemUsed` won't do: pages that were freed count there as used while they wait
-    /// on the lists of a CPU, and those hold up to an eighth of a zone.
+    /// What its LRU lists hold, bytes. Its `MemUsed` won't do: pages that were freed count there as
+    /// used while they wait on the lists of a CPU, and those hold up to an eighth of a zone.
     ///
     /// # Errors
     /// The kernel's.
@@ -147,8 +151,9 @@ impl Node {
         Ok(stat.evictable_file() + stat.evictable_anon() + stat.unevictable.unwrap_or(0))
     }
 
-    /// Its counters, under the names that `memory.stat` has for them. Where the node doesn't count what was reclaimed,
-    /// the host's counters are in their place ([`Node::counts_for_itself`]). `flush` has all CPUs fold their part first.
+    /// Its counters, under the names that `memory.stat` has for them. Where the node doesn't count
+    /// what was reclaimed, the host's counters are in their place ([`Node::counts_for_itself`]).
+    /// `flush` has all CPUs fold their part first.
     ///
     /// # Errors
     /// The kernel's.
@@ -170,7 +175,8 @@ impl Node {
         Ok(stat)
     }
 
-    /// Whether the node's own vmstat has `pgsteal_proactive`: 7.3 has, and 6.17 counts for the host alone.
+    /// Whether the node's own vmstat has `pgsteal_proactive`: 7.3 has, and 6.17 counts for the host
+    /// alone.
     ///
     /// # Errors
     /// The kernel's.
@@ -185,7 +191,8 @@ impl Node {
         LAG_PAGES * cpus() * page_size()
     }
 
-    /// The `some` total of the host's memory pressure, if the kernel keeps it: nodes have none of their own.
+    /// The `some` total of the host's memory pressure, if the kernel keeps it: nodes have none of
+    /// their own.
     pub fn stalled(&mut self) -> Option<Duration> {
         self.pressure.as_ref()?.read(&mut self.text).ok()?;
         pressure::some_total(&self.text).map(Duration::from_micros)
@@ -210,10 +217,12 @@ impl Node {
         self.reclaim.request(bytes, swappiness)
     }
 
-    /// Whether the kernel knows `swappiness=` with this value. Asking for nothing fails for no other reason.
+    /// Whether the kernel knows `swappiness=` with this value. Asking for nothing fails for no
+    /// other reason.
     ///
     /// # Errors
-    /// The kernel's, but for `EINVAL` and, in which that is hidden up to 7.2, `EAGAIN`: the answer no.
+    /// The kernel's, but for `EINVAL` and, in which that is hidden up to 7.2, `EAGAIN`: the answer
+    /// no.
     pub fn accepts(&mut self, swappiness: Swappiness) -> Result<bool, Errno> {
         match self.reclaim.accepts(swappiness) {
             Err(Errno::AGAIN) => Ok(false),
@@ -261,7 +270,8 @@ fn gate(total: u64) -> NodeThreshold {
     NodeThreshold { cache: part("min_unmapped_ratio", 1), slab: part("min_slab_ratio", 5), mapped }
 }
 
-/// From a node's vmstat, which counts in pages, to what `memory.stat` would call it. Events have the same names.
+/// From a node's vmstat, which counts in pages, to what `memory.stat` would call it. Events have
+/// the same names.
 fn counters(vmstat: &str) -> MemoryStat {
     let page = page_size();
     let lines = vmstat.lines().filter_map(|line| line.split_once(' '));

@@ -34,8 +34,9 @@ pub struct Match {
     pub by_glob: bool,
 }
 
-/// Finds all cgroups that the words name. A glob has `*`, `?`, `[…]`, `{a,b}`, which stay within a level, or `**`, which
-/// crosses levels. Names keep the order in which they were given; what a glob matches comes in the order of names.
+/// Finds all cgroups that the words name. A glob has `*`, `?`, `[…]`, `{a,b}`, which stay within a
+/// level, or `**`, which crosses levels. Names keep the order in which they were given; what a glob
+/// matches comes in the order of names.
 ///
 /// # Errors
 /// [`CgroupError`]: a name that doesn't exist, a glob that is malformed or matches nothing.
@@ -44,7 +45,8 @@ pub fn select(words: &[OsString]) -> Result<Vec<Match>, CgroupError> {
     missing.into_iter().next().map_or(Ok(selected), Err)
 }
 
-/// Finds the cgroups that the words name, as [`select`] does, and says of each word that names none why.
+/// Finds the cgroups that the words name, as [`select`] does, and says of each word that names none
+/// why.
 #[must_use]
 pub fn select_there(words: &[OsString]) -> (Vec<Match>, Vec<CgroupError>) {
     let locator = match Locator::new() {
@@ -66,8 +68,8 @@ pub(crate) struct Selector {
     specificity: Specificity,
 }
 
-/// How closely a selector says what it means: a name more so than any glob; then the one with more characters that stand
-/// for themselves, and then the one that stays within a level.
+/// How closely a selector says what it means: a name more so than any glob; then the one with more
+/// characters that stand for themselves, and then the one that stays within a level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Specificity {
     is_name: bool,
@@ -127,7 +129,8 @@ pub(crate) struct Chosen {
 struct Selection<'a> {
     selectors: &'a [Selector],
     chosen: Vec<Chosen>,
-    /// The index of each among those chosen, by the cgroup's id: one cgroup can be reached by several paths.
+    /// The index of each among those chosen, by the cgroup's id: one cgroup can be reached by
+    /// several paths.
     indices: HashMap<u64, usize>,
 }
 
@@ -154,7 +157,8 @@ impl Selection<'_> {
     }
 }
 
-/// The same for words that were made ready, less those whose id is `known` already, and less what a selector `leaves_out`.
+/// The same for words that were made ready, less those whose id is `known` already, and less what a
+/// selector `leaves_out`.
 pub(crate) fn select_by(
     selectors: &[Selector],
     locator: &Locator,
@@ -240,7 +244,8 @@ pub enum TargetSpec {
     Node(u32),
 }
 
-/// Finds all cgroups and nodes that the words name, each of them once, in the order in which they were given.
+/// Finds all cgroups and nodes that the words name, each of them once, in the order in which they
+/// were given.
 ///
 /// # Errors
 /// As [`select`], and for a word that begins as a node's name does and doesn't end in a number.
@@ -290,8 +295,8 @@ pub(crate) struct Scope {
 }
 
 impl Scope {
-    /// Of a word that is a path up to its first special character: over the hierarchy that this leads into. Of others: over
-    /// names.
+    /// Of a word that is a path up to its first special character: over the hierarchy that this
+    /// leads into. Of others: over names.
     pub(crate) fn of(word: &OsStr, locator: &Locator) -> Self {
         let widest = locator.mount().ok();
         let elsewhere = |mount: &Mount| widest.is_none_or(|widest| widest.point != mount.point);
@@ -317,7 +322,8 @@ impl Scope {
 }
 
 impl Locator {
-    /// Whether a word is a glob. A name with such a character in it can still be given by its path: what exists is a name.
+    /// Whether a word is a glob. A name with such a character in it can still be given by its path:
+    /// what exists is a name.
     fn is_glob(&self, word: &OsStr) -> bool {
         has_special(word) && !self.is_path(word)
     }

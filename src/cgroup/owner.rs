@@ -1,4 +1,5 @@
-//! Whom a cgroup's file belongs to. Plain ownership decides who may reclaim: that is how it is delegated.
+//! Whom a cgroup's file belongs to. Plain ownership decides who may reclaim: that is how it is
+//! delegated.
 
 use rustix::fs::AtFlags;
 

@@ -1,9 +1,10 @@
 //! Which cgroup an open directory is, where it is mounted, and what to call it.
 //!
-//! The kernel resolves a path once, when it is opened; what was opened is then identified by the descriptor: file system,
-//! inode, mount. Resolving the path again as text can lead elsewhere: through `/proc/PID/root`, `/proc/PID/cwd` or
-//! `/proc/PID/fd`, which are no symbolic links to the text that readlink(2) gives, or where another mount covers a
-//! directory. So every path that is derived from the text is opened, and taken only if it leads to the same inode.
+//! The kernel resolves a path once, when it is opened; what was opened is then identified by the
+//! descriptor: file system, inode, mount. Resolving the path again as text can lead elsewhere:
+//! through `/proc/PID/root`, `/proc/PID/cwd` or `/proc/PID/fd`, which are no symbolic links to the
+//! text that readlink(2) gives, or where another mount covers a directory. So every path that is
+//! derived from the text is opened, and taken only if it leads to the same inode.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -30,7 +31,8 @@ pub struct CgroupPath {
 }
 
 impl CgroupPath {
-    /// The cgroups above it, the nearest first, without the root of what is mounted. One that is gone is left out.
+    /// The cgroups above it, the nearest first, without the root of what is mounted. One that is
+    /// gone is left out.
     pub fn above(&self) -> impl Iterator<Item = Self> + '_ {
         let within = |path: &&Path| path.starts_with(&self.mount.point) && **path != self.mount.point;
         self.path.ancestors().skip(1).take_while(within).filter_map(|path| {
@@ -49,8 +51,8 @@ impl CgroupPath {
     /// Opens it.
     ///
     /// # Errors
-    /// The kernel's, from opening the directory; [`io::ErrorKind::InvalidInput`] if it isn't on cgroup2; `ESTALE` if the
-    /// path leads to another cgroup by now.
+    /// The kernel's, from opening the directory; [`io::ErrorKind::InvalidInput`] if it isn't on
+    /// cgroup2; `ESTALE` if the path leads to another cgroup by now.
     pub fn open(&self) -> io::Result<Cgroup> {
         let cgroup = Cgroup::open(Arc::clone(&self.path), self.name.clone())?;
         self.verify(cgroup.id()?)?;
@@ -82,8 +84,9 @@ pub(super) fn id_of(dir: impl AsFd) -> Result<u64, Errno> {
     rustix::fs::fstat(dir).map(|stat| stat.st_ino)
 }
 
-/// Says which cgroup `dir` is, which was opened by the absolute path `given`. Where the mount that names begin from shows it
-/// with more of what is above, that one is preferred, unless it alone is read-only.
+/// Says which cgroup `dir` is, which was opened by the absolute path `given`. Where the mount that
+/// names begin from shows it with more of what is above, that one is preferred, unless it alone is
+/// read-only.
 ///
 /// # Errors
 /// The kernel's; [`io::ErrorKind::InvalidInput`] if it isn't on cgroup2.
@@ -121,16 +124,17 @@ pub fn identify(dir: &OwnedFd, given: &Path, mounts: &Mounts) -> io::Result<Cgro
     Ok(CgroupPath { path: path.into(), name, mount: Arc::new(mount), id })
 }
 
-/// The mount that this mount namespace lists for the descriptor, and the path below it, if that leads there.
+/// The mount that this mount namespace lists for the descriptor, and the path below it, if that
+/// leads there.
 fn listed(dir: &OwnedFd, text: &Path, id: u64, mounts: &Mounts) -> Option<(Mount, PathBuf)> {
     let mount = mounts.of_id(mount_id(dir)?)?;
     let below = text.strip_prefix(&mount.point).ok()?;
     leads_to(text, id).then(|| (mount.clone(), below.to_path_buf()))
 }
 
-/// A mount that this mount namespace doesn't list, or that another one covers: its top is found by going up from the
-/// descriptor, and reached by the path that was given. Where there is no way up, since `..` leads onto what covers the top,
-/// the directory itself is the top of what can be seen.
+/// A mount that this mount namespace doesn't list, or that another one covers: its top is found by
+/// going up from the descriptor, and reached by the path that was given. Where there is no way up,
+/// since `..` leads onto what covers the top, the directory itself is the top of what can be seen.
 fn unlisted(dir: &OwnedFd, given: &Path, text: &Path) -> io::Result<(Mount, PathBuf)> {
     let (id, depth) = (id_of(dir)?, depth(dir)?);
     let names: Vec<_> = text.iter().collect();
@@ -169,8 +173,9 @@ fn depth(dir: &OwnedFd) -> Result<usize, Errno> {
     Ok(depth)
 }
 
-/// Whether a directory is the top of its mount. Kernels before 5.8 don't say so: there the file system's own root and a
-/// parent on another one are recognised, and a mount of a part over a part isn't.
+/// Whether a directory is the top of its mount. Kernels before 5.8 don't say so: there the file
+/// system's own root and a parent on another one are recognised, and a mount of a part over a part
+/// isn't.
 fn is_mount_top(dir: &OwnedFd) -> Result<bool, Errno> {
     let known = rustix::fs::statx(dir, "", AtFlags::EMPTY_PATH, StatxFlags::empty()).ok().and_then(|stat| {
         let told = stat.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT);

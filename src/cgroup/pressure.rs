@@ -37,16 +37,16 @@ impl Pressure {
     }
 }
 
-/// The file with the memory pressure of the cgroup in that directory. For the root of a hierarchy mounted at `point` it is
-/// the host's, as systemd-oomd takes it.
+/// The file with the memory pressure of the cgroup in that directory. For the root of a hierarchy
+/// mounted at `point` it is the host's, as systemd-oomd takes it.
 #[must_use]
 pub fn file(dir: &Path, point: &Path) -> PathBuf {
     let is_host = dir == point && !dir.join("cgroup.type").exists();
     if is_host { "/proc/pressure/memory".into() } else { dir.join("memory.pressure") }
 }
 
-/// `full` avg10 in a file of memory pressure, hundredths of a percent; `None` if it can't be read. `text` is a buffer to be
-/// used again.
+/// `full` avg10 in a file of memory pressure, hundredths of a percent; `None` if it can't be read.
+/// `text` is a buffer to be used again.
 #[must_use]
 pub fn full_avg10(file: &Path, text: &mut String) -> Option<u16> {
     Reader::open(file).ok()?.read(text).ok()?;

@@ -1,7 +1,8 @@
 //! `memory.reclaim`: the one file that memctl exists for.
 //!
-//! A request is one raw write(2) of plain decimal bytes. The standard library's writers would issue it again in
-//! full on `EINTR`; this one never does. What the call returns never says how much was freed.
+//! A request is one raw write(2) of plain decimal bytes. The standard library's writers would issue
+//! it again in full on `EINTR`; this one never does. What the call returns never says how much was
+//! freed.
 
 use std::fmt::{self, Write};
 
@@ -53,8 +54,8 @@ impl ReclaimFile {
     /// Asks the kernel once to reclaim `bytes`, a multiple of the page size.
     ///
     /// # Errors
-    /// `EAGAIN`: less was freed, perhaps nothing. `EINTR`: a signal came, some may have been freed. `ENODEV`: the
-    /// cgroup was removed. `EINVAL`: this kernel doesn't know the key.
+    /// `EAGAIN`: less was freed, perhaps nothing. `EINTR`: a signal came, some may have been freed.
+    /// `ENODEV`: the cgroup was removed. `EINVAL`: this kernel doesn't know the key.
     pub fn request(&self, bytes: u64, swappiness: Option<Swappiness>) -> Result<(), Errno> {
         let mut line = Line { text: [0; 48], length: 0 };
         // It fits: 20 digits, and 15 bytes more.
@@ -65,9 +66,9 @@ impl ReclaimFile {
         rustix::io::write(&self.0, &line.text[..line.length]).map(drop)
     }
 
-    /// Whether this kernel knows `swappiness=` with this value. Asking for 0 bytes is a no-op where the key is
-    /// known and `EINVAL` where it isn't, so this is exact where version numbers, with all that distributions
-    /// backport, are not.
+    /// Whether this kernel knows `swappiness=` with this value. Asking for 0 bytes is a no-op where
+    /// the key is known and `EINVAL` where it isn't, so this is exact where version numbers, with
+    /// all that distributions backport, are not.
     ///
     /// # Errors
     /// The kernel's, but for `EINVAL`, which is the answer no.

@@ -1,5 +1,5 @@
-//! What a watch looks at again and again, of one cgroup: as few files held open as will do, and nothing allocated by a
-//! look.
+//! What a watch looks at again and again, of one cgroup: as few files held open as will do, and
+//! nothing allocated by a look.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -129,7 +129,8 @@ impl Sampler {
         pressure::some_total(text)
     }
 
-    /// The share of the last five minutes in which tasks were stalled for want of memory (PSI `some`).
+    /// The share of the last five minutes in which tasks were stalled for want of memory (PSI
+    /// `some`).
     pub fn pressure_before(&self, text: &mut String) -> Option<f64> {
         self.cgroup.reader("memory.pressure").ok()?.read(text).ok()?;
         let field = text.lines().next()?.split(' ').find_map(|field| field.strip_prefix("avg300="))?;

@@ -1,7 +1,7 @@
 //! `memory.stat`: amounts in bytes, events in pages.
 //!
-//! Every field is an `Option`: what this kernel doesn't offer is absent, not zero. Unknown keys are skipped, since
-//! every kernel adds some.
+//! Every field is an `Option`: what this kernel doesn't offer is absent, not zero. Unknown keys are
+//! skipped, since every kernel adds some.
 
 use crate::host::proc::page_size;
 use std::cell::RefCell;
@@ -74,9 +74,11 @@ memory_stat! {
     zswapped,
     /// Pages reclaimed by anyone; the only counter of 5.19.
     pgsteal,
-    /// Pages reclaimed in someone's own context: by direct reclaim and, before 6.15, by `memory.reclaim`.
+    /// Pages reclaimed in someone's own context: by direct reclaim and, before 6.15, by
+    /// `memory.reclaim`.
     pgsteal_direct,
-    /// Anonymous pages reclaimed by anyone (in memory.stat and in a node's vmstat on newer kernels, 7.3 among them).
+    /// Anonymous pages reclaimed by anyone (in memory.stat and in a node's vmstat on newer kernels,
+    /// 7.3 among them).
     pgsteal_anon,
     /// Pages reclaimed by kswapd.
     pgsteal_kswapd,
@@ -106,7 +108,8 @@ memory_stat! {
     workingset_refault_anon,
     /// The same for page cache (since 5.9).
     workingset_refault_file,
-    /// Those among the refaults that came back so soon that they belong to the working set, page cache (since 5.9).
+    /// Those among the refaults that came back so soon that they belong to the working set, page
+    /// cache (since 5.9).
     workingset_activate_file,
     /// Those among the refaults that were in use when they were evicted, anonymous (since 5.9).
     workingset_restore_anon,
@@ -142,9 +145,10 @@ impl MemoryStat {
         pages(self.pswpin, self.zswpin).or(pages(self.workingset_refault_anon, None))
     }
 
-    /// What came back that belongs to the working set, bytes. Refaults alone would count a stream larger than the cache as
-    /// well, which comes back whatever is done; *activations* are those that came back after less was evicted than there is
-    /// memory (mm/workingset.c), *restores* those that had been in use when they left.
+    /// What came back that belongs to the working set, bytes. Refaults alone would count a stream
+    /// larger than the cache as well, which comes back whatever is done; *activations* are those
+    /// that came back after less was evicted than there is memory (mm/workingset.c), *restores*
+    /// those that had been in use when they left.
     #[must_use]
     pub fn back_in_use(&self) -> u64 {
         let file = self.workingset_activate_file.max(self.workingset_restore_file);
@@ -157,8 +161,8 @@ impl MemoryStat {
         self.inactive_file.unwrap_or(0) + self.active_file.unwrap_or(0)
     }
 
-    /// Page cache that the kernel would take before anonymous memory, bytes. Where next to none of that is left, there is
-    /// nothing to spare: what is reclaimed then is slab.
+    /// Page cache that the kernel would take before anonymous memory, bytes. Where next to none of
+    /// that is left, there is nothing to spare: what is reclaimed then is slab.
     #[must_use]
     pub fn cache_beside_anon(&self) -> u64 {
         const NOTABLE: u64 = 1 << 20;
@@ -182,7 +186,8 @@ pub struct Rates {
     pub refaulted: Option<u64>,
     /// What was reclaimed by anyone, bytes a second.
     pub reclaimed: Option<u64>,
-    /// What was reclaimed of what was looked at for it, between 0 and 1; `None` also where nothing was.
+    /// What was reclaimed of what was looked at for it, between 0 and 1; `None` also where nothing
+    /// was.
     pub efficiency: Option<f64>,
 }
 

@@ -1,7 +1,8 @@
-//! Many cgroups read one after the other, or by several threads: through directory descriptors, each thread into one
-//! buffer, and only the files that are asked for.
+//! Many cgroups read one after the other, or by several threads: through directory descriptors,
+//! each thread into one buffer, and only the files that are asked for.
 //!
-//! What a kernel or a cgroup doesn't offer is absent, not zero. A cgroup that vanishes meanwhile is left out.
+//! What a kernel or a cgroup doesn't offer is absent, not zero. A cgroup that vanishes meanwhile is
+//! left out.
 
 use std::cell::RefCell;
 use std::ffi::{CStr, CString, OsStr};
@@ -149,11 +150,13 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
-/// What is below a cgroup is handed on as it was read: a reading is too large to be moved again and again.
+/// What is below a cgroup is handed on as it was read: a reading is too large to be moved again and
+/// again.
 #[allow(clippy::vec_box)]
 type Readings = Vec<Box<Reading>>;
 
-/// What a look at a child gave: readings of it and of what is below it, and what it holds under protection.
+/// What a look at a child gave: readings of it and of what is below it, and what it holds under
+/// protection.
 type Child = (Readings, Option<Protected>);
 
 impl Survey {

@@ -1,7 +1,7 @@
 //! How much anonymous memory can still go to swap.
 //!
-//! The least of the host's free swap and of `memory.swap.max` less `memory.swap.current` of the cgroup and every
-//! ancestor. With none left, anonymous memory and tmpfs can't be reclaimed at all.
+//! The least of the host's free swap and of `memory.swap.max` less `memory.swap.current` of the
+//! cgroup and every ancestor. With none left, anonymous memory and tmpfs can't be reclaimed at all.
 
 use std::path::Path;
 
@@ -46,8 +46,8 @@ impl SwapRoom {
         Self::from_levels(&read_system_file("/proc/meminfo").unwrap_or_default(), std::iter::empty())
     }
 
-    /// The room that is left once a level with that `memory.swap.max` (`None` for max) and `memory.swap.current` has its
-    /// say.
+    /// The room that is left once a level with that `memory.swap.max` (`None` for max) and
+    /// `memory.swap.current` has its say.
     #[must_use]
     pub fn within(self, name: &str, max: Option<u64>, current: Option<u64>) -> Self {
         let left = max.map_or(u64::MAX, |max| max.saturating_sub(current.unwrap_or(0)));

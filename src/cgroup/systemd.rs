@@ -1,8 +1,10 @@
-//! What systemd makes of a cgroup, told by its name alone: whether it is a unit, whose, and how to have it changed.
+//! What systemd makes of a cgroup, told by its name alone: whether it is a unit, whose, and how to
+//! have it changed.
 //!
-//! A user's own service manager runs in `user@UID.service`, and what is below belongs to that user. Slices and login
-//! sessions (`session-N.scope`) are root's. `Delegate=` (systemd.resource-control(5)) with `User=` gives a service's
-//! `memory.reclaim` to its user, in systemd 252 and 257 at least.
+//! A user's own service manager runs in `user@UID.service`, and what is below belongs to that user.
+//! Slices and login sessions (`session-N.scope`) are root's. `Delegate=`
+//! (systemd.resource-control(5)) with `User=` gives a service's `memory.reclaim` to its user, in
+//! systemd 252 and 257 at least.
 
 use super::naming::Named;
 
@@ -24,8 +26,8 @@ fn of_a_user(name: &str) -> bool {
     above.split('/').any(|unit| unit.starts_with("user@") && unit.ends_with(".service"))
 }
 
-/// How a user comes to reclaim from the cgroup of this name, whose `memory.reclaim` is `file`, on a host that systemd
-/// manages or not.
+/// How a user comes to reclaim from the cgroup of this name, whose `memory.reclaim` is `file`, on a
+/// host that systemd manages or not.
 #[must_use]
 pub fn permit(name: &str, file: &str, by_systemd: bool) -> String {
     if !by_systemd {
@@ -44,8 +46,8 @@ pub fn permit(name: &str, file: &str, by_systemd: bool) -> String {
     }
 }
 
-/// How the memory controller is turned on for the cgroup of this name, whose parent doesn't pass it on, by what is
-/// written to `file`. That of a unit is systemd's, which would soon write it anew.
+/// How the memory controller is turned on for the cgroup of this name, whose parent doesn't pass it
+/// on, by what is written to `file`. That of a unit is systemd's, which would soon write it anew.
 #[must_use]
 pub fn account(name: &str, file: &str, by_systemd: bool) -> String {
     let Some(unit) = unit(name).filter(|_| by_systemd) else {

@@ -15,7 +15,8 @@ pub struct Entry {
     pub id: u64,
 }
 
-/// The directories directly below `path`, in no particular order. What vanishes meanwhile is left out.
+/// The directories directly below `path`, in no particular order. What vanishes meanwhile is left
+/// out.
 pub fn entries(path: &Path) -> impl Iterator<Item = Entry> + use<> {
     let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
     let directories = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
@@ -27,8 +28,9 @@ pub fn children(path: &Path) -> impl Iterator<Item = PathBuf> + use<> {
     entries(path).map(|entry| entry.path)
 }
 
-/// All cgroups below the top of a mount, nearer ones first. A directory that something else is mounted on is none, nor is
-/// what is below it; one that is mounted on itself, as containers' managers do, is.
+/// All cgroups below the top of a mount, nearer ones first. A directory that something else is
+/// mounted on is none, nor is what is below it; one that is mounted on itself, as containers'
+/// managers do, is.
 pub fn walk(mount: &Mount) -> impl Iterator<Item = Entry> + use<'_> {
     let covered = |entry: &Entry| mount.inner.contains(&entry.path) && !leads_to(&entry.path, entry.id);
     let mut ahead: std::collections::VecDeque<Entry> =

@@ -1,4 +1,5 @@
-//! What zswap still does for a cgroup. Room is counted compressed, as `memory.zswap.max` and the pool's limit are.
+//! What zswap still does for a cgroup. Room is counted compressed, as `memory.zswap.max` and the
+//! pool's limit are.
 
 use std::path::Path;
 
@@ -14,13 +15,14 @@ pub struct Zswap {
     pub enabled: bool,
     /// `memory.zswap.max` (since 5.19).
     pub max: Option<Ceiling>,
-    /// How much can still go there, bytes, compressed: the least of the pool's room and, over the cgroup and its
-    /// ancestors, of `memory.zswap.max` less `memory.zswap.current`. `None` where it can't be told.
+    /// How much can still go there, bytes, compressed: the least of the pool's room and, over the
+    /// cgroup and its ancestors, of `memory.zswap.max` less `memory.zswap.current`. `None` where it
+    /// can't be told.
     pub room: Option<u64>,
     /// Which level's `memory.zswap.max` bounds the room; `None` if the pool does.
     pub bound: Option<String>,
-    /// Which level's `memory.zswap.writeback` is 0, so that nothing of it is written on to the swap behind
-    /// (since 6.8). An ancestor's counts as well.
+    /// Which level's `memory.zswap.writeback` is 0, so that nothing of it is written on to the swap
+    /// behind (since 6.8). An ancestor's counts as well.
     pub kept: Option<String>,
     /// `memory.zswap.writeback` of the cgroup itself.
     pub writeback: Option<bool>,

@@ -1,4 +1,5 @@
-//! The kernel's release, for what can't be tried. Distributors port back, so it is a hint, never proof.
+//! The kernel's release, for what can't be tried. Distributors port back, so it is a hint, never
+//! proof.
 
 use super::proc::read_system_file;
 

@@ -17,8 +17,8 @@ const FLAGS: OFlags = OFlags::RDONLY.union(OFlags::CLOEXEC);
 #[derive(Debug)]
 pub struct Reader {
     file: OwnedFd,
-    /// The kernel writes it in one go (`seq_show` of kernfs): a read that gets less than it has room for got all, and
-    /// need not be followed by one that gets nothing.
+    /// The kernel writes it in one go (`seq_show` of kernfs): a read that gets less than it has
+    /// room for got all, and need not be followed by one that gets nothing.
     in_one: bool,
 }
 
@@ -32,7 +32,8 @@ impl Reader {
         Ok(Self { file, in_one: true })
     }
 
-    /// Opens a file elsewhere. Those of procfs come record by record, in as many reads as the kernel likes.
+    /// Opens a file elsewhere. Those of procfs come record by record, in as many reads as the
+    /// kernel likes.
     pub(crate) fn open(path: impl Arg) -> Result<Self, Errno> {
         let file = rustix::fs::open(path, FLAGS, Mode::empty())?;
         Ok(Self { file, in_one: false })

@@ -30,8 +30,8 @@ pub struct SwapSummary {
     pub free: u64,
     /// Whether none of them lies on a rotating disk, or zswap stands before them all.
     pub quick: bool,
-    /// What a byte there takes in memory after all, as a share of it: an average, of all that zram holds over all that is
-    /// swapped out.
+    /// What a byte there takes in memory after all, as a share of it: an average, of all that zram
+    /// holds over all that is swapped out.
     pub copied: f64,
     /// Whether what goes there wears out a disk: not zram, nor zswap.
     pub wears: bool,
@@ -91,7 +91,8 @@ pub fn devices() -> Vec<SwapDevice> {
 
 fn parse(text: &[u8]) -> Vec<SwapDevice> {
     let lines = text.split(|&byte| byte == b'\n').skip(1).filter_map(|line| {
-        // Blank, tab, newline and backslash are escaped in a path (`swap_show`, mm/swapfile.c), so no field has any.
+        // Blank, tab, newline and backslash are escaped in a path (`swap_show`, mm/swapfile.c), so
+        // no field has any.
         let mut fields = line.split(u8::is_ascii_whitespace).filter(|field| !field.is_empty());
         let path = unescape(fields.next()?);
         let mut numbers = fields.skip(1).map(|field| std::str::from_utf8(field).ok());
@@ -124,7 +125,8 @@ impl SwapOutCounter {
     }
 }
 
-/// Whether a swap area lies on a rotating disk, as the kernel says. What it says nothing of is taken for one.
+/// Whether a swap area lies on a rotating disk, as the kernel says. What it says nothing of is
+/// taken for one.
 fn rotates(area: &Path) -> bool {
     let device = std::fs::metadata(area).map(|meta| {
         use std::os::unix::fs::{FileTypeExt, MetadataExt};

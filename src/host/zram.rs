@@ -13,8 +13,8 @@ pub struct Zram {
 }
 
 impl Zram {
-    /// How much memory `swapped` bytes took, going by how the devices grew meanwhile: an estimate, since they don't say
-    /// whose pages they hold, and others may have swapped at the same time.
+    /// How much memory `swapped` bytes took, going by how the devices grew meanwhile: an estimate,
+    /// since they don't say whose pages they hold, and others may have swapped at the same time.
     #[must_use]
     pub fn taken(before: Self, after: Self, swapped: u64) -> u64 {
         let (original, used) =

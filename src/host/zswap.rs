@@ -1,4 +1,5 @@
-//! zswap: what leaves for swap is held compressed in memory first, in a pool of the host's that cgroups are charged for.
+//! zswap: what leaves for swap is held compressed in memory first, in a pool of the host's that
+//! cgroups are charged for.
 //!
 //! Room is counted compressed, as the pool's limit is.
 

@@ -22,8 +22,8 @@ pub struct Candidate {
     pub current: Option<u64>,
 }
 
-/// The cgroups of the level that `typed` has come to, in the order of names. Nothing is an error: who completes a word
-/// wants no message.
+/// The cgroups of the level that `typed` has come to, in the order of names. Nothing is an error:
+/// who completes a word wants no message.
 #[must_use]
 pub fn candidates(typed: &OsStr) -> Vec<Candidate> {
     let Ok(mounts) = Mounts::read() else { return Vec::new() };
@@ -34,7 +34,8 @@ pub fn candidates(typed: &OsStr) -> Vec<Candidate> {
     found
 }
 
-/// The NUMA nodes that the word could become: not asked of the hierarchy, and only for what takes them.
+/// The NUMA nodes that the word could become: not asked of the hierarchy, and only for what takes
+/// them.
 #[must_use]
 pub fn nodes(typed: &str) -> Vec<Candidate> {
     if typed.is_empty() {

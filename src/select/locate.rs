@@ -1,9 +1,10 @@
 //! From a name as a user gives it to the directory of a cgroup.
 //!
-//! A name is a path under the cgroup2 mount (`/sys/fs/cgroup/app`), the same without the mount (`app`, `/app`),
-//! `self`, a systemd unit's name, `pid:N`, `container:ID`, `pod:UID`, or a path that begins with `.`. An absolute path is
-//! first of all what the kernel opens by it, whichever mount or namespace it leads through ([`crate::cgroup::path`]). Whether
-//! memory can be reclaimed there is the business of [`crate::cgroup::diagnose`].
+//! A name is a path under the cgroup2 mount (`/sys/fs/cgroup/app`), the same without the mount
+//! (`app`, `/app`), `self`, a systemd unit's name, `pid:N`, `container:ID`, `pod:UID`, or a path
+//! that begins with `.`. An absolute path is first of all what the kernel opens by it, whichever
+//! mount or namespace it leads through ([`crate::cgroup::path`]). Whether memory can be reclaimed
+//! there is the business of [`crate::cgroup::diagnose`].
 
 use std::ffi::OsStr;
 use std::io;
@@ -28,7 +29,8 @@ pub struct Locator {
 /// Finds the cgroup that `word` names.
 ///
 /// # Errors
-/// [`CgroupError`]: cgroup2 isn't mounted, or there is no such cgroup; the nearest names are suggested.
+/// [`CgroupError`]: cgroup2 isn't mounted, or there is no such cgroup; the nearest names are
+/// suggested.
 pub fn locate(word: impl AsRef<OsStr>) -> Result<CgroupPath, CgroupError> {
     Locator::new()?.locate(word.as_ref())
 }
@@ -56,7 +58,8 @@ impl Locator {
     /// # Errors
     /// [`CgroupError`], as [`locate`].
     pub fn locate(&self, word: &OsStr) -> Result<CgroupPath, CgroupError> {
-        // A script whose variable is empty doesn't mean the root, which joining an empty path would make of it.
+        // A script whose variable is empty doesn't mean the root, which joining an empty path would
+        // make of it.
         if word.is_empty() {
             return Err(CgroupError::NoName);
         }
@@ -131,9 +134,9 @@ impl Locator {
         })?;
         let mount = self.mount()?;
         let cgroup = mount::own_cgroup(&text).unwrap_or(Path::new(""));
-        // The process is listed there, unless it is a zombie, or the cgroup threaded. The kernel marks a cgroup that was
-        // removed by what another one can be called; the names between this namespace's root and a mount from outside of it
-        // are known to nobody.
+        // The process is listed there, unless it is a zombie, or the cgroup threaded. The kernel
+        // marks a cgroup that was removed by what another one can be called; the names between this
+        // namespace's root and a mount from outside of it are known to nobody.
         let removed = cgroup.as_os_str().as_bytes().ends_with(b" (deleted)");
         let by_name = mount.directory_of(cgroup).filter(|path| !removed || lists(path, process));
         let path = by_name.or_else(|| tree::top_and_walk(mount).find(|path| lists(path, process)));
@@ -181,8 +184,8 @@ impl Locator {
         self.mounts.around(path)
     }
 
-    /// The directory in front of a glob's first special name, and the rest: where it lies in which hierarchy. `None` where
-    /// the glob is one over names.
+    /// The directory in front of a glob's first special name, and the rest: where it lies in which
+    /// hierarchy. `None` where the glob is one over names.
     pub(super) fn base_of_glob(&self, word: &OsStr) -> Option<(CgroupPath, PathBuf)> {
         let path = Path::new(word);
         let is_path = path.is_absolute() || is_from_here(path);
@@ -215,7 +218,8 @@ fn is_from_here(path: &Path) -> bool {
     matches!(path.components().next(), Some(Component::CurDir | Component::ParentDir))
 }
 
-/// A path from the working directory. By proc's link and not by text: the directory may have no path from our root.
+/// A path from the working directory. By proc's link and not by text: the directory may have no
+/// path from our root.
 fn from_here(path: &Path) -> PathBuf {
     Path::new("/proc/self/cwd").join(path)
 }

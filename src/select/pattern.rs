@@ -1,8 +1,8 @@
 //! Globs over names that need not be UTF-8.
 //!
-//! A glob is text to the library that compiles it, and what it matches are bytes. A glob that was typed with other bytes is
-//! compiled from a text in which a mark and two digits stand for each of those, and the regular expression that comes of it
-//! gets the bytes back.
+//! A glob is text to the library that compiles it, and what it matches are bytes. A glob that was
+//! typed with other bytes is compiled from a text in which a mark and two digits stand for each of
+//! those, and the regular expression that comes of it gets the bytes back.
 
 use std::borrow::Cow;
 use std::ffi::OsStr;
@@ -22,7 +22,8 @@ pub(super) struct Pattern {
 }
 
 impl Pattern {
-    /// Compiles a glob. It has `*`, `?`, `[…]`, `{a,b}`, which stay within a level, and `**`, which crosses levels.
+    /// Compiles a glob. It has `*`, `?`, `[…]`, `{a,b}`, which stay within a level, and `**`, which
+    /// crosses levels.
     ///
     /// # Errors
     /// What is wrong with it.
@@ -105,7 +106,8 @@ pub(super) fn literal(path: &Path) -> Vec<u8> {
     bytes
 }
 
-/// What stands in front of two hexadecimal digits for a byte. A glob with bytes that aren't UTF-8 has itself spelt so, too.
+/// What stands in front of two hexadecimal digits for a byte. A glob with bytes that aren't UTF-8
+/// has itself spelt so, too.
 const MARK: char = '\u{1}';
 
 /// A glob in which a mark and two digits stand for each byte that isn't UTF-8.

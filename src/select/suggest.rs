@@ -8,8 +8,8 @@ use crate::cgroup::error::CgroupError;
 use crate::cgroup::mount::{Mount, controller_on_v1};
 use crate::cgroup::tree;
 
-/// Says why there is no cgroup that `word` names, whose path would be `path`. Where the memory controller is on
-/// version 1, no name would do.
+/// Says why there is no cgroup that `word` names, whose path would be `path`. Where the memory
+/// controller is on version 1, no name would do.
 pub(super) fn missing(word: &OsStr, path: &Path, mount: &Mount) -> CgroupError {
     let none = || CgroupError::NoSuchCgroup { word: shown(word), near: nearest(path, mount) };
     elsewhere(&shown(word), mount).unwrap_or_else(none)
@@ -53,8 +53,8 @@ pub(super) fn nearest(path: &Path, mount: &Mount) -> Vec<String> {
     scored.into_iter().take(SUGGESTED).map(|(_, name)| name).collect()
 }
 
-/// How alike two names are, up to 1; nothing if more than a third of it would have to be typed anew. What one begins
-/// with counts most.
+/// How alike two names are, up to 1; nothing if more than a third of it would have to be typed
+/// anew. What one begins with counts most.
 fn alike(wanted: &str, name: &str) -> f64 {
     const BEGINNING: usize = 3;
     let begins = wanted.len() >= BEGINNING && name.starts_with(wanted);

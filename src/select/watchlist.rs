@@ -1,4 +1,5 @@
-//! Which cgroups are watched: names and globs, looked through again and again, less what is never taken by a glob.
+//! Which cgroups are watched: names and globs, looked through again and again, less what is never
+//! taken by a glob.
 
 use std::cell::OnceCell;
 use std::collections::HashSet;
@@ -17,10 +18,12 @@ use crate::cgroup::path::CgroupPath;
 use crate::cgroup::{Name, tree};
 use crate::host::Reader;
 
-/// The hierarchy is looked through so often even if it seems the same: one may have gone and another come.
+/// The hierarchy is looked through so often even if it seems the same: one may have gone and
+/// another come.
 const LOOKED_THROUGH: Duration = Duration::from_secs(20);
 
-/// After a change it is looked through each time for so long: one that just came may get its limit a moment later.
+/// After a change it is looked through each time for so long: one that just came may get its limit
+/// a moment later.
 const SETTLED: Duration = Duration::from_secs(10);
 
 /// What a glob never takes: what a host is run from. A plain name still does.
@@ -97,7 +100,8 @@ struct Spared {
 
 impl Spared {
     fn new() -> Self {
-        // They have no mount in front of them, which would have to be looked up for each. They can't be malformed.
+        // They have no mount in front of them, which would have to be looked up for each. They
+        // can't be malformed.
         let globs: Vec<_> = SPARED.iter().filter_map(|word| Pattern::new(OsStr::new(word)).ok()).collect();
         let globs = PatternSet::new(&globs).unwrap_or_default();
         Self { globs, own: locate("self").ok().map(|located| located.id) }
@@ -108,8 +112,8 @@ impl Spared {
     }
 }
 
-/// What is left out: names and globs, wherever they match; paths, in the hierarchy that they lead into; and whatever cgroup a
-/// word leads to, by whichever way it is found.
+/// What is left out: names and globs, wherever they match; paths, in the hierarchy that they lead
+/// into; and whatever cgroup a word leads to, by whichever way it is found.
 #[derive(Debug, Default)]
 struct Excluded {
     anywhere: PatternSet,
@@ -155,7 +159,8 @@ fn anywhere_below(name: &OsStr) -> Option<OsString> {
     (unit && !bytes.contains(&b'/')).then(|| OsString::from_vec([b"**/".as_slice(), bytes].concat()))
 }
 
-/// Whether there is something that a glob could match anything below: the levels in front of its first special character.
+/// Whether there is something that a glob could match anything below: the levels in front of its
+/// first special character.
 fn parent_is_there(word: &OsStr) -> bool {
     let bytes = word.as_bytes();
     let plain = bytes.split(|byte| b"*?[{".contains(byte)).next().unwrap_or_default();
@@ -205,7 +210,8 @@ impl Watchlist {
     /// What there is at the beginning, and the words that name nothing yet.
     ///
     /// # Errors
-    /// As [`super`]; but a glob may match nothing, if there is a cgroup that it could match something below.
+    /// As [`super`]; but a glob may match nothing, if there is a cgroup that it could match
+    /// something below.
     pub fn first(&self) -> Result<(Vec<Assigned>, Vec<String>), CgroupError> {
         let (taken, missing) = self.look(&|_| false);
         let mut waiting = Vec::new();
@@ -226,7 +232,8 @@ impl Watchlist {
         self.selectors.iter().find(is).is_some_and(|selector| parent_is_there(selector.word()))
     }
 
-    /// Which globs of those to be left out match nothing of what is there, which may be a mistake in them.
+    /// Which globs of those to be left out match nothing of what is there, which may be a mistake
+    /// in them.
     #[must_use]
     pub fn useless(&self) -> Vec<&OsStr> {
         let Ok(locator) = Locator::new() else { return Vec::new() };
@@ -244,9 +251,10 @@ impl Watchlist {
         self.exclude.iter().filter(|word| !matches(word)).map(OsString::as_os_str).collect()
     }
 
-    /// What there is now. Names that aren't there, and globs that match nothing, may be and do so later. Looking through
-    /// a large hierarchy has its price: where there are as many cgroups as before, nothing is said to be there until it
-    /// is looked at again all the same, unless some were `lost`, of which one may be back. What is `known` is left out.
+    /// What there is now. Names that aren't there, and globs that match nothing, may be and do so
+    /// later. Looking through a large hierarchy has its price: where there are as many cgroups as
+    /// before, nothing is said to be there until it is looked at again all the same, unless some
+    /// were `lost`, of which one may be back. What is `known` is left out.
     pub fn now(&mut self, now: Duration, lost: bool, known: &dyn Fn(u64) -> bool) -> Vec<Assigned> {
         let count = self.descendants();
         let changed = match self.seen {
@@ -270,7 +278,8 @@ impl Watchlist {
     }
 
     fn look(&self, known: &dyn Fn(u64) -> bool) -> (Vec<Assigned>, Vec<CgroupError>) {
-        // What is mounted is read once, however many words there are: a host can have thousands of mounts.
+        // What is mounted is read once, however many words there are: a host can have thousands of
+        // mounts.
         let locator = match Locator::new() {
             Ok(locator) => locator,
             Err(why) => return (Vec::new(), vec![why]),
@@ -287,7 +296,8 @@ impl Watchlist {
     }
 }
 
-/// The root's `cgroup.stat`, held open: a host with many mounts has much to read before it is found.
+/// The root's `cgroup.stat`, held open: a host with many mounts has much to read before it is
+/// found.
 fn root() -> Option<Reader> {
     let mount = Mount::find().ok()??;
     Reader::at(crate::cgroup::open_directory(&mount.point).ok()?, "cgroup.stat").ok()

@@ -1,11 +1,12 @@
 //! Many `memory.stat` read one after the other, fast and small.
 //!
-//! A kernel writes its keys in the same order every time, so where each stood is remembered: then a line takes one
-//! comparison, not one with every key there is.
+//! A kernel writes its keys in the same order every time, so where each stood is remembered: then a
+//! line takes one comparison, not one with every key there is.
 
 use super::{KEYS, MemoryStat};
 
-/// What one read of `memory.stat` gave, in a fraction of the room of a [`MemoryStat`]: most counters of most cgroups are 0.
+/// What one read of `memory.stat` gave, in a fraction of the room of a [`MemoryStat`]: most
+/// counters of most cgroups are 0.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PackedStat {
     /// Which of the fields this kernel offers, a bit each, and which of them aren't 0.
