@@ -1,7 +1,9 @@
-//! A cgroup by directory descriptor, and the room in which the kernel's files are read and written.
+//! Access to a cgroup through a directory descriptor, and the modules that read and write the
+//! kernel's cgroup files.
 //!
-//! A descriptor stays with the cgroup it was opened on: when that one is removed and another takes its name, what
-//! is read through it fails with `ENODEV` instead of telling of the wrong cgroup.
+//! A descriptor stays with the cgroup it was opened on. When that cgroup is removed and another
+//! takes its name, reads through the descriptor fail with `ENODEV` instead of returning the figures
+//! of the wrong cgroup.
 //!
 //! Units are the kernel's unless a document says otherwise: bytes for amounts, pages for events in
 //! `memory.stat`, microseconds for stall times.
@@ -61,14 +63,14 @@ pub struct Cgroup {
     name: Name,
 }
 
-/// What kind of file system a directory lies on, as far as cgroups are concerned.
+/// Type of the file system that a directory lies on, as far as cgroups are concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileSystem {
-    /// The unified hierarchy.
+    /// Unified hierarchy.
     Cgroup2,
-    /// One of the old per-controller hierarchies.
+    /// Old per-controller hierarchy.
     Cgroup1,
-    /// Anything else.
+    /// Any other file system.
     Other,
 }
 
@@ -77,10 +79,11 @@ const CGROUP2_MAGIC: u64 = 0x6367_7270;
 const CGROUP1_MAGIC: u64 = 0x0027_e0eb;
 
 impl Cgroup {
-    /// Opens the cgroup at `path`, which is to be called `name` in reports.
+    /// Opens the cgroup at `path`, called `name` in reports.
     ///
     /// # Errors
-    /// The kernel's, from opening the directory; [`io::ErrorKind::InvalidInput`] if it isn't on cgroup2.
+    /// The kernel's error from opening the directory; [`io::ErrorKind::InvalidInput`] if the
+    /// directory isn't on cgroup2.
     pub fn open(path: Arc<Path>, name: Name) -> io::Result<Self> {
         let cgroup = Self::open_to_read(path, name)?;
         if file_system(&cgroup.dir)? != FileSystem::Cgroup2 {
@@ -89,58 +92,62 @@ impl Cgroup {
         Ok(cgroup)
     }
 
-    /// The same for a directory that need not be on cgroup2, since nothing will be written there.
+    /// Opens a directory as [`Cgroup::open`] does, but on any file system, since nothing is written
+    /// there.
     pub(crate) fn open_to_read(path: Arc<Path>, name: Name) -> io::Result<Self> {
         Ok(Self { dir: open_directory(&path)?, path, name })
     }
 
-    /// The name: the path from the mount point, with a leading `/`; the root is `/`.
+    /// Returns the name: the path from the mount point, with a leading `/`; the root is `/`.
     #[must_use]
     pub fn name(&self) -> &Name {
         &self.name
     }
 
-    /// The directory's path in the file system, as it was when it was opened.
+    /// Returns the directory's path in the file system at the time of opening.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Whether this is the root of the hierarchy, which is the whole host. The root that a cgroup namespace shows is a
-    /// cgroup like any other, and so has a type.
+    /// Returns whether this is the root of the hierarchy, which is the whole host. The root that a
+    /// cgroup namespace shows is a cgroup like any other, and so has a type.
     #[must_use]
     pub fn is_root(&self) -> bool {
-        /// The root of a kernfs hierarchy is the first of its nodes (`kernfs_create_root`, fs/kernfs/dir.c).
+        /// Inode of the root of a kernfs hierarchy, the first of its nodes (`kernfs_create_root`,
+        /// fs/kernfs/dir.c).
         const ROOT_ID: u64 = 1;
         (&*self.name == "/" || self.id() == Ok(ROOT_ID)) && !self.has("cgroup.type")
     }
 
-    /// The cgroup's id: its directory's inode, which no other cgroup gets while the host runs.
+    /// Returns the cgroup's id: its directory's inode, which no other cgroup gets while the host
+    /// runs.
     ///
     /// # Errors
-    /// The kernel's, from fstat(2).
+    /// The kernel's error from fstat(2).
     pub fn id(&self) -> Result<u64, Errno> {
         rustix::fs::fstat(&self.dir).map(|stat| stat.st_ino)
     }
 
-    /// Takes the advisory lock on the cgroup's directory, if nobody else has it. It is held as long as this lives.
+    /// Takes the advisory lock on the cgroup's directory if no other process holds the lock, and
+    /// returns whether this succeeded. The lock is held as long as this value lives.
     ///
     /// # Errors
-    /// The kernel's, from flock(2), but for `EWOULDBLOCK`, which is the answer no.
+    /// The kernel's error from flock(2), except `EWOULDBLOCK`, for which this returns false.
     pub fn try_lock(&self) -> Result<bool, Errno> {
         try_lock(&self.dir)
     }
 
-    /// Gives the lock back.
+    /// Releases the lock.
     pub fn unlock(&self) {
-        // It fails only where there was none.
+        // Unlocking fails only where no lock was held.
         let _ = rustix::fs::flock(&self.dir, FlockOperation::Unlock);
     }
 
-    /// Opens one of the cgroup's files for reading, to be read again and again with [`Reader::read`].
+    /// Opens one of the cgroup's files for reading, repeatedly, with [`Reader::read`].
     ///
     /// # Errors
-    /// The kernel's: `ENOENT` where this kernel or this cgroup has no such file.
+    /// The kernel's error: `ENOENT` where this kernel or this cgroup has no such file.
     pub fn reader(&self, file: &str) -> Result<Reader, Errno> {
         Reader::at(&self.dir, file)
     }
@@ -148,22 +155,22 @@ impl Cgroup {
     /// Reads one of the cgroup's files once.
     ///
     /// # Errors
-    /// The kernel's.
+    /// The kernel's error.
     pub fn read(&self, file: &str) -> Result<String, Errno> {
         let mut text = String::new();
         self.reader(file)?.read(&mut text)?;
         Ok(text)
     }
 
-    /// Reads a file that holds one number; `max` is `None`.
+    /// Reads a file that contains one number; `max` is `None`.
     ///
     /// # Errors
-    /// The kernel's; `EINVAL` if it isn't a number.
+    /// The kernel's error; `EINVAL` if the text isn't a number.
     pub fn number(&self, file: &str) -> Result<Option<u64>, Errno> {
         parse_number(&self.read(file)?)
     }
 
-    /// Whether the cgroup has such a file.
+    /// Returns whether the cgroup has a file of this name.
     #[must_use]
     pub fn has(&self, file: &str) -> bool {
         rustix::fs::accessat(&self.dir, file, rustix::fs::Access::EXISTS, rustix::fs::AtFlags::empty())
@@ -177,7 +184,8 @@ impl AsFd for Cgroup {
     }
 }
 
-/// Takes the advisory lock on a directory, if nobody else has it.
+/// Takes the advisory lock on a directory if no other process holds the lock, and returns whether
+/// this succeeded.
 pub(crate) fn try_lock(dir: impl AsFd) -> Result<bool, Errno> {
     match rustix::fs::flock(dir, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(true),
@@ -186,10 +194,10 @@ pub(crate) fn try_lock(dir: impl AsFd) -> Result<bool, Errno> {
     }
 }
 
-/// What kind of file system `dir` lies on.
+/// Returns the type of the file system that `dir` lies on.
 ///
 /// # Errors
-/// The kernel's, from fstatfs(2).
+/// The kernel's error from fstatfs(2).
 pub fn file_system(dir: impl AsFd) -> Result<FileSystem, Errno> {
     Ok(match rustix::fs::fstatfs(dir)?.f_type as u64 {
         CGROUP2_MAGIC => FileSystem::Cgroup2,
@@ -198,13 +206,14 @@ pub fn file_system(dir: impl AsFd) -> Result<FileSystem, Errno> {
     })
 }
 
-/// Opens a directory for the calls that take one. Readable, not `O_PATH`, since flock(2) needs a real descriptor.
+/// Opens a directory for calls that take a descriptor. Opens for reading, not with `O_PATH`, since
+/// flock(2) needs a real descriptor.
 pub(crate) fn open_directory(path: &Path) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     Ok(rustix::fs::open(path, flags, Mode::empty())?)
 }
 
-/// Whether there are processes in a cgroup or below it, as far as its `cgroup.events` can be read.
+/// Returns whether a cgroup or any below contains processes, as far as `cgroup.events` can be read.
 pub(crate) fn is_populated(dir: &Path) -> bool {
     read_in(dir, "cgroup.events").is_ok_and(|events| events.lines().any(|line| line == "populated 1"))
 }

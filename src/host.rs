@@ -1,5 +1,5 @@
-//! What a host offers around reclaim: swap devices and their order, zswap, MGLRU, PSI, huge and pinned pages, and what
-//! this process may do.
+//! Features of the host that matter to reclaim: swap devices and their order, zswap, MGLRU, PSI,
+//! huge and pinned pages, and the rights of this process.
 
 use rustix::process::{Resource, getrlimit};
 
@@ -17,51 +17,53 @@ pub mod zswap;
 
 pub use reader::Reader;
 
-/// What was found. What can't be told is `None`.
+/// Features of the host. Unknown values are `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Host {
-    /// `uname -r`.
+    /// Release of the kernel, as in `uname -r`.
     pub release: Option<String>,
-    /// Whether the kernel keeps PSI.
+    /// True if the kernel keeps PSI.
     pub psi: bool,
-    /// The swaps, those that are filled first in front.
+    /// Swap areas, in the order in which the kernel fills them.
     pub swaps: Vec<SwapDevice>,
-    /// zswap's pool; `None` where zswap isn't built in.
+    /// Pool of zswap; `None` where zswap isn't built in.
     pub zswap: Option<ZswapPool>,
-    /// The multi-generational LRU; `None` where it isn't built in.
+    /// Multi-generational LRU; `None` where it isn't built in.
     pub mglru: Option<Mglru>,
     /// `vm.swappiness`.
     pub swappiness: Option<u8>,
     /// Huge pages set aside, bytes: never reclaimed.
     pub hugetlb: u64,
-    /// Pages that a device, a virtual machine's for one, or `io_uring` has pinned, bytes (`FOLL_PIN`, since 5.7).
+    /// Pages pinned by a device, such as a virtual machine's, or by `io_uring`, bytes (`FOLL_PIN`,
+    /// since 5.7).
     pub pinned: Option<u64>,
-    /// What this process may do.
+    /// Rights of this process.
     pub rights: Rights,
 }
 
-/// The multi-generational LRU (since 6.1).
+/// Multi-generational LRU (since 6.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Mglru {
-    /// Whether it is on.
+    /// True if the LRU is on.
     pub on: bool,
-    /// How old a generation must be before kswapd evicts it, milliseconds; 0 is off. `memory.reclaim` is not bound by it.
+    /// Minimum age of a generation before kswapd evicts it, milliseconds; 0 is off.
+    /// `memory.reclaim` is not bound by this.
     pub min_ttl_ms: u64,
 }
 
-/// What this process may do.
+/// Rights of a process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rights {
-    /// Lock as much memory as it likes (`CAP_IPC_LOCK`).
+    /// Right to lock any amount of memory (`CAP_IPC_LOCK`).
     pub ipc_lock: bool,
-    /// Raise its own limits, and have PSI triggers of any window (`CAP_SYS_RESOURCE`).
+    /// Right to raise its own limits, and to set PSI triggers with any window (`CAP_SYS_RESOURCE`).
     pub sys_resource: bool,
-    /// `RLIMIT_MEMLOCK`, bytes; `None` is no limit.
+    /// Limit on locked memory (`RLIMIT_MEMLOCK`), bytes; `None` is no limit.
     pub memlock: Option<u64>,
 }
 
 impl Host {
-    /// Looks at this host.
+    /// Reads the features of this host.
     #[must_use]
     pub fn read() -> Self {
         let read = |path: &str| read_system_file(path).ok();
@@ -83,7 +85,8 @@ impl Host {
 }
 
 impl Mglru {
-    /// Of `enabled`, the first bit is the LRU itself (`LRU_GEN_CORE`, mm/vmscan.c); the others are how it works.
+    /// Parses the files of the LRU. The first bit of `enabled` is the LRU itself (`LRU_GEN_CORE`,
+    /// mm/vmscan.c); the others are details of its operation.
     fn parse(enabled: &str, min_ttl: Option<&str>) -> Option<Self> {
         let bits = u32::from_str_radix(enabled.trim().strip_prefix("0x")?, 16).ok()?;
         let min_ttl_ms = min_ttl.and_then(|text| text.trim().parse().ok()).unwrap_or(0);
@@ -92,14 +95,14 @@ impl Mglru {
 }
 
 impl Rights {
-    /// Of this process.
+    /// Returns the rights of this process.
     #[must_use]
     pub fn of_self() -> Self {
         let status = read_system_file("/proc/self/status").unwrap_or_default();
         Self::new(&status, getrlimit(Resource::Memlock).current)
     }
 
-    /// From the text of a `/proc/PID/status`: 14 is `CAP_IPC_LOCK`, 24 `CAP_SYS_RESOURCE`.
+    /// Parses the text of a `/proc/PID/status`: 14 is `CAP_IPC_LOCK`, 24 `CAP_SYS_RESOURCE`.
     fn new(status: &str, memlock: Option<u64>) -> Self {
         let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
         let bits = effective.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok()).unwrap_or(0);
@@ -107,14 +110,15 @@ impl Rights {
     }
 }
 
-/// What is pinned now, bytes, in the text of a `/proc/vmstat`.
+/// Returns the memory pinned now, bytes, from the text of a `/proc/vmstat`.
 fn pinned(vmstat: &str) -> Option<u64> {
     let count = |key| flat_keyed(vmstat, key);
     let pages = count("nr_foll_pin_acquired")?.saturating_sub(count("nr_foll_pin_released")?);
     Some(pages.saturating_mul(page_size()))
 }
 
-/// Where this program's own code lies in its memory: the first address and the one after the last, for each mapping.
+/// Returns the address ranges of this program's own code: the first address and the one after the
+/// last, for each mapping.
 #[must_use]
 pub fn code_of_self() -> Vec<(usize, usize)> {
     let Ok(program) = std::fs::read_link("/proc/self/exe") else { return Vec::new() };
@@ -122,7 +126,7 @@ pub fn code_of_self() -> Vec<(usize, usize)> {
     maps.lines().filter_map(|line| code_of(&program.to_string_lossy(), line)).collect()
 }
 
-/// The range that a line of `/proc/self/maps` tells of, if it is code of that program.
+/// Returns the range in a line of `/proc/self/maps`, if it is code of `program`.
 fn code_of(program: &str, line: &str) -> Option<(usize, usize)> {
     let mut fields = line.split_ascii_whitespace();
     let (begin, end) = fields.next()?.split_once('-')?;

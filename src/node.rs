@@ -1,8 +1,9 @@
-//! A NUMA node as something to sample and to reclaim from: its files under `/sys/devices/system/node`.
+//! NUMA node to sample and to reclaim from, through its files under `/sys/devices/system/node`.
 //!
-//! It is no cgroup, but its `reclaim` file (since 6.17) is written as `memory.reclaim` is, and its counters are the same
-//! ones, in pages. It differs in when the kernel begins at all ([`NodeThreshold`]), and in what it answers: up to 7.2 every
-//! failure is `EAGAIN`, even of a request that can't be read; since 7.3 `EBUSY` says that somebody else reclaims there.
+//! A node is no cgroup, but its `reclaim` file (since 6.17) is written as `memory.reclaim` is, and
+//! its counters are the same, in pages. Two things differ: the threshold below which the kernel
+//! does nothing ([`NodeThreshold`]), and the errors. Up to 7.2 every failure is `EAGAIN`, even of a
+//! malformed request; since 7.3 `EBUSY` means that another process reclaims from the node.
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
@@ -21,20 +22,20 @@ use crate::host::proc::{cpus, page_size, read_system_file};
 use crate::host::{Reader, zram};
 use crate::kind::Swappiness;
 
-/// Where the nodes are.
+/// Directory of the nodes.
 const NODES: &str = "/sys/devices/system/node";
 
-/// The name of the file in a node's directory.
+/// Name of the file in a node's directory.
 pub const FILE: &str = "reclaim";
 
-/// What a word must begin with to name a node.
+/// Prefix of a word that names a node.
 pub const PREFIX: &str = "node:";
 
-/// The kernel's counters of a node are each up to so many pages behind on every CPU (`calculate_normal_threshold`,
-/// mm/vmstat.c), until a timer folds them, every second.
+/// Maximum lag of each of a node's counters on every CPU, pages (`calculate_normal_threshold`,
+/// mm/vmstat.c). A timer folds the counters every second.
 const LAG_PAGES: u64 = 125;
 
-/// A NUMA node whose memory can be reclaimed.
+/// NUMA node whose memory can be reclaimed.
 #[derive(Debug)]
 pub struct Node {
     number: u32,
@@ -44,16 +45,17 @@ pub struct Node {
     reclaim: ReclaimFile,
     meminfo: Reader,
     vmstat: Reader,
-    /// The whole host's: read where the node doesn't count for itself.
+    /// Counters of the whole host, read where the node doesn't count for itself.
     host: Option<Reader>,
     pressure: Option<Reader>,
-    /// Reading it makes every CPU fold its part of the counters.
+    /// Sysctl `vm.stat_refresh`: a read makes every CPU fold its part of the counters.
     refresh: Option<Reader>,
     zram: zram::Devices,
     text: String,
 }
 
-/// The number of the node that a word names: `node:0`. `None` if it names none, `Err` if what follows is no number.
+/// Returns the number of the node that a word names: `node:0`. `None` if the word doesn't name a
+/// node, `Err` if the rest is no number.
 #[must_use]
 pub fn parse(word: &str) -> Option<Result<u32, CgroupError>> {
     let digits = word.strip_prefix(PREFIX)?;
@@ -62,7 +64,7 @@ pub fn parse(word: &str) -> Option<Result<u32, CgroupError>> {
     Some(number.ok_or_else(|| no_such_node(word)))
 }
 
-/// The nodes that are online, in order, and their `MemUsed`, bytes.
+/// Returns the online nodes, in order, and their `MemUsed`, bytes.
 #[must_use]
 pub fn online() -> Vec<(u32, Option<u64>)> {
     let entries = std::fs::read_dir(NODES).into_iter().flatten().flatten();
@@ -82,7 +84,7 @@ impl Node {
     /// Opens a node for reclaim.
     ///
     /// # Errors
-    /// [`CgroupError`]: why nothing can be reclaimed there. Nothing was changed.
+    /// [`CgroupError`], the reason why nothing can be reclaimed there. Nothing was changed.
     pub fn open(number: u32) -> Result<Self, CgroupError> {
         let name = format!("{PREFIX}{number}");
         let path = Path::new(NODES).join(format!("node{number}"));
@@ -110,51 +112,54 @@ impl Node {
         })
     }
 
-    /// Its number.
+    /// Returns the node's number.
     #[must_use]
     pub fn number(&self) -> u32 {
         self.number
     }
 
-    /// Its name, `node:0`.
+    /// Returns the node's name, `node:0`.
     #[must_use]
     pub fn name(&self) -> &Name {
         &self.name
     }
 
-    /// Its directory.
+    /// Returns the node's directory.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Takes the advisory lock on its directory, if nobody else has it. It is held as long as this lives.
+    /// Takes the advisory lock on the node's directory if no other process holds the lock, and
+    /// returns whether this succeeded. The lock is held as long as this value lives.
     ///
     /// # Errors
-    /// The kernel's, from flock(2), but for `EWOULDBLOCK`, which is the answer no.
+    /// The kernel's error from flock(2), except `EWOULDBLOCK`, for which this returns false.
     pub fn try_lock(&self) -> Result<bool, Errno> {
         crate::cgroup::try_lock(&self.dir)
     }
 
-    /// What its LRU lists hold, bytes. Its `MemUsed` won't do: pages that were freed count there as used while they wait
-    /// on the lists of a CPU, and those hold up to an eighth of a zone.
+    /// Returns the size of the node's LRU lists, bytes. `MemUsed` is unsuitable: freed pages count
+    /// as used while they wait on the lists of a CPU, and those lists hold up to an eighth of a
+    /// zone.
     ///
     /// # Errors
-    /// The kernel's.
+    /// The kernel's error.
     pub fn usage(&mut self) -> Result<u64, Errno> {
         self.vmstat.read(&mut self.text)?;
         let stat = counters(&self.text);
         Ok(stat.evictable_file() + stat.evictable_anon() + stat.unevictable.unwrap_or(0))
     }
 
-    /// Its counters, under the names that `memory.stat` has for them. Where the node doesn't count what was reclaimed,
-    /// the host's counters are in their place ([`Node::counts_for_itself`]). `flush` has all CPUs fold their part first.
+    /// Reads the node's counters, under the names that `memory.stat` has for them. Where the node
+    /// doesn't count reclaimed pages, the host's counters take their place
+    /// ([`Node::counts_for_itself`]). `flush` makes all CPUs fold their part first.
     ///
     /// # Errors
-    /// The kernel's.
+    /// The kernel's error.
     pub fn stat(&mut self, flush: bool) -> Result<MemoryStat, Errno> {
         if flush && let Some(refresh) = &self.refresh {
-            // Only an attempt: what it costs to fail is a lag that the ledger knows of.
+            // Ignore failure: the counters then lag, which the ledger allows for.
             let _ = refresh.read(&mut self.text);
         }
         self.vmstat.read(&mut self.text)?;
@@ -170,50 +175,54 @@ impl Node {
         Ok(stat)
     }
 
-    /// Whether the node's own vmstat has `pgsteal_proactive`: 7.3 has, and 6.17 counts for the host alone.
+    /// Returns whether the node's own vmstat has `pgsteal_proactive`: 7.3 has this counter, and
+    /// 6.17 counts for the host alone.
     ///
     /// # Errors
-    /// The kernel's.
+    /// The kernel's error.
     pub fn counts_for_itself(&mut self) -> Result<bool, Errno> {
         self.vmstat.read(&mut self.text)?;
         Ok(counters(&self.text).pgsteal_proactive.is_some())
     }
 
-    /// By how many bytes its counters can lag behind.
+    /// Returns the maximum lag of the counters, bytes.
     #[must_use]
     pub fn blind_spot(&self) -> u64 {
         LAG_PAGES * cpus() * page_size()
     }
 
-    /// The `some` total of the host's memory pressure, if the kernel keeps it: nodes have none of their own.
+    /// Returns the `some` total of the host's memory pressure, if the kernel keeps it: nodes have
+    /// none of their own.
     pub fn stalled(&mut self) -> Option<Duration> {
         self.pressure.as_ref()?.read(&mut self.text).ok()?;
         pressure::some_total(&self.text).map(Duration::from_micros)
     }
 
-    /// What the host's zram swap holds, if it swaps to zram.
+    /// Returns the content of the host's zram swap, if the host swaps to zram.
     pub fn zram(&mut self) -> Option<zram::Zram> {
         self.zram.read(&mut self.text)
     }
 
-    /// What could stand in the way of reclaim.
+    /// Gathers the conditions that can prevent reclaim.
     pub fn conditions(&mut self) -> Conditions {
         let total = self.meminfo.read(&mut self.text).ok().and_then(|()| node_bytes(&self.text, "MemTotal"));
         Conditions { node_threshold: total.map(gate), ..Conditions::of_node(self.number) }
     }
 
-    /// Asks once, with one write(2), for `bytes`.
+    /// Requests reclaim of `bytes` with one write(2).
     ///
     /// # Errors
-    /// As [`ReclaimFile::request`], and `EBUSY` (see above).
+    /// As for [`ReclaimFile::request`], and `EBUSY` (see above).
     pub fn reclaim(&mut self, bytes: u64, swappiness: Option<Swappiness>) -> Result<(), Errno> {
         self.reclaim.request(bytes, swappiness)
     }
 
-    /// Whether the kernel knows `swappiness=` with this value. Asking for nothing fails for no other reason.
+    /// Returns whether the kernel knows `swappiness=` with this value. A request for 0 bytes fails
+    /// for no other reason.
     ///
     /// # Errors
-    /// The kernel's, but for `EINVAL` and, in which that is hidden up to 7.2, `EAGAIN`: the answer no.
+    /// The kernel's error, except `EINVAL` and `EAGAIN`, for which this returns false. Up to 7.2
+    /// `EAGAIN` hides `EINVAL`.
     pub fn accepts(&mut self, swappiness: Swappiness) -> Result<bool, Errno> {
         match self.reclaim.accepts(swappiness) {
             Err(Errno::AGAIN) => Ok(false),
@@ -222,7 +231,7 @@ impl Node {
     }
 }
 
-/// Why the file can't be opened.
+/// Returns why the `reclaim` file can't be opened.
 fn shut(name: &str, path: &Path, errno: Errno) -> CgroupError {
     let file = path.join(FILE);
     match errno {
@@ -236,7 +245,7 @@ fn shut(name: &str, path: &Path, errno: Errno) -> CgroupError {
     }
 }
 
-/// A line of a node's meminfo (`Node 0 MemTotal:  984076 kB`), bytes.
+/// Returns the value of a line in a node's meminfo (`Node 0 MemTotal:  984076 kB`), bytes.
 fn node_bytes(meminfo: &str, key: &str) -> Option<u64> {
     let value = meminfo.lines().find_map(|line| {
         let mut words = line.split_ascii_whitespace().skip(2);
@@ -249,19 +258,20 @@ fn used(meminfo: &str) -> Option<u64> {
     node_bytes(meminfo, "MemUsed")
 }
 
-/// A bit of `vm.zone_reclaim_mode`.
+/// Bit of `vm.zone_reclaim_mode`.
 const RECLAIM_UNMAP: u64 = 4;
 
 fn gate(total: u64) -> NodeThreshold {
     let sysctl =
         |name: &str| read_system_file(&format!("/proc/sys/vm/{name}")).ok()?.trim().parse::<u64>().ok();
-    // What they are unless somebody changed them.
+    // The kernel's defaults, where a sysctl can't be read.
     let part = |name, percent| total / 100 * sysctl(name).unwrap_or(percent).min(100);
     let mapped = sysctl("zone_reclaim_mode").is_some_and(|mode| mode & RECLAIM_UNMAP != 0);
     NodeThreshold { cache: part("min_unmapped_ratio", 1), slab: part("min_slab_ratio", 5), mapped }
 }
 
-/// From a node's vmstat, which counts in pages, to what `memory.stat` would call it. Events have the same names.
+/// Converts a node's vmstat, which counts in pages, to the fields of `memory.stat`. Events have the
+/// same names.
 fn counters(vmstat: &str) -> MemoryStat {
     let page = page_size();
     let lines = vmstat.lines().filter_map(|line| line.split_once(' '));

@@ -1,4 +1,4 @@
-//! From names and globs to cgroups, each of them once.
+//! Selection of cgroups by names and globs, each cgroup once.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -25,17 +25,18 @@ pub mod watchlist;
 pub use locate::{Locator, locate};
 pub use watchlist::Watchlist;
 
-/// A cgroup that was asked for, by its own name or by a glob.
+/// Cgroup that was requested, by its own name or by a glob.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Match {
-    /// Where it is.
+    /// Path, name and id of the cgroup.
     pub located: CgroupPath,
-    /// Whether only globs matched it. Then nobody promised that memory can be reclaimed there.
+    /// True if only globs matched the cgroup. Then memory there need not be reclaimable.
     pub by_glob: bool,
 }
 
-/// Finds all cgroups that the words name. A glob has `*`, `?`, `[…]`, `{a,b}`, which stay within a level, or `**`, which
-/// crosses levels. Names keep the order in which they were given; what a glob matches comes in the order of names.
+/// Finds all cgroups that the words name. A glob has `*`, `?`, `[…]`, `{a,b}`, which stay within a
+/// level, or `**`, which crosses levels. Names keep the order in which they were given; the matches
+/// of a glob are sorted by name.
 ///
 /// # Errors
 /// [`CgroupError`]: a name that doesn't exist, a glob that is malformed or matches nothing.
@@ -44,7 +45,8 @@ pub fn select(words: &[OsString]) -> Result<Vec<Match>, CgroupError> {
     missing.into_iter().next().map_or(Ok(selected), Err)
 }
 
-/// Finds the cgroups that the words name, as [`select`] does, and says of each word that names none why.
+/// Finds the cgroups that the words name, as [`select`] does, and returns an error for each word
+/// that names none.
 #[must_use]
 pub fn select_there(words: &[OsString]) -> (Vec<Match>, Vec<CgroupError>) {
     let locator = match Locator::new() {
@@ -56,18 +58,18 @@ pub fn select_there(words: &[OsString]) -> (Vec<Match>, Vec<CgroupError>) {
     (chosen.into_iter().map(|chosen| chosen.selected).collect(), missing)
 }
 
-/// A name, or a glob that was made ready.
+/// Name, or compiled glob.
 #[derive(Debug)]
 pub(crate) struct Selector {
     word: OsString,
     glob: Option<Result<Matcher, String>>,
-    /// The hierarchy that a glob is over, where it isn't the one that names begin from.
+    /// Hierarchy of a glob, if it isn't the one that names begin from.
     mount: Option<Arc<Mount>>,
     specificity: Specificity,
 }
 
-/// How closely a selector says what it means: a name more so than any glob; then the one with more characters that stand
-/// for themselves, and then the one that stays within a level.
+/// Precision of a selector: a name is more specific than any glob; then the glob with more literal
+/// characters, and then the glob that stays within a level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Specificity {
     is_name: bool,
@@ -103,31 +105,31 @@ impl Selector {
         Self { word: word.to_owned(), glob: Some(glob), mount, specificity }
     }
 
-    /// Whether it is a glob.
+    /// Returns whether the selector is a glob.
     pub(crate) fn is_glob(&self) -> bool {
         self.glob.is_some()
     }
 
-    /// The word as it was given.
+    /// Returns the word as it was given.
     pub(crate) fn word(&self) -> &OsStr {
         &self.word
     }
 }
 
-/// What was selected, and by which of the selectors: the most specific, and the first of those.
+/// Selected cgroup, and the index of its selector: the most specific, and the first of equals.
 #[derive(Debug)]
 pub(crate) struct Chosen {
     pub(crate) selected: Match,
     pub(crate) by: usize,
-    /// Which selector it was found by first.
+    /// Index of the selector that found the cgroup first.
     first: usize,
 }
 
-/// What is being selected.
+/// Selection in progress.
 struct Selection<'a> {
     selectors: &'a [Selector],
     chosen: Vec<Chosen>,
-    /// The index of each among those chosen, by the cgroup's id: one cgroup can be reached by several paths.
+    /// Indices into `chosen`, by the cgroup's id: one cgroup can be reached by several paths.
     indices: HashMap<u64, usize>,
 }
 
@@ -137,7 +139,7 @@ impl Selection<'_> {
         match self.indices.entry(located.id) {
             Entry::Occupied(known) => {
                 let known = &mut self.chosen[*known.get()];
-                // By the one way it may be read-only, and not by the other.
+                // A cgroup may be read-only through one mount, and writable through another.
                 if known.selected.located.mount.read_only && !located.mount.read_only {
                     known.selected.located = located;
                 }
@@ -154,7 +156,8 @@ impl Selection<'_> {
     }
 }
 
-/// The same for words that were made ready, less those whose id is `known` already, and less what a selector `leaves_out`.
+/// Finds the cgroups of compiled selectors, as [`select_there`] does, except cgroups whose id is
+/// `known`, and those that a selector `leaves_out`.
 pub(crate) fn select_by(
     selectors: &[Selector],
     locator: &Locator,
@@ -191,7 +194,7 @@ pub(crate) fn select_by(
         }
     }
     for (mount, mut sought) in globs {
-        // The hierarchy is walked through once, however many globs there are.
+        // The hierarchy is walked once for all globs.
         for tree::Entry { path, id } in tree::walk(&mount) {
             let Ok(below) = path.strip_prefix(&mount.point) else { continue };
             let mut located: Option<CgroupPath> = None;
@@ -215,7 +218,7 @@ pub(crate) fn select_by(
         );
     }
     let mut chosen = selection.chosen;
-    // Names in the order in which they were given, and what a glob matches in the order of names.
+    // Names keep the order in which they were given; the matches of a glob are sorted by name.
     chosen.sort_by(|a, b| {
         let by_name = || a.selected.located.name.cmp(&b.selected.located.name);
         a.first.cmp(&b.first).then_with(by_name)
@@ -224,31 +227,32 @@ pub(crate) fn select_by(
     (chosen, missing.into_iter().map(|(_, why)| why).collect())
 }
 
-/// A glob that is looked for, and whether anything matched it.
+/// Glob to match, with a flag for any match.
 struct Sought<'a> {
     number: usize,
     glob: &'a Matcher,
     found: bool,
 }
 
-/// What was asked for where a NUMA node will do as well as a cgroup.
+/// Request for a cgroup or a NUMA node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TargetSpec {
-    /// A cgroup.
+    /// Request for a cgroup.
     Cgroup(Match),
-    /// The node of this number, which may not exist.
+    /// Request for the node of this number, which may not exist.
     Node(u32),
 }
 
-/// Finds all cgroups and nodes that the words name, each of them once, in the order in which they were given.
+/// Finds all cgroups and nodes that the words name, each once, in the order in which they were
+/// given.
 ///
 /// # Errors
-/// As [`select`], and for a word that begins as a node's name does and doesn't end in a number.
+/// As for [`select`], and for a word with a node's prefix that doesn't end in a number.
 pub fn places(words: &[OsString]) -> Result<Vec<TargetSpec>, CgroupError> {
     let locator = Locator::new()?;
     let mut wanted: Vec<TargetSpec> = Vec::new();
     for word in words {
-        // A cgroup may be called so, and what exists is a name.
+        // A cgroup may have the same name, and an existing cgroup takes precedence.
         if let Some(number) = word.to_str().and_then(node::parse).filter(|_| !locator.is_path(word)) {
             let node = TargetSpec::Node(number?);
             if !wanted.contains(&node) {
@@ -280,18 +284,18 @@ pub fn places(words: &[OsString]) -> Result<Vec<TargetSpec>, CgroupError> {
     Ok(wanted)
 }
 
-/// A word as a glob over paths from a mount point.
+/// Glob over paths from a mount point, from a word.
 #[derive(Debug)]
 pub(crate) struct Scope {
-    /// The glob.
+    /// Glob over paths.
     pub(crate) pattern: OsString,
-    /// The hierarchy, where it isn't the one that names begin from.
+    /// Hierarchy of the glob, if it isn't the one that names begin from.
     pub(crate) mount: Option<Arc<Mount>>,
 }
 
 impl Scope {
-    /// Of a word that is a path up to its first special character: over the hierarchy that this leads into. Of others: over
-    /// names.
+    /// Returns the scope of a word. If the word is a path up to its first special character, the
+    /// glob is over the hierarchy that this path leads into, otherwise over names.
     pub(crate) fn of(word: &OsStr, locator: &Locator) -> Self {
         let widest = locator.mount().ok();
         let elsewhere = |mount: &Mount| widest.is_none_or(|widest| widest.point != mount.point);
@@ -304,7 +308,7 @@ impl Scope {
             let mount = elsewhere(&base.mount).then_some(base.mount);
             return Self { pattern: OsString::from_vec(glob), mount };
         }
-        // What it is over may not be there yet: the mount in front of it tells.
+        // The path may not exist yet: the mount in front of the path decides.
         let around = locator.around(Path::new(word));
         let below = around.and_then(|mount| Path::new(word).strip_prefix(&mount.point).ok());
         let bytes = below.unwrap_or(Path::new(word)).as_os_str().as_bytes();
@@ -317,18 +321,19 @@ impl Scope {
 }
 
 impl Locator {
-    /// Whether a word is a glob. A name with such a character in it can still be given by its path: what exists is a name.
+    /// Returns whether a word is a glob. A name with a special character can still be given by its
+    /// path: an existing path is a name.
     fn is_glob(&self, word: &OsStr) -> bool {
         has_special(word) && !self.is_path(word)
     }
 }
 
-/// Whether a word is a glob.
+/// Returns whether a word is a glob.
 pub(crate) fn is_glob(word: &OsStr) -> bool {
     Locator::new().is_ok_and(|locator| locator.is_glob(word))
 }
 
-/// What is wrong with a word as a glob, if it is one.
+/// Returns the error in a word as a glob, if the word is a malformed glob.
 pub(crate) fn malformed(word: &OsStr) -> Option<String> {
     Pattern::new(word).err().filter(|_| has_special(word))
 }

@@ -1,4 +1,5 @@
-//! What could stand in the way of reclaim: swap room, protection, swappiness, pressure. Gathered on demand only.
+//! Conditions that can prevent reclaim: swap room, protection, swappiness, pressure. Gathered on
+//! demand only.
 
 use std::path::Path;
 
@@ -10,51 +11,53 @@ use super::{Cgroup, tree};
 use crate::host::kernel::Version;
 use crate::host::proc::{parse_number, read_in, read_system_file, swappiness};
 
-/// What could stand in the way of reclaim from a cgroup. What can't be told is `None`.
+/// Conditions that can prevent reclaim from a cgroup. Unknown values are `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Conditions {
-    /// How much anonymous memory can still go to swap.
+    /// Amount of anonymous memory that can still be swapped out.
     pub swap: Option<SwapRoom>,
-    /// The direct children that have a `memory.min`. Deeper protection counts only within theirs.
+    /// Direct children that have a `memory.min`. Deeper protection counts only within theirs.
     pub protected: Vec<Protected>,
-    /// The cgroup's own `memory.min`, bytes. It doesn't count, but kernels before 6.2 are mistaken about that.
+    /// The cgroup's own `memory.min`, bytes. It doesn't protect from reclaim here, but kernels
+    /// before 6.2 are mistaken about that.
     pub own_min: Option<u64>,
-    /// `vm.swappiness`, which a request without its own follows. With 0, no anonymous memory is taken.
+    /// `vm.swappiness`, which applies to a request without a value of its own. With 0, the kernel
+    /// takes no anonymous memory.
     pub swappiness: Option<u8>,
     /// PSI `some` over the last 10 s, hundredths of a percent.
     pub pressure: Option<u16>,
-    /// The kernel's version.
+    /// Version of the kernel.
     pub kernel: Option<Version>,
-    /// What a NUMA node must have before the kernel begins; `None` for a cgroup.
+    /// Thresholds below which the kernel doesn't reclaim from a NUMA node; `None` for a cgroup.
     pub node_threshold: Option<NodeThreshold>,
 }
 
-/// A child under `memory.min`. Amounts are bytes.
+/// Child under `memory.min`. Amounts are bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Protected {
-    /// Its name, from the mount point.
+    /// Name, from the mount point.
     pub name: String,
-    /// Its `memory.min`.
+    /// `memory.min`.
     pub min: u64,
-    /// Its `memory.current`.
+    /// `memory.current`.
     pub current: u64,
-    /// Its page cache that could be evicted, were it not protected.
+    /// Page cache that could be evicted without protection.
     pub file: u64,
-    /// Its anonymous memory and tmpfs that could be, likewise.
+    /// Anonymous memory and tmpfs that could be evicted without protection.
     pub anon: u64,
-    /// Its reclaimable slab, likewise.
+    /// Slab that could be reclaimed without protection.
     pub slab: u64,
 }
 
 impl Protected {
-    /// How much of it is under protection.
+    /// Returns the amount of memory under protection.
     #[must_use]
     pub fn held(&self) -> u64 {
         self.min.min(self.current)
     }
 
-    /// What of it lies on one node, by its `memory.numa_stat`: it can give there what it uses beyond its protection,
-    /// wherever the rest is.
+    /// Returns the part of the child on one node, from `memory.numa_stat`. On that node the child
+    /// can give up what it uses beyond its protection, wherever the rest is.
     fn on_node(self, numa_stat: &str, node: u32) -> Self {
         let field = format!(" N{node}=");
         let bytes = |key: &str| {
@@ -72,19 +75,20 @@ impl Protected {
     }
 }
 
-/// What the kernel wants to see of a node before it begins (`__node_reclaim`, mm/vmscan.c). Amounts are bytes.
+/// Thresholds of a node, one of which must be exceeded before the kernel reclaims
+/// (`__node_reclaim`, mm/vmscan.c). Amounts are bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NodeThreshold {
-    /// More unmapped and clean page cache than this (`vm.min_unmapped_ratio`), or ...
+    /// Threshold for unmapped and clean page cache (`vm.min_unmapped_ratio`).
     pub cache: u64,
-    /// ... more reclaimable slab than this (`vm.min_slab_ratio`).
+    /// Threshold for reclaimable slab (`vm.min_slab_ratio`).
     pub slab: u64,
-    /// Whether page cache counts that is mapped, and tmpfs (`vm.zone_reclaim_mode` has 4).
+    /// True if mapped page cache and tmpfs count too (`vm.zone_reclaim_mode` has 4).
     pub mapped: bool,
 }
 
 impl NodeThreshold {
-    /// The page cache that counts for it.
+    /// Returns the page cache that counts towards the threshold.
     #[must_use]
     pub fn countable(&self, stat: &MemoryStat) -> u64 {
         let cache = if self.mapped {
@@ -95,7 +99,7 @@ impl NodeThreshold {
         cache.saturating_sub(stat.file_dirty.unwrap_or(0))
     }
 
-    /// Whether the kernel reclaims nothing from a node that has this.
+    /// Returns whether the kernel reclaims nothing from a node with these counters.
     #[must_use]
     pub fn is_below(&self, stat: &MemoryStat) -> bool {
         self.countable(stat) <= self.cache && stat.slab_reclaimable.unwrap_or(0) <= self.slab
@@ -103,7 +107,7 @@ impl NodeThreshold {
 }
 
 impl Conditions {
-    /// Looks at them for a cgroup below a mount.
+    /// Gathers the conditions of a cgroup below a mount.
     #[must_use]
     pub fn of(cgroup: &Cgroup, mount: &Mount) -> Self {
         Self {
@@ -115,7 +119,8 @@ impl Conditions {
         }
     }
 
-    /// Looks at them for a NUMA node: the host's, and what the cgroups at the top hold there.
+    /// Gathers the conditions of a NUMA node: the host's, and the protected memory of top-level
+    /// cgroups there.
     pub(crate) fn of_node(number: u32) -> Self {
         let mount = Mount::find().ok().flatten();
         let pressure = read_system_file("/proc/pressure/memory").ok();
@@ -127,12 +132,13 @@ impl Conditions {
         }
     }
 
-    /// What is the same everywhere on the host.
+    /// Gathers the conditions that are the same everywhere on the host.
     fn of_host() -> Self {
         Self { swappiness: swappiness(), kernel: Version::running(), ..Self::default() }
     }
 
-    /// What children hold under their `memory.min`, bytes, and the name of the one that holds most.
+    /// Returns the sum of the memory that children hold under their `memory.min`, bytes, and the
+    /// name of the child that holds most.
     #[must_use]
     pub fn held(&self) -> Option<(u64, &str)> {
         let most = self.protected.iter().max_by_key(|child| child.held())?;
@@ -144,7 +150,8 @@ fn some_avg10(text: &str) -> Option<u16> {
     Pressure::parse(text).map(|pressure| pressure.some.avg10)
 }
 
-/// The children under protection; with a node, as far as it is that node's memory which that holds.
+/// Returns the children under protection. With a node, counts only the protected memory on that
+/// node.
 fn protected(path: &Path, mount: &Mount, node: Option<u32>) -> Vec<Protected> {
     let read = |dir: &Path, file: &str| read_in(dir, file).ok();
     let number = |dir: &Path, file: &str| Some(parse_number(&read(dir, file)?).ok()?.unwrap_or(u64::MAX));

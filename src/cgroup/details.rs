@@ -1,4 +1,5 @@
-//! What a page on one cgroup tells beyond a row of the table. None of these files is read for a table.
+//! Details for a report on a single cgroup, beyond a row of the table. None of these files is read
+//! for a table.
 
 use super::CgroupPath;
 use super::events::Events;
@@ -6,23 +7,23 @@ use super::numa::{self, NodeStat};
 use super::pressure::Pressure;
 use super::zswap::Zswap;
 
-/// What was found. What this kernel or this cgroup doesn't offer is absent.
+/// Details of a cgroup. Values that this kernel or this cgroup doesn't offer are absent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Details {
     /// `io.pressure`.
     pub io_pressure: Option<Pressure>,
-    /// `memory.events`: of the cgroup and of all below it.
+    /// `memory.events`, of the cgroup and all cgroups below.
     pub events: Option<Events>,
-    /// `memory.events.local`: of the cgroup alone (since 5.2).
+    /// `memory.events.local`, of the cgroup alone (since 5.2).
     pub events_local: Option<Events>,
     /// `memory.numa_stat`.
     pub nodes: Vec<NodeStat>,
-    /// What zswap still does for it; `None` where it isn't built in.
+    /// State of zswap for the cgroup; `None` where zswap isn't built in.
     pub zswap: Option<Zswap>,
 }
 
 impl Details {
-    /// Looks at a cgroup. One that is gone has none.
+    /// Reads the details of a cgroup; all of them are absent if the cgroup is gone.
     #[must_use]
     pub fn of(located: &CgroupPath) -> Self {
         let Ok(cgroup) = located.open() else { return Self::default() };

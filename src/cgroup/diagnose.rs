@@ -1,4 +1,4 @@
-//! Why memory can't be reclaimed in a place, in words that name the thing, and what to do about it.
+//! Diagnosis of a failed access: finds out why memory can't be reclaimed from a cgroup.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use crate::cgroup::mount::controller_on_v1;
 use crate::cgroup::{FileSystem, file_system, open_directory};
 use crate::host::proc::read_in;
 
-/// Says why opening the `memory.reclaim` of `cgroup` gave `errno`.
+/// Returns why opening the `memory.reclaim` of `cgroup` failed with `errno`.
 #[must_use]
 pub fn explain(cgroup: &Cgroup, located: &CgroupPath, errno: Errno) -> CgroupError {
     let file = cgroup.path().join(reclaim::FILE);
@@ -26,7 +26,7 @@ pub fn explain(cgroup: &Cgroup, located: &CgroupPath, errno: Errno) -> CgroupErr
     }
 }
 
-/// Says why reading the `memory.stat` of what was located gave `errno`.
+/// Returns why reading the `memory.stat` of the cgroup at `located` failed with `errno`.
 #[must_use]
 pub fn unreadable(located: &CgroupPath, errno: Errno) -> CgroupError {
     match open(located) {
@@ -37,7 +37,7 @@ pub fn unreadable(located: &CgroupPath, errno: Errno) -> CgroupError {
     }
 }
 
-/// Opens what was located.
+/// Opens the cgroup at `located`.
 ///
 /// # Errors
 /// [`CgroupError`], naming what is there instead.
@@ -57,17 +57,17 @@ fn replaced(located: &CgroupPath) -> CgroupError {
     CgroupError::Replaced { name: located.name.to_string() }
 }
 
-/// Says why there is no `memory.reclaim` at all.
+/// Returns why a cgroup has no `memory.reclaim` at all.
 fn absent(cgroup: &Cgroup, mount: &Mount) -> CgroupError {
     let name = cgroup.name().to_string();
-    // Every cgroup has that file as long as it is there.
+    // Every existing cgroup has this file.
     if !cgroup.has("cgroup.controllers") {
         return CgroupError::Removed { name };
     }
     if cgroup.read("cgroup.type").is_ok_and(|kind| kind.trim() == "threaded") {
         return CgroupError::Threaded { domain: domain_of(cgroup.path(), mount), name };
     }
-    // memory.stat is there wherever the controller is, at the root as well.
+    // memory.stat exists wherever the controller is enabled, at the root as well.
     if cgroup.has("memory.stat") {
         let release = rustix::system::uname().release().to_string_lossy().into_owned();
         return CgroupError::OldKernel { name, release };
@@ -82,7 +82,7 @@ fn absent(cgroup: &Cgroup, mount: &Mount) -> CgroupError {
     }
 }
 
-/// Says why no cgroup below has figures to show, if some are there.
+/// Returns why no cgroup below has figures to show, if there are any below.
 #[must_use]
 pub fn none_below(located: &CgroupPath) -> Option<CgroupError> {
     let tree::Entry { path, id } = tree::entries(&located.path).next()?;
@@ -92,7 +92,7 @@ pub fn none_below(located: &CgroupPath) -> Option<CgroupError> {
     Some(absent(&cgroup, &located.mount))
 }
 
-/// The topmost ancestor that has the memory controller and doesn't pass it on.
+/// Returns the topmost ancestor that has the memory controller and doesn't pass it on.
 fn lacking_parent(path: &Path, mount: &Mount) -> Option<PathBuf> {
     let mut up: Vec<_> = path.ancestors().skip(1).take_while(|p| p.starts_with(&mount.point)).collect();
     up.reverse();
@@ -104,14 +104,15 @@ fn lacking_parent(path: &Path, mount: &Mount) -> Option<PathBuf> {
     lists(lacking, "cgroup.controllers").then(|| lacking.to_path_buf())
 }
 
-/// The nearest ancestor that isn't threaded: the domain to which the memory is charged.
+/// Returns the name of the nearest ancestor that isn't threaded: the domain to which the memory is
+/// charged.
 fn domain_of(path: &Path, mount: &Mount) -> String {
     let threaded = |dir: &&Path| read_in(dir, "cgroup.type").is_ok_and(|kind| kind.trim() == "threaded");
     let domain = path.ancestors().skip(1).find(|dir| !threaded(dir));
     domain.and_then(|dir| mount.name_of(dir)).map_or_else(|| "the parent".to_owned(), |name| name.to_string())
 }
 
-/// Says what is there instead of a cgroup.
+/// Returns an error that says what is there instead of a cgroup.
 pub(crate) fn not_a_cgroup(path: &Path, called: &Path, error: &io::Error) -> CgroupError {
     let on_v1 = || open_directory(path).and_then(|dir| Ok(file_system(&dir)?));
     match error.kind() {

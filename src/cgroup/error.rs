@@ -1,4 +1,4 @@
-//! Why memory can't be reclaimed from a cgroup, in words that name the thing, and what to do about it.
+//! Errors of reclaim from a cgroup, with messages that name the cause, and hints for the user.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use super::{mount, systemd};
 use crate::host::kernel::Version;
 use crate::host::proc::read_bytes;
 
-/// Why memory can't be reclaimed there.
+/// Reason why memory can't be reclaimed from a cgroup.
 #[derive(Debug, Error)]
 #[allow(missing_docs)]
 pub enum CgroupError {
@@ -82,7 +82,7 @@ impl CgroupError {
         Self::NoCgroup2 { memory_v1: mount::memory_on_v1(&mountinfo) }
     }
 
-    /// The word that names nothing that is there, if that is all that is wrong.
+    /// Returns the word that names nothing existing, if the error is only that.
     #[must_use]
     pub fn word(&self) -> Option<&str> {
         match self {
@@ -91,7 +91,7 @@ impl CgroupError {
         }
     }
 
-    /// What the user can do about it, where something can be done.
+    /// Returns advice for the user, where the user can do something.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         const UNIFY: &str = "boot with systemd.unified_cgroup_hierarchy=1 (and without cgroup v1 mounts)";
@@ -136,7 +136,7 @@ impl CgroupError {
             Self::ReadOnly { .. } | Self::SysReadOnly { .. } => {
                 "run memctl on the host, or mount the file system rw (usually read-only in containers)".into()
             }
-            // Of an ID there is more to say, of a unit's name there isn't.
+            // An ID can be continued, a unit's name can't.
             Self::Ambiguous { word, .. } if word.contains(':') => {
                 "name the cgroup by its path, or by a longer ID".into()
             }
@@ -155,7 +155,7 @@ impl CgroupError {
     }
 }
 
-/// The first of several names, and how many more there are.
+/// Lists the first of several names, and the number of further ones.
 fn several(names: &[String]) -> String {
     const SHOWN: usize = 5;
     let shown = names.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
@@ -165,7 +165,7 @@ fn several(names: &[String]) -> String {
     }
 }
 
-/// An error without the `(os error 13)` that the standard library appends, and in lower case.
+/// Formats an error in lower case, without the `(os error 13)` that the standard library appends.
 #[must_use]
 pub fn error_text(error: &io::Error) -> String {
     let text = error.to_string();

@@ -1,13 +1,13 @@
-//! `memory.events`: how often limits, protection and the OOM killer had their say.
+//! `memory.events`: counters of events at limits, protection and the OOM killer.
 
-/// What one read of a `memory.events` gave: every counter that the kernel has, in its order.
+/// Counters of one read of `memory.events`: every counter that the kernel has, in its order.
 ///
-/// Unlike `memory.stat` nothing is picked: what a later kernel adds is told as well.
+/// Unlike `memory.stat` nothing is selected: counters added by later kernels are included.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Events(Vec<(String, u64)>);
 
 impl Events {
-    /// Reads the text of a `memory.events`, or of a `memory.events.local`.
+    /// Parses the text of a `memory.events`, or of a `memory.events.local`.
     #[must_use]
     pub fn parse(text: &str) -> Self {
         let counters = text.lines().filter_map(|line| {
@@ -17,12 +17,12 @@ impl Events {
         Self(counters.collect())
     }
 
-    /// The counters by name, in the kernel's order.
+    /// Returns the counters with their names, in the kernel's order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, u64)> {
         self.0.iter().map(|(name, count)| (name.as_str(), *count))
     }
 
-    /// The counter of this name, if the kernel has it.
+    /// Returns the counter of this name, if the kernel has one.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<u64> {
         self.iter().find_map(|(other, count)| (other == name).then_some(count))

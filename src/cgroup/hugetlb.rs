@@ -1,10 +1,13 @@
-//! Huge pages of a cgroup, where the hugetlb controller counts them. Reclaim never touches them, and unless cgroup2 is
-//! mounted with `memory_hugetlb_accounting` (since 6.7) they are no part of `memory.current` either.
+//! Huge pages of a cgroup, where the hugetlb controller counts them.
+//!
+//! Reclaim never touches huge pages. Unless cgroup2 is mounted with `memory_hugetlb_accounting`
+//! (since 6.7), `memory.current` doesn't include them either.
 
 use super::Cgroup;
 use crate::host::proc::parse_number;
 
-/// What a cgroup and all below it use, bytes, over all sizes of huge pages; `None` without the controller.
+/// Returns the huge pages of all sizes that a cgroup and all below use, bytes; `None` without the
+/// controller.
 #[must_use]
 pub fn used(cgroup: &Cgroup) -> Option<u64> {
     let names = std::fs::read_dir(cgroup.path()).ok()?.flatten();
@@ -14,7 +17,8 @@ pub fn used(cgroup: &Cgroup) -> Option<u64> {
     usages.reduce(u64::saturating_add)
 }
 
-/// `hugetlb.2MB.current`, but not `hugetlb.2MB.rsvd.current`, which counts what is promised.
+/// Returns whether a file gives usage: `hugetlb.2MB.current`, but not `hugetlb.2MB.rsvd.current`,
+/// which counts reservations.
 fn is_usage(name: &str) -> bool {
     let size = name.strip_prefix("hugetlb.").and_then(|rest| rest.strip_suffix(".current"));
     size.is_some_and(|size| !size.contains('.'))

@@ -1,4 +1,4 @@
-//! Moving this process into a cgroup, so that it pays the CPU time of what is done, and out of it again.
+//! Moving this process into a cgroup, which is then charged for its CPU time, and out again.
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -6,35 +6,35 @@ use rustix::io::Errno;
 use super::error::{CgroupError, error_text};
 use super::{Cgroup, CgroupPath, Name, diagnose, is_populated, tree};
 
-/// The file that processes are moved by.
+/// Name of the file that moves processes.
 const PROCS: &str = "cgroup.procs";
 
-/// A cgroup that this process has moved into.
+/// Cgroup that this process has moved into.
 #[derive(Debug)]
 pub struct Joined {
     cgroup: Cgroup,
-    /// Where it was before, held open: what has its path later may be another one.
+    /// Previous cgroup, held open, since its path may later lead to another cgroup.
     before: Option<Cgroup>,
 }
 
-/// Why a cgroup can't be joined.
+/// Reason why a cgroup can't be joined.
 #[derive(Debug, thiserror::Error)]
 pub enum JoinError {
-    /// There is no such cgroup.
+    /// Error in opening the cgroup.
     #[error(transparent)]
     Place(#[from] CgroupError),
-    /// The kernel's reason.
+    /// Refusal by the kernel.
     #[error("{name}: can't join: {}", why(*errno))]
     Refused {
-        /// The cgroup's name.
+        /// Name of the cgroup.
         name: String,
-        /// What the kernel said.
+        /// Error from the kernel.
         errno: Errno,
     },
 }
 
 impl JoinError {
-    /// What the user can do about it.
+    /// Returns advice for the user, where there is any.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
@@ -59,10 +59,11 @@ fn why(errno: Errno) -> String {
 }
 
 impl Joined {
-    /// Moves this process, with all its threads, into a cgroup. `before` is the one it is in now, to which it goes back.
+    /// Moves this process, with all its threads, into a cgroup. `before` is the cgroup that the
+    /// process is in now and later returns to.
     ///
     /// # Errors
-    /// [`JoinError`]; the process is where it was.
+    /// [`JoinError`]; the process hasn't moved.
     pub fn enter(located: &CgroupPath, before: Option<&CgroupPath>) -> Result<Self, JoinError> {
         let before = before.and_then(|located| located.open().ok());
         let cgroup = diagnose::open(located)?;
@@ -71,18 +72,19 @@ impl Joined {
         Ok(Self { cgroup, before })
     }
 
-    /// The cgroup's name.
+    /// Returns the cgroup's name.
     #[must_use]
     pub fn name(&self) -> &Name {
         self.cgroup.name()
     }
 
-    /// Goes back to where it was, if nobody else is left in the cgroup or below: a cgroup can't be removed while
-    /// somebody is in it, and a service seems to run. Says whether it went.
+    /// Moves this process back to its previous cgroup if no other process is left in the cgroup or
+    /// below, and returns whether it moved. A cgroup can't be removed while a process is in it, and
+    /// a service there seems to run.
     #[must_use]
     pub fn leave_if_alone(&self) -> bool {
         let own = std::process::id().to_string();
-        // What can't be read is gone, or none of our business any more.
+        // An unreadable cgroup is gone, or no longer ours to leave.
         let Ok(procs) = self.cgroup.read(PROCS) else { return false };
         let alone = procs.lines().all(|pid| pid == own) && !procs.is_empty();
         if !alone || tree::children(self.cgroup.path()).any(|child| is_populated(&child)) {
@@ -94,6 +96,6 @@ impl Joined {
 
 fn move_to(cgroup: &Cgroup) -> Result<(), Errno> {
     let procs = rustix::fs::openat(cgroup, PROCS, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
-    // 0 is whoever writes.
+    // 0 stands for the writing process.
     rustix::io::write(&procs, b"0").map(drop)
 }

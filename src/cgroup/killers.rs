@@ -1,15 +1,17 @@
-//! The killers that choose their victim by `pgscan`, which contains what memctl scans: which of them runs, which cgroups it
-//! monitors, and with which limits.
+//! OOM killers that choose their victim by `pgscan`: which of them runs, which cgroups it monitors,
+//! and with which limits. `pgscan` includes the pages that memctl scans.
 //!
-//! systemd-oomd (`oomd_select_by_pgscan_rate`, src/oom/oomd-util.c) and facebook's oomd (`kill_by_pg_scan`) take the cgroup
-//! below a monitored one whose `pgscan` in memory.stat grew most within their last interval, a second or a few. Both compare
-//! `full` avg10 of the monitored cgroup's memory.pressure with its limit (`oomd_cgroup_context_acquire` reads
-//! `PRESSURE_TYPE_FULL`; oomd's `mem_pressure()`). The attributes `user.oomd_avoid` and `user.oomd_omit` are preferences
-//! among the victims: they tell nothing of who is monitored.
+//! systemd-oomd (`oomd_select_by_pgscan_rate`, src/oom/oomd-util.c) and facebook's oomd
+//! (`kill_by_pg_scan`) take the cgroup below a monitored one whose `pgscan` in memory.stat grew
+//! most within their last interval, a second or a few. Both compare `full` avg10 of the monitored
+//! cgroup's memory.pressure with its limit (`oomd_cgroup_context_acquire` reads
+//! `PRESSURE_TYPE_FULL`; oomd's `mem_pressure()`). The attributes `user.oomd_avoid` and
+//! `user.oomd_omit` are preferences among the victims: they don't show which cgroups are monitored.
 //!
-//! PID 1 hands the list out on `/run/systemd/io.systemd.ManagedOOM` to systemd-oomd.service alone (`vl_method_subscribe_managed_oom_cgroups`,
-//! src/core/core-varlink.c), and doesn't know what the users' own managers report. systemd-oomd itself shows both, with the
-//! limits that are in force, to any user: `oomctl`.
+//! PID 1 passes the list on `/run/systemd/io.systemd.ManagedOOM` to systemd-oomd.service alone
+//! (`vl_method_subscribe_managed_oom_cgroups`, src/core/core-varlink.c), and doesn't know what the
+//! users' own managers report. systemd-oomd itself shows both lists, with the limits in force, to
+//! any user: `oomctl`.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -23,37 +25,38 @@ mod running;
 pub use running::Killer;
 use running::{RULES, Running};
 
-/// `SwapUsedLimit=` by default, hundredths of a percent (oomd.conf(5)).
+/// Default of `SwapUsedLimit=`, hundredths of a percent (oomd.conf(5)).
 const SWAP_USED_LIMIT: u16 = 9000;
 
-/// What is known of the killers of this host.
+/// State of the OOM killers of this host, as far as known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Killers {
-    /// The one that runs; `None` if none does, or if that isn't known.
+    /// Running killer; `None` if none runs, or if that isn't known.
     pub killer: Option<Killer>,
     /// Cgroups monitored for memory pressure.
     pub by_pressure: Vec<Monitored>,
     /// Directories of the cgroups monitored for swap.
     pub by_swap: Vec<PathBuf>,
-    /// Share of swap in use, and of memory, above which the largest user of swap is killed, hundredths of a percent.
+    /// Shares of swap and of memory in use above which the largest user of swap is killed,
+    /// hundredths of a percent.
     pub swap_used_limit: u16,
-    /// Why there may be more than that.
+    /// Reason why more may be monitored than listed here.
     pub unknown: Option<Unknown>,
 }
 
-/// A cgroup monitored for memory pressure.
+/// Cgroup monitored for memory pressure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Monitored {
-    /// Its directory.
+    /// Directory of the cgroup.
     pub dir: PathBuf,
-    /// `full` avg10 above which a cgroup below it is killed, hundredths of a percent.
+    /// `full` avg10 above which a cgroup below this one is killed, hundredths of a percent.
     pub limit: u16,
 }
 
-/// Why it isn't known what is monitored.
+/// Reason why the monitored cgroups aren't known.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unknown {
-    /// A cgroup namespace, or a mount of a part of the hierarchy.
+    /// Only a part of the hierarchy is visible: a cgroup namespace, or a mount of a part.
     #[error("cgroups above the visible hierarchy are unknown")]
     OutOfSight,
     /// `oomctl` gave no list.
@@ -71,7 +74,7 @@ pub enum Unknown {
 }
 
 impl Killers {
-    /// Asks what is monitored in the hierarchy of that mount. Takes up to some seconds.
+    /// Finds out which cgroups of a mount's hierarchy are monitored. Takes up to some seconds.
     #[must_use]
     pub fn ask(mount: &Mount) -> Self {
         if mount.hidden().is_some() {
@@ -85,13 +88,14 @@ impl Killers {
         }
     }
 
-    /// Whether a killer is known to watch over swap above, at or below that directory.
+    /// Returns a directory known to be monitored for swap that is above, at or below `dir`.
     #[must_use]
     pub fn swap_monitor(&self, dir: &Path) -> Option<&Path> {
         self.by_swap.iter().map(PathBuf::as_path).find(|monitored| is_related(monitored, dir))
     }
 
-    /// Cgroups monitored for pressure above, at or below that directory: reclaim from it scans candidates of each.
+    /// Returns the cgroups monitored for pressure above, at or below `dir`: reclaim from `dir`
+    /// scans candidates of each.
     pub fn pressure_monitors<'a>(&'a self, dir: &'a Path) -> impl Iterator<Item = &'a Monitored> {
         self.by_pressure.iter().filter(move |monitored| is_related(&monitored.dir, dir))
     }
@@ -111,8 +115,9 @@ impl Killers {
         }
     }
 
-    /// What `oomctl` prints (`manager_get_dump_string`, src/oom/oomd-manager.c), for cgroups below `point`. A cgroup whose
-    /// limit can't be read counts with the lowest there is.
+    /// Parses the output of `oomctl` (`manager_get_dump_string`, src/oom/oomd-manager.c), for
+    /// cgroups below `point`. A cgroup with an unreadable limit counts with the lowest possible
+    /// limit.
     fn parse(dump: &[u8], point: &Path) -> Option<Self> {
         let mut killers =
             Self { killer: Some(Killer::SystemdOomd), swap_used_limit: SWAP_USED_LIMIT, ..Self::default() };
@@ -152,12 +157,12 @@ enum Section {
     Pressure,
 }
 
-/// Whether one of them is the other, or above it.
+/// Returns whether two paths are the same, or one is above the other.
 fn is_related(one: &Path, other: &Path) -> bool {
     one.starts_with(other) || other.starts_with(one)
 }
 
-/// `5.00%`, or `60%` before systemd 249, in hundredths of a percent.
+/// Parses `5.00%`, or `60%` before systemd 249, into hundredths of a percent.
 fn percent(text: &[u8]) -> Option<u16> {
     let text = std::str::from_utf8(text).ok()?.trim_end().strip_suffix('%')?;
     let (whole, part) = text.split_once('.').unwrap_or((text, "00"));
@@ -179,7 +184,7 @@ mod tests {
 
     const POINT: &str = "/sys/fs/cgroup";
 
-    /// By systemd 257.
+    /// Output of systemd 257.
     const DUMP: &str = "Dry Run: no\nSwap Used Limit: 85.00%\nDefault Memory Pressure Limit: 60.00%\n\
         Default Memory Pressure Duration: 3s\nSystem Context:\n\tMemory: Used: 135.4M, Total: 966.6M\n\
         \tSwap: Used: 0B, Total: 511.9M\nSwap Monitored CGroups:\n\tPath: /\n\t\tSwap Usage: (see System Context)\n\
@@ -203,7 +208,7 @@ mod tests {
         assert_eq!((killers.killer, killers.swap_used_limit), (Some(Killer::SystemdOomd), 8500));
         assert_eq!(dirs(&killers.by_pressure), [("/t.slice", 500), ("/t.slice/c.service", 6000)]);
         assert_eq!(killers.by_swap, [Path::new(POINT), Path::new("/sys/fs/cgroup/t.slice")]);
-        // As of systemd 247, and where nothing is monitored.
+        // Output of systemd 247, with nothing monitored for swap.
         let old = "Swap Used Limit: 90%\nDefault Memory Pressure Limit: 60%\nSwap Monitored CGroups:\n\
                    Memory Pressure Monitored CGroups:\n\tPath: \n\t\tMemory Pressure Limit: 60%\n";
         let killers = parse(old).unwrap();
@@ -220,7 +225,7 @@ mod tests {
                 parse(&DUMP.replace("5.00%\n\t\tMemory P", &format!("{odd}\n\t\tMemory P"))).unwrap();
             assert_eq!(dirs(&killers.by_pressure)[0], ("/t.slice", 0), "{odd}");
         }
-        // A name that is no UTF-8 is a name.
+        // Names that aren't UTF-8 are valid.
         let mut bytes = DUMP.as_bytes().to_vec();
         let at = DUMP.rfind("c.service").unwrap();
         bytes[at] = 0xff;

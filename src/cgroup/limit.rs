@@ -1,6 +1,6 @@
-//! How far a cgroup is from the limit that binds it: its own, or an ancestor's.
+//! Limit that binds a cgroup, its own or an ancestor's, and the distance to it.
 
-/// Which file sets a limit.
+/// File that sets a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LimitFile {
     /// `memory.high`: beyond it the kernel throttles and reclaims.
@@ -10,7 +10,7 @@ pub enum LimitFile {
 }
 
 impl LimitFile {
-    /// The file's name.
+    /// Returns the file's name.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -20,17 +20,17 @@ impl LimitFile {
     }
 }
 
-/// What a limit's file says.
+/// Value of a limit's file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ceiling {
     /// No limit.
     Max,
-    /// So many bytes.
+    /// Limit in bytes.
     Bytes(u64),
 }
 
 impl Ceiling {
-    /// The limit, if there is one.
+    /// Returns the limit in bytes, if there is one.
     #[must_use]
     pub fn bytes(self) -> Option<u64> {
         match self {
@@ -40,33 +40,35 @@ impl Ceiling {
     }
 }
 
-/// The limit that binds a cgroup: of itself and all ancestors, the one that leaves least. Amounts are bytes.
+/// Limit that binds a cgroup: of its own and all ancestors' limits, the limit that leaves least.
+/// Amounts are bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BindingLimit {
-    /// The limit.
+    /// Limit in bytes.
     pub limit: u64,
-    /// What it leaves: less the usage of the level that sets it, which for an ancestor includes siblings'.
+    /// Limit minus the usage of the level that sets it, which for an ancestor includes siblings'
+    /// usage.
     pub headroom: u64,
-    /// Which level sets it, by its name from the mount point.
+    /// Name of the level that sets the limit, from the mount point.
     pub cgroup: String,
-    /// And which file.
+    /// File that sets the limit.
     pub file: LimitFile,
 }
 
 impl BindingLimit {
-    /// Returns the limit of one level alone, if it has one: from its name, `memory.high`, `memory.max` and
-    /// `memory.current`.
+    /// Returns the limit of one level alone, if it has one: from its name, `memory.high`,
+    /// `memory.max` and `memory.current`.
     #[must_use]
     pub fn of(name: &str, high: Option<Ceiling>, max: Option<Ceiling>, current: Option<u64>) -> Option<Self> {
         let of = |limit: Option<Ceiling>, file| Some((limit?.bytes()?, file));
         let (high, max) = (of(high, LimitFile::High), of(max, LimitFile::Max));
-        // Of equal ones memory.max: it is the one that can't be exceeded.
+        // Prefer memory.max of equal limits, since usage can't exceed it.
         let (limit, file) = [max, high].into_iter().flatten().min_by_key(|(limit, _)| *limit)?;
         let headroom = limit.saturating_sub(current?);
         Some(Self { limit, headroom, cgroup: name.to_owned(), file })
     }
 
-    /// The one of two that leaves less; of equals the nearer one, which is `own`.
+    /// Returns the limit of the two that leaves less; of equals the nearer one, which is `own`.
     #[must_use]
     pub fn tighter(own: Option<Self>, above: Option<&Self>) -> Option<Self> {
         match (own, above) {

@@ -1,4 +1,4 @@
-//! A real cgroup as something to sample and to reclaim from, its files held open.
+//! Cgroup to sample and to reclaim from, with its files held open.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,22 +13,22 @@ use crate::host::proc::{cpus, page_size, parse_number};
 use crate::host::{Reader, zram};
 use crate::kind::Swappiness;
 
-/// The LRU lists in `/proc/vmstat`, less their `nr_`.
+/// Names of the LRU lists in `/proc/vmstat`, without their `nr_`.
 const LRU_LISTS: [&str; 5] = ["inactive_anon", "active_anon", "inactive_file", "active_file", "unevictable"];
 
-/// A cgroup whose memory can be reclaimed.
+/// Cgroup whose memory can be reclaimed.
 #[derive(Debug)]
 pub struct MemoryCgroup {
     cgroup: Cgroup,
     mount: Arc<Mount>,
     reclaim: ReclaimFile,
     stat: Reader,
-    /// None of these is on every kernel and in every cgroup: the root lacks two, PSI may be off, swap not built in.
+    /// Optional files: the root lacks two, PSI may be off, swap may not be built in.
     current: Option<Reader>,
     vmstat: Option<Reader>,
     swap_current: Option<Reader>,
     pressure: Option<Reader>,
-    /// Reading it makes kernels before 6.16 or so fold the counters of all controllers.
+    /// `cpu.stat`: a read makes kernels before 6.16 or so fold the counters of all controllers.
     folding: Option<Reader>,
     zram: zram::Devices,
     blind_spot: u64,
@@ -39,7 +39,7 @@ impl MemoryCgroup {
     /// Opens the cgroup for reclaim.
     ///
     /// # Errors
-    /// [`CgroupError`]: why nothing can be reclaimed there. Nothing was changed.
+    /// [`CgroupError`], the reason why nothing can be reclaimed there. Nothing was changed.
     pub fn open(located: &CgroupPath) -> Result<Self, CgroupError> {
         let cgroup = diagnose::open(located)?;
         let explain = |errno| diagnose::explain(&cgroup, located, errno);
@@ -61,13 +61,14 @@ impl MemoryCgroup {
         })
     }
 
-    /// The cgroup.
+    /// Returns the cgroup.
     #[must_use]
     pub fn cgroup(&self) -> &Cgroup {
         &self.cgroup
     }
 
-    /// `memory.current`, bytes. The root has none: what the host's LRU lists hold stands in for it, which is as fresh.
+    /// Returns `memory.current`, bytes. For the root, which has no such file, returns the size of
+    /// the host's LRU lists, which is as fresh.
     ///
     /// # Errors
     /// `ENODEV` when the cgroup was removed.
@@ -81,66 +82,66 @@ impl MemoryCgroup {
         Ok(lru.filter_map(|(_, pages)| pages.parse::<u64>().ok()).sum::<u64>() * page_size())
     }
 
-    /// Whether there is a `memory.current`.
+    /// Returns whether the cgroup has a `memory.current`.
     #[must_use]
     pub fn has_current(&self) -> bool {
         self.current.is_some()
     }
 
-    /// `memory.stat`; `flush` tries to make the kernel fold its counters first.
+    /// Reads `memory.stat`; `flush` tries to make the kernel fold its counters first.
     ///
     /// # Errors
     /// `ENODEV` when the cgroup was removed.
     pub fn stat(&mut self, flush: bool) -> Result<MemoryStat, Errno> {
         if flush {
-            // Only an attempt: what it costs to fail is a lag that the ledger knows of.
+            // Ignore failure: the counters then lag, which the ledger allows for.
             let _ = self.read(|files| files.folding.as_ref());
         }
         let text = self.read(|files| Some(&files.stat))?;
         Ok(text.map(MemoryStat::parse).unwrap_or_default())
     }
 
-    /// By how many bytes the counters can lag behind while nothing folds them.
+    /// Returns the maximum lag of the counters while nothing folds them, bytes.
     #[must_use]
     pub fn blind_spot(&self) -> u64 {
         self.blind_spot
     }
 
-    /// The `some` total of `memory.pressure`, if the kernel keeps it.
+    /// Returns the `some` total of `memory.pressure`, if the kernel keeps it.
     pub fn stalled(&mut self) -> Option<Duration> {
         let text = self.read(|files| files.pressure.as_ref()).ok()??;
         pressure::some_total(text).map(Duration::from_micros)
     }
 
-    /// `memory.swap.current`, bytes.
+    /// Returns `memory.swap.current`, bytes.
     pub fn swap_usage(&mut self) -> Option<u64> {
         let text = self.read(|files| files.swap_current.as_ref()).ok()??;
         parse_number(text).ok()?
     }
 
-    /// What the host's zram swap holds, if it swaps to zram.
+    /// Returns the content of the host's zram swap, if the host swaps to zram.
     pub fn zram(&mut self) -> Option<zram::Zram> {
         self.zram.read(&mut self.text)
     }
 
-    /// What could stand in the way of reclaim.
+    /// Gathers the conditions that can prevent reclaim.
     #[must_use]
     pub fn conditions(&self) -> Conditions {
         Conditions::of(&self.cgroup, &self.mount)
     }
 
-    /// Asks once, with one write(2), for `bytes`.
+    /// Requests reclaim of `bytes` with one write(2).
     ///
     /// # Errors
-    /// As [`ReclaimFile::request`].
+    /// As for [`ReclaimFile::request`].
     pub fn reclaim(&mut self, bytes: u64, swappiness: Option<Swappiness>) -> Result<(), Errno> {
         self.reclaim.request(bytes, swappiness)
     }
 
-    /// Whether the kernel knows `swappiness=` with this value.
+    /// Returns whether the kernel knows `swappiness=` with this value.
     ///
     /// # Errors
-    /// As [`ReclaimFile::accepts`].
+    /// As for [`ReclaimFile::accepts`].
     pub fn accepts(&mut self, swappiness: Swappiness) -> Result<bool, Errno> {
         self.reclaim.accepts(swappiness)
     }
@@ -153,8 +154,9 @@ impl MemoryCgroup {
     }
 }
 
-/// `memory.stat` is folded on reading only when more than 64 updates a CPU are pending (`MEMCG_CHARGE_BATCH`,
-/// mm/memcontrol.c), each of a page.
+/// Returns the maximum lag of the counters, bytes. `memory.stat` is folded on reading only when
+/// more than 64 updates per CPU are pending (`MEMCG_CHARGE_BATCH`, mm/memcontrol.c), each of a
+/// page.
 fn blind_spot() -> u64 {
     const UPDATES: u64 = 64;
     UPDATES * cpus() * page_size()

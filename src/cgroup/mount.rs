@@ -1,8 +1,9 @@
-//! Where cgroup2 is mounted, and which controllers are still on cgroup v1.
+//! Mount points of cgroup2, and controllers that are still on cgroup v1.
 //!
-//! The kernel escapes blank, tab, newline and backslash in mountinfo (`mangle` of `fs/proc_namespace.c`), and passes every other
-//! byte on: mount points need not be UTF-8. So texts of /proc are read as bytes, and a line that can't be understood counts
-//! for itself alone. Parsers take the bytes, so that every layout can be tested anywhere.
+//! The kernel escapes blank, tab, newline and backslash in mountinfo (`mangle` of
+//! `fs/proc_namespace.c`), and passes every other byte on: mount points need not be UTF-8. So texts
+//! of /proc are read as bytes, and an unparsable line affects no other line. Parsers take the
+//! bytes, so that every layout can be tested anywhere.
 
 use std::cmp::Reverse;
 use std::ffi::OsStr;
@@ -16,24 +17,26 @@ use rustix::fs::{AtFlags, StatxFlags};
 use super::Name;
 use crate::host::proc::{read_bytes, read_system_file, unescape};
 
-/// A mounted cgroup2 hierarchy.
+/// Mounted cgroup2 hierarchy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {
-    /// The mount's id; `None` for one that this mount namespace doesn't list.
+    /// Mount ID; `None` for a mount that this mount namespace doesn't list.
     pub id: Option<u64>,
-    /// Where it is mounted.
+    /// Mount point.
     pub point: PathBuf,
-    /// Which cgroup of the hierarchy (as seen from this namespace) is mounted there: `/` but for bind mounts.
+    /// Mounted cgroup of the hierarchy, as seen from this namespace: `/` except for bind mounts.
     pub root: PathBuf,
-    /// Whether it is mounted read-only, by this mount or altogether.
+    /// True if the mount or its file system is read-only.
     pub read_only: bool,
-    /// Name of the cgroup that is mounted there: `/`, or where names begin elsewhere, what leads there.
+    /// Name of the mounted cgroup: `/`, or where names begin at another mount, the path that leads
+    /// to this cgroup.
     pub top: PathBuf,
-    /// Mount points below this one, of whatever lies there: a directory that is covered so is none of the hierarchy's.
+    /// Mount points below this one, of any file system: a directory covered by another mount
+    /// doesn't belong to the hierarchy.
     pub inner: Vec<PathBuf>,
 }
 
-/// What keeps the ancestors of the mounted cgroup out of sight, and their limits with them.
+/// Reason why the ancestors of the mounted cgroup, and so their limits, can't be seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hidden {
     /// The root of this cgroup namespace isn't the hierarchy's.
@@ -43,7 +46,7 @@ pub enum Hidden {
 }
 
 impl Hidden {
-    /// The word for it.
+    /// Returns the word for the reason.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
@@ -54,30 +57,31 @@ impl Hidden {
 }
 
 impl Mount {
-    /// One that shows the whole hierarchy, and of which nothing else is known.
+    /// Returns a mount that shows the whole hierarchy, with nothing else known.
     #[must_use]
     pub fn whole(point: PathBuf, read_only: bool) -> Self {
         Self { id: None, point, root: "/".into(), read_only, top: "/".into(), inner: Vec::new() }
     }
 
-    /// Finds the cgroup2 mount of this mount namespace that names begin from, in `/proc/self/mountinfo`.
+    /// Finds the cgroup2 mount of this mount namespace that names begin from, in
+    /// `/proc/self/mountinfo`.
     ///
     /// # Errors
-    /// What reading that file gives.
+    /// The error from reading that file.
     pub fn find() -> io::Result<Option<Self>> {
         Ok(Mounts::read()?.widest().cloned())
     }
 
-    /// Whether there are cgroups above what is mounted here, and why they can't be seen.
+    /// Returns why cgroups above the mounted one can't be seen, or `None` if there are none above.
     ///
-    /// The true root is told by lacking a `cgroup.type`. A namespace's number doesn't tell: one that was made at the
-    /// root hides nothing.
+    /// The true root is recognised by lacking a `cgroup.type`. A namespace's number is no
+    /// indication, since a namespace made at the root hides nothing.
     #[must_use]
     pub fn hidden(&self) -> Option<Hidden> {
         hidden(&self.root, self.point.join("cgroup.type").exists())
     }
 
-    /// One line of mountinfo, if it is a cgroup2 mount (proc(5)).
+    /// Parses one line of mountinfo, if the line is a cgroup2 mount (proc(5)).
     fn parse_line(line: &[u8]) -> Option<Self> {
         let [mount, file_system] = halves(line)?;
         let mut tail = fields(file_system);
@@ -100,18 +104,19 @@ impl Mount {
         })
     }
 
-    /// The name of the cgroup at `path`: its path from the mount point, with a leading `/`.
+    /// Returns the name of the cgroup at `path`: its path from the mount point, with a leading `/`.
     #[must_use]
     pub fn name_of(&self, path: &Path) -> Option<Name> {
         let below = path.strip_prefix(&self.point).ok()?;
         Some(Name::new(&join(&self.top, below), path))
     }
 
-    /// The directory of a cgroup that `/proc/PID/cgroup` calls `cgroup`, if it lies within what is mounted here.
+    /// Returns the directory of a cgroup that `/proc/PID/cgroup` calls `cgroup`, if it lies within
+    /// the mounted part.
     #[must_use]
     pub fn directory_of(&self, cgroup: &Path) -> Option<PathBuf> {
         let below = cgroup.strip_prefix(&self.root).ok()?;
-        // Above the root of this namespace, of which no name is known from here.
+        // Cgroups above the root of this namespace have no name known here.
         if below.starts_with("..") {
             return None;
         }
@@ -119,7 +124,8 @@ impl Mount {
     }
 }
 
-/// The id of the mount through which a descriptor was opened (`STATX_MNT_ID` since 5.8; before, from proc).
+/// Returns the id of the mount through which a descriptor was opened (`STATX_MNT_ID` since 5.8;
+/// before, from proc).
 pub(super) fn mount_id(dir: &OwnedFd) -> Option<u64> {
     let stat = rustix::fs::statx(dir, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID).ok();
     if let Some(stat) = stat.filter(|stat| stat.stx_mask & StatxFlags::MNT_ID.bits() != 0) {
@@ -129,26 +135,27 @@ pub(super) fn mount_id(dir: &OwnedFd) -> Option<u64> {
     info.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok())
 }
 
-/// A path below another one; joining an empty one would add a slash.
+/// Joins two paths; joining an empty path would add a slash.
 pub(super) fn join(top: &Path, below: &Path) -> PathBuf {
     if below.as_os_str().is_empty() { top.to_path_buf() } else { top.join(below) }
 }
 
-/// The cgroup2 mounts of this mount namespace, in the order of mountinfo.
+/// Cgroup2 mounts of this mount namespace, in the order of mountinfo.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Mounts(Vec<Mount>);
 
 impl Mounts {
-    /// Reads `/proc/self/mountinfo`. A mount that another one covers is left out: its mount point leads elsewhere.
+    /// Reads `/proc/self/mountinfo`. Leaves out a mount covered by another one, since its mount
+    /// point leads elsewhere.
     ///
     /// # Errors
-    /// What reading that file gives.
+    /// The error from reading that file.
     pub fn read() -> io::Result<Self> {
         let mut mounts = Self::parse(&crate::host::proc::read_bytes("/proc/self/mountinfo")?);
         let leads_there = |mount: &Mount| match super::open_directory(&mount.point) {
-            // Where the id can't be told, text is all there is.
+            // Without a mount id, the text of mountinfo must do.
             Ok(dir) => mount_id(&dir).is_none_or(|id| mount.id == Some(id)),
-            // Whoever may not look is to be told so, by whatever is tried there.
+            // Keep a mount without permission, so that any use reports the error.
             Err(e) => e.kind() == io::ErrorKind::PermissionDenied,
         };
         mounts.0.retain(leads_there);
@@ -160,7 +167,7 @@ impl Mounts {
     #[must_use]
     pub fn parse(mountinfo: &[u8]) -> Self {
         let mut mounts = Self(lines(mountinfo).filter_map(Mount::parse_line).collect());
-        // Where nothing is mounted within a hierarchy, which is nearly everywhere, paths aren't kept.
+        // Only mount points within a hierarchy are kept; nearly everywhere there are none.
         for point in lines(mountinfo).filter_map(|line| fields(halves(line)?[0]).nth(4)).map(unescape) {
             for mount in &mut mounts.0 {
                 if point.starts_with(&mount.point) && point != mount.point {
@@ -172,7 +179,8 @@ impl Mounts {
         mounts
     }
 
-    /// Names what is mounted where names don't begin: by the name that it has there, or else by what leads to it.
+    /// Names the mounts that names don't begin from: by the cgroup's name in the widest mount, or
+    /// else by the mount point.
     fn name_tops(&mut self) {
         let Some(widest) = self.widest().cloned() else { return };
         for mount in self.0.iter_mut().filter(|mount| mount.root != widest.root) {
@@ -182,14 +190,15 @@ impl Mounts {
         }
     }
 
-    /// The mount of that id.
+    /// Returns the mount with this id.
     #[must_use]
     pub fn of_id(&self, id: u64) -> Option<&Mount> {
         self.0.iter().find(|mount| mount.id == Some(id))
     }
 
-    /// The one that shows most of the hierarchy, the first of equals: names begin there. What is mounted from outside of a
-    /// cgroup namespace begins with `/..`, once for each level above the namespace's root.
+    /// Returns the mount that shows most of the hierarchy, the first of equals; names begin there.
+    /// The root of a mount from outside of a cgroup namespace begins with `/..`, once for each
+    /// level above the namespace's root.
     #[must_use]
     pub fn widest(&self) -> Option<&Mount> {
         let is_up = |component: &Component<'_>| matches!(component, Component::ParentDir);
@@ -197,7 +206,7 @@ impl Mounts {
         self.0.iter().min_by_key(|mount| (Reverse(up(mount)), mount.root.components().count()))
     }
 
-    /// The one whose mount point is nearest above `path`, as far as text tells.
+    /// Returns the mount whose mount point is nearest above `path`, judging by text alone.
     #[must_use]
     pub fn around(&self, path: &Path) -> Option<&Mount> {
         let around = self.0.iter().filter(|mount| path.starts_with(&mount.point));
@@ -213,25 +222,28 @@ fn fields(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     text.split(|&byte| byte == b' ')
 }
 
-/// What stands before and after the ` - ` of a line of mountinfo, which no field holds: blanks are escaped.
+/// Splits a line of mountinfo at ` - `, which no field contains, since blanks are escaped.
 fn halves(line: &[u8]) -> Option<[&[u8]; 2]> {
     let at = line.windows(3).position(|window| window == b" - ")?;
     Some([&line[..at], &line[at + 3..]])
 }
 
-/// The mount's root begins with `/..` where the mount was made outside of this namespace.
+/// Returns why ancestors are hidden. The root of a mount made outside of this namespace begins with
+/// `/..`.
 fn hidden(root: &Path, has_type: bool) -> Option<Hidden> {
     has_type.then(|| if root == Path::new("/") { Hidden::ByNamespace } else { Hidden::ByMount })
 }
 
-/// The cgroup2 membership in the bytes of a `/proc/PID/cgroup`. Names hold any byte but a newline.
+/// Returns the cgroup2 membership in the bytes of a `/proc/PID/cgroup`. Names contain any byte but
+/// a newline.
 #[must_use]
 pub fn own_cgroup(text: &[u8]) -> Option<&Path> {
     let name = lines(text).find_map(|line| line.strip_prefix(b"0::"))?;
     Some(Path::new(OsStr::from_bytes(name)))
 }
 
-/// Whether the bytes of a `/proc/self/mountinfo` show the memory controller mounted as cgroup v1.
+/// Returns the mount point of the memory controller, if the bytes of a `/proc/self/mountinfo` show
+/// it mounted as cgroup v1.
 #[must_use]
 pub fn memory_on_v1(mountinfo: &[u8]) -> Option<PathBuf> {
     lines(mountinfo).find_map(|line| {
@@ -243,7 +255,8 @@ pub fn memory_on_v1(mountinfo: &[u8]) -> Option<PathBuf> {
     })
 }
 
-/// Where the memory controller is, if that is a hierarchy of version 1, mounted or not.
+/// Returns the place of the memory controller, if it is on a hierarchy of version 1, mounted or
+/// not.
 pub(crate) fn controller_on_v1() -> Option<PathBuf> {
     let mountinfo = read_bytes("/proc/self/mountinfo").unwrap_or_default();
     memory_on_v1(&mountinfo).or_else(|| {
@@ -253,7 +266,7 @@ pub(crate) fn controller_on_v1() -> Option<PathBuf> {
     })
 }
 
-/// A line of `/proc/cgroups`.
+/// Line of `/proc/cgroups`.
 #[derive(Debug, PartialEq, Eq)]
 struct Controller {
     hierarchy: u32,
@@ -327,7 +340,7 @@ mod tests {
         let host = mounts.widest().unwrap();
         assert_eq!((host.point.as_path(), host.top.as_path()), (Path::new("/host/cg"), Path::new("/")));
         assert_eq!(host.inner, [Path::new("/host/cg/a/b c")]);
-        // One's own part has no name that is known; the other one has.
+        // This namespace's own part has no known name; the other part has one.
         let tops = [1, 3].map(|id| mounts.of_id(id).unwrap().top.clone());
         assert_eq!(tops, [Path::new("/sys/fs/cgroup"), Path::new("/a")]);
         assert_eq!(host.directory_of(Path::new("/../../../a/b")), Some("/host/cg/a/b".into()));

@@ -1,14 +1,15 @@
-//! The name of a cgroup: text for people, and the bytes of its path where the text can't hold them.
+//! Name of a cgroup: text for display, and the bytes of its path where text can't represent them.
 //!
-//! Whoever makes a cgroup chooses its name, any bytes but `/` and newline (`cgroup_mkdir`, kernel/cgroup/cgroup.c). What
-//! isn't UTF-8 is replaced in the text, so the text is for reading only: two cgroups can share it.
+//! The creator of a cgroup chooses its name, any bytes but `/` and newline (`cgroup_mkdir`,
+//! kernel/cgroup/cgroup.c). Bytes that aren't UTF-8 are replaced in the text, so the text is for
+//! reading only: two cgroups can share it.
 
 use std::fmt;
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
 
-/// The name of a cgroup: its path from the mount point, with a leading `/`.
+/// Name of a cgroup: its path from the mount point, with a leading `/`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Name {
     text: Text,
@@ -25,14 +26,15 @@ impl Default for Text {
 }
 
 impl Name {
-    /// The name `name` of the cgroup whose directory is `path`.
+    /// Returns the name `name` of the cgroup whose directory is `path`.
     #[must_use]
     pub fn new(name: &Path, path: &Path) -> Self {
         let text = Text(name.to_string_lossy().into());
         Self { text, path: path.to_str().is_none().then(|| path.into()) }
     }
 
-    /// The path of the directory, where it is no UTF-8: then neither the name nor the path survives as text.
+    /// Returns the path of the directory, if the path isn't UTF-8: then neither the name nor the
+    /// path survives as text.
     #[must_use]
     pub fn path_not_utf8(&self) -> Option<&Path> {
         self.path.as_deref()

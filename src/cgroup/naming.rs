@@ -1,9 +1,12 @@
-//! Names that are no paths: a systemd unit, a container, a pod. Each is looked for by the name of its directory.
+//! Names that aren't paths: a systemd unit, a container, a pod. Each is found by the name of its
+//! directory.
 //!
-//! Layouts: systemd (`systemd.unit(5)`: `-`, `/` and others are spelt `\xNN` in names of slices and instances); docker,
-//! podman, containerd and cri-o with the systemd driver (`docker-ID.scope`, `libpod-ID.scope`, `cri-containerd-ID.scope`,
-//! `crio-ID.scope`) and with the cgroupfs driver (`ID`, `libpod-ID`, `crio-ID`); kubelet's pods with the systemd driver
-//! (`kubepods-burstable-podUID.slice`, where the UID has `_` for `-`) and with the cgroupfs driver (`podUID`).
+//! Layouts: systemd (`systemd.unit(5)`: `-`, `/` and others are spelt `\xNN` in names of slices and
+//! instances); docker, podman, containerd and cri-o with the systemd driver (`docker-ID.scope`,
+//! `libpod-ID.scope`, `cri-containerd-ID.scope`, `crio-ID.scope`) and with the cgroupfs driver
+//! (`ID`, `libpod-ID`, `crio-ID`); kubelet's pods with the systemd driver
+//! (`kubepods-burstable-podUID.slice`, where the UID has `_` for `-`) and with the cgroupfs driver
+//! (`podUID`).
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -11,37 +14,38 @@ use std::path::PathBuf;
 
 use super::{Mount, tree};
 
-/// What a word names, if it isn't a path.
+/// Object that a word names, if the word isn't a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Named {
-    /// A unit, unescaped: bytes, since `\xNN` can stand for any.
+    /// Unit, unescaped: bytes, since `\xNN` can stand for any byte.
     Unit(Vec<u8>),
-    /// The beginning of a container's ID.
+    /// Beginning of a container's ID.
     Container(String),
-    /// The beginning of a pod's UID, with `-`.
+    /// Beginning of a pod's UID, with `-`.
     Pod(String),
-    /// The cgroup that a process is in.
+    /// Process, which stands for the cgroup that it is in.
     Pid(u32),
 }
 
-/// The kinds of units that have cgroups.
+/// Suffixes of the units that have cgroups.
 const UNITS: [&str; 6] = [".service", ".scope", ".slice", ".socket", ".mount", ".swap"];
 
-/// What systemd calls the root.
+/// Name of the root in systemd.
 const ROOT: &[u8] = b"-.slice";
 
-/// What stands before a container's ID in the names of directories, by runtime.
+/// Prefixes of a container's ID in the names of directories, by runtime.
 const RUNTIMES: [&str; 5] = ["docker-", "libpod-", "cri-containerd-", "crio-", "containerd-"];
 
-/// How long an ID is, and how little of it can name a container.
+/// Length of a container's ID, digits.
 const ID: usize = 64;
 
 impl Named {
-    /// Reads a word. `None` for what can only be a path, `Err` for what no container, pod or process can be called.
+    /// Parses a word. Returns `None` for a word that can only be a path, `Err` for a malformed
+    /// container, pod or process.
     #[must_use]
     pub fn parse(word: impl AsRef<OsStr>) -> Option<Result<Self, &'static str>> {
         let name = word.as_ref();
-        // What begins as one of these and isn't UTF-8 can't be one.
+        // A word with one of these prefixes that isn't UTF-8 is malformed anyway.
         let text = name.to_string_lossy();
         let word = &*text;
         let hex = |id: &str| id.bytes().all(|b| b.is_ascii_hexdigit() || matches!(b, b'-' | b'_'));
@@ -69,13 +73,13 @@ impl Named {
         is_unit.then(|| Ok(Self::unit(name)))
     }
 
-    /// A unit, or part of one's path, however it is spelt.
+    /// Returns a unit, or part of a unit's path, from any spelling.
     #[must_use]
     pub fn unit(name: impl AsRef<OsStr>) -> Self {
         Self::Unit(unescaped(name.as_ref().as_bytes()))
     }
 
-    /// Whether a directory of that name is what is meant.
+    /// Returns whether a directory of this name is the object named.
     #[must_use]
     pub fn is(&self, directory: impl AsRef<OsStr>) -> bool {
         let directory = directory.as_ref();
@@ -91,7 +95,8 @@ impl Named {
         }
     }
 
-    /// The directories below the top of a mount that are meant. What lies within one isn't looked at: it is part of it.
+    /// Returns the directories of a mount that this names. Further matches within a match are left
+    /// out, as part of it.
     #[must_use]
     pub fn find(&self, mount: &Mount) -> Vec<PathBuf> {
         if matches!(self, Self::Unit(unit) if unit == ROOT) {
@@ -99,7 +104,7 @@ impl Named {
         }
         let mut found: Vec<PathBuf> = Vec::new();
         for tree::Entry { path, .. } in tree::walk(mount) {
-            // Nearer ones come first.
+            // `walk` returns nearer directories first.
             let within = || found.iter().any(|above| path.starts_with(above));
             if path.file_name().is_some_and(|name| self.is(name)) && !within() {
                 found.push(path);
@@ -110,7 +115,7 @@ impl Named {
     }
 }
 
-/// The ID of the container whose directory is called so.
+/// Returns the ID of the container whose directory has this name.
 #[must_use]
 pub fn container_id(directory: &str) -> Option<&str> {
     let name = directory.strip_suffix(".scope").unwrap_or(directory);
@@ -118,7 +123,7 @@ pub fn container_id(directory: &str) -> Option<&str> {
     (id.len() == ID && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))).then_some(id)
 }
 
-/// The UID, with `-`, of the pod whose directory is called so.
+/// Returns the UID, with `-`, of the pod whose directory has this name.
 #[must_use]
 pub fn pod_uid(directory: &str) -> Option<String> {
     let uid = match directory.strip_suffix(".slice") {
@@ -131,7 +136,7 @@ pub fn pod_uid(directory: &str) -> Option<String> {
     sound.then(|| uid.to_lowercase())
 }
 
-/// A unit's name without systemd's `\xNN`, so that either spelling is the same name.
+/// Replaces systemd's `\xNN` in a unit's name, so that either spelling is the same name.
 fn unescaped(name: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(name.len());
     let mut rest = name;

@@ -1,9 +1,11 @@
-//! `memory.numa_stat`: on which NUMA nodes a cgroup's memory lies (since 5.10, with `CONFIG_NUMA`).
+//! `memory.numa_stat`: distribution of a cgroup's memory over NUMA nodes (since 5.10, with
+//! `CONFIG_NUMA`).
 
-/// What a cgroup has on one node. Amounts are bytes; what the kernel doesn't tell is `None`.
+/// Memory of a cgroup on one node. Amounts are bytes; values that the kernel doesn't report are
+/// `None`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NodeStat {
-    /// The node's number. Numbers can have gaps.
+    /// Number of the node. Numbers can have gaps.
     pub number: u32,
     /// Anonymous memory.
     pub anon: Option<u64>,
@@ -11,7 +13,7 @@ pub struct NodeStat {
     pub file: Option<u64>,
 }
 
-/// The nodes in the text of a `memory.numa_stat`, in its order.
+/// Parses the text of a `memory.numa_stat` into nodes, in its order.
 #[must_use]
 pub fn parse(text: &str) -> Vec<NodeStat> {
     let mut nodes: Vec<NodeStat> = Vec::new();
@@ -33,7 +35,7 @@ pub fn parse(text: &str) -> Vec<NodeStat> {
     nodes
 }
 
-/// `N0=4096`.
+/// Parses a field such as `N0=4096` into the node's number and bytes.
 fn on_node(field: &str) -> Option<(u32, u64)> {
     let (number, bytes) = field.strip_prefix('N')?.split_once('=')?;
     Some((number.parse().ok()?, bytes.parse().ok()?))

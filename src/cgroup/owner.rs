@@ -1,29 +1,30 @@
-//! Whom a cgroup's file belongs to. Plain ownership decides who may reclaim: that is how it is delegated.
+//! Ownership of a cgroup's files, which decides who may reclaim from it: ownership is the means of
+//! delegation.
 
 use rustix::fs::AtFlags;
 
 use super::{Cgroup, reclaim};
 
-/// The owner of a file, and what its mode lets others do.
+/// Owner and permission bits of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner {
-    /// The user.
+    /// User ID.
     pub uid: u32,
-    /// The group.
+    /// Group ID.
     pub gid: u32,
-    /// The permission bits.
+    /// Permission bits.
     pub mode: u32,
 }
 
 impl Owner {
-    /// Of the cgroup's `memory.reclaim`, if it has one.
+    /// Returns the owner of the cgroup's `memory.reclaim`, if the cgroup has one.
     #[must_use]
     pub fn of(cgroup: &Cgroup) -> Option<Self> {
         let stat = rustix::fs::statat(cgroup, reclaim::FILE, AtFlags::empty()).ok()?;
         Some(Self { uid: stat.st_uid, gid: stat.st_gid, mode: stat.st_mode & 0o7777 })
     }
 
-    /// Whether somebody other than root may write to it.
+    /// Returns whether a user other than root may write to the file.
     #[must_use]
     pub fn delegated(&self) -> bool {
         self.uid != 0 && self.mode & 0o200 != 0 || self.gid != 0 && self.by_group() || self.by_all()
@@ -37,7 +38,7 @@ impl Owner {
         self.mode & 0o002 != 0
     }
 
-    /// In words who may write to it, but for those whom root's capabilities let.
+    /// Describes which users may write to the file, apart from those with root's capabilities.
     #[must_use]
     pub fn words(&self) -> String {
         let user = if self.uid == 0 { "root".to_owned() } else { format!("uid {}", self.uid) };

@@ -1,9 +1,10 @@
-//! Which cgroup an open directory is, where it is mounted, and what to call it.
+//! Identification of an open directory as a cgroup: its mount, path and name.
 //!
-//! The kernel resolves a path once, when it is opened; what was opened is then identified by the descriptor: file system,
-//! inode, mount. Resolving the path again as text can lead elsewhere: through `/proc/PID/root`, `/proc/PID/cwd` or
-//! `/proc/PID/fd`, which are no symbolic links to the text that readlink(2) gives, or where another mount covers a
-//! directory. So every path that is derived from the text is opened, and taken only if it leads to the same inode.
+//! The kernel resolves a path once, when it is opened; the opened directory is then identified by
+//! the descriptor: file system, inode, mount. Resolving the path again as text can lead elsewhere:
+//! through `/proc/PID/root`, `/proc/PID/cwd` or `/proc/PID/fd`, which aren't symbolic links to the
+//! text that readlink(2) gives, or where another mount covers a directory. So every path derived
+//! from the text is opened, and accepted only if it leads to the same inode.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -16,21 +17,23 @@ use rustix::io::Errno;
 use super::mount::{Mount, Mounts, join, mount_id};
 use super::{Cgroup, FileSystem, Name, file_system, open_directory};
 
-/// A cgroup that was found: where, and what it is called.
+/// Path, name and id of a cgroup that was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CgroupPath {
-    /// Its directory: the mount point, then the names from there.
+    /// Directory: the mount point, then the names from there.
     pub path: Arc<Path>,
-    /// The path from the mount point, with a leading `/`.
+    /// Path from the mount point, with a leading `/`.
     pub name: Name,
-    /// The hierarchy it is in.
+    /// Hierarchy of the cgroup.
     pub mount: Arc<Mount>,
-    /// Its id, as [`Cgroup::id`] gives it: whatever the path leads to later must have the same.
+    /// Cgroup id, as from [`Cgroup::id`]. A cgroup with another id at the path later is not this
+    /// one.
     pub id: u64,
 }
 
 impl CgroupPath {
-    /// The cgroups above it, the nearest first, without the root of what is mounted. One that is gone is left out.
+    /// Returns the ancestors, the nearest first, without the root of the mount. Leaves out removed
+    /// cgroups.
     pub fn above(&self) -> impl Iterator<Item = Self> + '_ {
         let within = |path: &&Path| path.starts_with(&self.mount.point) && **path != self.mount.point;
         self.path.ancestors().skip(1).take_while(within).filter_map(|path| {
@@ -40,24 +43,25 @@ impl CgroupPath {
         })
     }
 
-    /// Its path from the mount point, without a leading `/`; empty for the top.
+    /// Returns the path from the mount point, without a leading `/`; empty for the top.
     #[must_use]
     pub fn below_mount(&self) -> &Path {
         self.path.strip_prefix(&self.mount.point).unwrap_or(&self.path)
     }
 
-    /// Opens it.
+    /// Opens the cgroup.
     ///
     /// # Errors
-    /// The kernel's, from opening the directory; [`io::ErrorKind::InvalidInput`] if it isn't on cgroup2; `ESTALE` if the
-    /// path leads to another cgroup by now.
+    /// The kernel's error from opening the directory; [`io::ErrorKind::InvalidInput`] if the
+    /// directory isn't on cgroup2; `ESTALE` if the path now leads to another cgroup.
     pub fn open(&self) -> io::Result<Cgroup> {
         let cgroup = Cgroup::open(Arc::clone(&self.path), self.name.clone())?;
         self.verify(cgroup.id()?)?;
         Ok(cgroup)
     }
 
-    /// The same for a directory that need not be on cgroup2, since nothing will be written there.
+    /// Opens the cgroup as [`CgroupPath::open`] does, but on any file system, since nothing is
+    /// written there.
     pub(crate) fn open_to_read(&self) -> Result<Cgroup, Errno> {
         let cgroup = Cgroup::open_to_read(Arc::clone(&self.path), self.name.clone())
             .map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::INVAL))?;
@@ -65,7 +69,7 @@ impl CgroupPath {
         Ok(cgroup)
     }
 
-    /// Opens its directory alone.
+    /// Opens the directory alone.
     pub(crate) fn open_directory(&self) -> Result<OwnedFd, Errno> {
         let dir = open_directory(&self.path).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
         self.verify(id_of(&dir)?)?;
@@ -77,22 +81,23 @@ impl CgroupPath {
     }
 }
 
-/// The inode of a directory, which is the id of a cgroup.
+/// Returns the inode of a directory, which is the id of a cgroup.
 pub(super) fn id_of(dir: impl AsFd) -> Result<u64, Errno> {
     rustix::fs::fstat(dir).map(|stat| stat.st_ino)
 }
 
-/// Says which cgroup `dir` is, which was opened by the absolute path `given`. Where the mount that names begin from shows it
-/// with more of what is above, that one is preferred, unless it alone is read-only.
+/// Identifies the cgroup `dir`, which was opened by the absolute path `given`. Prefers the mount
+/// that names begin from if that mount shows the cgroup with more of its ancestors, unless only
+/// that mount is read-only.
 ///
 /// # Errors
-/// The kernel's; [`io::ErrorKind::InvalidInput`] if it isn't on cgroup2.
+/// The kernel's error; [`io::ErrorKind::InvalidInput`] if the directory isn't on cgroup2.
 pub fn identify(dir: &OwnedFd, given: &Path, mounts: &Mounts) -> io::Result<CgroupPath> {
     if file_system(dir)? != FileSystem::Cgroup2 {
         return Err(io::ErrorKind::InvalidInput.into());
     }
     let id = id_of(dir)?;
-    // As the kernel writes it, from the root of its mount namespace and not necessarily of ours.
+    // The kernel writes the path from the root of its mount namespace, not necessarily from ours.
     let text = std::fs::read_link(format!("/proc/self/fd/{}", dir.as_raw_fd()))?;
     let (mount, below) = match listed(dir, &text, id, mounts) {
         Some(found) => found,
@@ -100,7 +105,7 @@ pub fn identify(dir: &OwnedFd, given: &Path, mounts: &Mounts) -> io::Result<Cgro
     };
     let preferred = mounts.widest().filter(|widest| mount.id.is_none() || widest.root != mount.root);
     let elsewhere = preferred.and_then(|widest| {
-        // A mount that isn't listed may still show the same part of the hierarchy.
+        // An unlisted mount may still show the same part of the hierarchy.
         let path = match mount.id {
             Some(_) => widest.directory_of(&mount.root.join(&below))?,
             None => join(&widest.point, &below),
@@ -121,21 +126,23 @@ pub fn identify(dir: &OwnedFd, given: &Path, mounts: &Mounts) -> io::Result<Cgro
     Ok(CgroupPath { path: path.into(), name, mount: Arc::new(mount), id })
 }
 
-/// The mount that this mount namespace lists for the descriptor, and the path below it, if that leads there.
+/// Returns the descriptor's mount, if this mount namespace lists it, and the path below, if the
+/// path leads to the cgroup.
 fn listed(dir: &OwnedFd, text: &Path, id: u64, mounts: &Mounts) -> Option<(Mount, PathBuf)> {
     let mount = mounts.of_id(mount_id(dir)?)?;
     let below = text.strip_prefix(&mount.point).ok()?;
     leads_to(text, id).then(|| (mount.clone(), below.to_path_buf()))
 }
 
-/// A mount that this mount namespace doesn't list, or that another one covers: its top is found by going up from the
-/// descriptor, and reached by the path that was given. Where there is no way up, since `..` leads onto what covers the top,
-/// the directory itself is the top of what can be seen.
+/// Returns a mount that this mount namespace doesn't list, or that another mount covers, and the
+/// path below. Finds its top by ascending from the descriptor, and reaches the top by the given
+/// path. Where `..` leads onto the mount that covers the top, ascending is impossible, and the
+/// directory itself is the top of the visible part.
 fn unlisted(dir: &OwnedFd, given: &Path, text: &Path) -> io::Result<(Mount, PathBuf)> {
     let (id, depth) = (id_of(dir)?, depth(dir)?);
     let names: Vec<_> = text.iter().collect();
     let below: PathBuf = names[names.len().saturating_sub(depth)..].iter().collect();
-    // The path as it was given, where it ends as it should; else with as many steps back.
+    // Use the given path where it ends as expected; else go back as many steps.
     let cut = given.ancestors().nth(depth).filter(|_| given.ends_with(&below)).map(Path::to_path_buf);
     let back = (0..depth).fold(given.to_path_buf(), |path, _| path.join(".."));
     let leads_back = |top: &PathBuf| leads_to(&join(top, &below), id);
@@ -144,14 +151,15 @@ fn unlisted(dir: &OwnedFd, given: &Path, text: &Path) -> io::Result<(Mount, Path
         None => (given.to_path_buf(), PathBuf::new()),
     };
     let read_only = rustix::fs::fstatvfs(dir)?.f_flag.contains(StatVfsMountFlags::RDONLY);
-    // Where it begins in the hierarchy can't be told from here.
+    // The position of the mount in the hierarchy can't be determined here.
     let mount = Mount { id: None, point: top.clone(), root: "/..".into(), read_only, top, inner: Vec::new() };
     Ok((mount, below))
 }
 
-/// How many levels lie between a directory and the top of its mount.
+/// Returns the number of levels between a directory and the top of its mount.
 fn depth(dir: &OwnedFd) -> Result<usize, Errno> {
-    /// Paths are no longer (`PATH_MAX`), and each level takes two bytes at least.
+    /// Maximum number of levels: paths have a maximum length (`PATH_MAX`), and each level takes at
+    /// least two bytes.
     const MAX_DEPTH: usize = 2048;
     let (mut at, mut depth) = (rustix::io::fcntl_dupfd_cloexec(dir, 0)?, 0);
     while !is_mount_top(&at)? {
@@ -169,8 +177,9 @@ fn depth(dir: &OwnedFd) -> Result<usize, Errno> {
     Ok(depth)
 }
 
-/// Whether a directory is the top of its mount. Kernels before 5.8 don't say so: there the file system's own root and a
-/// parent on another one are recognised, and a mount of a part over a part isn't.
+/// Returns whether a directory is the top of its mount. Kernels before 5.8 don't report this:
+/// there, this recognises the file system's own root and a parent on another file system, but not a
+/// mount of a part over a part.
 fn is_mount_top(dir: &OwnedFd) -> Result<bool, Errno> {
     let known = rustix::fs::statx(dir, "", AtFlags::EMPTY_PATH, StatxFlags::empty()).ok().and_then(|stat| {
         let told = stat.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT);
@@ -183,13 +192,13 @@ fn is_mount_top(dir: &OwnedFd) -> Result<bool, Errno> {
     Ok(here.st_dev != above.st_dev || here.st_ino == above.st_ino)
 }
 
-/// Whether a path leads to the cgroup of that id.
+/// Returns whether a path leads to the cgroup with this id.
 pub(super) fn leads_to(path: &Path, id: u64) -> bool {
     open_directory(path)
         .is_ok_and(|dir| id_of(&dir) == Ok(id) && file_system(&dir) == Ok(FileSystem::Cgroup2))
 }
 
-/// A name without the last names of it that a path has.
+/// Removes from a name as many components as `tail` has.
 fn without_tail<'a>(name: &'a Path, tail: &Path) -> &'a Path {
     name.ancestors().nth(tail.iter().count()).unwrap_or(name)
 }

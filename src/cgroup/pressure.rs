@@ -1,52 +1,53 @@
-//! `memory.pressure`: how long tasks of the cgroup stood still for want of memory (PSI).
+//! `memory.pressure`: time in which tasks of the cgroup were stalled for want of memory (PSI).
 
 use std::path::{Path, PathBuf};
 
 use crate::host::Reader;
 
-/// The `some` total of a pressure file's text: microseconds in which at least one task was stalled.
+/// Returns the `some` total of a pressure file's text: microseconds in which at least one task was
+/// stalled.
 #[must_use]
 pub fn some_total(text: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix("some "))?;
     line.split(' ').find_map(|field| field.strip_prefix("total="))?.parse().ok()
 }
 
-/// A pressure file: `some` of the tasks stalled, or all of them (`full`).
+/// Content of a pressure file: stalls of `some` tasks, or of all (`full`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pressure {
-    /// At least one task was stalled.
+    /// Stalls of at least one task.
     pub some: Stall,
-    /// All tasks were; `None` where the kernel doesn't tell.
+    /// Stalls of all tasks; `None` where the kernel doesn't report them.
     pub full: Option<Stall>,
 }
 
-/// How long tasks were stalled.
+/// Share and duration of stalls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stall {
-    /// Over the last 10 s, hundredths of a percent.
+    /// Share of the last 10 s, hundredths of a percent.
     pub avg10: u16,
-    /// In all, microseconds.
+    /// Total, microseconds.
     pub total: u64,
 }
 
 impl Pressure {
-    /// Reads the text of a pressure file.
+    /// Parses the text of a pressure file.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         Some(Self { some: stall(text, "some ")?, full: stall(text, "full ") })
     }
 }
 
-/// The file with the memory pressure of the cgroup in that directory. For the root of a hierarchy mounted at `point` it is
-/// the host's, as systemd-oomd takes it.
+/// Returns the file with the memory pressure of the cgroup in `dir`. For the root of a hierarchy
+/// mounted at `point`, this is the host's file, as in systemd-oomd.
 #[must_use]
 pub fn file(dir: &Path, point: &Path) -> PathBuf {
     let is_host = dir == point && !dir.join("cgroup.type").exists();
     if is_host { "/proc/pressure/memory".into() } else { dir.join("memory.pressure") }
 }
 
-/// `full` avg10 in a file of memory pressure, hundredths of a percent; `None` if it can't be read. `text` is a buffer to be
-/// used again.
+/// Reads `full` avg10 from a file of memory pressure, hundredths of a percent; `None` if the file
+/// can't be read. `text` is a reusable buffer.
 #[must_use]
 pub fn full_avg10(file: &Path, text: &mut String) -> Option<u16> {
     Reader::open(file).ok()?.read(text).ok()?;
@@ -58,7 +59,7 @@ fn stall(text: &str, of: &str) -> Option<Stall> {
     let field = |key| line.split(' ').find_map(|field| field.strip_prefix(key));
     let (whole, hundredths) = field("avg10=")?.split_once('.')?;
     let avg10 = whole.parse::<u16>().ok()?.checked_mul(100)?.checked_add(hundredths.parse().ok()?)?;
-    // A share of a time is no more than all of it.
+    // A share of time can't exceed 100%.
     let avg10 = Some(avg10).filter(|&avg10| avg10 <= 10_000)?;
     Some(Stall { avg10, total: field("total=")?.parse().ok()? })
 }

@@ -1,7 +1,8 @@
-//! `memory.reclaim`: the one file that memctl exists for.
+//! `memory.reclaim`: the kernel's interface for proactive reclaim, and the purpose of memctl.
 //!
-//! A request is one raw write(2) of plain decimal bytes. The standard library's writers would issue it again in
-//! full on `EINTR`; this one never does. What the call returns never says how much was freed.
+//! A request is one raw write(2) of plain decimal bytes. The standard library's writers would
+//! repeat the whole request on `EINTR`; this module never does. The result of the call never gives
+//! the amount freed.
 
 use std::fmt::{self, Write};
 
@@ -13,10 +14,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use super::Cgroup;
 use crate::kind::Swappiness;
 
-/// The file's name.
+/// Name of the file.
 pub const FILE: &str = "memory.reclaim";
 
-/// A line on the stack: a request allocates nothing, since memory may be short.
+/// Line on the stack: a request allocates nothing, since memory may be short.
 struct Line {
     text: [u8; 48],
     length: usize,
@@ -31,7 +32,7 @@ impl fmt::Write for Line {
     }
 }
 
-/// An open `memory.reclaim`.
+/// Open `memory.reclaim`.
 #[derive(Debug)]
 pub struct ReclaimFile(OwnedFd);
 
@@ -39,25 +40,26 @@ impl ReclaimFile {
     /// Opens the cgroup's file for writing.
     ///
     /// # Errors
-    /// The kernel's: `ENOENT`, `EACCES`, `EROFS`. [`super::diagnose`] turns them into reasons.
+    /// The kernel's error: `ENOENT`, `EACCES`, `EROFS`. [`super::diagnose`] turns these into
+    /// reasons.
     pub fn open(cgroup: &Cgroup) -> Result<Self, Errno> {
         Self::open_in(cgroup, FILE)
     }
 
-    /// The same for a file that is written alike, in another directory.
+    /// Opens a file of the same format in another directory.
     pub(crate) fn open_in(dir: impl AsFd, file: &str) -> Result<Self, Errno> {
         let flags = OFlags::WRONLY | OFlags::CLOEXEC;
         rustix::fs::openat(dir, file, flags, Mode::empty()).map(Self)
     }
 
-    /// Asks the kernel once to reclaim `bytes`, a multiple of the page size.
+    /// Requests reclaim of `bytes`, a multiple of the page size, with a single write.
     ///
     /// # Errors
-    /// `EAGAIN`: less was freed, perhaps nothing. `EINTR`: a signal came, some may have been freed. `ENODEV`: the
-    /// cgroup was removed. `EINVAL`: this kernel doesn't know the key.
+    /// `EAGAIN`: less was freed, perhaps nothing. `EINTR`: a signal came, some may have been freed.
+    /// `ENODEV`: the cgroup was removed. `EINVAL`: this kernel doesn't know the key.
     pub fn request(&self, bytes: u64, swappiness: Option<Swappiness>) -> Result<(), Errno> {
         let mut line = Line { text: [0; 48], length: 0 };
-        // It fits: 20 digits, and 15 bytes more.
+        // The longest line fits: 20 digits, and 15 bytes more.
         let _ = match swappiness {
             None => writeln!(line, "{bytes}"),
             Some(value) => writeln!(line, "{bytes} swappiness={value}"),
@@ -65,12 +67,12 @@ impl ReclaimFile {
         rustix::io::write(&self.0, &line.text[..line.length]).map(drop)
     }
 
-    /// Whether this kernel knows `swappiness=` with this value. Asking for 0 bytes is a no-op where the key is
-    /// known and `EINVAL` where it isn't, so this is exact where version numbers, with all that distributions
-    /// backport, are not.
+    /// Returns whether this kernel knows `swappiness=` with this value. A request for 0 bytes is a
+    /// no-op where the key is known and `EINVAL` where it isn't, so this is exact where version
+    /// numbers, with all that distributions backport, are not.
     ///
     /// # Errors
-    /// The kernel's, but for `EINVAL`, which is the answer no.
+    /// The kernel's error, except `EINVAL`, for which this returns false.
     pub fn accepts(&self, swappiness: Swappiness) -> Result<bool, Errno> {
         match self.request(0, Some(swappiness)) {
             Ok(()) => Ok(true),

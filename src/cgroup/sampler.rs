@@ -1,5 +1,5 @@
-//! What a watch looks at again and again, of one cgroup: as few files held open as will do, and nothing allocated by a
-//! look.
+//! Sampling of a cgroup under watch, with as few files held open as possible. A sample allocates
+//! nothing.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -11,7 +11,7 @@ use super::{Cgroup, CgroupPath, pressure};
 use crate::host::Reader;
 use crate::host::proc::parse_number;
 
-/// One cgroup under watch.
+/// Sampler of one cgroup under watch.
 #[derive(Debug)]
 pub struct Sampler {
     cgroup: Cgroup,
@@ -20,20 +20,20 @@ pub struct Sampler {
     events: Option<Reader>,
 }
 
-/// How often a cgroup's own limits were met: `memory.events.local`.
+/// Counts of a cgroup's own limits being met, from `memory.events.local`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LimitEvents {
-    /// Tasks were throttled and made to reclaim, beyond `memory.high`.
+    /// Number of times that tasks were throttled and made to reclaim, beyond `memory.high`.
     pub high: u64,
-    /// Usage was about to go beyond `memory.max`.
+    /// Number of times that usage was about to exceed `memory.max`.
     pub max: u64,
 }
 
 impl Sampler {
-    /// Opens what is looked at.
+    /// Opens the files to sample.
     ///
     /// # Errors
-    /// The kernel's: `ENOENT` where there is no such cgroup, or no `memory.current` in it.
+    /// The kernel's error: `ENOENT` where there is no such cgroup, or no `memory.current` in it.
     pub fn open(located: &CgroupPath) -> Result<Self, Errno> {
         let cgroup = located.open_to_read()?;
         let id = cgroup.id()?;
@@ -42,19 +42,19 @@ impl Sampler {
         Ok(Self { cgroup, id, current, events })
     }
 
-    /// The cgroup.
+    /// Returns the cgroup.
     #[must_use]
     pub fn cgroup(&self) -> &Cgroup {
         &self.cgroup
     }
 
-    /// The cgroup's id, which no other has while the host runs.
+    /// Returns the cgroup's id, which no other cgroup has while the host runs.
     #[must_use]
     pub fn id(&self) -> u64 {
         self.id
     }
 
-    /// `memory.current`, bytes. `text` is a buffer to be used again.
+    /// Reads `memory.current`, bytes. `text` is a reusable buffer.
     ///
     /// # Errors
     /// `ENODEV` when the cgroup was removed.
@@ -63,7 +63,7 @@ impl Sampler {
         parse_number(text)?.ok_or(Errno::INVAL)
     }
 
-    /// The lower of `memory.high` and `memory.max`, if there is a limit.
+    /// Reads the lower of `memory.high` and `memory.max`, bytes, if there is a limit.
     ///
     /// # Errors
     /// `ENODEV` when the cgroup was removed.
@@ -73,7 +73,7 @@ impl Sampler {
         Ok([max, high].into_iter().flatten().min_by_key(|(limit, _)| *limit))
     }
 
-    /// The larger of `memory.min` and `memory.low`, bytes.
+    /// Reads the larger of `memory.min` and `memory.low`, bytes.
     ///
     /// # Errors
     /// `ENODEV` when the cgroup was removed.
@@ -82,7 +82,7 @@ impl Sampler {
         Ok(min.max(self.number("memory.low", text)?.unwrap_or(u64::MAX)))
     }
 
-    /// How often its limits were met so far; nothing where the kernel doesn't tell (before 5.2).
+    /// Reads the counts of limits met so far; 0 where the kernel doesn't report them (before 5.2).
     pub fn hits(&self, text: &mut String) -> LimitEvents {
         let mut hits = LimitEvents::default();
         if self.events.as_ref().is_some_and(|events| events.read(text).is_ok()) {
@@ -97,13 +97,13 @@ impl Sampler {
         hits
     }
 
-    /// What becomes readable with `POLLPRI` when a limit is met.
+    /// Returns the descriptor that becomes readable with `POLLPRI` when a limit is met.
     #[must_use]
     pub fn events(&self) -> Option<BorrowedFd<'_>> {
         self.events.as_ref().map(AsFd::as_fd)
     }
 
-    /// `memory.stat`.
+    /// Reads `memory.stat`.
     ///
     /// # Errors
     /// `ENODEV` when the cgroup was removed.
@@ -112,24 +112,25 @@ impl Sampler {
         Ok(MemoryStat::parse(text))
     }
 
-    /// `memory.swap.current`, bytes; `None` without swap, or without a controller for it.
+    /// Reads `memory.swap.current`, bytes; `None` without swap, or without a controller for it.
     pub fn swapped(&self, text: &mut String) -> Option<u64> {
         self.number("memory.swap.current", text).ok()?
     }
 
-    /// The `some` total of `memory.pressure`, microseconds, if the kernel keeps it.
+    /// Reads the `some` total of `memory.pressure`, microseconds, if the kernel keeps it.
     pub fn stalled(&self, text: &mut String) -> Option<u64> {
         self.cgroup.reader("memory.pressure").ok()?.read(text).ok()?;
         pressure::some_total(text)
     }
 
-    /// The `some` total of `io.pressure`, microseconds, if the kernel keeps it.
+    /// Reads the `some` total of `io.pressure`, microseconds, if the kernel keeps it.
     pub fn waited(&self, text: &mut String) -> Option<u64> {
         self.cgroup.reader("io.pressure").ok()?.read(text).ok()?;
         pressure::some_total(text)
     }
 
-    /// The share of the last five minutes in which tasks were stalled for want of memory (PSI `some`).
+    /// Reads the share of the last five minutes, from 0 to 1, in which tasks were stalled for want
+    /// of memory (PSI `some`).
     pub fn pressure_before(&self, text: &mut String) -> Option<f64> {
         self.cgroup.reader("memory.pressure").ok()?.read(text).ok()?;
         let field = text.lines().next()?.split(' ').find_map(|field| field.strip_prefix("avg300="))?;

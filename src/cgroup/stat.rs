@@ -1,7 +1,7 @@
 //! `memory.stat`: amounts in bytes, events in pages.
 //!
-//! Every field is an `Option`: what this kernel doesn't offer is absent, not zero. Unknown keys are skipped, since
-//! every kernel adds some.
+//! Every field is an `Option`: a value that this kernel doesn't offer is absent, not zero. Unknown
+//! keys are skipped, since every kernel adds some.
 
 use crate::host::proc::page_size;
 use std::cell::RefCell;
@@ -12,13 +12,13 @@ pub use parse::{PackedStat, StatParser};
 
 macro_rules! memory_stat {
     ($($(#[$doc:meta])* $field:ident),* $(,)?) => {
-        /// What one read of `memory.stat` gave, as far as memctl looks at it.
+        /// Values of one read of `memory.stat`, as far as memctl uses them.
         #[derive(Clone, Debug, Default, PartialEq, Eq)]
         pub struct MemoryStat {
             $($(#[$doc])* pub $field: Option<u64>,)*
         }
 
-        /// The keys, in the order of the fields.
+        /// Keys, in the order of the fields.
         const KEYS: &[&str] = &[$(stringify!($field)),*];
 
         impl MemoryStat {
@@ -36,7 +36,7 @@ memory_stat! {
     file,
     /// Swap-backed page cache (tmpfs, shared anonymous), bytes.
     shmem,
-    /// All kernel memory: stacks, page tables, slab and more, bytes (since 5.18).
+    /// Kernel memory of all kinds: stacks, page tables, slab and more, bytes (since 5.18).
     kernel,
     /// Kernel stacks, bytes.
     kernel_stack,
@@ -50,11 +50,11 @@ memory_stat! {
     file_dirty,
     /// Slab that could be reclaimed, bytes: dentries, inodes.
     slab_reclaimable,
-    /// Slab that can't, bytes.
+    /// Slab that can't be reclaimed, bytes.
     slab_unreclaimable,
     /// Page cache and swap cache being written out now, bytes.
     file_writeback,
-    /// Swapped out but still in memory, and still charged, bytes (since 5.13).
+    /// Pages swapped out but still in memory, and still charged, bytes (since 5.13).
     swapcached,
     /// Anonymous LRU, cold half, bytes.
     inactive_anon,
@@ -64,29 +64,32 @@ memory_stat! {
     inactive_file,
     /// File LRU, warm half, bytes.
     active_file,
-    /// What is locked or otherwise never reclaimed, bytes.
+    /// Memory that is locked or otherwise never reclaimed, bytes.
     unevictable,
-    /// All slab, bytes.
+    /// Slab in total, bytes.
     slab,
     /// Compressed copies in zswap, bytes (since 5.19).
     zswap,
-    /// What zswap holds, uncompressed, bytes (since 5.19).
+    /// Content of zswap, uncompressed, bytes (since 5.19).
     zswapped,
-    /// Pages reclaimed by anyone; the only counter of 5.19.
+    /// Pages reclaimed by any means; the only counter of 5.19.
     pgsteal,
-    /// Pages reclaimed in someone's own context: by direct reclaim and, before 6.15, by `memory.reclaim`.
+    /// Pages reclaimed in a task's own context: by direct reclaim and, before 6.15, by
+    /// `memory.reclaim`.
     pgsteal_direct,
-    /// Anonymous pages reclaimed by anyone (in memory.stat and in a node's vmstat on newer kernels, 7.3 among them).
+    /// Anonymous pages reclaimed by any means (in memory.stat and in a node's vmstat on newer
+    /// kernels, 7.3 among them).
     pgsteal_anon,
     /// Pages reclaimed by kswapd.
     pgsteal_kswapd,
-    /// Pages looked at for reclaim by anyone.
+    /// Pages scanned by any means.
     pgscan,
-    /// Pages looked at by kswapd.
+    /// Pages scanned by kswapd.
     pgscan_kswapd,
-    /// Pages looked at in someone's own context: direct reclaim and, before 6.15, `memory.reclaim`.
+    /// Pages scanned in a task's own context: by direct reclaim and, before 6.15, by
+    /// `memory.reclaim`.
     pgscan_direct,
-    /// Pages looked at through `memory.reclaim` (since 6.15).
+    /// Pages scanned through `memory.reclaim` (since 6.15).
     pgscan_proactive,
     /// Pages reclaimed through `memory.reclaim`, here or above (since 6.15).
     pgsteal_proactive,
@@ -102,20 +105,22 @@ memory_stat! {
     zswpout,
     /// Pages read back from zswap (since 5.19).
     zswpin,
-    /// Anonymous pages that came back while the kernel remembered their eviction (since 5.9).
+    /// Refaults of anonymous pages: read back while the kernel remembered their eviction, pages
+    /// (since 5.9).
     workingset_refault_anon,
-    /// The same for page cache (since 5.9).
+    /// Refaults of page cache: read back while the kernel remembered its eviction, pages (since
+    /// 5.9).
     workingset_refault_file,
-    /// Those among the refaults that came back so soon that they belong to the working set, page cache (since 5.9).
+    /// Refaults of page cache so soon that it belongs to the working set, pages (since 5.9).
     workingset_activate_file,
-    /// Those among the refaults that were in use when they were evicted, anonymous (since 5.9).
+    /// Refaults of anonymous pages that were in use at eviction, pages (since 5.9).
     workingset_restore_anon,
-    /// The same for page cache (since 5.9).
+    /// Refaults of page cache that was in use at eviction, pages (since 5.9).
     workingset_restore_file,
 }
 
 impl MemoryStat {
-    /// Reads the text of a `memory.stat`. Allocates nothing once a thread has read one.
+    /// Parses the text of a `memory.stat`. Allocates nothing after a thread's first call.
     #[must_use]
     pub fn parse(text: &str) -> Self {
         thread_local! {
@@ -124,41 +129,45 @@ impl MemoryStat {
         PARSER.with_borrow_mut(|parser| Self::from_fields(parser.fields(text).into_iter()))
     }
 
-    /// What came back while the kernel remembered its eviction, bytes.
+    /// Returns the memory read back while the kernel remembered its eviction, bytes.
     #[must_use]
     pub fn refaulted(&self) -> Option<u64> {
         pages(self.workingset_refault_file, self.workingset_refault_anon)
     }
 
-    /// What of that had been in use, bytes.
+    /// Returns the part of [`MemoryStat::refaulted`] that had been in use, bytes.
     #[must_use]
     pub fn restored(&self) -> Option<u64> {
         pages(self.workingset_restore_file, self.workingset_restore_anon)
     }
 
-    /// What was read back from swap, bytes; before 6.13, what of it the kernel remembered.
+    /// Returns the memory read back from swap, bytes; before 6.13, the part whose eviction the
+    /// kernel remembered.
     #[must_use]
     pub fn swapped_in(&self) -> Option<u64> {
         pages(self.pswpin, self.zswpin).or(pages(self.workingset_refault_anon, None))
     }
 
-    /// What came back that belongs to the working set, bytes. Refaults alone would count a stream larger than the cache as
-    /// well, which comes back whatever is done; *activations* are those that came back after less was evicted than there is
-    /// memory (mm/workingset.c), *restores* those that had been in use when they left.
+    /// Returns the memory read back that belongs to the working set, bytes. Refaults alone would
+    /// include a stream larger than the cache, which is read back whatever is done; *activations*
+    /// are refaults after less was evicted than there is memory (mm/workingset.c), *restores* are
+    /// refaults of pages that had been in use at eviction.
     #[must_use]
     pub fn back_in_use(&self) -> u64 {
         let file = self.workingset_activate_file.max(self.workingset_restore_file);
         pages(file, None).unwrap_or(0) + self.swapped_in().unwrap_or(0)
     }
 
-    /// Page cache on the LRU lists, bytes: without tmpfs, and without what is unevictable.
+    /// Returns the page cache on the LRU lists, bytes: without tmpfs, and without unevictable
+    /// memory.
     #[must_use]
     pub fn evictable_file(&self) -> u64 {
         self.inactive_file.unwrap_or(0) + self.active_file.unwrap_or(0)
     }
 
-    /// Page cache that the kernel would take before anonymous memory, bytes. Where next to none of that is left, there is
-    /// nothing to spare: what is reclaimed then is slab.
+    /// Returns the page cache that the kernel would take before anonymous memory, bytes. Where
+    /// almost no anonymous memory is left, there is none to spare, and reclaim takes slab: returns
+    /// `u64::MAX`.
     #[must_use]
     pub fn cache_beside_anon(&self) -> u64 {
         const NOTABLE: u64 = 1 << 20;
@@ -166,28 +175,29 @@ impl MemoryStat {
         if anon.is_some_and(|anon| anon < NOTABLE) { u64::MAX } else { self.evictable_file() }
     }
 
-    /// What is backed by swap, on the LRU lists, bytes: anonymous memory, tmpfs and the swap cache.
+    /// Returns the swap-backed memory on the LRU lists, bytes: anonymous memory, tmpfs and the swap
+    /// cache.
     #[must_use]
     pub fn evictable_anon(&self) -> u64 {
         self.inactive_anon.unwrap_or(0) + self.active_anon.unwrap_or(0)
     }
 }
 
-/// What happened between two looks at a `memory.stat`. What this kernel doesn't offer is `None`.
+/// Rates between two samples of `memory.stat`. Values that this kernel doesn't offer are `None`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rates {
-    /// The time between them.
+    /// Time between the samples.
     pub over: std::time::Duration,
-    /// What came back, bytes a second.
+    /// Rate of refaults, bytes per second.
     pub refaulted: Option<u64>,
-    /// What was reclaimed by anyone, bytes a second.
+    /// Rate of reclaim by any means, bytes per second.
     pub reclaimed: Option<u64>,
-    /// What was reclaimed of what was looked at for it, between 0 and 1; `None` also where nothing was.
+    /// Ratio of reclaimed to scanned pages, between 0 and 1; `None` also where nothing was scanned.
     pub efficiency: Option<f64>,
 }
 
 impl Rates {
-    /// From an earlier look to a later one.
+    /// Returns the rates from an earlier sample to a later one.
     #[must_use]
     pub fn new(before: &MemoryStat, now: &MemoryStat, over: std::time::Duration) -> Self {
         let since = |before: Option<u64>, now: Option<u64>| Some(now?.saturating_sub(before?));
@@ -205,7 +215,7 @@ impl Rates {
     }
 }
 
-/// Two counts of pages in bytes; the other one is taken for none where it isn't there.
+/// Converts the sum of two counts of pages to bytes; a missing `other` counts as 0.
 fn pages(one: Option<u64>, other: Option<u64>) -> Option<u64> {
     Some((one? + other.unwrap_or(0)) * page_size())
 }

@@ -1,7 +1,8 @@
-//! Many cgroups read one after the other, or by several threads: through directory descriptors, each thread into one
-//! buffer, and only the files that are asked for.
+//! Survey of many cgroups, by one thread or several: through directory descriptors, with one buffer
+//! per thread, reading only the files that are needed.
 //!
-//! What a kernel or a cgroup doesn't offer is absent, not zero. A cgroup that vanishes meanwhile is left out.
+//! Values that a kernel or a cgroup doesn't offer are absent, not zero. Cgroups that vanish in the
+//! meantime are left out.
 
 use std::cell::RefCell;
 use std::ffi::{CStr, CString, OsStr};
@@ -25,12 +26,12 @@ use super::{CgroupPath, Conditions, Name, open_directory};
 use crate::host::Reader;
 use crate::host::proc::{parse_number, swappiness};
 
-/// What one look at a cgroup gave. Amounts are bytes.
+/// Figures of one cgroup. Amounts are bytes.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Reading {
-    /// Its name, from the mount point.
+    /// Name, from the mount point.
     pub name: Name,
-    /// How many levels below the one that was asked for.
+    /// Number of levels below the requested cgroup.
     pub depth: usize,
     /// `memory.current`.
     pub current: Option<u64>,
@@ -50,26 +51,26 @@ pub struct Reading {
     pub low: Option<Ceiling>,
     /// `memory.pressure`.
     pub pressure: Option<Pressure>,
-    /// The limit that binds, as far as this namespace can see.
+    /// Limit that binds, as far as this namespace can see.
     pub bound: Option<BindingLimit>,
-    /// What could stand in the way of reclaim.
+    /// Conditions that can prevent reclaim.
     pub conditions: Conditions,
 }
 
 impl Reading {
-    /// `memory.stat`.
+    /// Unpacks `memory.stat`.
     #[must_use]
     pub fn stat(&self) -> MemoryStat {
         self.stat.unpack()
     }
 
-    /// The same in less room, to be kept.
+    /// Returns `memory.stat` in a smaller form for storage.
     #[must_use]
     pub fn packed(&self) -> &PackedStat {
         &self.stat
     }
 
-    /// The usage less page cache that is inactive: what the cgroup seems to need.
+    /// Returns usage minus inactive page cache, bytes: the memory that the cgroup seems to need.
     #[must_use]
     pub fn working_set(&self) -> Option<u64> {
         Some(self.current?.saturating_sub(self.stat().inactive_file?))
@@ -77,7 +78,7 @@ impl Reading {
 }
 
 impl Reading {
-    /// What it holds under protection against reclaim from its parent.
+    /// Returns the memory that the cgroup holds under protection against reclaim from its parent.
     fn as_protected(&self) -> Option<Protected> {
         let (min, current) = (self.min?.bytes().unwrap_or(u64::MAX), self.current?);
         (min.min(current) > 0).then(|| {
@@ -89,27 +90,27 @@ impl Reading {
     }
 }
 
-/// What ancestors hand down.
+/// Limits set by ancestors.
 #[derive(Clone, Debug)]
 struct Above {
     bound: Option<BindingLimit>,
     room: SwapRoom,
 }
 
-/// Where a survey is.
+/// Position of a survey.
 #[derive(Clone, Copy)]
 struct At<'a> {
-    /// What was asked for.
+    /// Requested cgroup.
     located: &'a CgroupPath,
     name: &'a Name,
-    /// Levels below what was asked for.
+    /// Number of levels below the requested cgroup.
     depth: usize,
     above: &'a Above,
 }
 
 impl At<'_> {
     fn name_of_child(&self, file_name: &OsStr) -> Name {
-        // Paths are put together for the few names alone that are no UTF-8.
+        // Paths are built only for the few names that aren't UTF-8.
         match (self.name.path_not_utf8(), file_name.to_str()) {
             (None, Some(text)) => {
                 let slash = if self.name.ends_with('/') { "" } else { "/" };
@@ -126,19 +127,19 @@ impl At<'_> {
     }
 }
 
-/// Reads cgroups, each thread with one buffer.
+/// Reader of many cgroups, with one buffer per thread.
 #[derive(Debug)]
 pub struct Survey {
     swappiness: Option<u8>,
-    /// How many levels below what is asked for are read as well.
+    /// Number of levels below the requested cgroup to read as well.
     depth: usize,
-    /// `None` to read with the calling thread alone.
+    /// Pool of threads; `None` to read with the calling thread alone.
     threads: Option<ThreadPool>,
-    /// What couldn't be read, and why.
+    /// Names of cgroups that couldn't be read, and the errors.
     unreadable: Mutex<Vec<(Name, Errno)>>,
 }
 
-/// What a thread reads with.
+/// Buffers of a thread.
 #[derive(Default)]
 struct Scratch {
     text: String,
@@ -149,23 +150,24 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
-/// What is below a cgroup is handed on as it was read: a reading is too large to be moved again and again.
+/// Readings, passed on as they were read: a reading is too large to be moved again and again.
 #[allow(clippy::vec_box)]
 type Readings = Vec<Box<Reading>>;
 
-/// What a look at a child gave: readings of it and of what is below it, and what it holds under protection.
+/// Result for a child: readings of the child and all below, and the memory it holds under
+/// protection.
 type Child = (Readings, Option<Protected>);
 
 impl Survey {
-    /// A survey of what is asked for and of so many levels below, by so many threads at a time.
+    /// Returns a survey of the requested cgroup and `depth` levels below, with `jobs` threads.
     #[must_use]
     pub fn new(depth: usize, jobs: usize) -> Self {
-        // Without threads it takes longer, and that is all.
+        // Without threads the survey only takes longer.
         let threads = (jobs > 1).then(|| ThreadPoolBuilder::new().num_threads(jobs).build().ok()).flatten();
         Self { swappiness: swappiness(), depth, threads, unreadable: Mutex::default() }
     }
 
-    /// What couldn't be read so far, by name, and why.
+    /// Returns the cgroups that couldn't be read so far, sorted by name, and the errors.
     #[must_use]
     pub fn unreadable(self) -> Vec<(Name, Errno)> {
         let mut unreadable = self.unreadable.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -173,7 +175,7 @@ impl Survey {
         unreadable
     }
 
-    /// Reads a cgroup and what is below it, each before what is below it.
+    /// Reads a cgroup and the cgroups below, parents first.
     pub fn of(&self, located: &CgroupPath) -> Readings {
         let above = Self::above(located);
         match located.open_directory() {
@@ -189,7 +191,7 @@ impl Survey {
         }
     }
 
-    /// What the ancestors of a cgroup set, from the mount down.
+    /// Collects the limits of a cgroup's ancestors, from the mount down.
     fn above(located: &CgroupPath) -> Above {
         let mut above = Above { bound: None, room: SwapRoom::of_host() };
         let top = &located.mount.point;
@@ -211,7 +213,7 @@ impl Survey {
         let At { name, depth, above, .. } = at;
         let mut reading = match read(dir, name, depth) {
             Ok(reading) => reading,
-            // It vanished: nobody needs to know.
+            // A vanished cgroup need not be reported.
             Err(Errno::NODEV | Errno::NOENT) if depth > 0 => return Vec::new(),
             Err(errno) => {
                 self.cannot(name, errno);
@@ -237,7 +239,7 @@ impl Survey {
         readings
     }
 
-    /// Looks at a child: its protection counts, whether it is asked for or not.
+    /// Reads a child: its protection counts, requested or not.
     fn child(&self, dir: &OwnedFd, parent: At<'_>, (file_name, id): &(CString, u64)) -> Child {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let (depth, name) = (parent.depth, parent.name_of_child(OsStr::from_bytes(file_name.to_bytes())));
@@ -281,7 +283,7 @@ fn read(dir: &OwnedFd, name: &Name, depth: usize) -> Result<Reading, Errno> {
     })
 }
 
-/// Reads the limits of a level, and says what it hands down.
+/// Reads the limits of a level, and returns those for the level below.
 fn limits(dir: &OwnedFd, reading: &mut Reading, above: &Above) -> Above {
     reading.high = ceiling(dir, c"memory.high");
     reading.max = ceiling(dir, c"memory.max");
@@ -306,7 +308,7 @@ fn protection(dir: &OwnedFd, name: &str) -> Option<Protected> {
     Some(Protected { name: name.to_owned(), min, current, file, anon, slab })
 }
 
-/// The names and the inodes of the directories in a directory.
+/// Returns the names and inodes of the directories in a directory.
 fn directories(dir: &OwnedFd) -> Vec<(CString, u64)> {
     let Ok(entries) = Dir::read_from(dir) else { return Vec::new() };
     let directories = entries.flatten().filter(|entry| {
@@ -315,7 +317,7 @@ fn directories(dir: &OwnedFd) -> Vec<(CString, u64)> {
     directories.map(|entry| (entry.file_name().to_owned(), entry.ino())).collect()
 }
 
-/// Has a file's text read into this thread's buffer, and looked at.
+/// Reads a file's text into this thread's buffer, and passes the text to `look`.
 fn with_text<T>(
     dir: &OwnedFd,
     file: &CStr,
@@ -332,7 +334,7 @@ fn stat(dir: &OwnedFd) -> Result<PackedStat, Errno> {
     with_text(dir, c"memory.stat", |text, parser| parser.parse(text))
 }
 
-/// A number; `None` for `max` too.
+/// Reads a number; `None` for `max` too.
 fn number(dir: &OwnedFd, file: &CStr) -> Option<u64> {
     ceiling(dir, file)?.bytes()
 }

@@ -1,7 +1,8 @@
-//! How much anonymous memory can still go to swap.
+//! Room for anonymous memory in swap.
 //!
-//! The least of the host's free swap and of `memory.swap.max` less `memory.swap.current` of the cgroup and every
-//! ancestor. With none left, anonymous memory and tmpfs can't be reclaimed at all.
+//! The room is the least of the host's free swap and of `memory.swap.max` minus
+//! `memory.swap.current` of the cgroup and every ancestor. With none left, anonymous memory and
+//! tmpfs can't be reclaimed at all.
 
 use std::path::Path;
 
@@ -11,25 +12,25 @@ use crate::host::proc::{meminfo_bytes, parse_number, read_in, read_system_file};
 /// Room for anonymous memory in swap.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SwapRoom {
-    /// How many bytes can still go.
+    /// Room in bytes.
     pub bytes: u64,
-    /// What sets that bound.
+    /// Limit that sets the room.
     pub bound: SwapBound,
 }
 
-/// What bounds the room in swap.
+/// Limit on the room in swap.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SwapBound {
-    /// The host has no swap at all.
+    /// No swap at all on the host.
     NoSwap,
-    /// The host's free swap.
+    /// Free swap of the host.
     Free,
-    /// `memory.swap.max` of the cgroup of this name.
+    /// `memory.swap.max` of the cgroup with this name.
     Limit(String),
 }
 
 impl SwapRoom {
-    /// The room of the cgroup at `path`, whose ancestors reach up to the mount point.
+    /// Reads the room of the cgroup at `path`, whose ancestors reach up to the mount point.
     #[must_use]
     pub fn of(path: &Path, mount: &Mount) -> Self {
         let meminfo = read_system_file("/proc/meminfo").unwrap_or_default();
@@ -40,14 +41,14 @@ impl SwapRoom {
         Self::from_levels(&meminfo, levels)
     }
 
-    /// The host's free swap, before any cgroup bounds it.
+    /// Reads the host's free swap, without any cgroup's limits.
     #[must_use]
     pub fn of_host() -> Self {
         Self::from_levels(&read_system_file("/proc/meminfo").unwrap_or_default(), std::iter::empty())
     }
 
-    /// The room that is left once a level with that `memory.swap.max` (`None` for max) and `memory.swap.current` has its
-    /// say.
+    /// Returns the room left after applying a level's `memory.swap.max` (`None` for max) and
+    /// `memory.swap.current`.
     #[must_use]
     pub fn within(self, name: &str, max: Option<u64>, current: Option<u64>) -> Self {
         let left = max.map_or(u64::MAX, |max| max.saturating_sub(current.unwrap_or(0)));

@@ -1,31 +1,33 @@
-//! What systemd makes of a cgroup, told by its name alone: whether it is a unit, whose, and how to have it changed.
+//! Role of a cgroup in systemd, judging by its name alone: unit or not, owner, and the way to
+//! change its settings.
 //!
-//! A user's own service manager runs in `user@UID.service`, and what is below belongs to that user. Slices and login
-//! sessions (`session-N.scope`) are root's. `Delegate=` (systemd.resource-control(5)) with `User=` gives a service's
-//! `memory.reclaim` to its user, in systemd 252 and 257 at least.
+//! A user's own service manager runs in `user@UID.service`, and the cgroups below belong to that
+//! user. Slices and login sessions (`session-N.scope`) are root's. `Delegate=`
+//! (systemd.resource-control(5)) with `User=` gives a service's `memory.reclaim` to its user, in
+//! systemd 252 and 257 at least.
 
 use super::naming::Named;
 
-/// Whether systemd manages this host, as `sd_booted`(3) tells.
+/// Returns whether systemd manages this host, as `sd_booted`(3) does.
 #[must_use]
 pub fn by_systemd() -> bool {
     std::path::Path::new("/run/systemd/system").is_dir()
 }
 
-/// The unit that the cgroup of this name is, if it is one.
+/// Returns the unit of the cgroup with this name, if it is one.
 fn unit(name: &str) -> Option<&str> {
     let (_, last) = name.rsplit_once('/')?;
     matches!(Named::parse(last), Some(Ok(Named::Unit(_)))).then_some(last)
 }
 
-/// Whether it is below a user's own service manager.
+/// Returns whether a cgroup is below a user's own service manager.
 fn of_a_user(name: &str) -> bool {
     let above = name.rsplit_once('/').map_or("", |(above, _)| above);
     above.split('/').any(|unit| unit.starts_with("user@") && unit.ends_with(".service"))
 }
 
-/// How a user comes to reclaim from the cgroup of this name, whose `memory.reclaim` is `file`, on a host that systemd
-/// manages or not.
+/// Describes how a user gets permission to reclaim from the cgroup with this name. `file` is its
+/// `memory.reclaim`; `by_systemd` is true on a host that systemd manages.
 #[must_use]
 pub fn permit(name: &str, file: &str, by_systemd: bool) -> String {
     if !by_systemd {
@@ -44,15 +46,16 @@ pub fn permit(name: &str, file: &str, by_systemd: bool) -> String {
     }
 }
 
-/// How the memory controller is turned on for the cgroup of this name, whose parent doesn't pass it on, by what is
-/// written to `file`. That of a unit is systemd's, which would soon write it anew.
+/// Returns the command that enables the memory controller for the cgroup with this name, whose
+/// parent doesn't pass the controller on, by a write to `file`. For a unit the file is systemd's,
+/// which would soon overwrite it, so the command sets a property.
 #[must_use]
 pub fn account(name: &str, file: &str, by_systemd: bool) -> String {
     let Some(unit) = unit(name).filter(|_| by_systemd) else {
         return format!("echo +memory > {file}");
     };
     let user = if of_a_user(name) { "--user " } else { "" };
-    // A shell takes the backslash of `\x2d`.
+    // A shell removes the backslash of `\x2d`.
     let quote = if unit.contains('\\') { "'" } else { "" };
     format!("systemctl {user}set-property {quote}{unit}{quote} MemoryAccounting=yes")
 }

@@ -1,4 +1,4 @@
-//! The cgroups below a cgroup.
+//! Cgroups below a cgroup.
 
 use std::os::unix::fs::DirEntryExt;
 use std::path::{Path, PathBuf};
@@ -6,29 +6,31 @@ use std::path::{Path, PathBuf};
 use super::Mount;
 use super::path::leads_to;
 
-/// A directory below another one.
+/// Directory below another one.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    /// Its path.
+    /// Path of the directory.
     pub path: PathBuf,
-    /// Its inode, which is the id of a cgroup.
+    /// Inode of the directory, which is the id of a cgroup.
     pub id: u64,
 }
 
-/// The directories directly below `path`, in no particular order. What vanishes meanwhile is left out.
+/// Returns the directories directly below `path`, in no particular order. Leaves out directories
+/// that vanish in the meantime.
 pub fn entries(path: &Path) -> impl Iterator<Item = Entry> + use<> {
     let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
     let directories = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
     directories.map(|entry| Entry { path: entry.path(), id: entry.ino() })
 }
 
-/// The paths of the directories directly below `path`.
+/// Returns the paths of the directories directly below `path`.
 pub fn children(path: &Path) -> impl Iterator<Item = PathBuf> + use<> {
     entries(path).map(|entry| entry.path)
 }
 
-/// All cgroups below the top of a mount, nearer ones first. A directory that something else is mounted on is none, nor is
-/// what is below it; one that is mounted on itself, as containers' managers do, is.
+/// Returns all cgroups below the top of a mount, nearer ones first. Leaves out a directory that
+/// another file system is mounted on, with all below; a directory mounted on itself, as by
+/// container managers, is included.
 pub fn walk(mount: &Mount) -> impl Iterator<Item = Entry> + use<'_> {
     let covered = |entry: &Entry| mount.inner.contains(&entry.path) && !leads_to(&entry.path, entry.id);
     let mut ahead: std::collections::VecDeque<Entry> =
@@ -40,7 +42,7 @@ pub fn walk(mount: &Mount) -> impl Iterator<Item = Entry> + use<'_> {
     })
 }
 
-/// The paths of the top of a mount and of all cgroups below it.
+/// Returns the paths of the top of a mount and of all cgroups below.
 pub fn top_and_walk(mount: &Mount) -> impl Iterator<Item = PathBuf> + use<'_> {
     std::iter::once(mount.point.clone()).chain(walk(mount).map(|entry| entry.path))
 }
@@ -60,7 +62,8 @@ mod tests {
         assert_eq!(found.len(), 3);
         assert_eq!(found[2].path, root.path().join("a/deep"));
         assert_eq!(children(Path::new("/does/not/exist")).count(), 0);
-        // These are no cgroups, so whatever lies on one of them is something else.
+        // These directories aren't cgroups, so anything mounted on one counts as another file
+        // system.
         let inner = Mount { inner: vec![root.path().join("a")], ..mount };
         let found: Vec<_> = walk(&inner).map(|entry| entry.path).collect();
         assert_eq!(found, [root.path().join("b")]);

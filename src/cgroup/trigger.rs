@@ -1,7 +1,9 @@
-//! A trigger on a cgroup's `memory.pressure`: the kernel wakes whoever polls it as soon as tasks stall (PSI, since 5.2).
+//! Trigger on a cgroup's `memory.pressure`: the kernel wakes a poller as soon as tasks stall (PSI,
+//! since 5.2).
 //!
-//! Each costs a kernel thread of real-time priority, so it takes `CAP_SYS_RESOURCE`. Without that the kernel looks every
-//! 2 s only (since 6.4), which is of no use to somebody who wants to be early.
+//! Each trigger costs a kernel thread of real-time priority, so it takes `CAP_SYS_RESOURCE`.
+//! Without that capability the kernel checks only every 2 s (since 6.4), which is too late for an
+//! early warning.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -10,11 +12,11 @@ use rustix::io::Errno;
 
 use super::Cgroup;
 
-/// When some task was stalled for 10 ms within 500 ms, the shortest window of kernels before 6.5. The kernel takes the
-/// last byte for the end.
+/// Condition of the trigger: a task was stalled for 10 ms within 500 ms, the shortest window of
+/// kernels before 6.5. The kernel takes the last byte for the end.
 const STALLED: &[u8] = b"some 10000 500000\0";
 
-/// A trigger, which goes when this does. It becomes readable with `POLLPRI`.
+/// Pressure trigger, which lasts as long as this value. It becomes readable with `POLLPRI`.
 #[derive(Debug)]
 pub struct Trigger(OwnedFd);
 
@@ -22,7 +24,8 @@ impl Trigger {
     /// Sets a trigger.
     ///
     /// # Errors
-    /// The kernel's: `EPERM` or `EINVAL` without the capability, `EOPNOTSUPP` or `ENOENT` without PSI.
+    /// The kernel's error: `EPERM` or `EINVAL` without the capability, `EOPNOTSUPP` or `ENOENT`
+    /// without PSI.
     pub fn set(cgroup: &Cgroup) -> Result<Self, Errno> {
         let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let pressure = rustix::fs::openat(cgroup, "memory.pressure", flags, Mode::empty())?;

@@ -1,4 +1,6 @@
-//! What zswap still does for a cgroup. Room is counted compressed, as `memory.zswap.max` and the pool's limit are.
+//! State of zswap for a cgroup.
+//!
+//! Room is counted compressed, as in `memory.zswap.max` and the pool's limit.
 
 use std::path::Path;
 
@@ -7,26 +9,26 @@ use super::limit::Ceiling;
 use crate::host::proc::{parse_number, read_in};
 use crate::host::zswap::ZswapPool;
 
-/// What zswap still does for a cgroup.
+/// State of zswap for a cgroup.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Zswap {
-    /// Whether the host's zswap takes pages.
+    /// True if the host's zswap accepts pages.
     pub enabled: bool,
     /// `memory.zswap.max` (since 5.19).
     pub max: Option<Ceiling>,
-    /// How much can still go there, bytes, compressed: the least of the pool's room and, over the cgroup and its
-    /// ancestors, of `memory.zswap.max` less `memory.zswap.current`. `None` where it can't be told.
+    /// Room left in zswap, bytes, compressed: the least of the pool's room and, over the cgroup and
+    /// its ancestors, of `memory.zswap.max` minus `memory.zswap.current`. `None` if unknown.
     pub room: Option<u64>,
-    /// Which level's `memory.zswap.max` bounds the room; `None` if the pool does.
+    /// Name of the level whose `memory.zswap.max` bounds the room; `None` if the pool does.
     pub bound: Option<String>,
-    /// Which level's `memory.zswap.writeback` is 0, so that nothing of it is written on to the swap behind
-    /// (since 6.8). An ancestor's counts as well.
+    /// Name of the level whose `memory.zswap.writeback` is 0, so that zswap's content isn't written
+    /// on to the swap device behind (since 6.8). An ancestor's setting counts as well.
     pub kept: Option<String>,
     /// `memory.zswap.writeback` of the cgroup itself.
     pub writeback: Option<bool>,
 }
 
-/// What one level says.
+/// Settings of one level.
 #[derive(Debug, Default)]
 struct Level {
     name: String,
@@ -36,7 +38,7 @@ struct Level {
 }
 
 impl Zswap {
-    /// Looks at it for a cgroup; `None` where zswap isn't built in.
+    /// Reads the state of zswap for a cgroup; `None` where zswap isn't built in.
     #[must_use]
     pub fn of(located: &CgroupPath) -> Option<Self> {
         let top = &located.mount.point;
@@ -46,7 +48,7 @@ impl Zswap {
         Some(Self::new(&ZswapPool::of_host()?, levels))
     }
 
-    /// From the pool, and from the levels, the cgroup's own first.
+    /// Computes the state from the pool and the levels, the cgroup's own level first.
     fn new(pool: &ZswapPool, levels: impl Iterator<Item = Level>) -> Self {
         let mut zswap = Self { enabled: pool.enabled, room: pool.room(), ..Self::default() };
         for (at, level) in levels.enumerate() {
@@ -82,7 +84,7 @@ impl Level {
 mod tests {
     use super::*;
 
-    /// A pool with that room.
+    /// Pool with 153,600 bytes of room.
     const POOL: ZswapPool =
         ZswapPool { enabled: true, max_percent: Some(20), limit: Some(204_800), used: Some(51_200) };
 

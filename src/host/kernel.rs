@@ -1,19 +1,20 @@
-//! The kernel's release, for what can't be tried. Distributors port back, so it is a hint, never proof.
+//! Release of the kernel, for features that can't be probed. Distributors backport, so the release
+//! is a hint, never proof.
 
 use super::proc::read_system_file;
 
-/// The kernel's release, as in `uname -r`.
+/// Returns the kernel's release, as in `uname -r`.
 #[must_use]
 pub fn kernel_release() -> Option<String> {
     Some(read_system_file("/proc/sys/kernel/osrelease").ok()?.trim().to_owned())
 }
 
-/// The first two numbers of a release: `6.12.48+deb13` is 6.12.
+/// Version of a kernel, the first two numbers of its release: `6.12.48+deb13` is 6.12.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version(pub u32, pub u32);
 
 impl Version {
-    /// Of the running kernel.
+    /// Returns the version of the running kernel.
     #[must_use]
     pub fn running() -> Option<Self> {
         Self::parse(&kernel_release()?)

@@ -1,7 +1,7 @@
-//! Files outside the cgroup hierarchy, under `/proc` and `/sys`: reading them, and their formats.
+//! Files outside the cgroup hierarchy, under `/proc` and `/sys`: reading and parsing.
 //!
-//! They are read as bytes. Paths of mounts and swap areas and names of cgroups need not be UTF-8, and one such name must
-//! not make a whole file unreadable.
+//! The files are read as bytes. Paths of mounts and swap areas and names of cgroups need not be
+//! UTF-8, and one such name must not make a whole file unreadable.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
-/// Reads a file under `/proc` or `/sys` as text. Bytes that aren't UTF-8 are replaced: files with names in them need
-/// [`read_bytes`].
+/// Reads a file under `/proc` or `/sys` as text. Bytes that aren't UTF-8 are replaced: use
+/// [`read_bytes`] for files with names in them.
 pub(crate) fn read_system_file(path: &str) -> io::Result<String> {
     Ok(text_of(read_bytes(path)?))
 }
@@ -24,13 +24,15 @@ pub(crate) fn read_in(dir: &Path, file: &str) -> io::Result<String> {
 
 /// Reads a file of procfs as bytes.
 pub(crate) fn read_bytes(path: &str) -> io::Result<Vec<u8>> {
-    // None of them tells its length, and the library would begin with 32 bytes.
+    // Files of procfs don't report their length, and the standard library would begin with 32
+    // bytes.
     let mut bytes = Vec::with_capacity(4096);
     File::open(path)?.read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-/// Converts what the kernel wrote to text. Numbers and keywords are ASCII; a line that isn't counts for itself alone.
+/// Converts the kernel's bytes to text. Numbers and keywords are ASCII; a line with other bytes
+/// affects no other line.
 pub(crate) fn text_of(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned())
 }
@@ -59,7 +61,8 @@ pub(crate) fn meminfo_bytes(meminfo: &str, key: &str) -> Option<u64> {
     value.trim().trim_end_matches(" kB").parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// Returns the value of a key in a text of lines `key value`, such as `/proc/vmstat`: events, or pages.
+/// Returns the value of a key in a text of lines `key value`, such as `/proc/vmstat`: events, or
+/// pages.
 pub(crate) fn flat_keyed(text: &str, key: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
 }
@@ -80,7 +83,8 @@ fn cpu_count(list: &str) -> Option<u64> {
     })
 }
 
-/// Undoes the escape `\040` of blank, tab, newline and backslash in a path of mountinfo or `/proc/swaps`.
+/// Undoes the escape `\040` of blank, tab, newline and backslash in a path of mountinfo or
+/// `/proc/swaps`.
 pub(crate) fn unescape(field: &[u8]) -> PathBuf {
     let mut out = Vec::with_capacity(field.len());
     let mut rest = field;

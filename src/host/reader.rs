@@ -1,4 +1,4 @@
-//! A file of the kernel's, held open and read again and again.
+//! Reader of a kernel file, which is held open and read repeatedly.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -8,17 +8,17 @@ use rustix::path::Arg;
 
 use super::proc::text_of;
 
-/// What a buffer has room for at first: any file of a cgroup.
+/// Initial size of a buffer, bytes: enough for any file of a cgroup.
 const ROOM: usize = 8192;
 
 const FLAGS: OFlags = OFlags::RDONLY.union(OFlags::CLOEXEC);
 
-/// One of the kernel's files, held open.
+/// Kernel file, held open.
 #[derive(Debug)]
 pub struct Reader {
     file: OwnedFd,
-    /// The kernel writes it in one go (`seq_show` of kernfs): a read that gets less than it has room for got all, and
-    /// need not be followed by one that gets nothing.
+    /// True if the kernel writes the file in one go (`seq_show` of kernfs): a read that returns
+    /// less than the buffer has room for has returned everything, and no empty read need follow.
     in_one: bool,
 }
 
@@ -26,22 +26,23 @@ impl Reader {
     /// Opens a file of a cgroup, or of a directory in sysfs.
     ///
     /// # Errors
-    /// The kernel's, from openat(2).
+    /// The kernel's error from openat(2).
     pub(crate) fn at(dir: impl AsFd, file: impl Arg) -> Result<Self, Errno> {
         let file = rustix::fs::openat(dir, file, FLAGS, Mode::empty())?;
         Ok(Self { file, in_one: true })
     }
 
-    /// Opens a file elsewhere. Those of procfs come record by record, in as many reads as the kernel likes.
+    /// Opens a file elsewhere. Files of procfs arrive record by record, in as many reads as the
+    /// kernel chooses.
     pub(crate) fn open(path: impl Arg) -> Result<Self, Errno> {
         let file = rustix::fs::open(path, FLAGS, Mode::empty())?;
         Ok(Self { file, in_one: false })
     }
 
-    /// Reads the whole file anew into `text`, whose memory is reused.
+    /// Reads the whole file again into `text`, whose memory is reused.
     ///
     /// # Errors
-    /// The kernel's: `ENODEV` once the cgroup was removed.
+    /// The kernel's error: `ENODEV` once the cgroup was removed.
     pub fn read(&self, text: &mut String) -> Result<(), Errno> {
         let mut bytes = std::mem::take(text).into_bytes();
         bytes.clear();
@@ -84,7 +85,7 @@ mod tests {
             Reader::at(&open, "file").unwrap().read(&mut text).unwrap();
             assert!(text == whole, "{length}");
         }
-        // Of procfs a read gives a page at most.
+        // A read from procfs returns at most a page.
         Reader::open("/proc/self/smaps").unwrap().read(&mut text).unwrap();
         assert!(text.len() > 4096 && text.lines().last().unwrap().starts_with("VmFlags"), "{text}");
     }

@@ -1,4 +1,4 @@
-//! The host's swap areas: how much is free, and whether they are quick.
+//! Swap areas of the host: size, free space and speed.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -8,43 +8,43 @@ use super::reader::Reader;
 use super::zram::Zram;
 use super::zswap;
 
-/// A line of `/proc/swaps`.
+/// Swap area, a line of `/proc/swaps`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SwapDevice {
-    /// Its path, bytes as the administrator chose them.
+    /// Path, in the bytes that the administrator chose.
     pub path: PathBuf,
-    /// Its size, bytes.
+    /// Size, bytes.
     pub size: u64,
-    /// What of it is in use, bytes.
+    /// Swap in use, bytes.
     pub used: u64,
-    /// The higher, the earlier it is filled.
+    /// Priority; the kernel fills areas of higher priority first.
     pub priority: i32,
 }
 
-/// All swap areas together. Amounts are bytes.
+/// Swap areas of the host, taken together. Amounts are bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct SwapSummary {
-    /// How large they are.
+    /// Size of all areas.
     pub total: u64,
-    /// What is free of that.
+    /// Free swap of all areas.
     pub free: u64,
-    /// Whether none of them lies on a rotating disk, or zswap stands before them all.
+    /// True if no area lies on a rotating disk, or if zswap precedes them all.
     pub quick: bool,
-    /// What a byte there takes in memory after all, as a share of it: an average, of all that zram holds over all that is
-    /// swapped out.
+    /// Memory still taken by a byte of swap, as a share of the byte. This is an average: the memory
+    /// used by zram over all that is swapped out.
     pub copied: f64,
-    /// Whether what goes there wears out a disk: not zram, nor zswap.
+    /// True if swapping wears out a disk: not on zram, nor with zswap.
     pub wears: bool,
 }
 
 impl SwapDevice {
-    /// Whether it is memory itself, compressed.
+    /// Returns whether the area is compressed memory (zram).
     #[must_use]
     pub fn is_zram(&self) -> bool {
         self.path.as_os_str().as_bytes().starts_with(b"/dev/zram")
     }
 
-    /// What of it is free, bytes.
+    /// Returns the free swap, bytes.
     #[must_use]
     pub fn free(&self) -> u64 {
         self.size.saturating_sub(self.used)
@@ -52,7 +52,7 @@ impl SwapDevice {
 }
 
 impl SwapSummary {
-    /// Looks at them.
+    /// Reads the state of all areas.
     #[must_use]
     pub fn read() -> Self {
         let devices = devices();
@@ -60,11 +60,11 @@ impl SwapSummary {
         Self::new(&devices, zram, zswap::is_on().unwrap_or(false), rotates)
     }
 
-    /// What is free of all, without a look at what they are.
+    /// Returns the free swap of all areas, bytes, without examining the areas.
     #[must_use]
     pub fn free() -> u64 {
         let info = rustix::system::sysinfo();
-        // The kernel's word is as wide as a pointer.
+        // The kernel's type is as wide as a pointer.
         #[allow(clippy::unnecessary_cast)]
         let free = info.freeswap as u64;
         free.saturating_mul(u64::from(info.mem_unit))
@@ -83,7 +83,7 @@ impl SwapSummary {
     }
 }
 
-/// The host's swap areas, those that are filled first in front.
+/// Returns the host's swap areas, in the order in which the kernel fills them.
 #[must_use]
 pub fn devices() -> Vec<SwapDevice> {
     parse(&read_bytes("/proc/swaps").unwrap_or_default())
@@ -91,7 +91,8 @@ pub fn devices() -> Vec<SwapDevice> {
 
 fn parse(text: &[u8]) -> Vec<SwapDevice> {
     let lines = text.split(|&byte| byte == b'\n').skip(1).filter_map(|line| {
-        // Blank, tab, newline and backslash are escaped in a path (`swap_show`, mm/swapfile.c), so no field has any.
+        // Blank, tab, newline and backslash are escaped in a path (`swap_show`, mm/swapfile.c), so
+        // no field contains any.
         let mut fields = line.split(u8::is_ascii_whitespace).filter(|field| !field.is_empty());
         let path = unescape(fields.next()?);
         let mut numbers = fields.skip(1).map(|field| std::str::from_utf8(field).ok());
@@ -104,7 +105,8 @@ fn parse(text: &[u8]) -> Vec<SwapDevice> {
     swaps
 }
 
-/// `/proc/vmstat`, held open: it is read before each action where writes to swap are bounded.
+/// Counter of swap-outs, from `/proc/vmstat`. The file is held open, since it is read before each
+/// action where writes to swap are bounded.
 #[derive(Debug, Default)]
 pub struct SwapOutCounter {
     file: Option<Reader>,
@@ -112,7 +114,7 @@ pub struct SwapOutCounter {
 }
 
 impl SwapOutCounter {
-    /// What went to swap since the host was started, bytes.
+    /// Returns the memory swapped out since the host was started, bytes.
     pub fn read(&mut self) -> u64 {
         if self.file.is_none() {
             self.file = Reader::open("/proc/vmstat").ok();
@@ -124,7 +126,8 @@ impl SwapOutCounter {
     }
 }
 
-/// Whether a swap area lies on a rotating disk, as the kernel says. What it says nothing of is taken for one.
+/// Returns whether a swap area lies on a rotating disk, as reported by the kernel. An area without
+/// a report counts as rotating.
 fn rotates(area: &Path) -> bool {
     let device = std::fs::metadata(area).map(|meta| {
         use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -169,7 +172,7 @@ mod tests {
         let zram = Zram { original: 100 * 1024, used: 40 * 1024 };
         let areas = |zswap, rotates: bool| SwapSummary::new(&parse(SWAPS), zram, zswap, |_| rotates);
         let slow = areas(false, true);
-        // 400K are swapped out, and what of it is in zram takes 40K.
+        // 400K are swapped out, and the part in zram takes 40K.
         let expected =
             SwapSummary { total: 4000 * 1024, free: 3600 * 1024, copied: 0.1, quick: false, wears: true };
         assert_eq!(slow, expected);

@@ -1,36 +1,38 @@
-//! Swap on zram: what leaves a cgroup for it stays in memory, compressed, and is charged to nobody.
+//! Swap on zram. Memory swapped out from a cgroup to zram stays in memory, compressed, and is
+//! charged to no cgroup.
 
 use super::proc::read_system_file;
 use super::reader::Reader;
 
-/// What all zram devices that are swapped to hold, bytes.
+/// Content of all zram devices used as swap, bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Zram {
-    /// Uncompressed (`orig_data_size` of `mm_stat`).
+    /// Uncompressed size (`orig_data_size` of `mm_stat`).
     pub original: u64,
-    /// What that takes in memory (`mem_used_total`).
+    /// Memory taken by the content (`mem_used_total`).
     pub used: u64,
 }
 
 impl Zram {
-    /// How much memory `swapped` bytes took, going by how the devices grew meanwhile: an estimate, since they don't say
-    /// whose pages they hold, and others may have swapped at the same time.
+    /// Estimates the memory taken by `swapped` bytes, from the growth of the devices in the
+    /// meantime. The devices don't report whose pages they hold, and others may have swapped at the
+    /// same time.
     #[must_use]
     pub fn taken(before: Self, after: Self, swapped: u64) -> u64 {
         let (original, used) =
             (after.original.saturating_sub(before.original), after.used.saturating_sub(before.used));
-        // Where they grew by less than was swapped, the rest went to other swap.
+        // Where the devices grew by less than was swapped, the rest went to other swap.
         let here = swapped.min(original);
         if original == 0 { 0 } else { (u128::from(used) * u128::from(here) / u128::from(original)) as u64 }
     }
 
-    /// What all zram devices that are swapped to hold now; `None` if there are none.
+    /// Reads the content of all zram devices used as swap; `None` if there are none.
     #[must_use]
     pub fn read_all() -> Option<Self> {
         Devices::find().read(&mut String::new())
     }
 
-    /// Reads an `mm_stat`.
+    /// Parses an `mm_stat`.
     fn parse(text: &str) -> Option<Self> {
         let mut fields = text.split_ascii_whitespace().map(str::parse);
         let original = fields.next()?.ok()?;
@@ -39,19 +41,19 @@ impl Zram {
     }
 }
 
-/// The zram devices that are swapped to, held open.
+/// Zram devices used as swap, held open.
 #[derive(Debug)]
 pub(crate) struct Devices(Vec<Reader>);
 
 impl Devices {
-    /// Finds them.
+    /// Finds and opens the devices.
     pub(crate) fn find() -> Self {
         let swaps = read_system_file("/proc/swaps").unwrap_or_default();
         let open = |name: &str| Reader::open(format!("/sys/block/{name}/mm_stat")).ok();
         Self(names(&swaps).filter_map(open).collect())
     }
 
-    /// What they hold now; `None` if there are none.
+    /// Reads the devices' content; `None` if there are no devices.
     pub(crate) fn read(&self, text: &mut String) -> Option<Zram> {
         let mut all: Option<Zram> = None;
         for device in &self.0 {
@@ -65,7 +67,7 @@ impl Devices {
     }
 }
 
-/// The names of the zram devices in the text of `/proc/swaps`.
+/// Returns the names of the zram devices in the text of `/proc/swaps`.
 fn names(swaps: &str) -> impl Iterator<Item = &str> {
     let devices = swaps.lines().skip(1).filter_map(|line| line.split_ascii_whitespace().next());
     devices.filter_map(|path| path.strip_prefix("/dev/")).filter(|name| name.starts_with("zram"))

@@ -1,26 +1,27 @@
-//! zswap: what leaves for swap is held compressed in memory first, in a pool of the host's that cgroups are charged for.
+//! Pool of zswap: pages to be swapped out are first held compressed in memory, in a pool of the
+//! host's that cgroups are charged for.
 //!
-//! Room is counted compressed, as the pool's limit is.
+//! Room is counted compressed, as in the pool's limit.
 
 use super::proc::{meminfo_bytes, read_system_file};
 
 const PARAMETERS: &str = "/sys/module/zswap/parameters";
 
-/// The host's pool.
+/// Pool of the host's zswap.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ZswapPool {
-    /// Whether it takes pages now. What it holds already stays.
+    /// True if zswap accepts pages now. Pages already in the pool stay.
     pub enabled: bool,
-    /// How much of the host's memory it may take, percent.
+    /// Maximum share of the host's memory for the pool, percent.
     pub max_percent: Option<u8>,
-    /// The same in bytes.
+    /// Maximum size of the pool, bytes.
     pub limit: Option<u64>,
-    /// What it takes, bytes, compressed (since 5.19).
+    /// Size of the pool, bytes, compressed (since 5.19).
     pub used: Option<u64>,
 }
 
 impl ZswapPool {
-    /// Looks at the host's; `None` where zswap isn't built in.
+    /// Reads the host's pool; `None` where zswap isn't built in.
     #[must_use]
     pub fn of_host() -> Option<Self> {
         let enabled = is_on()?;
@@ -35,7 +36,7 @@ impl ZswapPool {
         Self { enabled, max_percent, limit, used: meminfo_bytes(meminfo, "Zswap") }
     }
 
-    /// What it can still take, bytes, compressed.
+    /// Returns the room left in the pool, bytes, compressed.
     #[must_use]
     pub fn room(&self) -> Option<u64> {
         Some(self.limit?.saturating_sub(self.used?))
@@ -46,7 +47,7 @@ fn parameter(name: &str) -> Option<String> {
     read_system_file(&format!("{PARAMETERS}/{name}")).ok()
 }
 
-/// Whether the host's zswap takes pages; `None` where it isn't built in.
+/// Returns whether the host's zswap accepts pages; `None` where zswap isn't built in.
 #[must_use]
 pub fn is_on() -> Option<bool> {
     Some(matches!(parameter("enabled")?.trim(), "Y" | "1"))
@@ -62,7 +63,7 @@ mod tests {
     fn the_pool_has_a_limit() {
         let pool = ZswapPool::new(true, Some(20), MEMINFO);
         assert_eq!((pool.limit, pool.used, pool.room()), (Some(204_800), Some(51_200), Some(153_600)));
-        // Before 5.19 /proc/meminfo doesn't say what it takes.
+        // Before 5.19 /proc/meminfo doesn't report the size of the pool.
         assert_eq!(ZswapPool::new(true, Some(20), "MemTotal: 1000 kB\n").room(), None);
     }
 }

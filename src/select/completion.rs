@@ -1,4 +1,4 @@
-//! What a name of a cgroup that is being typed could become: the cgroups of one level.
+//! Completion of a partly typed name of a cgroup, from the cgroups of one level.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -10,31 +10,32 @@ use crate::cgroup::tree;
 use crate::host::proc::{parse_number, read_in};
 use crate::node;
 
-/// How much of a container's ID is offered, as other tools show it.
+/// Number of digits of a container's ID to offer, as other tools show it.
 const ID_SHOWN: usize = 12;
 
-/// A cgroup that the name typed so far could become.
+/// Cgroup that completes the typed name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
-    /// The name as it would be typed on: with a `/` at the end if there are cgroups below.
+    /// Completed name, with a `/` at the end if there are cgroups below.
     pub word: OsString,
-    /// Its `memory.current`, bytes; `None` where there is none.
+    /// `memory.current`, bytes; `None` where there is none.
     pub current: Option<u64>,
 }
 
-/// The cgroups of the level that `typed` has come to, in the order of names. Nothing is an error: who completes a word
-/// wants no message.
+/// Returns the completions of `typed` on its level, in the order of names. There are no errors,
+/// since the user of a completion wants no message.
 #[must_use]
 pub fn candidates(typed: &OsStr) -> Vec<Candidate> {
     let Ok(mounts) = Mounts::read() else { return Vec::new() };
-    // A path is completed by what it leads into, a name from where names begin.
+    // A path is completed in the mount that it leads into, a name from where names begin.
     let Some(mount) = mounts.around(Path::new(typed)).or_else(|| mounts.widest()) else { return Vec::new() };
     let mut found = below(&mount.point, typed);
     found.extend(typed.to_str().map(|typed| elsewhere(mount, typed)).unwrap_or_default());
     found
 }
 
-/// The NUMA nodes that the word could become: not asked of the hierarchy, and only for what takes them.
+/// Returns the NUMA nodes that complete the word. These are separate from the hierarchy, and only
+/// for options that accept nodes.
 #[must_use]
 pub fn nodes(typed: &str) -> Vec<Candidate> {
     if typed.is_empty() {
@@ -49,7 +50,7 @@ pub fn nodes(typed: &str) -> Vec<Candidate> {
     begun.map(|(word, current)| Candidate { word: word.into(), current }).collect()
 }
 
-/// What the word could become that isn't a path: units, containers and pods anywhere below.
+/// Returns the completions that aren't paths: units, containers and pods anywhere below.
 fn elsewhere(mount: &Mount, typed: &str) -> Vec<Candidate> {
     type Read = fn(&str) -> Option<String>;
     let container: Read = |name| container_id(name).map(|id| format!("container:{}", &id[..ID_SHOWN]));
@@ -62,14 +63,14 @@ fn elsewhere(mount: &Mount, typed: &str) -> Vec<Candidate> {
     };
     let named = tree::walk(mount).filter_map(|tree::Entry { path, .. }| {
         let word = read(path.file_name()?.to_str()?)?;
-        // What is at the top already is a path, too.
+        // A unit at the top is offered as a path already.
         let known = begun.is_none() && path.parent() == Some(&mount.point);
         (word.starts_with(typed) && !known).then(|| Candidate { word: word.into(), current: usage(&path) })
     });
     let mut found: Vec<_> = named.collect();
     found.sort_by(|one, other| one.word.cmp(&other.word));
     found.dedup_by(|one, other| one.word == other.word);
-    // The words themselves.
+    // Prefixes are completed as well.
     let begins = |prefix: &str| !typed.is_empty() && prefix.starts_with(typed) && prefix != typed;
     let prefixes = ["container:", "pid:", "pod:"].into_iter().filter(|prefix| begins(prefix));
     found.extend(prefixes.map(|prefix| Candidate { word: prefix.into(), current: None }));
@@ -82,7 +83,7 @@ fn usage(path: &Path) -> Option<u64> {
 
 fn below(point: &Path, typed: &OsStr) -> Vec<Candidate> {
     let (whole, typed) = (point.as_os_str().as_bytes(), typed.as_bytes());
-    // A path on its way to the mount; `/` alone is as likely the beginning of a name.
+    // Complete a path up to the mount; `/` alone is as likely the beginning of a name.
     if typed.len() > 1 && whole.starts_with(typed) {
         return vec![Candidate { word: OsString::from_vec([whole, b"/"].concat()), current: None }];
     }

@@ -1,9 +1,10 @@
-//! From a name as a user gives it to the directory of a cgroup.
+//! Resolution of a name given by a user to the directory of a cgroup.
 //!
-//! A name is a path under the cgroup2 mount (`/sys/fs/cgroup/app`), the same without the mount (`app`, `/app`),
-//! `self`, a systemd unit's name, `pid:N`, `container:ID`, `pod:UID`, or a path that begins with `.`. An absolute path is
-//! first of all what the kernel opens by it, whichever mount or namespace it leads through ([`crate::cgroup::path`]). Whether
-//! memory can be reclaimed there is the business of [`crate::cgroup::diagnose`].
+//! A name is a path under the cgroup2 mount (`/sys/fs/cgroup/app`), the same without the mount
+//! (`app`, `/app`), `self`, a systemd unit's name, `pid:N`, `container:ID`, `pod:UID`, or a path
+//! that begins with `.`. An absolute path stands first of all for the directory that the kernel
+//! opens by it, through any mount or namespace ([`crate::cgroup::path`]).
+//! [`crate::cgroup::diagnose`] determines whether memory can be reclaimed there.
 
 use std::ffi::OsStr;
 use std::io;
@@ -19,7 +20,7 @@ use crate::cgroup::path::{CgroupPath, identify};
 use crate::cgroup::{mount, open_directory, tree};
 use crate::node;
 
-/// Finds cgroups by their names, all by the same look at what is mounted.
+/// Resolver of names, all from one read of the mounts.
 #[derive(Debug)]
 pub struct Locator {
     mounts: Mounts,
@@ -28,22 +29,23 @@ pub struct Locator {
 /// Finds the cgroup that `word` names.
 ///
 /// # Errors
-/// [`CgroupError`]: cgroup2 isn't mounted, or there is no such cgroup; the nearest names are suggested.
+/// [`CgroupError`]: cgroup2 isn't mounted, or there is no such cgroup; the nearest names are
+/// suggested.
 pub fn locate(word: impl AsRef<OsStr>) -> Result<CgroupPath, CgroupError> {
     Locator::new()?.locate(word.as_ref())
 }
 
 impl Locator {
-    /// Reads what is mounted.
+    /// Reads the mounts.
     ///
     /// # Errors
-    /// [`CgroupError`], if that can't be read.
+    /// [`CgroupError`], if the mounts can't be read.
     pub fn new() -> Result<Self, CgroupError> {
         let mounts = Mounts::read().map_err(|e| CgroupError::io("/proc/self/mountinfo", &e))?;
         Ok(Self { mounts })
     }
 
-    /// The mount that names begin from.
+    /// Returns the mount that names begin from.
     ///
     /// # Errors
     /// [`CgroupError`]: cgroup2 isn't mounted.
@@ -54,15 +56,16 @@ impl Locator {
     /// Finds the cgroup that `word` names.
     ///
     /// # Errors
-    /// [`CgroupError`], as [`locate`].
+    /// [`CgroupError`], as for [`locate`].
     pub fn locate(&self, word: &OsStr) -> Result<CgroupPath, CgroupError> {
-        // A script whose variable is empty doesn't mean the root, which joining an empty path would make of it.
+        // An empty variable in a script doesn't mean the root, but joining an empty path would give
+        // the root.
         if word.is_empty() {
             return Err(CgroupError::NoName);
         }
         let given = Path::new(word);
         if is_from_here(given) {
-            // For messages alone: what a directory is called may not be what leads there.
+            // For messages only: the canonical path may not lead to the directory.
             let path = from_here(given);
             let called = path.canonicalize().unwrap_or_else(|_| given.to_path_buf());
             return match self.opened(&path, &called)? {
@@ -81,7 +84,7 @@ impl Locator {
         if word == "self" {
             return self.of_process("self", word);
         }
-        // A name, perhaps with the mount in front of it.
+        // A name, possibly preceded by the mount point.
         let below = given.strip_prefix(&mount.point).or_else(|_| given.strip_prefix("/")).unwrap_or(given);
         let in_mount = mount.point.join(below);
         if let Some(located) = self.opened(&in_mount, &in_mount)? {
@@ -94,27 +97,28 @@ impl Locator {
             let named = named.map_err(|why| CgroupError::BadName { word: shown(word), why })?;
             return self.by_name(&named, word, mount);
         }
-        // `-` typed where systemd has `\\x2d`.
+        // The user may have typed `-` where systemd has `\\x2d`.
         if let Some(path) = spelt_otherwise(&mount.point, below) {
             return self.existing(&path, word);
         }
-        // Something else may be there, which says more than that no cgroup is called so.
+        // If the path leads to something else, that error says more than a missing cgroup.
         by_path.and_then(|_| Err(missing(word, &in_mount, mount)))
     }
 
-    /// The cgroup that a path leads to, which errors are to call so; `None` where it leads nowhere.
+    /// Returns the cgroup that a path leads to, or `None` if the path leads nowhere. Errors name
+    /// the path as `called`.
     fn opened(&self, path: &Path, called: &Path) -> Result<Option<CgroupPath>, CgroupError> {
         let opened = open_directory(path).and_then(|dir| identify(&dir, path, &self.mounts));
         match opened {
             Ok(located) => Ok(Some(located)),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            // A file of a cgroup's is there, and no cgroup.
+            // The path goes through a file of a cgroup, so there is no cgroup.
             Err(e) if e.kind() == io::ErrorKind::NotADirectory && !path.exists() => Ok(None),
             Err(e) => Err(not_a_cgroup(path, called, &e)),
         }
     }
 
-    /// The cgroup that a path must lead to.
+    /// Returns the cgroup that a path must lead to.
     fn existing(&self, path: &Path, word: &OsStr) -> Result<CgroupPath, CgroupError> {
         match self.opened(path, path)? {
             Some(located) => Ok(located),
@@ -122,7 +126,7 @@ impl Locator {
         }
     }
 
-    /// The cgroup that a process runs in.
+    /// Returns the cgroup that a process runs in.
     fn of_process(&self, process: &str, word: &OsStr) -> Result<CgroupPath, CgroupError> {
         let file = format!("/proc/{process}/cgroup");
         let text = crate::host::proc::read_bytes(&file).map_err(|e| match e.kind() {
@@ -131,9 +135,9 @@ impl Locator {
         })?;
         let mount = self.mount()?;
         let cgroup = mount::own_cgroup(&text).unwrap_or(Path::new(""));
-        // The process is listed there, unless it is a zombie, or the cgroup threaded. The kernel marks a cgroup that was
-        // removed by what another one can be called; the names between this namespace's root and a mount from outside of it
-        // are known to nobody.
+        // The cgroup lists the process, unless the process is a zombie or the cgroup threaded. The
+        // kernel marks a removed cgroup with a suffix that another cgroup can have in its name.
+        // Names between this namespace's root and a mount from outside of it can't be determined.
         let removed = cgroup.as_os_str().as_bytes().ends_with(b" (deleted)");
         let by_name = mount.directory_of(cgroup).filter(|path| !removed || lists(path, process));
         let path = by_name.or_else(|| tree::top_and_walk(mount).find(|path| lists(path, process)));
@@ -148,7 +152,7 @@ impl Locator {
         }
     }
 
-    /// A unit, container, pod or process.
+    /// Finds the cgroup of a unit, container, pod or process.
     fn by_name(&self, named: &Named, word: &OsStr, mount: &Mount) -> Result<CgroupPath, CgroupError> {
         if let Named::Pid(pid) = named {
             return self.of_process(&pid.to_string(), word);
@@ -165,7 +169,7 @@ impl Locator {
         }
     }
 
-    /// Whether a word leads to a cgroup as a path, or as one from the mount point.
+    /// Returns whether a word leads to a cgroup as a path, or as a path from the mount point.
     pub(super) fn is_path(&self, word: &OsStr) -> bool {
         let path = Path::new(word);
         let leads = |path: &Path| matches!(self.opened(path, path), Ok(Some(_)));
@@ -176,20 +180,21 @@ impl Locator {
         path.is_absolute() && leads(path) || self.mount().is_ok_and(|mount| leads(&mount.point.join(below)))
     }
 
-    /// The mount whose mount point is in front of a path, as far as text tells.
+    /// Returns the mount whose mount point is nearest above a path, judging by text alone.
     pub(super) fn around(&self, path: &Path) -> Option<&Mount> {
         self.mounts.around(path)
     }
 
-    /// The directory in front of a glob's first special name, and the rest: where it lies in which hierarchy. `None` where
-    /// the glob is one over names.
+    /// Returns the directory in front of a glob's first special component, located in its
+    /// hierarchy, and the remaining components. `None` if the glob is over names.
     pub(super) fn base_of_glob(&self, word: &OsStr) -> Option<(CgroupPath, PathBuf)> {
         let path = Path::new(word);
         let is_path = path.is_absolute() || is_from_here(path);
         if !is_path {
             return None;
         }
-        // A path without any is a glob that matches itself, as among those to be left out.
+        // A path without special characters is a glob that matches itself, as among the excluded
+        // words.
         let at = path.iter().position(has_special).unwrap_or_else(|| path.iter().count());
         let (base, rest): (PathBuf, PathBuf) =
             (path.iter().take(at).collect(), path.iter().skip(at).collect());
@@ -198,29 +203,30 @@ impl Locator {
     }
 }
 
-/// Whether a process is in a cgroup.
+/// Returns whether a process is in a cgroup.
 fn lists(path: &Path, process: &str) -> bool {
     let own = std::process::id().to_string();
     let pid = if process == "self" { own.as_str() } else { process };
     crate::host::proc::read_in(path, "cgroup.procs").is_ok_and(|procs| procs.lines().any(|line| line == pid))
 }
 
-/// Whether a word has what only globs have.
+/// Returns whether a word has a character that only globs have.
 pub(super) fn has_special(word: &OsStr) -> bool {
     word.as_bytes().iter().any(|byte| b"*?[{".contains(byte))
 }
 
-/// Whether a path is one from the working directory: names begin at the mount otherwise.
+/// Returns whether a path begins at the working directory; names begin at the mount otherwise.
 fn is_from_here(path: &Path) -> bool {
     matches!(path.components().next(), Some(Component::CurDir | Component::ParentDir))
 }
 
-/// A path from the working directory. By proc's link and not by text: the directory may have no path from our root.
+/// Returns a path from the working directory, by proc's link and not by text: the directory may
+/// have no path from our root.
 fn from_here(path: &Path) -> PathBuf {
     Path::new("/proc/self/cwd").join(path)
 }
 
-/// A path in which systemd's escapes are spelt as what they stand for.
+/// Finds a path with systemd's escapes for one that is spelt without them, or the reverse.
 fn spelt_otherwise(point: &Path, below: &Path) -> Option<PathBuf> {
     below.components().try_fold(point.to_path_buf(), |path, component| {
         let plain = path.join(component);

@@ -1,8 +1,8 @@
 //! Globs over names that need not be UTF-8.
 //!
-//! A glob is text to the library that compiles it, and what it matches are bytes. A glob that was typed with other bytes is
-//! compiled from a text in which a mark and two digits stand for each of those, and the regular expression that comes of it
-//! gets the bytes back.
+//! The library compiles globs from text, but matches bytes. A glob with bytes that aren't UTF-8 is
+//! compiled from a text that has a mark and two digits for each such byte, and in the resulting
+//! regular expression the bytes are put back.
 
 use std::borrow::Cow;
 use std::ffi::OsStr;
@@ -13,29 +13,30 @@ use std::path::Path;
 use globset::{Glob, GlobBuilder, GlobMatcher, GlobSet, GlobSetBuilder};
 use regex::bytes::Regex;
 
-/// A glob over paths from the mount point, without a leading `/`. `?` and `[…]` stand for a byte.
+/// Glob over paths from the mount point, without a leading `/`. `?` and `[…]` stand for a byte.
 #[derive(Clone, Debug)]
 pub(super) struct Pattern {
     glob: Glob,
-    /// What stands for the glob where it has bytes that aren't UTF-8.
+    /// Regular expression in place of a glob with bytes that aren't UTF-8.
     regex: Option<Regex>,
 }
 
 impl Pattern {
-    /// Compiles a glob. It has `*`, `?`, `[…]`, `{a,b}`, which stay within a level, and `**`, which crosses levels.
+    /// Compiles a glob with `*`, `?`, `[…]`, `{a,b}`, which stay within a level, and `**`, which
+    /// crosses levels.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// Description of the mistake in the glob.
     pub(super) fn new(glob: &OsStr) -> Result<Self, String> {
         let text = spelt(glob)?;
-        // A backslash is a character of systemd's unit names (`\x2d`) before it is anything else.
+        // A backslash is first of all a character of systemd's unit names (`\x2d`).
         let built = GlobBuilder::new(&text).literal_separator(true).backslash_escape(false).build();
         let glob = built.map_err(|e| e.kind().to_string())?;
         let regex = matches!(text, Cow::Owned(_)).then(|| Regex::new(&respelt(glob.regex()))).transpose();
         Ok(Self { glob, regex: regex.map_err(|e| e.to_string())? })
     }
 
-    /// Makes it ready to match one.
+    /// Compiles a matcher of this glob alone.
     pub(super) fn matcher(&self) -> Matcher {
         match &self.regex {
             Some(regex) => Matcher::Bytes(regex.clone()),
@@ -44,17 +45,17 @@ impl Pattern {
     }
 }
 
-/// A glob that was made ready.
+/// Compiled glob.
 #[derive(Clone, Debug)]
 pub(super) enum Matcher {
-    /// One that is text.
+    /// Glob that is text.
     Text(GlobMatcher),
-    /// One with bytes that aren't UTF-8.
+    /// Glob with bytes that aren't UTF-8.
     Bytes(Regex),
 }
 
 impl Matcher {
-    /// Whether a path from the mount point matches.
+    /// Returns whether a path from the mount point matches.
     pub(super) fn is_match(&self, path: &Path) -> bool {
         match self {
             Self::Text(glob) => glob.is_match(path),
@@ -63,19 +64,19 @@ impl Matcher {
     }
 }
 
-/// Several globs, matched at once.
+/// Set of globs, matched at once.
 #[derive(Debug, Default)]
 pub(super) struct PatternSet {
     plain: GlobSet,
-    /// Those that were typed with bytes that aren't UTF-8: hardly ever any.
+    /// Globs with bytes that aren't UTF-8: hardly ever any.
     bytes: Vec<Matcher>,
 }
 
 impl PatternSet {
-    /// Of those globs.
+    /// Compiles a set of globs.
     ///
     /// # Errors
-    /// What is wrong with all of them together: they are too large.
+    /// Description of the mistake in the set as a whole: it is too large.
     pub(super) fn new(patterns: &[Pattern]) -> Result<Self, String> {
         let mut plain = GlobSetBuilder::new();
         let (odd, even): (Vec<_>, Vec<_>) = patterns.iter().partition(|pattern| pattern.regex.is_some());
@@ -86,14 +87,14 @@ impl PatternSet {
         Ok(Self { plain, bytes: odd.into_iter().map(Pattern::matcher).collect() })
     }
 
-    /// Whether one of them matches a path from the mount point.
+    /// Returns whether any of the globs matches a path from the mount point.
     pub(super) fn is_match(&self, path: &Path) -> bool {
         !self.plain.is_empty() && self.plain.is_match(path)
             || self.bytes.iter().any(|glob| glob.is_match(path))
     }
 }
 
-/// A path in which nothing is special.
+/// Converts a path to a glob that matches only this path.
 pub(super) fn literal(path: &Path) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(path.as_os_str().len());
     for &byte in path.as_os_str().as_bytes() {
@@ -105,10 +106,11 @@ pub(super) fn literal(path: &Path) -> Vec<u8> {
     bytes
 }
 
-/// What stands in front of two hexadecimal digits for a byte. A glob with bytes that aren't UTF-8 has itself spelt so, too.
+/// Mark in front of two hexadecimal digits that stand for a byte. In a glob with bytes that aren't
+/// UTF-8, the mark itself is spelt this way too.
 const MARK: char = '\u{1}';
 
-/// A glob in which a mark and two digits stand for each byte that isn't UTF-8.
+/// Replaces each byte of a glob that isn't UTF-8 by a mark and two digits.
 fn spelt(glob: &OsStr) -> Result<Cow<'_, str>, String> {
     if let Some(text) = glob.to_str() {
         return Ok(Cow::Borrowed(text));
@@ -116,7 +118,7 @@ fn spelt(glob: &OsStr) -> Result<Cow<'_, str>, String> {
     let mut text = String::new();
     let push = |byte: u8, text: &mut String| {
         let in_class = text.rfind('[').is_some_and(|open| !text[open..].contains(']'));
-        // A class is of characters to the library, and those of the digits would be in it.
+        // For the library a class consists of characters, so the digits would become members.
         if in_class {
             return Err("a character class can't hold bytes that are not UTF-8".to_owned());
         }
@@ -134,7 +136,7 @@ fn spelt(glob: &OsStr) -> Result<Cow<'_, str>, String> {
     Ok(Cow::Owned(text))
 }
 
-/// A regular expression in which the bytes stand again.
+/// Puts the bytes back into a regular expression.
 fn respelt(regex: &str) -> String {
     let mut out = String::with_capacity(regex.len());
     let mut parts = regex.split(MARK);
@@ -205,7 +207,7 @@ mod tests {
         fn a_name_matches_what_is_literally_itself(
             one in proptest::collection::vec(any::<u8>(), 1..9), other in proptest::collection::vec(any::<u8>(), 1..9),
         ) {
-            // No name of a cgroup has these.
+            // No name of a cgroup contains these bytes.
             prop_assume!(!one.iter().chain(&other).any(|byte| matches!(byte, b'/' | b'\n' | 0)));
             let glob = literal(Path::new(os(&one)));
             prop_assert!(matches(&glob, &one));

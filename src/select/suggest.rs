@@ -1,4 +1,4 @@
-//! Names that a mistyped one may have meant, and what else explains that a word names no cgroup.
+//! Suggestions for a mistyped name, and other explanations for a word that names no cgroup.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -8,26 +8,26 @@ use crate::cgroup::error::CgroupError;
 use crate::cgroup::mount::{Mount, controller_on_v1};
 use crate::cgroup::tree;
 
-/// Says why there is no cgroup that `word` names, whose path would be `path`. Where the memory controller is on
-/// version 1, no name would do.
+/// Returns why there is no cgroup that `word` names, whose path would be `path`. Where the memory
+/// controller is on version 1, no name would do.
 pub(super) fn missing(word: &OsStr, path: &Path, mount: &Mount) -> CgroupError {
     let none = || CgroupError::NoSuchCgroup { word: shown(word), near: nearest(path, mount) };
     elsewhere(&shown(word), mount).unwrap_or_else(none)
 }
 
-/// Says why nothing matches a glob.
+/// Returns why nothing matches a glob.
 pub(super) fn no_match(word: &OsStr, mount: &Mount) -> CgroupError {
     let word = shown(word);
     elsewhere(&word, mount).unwrap_or(CgroupError::NoMatch { word })
 }
 
-/// The reason that there is if the memory controller isn't in this hierarchy at all.
+/// Returns the error if the memory controller isn't in this hierarchy at all.
 fn elsewhere(word: &str, mount: &Mount) -> Option<CgroupError> {
     let v1 = controller_on_v1().filter(|_| !mount.point.join("memory.stat").exists())?;
     Some(CgroupError::ControllerOnV1 { name: word.to_owned(), v1 })
 }
 
-/// Existing names that a mistyped one may have meant, the best first.
+/// Returns existing names that a mistyped name may have meant, the best first.
 pub(super) fn nearest(path: &Path, mount: &Mount) -> Vec<String> {
     const LOOKED_AT: usize = 5000;
     const SUGGESTED: usize = 3;
@@ -44,7 +44,7 @@ pub(super) fn nearest(path: &Path, mount: &Mount) -> Vec<String> {
             let stem = last.split_once('.').map_or(last.as_str(), |(stem, _)| stem);
             let alike = |name: &str| alike(&wanted, &name.to_lowercase());
             let score = alike(&last).max(alike(stem));
-            // What can't be typed as it is shown is no suggestion.
+            // A name that can't be typed as it is displayed is no suggestion.
             let name = mount.name_of(&found).filter(|name| name.path_not_utf8().is_none())?;
             (score >= ALIKE).then(|| (score, name.trim_start_matches('/').to_owned()))
         })
@@ -53,8 +53,8 @@ pub(super) fn nearest(path: &Path, mount: &Mount) -> Vec<String> {
     scored.into_iter().take(SUGGESTED).map(|(_, name)| name).collect()
 }
 
-/// How alike two names are, up to 1; nothing if more than a third of it would have to be typed anew. What one begins
-/// with counts most.
+/// Returns the similarity of two names, up to 1; 0 if more than a third of the name would have to
+/// be retyped. A common beginning counts most.
 fn alike(wanted: &str, name: &str) -> f64 {
     const BEGINNING: usize = 3;
     let begins = wanted.len() >= BEGINNING && name.starts_with(wanted);
@@ -62,7 +62,7 @@ fn alike(wanted: &str, name: &str) -> f64 {
     if begins || typed_anew <= (wanted.len() / 3).max(1) { strsim::jaro_winkler(wanted, name) } else { 0.0 }
 }
 
-/// A word for a message.
+/// Converts a word to text for a message.
 pub(super) fn shown(word: &OsStr) -> String {
     word.to_string_lossy().into_owned()
 }

@@ -1,4 +1,5 @@
-//! Which cgroups are watched: names and globs, looked through again and again, less what is never taken by a glob.
+//! Watchlist of cgroups: names and globs, searched for repeatedly, without the cgroups that no glob
+//! takes.
 
 use std::cell::OnceCell;
 use std::collections::HashSet;
@@ -17,13 +18,15 @@ use crate::cgroup::path::CgroupPath;
 use crate::cgroup::{Name, tree};
 use crate::host::Reader;
 
-/// The hierarchy is looked through so often even if it seems the same: one may have gone and another come.
+/// Interval between walks of the hierarchy even while the number of cgroups is unchanged: one may
+/// have been removed and another created.
 const LOOKED_THROUGH: Duration = Duration::from_secs(20);
 
-/// After a change it is looked through each time for so long: one that just came may get its limit a moment later.
+/// Period after a change in which every search walks the hierarchy: a new cgroup may get its limit
+/// a moment later.
 const SETTLED: Duration = Duration::from_secs(10);
 
-/// What a glob never takes: what a host is run from. A plain name still does.
+/// Globs for essential parts of a host, which no glob takes. A plain name still does.
 const SPARED: [&str; 12] = [
     "**/init.scope",
     "**/ssh.service",
@@ -39,65 +42,66 @@ const SPARED: [&str; 12] = [
     "**/dbus*.service",
 ];
 
-/// Words, and what of their matches is left out.
+/// Words, and exclusions from their matches.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Words {
-    /// Names and globs, as [`super`] takes them.
+    /// Names and globs, in the form of [`super`].
     pub wanted: Vec<OsString>,
-    /// Globs: of what globs match, that is left out.
+    /// Globs to exclude from the matches of globs.
     pub excluded: Vec<OsString>,
 }
 
-/// A cgroup to be watched.
+/// Cgroup to watch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Assigned {
-    /// Where it is, and whether only globs matched it.
+    /// Selected cgroup, with a flag if only globs matched it.
     pub selected: Match,
-    /// Which of the lists of words took it: the one with the most specific word for it.
+    /// Index of the list of words that took the cgroup, by the most specific word.
     pub list: usize,
 }
 
-/// Lists of words.
+/// Watchlist made from lists of words.
 #[derive(Debug)]
 pub struct Watchlist {
-    /// All of them, and which list each belongs to.
+    /// Selectors of all lists, and the index of each selector's list.
     selectors: Vec<Selector>,
     lists: Vec<usize>,
-    /// What each list leaves out.
+    /// Exclusions of each list.
     left_out: Vec<Excluded>,
     exclude: Vec<OsString>,
-    /// Whether names may come later, as what globs match may.
+    /// True if names, like the matches of globs, may appear later.
     waits: bool,
-    /// Made when a glob first matches something: that takes a while.
+    /// Essential cgroups. Compiled when a glob first matches, since compiling takes a while.
     spared: OnceCell<Spared>,
-    /// What was seen when the hierarchy was looked through last.
+    /// State at the last walk of the hierarchy.
     seen: Option<Seen>,
-    /// The root's `cgroup.stat`.
+    /// Reader of the root's `cgroup.stat`.
     root: Option<Reader>,
     text: String,
 }
 
-/// A look through the hierarchy.
+/// Record of a walk of the hierarchy.
 #[derive(Clone, Copy, Debug)]
 struct Seen {
-    /// When.
+    /// Time of the walk.
     looked: Duration,
-    /// When the number of cgroups was last seen to change.
+    /// Time of the last change in the number of cgroups.
     changed: Duration,
-    /// How many cgroups there were.
+    /// Number of cgroups.
     count: u64,
 }
 
 #[derive(Debug)]
 struct Spared {
     globs: PatternSet,
-    /// The id of memctl's own cgroup.
+    /// Id of memctl's own cgroup.
     own: Option<u64>,
 }
 
 impl Spared {
     fn new() -> Self {
-        // They have no mount in front of them, which would have to be looked up for each. They can't be malformed.
+        // These globs have no mount in front of them, which would have to be found for each. They
+        // can't be malformed.
         let globs: Vec<_> = SPARED.iter().filter_map(|word| Pattern::new(OsStr::new(word)).ok()).collect();
         let globs = PatternSet::new(&globs).unwrap_or_default();
         Self { globs, own: locate("self").ok().map(|located| located.id) }
@@ -108,8 +112,8 @@ impl Spared {
     }
 }
 
-/// What is left out: names and globs, wherever they match; paths, in the hierarchy that they lead into; and whatever cgroup a
-/// word leads to, by whichever way it is found.
+/// Exclusions: names and globs, wherever they match; paths, in the hierarchy that they lead into;
+/// and the cgroup that a word leads to, whichever way the cgroup is found.
 #[derive(Debug, Default)]
 struct Excluded {
     anywhere: PatternSet,
@@ -148,14 +152,15 @@ impl Excluded {
     }
 }
 
-/// A unit's name as a glob that finds it wherever it is.
+/// Returns a glob that finds a unit's name at any level.
 fn anywhere_below(name: &OsStr) -> Option<OsString> {
     let bytes = name.as_bytes();
     let unit = [".service", ".scope", ".slice"].iter().any(|suffix| bytes.ends_with(suffix.as_bytes()));
     (unit && !bytes.contains(&b'/')).then(|| OsString::from_vec([b"**/".as_slice(), bytes].concat()))
 }
 
-/// Whether there is something that a glob could match anything below: the levels in front of its first special character.
+/// Returns whether there is a cgroup below which a glob could match later: the levels in front of
+/// its first special character.
 fn parent_is_there(word: &OsStr) -> bool {
     let bytes = word.as_bytes();
     let plain = bytes.split(|byte| b"*?[{".contains(byte)).next().unwrap_or_default();
@@ -164,7 +169,7 @@ fn parent_is_there(word: &OsStr) -> bool {
 }
 
 impl Watchlist {
-    /// For one list of words, whose names must be there.
+    /// Returns a watchlist of one list of words, whose names must exist.
     ///
     /// # Errors
     /// [`CgroupError::BadGlob`].
@@ -172,7 +177,7 @@ impl Watchlist {
         Ok(Self { waits: false, ..Self::of(std::slice::from_ref(words))? })
     }
 
-    /// For several lists, whose names may come later.
+    /// Returns a watchlist of several lists, whose names may appear later.
     ///
     /// # Errors
     /// [`CgroupError::BadGlob`].
@@ -185,7 +190,7 @@ impl Watchlist {
         Ok(Self {
             selectors,
             lists: lists_of,
-            // A mistake in one shows at once.
+            // A malformed exclusion is reported at once.
             left_out: left_out.collect::<Result<_, _>>()?,
             exclude: lists.iter().flat_map(|words| words.excluded.iter().cloned()).collect(),
             waits: true,
@@ -196,16 +201,17 @@ impl Watchlist {
         })
     }
 
-    /// Whether there may be more later: there are globs, or names that may come.
+    /// Returns whether more cgroups may appear later: by globs, or by names that don't exist yet.
     #[must_use]
     pub fn follows(&self) -> bool {
         self.waits || self.selectors.iter().any(Selector::is_glob)
     }
 
-    /// What there is at the beginning, and the words that name nothing yet.
+    /// Returns the cgroups that exist at the beginning, and the words that name nothing yet.
     ///
     /// # Errors
-    /// As [`super`]; but a glob may match nothing, if there is a cgroup that it could match something below.
+    /// As in [`super`]; but a glob may match nothing, if there is a cgroup below which it could
+    /// match later.
     pub fn first(&self) -> Result<(Vec<Assigned>, Vec<String>), CgroupError> {
         let (taken, missing) = self.look(&|_| false);
         let mut waiting = Vec::new();
@@ -226,7 +232,7 @@ impl Watchlist {
         self.selectors.iter().find(is).is_some_and(|selector| parent_is_there(selector.word()))
     }
 
-    /// Which globs of those to be left out match nothing of what is there, which may be a mistake in them.
+    /// Returns the globs to exclude that match no existing cgroup, which may be mistyped.
     #[must_use]
     pub fn useless(&self) -> Vec<&OsStr> {
         let Ok(locator) = Locator::new() else { return Vec::new() };
@@ -244,9 +250,11 @@ impl Watchlist {
         self.exclude.iter().filter(|word| !matches(word)).map(OsString::as_os_str).collect()
     }
 
-    /// What there is now. Names that aren't there, and globs that match nothing, may be and do so later. Looking through
-    /// a large hierarchy has its price: where there are as many cgroups as before, nothing is said to be there until it
-    /// is looked at again all the same, unless some were `lost`, of which one may be back. What is `known` is left out.
+    /// Returns the cgroups that exist now, without the `known` ones. Names that don't exist, and
+    /// globs that match nothing, may do so later.
+    ///
+    /// Walking a large hierarchy is expensive. While the number of cgroups is unchanged and none
+    /// was `lost`, this returns nothing until the next scheduled walk. A lost cgroup may be back.
     pub fn now(&mut self, now: Duration, lost: bool, known: &dyn Fn(u64) -> bool) -> Vec<Assigned> {
         let count = self.descendants();
         let changed = match self.seen {
@@ -263,14 +271,14 @@ impl Watchlist {
         self.look(known).0
     }
 
-    /// How many cgroups there are.
+    /// Returns the number of cgroups.
     fn descendants(&mut self) -> Option<u64> {
         self.root.as_ref()?.read(&mut self.text).ok()?;
         self.text.lines().find_map(|line| line.strip_prefix("nr_descendants ")?.parse().ok())
     }
 
     fn look(&self, known: &dyn Fn(u64) -> bool) -> (Vec<Assigned>, Vec<CgroupError>) {
-        // What is mounted is read once, however many words there are: a host can have thousands of mounts.
+        // Mounts are read once for all words: a host can have thousands.
         let locator = match Locator::new() {
             Ok(locator) => locator,
             Err(why) => return (Vec::new(), vec![why]),
@@ -287,7 +295,8 @@ impl Watchlist {
     }
 }
 
-/// The root's `cgroup.stat`, held open: a host with many mounts has much to read before it is found.
+/// Opens the root's `cgroup.stat`. It is held open, since a host with many mounts has much to read
+/// before the root is found.
 fn root() -> Option<Reader> {
     let mount = Mount::find().ok()??;
     Reader::at(crate::cgroup::open_directory(&mount.point).ok()?, "cgroup.stat").ok()

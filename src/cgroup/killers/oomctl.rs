@@ -1,6 +1,8 @@
-//! systemd-oomd's own view, by its `oomctl`: a child process, since it answers on D-Bus alone.
+//! State of systemd-oomd, from the output of its `oomctl`. That is a child process, since
+//! systemd-oomd answers on D-Bus alone.
 //!
-//! It is asked only while it runs: the call would start it (`SystemdService=dbus-org.freedesktop.oom1.service`).
+//! `oomctl` runs only while systemd-oomd runs, since the call would start systemd-oomd
+//! (`SystemdService=dbus-org.freedesktop.oom1.service`).
 
 use std::io::{self, Read};
 use std::path::Path;
@@ -12,37 +14,37 @@ use rustix::io::Errno;
 
 use crate::clock::timespec;
 
-/// Where it may lie. Nobody's `PATH` is looked through: a watch runs as root.
+/// Possible paths of the program. `PATH` isn't searched, since a watch runs as root.
 const PROGRAMS: [&str; 3] = ["/usr/bin/oomctl", "/bin/oomctl", "/run/current-system/sw/bin/oomctl"];
 
 /// Time limit for an answer: D-Bus and systemd-oomd may be short of memory themselves.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The longest answer, bytes: some 400 for each monitored cgroup.
+/// Maximum length of an answer, bytes; a monitored cgroup takes some 400.
 const MAX_BYTES: usize = 1 << 20;
 
-/// What it prints.
+/// Returns the output of `oomctl`.
 ///
 /// # Errors
-/// Why there is no answer, in words.
+/// Reason why there is no answer, as text.
 pub(super) fn dump() -> Result<Vec<u8>, String> {
     let Some(program) = PROGRAMS.into_iter().find(|program| Path::new(program).exists()) else {
         return Err("oomctl isn't installed".into());
     };
     let mut command = Command::new(program);
     command.arg("--no-pager").current_dir("/");
-    // Nobody's locale, pager, colours or bus.
+    // Use no inherited locale, pager, colours or bus.
     command.env_clear().env("LC_ALL", "C").env("SYSTEMD_COLORS", "0").env("SYSTEMD_PAGER", "");
     run(command, TIMEOUT).map_err(|why| format!("oomctl: {why}"))
 }
 
-/// Runs a program to its end and gives what it prints; it is killed when it takes longer than that.
+/// Runs a program to its end and returns its output; kills the program after `timeout`.
 fn run(mut command: Command, timeout: Duration) -> Result<Vec<u8>, String> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = command.spawn().map_err(|e| in_words(&e))?;
     let ended = read(&mut child, Instant::now() + timeout);
     if ended.is_err() {
-        // It is gone already, or goes now.
+        // A failure means that the child has exited already.
         let _ = child.kill();
     }
     let status = child.wait().map_err(|e| in_words(&e))?;
@@ -73,7 +75,7 @@ fn read(child: &mut Child, until: Instant) -> Result<Vec<u8>, String> {
             return Err("output too long".into());
         }
     }
-    // It may close its output and stay.
+    // The child may close its output without exiting.
     while child.try_wait().map_err(|e| in_words(&e))?.is_none() {
         if Instant::now() >= until {
             return Err("timed out".into());

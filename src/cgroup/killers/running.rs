@@ -1,4 +1,4 @@
-//! Whether a killer runs on this host.
+//! Detection of the OOM killer that runs on this host.
 
 use std::io;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::cgroup::is_populated;
 use crate::host::proc::read_system_file;
 
-/// Where systemd-oomd's rulesets lie (systemd.resource-control(5), `OOMRules=`).
+/// Directories of systemd-oomd's rulesets (systemd.resource-control(5), `OOMRules=`).
 pub(super) const RULES: [&str; 4] = [
     "/etc/systemd/oomd/rules.d",
     "/run/systemd/oomd/rules.d",
@@ -14,14 +14,14 @@ pub(super) const RULES: [&str; 4] = [
     "/usr/lib/systemd/oomd/rules.d",
 ];
 
-/// Units that they run as, below the root of the hierarchy.
+/// Units of the killers, below the root of the hierarchy.
 const UNITS: [(&str, Killer); 2] =
     [("system.slice/systemd-oomd.service", Killer::SystemdOomd), ("system.slice/oomd.service", Killer::Oomd)];
 
-/// The link of the initial PID namespace (`PROC_PID_INIT_INO`, `include/linux/proc_ns.h`).
+/// Link of the initial PID namespace (`PROC_PID_INIT_INO`, `include/linux/proc_ns.h`).
 const INITIAL: &str = "pid:[4026531836]";
 
-/// A killer that chooses its victim by `pgscan`.
+/// Killer that chooses its victim by `pgscan`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Killer {
     /// systemd-oomd.
@@ -31,7 +31,7 @@ pub enum Killer {
 }
 
 impl Killer {
-    /// What it is called.
+    /// Returns the name of the program.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -40,25 +40,25 @@ impl Killer {
         }
     }
 
-    /// By the name of a process.
+    /// Returns the killer with this process name.
     fn of_process(comm: &str) -> Option<Self> {
         [Self::SystemdOomd, Self::Oomd].into_iter().find(|killer| comm.trim_end() == killer.name())
     }
 }
 
-/// Whether one runs.
+/// Result of the search for a running killer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Running {
-    /// This one; facebook's where both do, since it can't be asked.
+    /// Running killer; facebook's oomd where both run, since only systemd-oomd can be queried.
     Killer(Killer),
-    /// None does.
+    /// No killer runs.
     No,
-    /// That can't be seen.
+    /// Other users' processes are hidden.
     Hidden,
 }
 
-/// Whether one runs, by its unit in the hierarchy mounted at `point`, which is seen from any PID namespace, or else by its
-/// process.
+/// Searches for a running killer: by its unit in the hierarchy mounted at `point`, which is visible
+/// from any PID namespace, or else by its process.
 pub(super) fn running(point: &Path) -> Running {
     let units = UNITS.into_iter().filter(|(unit, _)| is_populated(&point.join(unit)));
     let units: Vec<_> = units.map(|(_, killer)| killer).collect();
@@ -66,13 +66,14 @@ pub(super) fn running(point: &Path) -> Running {
         return Running::Killer(killer);
     }
     if std::fs::read_link("/proc/self/ns/pid").is_ok_and(|link| link.as_os_str() != INITIAL) {
-        // Those of the host can't be seen, but their cgroups could.
+        // The host's processes are hidden here, but the killers' cgroups would be visible.
         return Running::No;
     }
     by_processes(Path::new("/proc")).unwrap_or(Running::Hidden)
 }
 
-/// Looks through all processes. `None` where `/proc` hides those of others (`hidepid=`), which hides PID 1.
+/// Searches all processes. Returns `None` where `/proc` hides other users' processes (`hidepid=`),
+/// which hides PID 1.
 fn by_processes(proc: &Path) -> Option<Running> {
     let name =
         |process: &Path| -> io::Result<String> { read_system_file(&process.join("comm").to_string_lossy()) };

@@ -1,17 +1,19 @@
-//! Many `memory.stat` read one after the other, fast and small.
+//! Fast parsing of many `memory.stat`, one after the other, into little memory.
 //!
-//! A kernel writes its keys in the same order every time, so where each stood is remembered: then a line takes one
-//! comparison, not one with every key there is.
+//! A kernel writes its keys in the same order every time, so the parser remembers the position of
+//! each key: then a line takes one comparison, instead of one for every known key.
 
 use super::{KEYS, MemoryStat};
 
-/// What one read of `memory.stat` gave, in a fraction of the room of a [`MemoryStat`]: most counters of most cgroups are 0.
+/// Values of one read of `memory.stat`, in a fraction of the size of a [`MemoryStat`]: most
+/// counters of most cgroups are 0.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PackedStat {
-    /// Which of the fields this kernel offers, a bit each, and which of them aren't 0.
+    /// Bit sets of fields: `known` for the fields that this kernel offers, `there` for the fields
+    /// that aren't 0.
     known: u64,
     there: u64,
-    /// Of the latter, in order.
+    /// Values that aren't 0, in the order of the fields.
     values: Box<[u64]>,
 }
 
@@ -27,37 +29,37 @@ impl PackedStat {
         Self { known: which(|_| true), there: which(|value| value != 0), values }
     }
 
-    /// The value of that field, in the order of the fields of [`MemoryStat`].
+    /// Returns the value of a field, numbered in the order of the fields of [`MemoryStat`].
     pub(super) fn get(&self, field: usize) -> Option<u64> {
         let is_in = |bits: u64| bits >> field & 1 == 1;
         let before = (self.there & ((1 << field) - 1)).count_ones() as usize;
         is_in(self.known).then(|| if is_in(self.there) { self.values[before] } else { 0 })
     }
 
-    /// All of them.
+    /// Unpacks all fields.
     #[must_use]
     pub fn unpack(&self) -> MemoryStat {
         MemoryStat::from_fields((0..KEYS.len()).map(|field| self.get(field)))
     }
 }
 
-/// A kernel has some hundred lines. More aren't worth remembering.
+/// Maximum number of lines to remember; a kernel writes some hundred.
 const REMEMBERED: usize = 256;
 
-/// Reads the texts of `memory.stat`.
+/// Parser of the texts of `memory.stat`.
 #[derive(Debug, Default)]
 pub struct StatParser {
-    /// What the lines began with last time, and which fields those are, if any.
+    /// Keys of the last text's lines, with their fields, if known.
     lines: Vec<(Box<[u8]>, Option<u8>)>,
 }
 
 impl StatParser {
-    /// Reads one text. Keys that aren't known are skipped, and so is what is no number.
+    /// Parses one text. Skips unknown keys and values that aren't numbers.
     pub fn parse(&mut self, text: &str) -> PackedStat {
         PackedStat::new(&self.fields(text))
     }
 
-    /// The same, each field in its place.
+    /// Parses one text into values in the order of the fields.
     pub(super) fn fields(&mut self, text: &str) -> [Option<u64>; KEYS.len()] {
         let mut fields = [None; KEYS.len()];
         let mut rest = text.as_bytes();
@@ -76,7 +78,7 @@ impl StatParser {
         fields
     }
 
-    /// Which field the line in that place is, and what follows its key.
+    /// Returns the field of line `number`, if known, and the text after its key.
     fn line<'a>(&mut self, number: usize, text: &'a [u8]) -> (Option<u8>, &'a [u8]) {
         if let Some((key, field)) = self.lines.get(number)
             && let Some([b' ', value @ ..]) = text.strip_prefix(&**key)
@@ -99,7 +101,7 @@ impl StatParser {
     }
 }
 
-/// A number; `None` if it is none, or one that no amount can be.
+/// Parses a number; `None` if the text isn't a number, or exceeds 64 bits.
 fn amount(digits: &[u8]) -> Option<u64> {
     let digit = |byte: &u8| byte.is_ascii_digit().then(|| u64::from(byte - b'0'));
     let (first, rest) = digits.split_first()?;
