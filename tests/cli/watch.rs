@@ -436,7 +436,8 @@ fn lines_in_a_pipe() {
     assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""));
     let lines: Vec<_> = ran.stdout.lines().collect();
     assert!(
-        lines[0].contains("s  /app  watched: ") && lines[0].contains("of 64 MiB used (memory.max), 20 MiB"),
+        lines[0].contains("s  /app  watched: ")
+            && lines[0].contains("of 64 MiB used (memory.max), keeping 20 MiB"),
         "{lines:?}"
     );
     assert!(lines[1].contains("s  /app  reclaimed ") && lines[1].contains(" free"), "{lines:?}");
