@@ -1,6 +1,6 @@
 //! Text after the long help: exit status and examples.
 
-/// Of memctl itself.
+/// Examples of memctl itself.
 pub const AFTER: &str = "\
 Exit status:
   0    success
@@ -16,7 +16,7 @@ Examples:
 
 See 'memctl COMMAND --help' for the options of a command.";
 
-/// Of `reclaim`.
+/// Examples of `reclaim`.
 pub const AFTER_RECLAIM: &str = "\
 Exit status:
   0    the request was met; with max also if nothing more could be reclaimed,
@@ -39,7 +39,7 @@ Examples:
   memctl reclaim --total 2G 'batch/*'    Reclaim 2 GiB in all, cheapest first
   memctl reclaim node:1 1G               Reclaim from NUMA node 1";
 
-/// Of `watch`.
+/// Examples of `watch`.
 pub const AFTER_WATCH: &str = "\
 Exit status:
   0    stopped by SIGTERM or --duration; the summary was printed
@@ -55,7 +55,7 @@ Examples:
   memctl watch app --estimate --duration 5m     Estimate the working set
   memctl watch --config /etc/memctl/watch.toml  Watch a host by rules";
 
-/// Of `check`.
+/// Examples of `check`.
 pub const AFTER_CHECK: &str = "\
 Exit status:
   0    reclaim works; with --config, the file is valid
@@ -67,7 +67,7 @@ Examples:
   memctl check app --write                      Also reclaim 1 MiB from app
   memctl check --config /etc/memctl/watch.toml  Check rules for a host";
 
-/// Of `stat`.
+/// Examples of `stat`.
 pub const AFTER_STAT: &str = "\
 Exit status:
   0    every cgroup was read
@@ -81,7 +81,7 @@ Examples:
   memctl stat -i 2s 'batch/*'            Update every 2 s and show rates
   memctl stat --json -r | jq .cgroup     Print JSON for a script";
 
-/// Of `plot`.
+/// Examples of `plot`.
 pub const AFTER_PLOT: &str = "\
 Exit status:
   0    the picture was written
