@@ -55,7 +55,7 @@ pub use path::CgroupPath;
 pub use sampler::Sampler;
 pub use survey::{Reading, Survey};
 
-/// An open cgroup directory.
+/// Open cgroup directory.
 #[derive(Debug)]
 pub struct Cgroup {
     dir: OwnedFd,

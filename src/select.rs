@@ -30,7 +30,8 @@ pub use watchlist::Watchlist;
 pub struct Match {
     /// Path, name and id of the cgroup.
     pub located: CgroupPath,
-    /// True if only globs matched the cgroup. Then memory there need not be reclaimable.
+    /// True if only globs matched the cgroup. Then the user made no claim that memory can be
+    /// reclaimed there.
     pub by_glob: bool,
 }
 

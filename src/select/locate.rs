@@ -97,7 +97,7 @@ impl Locator {
             let named = named.map_err(|why| CgroupError::BadName { word: shown(word), why })?;
             return self.by_name(&named, word, mount);
         }
-        // The user may have typed `-` where systemd has `\\x2d`.
+        // The user may have typed `-` where systemd has `\x2d`.
         if let Some(path) = spelt_otherwise(&mount.point, below) {
             return self.existing(&path, word);
         }
@@ -226,7 +226,7 @@ fn from_here(path: &Path) -> PathBuf {
     Path::new("/proc/self/cwd").join(path)
 }
 
-/// Finds a path with systemd's escapes for one that is spelt without them, or the reverse.
+/// Returns the existing path that equals `below` except in the spelling of systemd's escapes.
 fn spelt_otherwise(point: &Path, below: &Path) -> Option<PathBuf> {
     below.components().try_fold(point.to_path_buf(), |path, component| {
         let plain = path.join(component);

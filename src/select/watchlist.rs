@@ -254,7 +254,7 @@ impl Watchlist {
     /// globs that match nothing, may do so later.
     ///
     /// Walking a large hierarchy is expensive. While the number of cgroups is unchanged and none
-    /// was `lost`, this returns nothing until the next scheduled walk. A lost cgroup may be back.
+    /// was `lost`, this returns nothing until the next scheduled walk. (A lost cgroup may be back.)
     pub fn now(&mut self, now: Duration, lost: bool, known: &dyn Fn(u64) -> bool) -> Vec<Assigned> {
         let count = self.descendants();
         let changed = match self.seen {
