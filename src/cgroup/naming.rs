@@ -95,8 +95,8 @@ impl Named {
         }
     }
 
-    /// Returns the directories of a mount that match the name. Matches within another match are left
-    /// out, as parts of the outer one.
+    /// Returns the directories of a mount that match the name. Matches within another match are
+    /// left out, as parts of the outer one.
     #[must_use]
     pub fn find(&self, mount: &Mount) -> Vec<PathBuf> {
         if matches!(self, Self::Unit(unit) if unit == ROOT) {

@@ -127,6 +127,31 @@ fn policies_are_pure() {
 }
 
 /// Returns the faults of a source of five files, with one line of text planted in the lowest.
+/// Pages that name files of the source.
+const PAGES: &[&str] =
+    &["README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/architecture.md", "docs/benchmarks.md"];
+
+#[test]
+fn pages_name_files_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut named = 0;
+    for page in PAGES {
+        let text = String::from_utf8(std::fs::read(root.join(page)).expect("a page")).expect("UTF-8");
+        // In code spans, with a folder of the repository in front.
+        let spans = text.split('`').skip(1).step_by(2);
+        let paths =
+            spans.filter(|span| ["src/", "tests/", "fuzz/", "man/"].iter().any(|dir| span.starts_with(dir)));
+        for path in paths.filter(|path| !path.contains([' ', '*', '$'])) {
+            assert!(
+                root.join(path).exists() || path.starts_with("fuzz/artifacts"),
+                "{page}: {path} doesn't exist"
+            );
+            named += 1;
+        }
+    }
+    assert!(named > 20, "{named} paths found: the pages aren't read");
+}
+
 fn house(planted: &str) -> Vec<String> {
     let files = [
         ("lib.rs", "pub mod host; pub mod cgroup; pub mod watch;"),
