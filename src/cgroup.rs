@@ -57,7 +57,7 @@ pub use survey::{Reading, Survey};
 
 /// Open cgroup directory.
 #[derive(Debug)]
-pub struct Cgroup {
+pub(crate) struct Cgroup {
     dir: OwnedFd,
     path: Arc<Path>,
     name: Name,
@@ -65,7 +65,7 @@ pub struct Cgroup {
 
 /// Type of the file system that a directory lies on, as far as cgroups are concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FileSystem {
+pub(crate) enum FileSystem {
     /// Unified hierarchy.
     Cgroup2,
     /// Old per-controller hierarchy.
@@ -84,7 +84,7 @@ impl Cgroup {
     /// # Errors
     /// The kernel's error from opening the directory; [`io::ErrorKind::InvalidInput`] if the
     /// directory isn't on cgroup2.
-    pub fn open(path: Arc<Path>, name: Name) -> io::Result<Self> {
+    pub(crate) fn open(path: Arc<Path>, name: Name) -> io::Result<Self> {
         let cgroup = Self::open_to_read(path, name)?;
         if file_system(&cgroup.dir)? != FileSystem::Cgroup2 {
             return Err(io::Error::from(io::ErrorKind::InvalidInput));
@@ -100,20 +100,20 @@ impl Cgroup {
 
     /// Returns the name: the path from the mount point, with a leading `/`; the root is `/`.
     #[must_use]
-    pub fn name(&self) -> &Name {
+    pub(crate) fn name(&self) -> &Name {
         &self.name
     }
 
     /// Returns the directory's path in the file system at the time of opening.
     #[must_use]
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Returns whether this is the root of the hierarchy, which is the whole host. The root that a
     /// cgroup namespace shows is a cgroup like any other, and so has a type.
     #[must_use]
-    pub fn is_root(&self) -> bool {
+    pub(crate) fn is_root(&self) -> bool {
         /// Inode of the root of a kernfs hierarchy, the first of its nodes (`kernfs_create_root`,
         /// fs/kernfs/dir.c).
         const ROOT_ID: u64 = 1;
@@ -125,7 +125,7 @@ impl Cgroup {
     ///
     /// # Errors
     /// The kernel's error from fstat(2).
-    pub fn id(&self) -> Result<u64, Errno> {
+    pub(crate) fn id(&self) -> Result<u64, Errno> {
         rustix::fs::fstat(&self.dir).map(|stat| stat.st_ino)
     }
 
@@ -134,12 +134,12 @@ impl Cgroup {
     ///
     /// # Errors
     /// The kernel's error from flock(2), except `EWOULDBLOCK`, for which this returns false.
-    pub fn try_lock(&self) -> Result<bool, Errno> {
+    pub(crate) fn try_lock(&self) -> Result<bool, Errno> {
         try_lock(&self.dir)
     }
 
     /// Releases the lock.
-    pub fn unlock(&self) {
+    pub(crate) fn unlock(&self) {
         // Unlocking fails only where no lock was held.
         let _ = rustix::fs::flock(&self.dir, FlockOperation::Unlock);
     }
@@ -148,7 +148,7 @@ impl Cgroup {
     ///
     /// # Errors
     /// The kernel's error: `ENOENT` where this kernel or this cgroup has no such file.
-    pub fn reader(&self, file: &str) -> Result<Reader, Errno> {
+    pub(crate) fn reader(&self, file: &str) -> Result<Reader, Errno> {
         Reader::at(&self.dir, file)
     }
 
@@ -156,7 +156,7 @@ impl Cgroup {
     ///
     /// # Errors
     /// The kernel's error.
-    pub fn read(&self, file: &str) -> Result<String, Errno> {
+    pub(crate) fn read(&self, file: &str) -> Result<String, Errno> {
         let mut text = String::new();
         self.reader(file)?.read(&mut text)?;
         Ok(text)
@@ -166,13 +166,13 @@ impl Cgroup {
     ///
     /// # Errors
     /// The kernel's error; `EINVAL` if the text isn't a number.
-    pub fn number(&self, file: &str) -> Result<Option<u64>, Errno> {
+    pub(crate) fn number(&self, file: &str) -> Result<Option<u64>, Errno> {
         parse_number(&self.read(file)?)
     }
 
     /// Returns whether the cgroup has a file of this name.
     #[must_use]
-    pub fn has(&self, file: &str) -> bool {
+    pub(crate) fn has(&self, file: &str) -> bool {
         rustix::fs::accessat(&self.dir, file, rustix::fs::Access::EXISTS, rustix::fs::AtFlags::empty())
             .is_ok()
     }
@@ -198,7 +198,7 @@ pub(crate) fn try_lock(dir: impl AsFd) -> Result<bool, Errno> {
 ///
 /// # Errors
 /// The kernel's error from fstatfs(2).
-pub fn file_system(dir: impl AsFd) -> Result<FileSystem, Errno> {
+pub(crate) fn file_system(dir: impl AsFd) -> Result<FileSystem, Errno> {
     Ok(match rustix::fs::fstatfs(dir)?.f_type as u64 {
         CGROUP2_MAGIC => FileSystem::Cgroup2,
         CGROUP1_MAGIC => FileSystem::Cgroup1,

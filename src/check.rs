@@ -49,7 +49,7 @@ impl CheckReport {
 }
 
 /// Bytes reclaimed to test whether the counters move.
-pub const TRIAL: u64 = 1 << 20;
+pub(crate) const TRIAL: u64 = 1 << 20;
 
 /// Returns whether a word may name several cgroups; a check is for one.
 #[must_use]
@@ -57,7 +57,7 @@ pub fn is_several(word: &OsStr) -> bool {
     select::is_glob(word)
 }
 
-/// Checks the cgroup or the NUMA node that `word` names. With `write`, also reclaims [`TRIAL`]
+/// Checks the cgroup or the NUMA node that `word` names. With `write`, also reclaims `TRIAL`
 /// bytes from it, and passes the events to `tell`.
 #[must_use]
 pub fn check(word: &OsStr, write: bool, tell: &mut dyn FnMut(RequestEvent)) -> CheckReport {

@@ -13,18 +13,18 @@ pub fn now() -> Duration {
 
 /// Returns the CPU time that the calling thread has used.
 #[must_use]
-pub fn thread_cpu() -> Duration {
+pub(crate) fn thread_cpu() -> Duration {
     read(ClockId::ThreadCPUTime)
 }
 
 /// Returns the CPU time that the whole process has used.
 #[must_use]
-pub fn process_cpu() -> Duration {
+pub(crate) fn process_cpu() -> Duration {
     read(ClockId::ProcessCPUTime)
 }
 
 /// Waits. A signal may end it early.
-pub fn pause(time: Duration) {
+pub(crate) fn pause(time: Duration) {
     // The loop that waits checks for signals next.
     let (NanosleepRelativeResult::Ok | NanosleepRelativeResult::Interrupted(_) | _) =
         nanosleep(&timespec(time));
@@ -32,7 +32,7 @@ pub fn pause(time: Duration) {
 
 /// Converts a time to the form of system calls.
 #[must_use]
-pub fn timespec(time: Duration) -> Timespec {
+pub(crate) fn timespec(time: Duration) -> Timespec {
     Timespec { tv_sec: time.as_secs() as i64, tv_nsec: i64::from(time.subsec_nanos()) }
 }
 

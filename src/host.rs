@@ -19,7 +19,7 @@ pub use reader::Reader;
 
 /// Features of the host. Unknown values are `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Host {
+pub(crate) struct Host {
     /// Release of the kernel, as in `uname -r`.
     pub release: Option<String>,
     /// True if the kernel keeps PSI.
@@ -43,7 +43,7 @@ pub struct Host {
 
 /// Multi-generational LRU (since 6.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Mglru {
+pub(crate) struct Mglru {
     /// True if the LRU is on.
     pub on: bool,
     /// Minimum age of a generation before kswapd evicts it, milliseconds; 0 is off.
@@ -65,7 +65,7 @@ pub struct Rights {
 impl Host {
     /// Reads the features of this host.
     #[must_use]
-    pub fn read() -> Self {
+    pub(crate) fn read() -> Self {
         let read = |path: &str| read_system_file(path).ok();
         let meminfo = read("/proc/meminfo").unwrap_or_default();
         let mglru = read("/sys/kernel/mm/lru_gen/enabled");

@@ -27,13 +27,19 @@
 //! The whole of it, with an error for each of these steps, is in `examples/reclaim.rs`.
 
 pub mod cgroup;
-pub mod check;
-pub mod clock;
 pub mod host;
 pub mod kind;
-pub mod node;
 pub mod reclaim;
-pub mod record;
 pub mod select;
 pub mod size;
 pub mod watch;
+
+// Only the program needs these.
+#[doc(hidden)]
+pub mod check;
+#[doc(hidden)]
+pub mod clock;
+#[doc(hidden)]
+pub mod node;
+#[doc(hidden)]
+pub mod record;

@@ -26,10 +26,10 @@ use crate::kind::Swappiness;
 const NODES: &str = "/sys/devices/system/node";
 
 /// Name of the file in a node's directory.
-pub const FILE: &str = "reclaim";
+pub(crate) const FILE: &str = "reclaim";
 
 /// Prefix of a word that names a node.
-pub const PREFIX: &str = "node:";
+pub(crate) const PREFIX: &str = "node:";
 
 /// Maximum lag of each of a node's counters on every CPU, pages (`calculate_normal_threshold`,
 /// mm/vmstat.c). A timer folds the counters every second.
@@ -57,7 +57,7 @@ pub struct Node {
 /// Returns the number of the node that a word names: `node:0`. `None` if the word doesn't name a
 /// node, `Err` if the rest is no number.
 #[must_use]
-pub fn parse(word: &str) -> Option<Result<u32, CgroupError>> {
+pub(crate) fn parse(word: &str) -> Option<Result<u32, CgroupError>> {
     let digits = word.strip_prefix(PREFIX)?;
     let plain = digits.bytes().all(|b| b.is_ascii_digit()) && (digits == "0" || !digits.starts_with('0'));
     let number = digits.parse().ok().filter(|_| plain);
@@ -66,7 +66,7 @@ pub fn parse(word: &str) -> Option<Result<u32, CgroupError>> {
 
 /// Returns the online nodes, in order, and their `MemUsed`, bytes.
 #[must_use]
-pub fn online() -> Vec<(u32, Option<u64>)> {
+pub(crate) fn online() -> Vec<(u32, Option<u64>)> {
     let entries = std::fs::read_dir(NODES).into_iter().flatten().flatten();
     let number = |name: &str| name.strip_prefix("node")?.parse::<u32>().ok();
     let mut numbers: Vec<_> = entries.filter_map(|entry| number(entry.file_name().to_str()?)).collect();
@@ -85,7 +85,7 @@ impl Node {
     ///
     /// # Errors
     /// [`CgroupError`], the reason why nothing can be reclaimed there. Nothing was changed.
-    pub fn open(number: u32) -> Result<Self, CgroupError> {
+    pub(crate) fn open(number: u32) -> Result<Self, CgroupError> {
         let name = format!("{PREFIX}{number}");
         let path = Path::new(NODES).join(format!("node{number}"));
         let dir = open_directory(&path).map_err(|e| match e.kind() {
@@ -114,19 +114,19 @@ impl Node {
 
     /// Returns the node's number.
     #[must_use]
-    pub fn number(&self) -> u32 {
+    pub(crate) fn number(&self) -> u32 {
         self.number
     }
 
     /// Returns the node's name, `node:0`.
     #[must_use]
-    pub fn name(&self) -> &Name {
+    pub(crate) fn name(&self) -> &Name {
         &self.name
     }
 
     /// Returns the node's directory.
     #[must_use]
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
@@ -135,7 +135,7 @@ impl Node {
     ///
     /// # Errors
     /// The kernel's error from flock(2), except `EWOULDBLOCK`, for which this returns false.
-    pub fn try_lock(&self) -> Result<bool, Errno> {
+    pub(crate) fn try_lock(&self) -> Result<bool, Errno> {
         crate::cgroup::try_lock(&self.dir)
     }
 
@@ -145,7 +145,7 @@ impl Node {
     ///
     /// # Errors
     /// The kernel's error.
-    pub fn usage(&mut self) -> Result<u64, Errno> {
+    pub(crate) fn usage(&mut self) -> Result<u64, Errno> {
         self.vmstat.read(&mut self.text)?;
         let stat = counters(&self.text);
         Ok(stat.evictable_file() + stat.evictable_anon() + stat.unevictable.unwrap_or(0))
@@ -157,7 +157,7 @@ impl Node {
     ///
     /// # Errors
     /// The kernel's error.
-    pub fn stat(&mut self, flush: bool) -> Result<MemoryStat, Errno> {
+    pub(crate) fn stat(&mut self, flush: bool) -> Result<MemoryStat, Errno> {
         if flush && let Some(refresh) = &self.refresh {
             // Ignore failure: the counters then lag, which the ledger allows for.
             let _ = refresh.read(&mut self.text);
@@ -180,7 +180,7 @@ impl Node {
     ///
     /// # Errors
     /// The kernel's error.
-    pub fn counts_for_itself(&mut self) -> Result<bool, Errno> {
+    pub(crate) fn counts_for_itself(&mut self) -> Result<bool, Errno> {
         self.vmstat.read(&mut self.text)?;
         Ok(counters(&self.text).pgsteal_proactive.is_some())
     }
@@ -193,18 +193,18 @@ impl Node {
 
     /// Returns the `some` total of the host's memory pressure, if the kernel keeps it: nodes have
     /// none of their own.
-    pub fn stalled(&mut self) -> Option<Duration> {
+    pub(crate) fn stalled(&mut self) -> Option<Duration> {
         self.pressure.as_ref()?.read(&mut self.text).ok()?;
         pressure::some_total(&self.text).map(Duration::from_micros)
     }
 
     /// Returns the content of the host's zram swap, if the host swaps to zram.
-    pub fn zram(&mut self) -> Option<zram::Zram> {
+    pub(crate) fn zram(&mut self) -> Option<zram::Zram> {
         self.zram.read(&mut self.text)
     }
 
     /// Gathers the conditions that can prevent reclaim.
-    pub fn conditions(&mut self) -> Conditions {
+    pub(crate) fn conditions(&mut self) -> Conditions {
         let total = self.meminfo.read(&mut self.text).ok().and_then(|()| node_bytes(&self.text, "MemTotal"));
         Conditions { node_threshold: total.map(gate), ..Conditions::of_node(self.number) }
     }
@@ -213,7 +213,7 @@ impl Node {
     ///
     /// # Errors
     /// As for [`ReclaimFile::request`], and `EBUSY` (see above).
-    pub fn reclaim(&mut self, bytes: u64, swappiness: Option<Swappiness>) -> Result<(), Errno> {
+    pub(crate) fn reclaim(&mut self, bytes: u64, swappiness: Option<Swappiness>) -> Result<(), Errno> {
         self.reclaim.request(bytes, swappiness)
     }
 
@@ -223,7 +223,7 @@ impl Node {
     /// # Errors
     /// The kernel's error, except `EINVAL` and `EAGAIN`, for which this returns false. Up to 7.2
     /// `EAGAIN` hides `EINVAL`.
-    pub fn accepts(&mut self, swappiness: Swappiness) -> Result<bool, Errno> {
+    pub(crate) fn accepts(&mut self, swappiness: Swappiness) -> Result<bool, Errno> {
         match self.reclaim.accepts(swappiness) {
             Err(Errno::AGAIN) => Ok(false),
             answer => answer,

@@ -35,19 +35,10 @@ pub struct Match {
     pub by_glob: bool,
 }
 
-/// Finds all cgroups that the words name. A glob has `*`, `?`, `[…]`, `{a,b}`, which stay within a
-/// level, or `**`, which crosses levels. Names keep the order in which they were given; the matches
-/// of a glob are sorted by name.
+/// Finds the cgroups that the words name, and the reason for each word that names none.
 ///
-/// # Errors
-/// [`CgroupError`]: a name that doesn't exist, a glob that is malformed or matches nothing.
-pub fn select(words: &[OsString]) -> Result<Vec<Match>, CgroupError> {
-    let (selected, missing) = select_there(words);
-    missing.into_iter().next().map_or(Ok(selected), Err)
-}
-
-/// Finds the cgroups that the words name, as [`select`] does, and returns an error for each word
-/// that names none.
+/// A glob has `*`, `?`, `[…]`, `{a,b}`, which stay within a level, or `**`, which crosses levels.
+/// Names keep the order in which they were given; the matches of a glob are sorted by name.
 #[must_use]
 pub fn select_there(words: &[OsString]) -> (Vec<Match>, Vec<CgroupError>) {
     let locator = match Locator::new() {
@@ -248,7 +239,7 @@ pub enum TargetSpec {
 /// given.
 ///
 /// # Errors
-/// As for [`select`], and for a word with a node's prefix that doesn't end in a number.
+/// As for [`select_there`], and for a word with a node's prefix that doesn't end in a number.
 pub fn places(words: &[OsString]) -> Result<Vec<TargetSpec>, CgroupError> {
     let locator = Locator::new()?;
     let mut wanted: Vec<TargetSpec> = Vec::new();

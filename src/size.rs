@@ -14,7 +14,7 @@ use std::str::FromStr;
 use thiserror::Error;
 
 /// Smallest request in bytes: below one page of 4 KiB the kernel answers "done" without acting.
-pub const SMALLEST: u64 = 4096;
+pub(crate) const SMALLEST: u64 = 4096;
 
 /// Smallest size that is refused, in bytes: differences between sizes must fit a signed number,
 /// whole pages included.
@@ -23,7 +23,7 @@ const LARGEST: u64 = (1 << 63) - (1 << 20);
 /// An amount of memory, given by a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Amount {
-    /// A number of bytes, at least [`SMALLEST`].
+    /// A number of bytes, at least `SMALLEST`.
     Bytes(u64),
     /// A share of the cgroup's current usage.
     Share(Percent),
@@ -87,7 +87,7 @@ impl Percent {
 
     /// Returns this share of `whole`, rounded down.
     #[must_use]
-    pub fn of(self, whole: u64) -> u64 {
+    pub(crate) fn of(self, whole: u64) -> u64 {
         (u128::from(whole) * u128::from(self.0) / u128::from(100 * Self::UNIT)) as u64
     }
 
@@ -144,7 +144,7 @@ impl FromStr for Amount {
 ///
 /// # Errors
 /// [`SizeError`], for every word that is not exactly one size of at least [`SMALLEST`].
-pub fn parse_bytes(word: &str) -> Result<u64, SizeError> {
+pub(crate) fn parse_bytes(word: &str) -> Result<u64, SizeError> {
     let (whole, fraction, unit) = split_number(word)?;
     let scaled = scale(whole, fraction, multiplier(unit)?)?;
     match scaled {
@@ -179,7 +179,7 @@ pub fn looks_like_size(word: &str) -> bool {
 
 /// Rounds `bytes` up to whole pages; `None` past 2^64.
 #[must_use]
-pub fn whole_pages(bytes: u64, page: u64) -> Option<u64> {
+pub(crate) fn whole_pages(bytes: u64, page: u64) -> Option<u64> {
     bytes.checked_next_multiple_of(page)
 }
 

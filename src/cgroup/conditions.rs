@@ -52,7 +52,7 @@ pub struct Protected {
 impl Protected {
     /// Returns the amount of memory under protection.
     #[must_use]
-    pub fn held(&self) -> u64 {
+    pub(crate) fn held(&self) -> u64 {
         self.min.min(self.current)
     }
 
@@ -90,7 +90,7 @@ pub struct NodeThreshold {
 impl NodeThreshold {
     /// Returns the page cache that counts towards the threshold.
     #[must_use]
-    pub fn countable(&self, stat: &MemoryStat) -> u64 {
+    pub(crate) fn countable(&self, stat: &MemoryStat) -> u64 {
         let cache = if self.mapped {
             stat.file.unwrap_or(0)
         } else {
@@ -101,7 +101,7 @@ impl NodeThreshold {
 
     /// Returns whether the kernel reclaims nothing from a node with these counters.
     #[must_use]
-    pub fn is_below(&self, stat: &MemoryStat) -> bool {
+    pub(crate) fn is_below(&self, stat: &MemoryStat) -> bool {
         self.countable(stat) <= self.cache && stat.slab_reclaimable.unwrap_or(0) <= self.slab
     }
 }
@@ -109,7 +109,7 @@ impl NodeThreshold {
 impl Conditions {
     /// Gathers the conditions of a cgroup below a mount.
     #[must_use]
-    pub fn of(cgroup: &Cgroup, mount: &Mount) -> Self {
+    pub(crate) fn of(cgroup: &Cgroup, mount: &Mount) -> Self {
         Self {
             swap: Some(SwapRoom::of(cgroup.path(), mount)),
             protected: protected(cgroup.path(), mount, None),
@@ -140,7 +140,7 @@ impl Conditions {
     /// Returns the sum of the memory that children hold under their `memory.min`, bytes, and the
     /// name of the child that holds most.
     #[must_use]
-    pub fn held(&self) -> Option<(u64, &str)> {
+    pub(crate) fn held(&self) -> Option<(u64, &str)> {
         let most = self.protected.iter().max_by_key(|child| child.held())?;
         Some((self.protected.iter().map(Protected::held).sum(), &most.name))
     }

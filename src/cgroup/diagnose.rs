@@ -15,7 +15,7 @@ use crate::host::proc::read_in;
 
 /// Returns why opening the `memory.reclaim` of `cgroup` failed with `errno`.
 #[must_use]
-pub fn explain(cgroup: &Cgroup, located: &CgroupPath, errno: Errno) -> CgroupError {
+pub(crate) fn explain(cgroup: &Cgroup, located: &CgroupPath, errno: Errno) -> CgroupError {
     let file = cgroup.path().join(reclaim::FILE);
     match errno {
         Errno::ACCESS | Errno::PERM => CgroupError::Permission { name: cgroup.name().to_string(), file },
@@ -41,7 +41,7 @@ pub fn unreadable(located: &CgroupPath, errno: Errno) -> CgroupError {
 ///
 /// # Errors
 /// [`CgroupError`], naming what is there instead.
-pub fn open(located: &CgroupPath) -> Result<Cgroup, CgroupError> {
+pub(crate) fn open(located: &CgroupPath) -> Result<Cgroup, CgroupError> {
     located.open().map_err(|e| match Errno::from_io_error(&e) {
         Some(Errno::STALE) => replaced(located),
         Some(Errno::NOENT | Errno::NODEV) => removed(located),

@@ -9,7 +9,7 @@ use crate::host::proc::parse_number;
 /// Returns the huge pages of all sizes that a cgroup and all below use, bytes; `None` without the
 /// controller.
 #[must_use]
-pub fn used(cgroup: &Cgroup) -> Option<u64> {
+pub(crate) fn used(cgroup: &Cgroup) -> Option<u64> {
     let names = std::fs::read_dir(cgroup.path()).ok()?.flatten();
     let names = names.filter_map(|entry| entry.file_name().into_string().ok());
     let usages = names.filter(|name| is_usage(name));

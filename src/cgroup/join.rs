@@ -74,7 +74,7 @@ impl Joined {
 
     /// Returns the cgroup's name.
     #[must_use]
-    pub fn name(&self) -> &Name {
+    pub(crate) fn name(&self) -> &Name {
         self.cgroup.name()
     }
 
@@ -82,7 +82,7 @@ impl Joined {
     /// below, and returns whether it moved. A cgroup can't be removed while a process is in it, and
     /// a service there seems to run.
     #[must_use]
-    pub fn leave_if_alone(&self) -> bool {
+    pub(crate) fn leave_if_alone(&self) -> bool {
         let own = std::process::id().to_string();
         // An unreadable cgroup is gone, or no longer ours to leave.
         let Ok(procs) = self.cgroup.read(PROCS) else { return false };

@@ -30,7 +30,7 @@ const SWAP_USED_LIMIT: u16 = 9000;
 
 /// State of the OOM killers of this host, as far as known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Killers {
+pub(crate) struct Killers {
     /// Running killer; `None` if none runs, or if that isn't known.
     pub killer: Option<Killer>,
     /// Cgroups monitored for memory pressure.
@@ -46,7 +46,7 @@ pub struct Killers {
 
 /// Cgroup monitored for memory pressure.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Monitored {
+pub(crate) struct Monitored {
     /// Directory of the cgroup.
     pub dir: PathBuf,
     /// `full` avg10 above which a cgroup below this one is killed, hundredths of a percent.
@@ -76,7 +76,7 @@ pub enum Unknown {
 impl Killers {
     /// Finds out which cgroups of a mount's hierarchy are monitored. Takes up to some seconds.
     #[must_use]
-    pub fn ask(mount: &Mount) -> Self {
+    pub(crate) fn ask(mount: &Mount) -> Self {
         if mount.hidden().is_some() {
             return Self::unknown(None, Unknown::OutOfSight);
         }
@@ -90,13 +90,13 @@ impl Killers {
 
     /// Returns a directory known to be monitored for swap that is above, at or below `dir`.
     #[must_use]
-    pub fn swap_monitor(&self, dir: &Path) -> Option<&Path> {
+    pub(crate) fn swap_monitor(&self, dir: &Path) -> Option<&Path> {
         self.by_swap.iter().map(PathBuf::as_path).find(|monitored| is_related(monitored, dir))
     }
 
     /// Returns the cgroups monitored for pressure above, at or below `dir`: reclaim from `dir`
     /// scans candidates of each.
-    pub fn pressure_monitors<'a>(&'a self, dir: &'a Path) -> impl Iterator<Item = &'a Monitored> {
+    pub(crate) fn pressure_monitors<'a>(&'a self, dir: &'a Path) -> impl Iterator<Item = &'a Monitored> {
         self.by_pressure.iter().filter(move |monitored| is_related(&monitored.dir, dir))
     }
 

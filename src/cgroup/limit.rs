@@ -59,7 +59,12 @@ impl BindingLimit {
     /// Returns the limit of one level alone, if it has one: from its name, `memory.high`,
     /// `memory.max` and `memory.current`.
     #[must_use]
-    pub fn of(name: &str, high: Option<Ceiling>, max: Option<Ceiling>, current: Option<u64>) -> Option<Self> {
+    pub(crate) fn of(
+        name: &str,
+        high: Option<Ceiling>,
+        max: Option<Ceiling>,
+        current: Option<u64>,
+    ) -> Option<Self> {
         let of = |limit: Option<Ceiling>, file| Some((limit?.bytes()?, file));
         let (high, max) = (of(high, LimitFile::High), of(max, LimitFile::Max));
         // Prefer memory.max of equal limits, since usage can't exceed it.
@@ -70,7 +75,7 @@ impl BindingLimit {
 
     /// Returns the limit of the two that leaves less; of equals the nearer one, which is `own`.
     #[must_use]
-    pub fn tighter(own: Option<Self>, above: Option<&Self>) -> Option<Self> {
+    pub(crate) fn tighter(own: Option<Self>, above: Option<&Self>) -> Option<Self> {
         match (own, above) {
             (Some(own), Some(above)) if above.headroom < own.headroom => Some(above.clone()),
             (None, above) => above.cloned(),

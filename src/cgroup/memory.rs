@@ -63,7 +63,7 @@ impl MemoryCgroup {
 
     /// Returns the cgroup.
     #[must_use]
-    pub fn cgroup(&self) -> &Cgroup {
+    pub(crate) fn cgroup(&self) -> &Cgroup {
         &self.cgroup
     }
 
@@ -72,7 +72,7 @@ impl MemoryCgroup {
     ///
     /// # Errors
     /// `ENODEV` when the cgroup was removed.
-    pub fn usage(&mut self) -> Result<u64, Errno> {
+    pub(crate) fn usage(&mut self) -> Result<u64, Errno> {
         if let Some(text) = self.read(|files| files.current.as_ref())? {
             return parse_number(text)?.ok_or(Errno::INVAL);
         }
@@ -84,7 +84,7 @@ impl MemoryCgroup {
 
     /// Returns whether the cgroup has a `memory.current`.
     #[must_use]
-    pub fn has_current(&self) -> bool {
+    pub(crate) fn has_current(&self) -> bool {
         self.current.is_some()
     }
 
@@ -92,7 +92,7 @@ impl MemoryCgroup {
     ///
     /// # Errors
     /// `ENODEV` when the cgroup was removed.
-    pub fn stat(&mut self, flush: bool) -> Result<MemoryStat, Errno> {
+    pub(crate) fn stat(&mut self, flush: bool) -> Result<MemoryStat, Errno> {
         if flush {
             // Ignore failure: the counters then lag, which the ledger allows for.
             let _ = self.read(|files| files.folding.as_ref());
@@ -103,30 +103,30 @@ impl MemoryCgroup {
 
     /// Returns the maximum lag of the counters while nothing folds them, bytes.
     #[must_use]
-    pub fn blind_spot(&self) -> u64 {
+    pub(crate) fn blind_spot(&self) -> u64 {
         self.blind_spot
     }
 
     /// Returns the `some` total of `memory.pressure`, if the kernel keeps it.
-    pub fn stalled(&mut self) -> Option<Duration> {
+    pub(crate) fn stalled(&mut self) -> Option<Duration> {
         let text = self.read(|files| files.pressure.as_ref()).ok()??;
         pressure::some_total(text).map(Duration::from_micros)
     }
 
     /// Returns `memory.swap.current`, bytes.
-    pub fn swap_usage(&mut self) -> Option<u64> {
+    pub(crate) fn swap_usage(&mut self) -> Option<u64> {
         let text = self.read(|files| files.swap_current.as_ref()).ok()??;
         parse_number(text).ok()?
     }
 
     /// Returns the content of the host's zram swap, if the host swaps to zram.
-    pub fn zram(&mut self) -> Option<zram::Zram> {
+    pub(crate) fn zram(&mut self) -> Option<zram::Zram> {
         self.zram.read(&mut self.text)
     }
 
     /// Gathers the conditions that can prevent reclaim.
     #[must_use]
-    pub fn conditions(&self) -> Conditions {
+    pub(crate) fn conditions(&self) -> Conditions {
         Conditions::of(&self.cgroup, &self.mount)
     }
 
@@ -134,7 +134,7 @@ impl MemoryCgroup {
     ///
     /// # Errors
     /// As for [`ReclaimFile::request`].
-    pub fn reclaim(&mut self, bytes: u64, swappiness: Option<Swappiness>) -> Result<(), Errno> {
+    pub(crate) fn reclaim(&mut self, bytes: u64, swappiness: Option<Swappiness>) -> Result<(), Errno> {
         self.reclaim.request(bytes, swappiness)
     }
 
@@ -142,7 +142,7 @@ impl MemoryCgroup {
     ///
     /// # Errors
     /// As for [`ReclaimFile::accepts`].
-    pub fn accepts(&mut self, swappiness: Swappiness) -> Result<bool, Errno> {
+    pub(crate) fn accepts(&mut self, swappiness: Swappiness) -> Result<bool, Errno> {
         self.reclaim.accepts(swappiness)
     }
 

@@ -68,7 +68,7 @@ impl Mount {
     ///
     /// # Errors
     /// The error from reading that file.
-    pub fn find() -> io::Result<Option<Self>> {
+    pub(crate) fn find() -> io::Result<Option<Self>> {
         Ok(Mounts::read()?.widest().cloned())
     }
 
@@ -106,7 +106,7 @@ impl Mount {
 
     /// Returns the name of the cgroup at `path`: its path from the mount point, with a leading `/`.
     #[must_use]
-    pub fn name_of(&self, path: &Path) -> Option<Name> {
+    pub(crate) fn name_of(&self, path: &Path) -> Option<Name> {
         let below = path.strip_prefix(&self.point).ok()?;
         Some(Name::new(&join(&self.top, below), path))
     }
@@ -114,7 +114,7 @@ impl Mount {
     /// Returns the directory of a cgroup that `/proc/PID/cgroup` calls `cgroup`, if it lies within
     /// the mounted part.
     #[must_use]
-    pub fn directory_of(&self, cgroup: &Path) -> Option<PathBuf> {
+    pub(crate) fn directory_of(&self, cgroup: &Path) -> Option<PathBuf> {
         let below = cgroup.strip_prefix(&self.root).ok()?;
         // Cgroups above the root of this namespace have no name known here.
         if below.starts_with("..") {
@@ -142,7 +142,7 @@ pub(super) fn join(top: &Path, below: &Path) -> PathBuf {
 
 /// Cgroup2 mounts of this mount namespace, in the order of mountinfo.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Mounts(Vec<Mount>);
+pub(crate) struct Mounts(Vec<Mount>);
 
 impl Mounts {
     /// Reads `/proc/self/mountinfo`. Leaves out a mount covered by another one, since its mount
@@ -150,7 +150,7 @@ impl Mounts {
     ///
     /// # Errors
     /// The error from reading that file.
-    pub fn read() -> io::Result<Self> {
+    pub(crate) fn read() -> io::Result<Self> {
         let mut mounts = Self::parse(&crate::host::proc::read_bytes("/proc/self/mountinfo")?);
         let leads_there = |mount: &Mount| match super::open_directory(&mount.point) {
             // Without a mount id, the text of mountinfo must do.
@@ -165,7 +165,7 @@ impl Mounts {
 
     /// Parses the bytes of a mountinfo.
     #[must_use]
-    pub fn parse(mountinfo: &[u8]) -> Self {
+    pub(crate) fn parse(mountinfo: &[u8]) -> Self {
         let mut mounts = Self(lines(mountinfo).filter_map(Mount::parse_line).collect());
         // Only mount points within a hierarchy are kept; nearly everywhere there are none.
         for point in lines(mountinfo).filter_map(|line| fields(halves(line)?[0]).nth(4)).map(unescape) {
@@ -192,7 +192,7 @@ impl Mounts {
 
     /// Returns the mount with this id.
     #[must_use]
-    pub fn of_id(&self, id: u64) -> Option<&Mount> {
+    pub(crate) fn of_id(&self, id: u64) -> Option<&Mount> {
         self.0.iter().find(|mount| mount.id == Some(id))
     }
 
@@ -200,7 +200,7 @@ impl Mounts {
     /// The root of a mount from outside of a cgroup namespace begins with `/..`, once for each
     /// level above the namespace's root.
     #[must_use]
-    pub fn widest(&self) -> Option<&Mount> {
+    pub(crate) fn widest(&self) -> Option<&Mount> {
         let is_up = |component: &Component<'_>| matches!(component, Component::ParentDir);
         let up = |mount: &Mount| mount.root.components().filter(is_up).count();
         self.0.iter().min_by_key(|mount| (Reverse(up(mount)), mount.root.components().count()))
@@ -208,7 +208,7 @@ impl Mounts {
 
     /// Returns the mount whose mount point is nearest above `path`, judging by text alone.
     #[must_use]
-    pub fn around(&self, path: &Path) -> Option<&Mount> {
+    pub(crate) fn around(&self, path: &Path) -> Option<&Mount> {
         let around = self.0.iter().filter(|mount| path.starts_with(&mount.point));
         around.max_by_key(|mount| mount.point.components().count())
     }
@@ -237,7 +237,7 @@ fn hidden(root: &Path, has_type: bool) -> Option<Hidden> {
 /// Returns the cgroup2 membership in the bytes of a `/proc/PID/cgroup`. Names contain any byte but
 /// a newline.
 #[must_use]
-pub fn own_cgroup(text: &[u8]) -> Option<&Path> {
+pub(crate) fn own_cgroup(text: &[u8]) -> Option<&Path> {
     let name = lines(text).find_map(|line| line.strip_prefix(b"0::"))?;
     Some(Path::new(OsStr::from_bytes(name)))
 }
@@ -245,7 +245,7 @@ pub fn own_cgroup(text: &[u8]) -> Option<&Path> {
 /// Returns the mount point of the memory controller, if the bytes of a `/proc/self/mountinfo` show
 /// it mounted as cgroup v1.
 #[must_use]
-pub fn memory_on_v1(mountinfo: &[u8]) -> Option<PathBuf> {
+pub(crate) fn memory_on_v1(mountinfo: &[u8]) -> Option<PathBuf> {
     lines(mountinfo).find_map(|line| {
         let [mount, file_system] = halves(line)?;
         let mut tail = fields(file_system);

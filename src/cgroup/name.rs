@@ -28,7 +28,7 @@ impl Default for Text {
 impl Name {
     /// Returns the name `name` of the cgroup whose directory is `path`.
     #[must_use]
-    pub fn new(name: &Path, path: &Path) -> Self {
+    pub(crate) fn new(name: &Path, path: &Path) -> Self {
         let text = Text(name.to_string_lossy().into());
         Self { text, path: path.to_str().is_none().then(|| path.into()) }
     }

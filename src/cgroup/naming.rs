@@ -16,7 +16,7 @@ use super::{Mount, tree};
 
 /// Object that a word names, if the word isn't a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Named {
+pub(crate) enum Named {
     /// Unit, unescaped: bytes, since `\xNN` can stand for any byte.
     Unit(Vec<u8>),
     /// Beginning of a container's ID.
@@ -43,7 +43,7 @@ impl Named {
     /// Parses a word. Returns `None` for a word that can only be a path, `Err` for a malformed
     /// container, pod or process.
     #[must_use]
-    pub fn parse(word: impl AsRef<OsStr>) -> Option<Result<Self, &'static str>> {
+    pub(crate) fn parse(word: impl AsRef<OsStr>) -> Option<Result<Self, &'static str>> {
         let name = word.as_ref();
         // A word with one of these prefixes that isn't UTF-8 is malformed anyway.
         let text = name.to_string_lossy();
@@ -75,13 +75,13 @@ impl Named {
 
     /// Returns a unit, or part of a unit's path, from any spelling.
     #[must_use]
-    pub fn unit(name: impl AsRef<OsStr>) -> Self {
+    pub(crate) fn unit(name: impl AsRef<OsStr>) -> Self {
         Self::Unit(unescaped(name.as_ref().as_bytes()))
     }
 
     /// Returns whether a directory of this name is the object named.
     #[must_use]
-    pub fn is(&self, directory: impl AsRef<OsStr>) -> bool {
+    pub(crate) fn is(&self, directory: impl AsRef<OsStr>) -> bool {
         let directory = directory.as_ref();
         match self {
             Self::Unit(unit) => unescaped(directory.as_bytes()) == *unit,
@@ -98,7 +98,7 @@ impl Named {
     /// Returns the directories of a mount that match the name. Matches within another match are
     /// left out, as parts of the outer one.
     #[must_use]
-    pub fn find(&self, mount: &Mount) -> Vec<PathBuf> {
+    pub(crate) fn find(&self, mount: &Mount) -> Vec<PathBuf> {
         if matches!(self, Self::Unit(unit) if unit == ROOT) {
             return vec![mount.point.clone()];
         }
@@ -117,7 +117,7 @@ impl Named {
 
 /// Returns the ID of the container whose directory has this name.
 #[must_use]
-pub fn container_id(directory: &str) -> Option<&str> {
+pub(crate) fn container_id(directory: &str) -> Option<&str> {
     let name = directory.strip_suffix(".scope").unwrap_or(directory);
     let id = RUNTIMES.iter().find_map(|runtime| name.strip_prefix(runtime)).unwrap_or(name);
     (id.len() == ID && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))).then_some(id)
@@ -125,7 +125,7 @@ pub fn container_id(directory: &str) -> Option<&str> {
 
 /// Returns the UID, with `-`, of the pod whose directory has this name.
 #[must_use]
-pub fn pod_uid(directory: &str) -> Option<String> {
+pub(crate) fn pod_uid(directory: &str) -> Option<String> {
     let uid = match directory.strip_suffix(".slice") {
         Some(slice) => slice.strip_prefix("kubepods")?.rsplit_once("-pod").map(|(_, uid)| uid)?,
         None => directory.strip_prefix("pod")?,

@@ -15,7 +15,7 @@ pub struct NodeStat {
 
 /// Parses the text of a `memory.numa_stat` into nodes, in its order.
 #[must_use]
-pub fn parse(text: &str) -> Vec<NodeStat> {
+pub(crate) fn parse(text: &str) -> Vec<NodeStat> {
     let mut nodes: Vec<NodeStat> = Vec::new();
     for line in text.lines() {
         let mut fields = line.split_ascii_whitespace();

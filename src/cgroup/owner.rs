@@ -7,7 +7,7 @@ use super::{Cgroup, reclaim};
 
 /// Owner and permission bits of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Owner {
+pub(crate) struct Owner {
     /// User ID.
     pub uid: u32,
     /// Group ID.
@@ -19,14 +19,14 @@ pub struct Owner {
 impl Owner {
     /// Returns the owner of the cgroup's `memory.reclaim`, if the cgroup has one.
     #[must_use]
-    pub fn of(cgroup: &Cgroup) -> Option<Self> {
+    pub(crate) fn of(cgroup: &Cgroup) -> Option<Self> {
         let stat = rustix::fs::statat(cgroup, reclaim::FILE, AtFlags::empty()).ok()?;
         Some(Self { uid: stat.st_uid, gid: stat.st_gid, mode: stat.st_mode & 0o7777 })
     }
 
     /// Returns whether a user other than root may write to the file.
     #[must_use]
-    pub fn delegated(&self) -> bool {
+    pub(crate) fn delegated(&self) -> bool {
         self.uid != 0 && self.mode & 0o200 != 0 || self.gid != 0 && self.by_group() || self.by_all()
     }
 
@@ -40,7 +40,7 @@ impl Owner {
 
     /// Describes which users may write to the file, apart from those with root's capabilities.
     #[must_use]
-    pub fn words(&self) -> String {
+    pub(crate) fn words(&self) -> String {
         let user = if self.uid == 0 { "root".to_owned() } else { format!("uid {}", self.uid) };
         if self.by_all() {
             return "writable by everyone".into();

@@ -26,7 +26,7 @@ pub struct CgroupPath {
     pub name: Name,
     /// Hierarchy of the cgroup.
     pub mount: Arc<Mount>,
-    /// Cgroup id, as from [`Cgroup::id`]. A cgroup with another id at the path later is not this
+    /// Cgroup id, as from `Cgroup::id`. A cgroup with another id at the path later is not this
     /// one.
     pub id: u64,
 }
@@ -34,7 +34,7 @@ pub struct CgroupPath {
 impl CgroupPath {
     /// Returns the ancestors, the nearest first, without the root of the mount. Leaves out removed
     /// cgroups.
-    pub fn above(&self) -> impl Iterator<Item = Self> + '_ {
+    pub(crate) fn above(&self) -> impl Iterator<Item = Self> + '_ {
         let within = |path: &&Path| path.starts_with(&self.mount.point) && **path != self.mount.point;
         self.path.ancestors().skip(1).take_while(within).filter_map(|path| {
             let name = self.mount.name_of(path)?;
@@ -45,7 +45,7 @@ impl CgroupPath {
 
     /// Returns the path from the mount point, without a leading `/`; empty for the top.
     #[must_use]
-    pub fn below_mount(&self) -> &Path {
+    pub(crate) fn below_mount(&self) -> &Path {
         self.path.strip_prefix(&self.mount.point).unwrap_or(&self.path)
     }
 
@@ -54,7 +54,7 @@ impl CgroupPath {
     /// # Errors
     /// The kernel's error from opening the directory; [`io::ErrorKind::InvalidInput`] if the
     /// directory isn't on cgroup2; `ESTALE` if the path now leads to another cgroup.
-    pub fn open(&self) -> io::Result<Cgroup> {
+    pub(crate) fn open(&self) -> io::Result<Cgroup> {
         let cgroup = Cgroup::open(Arc::clone(&self.path), self.name.clone())?;
         self.verify(cgroup.id()?)?;
         Ok(cgroup)
@@ -92,7 +92,7 @@ pub(super) fn id_of(dir: impl AsFd) -> Result<u64, Errno> {
 ///
 /// # Errors
 /// The kernel's error; [`io::ErrorKind::InvalidInput`] if the directory isn't on cgroup2.
-pub fn identify(dir: &OwnedFd, given: &Path, mounts: &Mounts) -> io::Result<CgroupPath> {
+pub(crate) fn identify(dir: &OwnedFd, given: &Path, mounts: &Mounts) -> io::Result<CgroupPath> {
     if file_system(dir)? != FileSystem::Cgroup2 {
         return Err(io::ErrorKind::InvalidInput.into());
     }

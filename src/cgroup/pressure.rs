@@ -7,7 +7,7 @@ use crate::host::Reader;
 /// Returns the `some` total of a pressure file's text: microseconds in which at least one task was
 /// stalled.
 #[must_use]
-pub fn some_total(text: &str) -> Option<u64> {
+pub(crate) fn some_total(text: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix("some "))?;
     line.split(' ').find_map(|field| field.strip_prefix("total="))?.parse().ok()
 }
@@ -33,7 +33,7 @@ pub struct Stall {
 impl Pressure {
     /// Parses the text of a pressure file.
     #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         Some(Self { some: stall(text, "some ")?, full: stall(text, "full ") })
     }
 }
@@ -41,7 +41,7 @@ impl Pressure {
 /// Returns the file with the memory pressure of the cgroup in `dir`. For the root of a hierarchy
 /// mounted at `point`, this is the host's file, as in systemd-oomd.
 #[must_use]
-pub fn file(dir: &Path, point: &Path) -> PathBuf {
+pub(crate) fn file(dir: &Path, point: &Path) -> PathBuf {
     let is_host = dir == point && !dir.join("cgroup.type").exists();
     if is_host { "/proc/pressure/memory".into() } else { dir.join("memory.pressure") }
 }
@@ -49,7 +49,7 @@ pub fn file(dir: &Path, point: &Path) -> PathBuf {
 /// Reads `full` avg10 from a file of memory pressure, hundredths of a percent; `None` if the file
 /// can't be read. `text` is a reusable buffer.
 #[must_use]
-pub fn full_avg10(file: &Path, text: &mut String) -> Option<u16> {
+pub(crate) fn full_avg10(file: &Path, text: &mut String) -> Option<u16> {
     Reader::open(file).ok()?.read(text).ok()?;
     Some(Pressure::parse(text)?.full?.avg10)
 }

@@ -15,7 +15,7 @@ use super::Cgroup;
 use crate::kind::Swappiness;
 
 /// Name of the file.
-pub const FILE: &str = "memory.reclaim";
+pub(crate) const FILE: &str = "memory.reclaim";
 
 /// Line on the stack: a request allocates nothing, since memory may be short.
 struct Line {
@@ -34,7 +34,7 @@ impl fmt::Write for Line {
 
 /// Open `memory.reclaim`.
 #[derive(Debug)]
-pub struct ReclaimFile(OwnedFd);
+pub(crate) struct ReclaimFile(OwnedFd);
 
 impl ReclaimFile {
     /// Opens the cgroup's file for writing.
@@ -42,7 +42,7 @@ impl ReclaimFile {
     /// # Errors
     /// The kernel's error: `ENOENT`, `EACCES`, `EROFS`. [`super::diagnose`] turns these into
     /// reasons.
-    pub fn open(cgroup: &Cgroup) -> Result<Self, Errno> {
+    pub(crate) fn open(cgroup: &Cgroup) -> Result<Self, Errno> {
         Self::open_in(cgroup, FILE)
     }
 
@@ -57,7 +57,7 @@ impl ReclaimFile {
     /// # Errors
     /// `EAGAIN`: less was freed, perhaps nothing. `EINTR`: a signal came, some may have been freed.
     /// `ENODEV`: the cgroup was removed. `EINVAL`: this kernel doesn't know the key.
-    pub fn request(&self, bytes: u64, swappiness: Option<Swappiness>) -> Result<(), Errno> {
+    pub(crate) fn request(&self, bytes: u64, swappiness: Option<Swappiness>) -> Result<(), Errno> {
         let mut line = Line { text: [0; 48], length: 0 };
         // The longest line fits: 20 digits, and 15 bytes more.
         let _ = match swappiness {
@@ -73,7 +73,7 @@ impl ReclaimFile {
     ///
     /// # Errors
     /// The kernel's error, except `EINVAL`, for which this returns false.
-    pub fn accepts(&self, swappiness: Swappiness) -> Result<bool, Errno> {
+    pub(crate) fn accepts(&self, swappiness: Swappiness) -> Result<bool, Errno> {
         match self.request(0, Some(swappiness)) {
             Ok(()) => Ok(true),
             Err(Errno::INVAL) => Ok(false),

@@ -22,7 +22,7 @@ pub struct Sampler {
 
 /// Counts of a cgroup's own limits being met, from `memory.events.local`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LimitEvents {
+pub(crate) struct LimitEvents {
     /// Number of times that tasks were throttled and made to reclaim, beyond `memory.high`.
     pub high: u64,
     /// Number of times that usage was about to exceed `memory.max`.
@@ -34,7 +34,7 @@ impl Sampler {
     ///
     /// # Errors
     /// The kernel's error: `ENOENT` where there is no such cgroup, or no `memory.current` in it.
-    pub fn open(located: &CgroupPath) -> Result<Self, Errno> {
+    pub(crate) fn open(located: &CgroupPath) -> Result<Self, Errno> {
         let cgroup = located.open_to_read()?;
         let id = cgroup.id()?;
         let current = cgroup.reader("memory.current")?;
@@ -44,13 +44,13 @@ impl Sampler {
 
     /// Returns the cgroup.
     #[must_use]
-    pub fn cgroup(&self) -> &Cgroup {
+    pub(crate) fn cgroup(&self) -> &Cgroup {
         &self.cgroup
     }
 
     /// Returns the cgroup's id, which no other cgroup has while the host runs.
     #[must_use]
-    pub fn id(&self) -> u64 {
+    pub(crate) fn id(&self) -> u64 {
         self.id
     }
 
@@ -58,7 +58,7 @@ impl Sampler {
     ///
     /// # Errors
     /// `ENODEV` when the cgroup was removed.
-    pub fn current(&self, text: &mut String) -> Result<u64, Errno> {
+    pub(crate) fn current(&self, text: &mut String) -> Result<u64, Errno> {
         self.current.read(text)?;
         parse_number(text)?.ok_or(Errno::INVAL)
     }
@@ -67,7 +67,7 @@ impl Sampler {
     ///
     /// # Errors
     /// `ENODEV` when the cgroup was removed.
-    pub fn limit(&self, text: &mut String) -> Result<Option<(u64, LimitFile)>, Errno> {
+    pub(crate) fn limit(&self, text: &mut String) -> Result<Option<(u64, LimitFile)>, Errno> {
         let max = self.number("memory.max", text)?.map(|max| (max, LimitFile::Max));
         let high = self.number("memory.high", text)?.map(|high| (high, LimitFile::High));
         Ok([max, high].into_iter().flatten().min_by_key(|(limit, _)| *limit))
@@ -77,13 +77,13 @@ impl Sampler {
     ///
     /// # Errors
     /// `ENODEV` when the cgroup was removed.
-    pub fn protection(&self, text: &mut String) -> Result<u64, Errno> {
+    pub(crate) fn protection(&self, text: &mut String) -> Result<u64, Errno> {
         let min = self.number("memory.min", text)?.unwrap_or(u64::MAX);
         Ok(min.max(self.number("memory.low", text)?.unwrap_or(u64::MAX)))
     }
 
     /// Reads the counts of limits met so far; 0 where the kernel doesn't report them (before 5.2).
-    pub fn hits(&self, text: &mut String) -> LimitEvents {
+    pub(crate) fn hits(&self, text: &mut String) -> LimitEvents {
         let mut hits = LimitEvents::default();
         if self.events.as_ref().is_some_and(|events| events.read(text).is_ok()) {
             for (key, value) in text.lines().filter_map(|line| line.split_once(' ')) {
@@ -99,7 +99,7 @@ impl Sampler {
 
     /// Returns the descriptor that becomes readable with `POLLPRI` when a limit is met.
     #[must_use]
-    pub fn events(&self) -> Option<BorrowedFd<'_>> {
+    pub(crate) fn events(&self) -> Option<BorrowedFd<'_>> {
         self.events.as_ref().map(AsFd::as_fd)
     }
 
@@ -107,31 +107,31 @@ impl Sampler {
     ///
     /// # Errors
     /// `ENODEV` when the cgroup was removed.
-    pub fn stat(&self, text: &mut String) -> Result<MemoryStat, Errno> {
+    pub(crate) fn stat(&self, text: &mut String) -> Result<MemoryStat, Errno> {
         self.cgroup.reader("memory.stat")?.read(text)?;
         Ok(MemoryStat::parse(text))
     }
 
     /// Reads `memory.swap.current`, bytes; `None` without swap, or without a controller for it.
-    pub fn swapped(&self, text: &mut String) -> Option<u64> {
+    pub(crate) fn swapped(&self, text: &mut String) -> Option<u64> {
         self.number("memory.swap.current", text).ok()?
     }
 
     /// Reads the `some` total of `memory.pressure`, microseconds, if the kernel keeps it.
-    pub fn stalled(&self, text: &mut String) -> Option<u64> {
+    pub(crate) fn stalled(&self, text: &mut String) -> Option<u64> {
         self.cgroup.reader("memory.pressure").ok()?.read(text).ok()?;
         pressure::some_total(text)
     }
 
     /// Reads the `some` total of `io.pressure`, microseconds, if the kernel keeps it.
-    pub fn waited(&self, text: &mut String) -> Option<u64> {
+    pub(crate) fn waited(&self, text: &mut String) -> Option<u64> {
         self.cgroup.reader("io.pressure").ok()?.read(text).ok()?;
         pressure::some_total(text)
     }
 
     /// Reads the share of the last five minutes, from 0 to 1, in which tasks were stalled for want
     /// of memory (PSI `some`).
-    pub fn pressure_before(&self, text: &mut String) -> Option<f64> {
+    pub(crate) fn pressure_before(&self, text: &mut String) -> Option<f64> {
         self.cgroup.reader("memory.pressure").ok()?.read(text).ok()?;
         let field = text.lines().next()?.split(' ').find_map(|field| field.strip_prefix("avg300="))?;
         Some(field.parse::<f64>().ok()? / 100.0)

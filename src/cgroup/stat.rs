@@ -122,7 +122,7 @@ memory_stat! {
 impl MemoryStat {
     /// Parses the text of a `memory.stat`. Allocates nothing after a thread's first call.
     #[must_use]
-    pub fn parse(text: &str) -> Self {
+    pub(crate) fn parse(text: &str) -> Self {
         thread_local! {
             static PARSER: RefCell<StatParser> = RefCell::default();
         }
@@ -144,7 +144,7 @@ impl MemoryStat {
     /// Returns the memory read back from swap, bytes; before 6.13, the part whose eviction the
     /// kernel remembered.
     #[must_use]
-    pub fn swapped_in(&self) -> Option<u64> {
+    pub(crate) fn swapped_in(&self) -> Option<u64> {
         pages(self.pswpin, self.zswpin).or(pages(self.workingset_refault_anon, None))
     }
 
@@ -153,7 +153,7 @@ impl MemoryStat {
     /// are refaults after less was evicted than there is memory (mm/workingset.c), *restores* are
     /// refaults of pages that had been in use at eviction.
     #[must_use]
-    pub fn back_in_use(&self) -> u64 {
+    pub(crate) fn back_in_use(&self) -> u64 {
         let file = self.workingset_activate_file.max(self.workingset_restore_file);
         pages(file, None).unwrap_or(0) + self.swapped_in().unwrap_or(0)
     }
@@ -161,7 +161,7 @@ impl MemoryStat {
     /// Returns the page cache on the LRU lists, bytes: without tmpfs, and without unevictable
     /// memory.
     #[must_use]
-    pub fn evictable_file(&self) -> u64 {
+    pub(crate) fn evictable_file(&self) -> u64 {
         self.inactive_file.unwrap_or(0) + self.active_file.unwrap_or(0)
     }
 
@@ -169,7 +169,7 @@ impl MemoryStat {
     /// almost no anonymous memory is left, there is none to spare, and reclaim takes slab: returns
     /// `u64::MAX`.
     #[must_use]
-    pub fn cache_beside_anon(&self) -> u64 {
+    pub(crate) fn cache_beside_anon(&self) -> u64 {
         const NOTABLE: u64 = 1 << 20;
         let anon = self.inactive_anon.zip(self.active_anon).map(|(inactive, active)| inactive + active);
         if anon.is_some_and(|anon| anon < NOTABLE) { u64::MAX } else { self.evictable_file() }
@@ -178,7 +178,7 @@ impl MemoryStat {
     /// Returns the swap-backed memory on the LRU lists, bytes: anonymous memory, tmpfs and the swap
     /// cache.
     #[must_use]
-    pub fn evictable_anon(&self) -> u64 {
+    pub(crate) fn evictable_anon(&self) -> u64 {
         self.inactive_anon.unwrap_or(0) + self.active_anon.unwrap_or(0)
     }
 }

@@ -32,7 +32,7 @@ pub enum SwapBound {
 impl SwapRoom {
     /// Reads the room of the cgroup at `path`, whose ancestors reach up to the mount point.
     #[must_use]
-    pub fn of(path: &Path, mount: &Mount) -> Self {
+    pub(crate) fn of(path: &Path, mount: &Mount) -> Self {
         let meminfo = read_system_file("/proc/meminfo").unwrap_or_default();
         let levels = path.ancestors().take_while(|dir| dir.starts_with(&mount.point)).map(|dir| {
             let name = mount.name_of(dir).unwrap_or_default();
@@ -43,14 +43,14 @@ impl SwapRoom {
 
     /// Reads the host's free swap, without any cgroup's limits.
     #[must_use]
-    pub fn of_host() -> Self {
+    pub(crate) fn of_host() -> Self {
         Self::from_levels(&read_system_file("/proc/meminfo").unwrap_or_default(), std::iter::empty())
     }
 
     /// Returns the room left after applying a level's `memory.swap.max` (`None` for max) and
     /// `memory.swap.current`.
     #[must_use]
-    pub fn within(self, name: &str, max: Option<u64>, current: Option<u64>) -> Self {
+    pub(crate) fn within(self, name: &str, max: Option<u64>, current: Option<u64>) -> Self {
         let left = max.map_or(u64::MAX, |max| max.saturating_sub(current.unwrap_or(0)));
         if left < self.bytes { Self { bytes: left, bound: SwapBound::Limit(name.to_owned()) } } else { self }
     }

@@ -10,7 +10,7 @@ use super::naming::Named;
 
 /// Returns whether systemd manages this host, as `sd_booted`(3) does.
 #[must_use]
-pub fn by_systemd() -> bool {
+pub(crate) fn by_systemd() -> bool {
     std::path::Path::new("/run/systemd/system").is_dir()
 }
 
@@ -29,7 +29,7 @@ fn of_a_user(name: &str) -> bool {
 /// Describes how a user gets permission to reclaim from the cgroup with this name. `file` is its
 /// `memory.reclaim`; `by_systemd` is true on a host that systemd manages.
 #[must_use]
-pub fn permit(name: &str, file: &str, by_systemd: bool) -> String {
+pub(crate) fn permit(name: &str, file: &str, by_systemd: bool) -> String {
     if !by_systemd {
         return match name {
             "/" => "run as root, or name a cgroup of your own".into(),
@@ -50,7 +50,7 @@ pub fn permit(name: &str, file: &str, by_systemd: bool) -> String {
 /// parent doesn't pass the controller on, by a write to `file`. For a unit the file is systemd's,
 /// which would soon overwrite it, so the command sets a property.
 #[must_use]
-pub fn account(name: &str, file: &str, by_systemd: bool) -> String {
+pub(crate) fn account(name: &str, file: &str, by_systemd: bool) -> String {
     let Some(unit) = unit(name).filter(|_| by_systemd) else {
         return format!("echo +memory > {file}");
     };

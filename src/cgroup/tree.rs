@@ -17,14 +17,14 @@ pub struct Entry {
 
 /// Returns the directories directly below `path`, in no particular order. Leaves out directories
 /// that vanish in the meantime.
-pub fn entries(path: &Path) -> impl Iterator<Item = Entry> + use<> {
+pub(crate) fn entries(path: &Path) -> impl Iterator<Item = Entry> + use<> {
     let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
     let directories = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
     directories.map(|entry| Entry { path: entry.path(), id: entry.ino() })
 }
 
 /// Returns the paths of the directories directly below `path`.
-pub fn children(path: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+pub(crate) fn children(path: &Path) -> impl Iterator<Item = PathBuf> + use<> {
     entries(path).map(|entry| entry.path)
 }
 
@@ -43,7 +43,7 @@ pub fn walk(mount: &Mount) -> impl Iterator<Item = Entry> + use<'_> {
 }
 
 /// Returns the paths of the top of a mount and of all cgroups below.
-pub fn top_and_walk(mount: &Mount) -> impl Iterator<Item = PathBuf> + use<'_> {
+pub(crate) fn top_and_walk(mount: &Mount) -> impl Iterator<Item = PathBuf> + use<'_> {
     std::iter::once(mount.point.clone()).chain(walk(mount).map(|entry| entry.path))
 }
 

@@ -18,7 +18,7 @@ const STALLED: &[u8] = b"some 10000 500000\0";
 
 /// Pressure trigger, which lasts as long as this value. It becomes readable with `POLLPRI`.
 #[derive(Debug)]
-pub struct Trigger(OwnedFd);
+pub(crate) struct Trigger(OwnedFd);
 
 impl Trigger {
     /// Sets a trigger.
@@ -26,7 +26,7 @@ impl Trigger {
     /// # Errors
     /// The kernel's error: `EPERM` or `EINVAL` without the capability, `EOPNOTSUPP` or `ENOENT`
     /// without PSI.
-    pub fn set(cgroup: &Cgroup) -> Result<Self, Errno> {
+    pub(crate) fn set(cgroup: &Cgroup) -> Result<Self, Errno> {
         let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let pressure = rustix::fs::openat(cgroup, "memory.pressure", flags, Mode::empty())?;
         rustix::io::write(&pressure, STALLED)?;

@@ -40,7 +40,7 @@ struct Level {
 impl Zswap {
     /// Reads the state of zswap for a cgroup; `None` where zswap isn't built in.
     #[must_use]
-    pub fn of(located: &CgroupPath) -> Option<Self> {
+    pub(crate) fn of(located: &CgroupPath) -> Option<Self> {
         let top = &located.mount.point;
         let levels = located.path.ancestors().take_while(|dir| dir.starts_with(top));
         let levels =

@@ -16,7 +16,7 @@ pub struct Version(pub u32, pub u32);
 impl Version {
     /// Returns the version of the running kernel.
     #[must_use]
-    pub fn running() -> Option<Self> {
+    pub(crate) fn running() -> Option<Self> {
         Self::parse(&kernel_release()?)
     }
 

@@ -43,7 +43,7 @@ impl Reader {
     ///
     /// # Errors
     /// The kernel's error: `ENODEV` once the cgroup was removed.
-    pub fn read(&self, text: &mut String) -> Result<(), Errno> {
+    pub(crate) fn read(&self, text: &mut String) -> Result<(), Errno> {
         let mut bytes = std::mem::take(text).into_bytes();
         bytes.clear();
         loop {

@@ -10,7 +10,7 @@ use super::zswap;
 
 /// Swap area, a line of `/proc/swaps`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SwapDevice {
+pub(crate) struct SwapDevice {
     /// Path, in the bytes that the administrator chose.
     pub path: PathBuf,
     /// Size, bytes.
@@ -23,7 +23,7 @@ pub struct SwapDevice {
 
 /// Swap areas of the host, taken together. Amounts are bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct SwapSummary {
+pub(crate) struct SwapSummary {
     /// Size of all areas.
     pub total: u64,
     /// Free swap of all areas.
@@ -40,13 +40,13 @@ pub struct SwapSummary {
 impl SwapDevice {
     /// Returns whether the area is compressed memory (zram).
     #[must_use]
-    pub fn is_zram(&self) -> bool {
+    pub(crate) fn is_zram(&self) -> bool {
         self.path.as_os_str().as_bytes().starts_with(b"/dev/zram")
     }
 
     /// Returns the free swap, bytes.
     #[must_use]
-    pub fn free(&self) -> u64 {
+    pub(crate) fn free(&self) -> u64 {
         self.size.saturating_sub(self.used)
     }
 }
@@ -54,7 +54,7 @@ impl SwapDevice {
 impl SwapSummary {
     /// Reads the state of all areas.
     #[must_use]
-    pub fn read() -> Self {
+    pub(crate) fn read() -> Self {
         let devices = devices();
         let zram = devices.iter().any(SwapDevice::is_zram).then(Zram::read_all).flatten().unwrap_or_default();
         Self::new(&devices, zram, zswap::is_on().unwrap_or(false), rotates)
@@ -62,7 +62,7 @@ impl SwapSummary {
 
     /// Returns the free swap of all areas, bytes, without examining the areas.
     #[must_use]
-    pub fn free() -> u64 {
+    pub(crate) fn free() -> u64 {
         let info = rustix::system::sysinfo();
         // The kernel's type is as wide as a pointer.
         #[allow(clippy::unnecessary_cast)]
@@ -85,7 +85,7 @@ impl SwapSummary {
 
 /// Returns the host's swap areas, in the order in which the kernel fills them.
 #[must_use]
-pub fn devices() -> Vec<SwapDevice> {
+pub(crate) fn devices() -> Vec<SwapDevice> {
     parse(&read_bytes("/proc/swaps").unwrap_or_default())
 }
 
@@ -108,14 +108,14 @@ fn parse(text: &[u8]) -> Vec<SwapDevice> {
 /// Counter of swap-outs, from `/proc/vmstat`. The file is held open, since it is read before each
 /// action where writes to swap are bounded.
 #[derive(Debug, Default)]
-pub struct SwapOutCounter {
+pub(crate) struct SwapOutCounter {
     file: Option<Reader>,
     text: String,
 }
 
 impl SwapOutCounter {
     /// Returns the memory swapped out since the host was started, bytes.
-    pub fn read(&mut self) -> u64 {
+    pub(crate) fn read(&mut self) -> u64 {
         if self.file.is_none() {
             self.file = Reader::open("/proc/vmstat").ok();
         }

@@ -18,7 +18,7 @@ impl Zram {
     /// meantime. The devices don't report whose pages they hold, and others may have swapped at the
     /// same time.
     #[must_use]
-    pub fn taken(before: Self, after: Self, swapped: u64) -> u64 {
+    pub(crate) fn taken(before: Self, after: Self, swapped: u64) -> u64 {
         let (original, used) =
             (after.original.saturating_sub(before.original), after.used.saturating_sub(before.used));
         // Where the devices grew by less than was swapped, the rest went to other swap.
@@ -28,7 +28,7 @@ impl Zram {
 
     /// Reads the content of all zram devices used as swap; `None` if there are none.
     #[must_use]
-    pub fn read_all() -> Option<Self> {
+    pub(crate) fn read_all() -> Option<Self> {
         Devices::find().read(&mut String::new())
     }
 

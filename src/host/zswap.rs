@@ -9,7 +9,7 @@ const PARAMETERS: &str = "/sys/module/zswap/parameters";
 
 /// Pool of the host's zswap.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ZswapPool {
+pub(crate) struct ZswapPool {
     /// True if zswap accepts pages now. Pages already in the pool stay.
     pub enabled: bool,
     /// Maximum share of the host's memory for the pool, percent.
@@ -23,7 +23,7 @@ pub struct ZswapPool {
 impl ZswapPool {
     /// Reads the host's pool; `None` where zswap isn't built in.
     #[must_use]
-    pub fn of_host() -> Option<Self> {
+    pub(crate) fn of_host() -> Option<Self> {
         let enabled = is_on()?;
         let max_percent = parameter("max_pool_percent").and_then(|text| text.trim().parse().ok());
         let meminfo = read_system_file("/proc/meminfo").unwrap_or_default();
@@ -38,7 +38,7 @@ impl ZswapPool {
 
     /// Returns the room left in the pool, bytes, compressed.
     #[must_use]
-    pub fn room(&self) -> Option<u64> {
+    pub(crate) fn room(&self) -> Option<u64> {
         Some(self.limit?.saturating_sub(self.used?))
     }
 }
@@ -49,7 +49,7 @@ fn parameter(name: &str) -> Option<String> {
 
 /// Returns whether the host's zswap accepts pages; `None` where zswap isn't built in.
 #[must_use]
-pub fn is_on() -> Option<bool> {
+pub(crate) fn is_on() -> Option<bool> {
     Some(matches!(parameter("enabled")?.trim(), "Y" | "1"))
 }
 

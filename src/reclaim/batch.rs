@@ -74,7 +74,7 @@ pub struct Outcome {
 impl Outcome {
     /// Creates the outcome of a job whose thread hasn't returned.
     #[must_use]
-    pub fn pending(place: &OpenTarget) -> Self {
+    pub(crate) fn pending(place: &OpenTarget) -> Self {
         Self { name: place.name().clone(), path: place.path().to_path_buf(), report: Err(Errno::CANCELED) }
     }
 }

@@ -25,7 +25,7 @@ const SHORT: u64 = 6;
 
 /// Smallest chunk, in bytes: the kernel's own batch, `SWAP_CLUSTER_MAX` pages. Asking for less
 /// costs the kernel as much work.
-pub const SMALLEST: u64 = 128 << 10;
+pub(crate) const SMALLEST: u64 = 128 << 10;
 
 /// First chunk, in bytes, while no speed is known yet.
 const FIRST: u64 = SMALLEST;
@@ -48,13 +48,13 @@ impl Pace {
     /// Creates the pace of a request of `whole` bytes, to a kernel that meets requests `exactly` or
     /// to one that overshoots.
     #[must_use]
-    pub fn new(exactly: bool, whole: u64) -> Self {
+    pub(crate) fn new(exactly: bool, whole: u64) -> Self {
         let rest = if exactly { whole / 16 } else { 0 };
         Self { in_time: FIRST, exactly, rest }
     }
 
     /// Records a write that asked for `bytes` and took `time`.
-    pub fn record(&mut self, bytes: u64, time: Duration) {
+    pub(crate) fn record(&mut self, bytes: u64, time: Duration) {
         let nanos = time.as_nanos().max(1);
         let fitting = u128::from(bytes) * TIME.as_nanos() / nanos;
         let fitting = u64::try_from(fitting).unwrap_or(u64::MAX);
@@ -71,7 +71,7 @@ impl Pace {
     /// the number of bytes that can be reclaimed at once where asking for more would write ahead to
     /// swap.
     #[must_use]
-    pub fn chunk(&self, missing: u64, ready: u64, page: u64) -> u64 {
+    pub(crate) fn chunk(&self, missing: u64, ready: u64, page: u64) -> u64 {
         let in_size = match self.exactly {
             false => missing / 8,
             true if missing <= self.rest.max(self.in_time / SHORT) => missing,
@@ -90,7 +90,7 @@ impl Pace {
     /// to no slab as long as page cache is left, and then all at once (6.12, 7.3): so the bound is
     /// half of the page cache.
     #[must_use]
-    pub fn beside_slab(&self, missing: u64, slab: u64, cache: u64) -> u64 {
+    pub(crate) fn beside_slab(&self, missing: u64, slab: u64, cache: u64) -> u64 {
         if !is_much(slab, cache) {
             return u64::MAX;
         }
@@ -101,7 +101,7 @@ impl Pace {
 /// Returns `bytes` in whole pages, at most `missing` rounded up to whole pages, and at least one
 /// page.
 #[must_use]
-pub fn in_pages(bytes: u64, missing: u64, page: u64) -> u64 {
+pub(crate) fn in_pages(bytes: u64, missing: u64, page: u64) -> u64 {
     let down = |bytes: u64| bytes / page * page;
     down(bytes).min(down(missing.saturating_add(page - 1))).max(page)
 }

@@ -8,7 +8,7 @@ const JUDGED: Duration = Duration::from_millis(20);
 
 /// Bytes freed recently, and the CPU time spent on them.
 #[derive(Clone, Debug, Default)]
-pub struct RecentCost {
+pub(crate) struct RecentCost {
     freed: u64,
     cpu: Duration,
     last: Option<f64>,
@@ -16,7 +16,7 @@ pub struct RecentCost {
 
 impl RecentCost {
     /// Records a write that freed some bytes.
-    pub fn record(&mut self, freed: u64, cpu: Duration) {
+    pub(crate) fn record(&mut self, freed: u64, cpu: Duration) {
         self.freed += freed;
         self.cpu += cpu;
         if self.cpu >= JUDGED {
@@ -28,7 +28,7 @@ impl RecentCost {
     /// Returns the cost in seconds of CPU time per GiB, over the most recent period with enough CPU
     /// time; infinite if nothing was freed.
     #[must_use]
-    pub fn last(&self) -> Option<f64> {
+    pub(crate) fn last(&self) -> Option<f64> {
         self.last
     }
 }

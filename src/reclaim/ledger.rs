@@ -41,7 +41,7 @@ pub enum Measure {
 impl Measure {
     /// Returns the best measure that this kernel's `memory.stat` offers.
     #[must_use]
-    pub fn best(stat: &MemoryStat) -> Self {
+    pub(crate) fn best(stat: &MemoryStat) -> Self {
         if stat.pgsteal_proactive.is_some() {
             Self::PgstealProactive
         } else if stat.pgsteal_direct.is_some() {
@@ -55,7 +55,7 @@ impl Measure {
 
     /// Returns the name of the counter or file.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::PgstealProactive => "pgsteal_proactive",
             Self::PgstealDirect => "pgsteal_direct",
@@ -98,7 +98,7 @@ impl Measures {
     /// Returns the measures of a cgroup with this `memory.stat`, and with or without a
     /// `memory.current`.
     #[must_use]
-    pub fn of_cgroup(stat: &MemoryStat, has_current: bool) -> Self {
+    pub(crate) fn of_cgroup(stat: &MemoryStat, has_current: bool) -> Self {
         let usage = if has_current { Measure::MemoryCurrent } else { Measure::LruLists };
         let counter = Measure::best(stat);
         Self { counter: if counter.counts() { counter } else { usage }, usage }
@@ -106,7 +106,7 @@ impl Measures {
 
     /// Returns the measures of a NUMA node, with or without counters of its own.
     #[must_use]
-    pub fn of_node(for_itself: bool) -> Self {
+    pub(crate) fn of_node(for_itself: bool) -> Self {
         let counter = if for_itself { Measure::PgstealProactive } else { Measure::HostPgstealProactive };
         Self { counter, usage: Measure::LruLists }
     }
@@ -114,7 +114,7 @@ impl Measures {
 
 /// Ledger of one request. All amounts are bytes.
 #[derive(Clone, Debug)]
-pub struct Ledger {
+pub(crate) struct Ledger {
     measures: Measures,
     page: u64,
     blind: u64,
@@ -153,7 +153,7 @@ pub struct Measured {
 impl Ledger {
     /// Opens the ledger.
     #[must_use]
-    pub fn new(measures: Measures, usage: u64, stat: MemoryStat, blind: u64, page: u64) -> Self {
+    pub(crate) fn new(measures: Measures, usage: u64, stat: MemoryStat, blind: u64, page: u64) -> Self {
         let now = Witnesses { credit: 0, usage };
         let opened = (usage, stat.clone());
         Self {
@@ -171,30 +171,30 @@ impl Ledger {
 
     /// Returns the usage and the counters at the start.
     #[must_use]
-    pub fn start(&self) -> (u64, &MemoryStat) {
+    pub(crate) fn start(&self) -> (u64, &MemoryStat) {
         (self.start.0, &self.start.1)
     }
 
     /// Returns the counters as last read.
     #[must_use]
-    pub fn stat(&self) -> &MemoryStat {
+    pub(crate) fn stat(&self) -> &MemoryStat {
         &self.stat
     }
 
     /// Returns the usage as last read.
     #[must_use]
-    pub fn usage(&self) -> u64 {
+    pub(crate) fn usage(&self) -> u64 {
         self.now.usage
     }
 
     /// Records a write that the kernel claimed to have fulfilled.
-    pub fn credit(&mut self, bytes: u64) {
+    pub(crate) fn credit(&mut self, bytes: u64) {
         self.now.credit = self.now.credit.saturating_add(bytes);
     }
 
     /// Records a fresh usage. Returns whether it is below all earlier ones, by more than the
     /// kernel's batch of charges blurs.
-    pub fn enter_usage(&mut self, usage: u64) -> bool {
+    pub(crate) fn enter_usage(&mut self, usage: u64) -> bool {
         self.now.usage = usage;
         let fell = usage + BLUR_PAGES * self.page < self.lowest;
         if fell {
@@ -205,7 +205,7 @@ impl Ledger {
 
     /// Records fresh counters. Returns whether they moved: more was reclaimed, or slab is below all
     /// earlier values, by more than the kernel's batch of charges blurs.
-    pub fn enter_stat(&mut self, stat: MemoryStat) -> bool {
+    pub(crate) fn enter_stat(&mut self, stat: MemoryStat) -> bool {
         let before = self.moved();
         self.stat = stat;
         self.at_stat = self.now;
@@ -219,21 +219,21 @@ impl Ledger {
     /// Returns the bytes freed or demoted since the start, by the counters: progress, if not all of
     /// it saving.
     #[must_use]
-    pub fn moved(&self) -> u64 {
+    pub(crate) fn moved(&self) -> u64 {
         let (stolen, _) = self.pages_since_start();
         stolen.saturating_mul(self.page)
     }
 
     /// Returns the bytes demoted to a slower tier of memory since the start.
     #[must_use]
-    pub fn demoted(&self) -> u64 {
+    pub(crate) fn demoted(&self) -> u64 {
         let (_, demoted) = self.pages_since_start();
         demoted.saturating_mul(self.page)
     }
 
     /// Returns whether the kernel counts demotions separately.
     #[must_use]
-    pub fn tells_demotions(&self) -> bool {
+    pub(crate) fn tells_demotions(&self) -> bool {
         match self.measures.counter {
             Measure::PgstealProactive | Measure::HostPgstealProactive => {
                 self.stat.pgdemote_proactive.is_some()
@@ -246,13 +246,13 @@ impl Ledger {
     /// Returns the bytes reclaimed since the start by the counter, less demotions. `None` where
     /// there is no counter.
     #[must_use]
-    pub fn counted(&self) -> Option<u64> {
+    pub(crate) fn counted(&self) -> Option<u64> {
         self.measures.counter.counts().then(|| self.moved().saturating_sub(self.demoted()))
     }
 
     /// Returns the decrease of the usage since the start; 0 if it rose.
     #[must_use]
-    pub fn fell(&self) -> u64 {
+    pub(crate) fn fell(&self) -> u64 {
         self.start.0.saturating_sub(self.now.usage)
     }
 
@@ -260,7 +260,7 @@ impl Ledger {
     /// fresh evidence as far as the counter can be blind, and the evidence since the counter was
     /// read.
     #[must_use]
-    pub fn estimate(&self) -> u64 {
+    pub(crate) fn estimate(&self) -> u64 {
         let counted = self.counted_with_slab();
         let witnessed = self.word(self.at_stat).max(self.start.0.saturating_sub(self.at_stat.usage));
         let so_far = witnessed.clamp(counted, counted.saturating_add(self.blind));
@@ -271,7 +271,7 @@ impl Ledger {
     /// Returns the most bytes that can have been reclaimed: without a counter, all that the kernel
     /// claimed.
     #[must_use]
-    pub fn most(&self) -> u64 {
+    pub(crate) fn most(&self) -> u64 {
         let word = if self.counted().is_none() { self.now.credit } else { 0 };
         self.estimate().max(word)
     }
@@ -279,7 +279,7 @@ impl Ledger {
     /// Returns the discrepancy between the counters and the other evidence, in bytes, as far as it
     /// can be due to lag and is worth waiting for.
     #[must_use]
-    pub fn discrepancy(&self) -> u64 {
+    pub(crate) fn discrepancy(&self) -> u64 {
         self.counted().map_or(0, |_| self.doubt_of(self.counted_with_slab()))
     }
 
@@ -301,7 +301,7 @@ impl Ledger {
     /// Returns the final measurement. The kernel's claims count only as far as a measure moved with
     /// them.
     #[must_use]
-    pub fn taken(&self) -> Measured {
+    pub(crate) fn taken(&self) -> Measured {
         let word = self.word(self.now);
         let slab = self.slab();
         if self.counted().is_none() {

@@ -76,7 +76,12 @@ const NOTABLE_SLAB: u64 = 4 * MIN_OBSTACLE;
 /// Returns the obstacles to reclaiming more memory of that kind, given the memory left. Unless the
 /// kernel found the cgroup `exhausted`, memory that merely wasn't reached yet is no obstacle.
 #[must_use]
-pub fn obstacles(kind: Kind, left: &MemoryStat, conditions: &Conditions, exhausted: bool) -> Vec<Obstacle> {
+pub(crate) fn obstacles(
+    kind: Kind,
+    left: &MemoryStat,
+    conditions: &Conditions,
+    exhausted: bool,
+) -> Vec<Obstacle> {
     let mut found = Vec::new();
     // Without the swap cache: its pages have left `anon` already, and are reported as writeback.
     let anon = left.anon.unwrap_or(0) + left.shmem.unwrap_or(0);

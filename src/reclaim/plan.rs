@@ -188,7 +188,7 @@ impl Plan {
 
 /// Returns the version from which the kernel accepts such a key in `memory.reclaim`.
 #[must_use]
-pub fn since(swappiness: Swappiness) -> Version {
+pub(crate) fn since(swappiness: Swappiness) -> Version {
     if swappiness == Swappiness::Max { Version(6, 16) } else { Version(6, 11) }
 }
 

@@ -2,7 +2,7 @@
 //! that gives out the work.
 //!
 //! The kernel checks for signals of the writing thread only. The thread that waits for the pool
-//! ends the writes of its threads with [`Pool::nudge`].
+//! ends the writes of its threads with `Pool::nudge`.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +13,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::OwnedFd;
 
 /// Work that the threads do.
-pub trait Work: Send + Sync + 'static {
+pub(crate) trait Work: Send + Sync + 'static {
     /// A piece of work.
     type Job: Send;
     /// An event while a job is under way.
@@ -33,7 +33,7 @@ pub trait Work: Send + Sync + 'static {
 
 /// Messages of the threads.
 #[derive(Debug)]
-pub enum Message<E, D> {
+pub(crate) enum Message<E, D> {
     /// An event during a job.
     Event(E),
     /// The result of a finished job.
@@ -55,7 +55,7 @@ struct Shared<W: Work> {
 }
 
 /// Threads, and the jobs given to them.
-pub struct Pool<W: Work> {
+pub(crate) struct Pool<W: Work> {
     shared: Arc<Shared<W>>,
     /// Threads, started when there is work for them.
     threads: Vec<JoinHandle<()>>,
@@ -71,7 +71,7 @@ impl<W: Work> Pool<W> {
     ///
     /// # Errors
     /// The system's, from eventfd(2).
-    pub fn new(work: W, size: usize, jobs: usize) -> std::io::Result<Self> {
+    pub(crate) fn new(work: W, size: usize, jobs: usize) -> std::io::Result<Self> {
         let queues = Queues { jobs: VecDeque::with_capacity(jobs), messages: VecDeque::with_capacity(jobs) };
         let shared = Arc::new(Shared {
             work,
@@ -85,31 +85,31 @@ impl<W: Work> Pool<W> {
 
     /// Sets the stack size of the threads, in bytes.
     #[must_use]
-    pub fn with_stack(self, bytes: usize) -> Self {
+    pub(crate) fn with_stack(self, bytes: usize) -> Self {
         Self { stack: Some(bytes), ..self }
     }
 
     /// Returns the maximum number of threads.
     #[must_use]
-    pub fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         self.size
     }
 
     /// Returns the number of jobs given out whose result wasn't received yet.
     #[must_use]
-    pub fn under_way(&self) -> usize {
+    pub(crate) fn under_way(&self) -> usize {
         self.under_way
     }
 
     /// Returns the work, which the threads share.
     #[must_use]
-    pub fn work(&self) -> &W {
+    pub(crate) fn work(&self) -> &W {
         &self.shared.work
     }
 
     /// Returns the descriptor that becomes readable when a message arrives.
     #[must_use]
-    pub fn arrived(&self) -> &OwnedFd {
+    pub(crate) fn arrived(&self) -> &OwnedFd {
         &self.shared.arrived
     }
 
@@ -118,7 +118,7 @@ impl<W: Work> Pool<W> {
     /// # Errors
     /// The system's, if no thread at all can be started for the job. Where some threads run
     /// already, they will serve it.
-    pub fn give(&mut self, job: W::Job) -> std::io::Result<()> {
+    pub(crate) fn give(&mut self, job: W::Job) -> std::io::Result<()> {
         if self.under_way >= self.threads.len() && self.threads.len() < self.size {
             let (shared, number) = (Arc::clone(&self.shared), self.threads.len());
             let thread = std::thread::Builder::new().name("reclaim".into());
@@ -139,7 +139,7 @@ impl<W: Work> Pool<W> {
     }
 
     /// Returns the oldest message, if one has arrived.
-    pub fn take(&mut self) -> Option<Message<W::Event, W::Done>> {
+    pub(crate) fn take(&mut self) -> Option<Message<W::Event, W::Done>> {
         let message = self.shared.lock().messages.pop_front()?;
         if matches!(message, Message::Done(_)) {
             self.under_way -= 1;
@@ -148,13 +148,13 @@ impl<W: Work> Pool<W> {
     }
 
     /// Lets no further job begin; jobs under way end after the write in flight.
-    pub fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.shared.stop.store(true, Ordering::Relaxed);
         self.shared.more.notify_all();
     }
 
     /// Interrupts, by `nudge`, the system calls of the threads whose numbers `which` selects.
-    pub fn nudge(&self, nudge: fn(&JoinHandle<()>), which: impl Fn(usize) -> bool) {
+    pub(crate) fn nudge(&self, nudge: fn(&JoinHandle<()>), which: impl Fn(usize) -> bool) {
         self.threads
             .iter()
             .enumerate()
@@ -164,12 +164,12 @@ impl<W: Work> Pool<W> {
 
     /// Returns whether all threads that were started have ended.
     #[must_use]
-    pub fn has_ended(&self) -> bool {
+    pub(crate) fn has_ended(&self) -> bool {
         self.threads.iter().all(JoinHandle::is_finished)
     }
 
     /// Waits for the threads to end, as they do after [`Pool::stop`].
-    pub fn join(self) {
+    pub(crate) fn join(self) {
         for thread in self.threads {
             // A thread that panicked has reported so; its job stays without a result.
             let _ = thread.join();

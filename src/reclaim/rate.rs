@@ -21,19 +21,19 @@ impl Rate {
 
     /// Returns the bound in bytes per second.
     #[must_use]
-    pub fn bytes_per_second(&self) -> u64 {
+    pub(crate) fn bytes_per_second(&self) -> u64 {
         self.bytes_per_second
     }
 
     /// Returns the most bytes that one write should ask for, so that the rate holds over tenths of
     /// a second and not only on average.
     #[must_use]
-    pub fn chunk(&self) -> u64 {
+    pub(crate) fn chunk(&self) -> u64 {
         self.bytes_per_second / 10
     }
 
     /// Reserves a turn for `bytes`, and returns the time to wait for it.
-    pub fn turn(&self, bytes: u64, now: Duration) -> Duration {
+    pub(crate) fn turn(&self, bytes: u64, now: Duration) -> Duration {
         let mut paid_at = self.paid_at.lock().unwrap_or_else(PoisonError::into_inner);
         let turn = (*paid_at).max(now);
         *paid_at = turn + self.time_for(bytes);
@@ -41,13 +41,13 @@ impl Rate {
     }
 
     /// Charges `bytes` that were freed beyond the reserved turn.
-    pub fn charge(&self, bytes: u64, now: Duration) {
+    pub(crate) fn charge(&self, bytes: u64, now: Duration) {
         let _ = self.turn(bytes, now);
     }
 
     /// Returns the time that this many bytes take at the rate.
     #[must_use]
-    pub fn time_for(&self, bytes: u64) -> Duration {
+    pub(crate) fn time_for(&self, bytes: u64) -> Duration {
         let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(self.bytes_per_second);
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }

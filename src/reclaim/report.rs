@@ -160,7 +160,7 @@ pub struct Report {
 impl Report {
     /// Merges this report and that of a later request to the same cgroup.
     #[must_use]
-    pub fn then(self, later: Self) -> Self {
+    pub(crate) fn then(self, later: Self) -> Self {
         let current_before = self.current_before;
         let current_after = later.current_after;
         Self { current_before, current_after, ..self.plus(later) }
@@ -169,7 +169,7 @@ impl Report {
     /// Merges the reports on several cgroups into one, for a request of `requested` bytes, or of
     /// all there is. `None` if there were none.
     #[must_use]
-    pub fn total<'a>(
+    pub(crate) fn total<'a>(
         reports: impl Iterator<Item = &'a Self>,
         requested: Option<u64>,
         stopped_by: StoppedBy,

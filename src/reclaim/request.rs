@@ -75,7 +75,7 @@ pub const LARGE_FOLIO: u64 = 2 << 20;
 impl Tolerance {
     /// Returns the bytes above `requested` that are still exact.
     #[must_use]
-    pub fn over(self, requested: u64) -> u64 {
+    pub(crate) fn over(self, requested: u64) -> u64 {
         match self {
             Self::Folio => self.under(requested).max(LARGE_FOLIO),
             Self::Share(share) => share.of(requested),
@@ -84,7 +84,7 @@ impl Tolerance {
 
     /// Returns the bytes below `requested` that are still exact. Folios excuse no shortfall.
     #[must_use]
-    pub fn under(self, requested: u64) -> u64 {
+    pub(crate) fn under(self, requested: u64) -> u64 {
         match self {
             Self::Folio => requested / 100 * 3 + requested % 100 * 3 / 100,
             Self::Share(share) => share.of(requested),

@@ -59,7 +59,7 @@ impl Activity {
     ///
     /// # Errors
     /// `ENODEV` when the cgroup was removed.
-    pub fn of(target: &mut (impl Target + ?Sized)) -> Result<Self, Errno> {
+    pub(crate) fn of(target: &mut (impl Target + ?Sized)) -> Result<Self, Errno> {
         let stat = target.stat(true)?;
         let came_back = Refaulted {
             refaulted: stat.refaulted(),
@@ -89,7 +89,7 @@ impl Settled {
     /// Calculates the difference from samples of the cgroup: two before the request, one right
     /// after it, and one at the end.
     #[must_use]
-    pub fn new(before: &Activity, began: &Activity, ended: &Activity, now: &Activity) -> Self {
+    pub(crate) fn new(before: &Activity, began: &Activity, ended: &Activity, now: &Activity) -> Self {
         let watched_before = began.at.saturating_sub(before.at);
         let usual = began.came_back.since(before.came_back);
         Self {

@@ -28,7 +28,7 @@ const PRESSURE_WINDOW: Duration = Duration::from_millis(500);
 
 /// State of one cgroup in the policy.
 #[derive(Clone, Debug, Default)]
-pub struct Donor {
+pub(crate) struct Donor {
     /// Inactive page cache that wasn't requested yet, in bytes.
     inactive_file: u64,
     /// Bytes reclaimed recently, and the CPU seconds they took; the older the result, the less its
@@ -50,7 +50,7 @@ pub struct Donor {
 
 /// Bounds beyond which a cgroup is excluded.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct CostBounds {
+pub(crate) struct CostBounds {
     /// Maximum cost in seconds of CPU time per GiB.
     pub max_cost: Option<f64>,
     /// Maximum share of the time in which the cgroup may be stalled.
@@ -59,7 +59,7 @@ pub struct CostBounds {
 
 /// The policy's next step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NextRequest {
+pub(crate) enum NextRequest {
     /// Send this request.
     Ask {
         /// Index of the cgroup.
@@ -78,12 +78,12 @@ pub enum NextRequest {
 impl Donor {
     /// Creates a donor with this much inactive page cache.
     #[must_use]
-    pub fn new(inactive_file: u64) -> Self {
+    pub(crate) fn new(inactive_file: u64) -> Self {
         Self { inactive_file, ..Self::default() }
     }
 
     /// Records the result of a request, and whether it was for page cache alone.
-    pub fn record(&mut self, report: &Report, file_only: bool, bounds: CostBounds) {
+    pub(crate) fn record(&mut self, report: &Report, file_only: bool, bounds: CostBounds) {
         self.asked_now = None;
         self.slices += u32::from(!file_only);
         self.given = self.given / 2.0 + report.reclaimed as f64;
@@ -110,20 +110,20 @@ impl Donor {
     }
 
     /// Excludes the cgroup from further requests.
-    pub fn exclude(&mut self, why: StoppedBy) {
+    pub(crate) fn exclude(&mut self, why: StoppedBy) {
         self.asked_now = None;
         self.out = self.out.or(Some(why));
     }
 
     /// Returns the inactive page cache that wasn't requested yet, in bytes.
     #[must_use]
-    pub fn inactive_file(&self) -> u64 {
+    pub(crate) fn inactive_file(&self) -> u64 {
         self.inactive_file
     }
 
     /// Returns the reason why the cgroup is excluded, if it is.
     #[must_use]
-    pub fn excluded_by(&self) -> Option<StoppedBy> {
+    pub(crate) fn excluded_by(&self) -> Option<StoppedBy> {
         self.out
     }
 
@@ -144,7 +144,7 @@ impl Donor {
 
 /// Splits `missing` bytes over the amounts available: in proportion, and at most each amount.
 #[must_use]
-pub fn split(missing: u64, has: &[u64]) -> Vec<u64> {
+pub(crate) fn split(missing: u64, has: &[u64]) -> Vec<u64> {
     let all: u128 = has.iter().map(|&bytes| u128::from(bytes)).sum();
     let part = |bytes: u64| match all {
         all if all <= u128::from(missing) => bytes,
@@ -158,14 +158,14 @@ pub fn split(missing: u64, has: &[u64]) -> Vec<u64> {
 /// Returns the most page cache to request in a round, in bytes, where a bound on the rate makes it
 /// likely that the whole is cut short: then each cgroup has given its part so far.
 #[must_use]
-pub fn round(bytes_per_second: u64, givers: usize) -> u64 {
+pub(crate) fn round(bytes_per_second: u64, givers: usize) -> u64 {
     bytes_per_second.max(MIN_AVAILABLE.saturating_mul(givers as u64))
 }
 
 /// Returns the next request when `missing` bytes are missing, those of the requests under way not
 /// deducted. Page cache is requested in rounds of `round` bytes, or all at once.
 #[must_use]
-pub fn next(givers: &mut [Donor], missing: u64, round: Option<u64>, page: u64) -> NextRequest {
+pub(crate) fn next(givers: &mut [Donor], missing: u64, round: Option<u64>, page: u64) -> NextRequest {
     let in_flight: u64 = givers.iter().filter_map(|giver| giver.asked_now).sum();
     let missing = missing.saturating_sub(in_flight);
     if missing == 0 {
@@ -205,7 +205,7 @@ pub fn next(givers: &mut [Donor], missing: u64, round: Option<u64>, page: u64) -
 
 /// Returns the reason why a total with this much missing was not met, or that it was.
 #[must_use]
-pub fn ended(givers: &[Donor], missing: u64) -> StoppedBy {
+pub(crate) fn ended(givers: &[Donor], missing: u64) -> StoppedBy {
     let any =
         |wanted: fn(StoppedBy) -> bool| givers.iter().filter_map(Donor::excluded_by).find(|&why| wanted(why));
     let interrupted = any(|why| matches!(why, StoppedBy::Interrupted | StoppedBy::Timeout));

@@ -18,11 +18,11 @@ use crate::cgroup::swap_room::{SwapBound, SwapRoom};
 use crate::host::zram::Zram;
 use crate::kind::Swappiness;
 
-pub const PAGE: u64 = 4096;
+pub(crate) const PAGE: u64 = 4096;
 
 /// Result that the kernel returns at the end of its loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Manners {
+pub(crate) enum Manners {
     /// `EAGAIN` when less than the request was freed.
     Honest,
     /// Always success, however much was freed: the patch of September 2020, as it appears to a
@@ -34,7 +34,7 @@ pub enum Manners {
 
 /// Counters in the simulated `memory.stat`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Counters {
+pub(crate) enum Counters {
     Proactive,
     Direct,
     Total,
@@ -43,7 +43,7 @@ pub enum Counters {
 
 /// The simulated kernel with its one cgroup. Amounts are pages.
 #[derive(Debug)]
-pub struct Sim {
+pub(crate) struct Sim {
     // Settings.
     pub file: u64,
     pub anon: u64,
@@ -107,7 +107,7 @@ pub struct Sim {
 
 impl Sim {
     /// Creates a quiet, honest, exact kernel, with this much page cache.
-    pub fn new(file_bytes: u64) -> Self {
+    pub(crate) fn new(file_bytes: u64) -> Self {
         Self {
             file: file_bytes / PAGE,
             anon: 0,
@@ -150,17 +150,17 @@ impl Sim {
     }
 
     /// Returns the bytes really reclaimed, demotions apart.
-    pub fn truth(&self) -> u64 {
+    pub(crate) fn truth(&self) -> u64 {
         (self.stolen - self.demoted + self.slab_freed) * PAGE
     }
 
     /// Returns the bytes really reclaimed, as far as the counters on offer can show: `pgsteal`
     /// alone doesn't separate demotions.
-    pub fn visible_truth(&self) -> u64 {
+    pub(crate) fn visible_truth(&self) -> u64 {
         if self.counters == Counters::Total { (self.stolen + self.slab_freed) * PAGE } else { self.truth() }
     }
 
-    pub fn usage_bytes(&self) -> u64 {
+    pub(crate) fn usage_bytes(&self) -> u64 {
         let lists = self.file + self.anon + self.writeback + self.swap_cache + self.demoted;
         let beside = if self.root { 0 } else { self.slab + self.slab_pending() + self.hidden };
         (lists + beside) * PAGE
@@ -171,7 +171,7 @@ impl Sim {
     }
 
     /// Returns a function that reports whether the signal has arrived, independent of `self`.
-    pub fn signal(&self) -> impl Fn() -> bool + use<> {
+    pub(crate) fn signal(&self) -> impl Fn() -> bool + use<> {
         let (clock, at) = (Rc::clone(&self.clock), self.signal_at);
         move || at.is_some_and(|at| clock.get() >= at)
     }

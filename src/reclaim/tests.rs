@@ -28,7 +28,7 @@ fn reclaim(sim: &mut Sim, request: &Request) -> Report {
 }
 
 /// Returns some report, to be modified where it matters.
-pub fn report() -> Report {
+pub(crate) fn report() -> Report {
     reclaim(&mut Sim::new(10 * M), &request(10 * M))
 }
 

@@ -16,7 +16,7 @@ const BEGIN: &[u8] = br#"{"event":"begin""#;
 
 /// Keys of a line that matter here. Keys are only ever added to the format, so others are ignored.
 #[derive(Debug, Default, Deserialize)]
-pub struct RecordLine {
+pub(crate) struct RecordLine {
     #[serde(default)]
     pub event: String,
     #[serde(default)]
@@ -43,7 +43,7 @@ pub struct RecordLine {
 }
 
 /// Result of reading a line.
-pub enum Read {
+pub(crate) enum Read {
     /// A line.
     Line(Box<RecordLine>),
     /// A blank line.
@@ -55,7 +55,7 @@ pub enum Read {
 }
 
 /// Reads the line of that number.
-pub fn read(from: &mut impl BufRead, number: usize) -> Result<Read, RecordError> {
+pub(crate) fn read(from: &mut impl BufRead, number: usize) -> Result<Read, RecordError> {
     let mut bytes = Vec::new();
     from.take(MOST_BYTES).read_until(b'\n', &mut bytes)?;
     if bytes.is_empty() {

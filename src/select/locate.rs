@@ -40,7 +40,7 @@ impl Locator {
     ///
     /// # Errors
     /// [`CgroupError`], if the mounts can't be read.
-    pub fn new() -> Result<Self, CgroupError> {
+    pub(crate) fn new() -> Result<Self, CgroupError> {
         let mounts = Mounts::read().map_err(|e| CgroupError::io("/proc/self/mountinfo", &e))?;
         Ok(Self { mounts })
     }
@@ -49,7 +49,7 @@ impl Locator {
     ///
     /// # Errors
     /// [`CgroupError`]: cgroup2 isn't mounted.
-    pub fn mount(&self) -> Result<&Mount, CgroupError> {
+    pub(crate) fn mount(&self) -> Result<&Mount, CgroupError> {
         self.mounts.widest().ok_or_else(CgroupError::no_cgroup2)
     }
 

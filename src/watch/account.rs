@@ -41,7 +41,7 @@ struct Work {
 
 /// Account of one cgroup.
 #[derive(Debug)]
-pub struct Account {
+pub(crate) struct Account {
     began: Duration,
     /// Counters at the beginning, as far as the kernel has them: the whole of `memory.stat` would
     /// take a kilobyte.
@@ -64,7 +64,7 @@ impl Account {
     ///
     /// # Errors
     /// The kernel's error.
-    pub fn open(gauge: &Sampler, now: Duration, text: &mut String) -> Result<Self, Errno> {
+    pub(crate) fn open(gauge: &Sampler, now: Duration, text: &mut String) -> Result<Self, Errno> {
         let stat = gauge.stat(text)?;
         Ok(Self {
             began: now,
@@ -82,18 +82,18 @@ impl Account {
 
     /// Returns the bytes reclaimed so far.
     #[must_use]
-    pub fn reclaimed(&self) -> u64 {
+    pub(crate) fn reclaimed(&self) -> u64 {
         self.work.as_ref().map_or(0, |work| work.total.reclaimed)
     }
 
     /// Records that a guard held.
-    pub fn held(&mut self, by: Guard) {
+    pub(crate) fn held(&mut self, by: Guard) {
         self.held += 1;
         self.last_held = Some(by);
     }
 
     /// Records the bytes that would have been reclaimed, were it not for a dry run.
-    pub fn would(&mut self, bytes: u64) {
+    pub(crate) fn would(&mut self, bytes: u64) {
         self.would = self.would.max(bytes);
     }
 
@@ -101,7 +101,7 @@ impl Account {
     ///
     /// # Errors
     /// `ENODEV` when the cgroup was removed.
-    pub fn sample(&self, gauge: &Sampler, text: &mut String) -> Result<UsageSample, Errno> {
+    pub(crate) fn sample(&self, gauge: &Sampler, text: &mut String) -> Result<UsageSample, Errno> {
         let refaulted = gauge.stat(text)?.refaulted().unwrap_or(0);
         let stalled = gauge.stalled(text).zip(self.first_stalled);
         Ok(UsageSample {
@@ -115,12 +115,12 @@ impl Account {
     }
 
     /// Records that a limit that counts was met.
-    pub fn outrun(&mut self) {
+    pub(crate) fn outrun(&mut self) {
         self.outrun += 1;
     }
 
     /// Records an action, and the room left below the limit after it, if there is a limit.
-    pub fn enter(&mut self, now: Duration, acted: &ActionResult, room: Option<Room>) {
+    pub(crate) fn enter(&mut self, now: Duration, acted: &ActionResult, room: Option<Room>) {
         let work = self.work.get_or_insert_default();
         if work.began.is_none() {
             work.began = Some(now);
@@ -133,7 +133,7 @@ impl Account {
     }
 
     /// Reports the work since the last report, if that is long enough ago, or at the `end`.
-    pub fn flush(&mut self, now: Duration, end: bool, tell: &mut dyn FnMut(EventKind)) {
+    pub(crate) fn flush(&mut self, now: Duration, end: bool, tell: &mut dyn FnMut(EventKind)) {
         let Some(work) = &mut self.work else { return };
         if work.began.take_if(|began| end || now.saturating_sub(*began) >= TOLD).is_some() {
             tell(EventKind::Reclaim(work.tally));
@@ -142,12 +142,12 @@ impl Account {
 
     /// Returns the time of the next report, if there is anything to report.
     #[must_use]
-    pub fn to_tell(&self) -> Option<Duration> {
+    pub(crate) fn to_tell(&self) -> Option<Duration> {
         Some(self.work.as_ref()?.began? + TOLD)
     }
 
     /// Returns the summary of the watch; `gone` if the cgroup was removed.
-    pub fn close(&mut self, gauge: &Sampler, now: Duration, gone: bool, text: &mut String) -> Summary {
+    pub(crate) fn close(&mut self, gauge: &Sampler, now: Duration, gone: bool, text: &mut String) -> Summary {
         let last = gauge.stat(text).ok().map(|stat| Counters::of(&stat));
         let since = |last: Option<u64>, first: Option<u64>| Some(last?.saturating_sub(first?));
         let direct = last.and_then(|last| {

@@ -61,7 +61,7 @@ pub struct ActionResult {
 impl ActionResult {
     /// Creates the result of an action that did nothing, with the reason.
     #[must_use]
-    pub fn nothing(end: EndReason) -> Self {
+    pub(crate) fn nothing(end: EndReason) -> Self {
         Self {
             requested: 0,
             reclaimed: 0,
@@ -78,13 +78,13 @@ impl ActionResult {
 /// written what is queued, so the kernel queues ever more: 100 MiB for a request of 128 KiB, to a
 /// disk of 4 MB/s (Linux 7.3). From 7.2 on an interrupted write ends amid a batch, before that
 /// after one.
-pub const WAITS: Duration = Duration::from_millis(5);
+pub(crate) const WAITS: Duration = Duration::from_millis(5);
 
 /// Function that interrupts the calling thread's system call after a time; `None` cancels it.
-pub type Alarm = fn(Option<Duration>);
+pub(crate) type Alarm = fn(Option<Duration>);
 
 /// Conditions that end an action early.
-pub struct Interrupt<'a> {
+pub(crate) struct Interrupt<'a> {
     /// Returns true once the action must stop.
     pub stop: &'a dyn Fn() -> bool,
     /// Alarm that limits each write to [`WAITS`]; `None` for no limit.
@@ -92,7 +92,7 @@ pub struct Interrupt<'a> {
 }
 
 /// Reclaims until at most `down_to` bytes are used, or until it is interrupted.
-pub fn reclaim_down_to(
+pub(crate) fn reclaim_down_to(
     target: &mut impl Target,
     pace: &mut Pace,
     down_to: u64,

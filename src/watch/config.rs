@@ -23,7 +23,7 @@ use crate::kind::Kind;
 use values::{Bound, Headroom, Names, Percentage, Share, Size, Swappiness, Type};
 
 /// Supported version of the format.
-pub const VERSION: u64 = 1;
+pub(crate) const VERSION: u64 = 1;
 
 /// Limits: bytes of the text, rules in it, and names and globs in a rule.
 pub const MAX_BYTES: usize = 1 << 20;

@@ -8,7 +8,7 @@ use super::swap_monitor::SwapMonitor;
 
 /// Swap and killers of the host.
 #[derive(Debug, Default)]
-pub struct HostState {
+pub(crate) struct HostState {
     /// The host's swap.
     pub swap: SwapMonitor,
     /// The host's killers, and the levels that they monitor.
@@ -17,7 +17,7 @@ pub struct HostState {
 
 /// Visibility of pressure to the guard `above`, for one cgroup.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Visibility {
+pub(crate) struct Visibility {
     /// State at the last sample, and at any time.
     is_blind: bool,
     was_blind: bool,
@@ -26,7 +26,7 @@ pub struct Visibility {
 impl Visibility {
     /// Records a verdict. Returns the guard, if it holds, and the earliest time of its release, if
     /// that is to come.
-    pub fn held(&mut self, verdict: AboveVerdict, now: Duration) -> Option<(Guard, Option<Duration>)> {
+    pub(crate) fn held(&mut self, verdict: AboveVerdict, now: Duration) -> Option<(Guard, Option<Duration>)> {
         self.is_blind = verdict.is_blind;
         self.was_blind |= verdict.is_blind;
         verdict
@@ -36,13 +36,13 @@ impl Visibility {
 
     /// Returns whether the pressure was invisible at the last sample.
     #[must_use]
-    pub fn is_blind(self) -> bool {
+    pub(crate) fn is_blind(self) -> bool {
         self.is_blind
     }
 
     /// Returns whether the pressure was invisible at some time.
     #[must_use]
-    pub fn was_blind(self) -> bool {
+    pub(crate) fn was_blind(self) -> bool {
         self.was_blind
     }
 }

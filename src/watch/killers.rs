@@ -29,7 +29,7 @@ const STACK: usize = 256 << 10;
 
 /// Verdict on reclaim below some level.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct AboveVerdict {
+pub(crate) struct AboveVerdict {
     /// Pressure that holds reclaim back, hundredths of a percent, and the earliest time of its
     /// release.
     pub held: Option<(u16, Duration)>,
@@ -51,7 +51,7 @@ struct Level {
 
 /// Monitored cgroups, and pressure of the levels.
 #[derive(Debug)]
-pub struct KillerWatch {
+pub(crate) struct KillerWatch {
     /// The hierarchy; `None` until a cgroup is watched.
     mount: Option<Arc<Mount>>,
     /// The last answer; `None` until the first.
@@ -68,7 +68,7 @@ pub struct KillerWatch {
 impl KillerWatch {
     /// Creates an empty state.
     #[must_use]
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             mount: None,
             killers: None,
@@ -82,19 +82,19 @@ impl KillerWatch {
 
     /// Returns the known killers; `None` before the first answer.
     #[must_use]
-    pub fn killers(&self) -> Option<&Killers> {
+    pub(crate) fn killers(&self) -> Option<&Killers> {
         self.killers.as_ref()
     }
 
     /// Records that a cgroup is watched from now on.
-    pub fn added(&mut self, located: &CgroupPath) {
+    pub(crate) fn added(&mut self, located: &CgroupPath) {
         self.mount.get_or_insert_with(|| Arc::clone(&located.mount));
         self.changed = true;
     }
 
     /// Queries the monitored cgroups in a separate thread, if that is due. Returns whether an
     /// answer differs from the one before, if one has arrived.
-    pub fn renew(&mut self, now: Duration) -> Option<bool> {
+    pub(crate) fn renew(&mut self, now: Duration) -> Option<bool> {
         if let Some(answer) = &self.answer {
             match answer.try_recv() {
                 Ok(killers) => {
@@ -124,7 +124,7 @@ impl KillerWatch {
     }
 
     /// Queries for the first time, and waits a little for the answer.
-    pub fn ask_first(&mut self, now: Duration) -> Option<bool> {
+    pub(crate) fn ask_first(&mut self, now: Duration) -> Option<bool> {
         self.renew(now);
         let killers = self.answer.as_ref()?.recv_timeout(FIRST_ANSWER).ok()?;
         self.answer = None;
@@ -142,7 +142,7 @@ impl KillerWatch {
 
     /// Returns whether reclaim from a cgroup is held back by the pressure of a level above, its
     /// own, or a monitored one below. Samples each level at most once a second.
-    pub fn verdict(&mut self, now: Duration, located: &CgroupPath) -> AboveVerdict {
+    pub(crate) fn verdict(&mut self, now: Duration, located: &CgroupPath) -> AboveVerdict {
         let mut verdict = AboveVerdict::default();
         let Some(killers) = self.killers.take() else {
             // Before the first answer every level above may be monitored.

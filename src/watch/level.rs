@@ -29,7 +29,7 @@ const TOLD: Duration = Duration::from_secs(1);
 
 /// A limit that was met.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Outrun {
+pub(crate) struct Outrun {
     /// Event to emit.
     pub what: EventKind,
     /// True if a report is due: a cgroup that stays at its limit meets it a hundred times a second.
@@ -38,7 +38,7 @@ pub struct Outrun {
 
 /// One level. Amounts are bytes.
 #[derive(Debug)]
-pub struct Level {
+pub(crate) struct Level {
     /// Sampler of its files.
     pub gauge: Sampler,
     /// Limit; `u64::MAX` without one.
@@ -63,7 +63,7 @@ impl Level {
     ///
     /// # Errors
     /// The kernel's error.
-    pub fn open(
+    pub(crate) fn open(
         gauge: Sampler,
         rule: &Rule,
         keep: Option<u64>,
@@ -91,7 +91,7 @@ impl Level {
     ///
     /// # Errors
     /// The kernel's error.
-    pub fn adopt(&mut self, rule: &Rule, keep: Option<u64>, text: &mut String) -> Result<(), Errno> {
+    pub(crate) fn adopt(&mut self, rule: &Rule, keep: Option<u64>, text: &mut String) -> Result<(), Errno> {
         self.keep = keep;
         self.law.adopt(rule.headroom, reserves(rule, keep));
         self.read_limit(text)
@@ -101,7 +101,12 @@ impl Level {
     ///
     /// # Errors
     /// `ENODEV` when the cgroup was removed.
-    pub fn decide(&mut self, now: Duration, current: u64, text: &mut String) -> Result<Decision, Errno> {
+    pub(crate) fn decide(
+        &mut self,
+        now: Duration,
+        current: u64,
+        text: &mut String,
+    ) -> Result<Decision, Errno> {
         if now.saturating_sub(self.settings_read) >= self.settings_each(now) {
             self.settings_read = now;
             self.read_limit(text)?;
@@ -111,7 +116,7 @@ impl Level {
 
     /// Returns the bytes of `current` that exceed the headroom below the kernel's own limit.
     #[must_use]
-    pub fn missing_for_headroom(&self, current: u64) -> u64 {
+    pub(crate) fn missing_for_headroom(&self, current: u64) -> u64 {
         let wants = self.law.headroom().below(self.kernel_limit) > 0 && self.kernel_limit < u64::MAX;
         let down_to = wants.then(|| self.law.down_to(current, self.kernel_limit)).flatten();
         current.saturating_sub(down_to.unwrap_or(current))
@@ -120,26 +125,26 @@ impl Level {
     /// Returns the interval between reads of settings: the limit, and others that an administrator
     /// sets.
     #[must_use]
-    pub fn settings_each(&self, now: Duration) -> Duration {
+    pub(crate) fn settings_each(&self, now: Duration) -> Duration {
         if self.law.motion(now) == Motion::Calm { SETTINGS_AT_REST } else { SETTINGS }
     }
 
     /// Returns whether the usage moves.
     #[must_use]
-    pub fn motion(&self, now: Duration) -> Motion {
+    pub(crate) fn motion(&self, now: Duration) -> Motion {
         self.law.motion(now)
     }
 
     /// Returns the usage at the last sample.
     #[must_use]
-    pub fn current(&self) -> u64 {
+    pub(crate) fn current(&self) -> u64 {
         self.law.last().map_or(0, |look| look.current)
     }
 
     /// Returns the room below the limit if usage is `freed` bytes less than at the last sample, and
     /// the bytes by which the limit is exceeded; `None` without a limit.
     #[must_use]
-    pub fn room(&self, freed: u64) -> Option<(Room, u64)> {
+    pub(crate) fn room(&self, freed: u64) -> Option<(Room, u64)> {
         let used = self.current().saturating_sub(freed);
         let room = Room { limit: self.limit, free: self.limit.saturating_sub(used), low: self.low() };
         (self.limit < u64::MAX).then(|| (room, used.saturating_sub(self.limit)))
@@ -154,23 +159,23 @@ impl Level {
 
     /// Returns the bytes to keep free.
     #[must_use]
-    pub fn low(&self) -> u64 {
+    pub(crate) fn low(&self) -> u64 {
         self.law.low(self.limit)
     }
 
     /// Returns the recent arrivals in bytes per second.
     #[must_use]
-    pub fn growth(&self) -> f64 {
+    pub(crate) fn growth(&self) -> f64 {
         self.law.growth()
     }
 
     /// Sets the sampling interval near the watermark.
-    pub fn look_each(&mut self, near: Duration) {
+    pub(crate) fn look_each(&mut self, near: Duration) {
         self.law.look_each(near);
     }
 
     /// Records bytes reclaimed from it or from below it.
-    pub fn reclaimed(&mut self, bytes: u64) {
+    pub(crate) fn reclaimed(&mut self, bytes: u64) {
         self.law.reclaimed(bytes);
     }
 
@@ -179,7 +184,7 @@ impl Level {
     ///
     /// # Errors
     /// `ENODEV` when the cgroup was removed.
-    pub fn outrun(&mut self, now: Duration, text: &mut String) -> Result<Option<Outrun>, Errno> {
+    pub(crate) fn outrun(&mut self, now: Duration, text: &mut String) -> Result<Option<Outrun>, Errno> {
         let before = std::mem::replace(&mut self.hits, self.gauge.hits(text));
         if self.hits == before {
             return Ok(None);
@@ -231,7 +236,7 @@ pub struct Ancestors(HashMap<u64, Rc<RefCell<Level>>>);
 impl Ancestors {
     /// Returns the ancestors of one cgroup, the nearest first, without the root of the hierarchy,
     /// which has no limit. Unreadable ancestors are left out.
-    pub fn of(
+    pub(crate) fn of(
         &mut self,
         located: &CgroupPath,
         rule: &Rule,
@@ -257,22 +262,22 @@ impl Ancestors {
 
     /// Returns the level with this id.
     #[must_use]
-    pub fn get(&self, id: u64) -> Option<&RefCell<Level>> {
+    pub(crate) fn get(&self, id: u64) -> Option<&RefCell<Level>> {
         self.0.get(&id).map(Rc::as_ref)
     }
 
     /// Iterates over all levels.
-    pub fn iter(&self) -> impl Iterator<Item = &RefCell<Level>> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &RefCell<Level>> {
         self.0.values().map(Rc::as_ref)
     }
 
     /// Forgets all levels: they have to be found anew.
-    pub fn forget(&mut self) {
+    pub(crate) fn forget(&mut self) {
         self.0.clear();
     }
 
     /// Forgets levels without watched cgroups below.
-    pub fn forget_the_unused(&mut self) {
+    pub(crate) fn forget_the_unused(&mut self) {
         self.0.retain(|_, level| Rc::strong_count(level) > 1);
     }
 }

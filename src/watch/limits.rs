@@ -16,7 +16,7 @@ const SOON: Duration = Duration::from_millis(250);
 
 /// Limits of one cgroup.
 #[derive(Debug)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// Level of the cgroup itself.
     pub own: Level,
     /// Levels of its ancestors, if they count.
@@ -32,14 +32,14 @@ pub struct Limits {
 impl Limits {
     /// Creates the limits of a cgroup that offers nothing yet.
     #[must_use]
-    pub fn new(own: Level, above: Vec<Rc<RefCell<Level>>>) -> Self {
+    pub(crate) fn new(own: Level, above: Vec<Rc<RefCell<Level>>>) -> Self {
         Self { own, above, to_give: 0, asked: None, for_headroom: 0 }
     }
 
     /// Returns the room below the limit that leaves least, if usage is `freed` bytes less than at
     /// the last sample; `None` without a limit.
     #[must_use]
-    pub fn room(&self, freed: u64) -> Option<Room> {
+    pub(crate) fn room(&self, freed: u64) -> Option<Room> {
         let above = self.above.iter().map(|level| level.borrow().room(freed));
         let rooms = above.chain([self.own.room(freed)]).flatten();
         // Beyond a limit nothing is free, and the limit that is exceeded most counts.
@@ -52,7 +52,7 @@ impl Limits {
     ///
     /// # Errors
     /// The kernel's error.
-    pub fn adopt(
+    pub(crate) fn adopt(
         &mut self,
         rule: &Rule,
         above: Vec<Rc<RefCell<Level>>>,
@@ -66,7 +66,7 @@ impl Limits {
 
     /// Returns the event for the beginning of the watch.
     #[must_use]
-    pub fn start(&self, rule: &Rule, text: &mut String) -> EventKind {
+    pub(crate) fn start(&self, rule: &Rule, text: &mut String) -> EventKind {
         let (headroom, rule) = (rule.headroom, rule.name.as_deref().map(str::to_owned));
         let current = self.own.gauge.current(text).unwrap_or(0);
         let mut start = EventKind::Start {
@@ -102,7 +102,7 @@ impl Limits {
     ///
     /// # Errors
     /// `ENODEV` when the cgroup was removed.
-    pub fn missing(
+    pub(crate) fn missing(
         &mut self,
         now: Duration,
         current: u64,
@@ -135,18 +135,18 @@ impl Limits {
     /// Returns the part of the last missing bytes that is due to the headroom: below the kernel's
     /// limits, and not below `--keep`.
     #[must_use]
-    pub fn for_headroom(&self) -> u64 {
+    pub(crate) fn for_headroom(&self) -> u64 {
         self.for_headroom
     }
 
     /// Offers reclaimable bytes to the levels above.
-    pub fn gives(&mut self, bytes: u64) {
+    pub(crate) fn gives(&mut self, bytes: u64) {
         let before = std::mem::replace(&mut self.to_give, bytes);
         self.above.iter().for_each(|level| level.borrow_mut().shares.gives(before, bytes));
     }
 
     /// Records the start of a request for `bytes`.
-    pub fn asks(&mut self, now: Duration, bytes: u64) {
+    pub(crate) fn asks(&mut self, now: Duration, bytes: u64) {
         self.answered();
         self.asked = Some(self.to_give);
         for level in &self.above {
@@ -157,14 +157,14 @@ impl Limits {
     }
 
     /// Records the end of the request.
-    pub fn answered(&mut self) {
+    pub(crate) fn answered(&mut self) {
         if let Some(to_give) = self.asked.take() {
             self.above.iter().for_each(|level| level.borrow_mut().shares.answered(to_give));
         }
     }
 
     /// Records reclaimed bytes.
-    pub fn reclaimed(&mut self, bytes: u64) {
+    pub(crate) fn reclaimed(&mut self, bytes: u64) {
         self.own.reclaimed(bytes);
         self.above.iter().for_each(|level| level.borrow_mut().reclaimed(bytes));
     }

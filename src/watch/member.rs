@@ -33,7 +33,7 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Next step for a member.
 #[derive(Debug, PartialEq)]
-pub enum Step {
+pub(crate) enum Step {
     /// Wait until it is due.
     Rest,
     /// Reclaim.
@@ -48,7 +48,7 @@ pub struct Member {
     /// Path of the cgroup.
     pub located: Arc<CgroupPath>,
     /// Handle for reclaim, unless a worker has it or it was never needed.
-    pub hands: Option<Box<ReclaimHandle>>,
+    pub(crate) hands: Option<Box<ReclaimHandle>>,
     /// True while a worker has a job for it.
     pub busy: bool,
     /// Time of the next sample.
@@ -56,9 +56,9 @@ pub struct Member {
     /// True if a limit event arrived.
     pub hit: bool,
     /// Its own limit, and those of ancestors that count.
-    pub limits: Limits,
+    pub(crate) limits: Limits,
     /// PSI trigger for stalls of its tasks. Only near a limit.
-    pub trigger: Option<Trigger>,
+    pub(crate) trigger: Option<Trigger>,
     /// Time until which the trigger is kept.
     pub trigger_until: Duration,
     rule: Rc<Rule>,
@@ -136,7 +136,7 @@ impl Member {
     ///
     /// # Errors
     /// [`WatchError`], if that rule can't be applied.
-    pub fn adopt(
+    pub(crate) fn adopt(
         &mut self,
         rule: Rc<Rule>,
         ancestors: &mut Ancestors,
@@ -161,46 +161,46 @@ impl Member {
 
     /// Returns its rule.
     #[must_use]
-    pub fn rule(&self) -> &Rule {
+    pub(crate) fn rule(&self) -> &Rule {
         &self.rule
     }
 
     /// Returns its cgroup id.
     #[must_use]
-    pub fn id(&self) -> u64 {
+    pub(crate) fn id(&self) -> u64 {
         self.limits.own.gauge.id()
     }
 
     /// Returns whether to wait while another memctl is reclaiming from it.
     #[must_use]
-    pub fn locks(&self, now: Duration) -> bool {
+    pub(crate) fn locks(&self, now: Duration) -> bool {
         self.rule.lock && self.locked.is_none_or(|since| now.saturating_sub(since) < LOCK_TIMEOUT)
     }
 
     /// Returns whether a guard holds back an action.
     #[must_use]
-    pub fn is_held(&self) -> bool {
+    pub(crate) fn is_held(&self) -> bool {
         self.holding.by().is_some()
     }
 
     /// Records that a limit that counts was met.
-    pub fn outrun(&mut self) {
+    pub(crate) fn outrun(&mut self) {
         self.account.outrun();
     }
 
     /// Returns whether it is near a limit.
     #[must_use]
-    pub fn is_near(&self) -> bool {
+    pub(crate) fn is_near(&self) -> bool {
         self.limits.room(0).is_some_and(|room| room.free < room.low.saturating_mul(2))
     }
 
     /// Sets the sampling interval near the watermark.
-    pub fn look_each(&mut self, near: Duration) {
+    pub(crate) fn look_each(&mut self, near: Duration) {
         self.limits.own.look_each(near);
     }
 
     /// Samples the cgroup, learns, and decides.
-    pub fn look(
+    pub(crate) fn look(
         &mut self,
         now: Duration,
         host: &mut HostState,
@@ -311,7 +311,7 @@ impl Member {
 
     /// Offers its reclaimable bytes to limits above: all offers must be known before a share is
     /// requested.
-    pub fn offer(&mut self, now: Duration, text: &mut String) {
+    pub(crate) fn offer(&mut self, now: Duration, text: &mut String) {
         if let Ok(current) = self.limits.own.gauge.current(text)
             && self.holding.back(now).is_none()
         {
@@ -320,7 +320,7 @@ impl Member {
     }
 
     /// Records a guard that holds, and emits it once.
-    pub fn hold(
+    pub(crate) fn hold(
         &mut self,
         now: Duration,
         guard: Guard,
@@ -339,13 +339,13 @@ impl Member {
     }
 
     /// Records that a worker has a job for it.
-    pub fn begins(&mut self, now: Duration, allowed: &Allowed) {
+    pub(crate) fn begins(&mut self, now: Duration, allowed: &Allowed) {
         self.busy = true;
         self.limits.asks(now, self.limits.own.current().saturating_sub(allowed.down_to));
     }
 
     /// Records that no worker has a job for it any more.
-    pub fn done(&mut self) {
+    pub(crate) fn done(&mut self) {
         self.busy = false;
         self.limits.answered();
     }

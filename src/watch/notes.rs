@@ -28,13 +28,13 @@ pub enum Note {
 
 /// Notes that were emitted already, each once.
 #[derive(Debug, Default)]
-pub struct Noted {
+pub(crate) struct Noted {
     blind: Option<Unknown>,
     swap_free: bool,
 }
 
 /// Returns the new notes for the watched cgroups.
-pub fn notes<'a>(
+pub(crate) fn notes<'a>(
     killers: &Killers,
     members: impl Iterator<Item = &'a Member>,
     noted: &mut Noted,
@@ -72,7 +72,7 @@ fn of_rules<'a>(
 /// Returns whether a watch that leaves this share of swap free may fill it up to a killer's limit,
 /// hundredths of a percent.
 #[must_use]
-pub fn fills(swap_free: Percent, limit: u16) -> bool {
+pub(crate) fn fills(swap_free: Percent, limit: u16) -> bool {
     10_000.0 * swap_free.ratio() <= f64::from(10_000_u16.saturating_sub(limit))
 }
 

@@ -14,7 +14,7 @@ use crate::cgroup::CgroupPath;
 use crate::cgroup::join::Joined;
 
 /// Callback that displays the state of all members.
-pub type Show<'a> = dyn FnMut(&mut dyn Iterator<Item = MemberView<'_>>) + 'a;
+pub(crate) type Show<'a> = dyn FnMut(&mut dyn Iterator<Item = MemberView<'_>>) + 'a;
 
 /// A cgroup to watch, and its rule.
 #[derive(Clone, Debug)]
@@ -27,7 +27,7 @@ pub struct RuledCgroup {
 
 /// Callback that finds the current cgroups, called repeatedly, since they come and go. Arguments:
 /// whether a cgroup was lost since the last call, and a predicate for ids that are known already.
-pub type Select<'a> = dyn FnMut(bool, &dyn Fn(u64) -> bool) -> Vec<RuledCgroup> + 'a;
+pub(crate) type Select<'a> = dyn FnMut(bool, &dyn Fn(u64) -> bool) -> Vec<RuledCgroup> + 'a;
 
 /// New settings of a running watch.
 #[derive(Debug)]

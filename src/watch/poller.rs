@@ -17,7 +17,7 @@ const AT_ONCE: usize = 64;
 
 /// An epoll, and the ids that are muted for now.
 #[derive(Debug)]
-pub struct Poller {
+pub(crate) struct Poller {
     epoll: OwnedFd,
     hushed: Vec<(Duration, u64)>,
 }
@@ -27,7 +27,7 @@ impl Poller {
     ///
     /// # Errors
     /// The system's error, if an epoll can't be created.
-    pub fn new(room: usize) -> io::Result<Self> {
+    pub(crate) fn new(room: usize) -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         Ok(Self { epoll, hushed: Vec::with_capacity(room) })
     }
@@ -36,24 +36,24 @@ impl Poller {
     ///
     /// # Errors
     /// The system's error.
-    pub fn while_readable(&self, what: BorrowedFd<'_>, id: u64) -> io::Result<()> {
+    pub(crate) fn while_readable(&self, what: BorrowedFd<'_>, id: u64) -> io::Result<()> {
         Ok(epoll::add(&self.epoll, what, epoll::EventData::new_u64(id), EventFlags::IN)?)
     }
 
     /// Adds a descriptor that wakes the loop at each priority event. Should that fail, the next
     /// sample notices the event.
-    pub fn each_time(&self, what: BorrowedFd<'_>, id: u64) {
+    pub(crate) fn each_time(&self, what: BorrowedFd<'_>, id: u64) {
         let _ = epoll::add(&self.epoll, what, epoll::EventData::new_u64(id), EACH_TIME);
     }
 
     /// Adds a descriptor like [`Poller::each_time`], but for one event, until
     /// [`Poller::hear_again`].
-    pub fn once(&self, what: BorrowedFd<'_>, id: u64) {
+    pub(crate) fn once(&self, what: BorrowedFd<'_>, id: u64) {
         let _ = epoll::add(&self.epoll, what, epoll::EventData::new_u64(id), ONCE);
     }
 
     /// Mutes a descriptor that was reported until a time.
-    pub fn hush(&mut self, id: u64, until: Duration) {
+    pub(crate) fn hush(&mut self, id: u64, until: Duration) {
         if self.hushed.iter().all(|(_, hushed)| *hushed != id) {
             self.hushed.push((until, id));
         }
@@ -61,7 +61,7 @@ impl Poller {
 
     /// Rearms descriptors whose mute time is over; events from that time are reported at once.
     /// `find` passes on the descriptor of an id; descriptors that are gone are dropped.
-    pub fn hear_again(&mut self, now: Duration, find: impl Fn(u64, &dyn Fn(BorrowedFd<'_>))) {
+    pub(crate) fn hear_again(&mut self, now: Duration, find: impl Fn(u64, &dyn Fn(BorrowedFd<'_>))) {
         let epoll = &self.epoll;
         self.hushed.retain(|&(until, id)| {
             if until > now {
@@ -75,13 +75,13 @@ impl Poller {
     }
 
     /// Returns the times at which muted descriptors are rearmed.
-    pub fn dues(&self) -> impl Iterator<Item = Duration> {
+    pub(crate) fn dues(&self) -> impl Iterator<Item = Duration> {
         self.hushed.iter().map(|(until, _)| *until)
     }
 
     /// Waits for at most `timeout`, and returns the ids of the events. A signal ends the wait
     /// early.
-    pub fn wait(&self, timeout: &Timespec) -> impl Iterator<Item = u64> + use<> {
+    pub(crate) fn wait(&self, timeout: &Timespec) -> impl Iterator<Item = u64> + use<> {
         let nothing = epoll::Event { flags: EventFlags::empty(), data: epoll::EventData::new_u64(0) };
         let mut heard = [nothing; AT_ONCE];
         let count = epoll::wait(&self.epoll, &mut heard, Some(timeout)).unwrap_or(0);

@@ -33,7 +33,7 @@ const SORTED: u32 = 2;
 
 /// The policy for one cgroup, and its results.
 #[derive(Debug)]
-pub struct PressureProbe {
+pub(crate) struct PressureProbe {
     law: PressurePolicy,
     estimate: Estimate,
     told: Option<WorkingSet>,
@@ -51,7 +51,7 @@ pub struct PressureProbe {
 impl PressureProbe {
     /// Creates a probe for a cgroup that may be stalled for a share `target` of the time.
     #[must_use]
-    pub fn new(target: f64) -> Self {
+    pub(crate) fn new(target: f64) -> Self {
         Self {
             law: PressurePolicy::new(target),
             estimate: Estimate::default(),
@@ -65,13 +65,13 @@ impl PressureProbe {
     }
 
     /// Sets another target share of stall.
-    pub fn adopt(&mut self, target: f64) {
+    pub(crate) fn adopt(&mut self, target: f64) {
         self.law.adopt(target);
     }
 
     /// Returns the time until which a cgroup with `current` bytes of usage needs nothing; `None` if
     /// it is due.
-    pub fn rests_until(&mut self, now: Duration, current: u64) -> Option<Duration> {
+    pub(crate) fn rests_until(&mut self, now: Duration, current: u64) -> Option<Duration> {
         self.estimate.used(current);
         if now >= self.law.due() {
             return None;
@@ -87,7 +87,7 @@ impl PressureProbe {
     }
 
     /// Records that due reclaim is held back.
-    pub fn interrupted(&mut self) {
+    pub(crate) fn interrupted(&mut self) {
         self.law.interrupted();
     }
 
@@ -96,7 +96,7 @@ impl PressureProbe {
     ///
     /// # Errors
     /// `ENODEV` when the cgroup was removed.
-    pub fn look(
+    pub(crate) fn look(
         &mut self,
         gauge: &Sampler,
         now: Duration,
@@ -141,26 +141,26 @@ impl PressureProbe {
     }
 
     /// Records the result of an action.
-    pub fn acted(&mut self, acted: &ActionResult) {
+    pub(crate) fn acted(&mut self, acted: &ActionResult) {
         self.pressed += acted.reclaimed;
         self.saving.reclaimed(acted.reclaimed);
         self.law.reclaimed(acted.reclaimed, acted.writing.saturating_sub(acted.cpu));
     }
 
     /// Records that nothing more could be reclaimed: the memory that is left is taken to be in use.
-    pub fn exhausted(&mut self, now: Duration, current: u64, tell: &mut dyn FnMut(EventKind)) {
+    pub(crate) fn exhausted(&mut self, now: Duration, current: u64, tell: &mut dyn FnMut(EventKind)) {
         self.law.exhausted(now);
         self.level = Some(current);
         self.knee(now, current, tell);
     }
 
     /// Records that a writer had to wait for a device: users of the remaining memory would as well.
-    pub fn late(&mut self, now: Duration) {
+    pub(crate) fn late(&mut self, now: Duration) {
         self.law.exhausted(now);
     }
 
     /// Updates the savings for the last time.
-    pub fn close(&mut self, gauge: &Sampler, text: &mut String) {
+    pub(crate) fn close(&mut self, gauge: &Sampler, text: &mut String) {
         if let (Ok(current), Ok(stat)) = (gauge.current(text), gauge.stat(text)) {
             self.take_stock(gauge, current, &stat, self.copied, text);
         }
@@ -182,13 +182,13 @@ impl PressureProbe {
 
     /// Returns the time of the next sample.
     #[must_use]
-    pub fn due(&self) -> Duration {
+    pub(crate) fn due(&self) -> Duration {
         self.law.due()
     }
 
     /// Returns the results so far.
     #[must_use]
-    pub fn found(&self, now: Duration) -> EstimateSummary {
+    pub(crate) fn found(&self, now: Duration) -> EstimateSummary {
         EstimateSummary { set: self.estimate.working_set(now), saved: self.saving.saved() }
     }
 

@@ -7,7 +7,7 @@ use crate::host::swap_areas::{SwapOutCounter, SwapSummary};
 
 /// State of the host's swap, sampled at most once a second, unless writes to it are limited.
 #[derive(Debug, Default)]
-pub struct SwapMonitor {
+pub(crate) struct SwapMonitor {
     /// Maximum bytes per second written to swap.
     most: Option<u64>,
     /// Time of the last sample, and the bytes written by then, if that was read.
@@ -22,12 +22,12 @@ pub struct SwapMonitor {
 impl SwapMonitor {
     /// Creates a monitor that limits writes to `most` bytes per second, if given.
     #[must_use]
-    pub fn new(most: Option<u64>) -> Self {
+    pub(crate) fn new(most: Option<u64>) -> Self {
         Self { most, ..Self::default() }
     }
 
     /// Returns the state at a time.
-    pub fn at(&mut self, now: Duration) -> SwapState {
+    pub(crate) fn at(&mut self, now: Duration) -> SwapState {
         const EACH: Duration = Duration::from_secs(1);
         const AREAS: Duration = Duration::from_secs(10);
         if self.areas.is_none_or(|(looked, _)| now.saturating_sub(looked) >= AREAS) {

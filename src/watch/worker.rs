@@ -13,11 +13,11 @@ use crate::reclaim::Pace;
 use crate::reclaim::pool::Work;
 
 /// Stack size of a worker, bytes: workers need next to none.
-pub const STACK: usize = 128 << 10;
+pub(crate) const STACK: usize = 128 << 10;
 
 /// Handle for reclaim from a cgroup.
 #[derive(Debug)]
-pub struct ReclaimHandle {
+pub(crate) struct ReclaimHandle {
     target: MemoryCgroup,
     pace: Pace,
     /// True if the kernel can reclaim a chosen kind of memory.
@@ -26,7 +26,7 @@ pub struct ReclaimHandle {
 
 /// A job for a worker.
 #[derive(Debug)]
-pub struct WriteJob {
+pub(crate) struct WriteJob {
     /// Slot of the member in the fleet.
     pub place: usize,
     /// Cgroup id: the slot may belong to another member by the end of the job.
@@ -43,7 +43,7 @@ pub struct WriteJob {
 
 /// Result of a job.
 #[derive(Debug)]
-pub struct Done {
+pub(crate) struct Done {
     /// See [`WriteJob::place`].
     pub place: usize,
     /// See [`WriteJob::id`].
@@ -56,7 +56,7 @@ pub struct Done {
 
 /// The work of the pool's threads.
 #[derive(Debug)]
-pub struct Worker {
+pub(crate) struct Worker {
     /// Interrupts the calling thread's own system call after a time.
     pub alarm: Alarm,
 }
@@ -80,7 +80,7 @@ impl Work for Worker {
 }
 
 /// Runs a job in the calling thread, until `stop` returns true.
-pub fn serve(job: &mut WriteJob, stop: &dyn Fn() -> bool, alarm: Alarm) -> ActionResult {
+pub(crate) fn serve(job: &mut WriteJob, stop: &dyn Fn() -> bool, alarm: Alarm) -> ActionResult {
     if job.hands.is_none() {
         job.hands = match ReclaimHandle::open(&job.located, job.id) {
             Ok(hands) => Some(Box::new(hands)),

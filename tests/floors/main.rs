@@ -126,6 +126,29 @@ fn policies_are_pure() {
     }
 }
 
+/// Public items of the library: see docs/architecture.md.
+const PUBLIC: &str = include_str!("public.txt");
+
+#[test]
+fn what_is_public_is_listed() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let source = Source::read(root.join("src").as_path());
+    let public: Vec<_> = source.public().collect();
+    assert!(public.len() > 100, "the items aren't read");
+    if std::env::var_os("MEMCTL_BLESS").is_some() {
+        std::fs::write(root.join("tests/floors/public.txt"), public.join("\n") + "\n")
+            .expect("a file to write");
+        return;
+    }
+    let listed: Vec<_> = PUBLIC.lines().collect();
+    let more: Vec<_> = public.iter().filter(|item| !listed.contains(&item.as_str())).collect();
+    let gone: Vec<_> = listed.iter().filter(|item| !public.iter().any(|public| public == *item)).collect();
+    assert!(
+        more.is_empty() && gone.is_empty(),
+        "public now: {more:?}; no longer: {gone:?}; MEMCTL_BLESS=1 lists them anew"
+    );
+}
+
 /// Pages that name files of the source.
 const PAGES: &[&str] =
     &["README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/architecture.md", "docs/benchmarks.md"];

@@ -32,6 +32,8 @@ struct Module {
     exports: HashMap<String, Vec<String>>,
     /// Absolute paths outside tests.
     paths: BTreeSet<Vec<String>>,
+    /// Public items of the file and public methods of its types.
+    public: BTreeSet<String>,
     /// Paths that lead to other crates, outside tests.
     foreign: BTreeSet<Vec<String>>,
 }
@@ -90,6 +92,13 @@ impl Source {
             }
         }
         edges.into_iter().collect()
+    }
+
+    /// Returns the public items of the library by the modules that define them, and the public methods
+    /// of its types.
+    pub fn public(&self) -> impl Iterator<Item = String> {
+        let files = self.files.iter().filter(|(module, _)| module.split("::").next() == Some("lib"));
+        files.flat_map(|(module, file)| file.public.iter().map(move |item| format!("{module}::{item}")))
     }
 
     /// Returns the paths to other crates in the files of a module and below it, with the file of
@@ -271,6 +280,41 @@ impl Reader<'_> {
         }
     }
 
+    /// Enters what an item makes public.
+    fn enter_public(&mut self, item: &syn::Item) {
+        let is_public = |vis: &syn::Visibility| matches!(vis, syn::Visibility::Public(_));
+        let (vis, name) = match item {
+            syn::Item::Const(item) => (&item.vis, &item.ident),
+            syn::Item::Enum(item) => (&item.vis, &item.ident),
+            syn::Item::Fn(item) => (&item.vis, &item.sig.ident),
+            syn::Item::Static(item) => (&item.vis, &item.ident),
+            syn::Item::Struct(item) => (&item.vis, &item.ident),
+            syn::Item::Trait(item) => (&item.vis, &item.ident),
+            syn::Item::Type(item) => (&item.vis, &item.ident),
+            syn::Item::Impl(item) if item.trait_.is_none() => {
+                let syn::Type::Path(of) = &*item.self_ty else { return };
+                let Some(of) = of.path.segments.last().map(|segment| segment.ident.to_string()) else {
+                    return;
+                };
+                let methods = item.items.iter().filter_map(|item| match item {
+                    syn::ImplItem::Fn(method) if is_public(&method.vis) && !is_test(&method.attrs) => {
+                        Some(format!("{of}::{}", method.sig.ident))
+                    }
+                    syn::ImplItem::Const(constant) if is_public(&constant.vis) => {
+                        Some(format!("{of}::{}", constant.ident))
+                    }
+                    _ => None,
+                });
+                self.module.public.extend(methods);
+                return;
+            }
+            _ => return,
+        };
+        if is_public(vis) && self.scope == self.file {
+            self.module.public.insert(name.to_string());
+        }
+    }
+
     fn path_of_macro(&mut self, path: &[String]) {
         if path.len() > 1 {
             self.path(path);
@@ -295,6 +339,7 @@ impl<'ast> Visit<'ast> for Reader<'_> {
             _ => &Vec::new(),
         };
         if !is_test(attrs) {
+            self.enter_public(item);
             syn::visit::visit_item(self, item);
         }
     }

@@ -33,7 +33,7 @@ pub enum Killer {
 impl Killer {
     /// Returns the name of the program.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::SystemdOomd => "systemd-oomd",
             Self::Oomd => "oomd",

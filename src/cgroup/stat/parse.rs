@@ -55,7 +55,7 @@ pub struct StatParser {
 
 impl StatParser {
     /// Parses one text. Skips unknown keys and values that aren't numbers.
-    pub fn parse(&mut self, text: &str) -> PackedStat {
+    pub(crate) fn parse(&mut self, text: &str) -> PackedStat {
         PackedStat::new(&self.fields(text))
     }
 

@@ -13,13 +13,13 @@ const MIN_SHARE: u64 = 32;
 impl Ledger {
     /// Returns the bytes by which reclaimable slab shrank since the start; 0 if it grew.
     #[must_use]
-    pub fn slab_fell(&self) -> u64 {
+    pub(crate) fn slab_fell(&self) -> u64 {
         fall(self.start.1.shrinkable_slab(), self.stat.shrinkable_slab())
     }
 
     /// Returns the progress in bytes: pages reclaimed or demoted, and slab.
     #[must_use]
-    pub fn moved_with_slab(&self) -> u64 {
+    pub(crate) fn moved_with_slab(&self) -> u64 {
         self.moved().saturating_add(self.slab_fell())
     }
 
@@ -27,7 +27,7 @@ impl Ledger {
     /// every kernel; before 6.4 only the kernel's own loop counts slab too (`reclaim_state`,
     /// mm/vmscan.c).
     #[must_use]
-    pub fn slab(&self) -> u64 {
+    pub(crate) fn slab(&self) -> u64 {
         let fell = self.slab_fell();
         if fell > self.moved() / MIN_SHARE { fell } else { 0 }
     }
@@ -51,7 +51,7 @@ impl Ledger {
     /// what was reclaimed from them, and of memory that reclaim never takes (socket buffers,
     /// stacks, page tables). 0 where `memory.stat` doesn't show it.
     #[must_use]
-    pub fn given_back(&self) -> u64 {
+    pub(crate) fn given_back(&self) -> u64 {
         // Without a counter, no measure shows how much of the decrease was reclaimed.
         let Some(counted) = self.counted() else { return 0 };
         let (start, now) = (&self.start.1, &self.stat);
@@ -67,7 +67,7 @@ impl Ledger {
     /// Returns the decrease of the usage in bytes, less what the application is known to have
     /// freed.
     #[must_use]
-    pub fn fell_by_reclaim(&self) -> u64 {
+    pub(crate) fn fell_by_reclaim(&self) -> u64 {
         self.fell().saturating_sub(self.given_back())
     }
 
@@ -75,14 +75,14 @@ impl Ledger {
     /// beyond a large folio and the lag of the counters. A smaller difference is no reason to doubt
     /// them: the usage is blurred by the CPUs' batches of charges, as much again.
     #[must_use]
-    pub fn unexplained(&self) -> u64 {
+    pub(crate) fn unexplained(&self) -> u64 {
         let known = self.counted_with_slab().saturating_add(self.blind).saturating_add(LARGE_FOLIO);
         self.fell_by_reclaim().saturating_sub(known)
     }
 
     /// Returns the bytes of reclaimable slab that are left, and of page cache on the LRU lists.
     #[must_use]
-    pub fn slab_and_cache(&self) -> (u64, u64) {
+    pub(crate) fn slab_and_cache(&self) -> (u64, u64) {
         (self.stat.shrinkable_slab().unwrap_or(0), self.stat.evictable_file())
     }
 }
@@ -95,7 +95,7 @@ impl MemoryStat {
     /// Returns the bytes of slab that shrinkers free: dentries, inodes. All slab where the kernel
     /// doesn't separate it.
     #[must_use]
-    pub fn shrinkable_slab(&self) -> Option<u64> {
+    pub(crate) fn shrinkable_slab(&self) -> Option<u64> {
         self.slab_reclaimable.or(self.slab)
     }
 
@@ -103,7 +103,7 @@ impl MemoryStat {
     /// once (`file` and `anon` both count a page of the swap cache that is mapped); of older
     /// kernels `anon` and `file`.
     #[must_use]
-    pub fn lru_total(&self) -> Option<u64> {
+    pub(crate) fn lru_total(&self) -> Option<u64> {
         let lists =
             [self.inactive_anon, self.active_anon, self.inactive_file, self.active_file, self.unevictable];
         let sum = |amounts: &[Option<u64>]| amounts.iter().copied().sum::<Option<u64>>();

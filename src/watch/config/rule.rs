@@ -101,7 +101,7 @@ impl Rule {
     /// Returns whether memory is kept free below a limit: with `--pressure` alone a limit may be
     /// met.
     #[must_use]
-    pub fn keeps_free(&self) -> bool {
+    pub(crate) fn keeps_free(&self) -> bool {
         self.pressure.is_none() || self.keep.is_some() || self.headroom.below(u64::MAX) > 0
     }
 }

@@ -89,7 +89,7 @@ words! {
 
 /// One name or glob, or a list of them.
 #[derive(Clone, Debug, Default)]
-pub struct Names(pub Vec<String>);
+pub(crate) struct Names(pub Vec<String>);
 
 impl<'de> Deserialize<'de> for Names {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -17,7 +17,7 @@ const STUCK: u32 = 4;
 
 impl Member {
     /// Records the result of an action, and decides anew.
-    pub fn acted(
+    pub(crate) fn acted(
         &mut self,
         now: Duration,
         acted: &ActionResult,

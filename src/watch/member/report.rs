@@ -21,7 +21,7 @@ const MOVED: u64 = 256 << 10;
 
 impl Member {
     /// Returns its state for display.
-    pub fn view(&mut self, now: Duration, text: &mut String) -> MemberView<'_> {
+    pub(crate) fn view(&mut self, now: Duration, text: &mut String) -> MemberView<'_> {
         let stalled = self.limits.own.gauge.stalled(text).map(Duration::from_micros);
         MemberView {
             cgroup: &self.located.name,
@@ -36,7 +36,13 @@ impl Member {
     }
 
     /// Emits a usage sample, if that is due; `end` says that there is no later time.
-    pub fn sample(&mut self, now: Duration, end: bool, text: &mut String, tell: &mut dyn FnMut(EventKind)) {
+    pub(crate) fn sample(
+        &mut self,
+        now: Duration,
+        end: bool,
+        text: &mut String,
+        tell: &mut dyn FnMut(EventKind),
+    ) {
         let current = self.limits.own.current();
         let each = match self.limits.own.motion(now) {
             // Single reclaims of `--pressure` are smaller than what counts as motion, but there are
@@ -61,7 +67,7 @@ impl Member {
     }
 
     /// Emits the reclaim that a dry run omits, at most once per interval.
-    pub fn would(&mut self, now: Duration, down_to: u64, tell: &mut dyn FnMut(EventKind)) {
+    pub(crate) fn would(&mut self, now: Duration, down_to: u64, tell: &mut dyn FnMut(EventKind)) {
         self.due = now + HELD;
         self.account.would(self.limits.own.current().saturating_sub(down_to));
         if self.would_told.is_none_or(|told| now.saturating_sub(told) >= WOULD) {
@@ -72,19 +78,19 @@ impl Member {
     }
 
     /// Reports the work since the last report, if that is long enough ago, or at the `end`.
-    pub fn flush(&mut self, now: Duration, end: bool, tell: &mut dyn FnMut(EventKind)) {
+    pub(crate) fn flush(&mut self, now: Duration, end: bool, tell: &mut dyn FnMut(EventKind)) {
         self.account.flush(now, end, tell);
     }
 
     /// Returns the time of a wake-up for a report, if the next sample, which reports as well, isn't
     /// soon enough.
     #[must_use]
-    pub fn to_tell(&self) -> Option<Duration> {
+    pub(crate) fn to_tell(&self) -> Option<Duration> {
         self.account.to_tell().filter(|&due| self.busy || self.due > due + SOON)
     }
 
     /// Returns the summary of the watch; `gone` if the cgroup was removed.
-    pub fn summary(&mut self, now: Duration, gone: bool, text: &mut String) -> Summary {
+    pub(crate) fn summary(&mut self, now: Duration, gone: bool, text: &mut String) -> Summary {
         self.limits.gives(0);
         self.limits.answered();
         let gauge = &self.limits.own.gauge;

@@ -48,7 +48,7 @@ impl Limit {
 
 /// The policy for one level.
 #[derive(Clone, Copy, Debug)]
-pub struct AbovePolicy {
+pub(crate) struct AbovePolicy {
     threshold: u16,
     over: Option<Over>,
 }
@@ -65,20 +65,20 @@ struct Over {
 impl AbovePolicy {
     /// Creates the policy for a level with this limit.
     #[must_use]
-    pub fn new(limit: Limit) -> Self {
+    pub(crate) fn new(limit: Limit) -> Self {
         Self { threshold: limit.threshold(), over: None }
     }
 
     /// Sets another limit. A hold continues only if the pressure was over the new threshold at some
     /// time during it: until the monitored levels are known, every level counts as monitored, and
     /// holds due to that alone are released.
-    pub fn adopt(&mut self, limit: Limit) {
+    pub(crate) fn adopt(&mut self, limit: Limit) {
         self.threshold = limit.threshold();
         self.over = self.over.filter(|over| over.peak > self.threshold);
     }
 
     /// Records the pressure (`full` avg10, hundredths of a percent).
-    pub fn sample(&mut self, at: Duration, avg10: u16) {
+    pub(crate) fn sample(&mut self, at: Duration, avg10: u16) {
         if avg10 > self.threshold {
             let peak = self.over.map_or(avg10, |over| over.peak.max(avg10));
             self.over = Some(Over { at, peak });
@@ -91,7 +91,7 @@ impl AbovePolicy {
 
     /// Returns the earliest time at which the hold may end; `None` without a hold.
     #[must_use]
-    pub fn holds_until(&self) -> Option<Duration> {
+    pub(crate) fn holds_until(&self) -> Option<Duration> {
         self.over.map(|over| over.at + MIN_HOLD)
     }
 }

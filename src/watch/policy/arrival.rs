@@ -34,7 +34,7 @@ struct Window {
 
 /// The most that arrived recently within any time of a given length.
 #[derive(Clone, Debug, Default)]
-pub struct ArrivalCurve {
+pub(crate) struct ArrivalCurve {
     /// Allocated at the first arrival: a thousand cgroups at rest would take half a megabyte for
     /// them.
     windows: Option<Box<[Window; WINDOWS]>>,
@@ -56,7 +56,7 @@ impl ArrivalCurve {
     ///
     /// A window is learned only from samples that are at most its length apart: samples a second
     /// apart can't distinguish a burst from a stream.
-    pub fn look(&mut self, now: Duration, arrived: i64) {
+    pub(crate) fn look(&mut self, now: Duration, arrived: i64) {
         let Some((looked, last)) = self.looked.replace((now, arrived)) else {
             self.faded = now;
             return;
@@ -93,7 +93,7 @@ impl ArrivalCurve {
 
     /// Returns the bytes that had arrived at the last sample.
     #[must_use]
-    pub fn arrived(&self) -> Option<i64> {
+    pub(crate) fn arrived(&self) -> Option<i64> {
         self.looked.map(|(_, arrived)| arrived)
     }
 
@@ -101,7 +101,7 @@ impl ArrivalCurve {
     /// samples were that fine, the next coarser window with a maximum bounds it: four times its
     /// rate, but no more than all of it. `None` before the first sample.
     #[must_use]
-    pub fn within(&self, time: Duration) -> Option<u64> {
+    pub(crate) fn within(&self, time: Duration) -> Option<u64> {
         let Some(windows) = &self.windows else { return self.looked.map(|_| 0) };
         let fitting = (0..WINDOWS).find(|&window| length(window) >= time).unwrap_or(WINDOWS - 1);
         let (window, most) = (fitting..WINDOWS).find_map(|window| Some((window, windows[window].most?)))?;
@@ -115,7 +115,7 @@ impl ArrivalCurve {
     /// Returns the longest window within which at most `bytes` arrive; `None` if more arrive within
     /// the shortest.
     #[must_use]
-    pub fn lasts(&self, bytes: u64) -> Option<Duration> {
+    pub(crate) fn lasts(&self, bytes: u64) -> Option<Duration> {
         let fits = |&window: &usize| self.within(length(window)).is_none_or(|most| most <= bytes);
         (0..WINDOWS).take_while(fits).last().map(length)
     }

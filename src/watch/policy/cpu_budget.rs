@@ -10,7 +10,7 @@ const SHORTEST: Duration = Duration::from_millis(1);
 
 /// CPU budget of a watch.
 #[derive(Clone, Copy, Debug)]
-pub struct CpuBudget {
+pub(crate) struct CpuBudget {
     /// Share of a CPU; `None` without a limit.
     share: Option<f64>,
     /// Remaining budget, seconds; negative when overdrawn.
@@ -22,14 +22,14 @@ pub struct CpuBudget {
 impl CpuBudget {
     /// Creates a budget from a time at which the process had used `spent` CPU time.
     #[must_use]
-    pub fn new(share: Option<f64>, now: Duration, spent: Duration) -> Self {
+    pub(crate) fn new(share: Option<f64>, now: Duration, spent: Duration) -> Self {
         Self { share, left: share.unwrap_or(0.0) * SAVED.as_secs_f64(), looked: now, spent }
     }
 
     /// Returns the time until which to do nothing, if more than the share was used: a sample costs
     /// CPU time, too. `spent` returns the CPU time used by the process so far; it isn't called
     /// without a limit.
-    pub fn over(&mut self, now: Duration, spent: impl Fn() -> Duration) -> Option<Duration> {
+    pub(crate) fn over(&mut self, now: Duration, spent: impl Fn() -> Duration) -> Option<Duration> {
         let (share, spent) = (self.share?, spent());
         let earned = share * now.saturating_sub(self.looked).as_secs_f64();
         let paid = spent.saturating_sub(self.spent).as_secs_f64();

@@ -30,7 +30,7 @@ pub struct Bounds {
 
 /// State of the host's swap. Amounts are bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct SwapState {
+pub(crate) struct SwapState {
     /// Size of all swap.
     pub total: u64,
     /// Free swap.
@@ -48,7 +48,7 @@ pub struct SwapState {
 
 /// State of the cgroup. Amounts are bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct CgroupState {
+pub(crate) struct CgroupState {
     /// `memory.current`.
     pub current: u64,
     /// The larger of `memory.min` and `memory.low`.
@@ -107,7 +107,7 @@ impl Guard {
 
 /// Reclaim that the bounds allow.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Allowed {
+pub(crate) struct Allowed {
     /// Target usage, bytes.
     pub down_to: u64,
     /// Kind of memory to reclaim.
@@ -125,7 +125,7 @@ impl Bounds {
     ///
     /// # Errors
     /// The reason for which nothing is allowed.
-    pub fn allow(
+    pub(crate) fn allow(
         &self,
         down_to: u64,
         own: CgroupState,

@@ -14,9 +14,9 @@ use super::arrival::ArrivalCurve;
 /// Sampling interval near the lower watermark: `MIN_INTERVAL` where samples are cheap, up to
 /// `NEAR_INTERVAL` where they are expensive beside the reclaim. `REST` and `MAX_INTERVAL` apply at
 /// rest, near the watermark and far from it.
-pub const MIN_INTERVAL: Duration = Duration::from_millis(50);
+pub(crate) const MIN_INTERVAL: Duration = Duration::from_millis(50);
 /// Longest sampling interval near the lower watermark, see [`MIN_INTERVAL`].
-pub const NEAR_INTERVAL: Duration = Duration::from_millis(400);
+pub(crate) const NEAR_INTERVAL: Duration = Duration::from_millis(400);
 const REST: Duration = Duration::from_secs(1);
 const MAX_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -54,7 +54,7 @@ pub enum Headroom {
 impl Headroom {
     /// Returns the bytes to keep free below `limit`.
     #[must_use]
-    pub fn below(self, limit: u64) -> u64 {
+    pub(crate) fn below(self, limit: u64) -> u64 {
         match self {
             Self::Bytes(bytes) => bytes,
             Self::Share(share) => (limit as f64 * share) as u64,
@@ -64,7 +64,7 @@ impl Headroom {
 
 /// One sample of a cgroup. Amounts are bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HeadroomSample {
+pub(crate) struct HeadroomSample {
     /// Time of the sample, on the monotonic clock.
     pub at: Duration,
     /// `memory.current`.
@@ -76,14 +76,14 @@ pub struct HeadroomSample {
 impl HeadroomSample {
     /// Returns the free bytes below the limit.
     #[must_use]
-    pub fn free(&self) -> u64 {
+    pub(crate) fn free(&self) -> u64 {
         self.limit.saturating_sub(self.current)
     }
 }
 
 /// Decision of the policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Decision {
+pub(crate) enum Decision {
     /// Do nothing.
     Rest {
         /// Time of the next sample.
@@ -98,7 +98,7 @@ pub enum Decision {
 
 /// Movement of the usage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Motion {
+pub(crate) enum Motion {
     /// Usage changed between the last two samples.
     Moves,
     /// Usage didn't change between the last two samples.
@@ -109,7 +109,7 @@ pub enum Motion {
 
 /// The policy for one cgroup, with its state.
 #[derive(Clone, Debug)]
-pub struct HeadroomPolicy {
+pub(crate) struct HeadroomPolicy {
     headroom: Headroom,
     /// Sampling interval near the watermark.
     near: Duration,
@@ -134,7 +134,7 @@ impl HeadroomPolicy {
     /// Creates the policy for a new cgroup. It keeps a reserve for expected allocations only if it
     /// `reserves`.
     #[must_use]
-    pub fn new(headroom: Headroom, reserves: bool) -> Self {
+    pub(crate) fn new(headroom: Headroom, reserves: bool) -> Self {
         Self {
             headroom,
             near: MIN_INTERVAL,
@@ -151,28 +151,28 @@ impl HeadroomPolicy {
     }
 
     /// Sets another headroom; learned state is kept.
-    pub fn adopt(&mut self, headroom: Headroom, reserves: bool) {
+    pub(crate) fn adopt(&mut self, headroom: Headroom, reserves: bool) {
         (self.headroom, self.reserves) = (headroom, reserves);
     }
 
     /// Returns the headroom that the user asked for.
     #[must_use]
-    pub fn headroom(&self) -> Headroom {
+    pub(crate) fn headroom(&self) -> Headroom {
         self.headroom
     }
 
     /// Sets the sampling interval near the watermark; the reserve follows.
-    pub fn look_each(&mut self, near: Duration) {
+    pub(crate) fn look_each(&mut self, near: Duration) {
         self.near = near.clamp(MIN_INTERVAL, NEAR_INTERVAL);
     }
 
     /// Records bytes reclaimed since the last sample, by any process.
-    pub fn reclaimed(&mut self, bytes: u64) {
+    pub(crate) fn reclaimed(&mut self, bytes: u64) {
         self.reclaimed = self.reclaimed.saturating_add(bytes);
     }
 
     /// Records a sample, and decides.
-    pub fn decide(&mut self, look: HeadroomSample) -> Decision {
+    pub(crate) fn decide(&mut self, look: HeadroomSample) -> Decision {
         self.learn(look);
         if let Some(down_to) = self.down_to(look.current, look.limit) {
             self.still = 0;
@@ -188,7 +188,7 @@ impl HeadroomPolicy {
     /// Returns the usage to reclaim down to where `current` bytes leave too little free below
     /// `limit`.
     #[must_use]
-    pub fn down_to(&self, current: u64, limit: u64) -> Option<u64> {
+    pub(crate) fn down_to(&self, current: u64, limit: u64) -> Option<u64> {
         let low = self.low(limit);
         (limit.saturating_sub(current) < low || current > limit)
             .then(|| limit.saturating_sub(low + (low / BETWEEN).max(LEAST_BETWEEN)))
@@ -196,13 +196,13 @@ impl HeadroomPolicy {
 
     /// Returns the lower watermark: bytes to keep free below `limit`.
     #[must_use]
-    pub fn low(&self, limit: u64) -> u64 {
+    pub(crate) fn low(&self, limit: u64) -> u64 {
         self.headroom.below(limit).max(self.reserve(limit))
     }
 
     /// Returns the most that may arrive before reclaim can react, in bytes, by what was observed.
     #[must_use]
-    pub fn reserve(&self, limit: u64) -> u64 {
+    pub(crate) fn reserve(&self, limit: u64) -> u64 {
         if !self.reserves {
             return 0;
         }
@@ -213,13 +213,13 @@ impl HeadroomPolicy {
     /// Returns the recent arrivals in bytes per second; negative where the cgroup shrinks by
     /// itself.
     #[must_use]
-    pub fn growth(&self) -> f64 {
+    pub(crate) fn growth(&self) -> f64 {
         self.growth
     }
 
     /// Returns whether the usage moves.
     #[must_use]
-    pub fn motion(&self, now: Duration) -> Motion {
+    pub(crate) fn motion(&self, now: Duration) -> Motion {
         match self.still {
             0 => Motion::Moves,
             _ if now.saturating_sub(self.still_since) >= CALM => Motion::Calm,
@@ -229,7 +229,7 @@ impl HeadroomPolicy {
 
     /// Returns the last sample; `None` before the first.
     #[must_use]
-    pub fn last(&self) -> Option<HeadroomSample> {
+    pub(crate) fn last(&self) -> Option<HeadroomSample> {
         self.last
     }
 

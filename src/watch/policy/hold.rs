@@ -12,7 +12,7 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Hold state of one cgroup.
 #[derive(Debug)]
-pub struct HoldState {
+pub(crate) struct HoldState {
     /// Detector of refaults.
     pub brake: RefaultDetector,
     exhausted: Backoff<1, 60>,
@@ -29,7 +29,7 @@ pub struct HoldState {
 impl HoldState {
     /// Creates a state that holds until the end of the grace period.
     #[must_use]
-    pub fn new(grace: Duration) -> Self {
+    pub(crate) fn new(grace: Duration) -> Self {
         Self {
             brake: RefaultDetector::default(),
             exhausted: Backoff::default(),
@@ -42,13 +42,13 @@ impl HoldState {
 
     /// Returns the current reason.
     #[must_use]
-    pub fn by(&self) -> Option<Guard> {
+    pub(crate) fn by(&self) -> Option<Guard> {
         self.by
     }
 
     /// Returns a reason that holds for some time, and the end of that time.
     #[must_use]
-    pub fn back(&self, now: Duration) -> Option<(Guard, Duration)> {
+    pub(crate) fn back(&self, now: Duration) -> Option<(Guard, Duration)> {
         if now < self.grace {
             return Some((Guard::Grace, self.grace));
         }
@@ -57,12 +57,12 @@ impl HoldState {
     }
 
     /// Records that a reclaim was allowed, perhaps without anonymous memory.
-    pub fn allowed(&mut self, spared_by: Option<Guard>) {
+    pub(crate) fn allowed(&mut self, spared_by: Option<Guard>) {
         self.spared_by = spared_by;
     }
 
     /// Records a reason. Returns whether it is a new one, and whether a report is due.
-    pub fn hold(&mut self, now: Duration, by: Guard) -> (bool, bool) {
+    pub(crate) fn hold(&mut self, now: Duration, by: Guard) -> (bool, bool) {
         if self.by.map(Guard::word) == Some(by.word()) {
             return (false, false);
         }
@@ -76,18 +76,18 @@ impl HoldState {
     }
 
     /// Records that nothing more could be reclaimed. Returns the reason and the time to wait.
-    pub fn exhausted(&mut self, now: Duration) -> (Guard, Duration) {
+    pub(crate) fn exhausted(&mut self, now: Duration) -> (Guard, Duration) {
         (self.nothing_left(), self.exhausted.failed(now))
     }
 
     /// Records that something could be reclaimed.
-    pub fn worked(&mut self) {
+    pub(crate) fn worked(&mut self) {
         self.exhausted.worked();
         self.by = self.by.filter(|guard| matches!(guard, Guard::Refaults(_)));
     }
 
     /// Records that no reason holds any more.
-    pub fn over(&mut self) {
+    pub(crate) fn over(&mut self) {
         self.by = None;
     }
 

@@ -13,12 +13,12 @@
 //! comes later and has a budget: the target's share of the time. Another sign is poor scan
 //! efficiency, much scanned for little reclaimed, twice in a row: once may only mean that the lists
 //! weren't sorted. At the knee the policy holds. It probes again after a delay that grows up to
-//! [`SELDOM`].
+//! `SELDOM`.
 
 use std::time::Duration;
 
 /// Interval between reclaims while nothing refaults.
-pub const EACH: Duration = Duration::from_millis(250);
+pub(crate) const EACH: Duration = Duration::from_millis(250);
 
 /// Minimum and maximum reclaim rate per second, in bytes and as a share of the usage.
 const MIN_RATE: u64 = 512 << 10;
@@ -30,7 +30,7 @@ const GROWTH: f64 = 2.0;
 /// First hold after a knee; it doubles at each further knee, up to `SELDOM`.
 const FIRST_HOLD: Duration = Duration::from_secs(2);
 /// Longest hold, see `FIRST_HOLD`.
-pub const SELDOM: Duration = Duration::from_secs(16);
+pub(crate) const SELDOM: Duration = Duration::from_secs(16);
 
 /// Time constant within which reclaimed memory that is in use is expected to refault.
 const WINDOW: Duration = Duration::from_secs(2);
@@ -69,7 +69,7 @@ const BEHIND: Duration = Duration::from_millis(20);
 
 /// One sample of a cgroup. Amounts are bytes, counters run since the cgroup was created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PressureSample {
+pub(crate) struct PressureSample {
     /// Time of the sample, on the monotonic clock.
     pub at: Duration,
     /// `memory.current`.
@@ -97,7 +97,7 @@ pub struct PressureSample {
 
 /// Decision of the policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PressureDecision {
+pub(crate) enum PressureDecision {
     /// Do nothing until this time.
     Rest(Duration),
     /// Reclaim this many bytes.
@@ -116,7 +116,7 @@ enum Swapping {
 
 /// The policy for one cgroup, with its state.
 #[derive(Clone, Debug)]
-pub struct PressurePolicy {
+pub(crate) struct PressurePolicy {
     target: f64,
     /// Reclaim rate, bytes per second.
     rate: f64,
@@ -147,7 +147,7 @@ pub struct PressurePolicy {
 impl PressurePolicy {
     /// Creates the policy for a cgroup that may be stalled for a share `target` of the time.
     #[must_use]
-    pub fn new(target: f64) -> Self {
+    pub(crate) fn new(target: f64) -> Self {
         Self {
             target,
             rate: MIN_RATE as f64,
@@ -167,19 +167,19 @@ impl PressurePolicy {
     }
 
     /// Sets another target share of stall; learned state is kept.
-    pub fn adopt(&mut self, target: f64) {
+    pub(crate) fn adopt(&mut self, target: f64) {
         self.target = target;
     }
 
     /// Returns the time at which the policy needs its next sample.
     #[must_use]
-    pub fn due(&self) -> Duration {
+    pub(crate) fn due(&self) -> Duration {
         self.due
     }
 
     /// Records reclaimed bytes, and the time that the write waited, for example for a slow swap
     /// device.
-    pub fn reclaimed(&mut self, bytes: u64, waited: Duration) {
+    pub(crate) fn reclaimed(&mut self, bytes: u64, waited: Duration) {
         self.pressed += bytes as f64;
         // Other users of the device wait as well.
         if waited > BEHIND {
@@ -188,7 +188,7 @@ impl PressurePolicy {
     }
 
     /// Records a sample, and decides.
-    pub fn decide(&mut self, sample: PressureSample) -> PressureDecision {
+    pub(crate) fn decide(&mut self, sample: PressureSample) -> PressureDecision {
         let Some(last) = self.last.replace(sample) else {
             // The usual rates have to be measured first.
             self.swap = Swapping::NotYet(sample.swapped_out);
@@ -263,21 +263,21 @@ impl PressurePolicy {
 
     /// Records that the working set seems to have changed: samples at once, and restarts with short
     /// holds.
-    pub fn changed(&mut self, now: Duration) {
+    pub(crate) fn changed(&mut self, now: Duration) {
         (self.hold, self.due) = (Duration::ZERO, now);
     }
 
     /// Records that the policy was held back for some time: refaults and stall from that time don't
     /// count for later reclaim. It resumes with small steps, and keeps the usual rates and the
     /// stall per byte.
-    pub fn interrupted(&mut self) {
+    pub(crate) fn interrupted(&mut self) {
         self.last = None;
         self.rate = MIN_RATE as f64;
         (self.pressed, self.returned, self.poor) = (0.0, 0.0, 0);
     }
 
     /// Records that nothing more could be reclaimed.
-    pub fn exhausted(&mut self, now: Duration) {
+    pub(crate) fn exhausted(&mut self, now: Duration) {
         self.hold(now);
     }
 

@@ -5,27 +5,27 @@ use std::time::Duration;
 
 /// A delay that doubles after each failure: `FIRST` seconds, then twice that, up to `MOST`.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Backoff<const FIRST: u64, const MOST: u64> {
+pub(crate) struct Backoff<const FIRST: u64, const MOST: u64> {
     wait: Duration,
     until: Duration,
 }
 
 impl<const FIRST: u64, const MOST: u64> Backoff<FIRST, MOST> {
     /// Records a failure. Returns the delay.
-    pub fn failed(&mut self, now: Duration) -> Duration {
+    pub(crate) fn failed(&mut self, now: Duration) -> Duration {
         self.wait = (self.wait * 2).clamp(Duration::from_secs(FIRST), Duration::from_secs(MOST));
         self.until = now + self.wait;
         self.wait
     }
 
     /// Records a success: the next delay is short again.
-    pub fn worked(&mut self) {
+    pub(crate) fn worked(&mut self) {
         (self.wait, self.until) = (Duration::ZERO, Duration::ZERO);
     }
 
     /// Returns the end of the delay, if it is still to come.
     #[must_use]
-    pub fn waits(&self, now: Duration) -> Option<Duration> {
+    pub(crate) fn waits(&self, now: Duration) -> Option<Duration> {
         (now < self.until).then_some(self.until)
     }
 }
@@ -51,7 +51,7 @@ const STALLED: f64 = 0.01;
 
 /// Counters of a cgroup since its creation.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct RefaultCounters {
+pub(crate) struct RefaultCounters {
     /// Bytes refaulted that belong to the working set: restores, activations, swap-ins.
     pub restored: u64,
     /// Bytes refaulted in all.
@@ -63,7 +63,7 @@ pub struct RefaultCounters {
 
 /// Detector of refaults of reclaimed memory.
 #[derive(Clone, Debug, Default)]
-pub struct RefaultDetector {
+pub(crate) struct RefaultDetector {
     began: Option<(Duration, RefaultCounters)>,
     reclaimed: u64,
     /// Number of consecutive checks without refaults.
@@ -73,13 +73,13 @@ pub struct RefaultDetector {
 
 impl RefaultDetector {
     /// Records reclaimed bytes.
-    pub fn reclaimed(&mut self, bytes: u64) {
+    pub(crate) fn reclaimed(&mut self, bytes: u64) {
         self.reclaimed += bytes;
     }
 
     /// Returns whether [`RefaultDetector::judge`] is due: reading the counters is expensive.
     #[must_use]
-    pub fn wants_to_judge(&self, now: Duration) -> bool {
+    pub(crate) fn wants_to_judge(&self, now: Duration) -> bool {
         match self.began {
             None => self.reclaimed > 0,
             Some((began, _)) => {
@@ -91,7 +91,7 @@ impl RefaultDetector {
 
     /// Records the counters. Returns the share of the reclaimed bytes that refaulted, if that is
     /// too much; the detector then holds for some time.
-    pub fn judge(&mut self, now: Duration, seen: RefaultCounters) -> Option<f64> {
+    pub(crate) fn judge(&mut self, now: Duration, seen: RefaultCounters) -> Option<f64> {
         let began = self.began.replace((now, seen));
         let reclaimed = std::mem::take(&mut self.reclaimed);
         let (began, before) = began?;
@@ -118,7 +118,7 @@ impl RefaultDetector {
 
     /// Returns the end of the hold, if there is one.
     #[must_use]
-    pub fn holds(&self, now: Duration) -> Option<Duration> {
+    pub(crate) fn holds(&self, now: Duration) -> Option<Duration> {
         self.backoff.waits(now)
     }
 }

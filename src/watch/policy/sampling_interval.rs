@@ -20,7 +20,7 @@ const MIN_SAMPLE_COST: Duration = Duration::from_micros(500);
 
 /// Sampling interval near a watermark, and the CPU time that it is derived from.
 #[derive(Clone, Copy, Debug)]
-pub struct SamplingInterval {
+pub(crate) struct SamplingInterval {
     /// CPU time spent in writes since the last adjustment.
     pub wrote: Duration,
     weighed: Duration,
@@ -31,19 +31,19 @@ pub struct SamplingInterval {
 impl SamplingInterval {
     /// Starts from a time at which the process had used `spent` CPU time.
     #[must_use]
-    pub fn new(now: Duration, spent: Duration) -> Self {
+    pub(crate) fn new(now: Duration, spent: Duration) -> Self {
         Self { wrote: Duration::ZERO, weighed: now, spent, near: MIN_INTERVAL }
     }
 
     /// Returns whether an adjustment is due.
     #[must_use]
-    pub fn is_due(&self, now: Duration) -> bool {
+    pub(crate) fn is_due(&self, now: Duration) -> bool {
         now.saturating_sub(self.weighed) >= WEIGHED
     }
 
     /// Adjusts the interval to the CPU time `spent` by the whole process so far. Returns the
     /// sampling interval near a watermark.
-    pub fn weigh(&mut self, now: Duration, spent: Duration) -> Duration {
+    pub(crate) fn weigh(&mut self, now: Duration, spent: Duration) -> Duration {
         let wrote = std::mem::take(&mut self.wrote);
         let all = spent.saturating_sub(std::mem::replace(&mut self.spent, spent));
         self.weighed = now;

@@ -23,7 +23,7 @@ impl Saved {
 
 /// One sample of a cgroup. Amounts are bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct SavingsSample {
+pub(crate) struct SavingsSample {
     /// Usage.
     pub current: u64,
     /// Bytes in swap, uncompressed and outside zswap.
@@ -36,7 +36,7 @@ pub struct SavingsSample {
 
 /// Savings account of one cgroup.
 #[derive(Clone, Debug, Default)]
-pub struct Saving {
+pub(crate) struct Saving {
     first: Option<SavingsSample>,
     largest: u64,
     reclaimed: u64,
@@ -45,12 +45,12 @@ pub struct Saving {
 
 impl Saving {
     /// Records reclaimed bytes.
-    pub fn reclaimed(&mut self, bytes: u64) {
+    pub(crate) fn reclaimed(&mut self, bytes: u64) {
         self.reclaimed = self.reclaimed.saturating_add(bytes);
     }
 
     /// Records a sample.
-    pub fn look(&mut self, look: SavingsSample) {
+    pub(crate) fn look(&mut self, look: SavingsSample) {
         let first = *self.first.get_or_insert(look);
         self.largest = self.largest.max(look.current);
         let swapped = look.swapped.saturating_sub(first.swapped);
@@ -63,7 +63,7 @@ impl Saving {
 
     /// Returns the savings as of the last sample.
     #[must_use]
-    pub fn saved(&self) -> Saved {
+    pub(crate) fn saved(&self) -> Saved {
         self.saved
     }
 }

@@ -9,7 +9,7 @@ const OVERDUE: Duration = Duration::from_secs(1);
 /// Reclaimable bytes of the watched cgroups below one level, and their requests in progress.
 /// Amounts are bytes.
 #[derive(Debug, Default)]
-pub struct Shares {
+pub(crate) struct Shares {
     to_give: u64,
     /// Requests in progress: their number, the reclaimable bytes of their cgroups, and the usage
     /// expected at their end.
@@ -22,13 +22,13 @@ pub struct Shares {
 
 impl Shares {
     /// Records a change of one cgroup's reclaimable bytes, from `before` to `now`.
-    pub fn gives(&mut self, before: u64, now: u64) {
+    pub(crate) fn gives(&mut self, before: u64, now: u64) {
         self.to_give = (self.to_give + now).saturating_sub(before);
     }
 
     /// Records the start of a request for `asked` bytes to a cgroup with `to_give` reclaimable
     /// bytes, while `used` bytes are used in all.
-    pub fn asks(&mut self, now: Duration, used: u64, asked: u64, to_give: u64) {
+    pub(crate) fn asks(&mut self, now: Duration, used: u64, asked: u64, to_give: u64) {
         let promised = if self.under_way == 0 { used } else { self.promised.min(used) };
         self.promised = promised.saturating_sub(asked);
         self.given += to_give;
@@ -37,7 +37,7 @@ impl Shares {
     }
 
     /// Records the end of a request.
-    pub fn answered(&mut self, to_give: u64) {
+    pub(crate) fn answered(&mut self, to_give: u64) {
         self.given = self.given.saturating_sub(to_give);
         self.under_way = self.under_way.saturating_sub(1);
     }
@@ -45,7 +45,7 @@ impl Shares {
     /// Returns the share of an idle cgroup in the reclaim down to `down_to`, while others may be
     /// working on theirs: in any order, each is asked for the same.
     #[must_use]
-    pub fn of(&self, now: Duration, used: u64, down_to: u64, to_give: u64) -> u64 {
+    pub(crate) fn of(&self, now: Duration, used: u64, down_to: u64, to_give: u64) -> u64 {
         let counts = self.under_way > 0 && now.saturating_sub(self.since) < OVERDUE;
         let (used, given) = if counts { (self.promised.min(used), self.given) } else { (used, 0) };
         let all = self.to_give.saturating_sub(given).max(to_give).max(1);

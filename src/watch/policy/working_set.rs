@@ -32,7 +32,7 @@ pub struct WorkingSet {
 
 /// The knees of one cgroup.
 #[derive(Clone, Debug, Default)]
-pub struct Estimate {
+pub(crate) struct Estimate {
     /// Usage at the last knees, oldest first.
     knees: [u64; KNEES],
     count: usize,
@@ -43,7 +43,7 @@ pub struct Estimate {
 
 impl Estimate {
     /// Records a knee.
-    pub fn knee(&mut self, now: Duration, usage: u64) {
+    pub(crate) fn knee(&mut self, now: Duration, usage: u64) {
         let differs = |bytes: u64| bytes.abs_diff(usage) as f64 > CHANGED * bytes as f64;
         if self.median().is_some_and(differs) {
             (self.count, self.peak) = (0, 0);
@@ -58,7 +58,7 @@ impl Estimate {
     }
 
     /// Records the usage between knees.
-    pub fn used(&mut self, usage: u64) {
+    pub(crate) fn used(&mut self, usage: u64) {
         if self.count > 0 {
             self.peak = self.peak.max(usage);
         }
@@ -66,7 +66,7 @@ impl Estimate {
 
     /// Returns the estimate; `None` before the first knee.
     #[must_use]
-    pub fn working_set(&self, now: Duration) -> Option<WorkingSet> {
+    pub(crate) fn working_set(&self, now: Duration) -> Option<WorkingSet> {
         let bytes = self.median()?;
         let known = &self.knees[..self.count];
         let (least, most) = (known.iter().min()?, known.iter().max()?);
