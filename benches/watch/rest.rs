@@ -100,30 +100,16 @@ pub fn synthetic(count: usize, seconds: u64) -> Result<()> {
     control::run(
         members,
         WatchOptions {
-            swap_writes: None,
-            samples: false,
-            workers: 4,
-            duration: None,
-            cpu: None,
-            dry_run: false,
-            each_action: false,
-            joined: None,
             ancestors,
-            stop: &stop,
-            nudge: |_| {},
-            alarm: |_| {},
             follows: true,
-            reload: &mut || None,
-            select: &mut |_, _| {
+            select: Some(&mut |_, _| {
                 if now().saturating_sub(listed) >= Duration::from_secs(20) {
                     listed = now();
                     std::hint::black_box(tree::walk(&mount).count());
                 }
                 Vec::new()
-            },
-            show: None,
-            note: &mut |_| {},
-            tell: &mut |_| {},
+            }),
+            ..WatchOptions::new(&stop, &mut |_| {})
         },
     )?;
     println!("{count} at rest, synthetic: {}", seen.take().context("it was measured")??);

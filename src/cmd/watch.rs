@@ -125,15 +125,15 @@ pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
             nudge: signal::nudge,
             alarm: signal::alarm,
             follows,
-            select: &mut select,
-            reload: &mut reload,
+            select: Some(&mut select),
+            reload: Some(&mut reload),
             show: live.then_some((REPAINTED, &mut show)),
-            note: &mut |note| match output::notes::of_killer(note) {
+            note: Some(&mut |note| match output::notes::of_killer(note) {
                 Some(words) => screen.borrow_mut().note(&words, loudness),
                 // At the beginning, this happens anyway after `SETTLED`.
                 None if settles.get().is_none() => lock::forget_the_start(),
                 None => {}
-            },
+            }),
             tell: &mut |event| screen.borrow_mut().event(&event),
         },
     )

@@ -130,7 +130,7 @@ impl Control<'_> {
             {
                 return;
             }
-            if let Some(reload) = (self.options.reload)() {
+            if let Some(reload) = self.options.reload.as_mut().and_then(|reload| reload()) {
                 self.reload(reload);
             }
             if now.saturating_sub(renewed) >= RENEWED {
@@ -328,13 +328,18 @@ impl Control<'_> {
     /// resulting notes.
     fn learn_killers(&mut self, answer: Option<bool>) {
         let Some(is_news) = answer else { return };
-        (self.options.note)(&Note::Asked);
+        let mut emit = |note: &Note| {
+            if let Some(receive) = &mut self.options.note {
+                receive(note);
+            }
+        };
+        emit(&Note::Asked);
         if !is_news {
             return;
         }
         let Some(killers) = self.host.killers.killers() else { return };
         for note in notes(killers, self.fleet.iter().flatten(), &mut self.noted) {
-            (self.options.note)(&note);
+            emit(&note);
         }
     }
 

@@ -69,14 +69,41 @@ pub struct WatchOptions<'a> {
     pub alarm: Alarm,
     /// True if new cgroups may be added; otherwise only lost ones are searched for.
     pub follows: bool,
-    /// Finds new cgroups.
-    pub select: &'a mut Select<'a>,
+    /// Finds new cgroups, where there can be some.
+    pub select: Option<&'a mut Select<'a>>,
     /// Returns new settings, if they changed: called repeatedly, and soon after a signal.
-    pub reload: &'a mut dyn FnMut() -> Option<Reload>,
+    pub reload: Option<&'a mut dyn FnMut() -> Option<Reload>>,
     /// Displays the state of all members, at this interval.
     pub show: Option<(Duration, &'a mut Show<'a>)>,
     /// Receives notes that aren't about a single cgroup.
-    pub note: &'a mut dyn FnMut(&Note),
+    pub note: Option<&'a mut dyn FnMut(&Note)>,
     /// Receives all events.
     pub tell: &'a mut dyn FnMut(Event<'_>),
+}
+
+impl<'a> WatchOptions<'a> {
+    /// Makes the options of a watch of cgroups that stay the same: without an end of its own, without
+    /// limits on CPU time and swap, and without signals. `stop` ends it.
+    pub fn new(stop: &'a dyn Fn() -> bool, tell: &'a mut dyn FnMut(Event<'_>)) -> Self {
+        Self {
+            swap_writes: None,
+            workers: 4,
+            duration: None,
+            cpu: None,
+            dry_run: false,
+            each_action: false,
+            samples: false,
+            joined: None,
+            ancestors: Ancestors::default(),
+            stop,
+            nudge: |_| {},
+            alarm: |_| {},
+            follows: false,
+            select: None,
+            reload: None,
+            show: None,
+            note: None,
+            tell,
+        }
+    }
 }

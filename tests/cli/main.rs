@@ -14,6 +14,7 @@ mod check;
 #[allow(dead_code, missing_docs)]
 mod cli;
 mod completion;
+mod embedded;
 mod environment;
 mod harness;
 mod kernel_selftests;
@@ -84,6 +85,7 @@ fn main() {
         rules::cases(),
         plot::cases(),
         overhead::cases(),
+        embedded::cases(),
         watch::cases(),
         net_saving::cases(),
         plan::cases(),

@@ -77,24 +77,11 @@ fn looking_and_reclaiming_allocate_nothing() {
     let ended = control::run(
         members,
         options::WatchOptions {
-            swap_writes: None,
             workers: 2,
             duration: Some(Duration::from_secs(8)),
-            cpu: None,
-            dry_run: false,
             each_action: true,
-            samples: false,
-            joined: None,
             ancestors,
-            stop: &stop,
-            nudge: |_| {},
-            alarm: |_| {},
-            follows: false,
-            select: &mut |_, _| Vec::new(),
-            reload: &mut || None,
-            show: None,
-            note: &mut |_| {},
-            tell: &mut |_| {},
+            ..options::WatchOptions::new(&stop, &mut |_| {})
         },
     );
     let (settled, last) = seen.get();

@@ -22,7 +22,8 @@ impl Control<'_> {
         }
         // A cgroup that was recreated under the same name is first reported as gone.
         let known: HashSet<u64> = self.fleet.iter().flatten().map(Member::id).collect();
-        let found = (self.options.select)(std::mem::take(&mut self.lost), &|id| known.contains(&id));
+        let Some(select) = &mut self.options.select else { return };
+        let found = select(std::mem::take(&mut self.lost), &|id| known.contains(&id));
         for ruled in found {
             self.take_on(ruled, now, GRACE);
         }
