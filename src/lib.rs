@@ -2,8 +2,8 @@
 //! much was reclaimed, and reports what prevented more and what it cost.
 //!
 //! This is the engine of the program `memctl`. It knows no command line and no screen. [`reclaim`]
-//! serves requests, [`watch`] reclaims continuously, [`select`] finds cgroups by name, [`cgroup`]
-//! and [`host`] read and write the kernel's files, and nothing else does.
+//! serves requests, [`watch`] reclaims continuously, [`select`] finds cgroups by name, and [`cgroup`]
+//! and [`host`] read and write the kernel's files.
 //!
 //! # A request
 //!
@@ -25,6 +25,36 @@
 //! ```
 //!
 //! The whole of it, with an error for each of these steps, is in `examples/reclaim.rs`.
+//!
+//! # A watch
+//!
+//! Keeps a tenth of the limit of its own cgroup free, until `stop` returns true:
+//!
+//! ```no_run
+//! use std::rc::Rc;
+//! use std::sync::Arc;
+//! use std::time::Duration;
+//!
+//! use memctl::select::locate;
+//! use memctl::size::parse_headroom;
+//! use memctl::watch::config::rule::RuleSpec;
+//! use memctl::watch::options::WatchOptions;
+//! use memctl::watch::{control, level::Ancestors, member::Member};
+//!
+//! let rule = RuleSpec { headroom: Some(parse_headroom("10%")?), ..RuleSpec::default() }.rule()?;
+//! let own = Arc::new(locate("self")?);
+//! let (mut ancestors, mut buffer) = (Ancestors::default(), String::new());
+//! let now = memctl::clock::now();
+//! let member = Member::new(own, Rc::new(rule), &mut ancestors, now, Duration::ZERO, &mut buffer)?;
+//! let ended = control::run(vec![member], WatchOptions::new(&|| false, &mut |event| {
+//!     println!("{}: {:?}", event.cgroup, event.what);
+//! }))?;
+//! println!("{} bytes reclaimed", ended.each[0].total.reclaimed);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! `examples/uswapd.rs` runs such a watch in a thread of an application, so that the threads that
+//! answer don't have to reclaim.
 
 pub mod cgroup;
 pub mod host;
