@@ -38,6 +38,7 @@ check:
 	cargo fmt --check
 	cargo clippy --target $(TARGET) --all-targets -- -D warnings
 	cargo test --target $(TARGET)
+	RUSTDOCFLAGS='-D warnings' cargo doc --target $(TARGET) --no-deps
 
 test:
 	tests/vm/setup

@@ -442,10 +442,30 @@ impl From<MemoryType> for memctl::kind::Kind {
     }
 }
 
-fn amount(word: &str) -> Result<Amount, String> {
+/// Why a value of an option is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ValueError {
+    /// Not a size.
+    #[error(transparent)]
+    Size(#[from] SizeError),
+    /// `max` where a usage is expected.
+    #[error("max is not a usage; to reclaim everything: memctl reclaim CGROUP max")]
+    MaxUsage,
+    /// Zero, or less.
+    #[error("must be more than 0")]
+    NotPositive,
+    /// Not a number of seconds.
+    #[error("not a number of seconds (as in 0.5, 2)")]
+    NotSeconds,
+    /// Not a duration.
+    #[error("not a duration (as in 500ms, 10s, 2m)")]
+    NotADuration,
+}
+
+fn amount(word: &str) -> Result<Amount, ValueError> {
     match word.parse() {
-        Ok(Amount::Max) => Err("max is not a usage; to reclaim everything: memctl reclaim CGROUP max".into()),
-        other => other.map_err(|e: SizeError| e.to_string()),
+        Ok(Amount::Max) => Err(ValueError::MaxUsage),
+        other => Ok(other?),
     }
 }
 
@@ -459,16 +479,16 @@ fn bytes_or_max(word: &str) -> Result<SizeOrMax, SizeError> {
 }
 
 /// Reads a cost: seconds of CPU time.
-fn seconds(word: &str) -> Result<f64, String> {
+fn seconds(word: &str) -> Result<f64, ValueError> {
     match word.parse::<f64>() {
         Ok(seconds) if seconds.is_finite() && seconds > 0.0 => Ok(seconds),
-        Ok(_) => Err("must be more than 0".into()),
-        Err(_) => Err("not a number of seconds (as in 0.5, 2)".into()),
+        Ok(_) => Err(ValueError::NotPositive),
+        Err(_) => Err(ValueError::NotSeconds),
     }
 }
 
 /// Reads a duration: `500ms`, `10s`, `1m30s`, or bare seconds.
-fn duration(word: &str) -> Result<Duration, String> {
+fn duration(word: &str) -> Result<Duration, ValueError> {
     let bare: Result<u64, _> = word.parse();
     let read = match bare {
         Ok(seconds) => Some(Duration::from_secs(seconds)),
@@ -479,8 +499,8 @@ fn duration(word: &str) -> Result<Duration, String> {
         },
     };
     match read {
-        None => Err("not a duration (as in 500ms, 10s, 2m)".into()),
-        Some(Duration::ZERO) => Err("must be more than 0".into()),
+        None => Err(ValueError::NotADuration),
+        Some(Duration::ZERO) => Err(ValueError::NotPositive),
         Some(time) => Ok(time),
     }
 }

@@ -7,7 +7,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::cgroup::error::CgroupError;
+use crate::cgroup::error::{CgroupError, GlobError};
 use crate::cgroup::mount::Mount;
 use crate::cgroup::path::CgroupPath;
 use crate::cgroup::tree;
@@ -54,7 +54,7 @@ pub fn select_there(words: &[OsString]) -> (Vec<Match>, Vec<CgroupError>) {
 #[derive(Debug)]
 pub(crate) struct Selector {
     word: OsString,
-    glob: Option<Result<Matcher, String>>,
+    glob: Option<Result<Matcher, GlobError>>,
     /// Hierarchy of a glob, if it isn't the one that names begin from.
     mount: Option<Arc<Mount>>,
     specificity: Specificity,
@@ -326,7 +326,7 @@ pub(crate) fn is_glob(word: &OsStr) -> bool {
 }
 
 /// Returns the error in a word as a glob, if the word is a malformed glob.
-pub(crate) fn malformed(word: &OsStr) -> Option<String> {
+pub(crate) fn malformed(word: &OsStr) -> Option<GlobError> {
     Pattern::new(word).err().filter(|_| has_special(word))
 }
 

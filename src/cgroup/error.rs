@@ -22,7 +22,7 @@ pub enum CgroupError {
     #[error("{word}: no cgroup matches")]
     NoMatch { word: String },
     #[error("{word}: malformed glob: {why}")]
-    BadGlob { word: String, why: String },
+    BadGlob { word: String, why: GlobError },
     #[error("{word}: no matching cgroup can be reclaimed from")]
     NoneReclaimable { word: String },
     #[error("{}: not a cgroup", .path.display())]
@@ -69,6 +69,20 @@ pub enum CgroupError {
     Replaced { name: String },
     #[error("{path}: {why}")]
     Other { path: String, why: String },
+}
+
+/// The mistake in a glob.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum GlobError {
+    /// The syntax is wrong, or the glob too large.
+    #[error("{0}")]
+    Syntax(globset::ErrorKind),
+    /// A character class has bytes that aren't UTF-8.
+    #[error("a character class can't hold bytes that are not UTF-8")]
+    BytesInClass,
+    /// The regular expression made of it is refused: the reason.
+    #[error("{0}")]
+    Regex(String),
 }
 
 impl CgroupError {

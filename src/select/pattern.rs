@@ -13,6 +13,8 @@ use std::path::Path;
 use globset::{Glob, GlobBuilder, GlobMatcher, GlobSet, GlobSetBuilder};
 use regex::bytes::Regex;
 
+use crate::cgroup::error::GlobError;
+
 /// Glob over paths from the mount point, without a leading `/`. `?` and `[…]` stand for a byte.
 #[derive(Clone, Debug)]
 pub(super) struct Pattern {
@@ -27,13 +29,13 @@ impl Pattern {
     ///
     /// # Errors
     /// Description of the mistake in the glob.
-    pub(super) fn new(glob: &OsStr) -> Result<Self, String> {
+    pub(super) fn new(glob: &OsStr) -> Result<Self, GlobError> {
         let text = spelt(glob)?;
         // A backslash is first of all a character of systemd's unit names (`\x2d`).
         let built = GlobBuilder::new(&text).literal_separator(true).backslash_escape(false).build();
-        let glob = built.map_err(|e| e.kind().to_string())?;
+        let glob = built.map_err(|e| GlobError::Syntax(e.kind().clone()))?;
         let regex = matches!(text, Cow::Owned(_)).then(|| Regex::new(&respelt(glob.regex()))).transpose();
-        Ok(Self { glob, regex: regex.map_err(|e| e.to_string())? })
+        Ok(Self { glob, regex: regex.map_err(|e| GlobError::Regex(e.to_string()))? })
     }
 
     /// Compiles a matcher of this glob alone.
@@ -77,13 +79,13 @@ impl PatternSet {
     ///
     /// # Errors
     /// Description of the mistake in the set as a whole: it is too large.
-    pub(super) fn new(patterns: &[Pattern]) -> Result<Self, String> {
+    pub(super) fn new(patterns: &[Pattern]) -> Result<Self, GlobError> {
         let mut plain = GlobSetBuilder::new();
         let (odd, even): (Vec<_>, Vec<_>) = patterns.iter().partition(|pattern| pattern.regex.is_some());
         for pattern in even {
             plain.add(pattern.glob.clone());
         }
-        let plain = plain.build().map_err(|e| e.kind().to_string())?;
+        let plain = plain.build().map_err(|e| GlobError::Syntax(e.kind().clone()))?;
         Ok(Self { plain, bytes: odd.into_iter().map(Pattern::matcher).collect() })
     }
 
@@ -111,7 +113,7 @@ pub(super) fn literal(path: &Path) -> Vec<u8> {
 const MARK: char = '\u{1}';
 
 /// Replaces each byte of a glob that isn't UTF-8 by a mark and two digits.
-fn spelt(glob: &OsStr) -> Result<Cow<'_, str>, String> {
+fn spelt(glob: &OsStr) -> Result<Cow<'_, str>, GlobError> {
     if let Some(text) = glob.to_str() {
         return Ok(Cow::Borrowed(text));
     }
@@ -120,7 +122,7 @@ fn spelt(glob: &OsStr) -> Result<Cow<'_, str>, String> {
         let in_class = text.rfind('[').is_some_and(|open| !text[open..].contains(']'));
         // For the library a class consists of characters, so the digits would become members.
         if in_class {
-            return Err("a character class can't hold bytes that are not UTF-8".to_owned());
+            return Err(GlobError::BytesInClass);
         }
         let _ = write!(text, "{MARK}{byte:02x}");
         Ok(())

@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::pattern::{Matcher, Pattern, PatternSet};
 use super::suggest::shown;
 use super::{Locator, Match, Scope, Selector, locate, select_by};
-use crate::cgroup::error::CgroupError;
+use crate::cgroup::error::{CgroupError, GlobError};
 use crate::cgroup::mount::Mount;
 use crate::cgroup::path::CgroupPath;
 use crate::cgroup::{Name, tree};
@@ -124,7 +124,7 @@ struct Excluded {
 
 impl Excluded {
     fn new(words: &[OsString], locator: &Locator) -> Result<Self, CgroupError> {
-        let bad = |word: &OsStr, why: String| CgroupError::BadGlob { word: shown(word), why };
+        let bad = |word: &OsStr, why: GlobError| CgroupError::BadGlob { word: shown(word), why };
         let (mut anywhere, mut by_path, mut ids) = (Vec::new(), Vec::new(), HashSet::new());
         for word in words {
             let scope = Scope::of(word, locator);

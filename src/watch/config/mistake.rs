@@ -2,6 +2,7 @@
 
 use super::rule::InvalidRule;
 use super::{MAX_BYTES, MAX_RULES, MAX_WORDS, VERSION};
+use crate::cgroup::error::GlobError;
 
 /// Keys that only a rule has, and that users write outside of one.
 const RULE_KEYS: [&str; 9] =
@@ -65,7 +66,7 @@ pub enum Mistake {
         /// The glob.
         word: String,
         /// The reason.
-        why: String,
+        why: GlobError,
     },
     /// `type` beside `swappiness`.
     #[error("type and swappiness can't be combined")]
