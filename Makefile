@@ -43,12 +43,12 @@ check:
 test:
 	tests/vm/setup
 	$(MAKE) check
+	$(MAKE) deny
 	paths=$$(tests/vm/build) && eval "$$paths" && export MEMCTL_BIN CLI_TESTS && tests/vm/run
 
 msrv:
 	tests/msrv --target $(TARGET)
 
-# Not part of test: building cargo-deny takes minutes, once.
 deny:
 	tests/deny licenses bans sources
 
