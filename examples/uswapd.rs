@@ -1,9 +1,9 @@
 //! Keeps memory free below the limit of its own cgroup, in a thread of an application.
 //!
-//! When an application meets its limit, the kernel reclaims in whatever thread allocates next, which
-//! may be the one that answers. Here a thread that has time does it ahead of the limit: it embeds a
-//! watch of the application's own cgroup. The application is made up: one thread streams a file, and
-//! one answers every few milliseconds.
+//! When an application meets its limit, the kernel reclaims in whatever thread allocates next,
+//! which may be the one that answers. Here a thread that has time does it ahead of the limit: it
+//! embeds a watch of the application's own cgroup. The application is made up: one thread streams a
+//! file, and one answers every few milliseconds.
 //!
 //! `uswapd FILE SECONDS [HEADROOM]` streams FILE for that long; without HEADROOM (such as 10%),
 //! nothing reclaims ahead. It prints the slowest answer.

@@ -1,9 +1,9 @@
-//! memctl asks the Linux kernel to reclaim memory from a cgroup through `memory.reclaim`, measures how
-//! much was reclaimed, and reports what prevented more and what it cost.
+//! memctl asks the Linux kernel to reclaim memory from a cgroup through `memory.reclaim`, measures
+//! how much was reclaimed, and reports what prevented more and what it cost.
 //!
 //! This is the engine of the program `memctl`. It knows no command line and no screen. [`reclaim`]
-//! serves requests, [`watch`] reclaims continuously, [`select`] finds cgroups by name, and [`cgroup`]
-//! and [`host`] read and write the kernel's files.
+//! serves requests, [`watch`] reclaims continuously, [`select`] finds cgroups by name, and
+//! [`cgroup`] and [`host`] read and write the kernel's files.
 //!
 //! # A request
 //!
@@ -20,7 +20,7 @@
 //! let request = Request::new(Goal::Reclaim(Amount::Bytes(10 << 20)), Kind::All);
 //! // The first closure ends the request early; the second one receives its steps.
 //! let report = reclaim::run(&mut target, &request, &|| false, &mut |_| {})?;
-//! println!("{} of {:?} bytes, ended by {:?}", report.reclaimed, report.requested, report.stopped_by);
+//! println!("{} bytes, ended by {:?}", report.reclaimed, report.stopped_by);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!

@@ -82,8 +82,8 @@ pub struct WatchOptions<'a> {
 }
 
 impl<'a> WatchOptions<'a> {
-    /// Makes the options of a watch of cgroups that stay the same: without an end of its own, without
-    /// limits on CPU time and swap, and without signals. `stop` ends it.
+    /// Makes the options of a watch of cgroups that stay the same: without an end of its own,
+    /// without limits on CPU time and swap, and without signals. `stop` ends it.
     pub fn new(stop: &'a dyn Fn() -> bool, tell: &'a mut dyn FnMut(Event<'_>)) -> Self {
         Self {
             swap_writes: None,

@@ -31,7 +31,7 @@ fn a_request_of_the_library() {
     assert_eq!(String::from_utf8_lossy(&none.stderr), "reclaim: none: no such cgroup\n");
 }
 
-/// What an application met at its limit: memory that its own threads had to reclaim, and events.
+/// Counters of an application at its limit: memory that its own threads had to reclaim, and events.
 #[derive(Debug)]
 struct Met {
     direct_bytes: u64,

@@ -94,8 +94,8 @@ impl Source {
         edges.into_iter().collect()
     }
 
-    /// Returns the public items of the library by the modules that define them, and the public methods
-    /// of its types.
+    /// Returns the public items of the library by the modules that define them, and the public
+    /// methods of its types.
     pub fn public(&self) -> impl Iterator<Item = String> {
         let files = self.files.iter().filter(|(module, _)| module.split("::").next() == Some("lib"));
         files.flat_map(|(module, file)| file.public.iter().map(move |item| format!("{module}::{item}")))
