@@ -106,7 +106,7 @@ pub fn refuse(file: &str, why: &Error) -> Result<()> {
         works: bool,
         error: String,
     }
-    let line = Refused { config: file, works: false, error: format!("{why}") };
+    let line = Refused { config: file, works: false, error: why.to_string() };
     print_stdout(&(serde_json::to_string(&line)? + "\n"))
 }
 

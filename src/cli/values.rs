@@ -1,0 +1,70 @@
+//! Values of options that are neither words nor plain sizes.
+
+use std::num::IntErrorKind;
+use std::time::Duration;
+
+use memctl::size::{Amount, SizeError, parse_bytes_or_max};
+
+/// Why a value of an option is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ValueError {
+    /// Not a size.
+    #[error(transparent)]
+    Size(#[from] SizeError),
+    /// `max` where a usage is expected.
+    #[error("max is not a usage; to reclaim everything: memctl reclaim CGROUP max")]
+    MaxUsage,
+    /// Zero, or less.
+    #[error("must be more than 0")]
+    NotPositive,
+    /// Not a number of seconds.
+    #[error("not a number of seconds (as in 0.5, 2)")]
+    NotSeconds,
+    /// Not a duration.
+    #[error("not a duration (as in 500ms, 10s, 2m)")]
+    NotADuration,
+}
+
+/// Reads a usage: a size, or a share of the usage.
+pub fn amount(word: &str) -> Result<Amount, ValueError> {
+    match word.parse() {
+        Ok(Amount::Max) => Err(ValueError::MaxUsage),
+        other => Ok(other?),
+    }
+}
+
+/// A size, or `None` for no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SizeOrMax(pub Option<u64>);
+
+/// Reads a size, or max for no limit.
+pub fn bytes_or_max(word: &str) -> Result<SizeOrMax, SizeError> {
+    parse_bytes_or_max(word).map(SizeOrMax)
+}
+
+/// Reads a cost: seconds of CPU time.
+pub fn seconds(word: &str) -> Result<f64, ValueError> {
+    match word.parse::<f64>() {
+        Ok(seconds) if seconds.is_finite() && seconds > 0.0 => Ok(seconds),
+        Ok(_) => Err(ValueError::NotPositive),
+        Err(_) => Err(ValueError::NotSeconds),
+    }
+}
+
+/// Reads a duration: `500ms`, `10s`, `1m30s`, or bare seconds.
+pub fn duration(word: &str) -> Result<Duration, ValueError> {
+    let bare: Result<u64, _> = word.parse();
+    let read = match bare {
+        Ok(seconds) => Some(Duration::from_secs(seconds)),
+        Err(e) if *e.kind() == IntErrorKind::PosOverflow => None,
+        Err(_) => match word.parse::<f64>() {
+            Ok(seconds) => Duration::try_from_secs_f64(seconds).ok(),
+            Err(_) => humantime::parse_duration(word).ok(),
+        },
+    };
+    match read {
+        None => Err(ValueError::NotADuration),
+        Some(Duration::ZERO) => Err(ValueError::NotPositive),
+        Some(time) => Ok(time),
+    }
+}
