@@ -18,13 +18,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use memctl::clock;
 use memctl::select::locate;
 use memctl::size::parse_headroom;
 use memctl::watch::config::rule::RuleSpec;
-use memctl::watch::control;
-use memctl::watch::level::Ancestors;
-use memctl::watch::member::Member;
+use memctl::watch::members::Members;
 use memctl::watch::options::WatchOptions;
 
 static STOP: AtomicBool = AtomicBool::new(false);
@@ -68,11 +65,10 @@ fn keep_free(headroom: &str) -> Result<(), String> {
     let watch = || -> Result<(), Box<dyn Error>> {
         let spec = RuleSpec { headroom: Some(parse_headroom(headroom)?), ..RuleSpec::default() };
         let own = Arc::new(locate("self")?);
-        let (rule, mut ancestors) = (Rc::new(spec.rule()?), Ancestors::default());
-        let mut text = String::new();
-        let member = Member::new(own, rule, &mut ancestors, clock::now(), Duration::ZERO, &mut text)?;
+        let mut members = Members::new(false)?;
+        members.add(own, Rc::new(spec.rule()?))?;
         // The single member is reclaimed from in this thread.
-        control::run(vec![member], WatchOptions::new(&|| STOP.load(Ordering::Relaxed), &mut |_| {}))?;
+        members.watch(WatchOptions::new(&|| STOP.load(Ordering::Relaxed), &mut |_| {}))?;
         Ok(())
     };
     watch().map_err(|why| why.to_string())

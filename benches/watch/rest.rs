@@ -13,9 +13,7 @@ use anyhow::{Context, Result, ensure};
 use memctl::cgroup::{CgroupPath, Mount, tree};
 use memctl::clock::now;
 use memctl::watch::config::rule::RuleSpec;
-use memctl::watch::control;
-use memctl::watch::level::Ancestors;
-use memctl::watch::member::Member;
+use memctl::watch::members::Members;
 use memctl::watch::options::WatchOptions;
 
 use crate::{CGROUPS, M};
@@ -60,9 +58,7 @@ pub fn synthetic(count: usize, seconds: u64) -> Result<()> {
     let mount = Arc::new(Mount::whole(tree.path().to_owned(), true));
     let wanted = RuleSpec { headroom: Some("10%".parse()?), ..RuleSpec::default() };
     let rule = Rc::new(wanted.rule()?);
-    let mut ancestors = Ancestors::default();
-    let mut text = String::new();
-    let mut members = Vec::with_capacity(count);
+    let mut members = Members::new(true)?;
     for number in 0..count {
         let path = tree.path().join(format!("job-{number}"));
         std::fs::create_dir(&path)?;
@@ -80,8 +76,7 @@ pub fn synthetic(count: usize, seconds: u64) -> Result<()> {
         let name = format!("/job-{number}").into();
         let id = std::fs::metadata(&path)?.ino();
         let located = Arc::new(CgroupPath { path: path.into(), name, mount: Arc::clone(&mount), id });
-        let member = Member::new(located, rule.clone(), &mut ancestors, now(), Duration::ZERO, &mut text);
-        members.push(member.map_err(|why| anyhow::anyhow!("job-{number}: {why}"))?);
+        members.add_unchecked(located, rule.clone()).map_err(|why| anyhow::anyhow!("job-{number}: {why}"))?;
     }
     let (began, calm, seen) = (now(), Cell::new(None), RefCell::new(None));
     let end = CALM + Duration::from_secs(seconds);
@@ -97,21 +92,17 @@ pub fn synthetic(count: usize, seconds: u64) -> Result<()> {
         time > end
     };
     let mut listed = began;
-    control::run(
-        members,
-        WatchOptions {
-            ancestors,
-            follows: true,
-            select: Some(&mut |_, _| {
-                if now().saturating_sub(listed) >= Duration::from_secs(20) {
-                    listed = now();
-                    std::hint::black_box(tree::walk(&mount).count());
-                }
-                Vec::new()
-            }),
-            ..WatchOptions::new(&stop, &mut |_| {})
-        },
-    )?;
+    members.watch(WatchOptions {
+        follows: true,
+        select: Some(&mut |_, _| {
+            if now().saturating_sub(listed) >= Duration::from_secs(20) {
+                listed = now();
+                std::hint::black_box(tree::walk(&mount).count());
+            }
+            Vec::new()
+        }),
+        ..WatchOptions::new(&stop, &mut |_| {})
+    })?;
     println!("{count} at rest, synthetic: {}", seen.take().context("it was measured")??);
     Ok(())
 }

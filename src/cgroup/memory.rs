@@ -45,7 +45,25 @@ impl MemoryCgroup {
         let explain = |errno| diagnose::explain(&cgroup, located, errno);
         let reclaim = ReclaimFile::open(&cgroup).map_err(explain)?;
         let stat = cgroup.reader("memory.stat").map_err(explain)?;
-        Ok(Self {
+        Ok(Self::with(cgroup, reclaim, stat, located))
+    }
+
+    /// Opens the cgroup as [`MemoryCgroup::open`] does, but without looking for the reason of an
+    /// error.
+    ///
+    /// # Errors
+    /// The kernel's error; `ENODEV` if the cgroup is gone, or another one has its path.
+    pub(crate) fn reopen(located: &CgroupPath) -> Result<Self, Errno> {
+        let cgroup = located.open().map_err(|e| match Errno::from_io_error(&e) {
+            Some(Errno::NOENT | Errno::STALE) => Errno::NODEV,
+            errno => errno.unwrap_or(Errno::INVAL),
+        })?;
+        let (reclaim, stat) = (ReclaimFile::open(&cgroup)?, cgroup.reader("memory.stat")?);
+        Ok(Self::with(cgroup, reclaim, stat, located))
+    }
+
+    fn with(cgroup: Cgroup, reclaim: ReclaimFile, stat: Reader, located: &CgroupPath) -> Self {
+        Self {
             mount: Arc::clone(&located.mount),
             reclaim,
             stat,
@@ -58,7 +76,7 @@ impl MemoryCgroup {
             blind_spot: blind_spot(),
             text: String::new(),
             cgroup,
-        })
+        }
     }
 
     /// Returns the cgroup.
@@ -157,7 +175,7 @@ impl MemoryCgroup {
 /// Returns the maximum lag of the counters, bytes. `memory.stat` is folded on reading only when
 /// more than 64 updates per CPU are pending (`MEMCG_CHARGE_BATCH`, mm/memcontrol.c), each of a
 /// page.
-fn blind_spot() -> u64 {
+pub(crate) fn blind_spot() -> u64 {
     const UPDATES: u64 = 64;
     UPDATES * cpus() * page_size()
 }

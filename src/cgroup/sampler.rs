@@ -9,13 +9,14 @@ use super::limit::LimitFile;
 use super::stat::MemoryStat;
 use super::{Cgroup, CgroupPath, pressure};
 use crate::host::Reader;
-use crate::host::proc::parse_number;
+use crate::host::proc::{flat_keyed, parse_number};
 
 /// Sampler of one cgroup under watch.
 #[derive(Debug)]
 pub struct Sampler {
     cgroup: Cgroup,
     id: u64,
+    owner: u32,
     current: Reader,
     events: Option<Reader>,
 }
@@ -36,10 +37,11 @@ impl Sampler {
     /// The kernel's error: `ENOENT` where there is no such cgroup, or no `memory.current` in it.
     pub(crate) fn open(located: &CgroupPath) -> Result<Self, Errno> {
         let cgroup = located.open_to_read()?;
-        let id = cgroup.id()?;
+        let directory = rustix::fs::fstat(&cgroup)?;
+        let (id, owner) = (directory.st_ino, directory.st_uid);
         let current = cgroup.reader("memory.current")?;
         let events = cgroup.reader("memory.events.local").ok();
-        Ok(Self { cgroup, id, current, events })
+        Ok(Self { cgroup, id, owner, current, events })
     }
 
     /// Returns the cgroup.
@@ -52,6 +54,12 @@ impl Sampler {
     #[must_use]
     pub(crate) fn id(&self) -> u64 {
         self.id
+    }
+
+    /// Returns the owner of the cgroup's directory.
+    #[must_use]
+    pub(crate) fn owner(&self) -> u32 {
+        self.owner
     }
 
     /// Reads `memory.current`, bytes. `text` is a reusable buffer.
@@ -82,19 +90,11 @@ impl Sampler {
         Ok(min.max(self.number("memory.low", text)?.unwrap_or(u64::MAX)))
     }
 
-    /// Reads the counts of limits met so far; 0 where the kernel doesn't report them (before 5.2).
-    pub(crate) fn hits(&self, text: &mut String) -> LimitEvents {
-        let mut hits = LimitEvents::default();
-        if self.events.as_ref().is_some_and(|events| events.read(text).is_ok()) {
-            for (key, value) in text.lines().filter_map(|line| line.split_once(' ')) {
-                match key {
-                    "high" => hits.high = value.parse().unwrap_or(0),
-                    "max" => hits.max = value.parse().unwrap_or(0),
-                    _ => {}
-                }
-            }
-        }
-        hits
+    /// Reads the counts of limits met so far; `None` where they can't be read, as before 5.2.
+    pub(crate) fn hits(&self, text: &mut String) -> Option<LimitEvents> {
+        self.events.as_ref()?.read(text).ok()?;
+        let count = |key| flat_keyed(text, key);
+        Some(LimitEvents { high: count("high")?, max: count("max")? })
     }
 
     /// Returns the descriptor that becomes readable with `POLLPRI` when a limit is met.

@@ -6,18 +6,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use memctl::cgroup::MemoryCgroup;
 use memctl::cgroup::join::{JoinError, Joined};
 use memctl::clock;
 use memctl::kind::Kind;
-use memctl::reclaim::{Goal, Request};
 use memctl::select::locate;
 use memctl::select::watchlist::Assigned;
-use memctl::size::{Amount, Percent};
-use memctl::watch::control;
+use memctl::size::Percent;
+use memctl::watch::config::rule::WatchError;
 use memctl::watch::event::MemberView;
-use memctl::watch::level::Ancestors;
-use memctl::watch::member::Member;
+use memctl::watch::members::Members;
 use memctl::watch::options::{Reload, RuledCgroup, WatchOptions};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -48,8 +45,7 @@ pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
     let loudness = Verbosity::new(global)?;
     let plan = WatchPlan::of(args)?;
     open_many_files();
-    let mut ancestors = Ancestors::default();
-    let (members, waiting) = members(&plan, &mut ancestors)?;
+    let (members, waiting) = members(&plan, args.dry_run)?;
     let mut notes = output::notes::not_watched(&waiting);
     if members.is_empty() && notes.is_empty() {
         notes.push("no cgroup is watched: all matches are excluded or can't be reclaimed from".into());
@@ -67,7 +63,7 @@ pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
     // A dry run writes nothing, and so doesn't join a cgroup either.
     let join = args.join.as_deref().filter(|_| !args.dry_run);
     let joined = join.map(enter).transpose()?;
-    lock::lock_memory(members.iter().map(|member| &*member.located.name), loudness);
+    lock::lock_memory(members.names().map(|name| &**name), loudness);
     let screen = RefCell::new(output::watch::WatchScreen::new(args.json, args.estimate, loudness));
     for note in &notes {
         screen.borrow_mut().note(note, loudness);
@@ -109,9 +105,8 @@ pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
         *plan.borrow_mut() = new;
         Some(reload)
     };
-    let ended = control::run(
-        members,
-        WatchOptions {
+    let ended = members
+        .watch(WatchOptions {
             swap_writes,
             workers: WORKERS,
             duration: args.duration,
@@ -120,7 +115,6 @@ pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
             each_action: loudness == Verbosity::Verbose,
             samples: args.json,
             joined,
-            ancestors,
             stop: &stop,
             nudge: signal::nudge,
             alarm: signal::alarm,
@@ -128,16 +122,15 @@ pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
             select: Some(&mut select),
             reload: Some(&mut reload),
             show: live.then_some((REPAINTED, &mut show)),
-            note: Some(&mut |note| match output::notes::of_killer(note) {
+            note: Some(&mut |note| match output::notes::of_watch(note) {
                 Some(words) => screen.borrow_mut().note(&words, loudness),
                 // At the beginning, this happens anyway after `SETTLED`.
                 None if settles.get().is_none() => lock::forget_the_start(),
                 None => {}
             }),
-            tell: &mut |event| screen.borrow_mut().event(&event),
-        },
-    )
-    .map_err(|e| Error::io("can't watch", &e))?;
+            emit: &mut |event| screen.borrow_mut().event(&event),
+        })
+        .map_err(|e| Error::io("can't watch", &e))?;
     output::watch::print(&ended, args.json, args.estimate, loudness)?;
     match signal::pending() {
         // A service that is terminated has done its work.
@@ -155,45 +148,34 @@ fn open_many_files() {
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
-/// Returns the request that the kernel must support for a kind of memory, and the option that needs
-/// it.
-fn needed(kind: Option<Kind>) -> Option<(Request, String)> {
-    let (kind, word) = match kind? {
-        kind @ Kind::File => (kind, "--type file".to_owned()),
-        kind @ Kind::Anon => (kind, "--type anon".to_owned()),
-        kind @ Kind::Weighed(swappiness) => (kind, format!("--swappiness {swappiness}")),
-        Kind::All => return None,
-    };
-    Some((Request::new(Goal::Reclaim(Amount::Max), kind), word))
+/// Returns the option that asks for a kind of memory.
+fn option_of(kind: Option<Kind>) -> String {
+    match kind {
+        Some(Kind::File) => "--type file".to_owned(),
+        Some(Kind::Anon) => "--type anon".to_owned(),
+        Some(Kind::Weighed(swappiness)) => format!("--swappiness {swappiness}"),
+        Some(Kind::All) | None => "--type all".to_owned(),
+    }
 }
 
 /// Opens all cgroups that were named before anything starts: an error in one changes nothing
 /// anywhere.
-fn members(plan: &WatchPlan, ancestors: &mut Ancestors) -> Result<(Vec<Member>, Waiting)> {
-    let mut text = String::new();
+fn members(plan: &WatchPlan, dry_run: bool) -> Result<(Members, Waiting)> {
     let (first, unmatched) = plan.watchlist.first()?;
-    let mut members = Vec::with_capacity(first.len());
+    let mut members = Members::new(dry_run).map_err(|e| Error::io("can't watch", &e))?;
     let mut unlimited = Vec::new();
     for Assigned { selected, list } in first {
         let Some(rule) = &plan.rules[list] else { continue };
         let name = selected.located.name.clone();
-        let mut able = match MemoryCgroup::open(&selected.located) {
-            Ok(able) => able,
-            Err(_) if selected.by_glob => continue,
-            Err(why) if plan.waits => {
-                unlimited.push((name, why.to_string()));
-                continue;
+        match members.add(Arc::new(selected.located), Rc::clone(rule)) {
+            Ok(()) => {}
+            Err(WatchError::Refused(why)) => {
+                return Err(Error::from(why).context(option_of(rule.bounds.kind)));
             }
-            Err(why) => return Err(why.into()),
-        };
-        if let Some((request, word)) = needed(rule.bounds.kind) {
-            request.check(&mut able).map_err(|why| Error::from(why).context(word))?;
-        }
-        let located = Arc::new(selected.located);
-        match Member::new(located, Rc::clone(rule), ancestors, clock::now(), Duration::ZERO, &mut text) {
-            Ok(member) => members.push(member),
+            Err(WatchError::Cgroup(_)) if selected.by_glob => {}
             // The cgroup may still get a limit.
             Err(why) if selected.by_glob || plan.waits => unlimited.push((name, why.to_string())),
+            Err(WatchError::Cgroup(why)) => return Err(why.into()),
             Err(why) => return Err(Error::from(why).context(name)),
         }
     }

@@ -114,15 +114,14 @@ pub(crate) struct SwapOutCounter {
 }
 
 impl SwapOutCounter {
-    /// Returns the memory swapped out since the host was started, bytes.
-    pub(crate) fn read(&mut self) -> u64 {
+    /// Returns the memory swapped out since the host was started, bytes; `None` if the counter
+    /// can't be read.
+    pub(crate) fn read(&mut self) -> Option<u64> {
         if self.file.is_none() {
             self.file = Reader::open("/proc/vmstat").ok();
         }
-        if self.file.as_ref().is_none_or(|file| file.read(&mut self.text).is_err()) {
-            return 0;
-        }
-        flat_keyed(&self.text, "pswpout").unwrap_or(0) * page_size()
+        self.file.as_ref()?.read(&mut self.text).ok()?;
+        flat_keyed(&self.text, "pswpout")?.checked_mul(page_size())
     }
 }
 

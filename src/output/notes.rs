@@ -103,8 +103,8 @@ pub fn not_watched(waiting: &Waiting) -> Vec<String> {
     unmatched.chain(unlimited).collect()
 }
 
-/// Returns the text of a note on an OOM killer.
-pub fn of_killer(note: &Note) -> Option<String> {
+/// Returns the text of a note that isn't about a single watched cgroup.
+pub fn of_watch(note: &Note) -> Option<String> {
     Some(match note {
         Note::Asked => return None,
         Note::Blind(why) => format!(
@@ -112,6 +112,12 @@ pub fn of_killer(note: &Note) -> Option<String> {
              (memory full avg10)",
             hundredths(Limit::Unknown.threshold())
         ),
+        Note::NoWorkers => {
+            "no thread can be started: cgroups are reclaimed from one after the other".to_owned()
+        }
+        Note::NotWatched { cgroup, error } => {
+            format!("{cgroup}: not watched yet: {}", errno_text(*error))
+        }
         Note::SwapFree { cgroup, swap_free, limit } => format!(
             "{cgroup}: --swap-free {swap_free} lets swap fill up to SwapUsedLimit= ({}), where \
              systemd-oomd kills the largest user of swap; keep more than {} free",

@@ -1,31 +1,81 @@
 //! Account of one watched cgroup: reclaimed bytes and their effect, reported once a second and
 //! summarised at the end.
+//!
+//! Actions are measured by the fall of `memory.current` and the kernel's answers, which are cheap
+//! and blurred by what the application does meanwhile. Once a second the account is reconciled with
+//! the counters of `memory.stat`.
 
 use std::time::Duration;
 
 use rustix::io::Errno;
 
 use super::action::ActionResult;
+use super::context::Context;
 use super::event::{EventKind, ReclaimTally, Room, Summary, UsageSample};
 use super::policy::guard::Guard;
-use crate::cgroup::Sampler;
+use super::system::{Sample, System};
 use crate::cgroup::stat::MemoryStat;
 use crate::host::proc::page_size;
 
 /// Interval between reports; reclaim within it is reported as one event.
-const TOLD: Duration = Duration::from_secs(1);
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Counters of reclaim since the cgroup's creation, bytes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Counters {
     direct: Option<u64>,
     proactive: Option<u64>,
+    demoted: u64,
+    all: Option<u64>,
 }
 
 impl Counters {
     fn of(stat: &MemoryStat) -> Self {
-        let bytes = |pages: Option<u64>| Some(pages? * page_size());
-        Self { direct: bytes(stat.pgsteal_direct), proactive: bytes(stat.pgsteal_proactive) }
+        let bytes = |pages: Option<u64>| pages?.checked_mul(page_size());
+        Self {
+            direct: bytes(stat.pgsteal_direct),
+            proactive: bytes(stat.pgsteal_proactive),
+            demoted: bytes(stat.pgdemote_proactive).unwrap_or(0),
+            all: bytes(stat.pgsteal),
+        }
+    }
+
+    /// Returns the bytes reclaimed since `first` according to the counters.
+    fn counted(&self, first: &Self) -> Counted {
+        let since = |now: Option<u64>, first: Option<u64>| Some(now?.saturating_sub(first?));
+        match (since(self.proactive, first.proactive), since(self.all, first.all)) {
+            (Some(proactive), _) => {
+                Counted::Proactive(proactive.saturating_sub(self.demoted.saturating_sub(first.demoted)))
+            }
+            (None, Some(all)) => Counted::All(all),
+            (None, None) => Counted::Unknown,
+        }
+    }
+}
+
+/// Bytes reclaimed according to the kernel's counters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Counted {
+    /// By processes that asked for it, without demotions (since Linux 6.15).
+    Proactive(u64),
+    /// By any process.
+    All(u64),
+    Unknown,
+}
+
+impl Counted {
+    /// Corrects an estimate, of which `at_most` can be true. The counters lag by up to
+    /// `blind_spot`.
+    fn correct(self, estimate: u64, at_most: u64, blind_spot: u64) -> u64 {
+        match self {
+            // Other processes may have asked as well.
+            Self::Proactive(counted) => {
+                let least = counted.min(at_most);
+                estimate.clamp(least, counted.saturating_add(blind_spot).min(at_most).max(least))
+            }
+            Self::All(counted) => estimate.min(counted.saturating_add(blind_spot)),
+            Self::Unknown => estimate,
+        }
     }
 }
 
@@ -37,6 +87,9 @@ struct Work {
     /// Beginning of the unreported work, if there is any.
     began: Option<Duration>,
     total: ReclaimTally,
+    /// Bytes of `total` in reports so far, and bytes reclaimed at most.
+    reported: u64,
+    at_most: u64,
 }
 
 /// Account of one cgroup.
@@ -64,15 +117,16 @@ impl Account {
     ///
     /// # Errors
     /// The kernel's error.
-    pub(crate) fn open(gauge: &Sampler, now: Duration, text: &mut String) -> Result<Self, Errno> {
-        let stat = gauge.stat(text)?;
+    pub(crate) fn open(sampler: &impl Sample, cx: &mut Context<'_, impl System>) -> Result<Self, Errno> {
+        let text = &mut cx.text;
+        let stat = sampler.stat(text)?;
         Ok(Self {
-            began: now,
+            began: cx.now,
             first: Counters::of(&stat),
             first_refaulted: stat.refaulted().unwrap_or(0),
-            first_stalled: gauge.stalled(text),
+            first_stalled: sampler.stalled(text),
             work: None,
-            stalled_before: gauge.pressure_before(text),
+            stalled_before: sampler.pressure_before(text),
             outrun: 0,
             held: 0,
             last_held: None,
@@ -100,13 +154,13 @@ impl Account {
     /// Returns a usage sample with the fields that are counted here.
     ///
     /// # Errors
-    /// `ENODEV` when the cgroup was removed.
-    pub(crate) fn sample(&self, gauge: &Sampler, text: &mut String) -> Result<UsageSample, Errno> {
-        let refaulted = gauge.stat(text)?.refaulted().unwrap_or(0);
-        let stalled = gauge.stalled(text).zip(self.first_stalled);
+    /// The kernel's error.
+    pub(crate) fn sample(&self, sampler: &impl Sample, text: &mut String) -> Result<UsageSample, Errno> {
+        let refaulted = sampler.stat(text)?.refaulted().unwrap_or(0);
+        let stalled = sampler.stalled(text).zip(self.first_stalled);
         Ok(UsageSample {
-            current: gauge.current(text)?,
-            swapped: gauge.swapped(text),
+            current: sampler.current(text)?,
+            swapped: sampler.swapped(text),
             reclaimed: self.reclaimed(),
             refaulted: refaulted.saturating_sub(self.first_refaulted),
             stalled: stalled.map(|(now, before)| Duration::from_micros(now.saturating_sub(before))),
@@ -120,35 +174,55 @@ impl Account {
     }
 
     /// Records an action, and the room left below the limit after it, if there is a limit.
-    pub(crate) fn enter(&mut self, now: Duration, acted: &ActionResult, room: Option<Room>) {
+    pub(crate) fn enter(&mut self, now: Duration, result: &ActionResult, room: Option<Room>) {
         let work = self.work.get_or_insert_default();
         if work.began.is_none() {
             work.began = Some(now);
             work.tally =
-                ReclaimTally { current_before: acted.current + acted.reclaimed, ..ReclaimTally::default() };
+                ReclaimTally { current_before: result.current + result.reclaimed, ..ReclaimTally::default() };
         }
-        work.tally.add(acted);
+        work.tally.add(result);
         work.tally.room = room;
-        work.total.add(acted);
+        work.total.add(result);
+        work.at_most += result.at_most;
     }
 
-    /// Reports the work since the last report, if that is long enough ago, or at the `end`.
-    pub(crate) fn flush(&mut self, now: Duration, end: bool, tell: &mut dyn FnMut(EventKind)) {
-        let Some(work) = &mut self.work else { return };
-        if work.began.take_if(|began| end || now.saturating_sub(*began) >= TOLD).is_some() {
-            tell(EventKind::Reclaim(work.tally));
+    /// Returns the report on the work since the last one, if that is long enough ago, or at the
+    /// `end`.
+    pub(crate) fn flush(
+        &mut self,
+        sampler: &impl Sample,
+        end: bool,
+        cx: &mut Context<'_, impl System>,
+    ) -> Option<EventKind> {
+        let work = self.work.as_mut()?;
+        work.began.take_if(|began| end || cx.now.saturating_sub(*began) >= REPORT_INTERVAL)?;
+        // A cgroup that is gone has no counters any more.
+        if let Ok(stat) = sampler.stat(&mut cx.text) {
+            let counted = Counters::of(&stat).counted(&self.first);
+            work.total.reclaimed =
+                counted.correct(work.total.reclaimed, work.at_most, cx.system.blind_spot());
         }
+        work.tally.reclaimed = work.total.reclaimed.saturating_sub(work.reported);
+        work.reported = work.total.reclaimed;
+        Some(EventKind::Reclaim(work.tally))
     }
 
     /// Returns the time of the next report, if there is anything to report.
     #[must_use]
-    pub(crate) fn to_tell(&self) -> Option<Duration> {
-        Some(self.work.as_ref()?.began? + TOLD)
+    pub(crate) fn report_due(&self) -> Option<Duration> {
+        Some(self.work.as_ref()?.began? + REPORT_INTERVAL)
     }
 
     /// Returns the summary of the watch; `gone` if the cgroup was removed.
-    pub(crate) fn close(&mut self, gauge: &Sampler, now: Duration, gone: bool, text: &mut String) -> Summary {
-        let last = gauge.stat(text).ok().map(|stat| Counters::of(&stat));
+    pub(crate) fn close(
+        &mut self,
+        sampler: &impl Sample,
+        gone: bool,
+        cx: &mut Context<'_, impl System>,
+    ) -> Summary {
+        let text = &mut cx.text;
+        let last = sampler.stat(text).ok().map(|stat| Counters::of(&stat));
         let since = |last: Option<u64>, first: Option<u64>| Some(last?.saturating_sub(first?));
         let direct = last.and_then(|last| {
             let both = since(last.direct, self.first.direct)?;
@@ -156,23 +230,24 @@ impl Account {
             let ours = if last.proactive.is_some() { 0 } else { self.reclaimed() };
             Some(both.saturating_sub(ours))
         });
-        let stalled = gauge.stalled(text).zip(self.first_stalled);
+        let stalled = sampler.stalled(text).zip(self.first_stalled);
         Summary {
-            cgroup: gauge.cgroup().name().clone(),
+            cgroup: sampler.name().clone(),
             rule: None,
             would: self.would,
             counted: last.and_then(|last| since(last.proactive, self.first.proactive)),
-            at: Duration::ZERO,
-            watched: now.saturating_sub(self.began),
+            at: cx.now.saturating_sub(cx.began),
+            watched: cx.now.saturating_sub(self.began),
             direct,
             stalled: stalled.map(|(now, before)| Duration::from_micros(now.saturating_sub(before))),
             above_blind: false,
             gone,
+            unfinished: false,
             total: self.work.as_ref().map_or_else(ReclaimTally::default, |work| work.total),
             stalled_before: self.stalled_before,
             outrun: self.outrun,
             found: None,
-            swapped: gauge.swapped(text),
+            swapped: sampler.swapped(text),
             held: self.held,
             last_held: self.last_held,
         }
@@ -180,12 +255,48 @@ impl Account {
 }
 
 impl ReclaimTally {
-    fn add(&mut self, acted: &ActionResult) {
-        self.requested += acted.requested;
-        self.reclaimed += acted.reclaimed;
-        self.writes += acted.writes;
-        self.writing += acted.writing;
-        self.cpu += acted.cpu;
-        self.current_after = acted.current;
+    fn add(&mut self, result: &ActionResult) {
+        self.requested += result.requested;
+        self.reclaimed += result.reclaimed;
+        self.writes += result.writes;
+        self.writing += result.writing;
+        self.cpu += result.cpu;
+        self.current_after = result.current;
+    }
+
+    /// Adds the totals of another cgroup.
+    pub(crate) fn add_total(&mut self, other: &Self) {
+        self.requested += other.requested;
+        self.reclaimed += other.reclaimed;
+        self.writes = self.writes.saturating_add(other.writes);
+        self.writing += other.writing;
+        self.cpu += other.cpu;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const M: u64 = 1 << 20;
+
+    #[test]
+    fn an_estimate_is_corrected_by_the_counters() {
+        let correct = |counted: Counted, estimate, at_most| counted.correct(estimate * M, at_most * M, M / 2);
+        let half = |bytes: u64| bytes * M + M / 2;
+        assert_eq!(correct(Counted::Proactive(60 * M), 256, 300), half(60), "the application freed the rest");
+        assert_eq!(correct(Counted::Proactive(60 * M), 50, 300), 60 * M, "large folios");
+        assert_eq!(correct(Counted::Proactive(60 * M), 50, 55), 55 * M, "another process asked as well");
+        assert_eq!(correct(Counted::Proactive(0), 200, 300), M / 2, "nothing was done");
+        assert_eq!(correct(Counted::All(60 * M), 50, 60), 50 * M);
+        assert_eq!(correct(Counted::All(40 * M), 50, 60), half(40));
+        assert_eq!(correct(Counted::Unknown, 50, 60), 50 * M);
+    }
+
+    #[test]
+    fn demotions_are_no_reclaim() {
+        let at = |proactive, demoted| Counters { proactive: Some(proactive), demoted, ..Counters::default() };
+        assert_eq!(at(100, 30).counted(&at(10, 10)), Counted::Proactive(70));
+        assert_eq!(Counters::default().counted(&at(10, 10)), Counted::Unknown);
     }
 }

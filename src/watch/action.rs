@@ -2,7 +2,7 @@
 //!
 //! Progress is measured by `memory.current` alone: reading the counters costs more than a small
 //! write. The application may allocate more meanwhile, so the whole is bounded by a multiple of the
-//! bytes missing at first.
+//! bytes missing at first, and by a slice of time.
 
 use std::time::Duration;
 
@@ -30,12 +30,23 @@ pub enum EndReason {
     Late,
     /// A stop was requested.
     Stopped,
-    /// Another memctl is reclaiming from the cgroup.
-    Locked,
+    /// The time slice is used up, and more is missing.
+    Slice,
+    /// Another process holds the lock on the cgroup.
+    Locked(LockHolder),
     /// The cgroup was removed.
     Removed,
     /// The kernel returned an unexpected error.
     Failed(Errno),
+}
+
+/// Holder of the lock on a cgroup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LockHolder {
+    /// Process, where it is known.
+    pub pid: Option<u32>,
+    /// True if it may hold reclaim back: it belongs to root, or to the user of this process.
+    pub is_honoured: bool,
 }
 
 /// Result of an action. Amounts are bytes.
@@ -44,8 +55,13 @@ pub struct ActionResult {
     /// Bytes missing at first.
     pub requested: u64,
     /// Bytes reclaimed: the kernel's answer to each write, or the fall of the usage where there is
-    /// no answer.
+    /// no answer, or where a bit more was freed.
     pub reclaimed: u64,
+    /// Bytes of these that neither the usage nor the counters show.
+    pub unconfirmed: u64,
+    /// Bytes reclaimed at most: with a large folio freed by each write, or all of the fall of the
+    /// usage.
+    pub at_most: u64,
     /// Number of writes.
     pub writes: u32,
     /// Duration of the writes.
@@ -65,6 +81,8 @@ impl ActionResult {
         Self {
             requested: 0,
             reclaimed: 0,
+            unconfirmed: 0,
+            at_most: 0,
             writes: 0,
             writing: Duration::ZERO,
             cpu: Duration::ZERO,
@@ -83,6 +101,12 @@ pub(crate) const WAITS: Duration = Duration::from_millis(5);
 /// Function that interrupts the calling thread's system call after a time; `None` cancels it.
 pub(crate) type Alarm = fn(Option<Duration>);
 
+/// Time after which an action ends, so that others get their turn: it goes on in a later one.
+pub(crate) const SLICE: Duration = Duration::from_millis(50);
+
+/// Bytes that one write may free beyond its request: a large folio is reclaimed as a whole.
+const MAX_FOLIO: u64 = 2 << 20;
+
 /// Conditions that end an action early.
 pub(crate) struct Interrupt<'a> {
     /// Returns true once the action must stop.
@@ -91,77 +115,142 @@ pub(crate) struct Interrupt<'a> {
     pub alarm: Option<Alarm>,
 }
 
-/// Reclaims until at most `down_to` bytes are used, or until it is interrupted.
-pub(crate) fn reclaim_down_to(
-    target: &mut impl Target,
-    pace: &mut Pace,
-    down_to: u64,
-    swappiness: Option<Swappiness>,
-    early: &Interrupt<'_>,
-) -> ActionResult {
-    let smallest = page_size();
-    let mut acted = ActionResult::nothing(EndReason::Done);
-    acted.current = match target.usage() {
-        Ok(current) => current,
-        Err(errno) => return ActionResult { end: lost(errno), ..acted },
-    };
-    acted.requested = acted.current.saturating_sub(down_to);
-    let enough = acted.requested.saturating_mul(PERCENT) / 100;
-    let mut failed = 0;
-    while acted.current > down_to && acted.reclaimed < enough {
-        if (early.stop)() {
-            acted.end = EndReason::Stopped;
-            break;
-        }
-        let chunk = pace.chunk(acted.current - down_to, u64::MAX, smallest);
-        let (began, cpu) = (target.now(), target.cpu());
-        early.alarm.iter().for_each(|alarm| alarm(Some(WAITS)));
-        let answer = target.reclaim(chunk, swappiness);
-        early.alarm.iter().for_each(|alarm| alarm(None));
-        acted.cpu += target.cpu().saturating_sub(cpu);
-        let took = target.now().saturating_sub(began);
-        acted.writing += took;
-        acted.writes += 1;
-        pace.record(chunk, took);
-        let current = match target.usage() {
-            Ok(current) => current,
-            Err(errno) => {
-                acted.end = lost(errno);
-                break;
-            }
-        };
-        let fell = acted.current.saturating_sub(current);
-        acted.current = current;
-        match answer {
-            Ok(()) => {
-                acted.reclaimed += chunk.max(fell);
-                failed = 0;
-            }
-            Err(Errno::INTR) if early.alarm.is_some() && !(early.stop)() => {
-                acted.reclaimed += fell;
-                acted.end = EndReason::Late;
-                break;
-            }
-            Err(Errno::AGAIN | Errno::INTR | Errno::BUSY) => {
-                acted.reclaimed += fell;
-                failed = if fell > chunk / 8 { 0 } else { failed + 1 };
-                if failed >= RETRIES {
-                    acted.end = EndReason::Exhausted;
-                    break;
-                }
-            }
-            Err(errno) => {
-                acted.end = lost(errno);
-                break;
-            }
-        }
-    }
-    acted
+/// Consecutive writes that the kernel called a success while the usage didn't fall. The application
+/// may have allocated as much meanwhile; or the kernel does nothing and reports success, as 6.17
+/// and 6.18 do without `CONFIG_NUMA`. Then no page is counted as reclaimed, either.
+#[derive(Debug, Default)]
+struct Idle {
+    /// Bytes that the kernel claims to have reclaimed.
+    claimed: u64,
+    /// Pages reclaimed by any process according to the counters, and bytes requested since then.
+    counted: Option<(u64, u64)>,
 }
 
+impl Idle {
+    /// Records a write. Returns whether the writes have an effect, once the counters show that.
+    fn has_effect(&mut self, chunk: u64, target: &mut impl Target) -> Option<bool> {
+        self.claimed += chunk;
+        if let Some((_, requested)) = &mut self.counted {
+            *requested += chunk;
+            // The counters may lag.
+            if *requested <= 2 * target.blind_spot() {
+                return None;
+            }
+        }
+        let stat = target.stat(true).ok()?;
+        let counted = stat.pgsteal.or(stat.pgsteal_proactive)?;
+        let (before, _) = self.counted.replace((counted, 0))?;
+        Some(counted > before)
+    }
+}
+
+/// An action in progress.
+#[derive(Debug)]
+pub(crate) struct Action {
+    result: ActionResult,
+    down_to: u64,
+    swappiness: Option<Swappiness>,
+    /// Maximum bytes to reclaim.
+    enough: u64,
+    /// Number of consecutive writes that reclaimed too little.
+    failed: u32,
+    idle: Idle,
+    began: Duration,
+    is_over: bool,
+}
+
+impl Action {
+    /// Begins to reclaim down to at most `down_to` bytes of usage.
+    pub(crate) fn begin(target: &mut impl Target, down_to: u64, swappiness: Option<Swappiness>) -> Self {
+        let (usage, began) = (target.usage(), target.now());
+        let mut result = ActionResult::nothing(EndReason::Done);
+        match usage {
+            Ok(current) => {
+                result.current = current;
+                result.requested = current.saturating_sub(down_to);
+            }
+            Err(errno) => result.end = lost(errno),
+        }
+        let enough = result.requested.saturating_mul(PERCENT) / 100;
+        let is_over = result.requested == 0;
+        Self { result, down_to, swappiness, enough, failed: 0, idle: Idle::default(), began, is_over }
+    }
+
+    /// Returns the result so far.
+    #[must_use]
+    pub(crate) fn result(&self) -> ActionResult {
+        self.result
+    }
+
+    /// Writes once, unless the action is over. Returns false if it is over afterwards.
+    pub(crate) fn write(&mut self, target: &mut impl Target, pace: &mut Pace, early: &Interrupt<'_>) -> bool {
+        if !self.is_over {
+            let end = if (early.stop)() { Some(EndReason::Stopped) } else { self.ask(target, pace, early) };
+            self.is_over = end.is_some();
+            self.result.end = end.unwrap_or(self.result.end);
+        }
+        !self.is_over
+    }
+
+    /// Asks the kernel once. Returns the reason to end, if there is one.
+    fn ask(&mut self, target: &mut impl Target, pace: &mut Pace, early: &Interrupt<'_>) -> Option<EndReason> {
+        let before = self.result.current;
+        let chunk = pace.chunk(before - self.down_to, u64::MAX, page_size());
+        let (began, cpu) = (target.now(), target.cpu());
+        early.alarm.iter().for_each(|alarm| alarm(Some(WAITS)));
+        let answer = target.reclaim(chunk, self.swappiness);
+        early.alarm.iter().for_each(|alarm| alarm(None));
+        let now = target.now();
+        let took = now.saturating_sub(began);
+        self.result.cpu += target.cpu().saturating_sub(cpu);
+        self.result.writing += took;
+        self.result.writes += 1;
+        pace.record(chunk, took);
+        let usage = target.usage();
+        let current = usage.unwrap_or(before);
+        let fell = before.saturating_sub(current);
+        self.result.current = current;
+        // The application may free memory, and allocate some, during the write: what was asked for
+        // and granted was reclaimed, however the usage moved; and a fall beyond it is the
+        // application's, but for the folio that the kernel frees as a whole.
+        let claimed = if answer.is_ok() { chunk } else { 0 };
+        self.result.reclaimed += fell.min(chunk + MAX_FOLIO).max(claimed);
+        self.result.at_most += fell.max(chunk + MAX_FOLIO);
+        let end = match answer {
+            Ok(()) => {
+                self.failed = 0;
+                let has_effect = if fell > 0 { Some(true) } else { self.idle.has_effect(chunk, target) };
+                if has_effect == Some(false) {
+                    self.result.reclaimed = self.result.reclaimed.saturating_sub(self.idle.claimed);
+                }
+                if has_effect.is_some() {
+                    self.idle = Idle::default();
+                }
+                self.result.unconfirmed = self.idle.claimed;
+                (has_effect == Some(false)).then_some(EndReason::Exhausted)
+            }
+            Err(Errno::INTR) if early.alarm.is_some() && !(early.stop)() => Some(EndReason::Late),
+            Err(Errno::AGAIN | Errno::INTR | Errno::BUSY) => {
+                self.failed = if fell > chunk / 8 { 0 } else { self.failed + 1 };
+                (self.failed >= RETRIES).then_some(EndReason::Exhausted)
+            }
+            Err(errno) => Some(lost(errno)),
+        };
+        let missing = current > self.down_to && self.result.reclaimed < self.enough;
+        match (end, usage) {
+            (None, Err(errno)) => Some(lost(errno)),
+            (None, Ok(_)) if !missing => Some(EndReason::Done),
+            (None, Ok(_)) => (now.saturating_sub(self.began) >= SLICE).then_some(EndReason::Slice),
+            (end, _) => end,
+        }
+    }
+}
+
+/// Returns the end of an action for which the kernel returned an error. Only `ENODEV` says that the
+/// cgroup was removed.
 pub(super) fn lost(errno: Errno) -> EndReason {
     match errno {
-        Errno::NODEV | Errno::NOENT => EndReason::Removed,
+        Errno::NODEV => EndReason::Removed,
         errno => EndReason::Failed(errno),
     }
 }
@@ -169,13 +258,19 @@ pub(super) fn lost(errno: Errno) -> EndReason {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reclaim::sim::Sim;
+    use crate::reclaim::sim::{Manners, PAGE, Sim};
+
+    fn run(sim: &mut Sim, down_to: u64, alarm: Option<Alarm>) -> ActionResult {
+        let early = Interrupt { stop: &|| false, alarm };
+        let (mut pace, mut action) = (Pace::new(true, 0), Action::begin(sim, down_to, None));
+        while action.write(sim, &mut pace, &early) {}
+        action.result()
+    }
 
     fn acted(interrupted: bool, alarm: Option<Alarm>) -> ActionResult {
         let mut sim = Sim::new(64 << 20);
         sim.signal_at = interrupted.then_some(Duration::ZERO);
-        let early = Interrupt { stop: &|| false, alarm };
-        reclaim_down_to(&mut sim, &mut Pace::new(true, 0), 32 << 20, None, &early)
+        run(&mut sim, 32 << 20, alarm)
     }
 
     #[test]
@@ -188,5 +283,30 @@ mod tests {
     fn a_write_that_takes_too_long_is_no_end_of_what_there_is() {
         assert_eq!(acted(true, Some(|_| {})).end, EndReason::Late);
         assert_eq!(acted(true, None).end, EndReason::Exhausted);
+    }
+
+    #[test]
+    fn an_action_ends_after_its_slice() {
+        let mut sim = Sim { batch_time: Duration::from_millis(20), ..Sim::new(64 << 20) };
+        let acted = run(&mut sim, 0, None);
+        assert_eq!(acted.end, EndReason::Slice);
+        assert!(acted.current > 0 && acted.writing < 4 * SLICE, "{acted:?}");
+    }
+
+    #[test]
+    fn a_success_without_effect_reclaims_nothing() {
+        let mut sim = Sim { manners: Manners::Idle, ..Sim::new(64 << 20) };
+        let acted = run(&mut sim, 32 << 20, None);
+        assert_eq!((acted.end, acted.reclaimed), (EndReason::Exhausted, 0));
+        assert!(acted.writes < 100, "{}", acted.writes);
+    }
+
+    #[test]
+    fn bytes_freed_by_the_application_were_not_reclaimed() {
+        let mut sim = Sim::new(512 << 20);
+        sim.frees = Some((Duration::from_micros(60), (256 << 20) / PAGE));
+        sim.anon = (256 << 20) / PAGE;
+        let acted = run(&mut sim, 740 << 20, None);
+        assert!(acted.reclaimed < 12 << 20 && acted.at_most >= 256 << 20, "{acted:?}");
     }
 }

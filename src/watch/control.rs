@@ -1,451 +1,492 @@
 //! The control loop: samples each cgroup when it is due, hands actions to workers, and reports
 //! their results.
 
-use std::os::fd::AsFd;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::time::Timespec;
-
-use super::event::{Ended, Event, EventKind, Summary};
+use super::ancestors::Ancestors;
+use super::context::Context;
+use super::dispatcher::{Dispatcher, Ticket};
+use super::event::{Ended, EventKind, ReclaimTally, Summary};
 use super::host::HostState;
+use super::kernel::MAX_WORKERS;
 use super::level::Outrun;
-use super::member::{Member, Step};
+use super::member::{Activity, Member, Step};
+use super::muted::Muted;
 use super::notes::{Note, Noted, notes};
-use super::options::WatchOptions;
+use super::options::{Reload, RuledCgroup, Select, Show, WatchOptions};
 use super::policy::cpu_budget::CpuBudget;
-use super::policy::guard::Guard;
+use super::policy::guard::{Allowed, Guard};
 use super::policy::sampling_interval::SamplingInterval;
-use super::poller::Poller;
+use super::schedule::Schedule;
 use super::swap_monitor::SwapMonitor;
-use super::worker::{Done, STACK, Worker, WriteJob, serve};
-use crate::cgroup::trigger::Trigger;
-use crate::cgroup::{CgroupPath, Name};
-use crate::clock::{now, pause, process_cpu, timespec};
-use crate::reclaim::pool::{Message, Pool};
+use super::system::{ANCESTOR, DONE, Sample, System};
+use super::worker::{Done, WriteJob};
+use crate::cgroup::join::Joined;
 
-mod fleet;
+mod membership;
+mod trigger;
 
-/// Grid to which distant samples are aligned, so that a thousand cgroups at rest don't cause a
-/// thousand wake-ups; and distance from which a sample is aligned.
-const GRID: Duration = Duration::from_millis(100);
-const FAR: Duration = Duration::from_millis(500);
+use membership::Rejected;
 
-/// Interval between searches for new cgroups.
-const RENEWED: Duration = Duration::from_secs(2);
+/// Minimum time between two rounds: limit events and short actions may come more often.
+const MIN_ROUND: Duration = Duration::from_millis(1);
+
+/// Interval between searches for new cgroups, and maximum number of cgroups added at a time.
+const RENEW_INTERVAL: Duration = Duration::from_secs(2);
+const MAX_ADDED: usize = 32;
 
 /// Time for which a limit event is muted after it arrived: a cgroup that stays at its limit causes
 /// a hundred a second, a bound set by the kernel. The longer time applies while a guard holds.
-const HUSHED: Duration = Duration::from_millis(50);
-const HUSHED_LONG: Duration = Duration::from_millis(250);
+const MUTE: Duration = Duration::from_millis(50);
+const LONG_MUTE: Duration = Duration::from_millis(250);
 
 /// Interval between checks for signals while the CPU budget is used up.
-const SPENT: Duration = Duration::from_millis(250);
-
-/// Time for which a trigger is kept after the limit was near.
-const TRIGGERED: Duration = Duration::from_secs(10);
+const SIGNAL_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Time without a finished worker after which the watch is reported as blocked.
 const BLOCKED: Duration = Duration::from_secs(5);
 
-/// Time limit at the end for writes in flight.
+/// Time limit at the end for writes in flight, and interval between checks for their end.
 const STOP_TIMEOUT: Duration = Duration::from_millis(500);
+const STOP_INTERVAL: Duration = Duration::from_millis(2);
 
-/// Poller id of the workers' event; members have their slot as id, and ancestors their cgroup id
-/// with the bit `ANCESTOR` set.
-const BELL: u64 = u64::MAX;
-const ANCESTOR: u64 = 1 << 63;
+/// Maximum number of summaries kept of cgroups that ended before the watch.
+const MAX_ENDED: usize = 1000;
 
-/// Watches until a stop is requested. `members` are the cgroups that exist at the beginning.
-///
-/// # Errors
-/// The system's error, if threads or an epoll can't be created.
-pub fn run(members: Vec<Member>, options: WatchOptions<'_>) -> std::io::Result<Ended> {
-    let worker = Worker { alarm: options.alarm };
-    let pool = Pool::new(worker, options.workers, members.len().max(64))?.with_stack(STACK);
-    let wakeups = Poller::new(members.len().max(64))?;
-    wakeups.while_readable(pool.arrived().as_fd(), BELL)?;
-    let began = now();
-    let expected = members.len();
-    let mut control = Control {
-        // Collected in place: the members of a large host are most of the memory of a watch.
-        fleet: members.into_iter().map(Some).collect(),
-        pool,
-        wakeups,
-        host: HostState { swap: SwapMonitor::new(options.swap_writes), ..HostState::default() },
-        text: String::with_capacity(8192),
-        ended: Vec::new(),
-        heard: began,
-        blocked: false,
-        budget: CpuBudget::new(options.cpu, began, process_cpu()),
-        price: SamplingInterval::new(began, process_cpu()),
-        lost: false,
-        no_triggers: options.dry_run,
-        noted: Noted::default(),
-        expected,
-        began,
-        options,
-    };
-    for place in 0..expected {
-        control.begin(place);
-    }
-    control.run();
-    Ok(control.end())
+/// Settings of a watch that don't change.
+#[allow(clippy::struct_excessive_bools)] // Each is a choice of its own.
+#[derive(Clone, Copy, Debug)]
+struct Settings {
+    duration: Option<Duration>,
+    dry_run: bool,
+    each_action: bool,
+    samples: bool,
+    follows: bool,
 }
 
-struct Control<'a> {
+/// Watches until a stop is requested. `members` are the cgroups that exist at the beginning.
+pub(super) fn run<'a, S: System>(
+    system: S,
+    members: Vec<Member<S>>,
+    ancestors: Ancestors<S::Sampler>,
     options: WatchOptions<'a>,
+) -> Ended {
+    let (began, cpu, expected) = (system.now(), system.cpu(), members.len());
+    let WatchOptions { swap_writes, duration, dry_run, each_action, samples, follows, .. } = options;
+    let mut control = Control {
+        // Collected in place: the members of a large host are most of the memory of a watch.
+        members: members.into_iter().map(Some).collect(),
+        ancestors,
+        cx: Context {
+            system,
+            host: HostState { swap: SwapMonitor::new(swap_writes), ..HostState::default() },
+            text: String::with_capacity(8192),
+            now: began,
+            began,
+            dry_run,
+            emit: options.emit,
+        },
+        schedule: Schedule::default(),
+        dispatcher: Dispatcher::new(options.workers.max(1), MAX_WORKERS),
+        muted: Muted::default(),
+        ready: Vec::with_capacity(64),
+        pending: VecDeque::new(),
+        rejected: Rejected::default(),
+        ended: VecDeque::new(),
+        others: Others::default(),
+        is_blocked: false,
+        has_workers: true,
+        budget: CpuBudget::new(options.cpu, began, cpu),
+        interval: SamplingInterval::new(began, cpu),
+        lost: false,
+        no_triggers: dry_run,
+        noted: Noted::default(),
+        expected,
+        settings: Settings { duration, dry_run, each_action, samples, follows },
+        joined: options.joined,
+        stop: options.stop,
+        select: options.select,
+        reload: options.reload,
+        show: options.show,
+        note: options.note,
+    };
+    for slot in 0..expected {
+        control.begin(slot);
+    }
+    control.run();
+    control.end()
+}
+
+/// Cgroups that ended before the watch, and whose summaries aren't kept.
+#[derive(Clone, Copy, Debug, Default)]
+struct Others {
+    count: u64,
+    total: ReclaimTally,
+}
+
+struct Control<'a, S: System> {
+    settings: Settings,
     /// Members by slot; a slot stays empty after its cgroup is gone, until a new one is added.
-    fleet: Vec<Option<Member>>,
-    pool: Pool<Worker>,
-    wakeups: Poller,
-    host: HostState,
-    text: String,
-    ended: Vec<Summary>,
+    members: Vec<Option<Member<S>>>,
+    ancestors: Ancestors<S::Sampler>,
+    cx: Context<'a, S>,
+    schedule: Schedule,
+    dispatcher: Dispatcher,
+    muted: Muted,
+    /// Ids of the events of the last wait.
+    ready: Vec<u64>,
+    /// Cgroups that were found and not added yet, and those that can't be watched for now.
+    pending: VecDeque<RuledCgroup>,
+    rejected: Rejected,
+    ended: VecDeque<Summary>,
+    others: Others,
     /// Number of cgroups at the beginning.
     expected: usize,
-    /// Time of the last message of a worker.
-    heard: Duration,
-    blocked: bool,
-    price: SamplingInterval,
+    is_blocked: bool,
+    /// False once no worker could be started, which was reported.
+    has_workers: bool,
+    interval: SamplingInterval,
     budget: CpuBudget,
     /// True if a cgroup was lost since the last search for new ones.
     lost: bool,
-    /// True if this process may not create triggers, or PSI is missing.
+    /// True if this process may not create triggers.
     no_triggers: bool,
     /// Notes on killers that were emitted already.
     noted: Noted,
-    began: Duration,
+    joined: Option<Joined>,
+    stop: &'a dyn Fn() -> bool,
+    select: Option<&'a mut Select<'a>>,
+    reload: Option<&'a mut dyn FnMut() -> Option<Reload>>,
+    show: Option<(Duration, &'a mut Show<'a>)>,
+    note: Option<&'a mut dyn FnMut(&Note)>,
 }
 
-impl Control<'_> {
+impl<S: System> Control<'_, S> {
     fn run(&mut self) {
-        let (mut renewed, mut shown) = (self.began, Duration::ZERO);
-        let first = self.host.killers.ask_first(self.began);
+        let (mut renewed_at, mut shown_at) = (self.cx.began, Duration::ZERO);
+        let first = self.cx.host.killers.ask_first(self.cx.began, &mut self.cx.system);
         self.learn_killers(first);
+        let mut last_round: Option<Duration> = None;
         loop {
-            let now = now();
-            if (self.options.stop)()
-                || self.options.duration.is_some_and(|most| now.saturating_sub(self.began) >= most)
-            {
+            let mut now = self.cx.refresh();
+            if let Some(early) = last_round.and_then(|last| (last + MIN_ROUND).checked_sub(now)) {
+                self.cx.system.pause(early);
+                now = self.cx.refresh();
+            }
+            last_round = Some(now);
+            if (self.stop)() || self.settings.duration.is_some_and(|most| self.cx.elapsed() >= most) {
                 return;
             }
-            if let Some(reload) = self.options.reload.as_mut().and_then(|reload| reload()) {
+            if let Some(reload) = self.reload.as_mut().and_then(|reload| reload()) {
                 self.reload(reload);
             }
-            if now.saturating_sub(renewed) >= RENEWED {
-                renewed = now;
-                self.renew(now);
-                self.leave_if_alone(now);
+            if now.saturating_sub(renewed_at) >= RENEW_INTERVAL {
+                renewed_at = now;
+                self.renew();
+                self.leave_if_alone();
             }
-            let answer = self.host.killers.renew(now);
+            self.add_pending();
+            let answer = self.cx.host.killers.renew(now, &mut self.cx.system);
             self.learn_killers(answer);
-            if self.price.is_due(now) {
-                let near = self.price.weigh(now, process_cpu());
-                self.fleet.iter_mut().flatten().for_each(|member| member.look_each(near));
-                self.options.ancestors.iter().for_each(|level| level.borrow_mut().look_each(near));
-            }
-            if let Some(until) = self.budget.over(now, process_cpu) {
+            self.adjust_interval();
+            let system = &self.cx.system;
+            if let Some(until) = self.budget.over(now, || system.cpu()) {
                 // Limit events are not sampled then either: samples alone could use up the whole
                 // budget.
-                self.hold_what_is_due(now, until);
-                pause(until.saturating_sub(now).min(SPENT));
+                self.take_done();
+                self.hold_due(until);
+                self.cx.system.pause(until.saturating_sub(now).min(SIGNAL_INTERVAL));
                 continue;
             }
-            self.hear_again(now);
-            self.look_at_all(now);
-            self.say_if_blocked(now);
-            if let Some((each, show)) = &mut self.options.show
-                && now.saturating_sub(shown) >= *each
+            self.rearm();
+            self.sample_due();
+            self.dispatch();
+            self.report_if_blocked();
+            if let Some((interval, show)) = &mut self.show
+                && now.saturating_sub(shown_at) >= *interval
             {
-                shown = now;
-                let text = &mut self.text;
-                show(&mut self.fleet.iter_mut().flatten().map(|member| member.view(now, text)));
+                shown_at = now;
+                let text = &mut self.cx.text;
+                show(&mut self.members.iter().flatten().map(|member| member.view(now, text)));
             }
-            let show = self.options.show.as_ref().map(|(each, _)| shown + *each);
-            let timeout = self.wait((renewed + RENEWED).min(show.unwrap_or(Duration::MAX)));
-            // A signal ends the wait early, and is handled next.
-            for id in self.wakeups.wait(&timeout) {
-                match id {
-                    BELL => self.take_done(),
-                    id if id & ANCESTOR != 0 => self.ancestor_hit(id & !ANCESTOR, now),
-                    place => self.member_hit(place, now),
-                }
+            let show = self.show.as_ref().map(|(interval, _)| shown_at + *interval);
+            self.wait((renewed_at + RENEW_INTERVAL).min(show.unwrap_or(Duration::MAX)));
+        }
+    }
+
+    /// Waits until something is due, and handles events.
+    fn wait(&mut self, renew: Duration) {
+        let now = self.cx.refresh();
+        let end = self.settings.duration.map(|most| self.cx.began + most);
+        let others = [end, self.muted.due(), self.dispatcher.due(now)];
+        let next = others.into_iter().flatten().fold(renew.min(self.schedule.earliest()), Duration::min);
+        let next = if self.pending.is_empty() { next } else { now };
+        // A signal ends the wait early, and is handled next.
+        self.cx.system.wait(next.saturating_sub(now), &mut self.ready);
+        self.cx.refresh();
+        for index in 0..self.ready.len() {
+            match self.ready[index] {
+                DONE => self.take_done(),
+                id if id & ANCESTOR != 0 => self.ancestor_hit(id & !ANCESTOR),
+                slot => self.member_hit(slot),
             }
         }
     }
 
-    /// Returns the time until something is due.
-    fn wait(&self, renew: Duration) -> Timespec {
-        let now = now();
-        let dues = self.fleet.iter().flatten().flat_map(|member| {
-            let look =
-                (!member.busy).then(|| if member.due >= now + FAR { grid(member.due) } else { member.due });
-            [look, member.to_tell()]
+    /// Sets the time at which a slot is due, after its member may have changed.
+    fn plan(&mut self, slot: usize) {
+        let due = self.members[slot].as_ref().map_or(Duration::MAX, |member| {
+            let sample = if member.is_idle() { member.due } else { Duration::MAX };
+            sample.min(member.report_due().unwrap_or(Duration::MAX))
         });
-        let end = self.options.duration.map(|most| self.began + most);
-        let next = dues.flatten().chain(end).chain(self.wakeups.dues()).fold(renew, Duration::min);
-        timespec(next.saturating_sub(now))
+        self.schedule.set(slot, due);
     }
 
-    fn look_at_all(&mut self, now: Duration) {
-        for place in 0..self.fleet.len() {
-            let Some(member) = &mut self.fleet[place] else { continue };
-            if member.busy {
-                continue;
-            }
-            if member.due > now {
-                if member.to_tell().is_some_and(|due| due <= now) {
-                    member.flush(
-                        now,
-                        false,
-                        &mut teller(self.options.tell, &member.located, now, self.began),
-                    );
-                }
-                continue;
-            }
-            let step = member.look(
-                now,
-                &mut self.host,
-                &mut self.text,
-                &mut teller(self.options.tell, &member.located, now, self.began),
-            );
-            if self.options.samples {
-                let mut say = teller(self.options.tell, &member.located, now, self.began);
-                member.sample(now, false, &mut self.text, &mut say);
-            }
-            self.follow(place, &step, now);
-            self.keep_trigger(place, now);
+    fn adjust_interval(&mut self) {
+        if self.interval.is_due(self.cx.now) {
+            let near = self.interval.adjust(self.cx.now, self.cx.system.cpu());
+            self.members.iter_mut().flatten().for_each(|member| member.set_interval(near));
+            self.ancestors.set_interval(near);
         }
     }
 
-    fn hold_what_is_due(&mut self, now: Duration, until: Duration) {
-        for member in self.fleet.iter_mut().flatten().filter(|member| !member.busy && member.due <= now) {
-            let mut say = teller(self.options.tell, &member.located, now, self.began);
-            member.hold(now, Guard::Cpu, Some(until), &mut say);
+    fn sample_due(&mut self) {
+        let (mut from, round) = (0, self.cx.now);
+        while let Some(slot) = self.schedule.next_slot(from, round) {
+            from = slot + 1;
+            self.cx.refresh();
+            self.sample(slot);
+            self.plan(slot);
         }
     }
 
-    /// Sets a trigger where a limit is near, and removes it once that was long ago: each costs a
-    /// kernel thread.
-    fn keep_trigger(&mut self, place: usize, now: Duration) {
-        let Some(member) = self.fleet[place].as_mut().filter(|_| !self.no_triggers) else { return };
-        if member.is_near() {
-            member.trigger_until = now + TRIGGERED;
-        }
-        let wanted = now < member.trigger_until;
-        if wanted && member.trigger.is_none() {
-            let Ok(trigger) = Trigger::set(member.limits.own.gauge.cgroup()) else {
-                self.no_triggers = true;
-                return;
-            };
-            self.wakeups.each_time(trigger.as_fd(), place as u64);
-            if let Some(member) = &mut self.fleet[place] {
-                member.trigger = Some(trigger);
-            }
-        } else if !wanted {
-            member.trigger = None;
-        }
-    }
-
-    fn follow(&mut self, place: usize, step: &Step, at: Duration) {
-        let Some(member) = &mut self.fleet[place] else { return };
-        match step {
-            Step::Rest => {}
-            Step::Gone => self.gone(place, at),
-            Step::Act(allowed) if self.options.dry_run => {
-                member.would(
-                    at,
-                    allowed.down_to,
-                    &mut teller(self.options.tell, &member.located, at, self.began),
-                );
-            }
-            &Step::Act(allowed) => {
-                let (id, located) = (member.id(), Arc::clone(&member.located));
-                let (hands, lock) = (member.hands.take(), member.locks(at));
-                member.begins(at, &allowed);
-                self.hand_out(WriteJob { place, id, located, hands, allowed, lock }, at);
-            }
-        }
-    }
-
-    /// Runs a job: in a worker, or in this thread where no other job would have to wait for it.
-    fn hand_out(&mut self, mut job: WriteJob, at: Duration) {
-        if self.pool.under_way() == 0 {
-            self.heard = at;
-        }
-        if self.fleet.len() > 1 {
-            let place = job.place;
-            if self.pool.give(job).is_err() {
-                // The cgroup will be due again.
-                if let Some(member) = &mut self.fleet[place] {
-                    member.done();
-                    member.due = at + FAR;
-                }
-            }
+    /// Samples a member if it is due, or else reports its work.
+    fn sample(&mut self, slot: usize) {
+        let Some(member) = &mut self.members[slot] else { return };
+        if !member.is_idle() || member.due > self.cx.now {
+            member.flush(false, &mut self.cx);
             return;
         }
-        let acted = serve(&mut job, self.options.stop, self.options.alarm);
-        let WriteJob { place, id, hands, .. } = job;
-        self.done(Done { place, id, hands, acted });
+        let step = member.sample(&mut self.cx);
+        if self.settings.samples && step != Step::Gone {
+            member.emit_sample(false, &mut self.cx);
+        }
+        self.follow(slot, step);
+        self.keep_trigger(slot);
+    }
+
+    fn hold_due(&mut self, until: Duration) {
+        let (mut from, round) = (0, self.cx.now);
+        while let Some(slot) = self.schedule.next_slot(from, round) {
+            from = slot + 1;
+            if let Some(member) = &mut self.members[slot] {
+                match member.is_idle() {
+                    true => drop(member.hold(Guard::Cpu, Some(until), &mut self.cx)),
+                    false => member.flush(false, &mut self.cx),
+                }
+            }
+            self.plan(slot);
+        }
+    }
+
+    fn follow(&mut self, slot: usize, step: Step) {
+        let Some(member) = &mut self.members[slot] else { return };
+        match step {
+            Step::Rest => {}
+            Step::Gone => self.gone(slot),
+            Step::Act(allowed) if self.settings.dry_run => member.emit_would(allowed.down_to, &mut self.cx),
+            Step::Act(_) => {
+                member.queue();
+                let (id, located, queued_at) = (member.id(), Arc::clone(&member.located), self.cx.now);
+                self.dispatcher.push(member.owner, Ticket { slot, id, located, queued_at });
+            }
+        }
+    }
+
+    /// Hands actions to workers, as many as there are.
+    fn dispatch(&mut self) {
+        while let Some((owner, ticket)) = self.dispatcher.pop(self.cx.now) {
+            let Some(Some(member)) = self.members.get_mut(ticket.slot) else { continue };
+            if member.id() != ticket.id || member.activity != Activity::Queued {
+                continue;
+            }
+            member.unqueue();
+            self.cx.refresh();
+            // The decision may be old by now, and is made anew; it costs one read.
+            match member.sample(&mut self.cx) {
+                Step::Act(allowed) => self.start(owner, &ticket, &allowed),
+                step => self.follow(ticket.slot, step),
+            }
+            self.plan(ticket.slot);
+        }
+    }
+
+    /// Begins an action: in a worker, or in this thread where no other member would have to wait
+    /// for it, or where there are no workers.
+    fn start(&mut self, owner: u64, ticket: &Ticket, allowed: &Allowed) {
+        let (slot, id, now) = (ticket.slot, ticket.id, self.cx.now);
+        let Some(member) = &mut self.members[slot] else { return };
+        let (lock, located) = (member.locks(now), Arc::clone(&member.located));
+        let mut job = WriteJob { slot, id, located, handle: member.handle.take(), allowed: *allowed, lock };
+        member.begin(allowed, &mut self.cx);
+        if self.members.len() > 1 {
+            self.dispatcher.started(owner, ticket, now);
+            match self.cx.system.start(job) {
+                Ok(()) => return,
+                Err(rejected) => job = rejected,
+            }
+            self.dispatcher.ended(slot, id);
+            if std::mem::take(&mut self.has_workers) {
+                self.emit_note(&Note::NoWorkers);
+            }
+        }
+        let done = self.cx.system.run_here(job, self.stop);
+        self.done(done);
     }
 
     fn take_done(&mut self) {
-        let mut rung = [0; 8];
-        let _ = rustix::io::read(self.pool.arrived(), &mut rung);
-        while let Some(Message::Done(done)) = self.pool.take() {
+        while let Some(done) = self.cx.system.finished() {
+            self.dispatcher.ended(done.slot, done.id);
+            self.is_blocked = false;
             self.done(done);
         }
     }
 
-    fn done(&mut self, done: Done) {
-        let now = now();
-        (self.heard, self.blocked) = (now, false);
-        self.price.wrote += done.acted.cpu;
-        let Some(Some(member)) = self.fleet.get_mut(done.place) else { return };
+    fn done(&mut self, done: Done<S::Target>) {
+        self.cx.refresh();
+        self.interval.wrote += done.result.cpu;
+        let slot = done.slot;
+        let Some(Some(member)) = self.members.get_mut(slot) else { return };
         if member.id() != done.id {
             return;
         }
-        member.hands = done.hands;
-        if self.options.each_action && done.acted.writes > 0 {
-            (self.options.tell)(event(&member.located.name, now, self.began, EventKind::Acted(done.acted)));
+        member.handle = done.handle;
+        if self.settings.each_action && done.result.writes > 0 {
+            self.cx.emit(&member.located.name, EventKind::Acted(done.result));
         }
-        let step = member.acted(
-            now,
-            &done.acted,
-            &mut self.host,
-            &mut self.text,
-            &mut teller(self.options.tell, &member.located, now, self.began),
-        );
-        match step {
-            // Another round, but only after a sample of everything else.
-            Step::Act(_) => member.due = now,
-            step => self.follow(done.place, &step, now),
+        let step = member.acted(&done.result, &mut self.cx);
+        match member.closing {
+            Some(gone) => self.close(slot, gone),
+            None => self.follow(slot, step),
         }
+        self.plan(slot);
     }
 
     /// Handles an answer to the query for monitored cgroups, if one has arrived: emits the
     /// resulting notes.
     fn learn_killers(&mut self, answer: Option<bool>) {
         let Some(is_news) = answer else { return };
-        let mut emit = |note: &Note| {
-            if let Some(receive) = &mut self.options.note {
-                receive(note);
-            }
-        };
-        emit(&Note::Asked);
+        self.emit_note(&Note::Asked);
         if !is_news {
             return;
         }
-        let Some(killers) = self.host.killers.killers() else { return };
-        for note in notes(killers, self.fleet.iter().flatten(), &mut self.noted) {
-            emit(&note);
-        }
-    }
-
-    fn leave_if_alone(&mut self, now: Duration) {
-        if let Some(joined) = self.options.joined.take_if(|joined| joined.leave_if_alone()) {
-            (self.options.tell)(event(joined.name(), now, self.began, EventKind::Left));
-        }
-    }
-
-    fn hear_again(&mut self, now: Duration) {
-        let (fleet, ancestors) = (&self.fleet, &self.options.ancestors);
-        self.wakeups.hear_again(now, |id, hear| {
-            if id & ANCESTOR == 0 {
-                let member = fleet.get(id as usize).and_then(Option::as_ref);
-                member.and_then(|member| member.limits.own.gauge.events()).into_iter().for_each(hear);
-            } else if let Some(level) = ancestors.get(id & !ANCESTOR) {
-                level.borrow().gauge.events().into_iter().for_each(hear);
+        let Some(killers) = self.cx.host.killers.killers() else { return };
+        for note in notes(killers, self.members.iter().flatten(), &mut self.noted) {
+            if let Some(receive) = &mut self.note {
+                receive(&note);
             }
-        });
+        }
+    }
+
+    fn emit_note(&mut self, note: &Note) {
+        if let Some(receive) = &mut self.note {
+            receive(note);
+        }
+    }
+
+    fn leave_if_alone(&mut self) {
+        if let Some(joined) = self.joined.take_if(|joined| joined.leave_if_alone()) {
+            self.cx.emit(joined.name(), EventKind::Left);
+        }
+    }
+
+    /// Listens again to limit events that were muted until now.
+    fn rearm(&mut self) {
+        while let Some(id) = self.muted.next_due(self.cx.now) {
+            if id & ANCESTOR != 0 {
+                if let Some(level) = self.ancestors.get(id & !ANCESTOR) {
+                    self.cx.system.rearm(&level.borrow().sampler, id);
+                }
+            } else if let Some(Some(member)) = self.members.get(id as usize) {
+                self.cx.system.rearm(&member.limits.own.sampler, id);
+            }
+        }
     }
 
     /// Handles a limit event or a stall of a member.
-    fn member_hit(&mut self, place: u64, now: Duration) {
-        let Some(Some(member)) = self.fleet.get_mut(place as usize) else { return };
+    fn member_hit(&mut self, id: u64) {
+        let slot = id as usize;
+        let Some(Some(member)) = self.members.get_mut(slot) else { return };
         (member.hit, member.due) = (true, Duration::ZERO);
-        let hush = if member.is_held() { HUSHED_LONG } else { HUSHED };
-        self.wakeups.hush(place, now + hush);
+        let mute = if member.is_held() { LONG_MUTE } else { MUTE };
+        self.muted.mute(id, self.cx.now + mute);
+        self.plan(slot);
     }
 
     /// Handles a limit event of an ancestor: all members below it are sampled.
-    fn ancestor_hit(&mut self, id: u64, now: Duration) {
-        self.wakeups.hush(ANCESTOR | id, now + HUSHED);
-        let Some(level) = self.options.ancestors.get(id) else { return };
-        let outrun = level.borrow_mut().outrun(now, &mut self.text).ok().flatten();
+    fn ancestor_hit(&mut self, id: u64) {
+        self.muted.mute(ANCESTOR | id, self.cx.now + MUTE);
+        let Some(level) = self.ancestors.get(id) else { return };
+        let outrun = level.borrow_mut().outrun(&mut self.cx).ok().flatten();
         let was_met = outrun.is_some();
         if let Some(Outrun { what, is_news: true }) = outrun {
-            let name = level.borrow().gauge.cgroup().name().to_owned();
-            (self.options.tell)(event(&name, now, self.began, what));
+            self.cx.emit(level.borrow().sampler.name(), what);
         }
-        for member in self.fleet.iter_mut().flatten() {
-            if member.limits.above.iter().any(|level| level.borrow().gauge.id() == id) {
+        for slot in 0..self.members.len() {
+            let Some(member) = &mut self.members[slot] else { continue };
+            if member.limits.above.iter().any(|level| level.borrow().sampler.id() == id) {
                 member.due = Duration::ZERO;
                 if was_met {
                     member.outrun();
                 }
+                self.plan(slot);
             }
         }
     }
 
-    fn say_if_blocked(&mut self, now: Duration) {
-        let waiting = self.pool.under_way() > self.pool.size();
-        if !self.blocked && waiting && now.saturating_sub(self.heard) >= BLOCKED {
-            self.blocked = true;
-            if let Some(member) = self.fleet.iter().flatten().find(|member| member.busy) {
-                (self.options.tell)(event(&member.located.name, now, self.began, EventKind::Blocked));
-            }
+    fn report_if_blocked(&mut self) {
+        if let Some(located) = self.dispatcher.blocked_for(self.cx.now, BLOCKED)
+            && !std::mem::replace(&mut self.is_blocked, true)
+        {
+            self.cx.emit(&located.name, EventKind::Blocked);
         }
     }
 
     fn end(mut self) -> Ended {
-        self.pool.stop();
-        self.pool.nudge(self.options.nudge, |_| true);
-        let until = now() + STOP_TIMEOUT;
-        while !self.pool.has_ended() && now() < until {
-            std::thread::sleep(Duration::from_millis(2));
+        self.cx.system.stop();
+        let until = self.cx.refresh() + STOP_TIMEOUT;
+        while !self.cx.system.has_ended() && self.cx.refresh() < until {
+            self.cx.system.pause(STOP_INTERVAL);
             // Repeated: an interrupt just before the write would be lost.
-            self.pool.nudge(self.options.nudge, |_| true);
+            self.cx.system.stop();
         }
         // Actions in progress count.
-        self.take_done();
-        let now = now();
-        for member in self.fleet.iter_mut().flatten() {
-            let mut say = teller(self.options.tell, &member.located, now, self.began);
-            member.flush(now, true, &mut say);
-            if self.options.samples {
-                member.sample(now, true, &mut self.text, &mut say);
+        while let Some(done) = self.cx.system.finished() {
+            self.cx.refresh();
+            if let Some(Some(member)) = self.members.get_mut(done.slot)
+                && member.id() == done.id
+            {
+                member.acted(&done.result, &mut self.cx);
             }
-            drop(say);
-            let at = now.saturating_sub(self.began);
-            self.ended.push(Summary { at, ..member.summary(now, false, &mut self.text) });
+        }
+        for slot in 0..self.members.len() {
+            let Some(mut member) = self.members[slot].take() else { continue };
+            member.flush(true, &mut self.cx);
+            if self.settings.samples && member.closing.is_none() {
+                member.emit_sample(true, &mut self.cx);
+            }
+            let gone = member.closing.unwrap_or(false);
+            self.ended.push_back(member.summary(gone, &mut self.cx));
         }
         Ended {
-            each: self.ended,
-            watched: now.saturating_sub(self.began),
-            dry_run: self.options.dry_run,
-            cpu: process_cpu(),
+            each: self.ended.into(),
+            others: self.others.count,
+            others_total: self.others.total,
+            watched: self.cx.elapsed(),
+            dry_run: self.settings.dry_run,
+            cpu: self.cx.system.cpu(),
         }
     }
-}
-
-fn event(name: &Name, now: Duration, began: Duration, what: EventKind) -> Event<'_> {
-    Event { cgroup: name, at: now.saturating_sub(began), what }
-}
-
-/// Returns an emitter for the events of one cgroup.
-fn teller<'a>(
-    tell: &'a mut dyn FnMut(Event<'_>),
-    located: &Arc<CgroupPath>,
-    now: Duration,
-    began: Duration,
-) -> impl FnMut(EventKind) + use<'a> {
-    let located = Arc::clone(located);
-    move |what| tell(event(&located.name, now, began, what))
-}
-
-fn grid(time: Duration) -> Duration {
-    let steps = time.as_millis().div_ceil(GRID.as_millis());
-    GRID * u32::try_from(steps).unwrap_or(u32::MAX)
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use rustix::io::Errno;
+
 use super::action::ActionResult;
 use super::policy::guard::Guard;
 use super::policy::savings::Saved;
@@ -81,6 +83,13 @@ pub enum EventKind {
     },
     /// A usage sample. Emitted only on request.
     Sample(UsageSample),
+    /// The cgroup can't be read, or not be reclaimed from, but it wasn't removed. It is tried again.
+    Blind {
+        /// The system's error.
+        error: Errno,
+    },
+    /// The cgroup can be read again, and be reclaimed from.
+    Recovered,
     /// The cgroup was removed.
     Gone,
     /// The cgroup is no longer matched by any rule.
@@ -215,17 +224,33 @@ pub struct Summary {
     pub above_blind: bool,
     /// True if the cgroup was removed meanwhile.
     pub gone: bool,
+    /// True if a write was still in progress at the end, whose result isn't known.
+    pub unfinished: bool,
 }
 
 /// Result of a watch.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Ended {
-    /// Summary of each watched cgroup, in the order of arrival.
+    /// Summary of each watched cgroup, in the order of their end; of those that ended before the
+    /// watch, the last thousand.
     pub each: Vec<Summary>,
+    /// Number of further cgroups that ended before the watch, and the totals of all reclaim from
+    /// them.
+    pub others: u64,
+    /// See `others`.
+    pub others_total: ReclaimTally,
     /// Duration of the watch.
     pub watched: Duration,
     /// True for a dry run, which only decides and writes nothing.
     pub dry_run: bool,
     /// CPU time of the whole process, including the kernel's work for it.
     pub cpu: Duration,
+}
+
+impl Ended {
+    /// Returns the bytes reclaimed from all cgroups.
+    #[must_use]
+    pub fn total_reclaimed(&self) -> u64 {
+        self.each.iter().map(|one| one.total.reclaimed).sum::<u64>() + self.others_total.reclaimed
+    }
 }

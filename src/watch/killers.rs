@@ -4,10 +4,10 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::time::Duration;
 
 use super::policy::above::{AbovePolicy, Limit};
+use super::system::{Answer, System};
 use crate::cgroup::killers::{Killers, Monitored};
 use crate::cgroup::{CgroupPath, Mount, pressure};
 
@@ -23,9 +23,6 @@ const FIRST_ANSWER: Duration = Duration::from_millis(250);
 /// Minimum interval between two samples of a level: the kernel updates its averages every 2 s
 /// (`PSI_FREQ`, kernel/sched/psi.c), and systemd-oomd reads them each second.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Stack size of the querying thread, bytes: room for a child process, and little more.
-const STACK: usize = 256 << 10;
 
 /// Verdict on reclaim below some level.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,7 +56,8 @@ pub(crate) struct KillerWatch {
     asked_at: Option<Duration>,
     /// True if the set of watched cgroups changed since the last query.
     changed: bool,
-    answer: Option<Receiver<Killers>>,
+    /// True while an answer is to come.
+    is_asking: bool,
     /// Sampled levels by directory.
     levels: HashMap<PathBuf, Level>,
     text: String,
@@ -74,7 +72,7 @@ impl KillerWatch {
             killers: None,
             asked_at: None,
             changed: false,
-            answer: None,
+            is_asking: false,
             levels: HashMap::new(),
             text: String::with_capacity(4096),
         }
@@ -92,43 +90,44 @@ impl KillerWatch {
         self.changed = true;
     }
 
-    /// Queries the monitored cgroups in a separate thread, if that is due. Returns whether an
-    /// answer differs from the one before, if one has arrived.
-    pub(crate) fn renew(&mut self, now: Duration) -> Option<bool> {
-        if let Some(answer) = &self.answer {
-            match answer.try_recv() {
-                Ok(killers) => {
-                    self.answer = None;
-                    return Some(self.learn(killers));
-                }
-                Err(TryRecvError::Empty) => return None,
-                Err(TryRecvError::Disconnected) => self.answer = None,
-            }
+    /// Queries the monitored cgroups, if that is due. Returns whether an answer differs from the one
+    /// before, if one has arrived.
+    pub(crate) fn renew(&mut self, now: Duration, system: &mut impl System) -> Option<bool> {
+        if self.is_asking {
+            return self.take_answer(Duration::ZERO, system);
         }
         let interval = if self.changed { MIN_ASK_INTERVAL } else { ASK_INTERVAL };
         if self.asked_at.is_none_or(|at| now.saturating_sub(at) >= interval)
-            && let Some(mount) = self.mount.clone()
+            && let Some(mount) = &self.mount
         {
             (self.asked_at, self.changed) = (Some(now), false);
             // Forgets levels not sampled within `ASK_INTERVAL`: those of removed cgroups.
             self.levels
                 .retain(|_, level| level.sampled_at.is_some_and(|at| now.saturating_sub(at) < ASK_INTERVAL));
-            let (sender, receiver) = sync_channel(1);
-            let thread = std::thread::Builder::new().name("killers".into()).stack_size(STACK);
             // Without a thread the last answer counts, and the query is repeated.
-            if thread.spawn(move || sender.send(Killers::ask(&mount))).is_ok() {
-                self.answer = Some(receiver);
-            }
+            self.is_asking = system.ask_killers(mount);
         }
         None
     }
 
     /// Queries for the first time, and waits a little for the answer.
-    pub(crate) fn ask_first(&mut self, now: Duration) -> Option<bool> {
-        self.renew(now);
-        let killers = self.answer.as_ref()?.recv_timeout(FIRST_ANSWER).ok()?;
-        self.answer = None;
-        Some(self.learn(killers))
+    pub(crate) fn ask_first(&mut self, now: Duration, system: &mut impl System) -> Option<bool> {
+        self.renew(now, system);
+        self.is_asking.then(|| self.take_answer(FIRST_ANSWER, system)).flatten()
+    }
+
+    fn take_answer(&mut self, timeout: Duration, system: &mut impl System) -> Option<bool> {
+        match system.killers(timeout) {
+            Answer::Pending => None,
+            Answer::Lost => {
+                self.is_asking = false;
+                None
+            }
+            Answer::Known(killers) => {
+                self.is_asking = false;
+                Some(self.learn(killers))
+            }
+        }
     }
 
     fn learn(&mut self, killers: Killers) -> bool {
@@ -142,21 +141,26 @@ impl KillerWatch {
 
     /// Returns whether reclaim from a cgroup is held back by the pressure of a level above, its
     /// own, or a monitored one below. Samples each level at most once a second.
-    pub(crate) fn verdict(&mut self, now: Duration, located: &CgroupPath) -> AboveVerdict {
+    pub(crate) fn verdict(
+        &mut self,
+        now: Duration,
+        located: &CgroupPath,
+        system: &mut impl System,
+    ) -> AboveVerdict {
         let mut verdict = AboveVerdict::default();
         let Some(killers) = self.killers.take() else {
             // Before the first answer every level above may be monitored.
-            self.sample_all(now, located, &[], &mut verdict);
+            self.sample_all(now, located, &[], &mut verdict, system);
             return verdict;
         };
         for monitored in killers.pressure_monitors(&located.path) {
-            self.sample(now, &monitored.dir, Limit::Known(monitored.limit), located, &mut verdict);
+            self.sample(now, &monitored.dir, Limit::Known(monitored.limit), located, &mut verdict, system);
         }
         if killers.unknown.is_some() {
             verdict.is_blind = true;
-            self.sample_all(now, located, &killers.by_pressure, &mut verdict);
+            self.sample_all(now, located, &killers.by_pressure, &mut verdict, system);
         } else if !killers.by_pressure.iter().any(|monitored| monitored.dir == located.mount.point) {
-            self.sample(now, &located.mount.point, Limit::Host, located, &mut verdict);
+            self.sample(now, &located.mount.point, Limit::Host, located, &mut verdict, system);
         }
         self.killers = Some(killers);
         verdict
@@ -170,10 +174,11 @@ impl KillerWatch {
         located: &CgroupPath,
         known: &[Monitored],
         verdict: &mut AboveVerdict,
+        system: &mut impl System,
     ) {
         for dir in located.path.ancestors().take_while(|dir| dir.starts_with(&located.mount.point)) {
             if known.iter().all(|monitored| monitored.dir != dir) {
-                self.sample(now, dir, Limit::Unknown, located, verdict);
+                self.sample(now, dir, Limit::Unknown, located, verdict, system);
             }
         }
     }
@@ -185,6 +190,7 @@ impl KillerWatch {
         limit: Limit,
         located: &CgroupPath,
         verdict: &mut AboveVerdict,
+        system: &mut impl System,
     ) {
         if !self.levels.contains_key(dir) {
             let policy = AbovePolicy::new(limit);
@@ -198,7 +204,7 @@ impl KillerWatch {
         }
         if level.sampled_at.is_none_or(|at| now.saturating_sub(at) >= SAMPLE_INTERVAL) {
             level.sampled_at = Some(now);
-            level.avg10 = pressure::full_avg10(&level.file, &mut self.text);
+            level.avg10 = system.full_avg10(&level.file, &mut self.text);
             // Where PSI is off killers see no pressure either: a hold is released in its time.
             level.policy.sample(now, level.avg10.unwrap_or(0));
         }

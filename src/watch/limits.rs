@@ -1,39 +1,51 @@
 //! Limits of a watched cgroup: its own, and those of its ancestors where they count.
 
-use std::cell::RefCell;
-use std::rc::Rc;
 use std::time::Duration;
 
 use rustix::io::Errno;
 
+use super::ancestors::SharedLevel;
 use super::config::rule::Rule;
+use super::context::Context;
 use super::event::{EventKind, Room};
 use super::level::Level;
 use super::policy::headroom::Decision;
+use super::system::{Sample, System};
 
 /// Sampling interval while bytes are missing below an ancestor's limit.
-const SOON: Duration = Duration::from_millis(250);
+const SHORTAGE_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Result of a sample below all limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Shortage {
+    /// Time of the next sample, if nothing is missing.
+    pub until: Duration,
+    /// Bytes missing below the limit that needs most.
+    pub missing: u64,
+    /// True if some limit leaves no room for the headroom, and is therefore left alone.
+    pub no_room: bool,
+}
 
 /// Limits of one cgroup.
 #[derive(Debug)]
-pub(crate) struct Limits {
+pub(crate) struct Limits<F> {
     /// Level of the cgroup itself.
-    pub own: Level,
+    pub own: Level<F>,
     /// Levels of its ancestors, if they count.
-    pub above: Vec<Rc<RefCell<Level>>>,
+    pub above: Vec<SharedLevel<F>>,
     /// Reclaimable bytes that it offers to the levels above.
-    to_give: u64,
-    /// Reclaimable bytes at the beginning of the request in progress.
-    asked: Option<u64>,
+    available: u64,
+    /// True while a request is in progress.
+    asks: bool,
     /// Missing bytes that are due to the headroom, not to a limit set by the user.
     for_headroom: u64,
 }
 
-impl Limits {
+impl<F: Sample> Limits<F> {
     /// Creates the limits of a cgroup that offers nothing yet.
     #[must_use]
-    pub(crate) fn new(own: Level, above: Vec<Rc<RefCell<Level>>>) -> Self {
-        Self { own, above, to_give: 0, asked: None, for_headroom: 0 }
+    pub(crate) fn new(own: Level<F>, above: Vec<SharedLevel<F>>) -> Self {
+        Self { own, above, available: 0, asks: false, for_headroom: 0 }
     }
 
     /// Returns the room below the limit that leaves least, if usage is `freed` bytes less than at
@@ -55,10 +67,10 @@ impl Limits {
     pub(crate) fn adopt(
         &mut self,
         rule: &Rule,
-        above: Vec<Rc<RefCell<Level>>>,
+        above: Vec<SharedLevel<F>>,
         text: &mut String,
     ) -> Result<(), Errno> {
-        self.gives(0);
+        self.set_available(0);
         self.answered();
         self.above = above;
         self.own.adopt(rule, rule.keep, text)
@@ -68,7 +80,7 @@ impl Limits {
     #[must_use]
     pub(crate) fn start(&self, rule: &Rule, text: &mut String) -> EventKind {
         let (headroom, rule) = (rule.headroom, rule.name.as_deref().map(str::to_owned));
-        let current = self.own.gauge.current(text).unwrap_or(0);
+        let current = self.own.sampler.current(text).unwrap_or(0);
         let mut start = EventKind::Start {
             current,
             limit: self.own.limit,
@@ -80,7 +92,7 @@ impl Limits {
         let mut least = self.own.limit.saturating_sub(current);
         for level in &self.above {
             let level = level.borrow();
-            let used = level.gauge.current(text).unwrap_or(0);
+            let used = level.sampler.current(text).unwrap_or(0);
             let free = level.limit.saturating_sub(used);
             if free < least {
                 least = free;
@@ -88,7 +100,7 @@ impl Limits {
                     current: used,
                     limit: level.limit,
                     file: level.file,
-                    above: Some(level.gauge.cgroup().name().to_string()),
+                    above: Some(level.sampler.name().to_string()),
                     headroom: headroom.below(level.limit),
                     rule: rule.clone(),
                 };
@@ -97,39 +109,43 @@ impl Limits {
         start
     }
 
-    /// Returns the bytes to reclaim for the limit that needs most, or the time of the next sample
-    /// if none needs any.
+    /// Samples all limits. Returns the bytes to reclaim for the limit that needs most, or the time
+    /// of the next sample if none needs any.
     ///
     /// # Errors
-    /// `ENODEV` when the cgroup was removed.
-    pub(crate) fn missing(
+    /// The kernel's error on the cgroup itself. An ancestor that can't be read is left out.
+    pub(crate) fn shortage(
         &mut self,
-        now: Duration,
         current: u64,
-        text: &mut String,
-    ) -> Result<(Duration, u64), Errno> {
-        let (mut until, mut missing) = (Duration::MAX, 0);
-        match self.own.decide(now, current, text)? {
-            Decision::Rest { until: next } => until = next,
-            Decision::Reclaim { down_to } => missing = current.saturating_sub(down_to),
+        cx: &mut Context<'_, impl System>,
+    ) -> Result<Shortage, Errno> {
+        let mut found = Shortage { until: Duration::MAX, missing: 0, no_room: false };
+        match self.own.decide(current, cx)? {
+            Decision::Rest { until } => found.until = until,
+            Decision::NoRoom { until } => (found.until, found.no_room) = (until, true),
+            Decision::Reclaim { down_to } => found.missing = current.saturating_sub(down_to),
         }
-        self.for_headroom = if missing > 0 { self.own.missing_for_headroom(current) } else { 0 };
+        self.for_headroom = if found.missing > 0 { self.own.missing_for_headroom(current) } else { 0 };
         for level in &self.above {
             let mut level = level.borrow_mut();
-            let used = level.gauge.current(text)?;
-            match level.decide(now, used, text)? {
-                Decision::Rest { until: next } => until = until.min(next),
+            match level.decide_for_all(cx) {
+                Err(_) => {}
+                Ok(Decision::Rest { until }) => found.until = found.until.min(until),
+                Ok(Decision::NoRoom { until }) => {
+                    (found.until, found.no_room) = (found.until.min(until), true);
+                }
                 // Less than a page can't be requested, and the share of a cgroup with nothing to
                 // give is 0.
-                Decision::Reclaim { down_to } => {
-                    let share = level.shares.of(now, used, down_to, self.to_give);
-                    until = until.min(now + SOON);
-                    missing = missing.max(share.min(current));
-                    self.for_headroom = self.for_headroom.max(share.min(current));
+                Ok(Decision::Reclaim { down_to }) => {
+                    let used = level.current();
+                    let share = level.shares.of(cx.now, used, down_to, self.available).min(current);
+                    found.until = found.until.min(cx.now + SHORTAGE_INTERVAL);
+                    found.missing = found.missing.max(share);
+                    self.for_headroom = self.for_headroom.max(share);
                 }
             }
         }
-        Ok((until, missing))
+        Ok(found)
     }
 
     /// Returns the part of the last missing bytes that is due to the headroom: below the kernel's
@@ -140,26 +156,28 @@ impl Limits {
     }
 
     /// Offers reclaimable bytes to the levels above.
-    pub(crate) fn gives(&mut self, bytes: u64) {
-        let before = std::mem::replace(&mut self.to_give, bytes);
-        self.above.iter().for_each(|level| level.borrow_mut().shares.gives(before, bytes));
+    pub(crate) fn set_available(&mut self, bytes: u64) {
+        let before = std::mem::replace(&mut self.available, bytes);
+        self.above.iter().for_each(|level| level.borrow_mut().shares.set_available(before, bytes));
     }
 
     /// Records the start of a request for `bytes`.
     pub(crate) fn asks(&mut self, now: Duration, bytes: u64) {
         self.answered();
-        self.asked = Some(self.to_give);
+        self.asks = true;
+        let id = self.own.sampler.id();
         for level in &self.above {
             let mut level = level.borrow_mut();
             let used = level.current();
-            level.shares.asks(now, used, bytes, self.to_give);
+            level.shares.asks(now, id, used, bytes, self.available);
         }
     }
 
     /// Records the end of the request.
     pub(crate) fn answered(&mut self) {
-        if let Some(to_give) = self.asked.take() {
-            self.above.iter().for_each(|level| level.borrow_mut().shares.answered(to_give));
+        if std::mem::take(&mut self.asks) {
+            let id = self.own.sampler.id();
+            self.above.iter().for_each(|level| level.borrow_mut().shares.answered(id));
         }
     }
 

@@ -1,6 +1,5 @@
 //! A watched cgroup: its state, and the decisions about it.
 
-use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,31 +7,36 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use super::account::Account;
+use super::ancestors::{Ancestors, SharedLevel};
 use super::config::rule::{Rule, WatchError};
+use super::context::Context;
+use super::dispatcher::owner_key;
 use super::event::EventKind;
-use super::host::{HostState, Visibility};
-use super::level::{Ancestors, Level, Outrun, SETTINGS};
+use super::host::Visibility;
+use super::level::{Level, Outrun, SETTINGS_INTERVAL};
 use super::limits::Limits;
 use super::policy::guard::{Allowed, CgroupState, Guard};
 use super::policy::hold::HoldState;
+use super::policy::lock::LockPatience;
+use super::policy::refaults::Doubling;
 use super::probe::PressureProbe;
+use super::system::{Sample, System};
 use super::worker::ReclaimHandle;
-use crate::cgroup::trigger::Trigger;
-use crate::cgroup::{CgroupPath, Sampler};
+use crate::cgroup::CgroupPath;
+use crate::kind::Kind;
 
 mod acted;
 mod report;
 
 /// Sampling interval while a guard holds.
-const HELD: Duration = Duration::from_millis(250);
+const HOLD_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Sampling interval while another memctl is reclaiming from it, and time limit for that: any
-/// process can hold such a lock.
-const LOCKED: Duration = Duration::from_millis(50);
-const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
+/// Delay after a failed sample or action; it doubles up to the longer one.
+const BLIND: Duration = Duration::from_millis(250);
+const MAX_BLIND: Duration = Duration::from_secs(10);
 
 /// Next step for a member.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Step {
     /// Wait until it is due.
     Rest,
@@ -42,41 +46,66 @@ pub(crate) enum Step {
     Gone,
 }
 
+/// State of a member with respect to the workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Activity {
+    /// It is sampled when it is due.
+    Idle,
+    /// It wants to reclaim, and waits for a worker.
+    Queued,
+    /// A worker has a job for it.
+    Writing {
+        /// True if the reclaim is due to `--pressure`.
+        presses: bool,
+        /// Bytes of the limit on writes to swap that are set aside for it.
+        reserved: u64,
+    },
+}
+
 /// One watched cgroup.
 #[derive(Debug)]
-pub struct Member {
+pub(crate) struct Member<S: System> {
     /// Path of the cgroup.
     pub located: Arc<CgroupPath>,
     /// Handle for reclaim, unless a worker has it or it was never needed.
-    pub(crate) hands: Option<Box<ReclaimHandle>>,
-    /// True while a worker has a job for it.
-    pub busy: bool,
+    pub handle: Option<Box<ReclaimHandle<S::Target>>>,
+    pub activity: Activity,
     /// Time of the next sample.
     pub due: Duration,
     /// True if a limit event arrived.
     pub hit: bool,
     /// Its own limit, and those of ancestors that count.
-    pub(crate) limits: Limits,
+    pub limits: Limits<S::Sampler>,
     /// PSI trigger for stalls of its tasks. Only near a limit.
-    pub(crate) trigger: Option<Trigger>,
-    /// Time until which the trigger is kept.
+    pub trigger: Option<S::Trigger>,
+    /// Time until which the trigger is kept, and time before which none is set after a failure.
     pub trigger_until: Duration,
+    pub trigger_after: Duration,
+    /// Set once its watch has ended but a write is still in progress; true if the cgroup was
+    /// removed.
+    pub closing: Option<bool>,
+    /// Key of its owner, between whom the workers are shared.
+    pub owner: u64,
     rule: Rc<Rule>,
     /// Search for the working set, with `--pressure`.
-    pressing: Option<Box<PressureProbe>>,
-    holding: HoldState,
+    probe: Option<Box<PressureProbe>>,
+    /// True if the last decision was due to `--pressure`.
+    presses: bool,
+    hold: HoldState,
+    /// Delay after errors, and the error that was reported.
+    blind: Doubling,
+    blind_by: Option<Errno>,
     /// Limit in the last report.
-    limit_told: u64,
-    would_told: Option<Duration>,
-    /// Time since which another memctl is reclaiming from it; its lock is ignored `LOCK_TIMEOUT`
-    /// later.
-    locked: Option<Duration>,
-    /// Number of consecutive actions that left the usage too high.
+    limit_reported: u64,
+    would_reported: Option<Duration>,
+    lock: LockPatience,
+    /// Number of consecutive actions without effect, and of those whose effect isn't confirmed.
     stuck: u32,
+    unconfirmed: u32,
     protection: u64,
-    settings_read: Duration,
+    settings_read_at: Duration,
     /// Time of the last usage sample that was emitted.
-    sampled: Duration,
+    sampled_at: Duration,
     sampled_current: u64,
     stall: Option<(Duration, u64)>,
     stalled_share: f64,
@@ -85,46 +114,52 @@ pub struct Member {
     account: Account,
 }
 
-impl Member {
+impl<S: System> Member<S> {
     /// Creates a member. Nothing is reclaimed from it before the end of its `grace`.
     ///
     /// # Errors
     /// [`WatchError`], the reason.
-    pub fn new(
+    pub(crate) fn new(
         located: Arc<CgroupPath>,
         rule: Rc<Rule>,
-        ancestors: &mut Ancestors,
-        now: Duration,
+        ancestors: &mut Ancestors<S::Sampler>,
         grace: Duration,
-        text: &mut String,
+        cx: &mut Context<'_, S>,
     ) -> Result<Self, WatchError> {
-        let gauge = match Sampler::open(&located) {
+        let sampler = match cx.system.open(&located) {
             Err(Errno::NOENT) if &*located.name == "/" => return Err(WatchError::Root),
-            gauge => gauge?,
+            sampler => sampler?,
         };
-        let own = Level::open(gauge, &rule, rule.keep, now, text)?;
-        let above = if rule.ancestors { ancestors.of(&located, &rule, now, text) } else { Vec::new() };
+        let own = Level::open(sampler, &rule, rule.keep, cx)?;
+        let above = if rule.ancestors { ancestors.of(&located, &rule, cx) } else { Vec::new() };
         can_be_watched(&rule, &own, &above)?;
         Ok(Self {
-            protection: own.gauge.protection(text).unwrap_or(0),
-            account: Account::open(&own.gauge, now, text)?,
+            protection: own.sampler.protection(&mut cx.text)?,
+            account: Account::open(&own.sampler, cx)?,
+            owner: owner_key(own.sampler.owner(), &located.name),
             located,
-            limit_told: own.limit,
+            limit_reported: own.limit,
             limits: Limits::new(own, above),
             trigger: None,
             trigger_until: Duration::ZERO,
-            hands: None,
-            busy: false,
-            due: now,
+            trigger_after: Duration::ZERO,
+            closing: None,
+            handle: None,
+            activity: Activity::Idle,
+            due: cx.now,
             hit: false,
-            pressing: rule.pressure.map(|target| Box::new(PressureProbe::new(target))),
+            probe: rule.pressure.map(|target| Box::new(PressureProbe::new(target))),
+            presses: false,
             rule,
-            holding: HoldState::new(now + grace),
-            would_told: None,
-            locked: None,
+            hold: HoldState::new(cx.now + grace),
+            blind: Doubling::new(BLIND, MAX_BLIND),
+            blind_by: None,
+            would_reported: None,
+            lock: LockPatience::default(),
             stuck: 0,
-            settings_read: now,
-            sampled: Duration::ZERO,
+            unconfirmed: 0,
+            settings_read_at: cx.now,
+            sampled_at: Duration::ZERO,
             sampled_current: 0,
             stall: None,
             stalled_share: 0.0,
@@ -139,23 +174,22 @@ impl Member {
     pub(crate) fn adopt(
         &mut self,
         rule: Rc<Rule>,
-        ancestors: &mut Ancestors,
-        now: Duration,
-        text: &mut String,
+        ancestors: &mut Ancestors<S::Sampler>,
+        cx: &mut Context<'_, S>,
     ) -> Result<(), WatchError> {
-        let above = if rule.ancestors { ancestors.of(&self.located, &rule, now, text) } else { Vec::new() };
-        self.limits.adopt(&rule, above, text)?;
+        let above = if rule.ancestors { ancestors.of(&self.located, &rule, cx) } else { Vec::new() };
+        self.limits.adopt(&rule, above, &mut cx.text)?;
         can_be_watched(&rule, &self.limits.own, &self.limits.above)?;
-        match (rule.pressure, &mut self.pressing) {
-            (Some(target), Some(pressing)) => pressing.adopt(target),
-            (target, pressing) => *pressing = target.map(|target| Box::new(PressureProbe::new(target))),
+        match (rule.pressure, &mut self.probe) {
+            (Some(target), Some(probe)) => probe.adopt(target),
+            (target, probe) => *probe = target.map(|target| Box::new(PressureProbe::new(target))),
         }
         if self.rule != rule {
             // Earlier reasons to hold may no longer apply.
-            self.holding = HoldState::new(now);
-            self.would_told = None;
+            self.hold = HoldState::new(cx.now);
+            self.would_reported = None;
         }
-        (self.rule, self.due) = (rule, now);
+        (self.rule, self.due) = (rule, cx.now);
         Ok(())
     }
 
@@ -168,19 +202,31 @@ impl Member {
     /// Returns its cgroup id.
     #[must_use]
     pub(crate) fn id(&self) -> u64 {
-        self.limits.own.gauge.id()
+        self.limits.own.sampler.id()
     }
 
-    /// Returns whether to wait while another memctl is reclaiming from it.
+    /// Returns whether it is sampled when it is due.
+    #[must_use]
+    pub(crate) fn is_idle(&self) -> bool {
+        self.activity == Activity::Idle
+    }
+
+    /// Returns whether a worker has a job for it.
+    #[must_use]
+    pub(crate) fn is_writing(&self) -> bool {
+        matches!(self.activity, Activity::Writing { .. })
+    }
+
+    /// Returns whether to respect the lock of another process.
     #[must_use]
     pub(crate) fn locks(&self, now: Duration) -> bool {
-        self.rule.lock && self.locked.is_none_or(|since| now.saturating_sub(since) < LOCK_TIMEOUT)
+        self.rule.lock && self.lock.asks(now)
     }
 
     /// Returns whether a guard holds back an action.
     #[must_use]
     pub(crate) fn is_held(&self) -> bool {
-        self.holding.by().is_some()
+        self.hold.reason().is_some()
     }
 
     /// Records that a limit that counts was met.
@@ -195,114 +241,138 @@ impl Member {
     }
 
     /// Sets the sampling interval near the watermark.
-    pub(crate) fn look_each(&mut self, near: Duration) {
-        self.limits.own.look_each(near);
+    pub(crate) fn set_interval(&mut self, near: Duration) {
+        self.limits.own.set_interval(near);
     }
 
     /// Samples the cgroup, learns, and decides.
-    pub(crate) fn look(
-        &mut self,
-        now: Duration,
-        host: &mut HostState,
-        text: &mut String,
-        tell: &mut dyn FnMut(EventKind),
-    ) -> Step {
-        // A cgroup that can't be read any more counts as gone: nothing could be done about it.
-        self.try_look(now, host, text, tell).unwrap_or(Step::Gone)
+    pub(crate) fn sample(&mut self, cx: &mut Context<'_, S>) -> Step {
+        match self.try_sample(cx) {
+            Ok(step) => {
+                self.recover(cx);
+                step
+            }
+            Err(errno) => self.fail(errno, cx),
+        }
     }
 
-    fn try_look(
-        &mut self,
-        now: Duration,
-        host: &mut HostState,
-        text: &mut String,
-        tell: &mut dyn FnMut(EventKind),
-    ) -> Result<Step, Errno> {
-        if now.saturating_sub(self.settings_read) >= self.limits.own.settings_each(now) {
-            self.settings_read = now;
-            self.protection = self.limits.own.gauge.protection(text).unwrap_or(0);
+    fn try_sample(&mut self, cx: &mut Context<'_, S>) -> Result<Step, Errno> {
+        // First, since this file is held open: an error on it is about the cgroup itself.
+        let current = self.limits.own.sampler.current(&mut cx.text)?;
+        if cx.now.saturating_sub(self.settings_read_at) >= self.limits.own.settings_interval(cx.now) {
+            self.protection = self.limits.own.sampler.protection(&mut cx.text)?;
+            self.settings_read_at = cx.now;
         }
-        if std::mem::take(&mut self.hit)
-            && self.rule.keeps_free()
-            && let Some(Outrun { what, is_news }) = self.limits.own.outrun(now, text)?
-        {
-            self.outrun();
-            if is_news {
-                tell(what);
+        if self.hit && self.rule.keeps_free() {
+            let outrun = self.limits.own.outrun(cx)?;
+            self.hit = false;
+            if let Some(Outrun { what, is_news }) = outrun {
+                self.outrun();
+                if is_news {
+                    cx.emit(&self.located.name, what);
+                }
             }
         }
-        let current = self.limits.own.gauge.current(text)?;
-        self.flush(now, false, tell);
-        self.decide(now, current, host, text, tell)
+        self.hit = false;
+        self.flush(false, cx);
+        self.decide(current, cx)
     }
 
-    fn decide(
-        &mut self,
-        now: Duration,
-        current: u64,
-        host: &mut HostState,
-        text: &mut String,
-        tell: &mut dyn FnMut(EventKind),
-    ) -> Result<Step, Errno> {
-        let held_back = self.holding.back(now);
-        self.limits.gives(if held_back.is_some() { 0 } else { self.spare(current) });
-        let (mut until, mut missing) = self.limits.missing(now, current, text)?;
-        let own = &self.limits.own;
-        if std::mem::replace(&mut self.limit_told, own.limit) != own.limit {
-            tell(EventKind::Limit { limit: own.limit, file: own.file });
+    /// Handles an error: the cgroup was removed, or it can't be read for now.
+    fn fail(&mut self, errno: Errno, cx: &mut Context<'_, S>) -> Step {
+        // A file that can't be opened may be due to the removal of the cgroup. One that is held
+        // open tells.
+        let is_gone =
+            errno == Errno::NODEV || self.limits.own.sampler.current(&mut cx.text) == Err(Errno::NODEV);
+        if is_gone {
+            return Step::Gone;
         }
-        let presses = missing == 0;
-        if presses && let Some(pressing) = &mut self.pressing {
-            if let Some(next) = pressing.rests_until(now, current) {
+        self.limits.set_available(0);
+        self.due = cx.now + self.blind.next();
+        if self.blind_by.replace(errno) != Some(errno) {
+            cx.emit(&self.located.name, EventKind::Blind { error: errno });
+        }
+        Step::Rest
+    }
+
+    /// Records that neither sample nor action fails any more.
+    fn recover(&mut self, cx: &mut Context<'_, S>) {
+        self.blind.reset();
+        if self.blind_by.take().is_some() {
+            cx.emit(&self.located.name, EventKind::Recovered);
+        }
+    }
+
+    fn decide(&mut self, current: u64, cx: &mut Context<'_, S>) -> Result<Step, Errno> {
+        let now = cx.now;
+        let blocked = self.hold.blocked_until(now);
+        self.limits.set_available(if blocked.is_some() { 0 } else { self.spare(current) });
+        let shortage = self.limits.shortage(current, cx)?;
+        let (mut until, mut missing) = (shortage.until, shortage.missing);
+        let own = &self.limits.own;
+        if std::mem::replace(&mut self.limit_reported, own.limit) != own.limit {
+            let (limit, file) = (own.limit, own.file);
+            cx.emit(&self.located.name, EventKind::Limit { limit, file });
+        }
+        self.presses = missing == 0;
+        if self.presses
+            && let Some(probe) = &mut self.probe
+        {
+            if let Some(next) = probe.rests_until(now, current) {
                 until = until.min(next);
-            } else if let Some((guard, until)) =
-                self.above.held(host.killers.verdict(now, &self.located), now)
-            {
-                pressing.interrupted();
-                return Ok(self.hold(now, guard, until, tell));
+            } else if let Some((guard, end)) = blocked {
+                // A step that isn't done must not make the next one larger.
+                probe.interrupted();
+                return Ok(self.hold(guard, Some(end), cx));
+            } else if let Some((guard, until)) = self.above.held(cx.verdict(&self.located), now) {
+                probe.interrupted();
+                return Ok(self.hold(guard, until, cx));
             } else {
-                let swap = &mut || host.swap.at(now);
-                let (next, wanted) = pressing.look(&self.limits.own.gauge, now, current, swap, text, tell)?;
-                (until, missing) = (until.min(next), wanted);
+                let probed = probe.sample(&self.limits.own.sampler, current, cx)?;
+                (until, missing) = (until.min(probed.until), probed.missing);
+                probed.report.into_iter().for_each(|what| cx.emit(&self.located.name, what));
             }
         }
         if missing == 0 {
+            if shortage.no_room {
+                return Ok(self.hold(Guard::NoRoom, Some(until), cx));
+            }
             self.due = until;
             return Ok(Step::Rest);
         }
-        if let Some((guard, until)) = held_back {
-            return Ok(self.hold(now, guard, Some(until), tell));
+        if let Some((guard, until)) = blocked {
+            return Ok(self.hold(guard, Some(until), cx));
         }
         // Reclaim for the headroom goes on: without it the tasks would scan themselves.
         let for_headroom = self.limits.for_headroom();
-        if !presses
+        if !self.presses
             && for_headroom < missing
-            && let Some((guard, until)) = self.above.held(host.killers.verdict(now, &self.located), now)
+            && let Some((guard, until)) = self.above.held(cx.verdict(&self.located), now)
         {
             if for_headroom == 0 {
-                return Ok(self.hold(now, guard, until, tell));
+                return Ok(self.hold(guard, until, cx));
             }
             missing = for_headroom;
         }
         if self.rule.bounds.max_pressure.is_some() {
-            self.read_stall(now, text);
+            self.read_stall(now, &mut cx.text);
         }
-        let can_choose = self.hands.as_ref().is_none_or(|hands| hands.can_choose);
+        let can_choose = self.handle.as_ref().is_none_or(|handle| handle.can_choose());
         let own = CgroupState { current, protection: self.protection, stalled: self.stalled_share };
         let down_to = current.saturating_sub(missing);
-        let gauge = &self.limits.own.gauge;
-        let cache = &mut || gauge.stat(text).map_or(0, |stat| stat.cache_beside_anon());
-        let swap = host.swap.at(now);
-        Ok(match self.rule.bounds.allow(down_to, own, swap, can_choose, cache) {
+        let swap = cx.swap();
+        let (sampler, text) = (&self.limits.own.sampler, &mut cx.text);
+        let cache = &mut || sampler.stat(text).map_or(0, |stat| stat.cache_beside_anon());
+        match self.rule.bounds.allow(down_to, own, swap, can_choose, cache) {
             Ok(allowed) => {
-                self.holding.allowed(allowed.spared_by);
+                self.hold.allowed(allowed.spared_by);
                 // No task waits for reclaim with `--pressure`; reclaim for the headroom is needed
                 // anyway, but within bounds.
-                let ends = presses || swap.writable.is_some();
-                Step::Act(Allowed { waits: allowed.waits && ends, ..allowed })
+                let ends = self.presses || swap.writable.is_some();
+                Ok(Step::Act(Allowed { waits: allowed.waits && ends, ..allowed }))
             }
-            Err(guard) => self.hold(now, guard, None, tell),
-        })
+            Err(guard) => Ok(self.hold(guard, None, cx)),
+        }
     }
 
     fn spare(&self, current: u64) -> u64 {
@@ -311,48 +381,65 @@ impl Member {
 
     /// Offers its reclaimable bytes to limits above: all offers must be known before a share is
     /// requested.
-    pub(crate) fn offer(&mut self, now: Duration, text: &mut String) {
-        if let Ok(current) = self.limits.own.gauge.current(text)
-            && self.holding.back(now).is_none()
+    pub(crate) fn offer(&mut self, cx: &mut Context<'_, S>) {
+        if let Ok(current) = self.limits.own.sampler.current(&mut cx.text)
+            && self.hold.blocked_until(cx.now).is_none()
         {
-            self.limits.gives(self.spare(current));
+            self.limits.set_available(self.spare(current));
         }
     }
 
     /// Records a guard that holds, and emits it once.
-    pub(crate) fn hold(
-        &mut self,
-        now: Duration,
-        guard: Guard,
-        until: Option<Duration>,
-        tell: &mut dyn FnMut(EventKind),
-    ) -> Step {
-        self.due = until.map_or(now + HELD, |until| until.min(now + HELD));
-        let (is_another, is_news) = self.holding.hold(now, guard);
+    pub(crate) fn hold(&mut self, guard: Guard, until: Option<Duration>, cx: &mut Context<'_, S>) -> Step {
+        let now = cx.now;
+        self.due = until.map_or(now + HOLD_INTERVAL, |until| until.min(now + HOLD_INTERVAL));
+        let (is_another, is_news) = self.hold.hold(now, guard);
         if is_another {
             self.account.held(guard);
         }
         if is_news {
-            tell(EventKind::Hold { guard, wait: until.map(|until| until.saturating_sub(now)) });
+            let wait = until.map(|until| until.saturating_sub(now));
+            cx.emit(&self.located.name, EventKind::Hold { guard, wait });
         }
         Step::Rest
     }
 
-    /// Records that a worker has a job for it.
-    pub(crate) fn begins(&mut self, now: Duration, allowed: &Allowed) {
-        self.busy = true;
-        self.limits.asks(now, self.limits.own.current().saturating_sub(allowed.down_to));
+    /// Records that it waits for a worker.
+    pub(crate) fn queue(&mut self) {
+        self.activity = Activity::Queued;
     }
 
-    /// Records that no worker has a job for it any more.
-    pub(crate) fn done(&mut self) {
-        self.busy = false;
+    /// Records that it no longer waits for a worker.
+    pub(crate) fn unqueue(&mut self) {
+        self.activity = Activity::Idle;
+    }
+
+    /// Records that a worker has a job for it.
+    pub(crate) fn begin(&mut self, allowed: &Allowed, cx: &mut Context<'_, S>) {
+        let bytes = self.limits.own.current().saturating_sub(allowed.down_to);
+        let may_swap = allowed.kind != Kind::File && cx.host.swap.is_limited();
+        let reserved = if may_swap { bytes } else { 0 };
+        cx.host.swap.reserve(reserved);
+        self.activity = Activity::Writing { presses: self.presses, reserved };
+        self.limits.asks(cx.now, bytes);
+    }
+
+    /// Records that no worker has a job for it any more. Returns whether the job was due to
+    /// `--pressure`.
+    pub(crate) fn finish(&mut self, cx: &mut Context<'_, S>) -> bool {
         self.limits.answered();
+        match std::mem::replace(&mut self.activity, Activity::Idle) {
+            Activity::Writing { presses, reserved } => {
+                cx.host.swap.release(reserved);
+                presses
+            }
+            Activity::Idle | Activity::Queued => false,
+        }
     }
 
     fn read_stall(&mut self, now: Duration, text: &mut String) {
-        let due = self.stall.is_none_or(|(at, _)| now.saturating_sub(at) >= SETTINGS);
-        let Some(stalled) = due.then(|| self.limits.own.gauge.stalled(text)).flatten() else { return };
+        let due = self.stall.is_none_or(|(at, _)| now.saturating_sub(at) >= SETTINGS_INTERVAL);
+        let Some(stalled) = due.then(|| self.limits.own.sampler.stalled(text)).flatten() else { return };
         if let Some((at, before)) = self.stall.replace((now, stalled)) {
             let time = now.saturating_sub(at).as_micros().max(1) as f64;
             self.stalled_share = stalled.saturating_sub(before) as f64 / time;
@@ -361,7 +448,11 @@ impl Member {
 }
 
 /// Checks that a rule makes sense for a cgroup with such limits.
-fn can_be_watched(rule: &Rule, own: &Level, above: &[Rc<RefCell<Level>>]) -> Result<(), WatchError> {
+fn can_be_watched<F: Sample>(
+    rule: &Rule,
+    own: &Level<F>,
+    above: &[SharedLevel<F>],
+) -> Result<(), WatchError> {
     let unlimited = own.limit == u64::MAX && above.iter().all(|level| level.borrow().limit == u64::MAX);
     if rule.pressure.is_none() && unlimited {
         return Err(if rule.ancestors { WatchError::NoLimitAbove } else { WatchError::NoLimit });

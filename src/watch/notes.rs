@@ -2,8 +2,11 @@
 
 use std::path::Path;
 
+use rustix::io::Errno;
+
 use super::config::rule::Rule;
 use super::member::Member;
+use super::system::System;
 use crate::cgroup::killers::{Killers, Unknown};
 use crate::kind::Kind;
 use crate::size::Percent;
@@ -15,6 +18,15 @@ pub enum Note {
     Asked,
     /// The set of monitored cgroups isn't known.
     Blind(Unknown),
+    /// No thread could be started: this thread writes itself.
+    NoWorkers,
+    /// A cgroup can't be watched for now, and maybe others. They are tried again.
+    NotWatched {
+        /// The cgroup.
+        cgroup: String,
+        /// The system's error.
+        error: Errno,
+    },
     /// The watch may fill swap to the point where systemd-oomd kills.
     SwapFree {
         /// A cgroup to which this applies.
@@ -34,9 +46,9 @@ pub(crate) struct Noted {
 }
 
 /// Returns the new notes for the watched cgroups.
-pub(crate) fn notes<'a>(
+pub(crate) fn notes<'a, S: System + 'a>(
     killers: &Killers,
-    members: impl Iterator<Item = &'a Member>,
+    members: impl Iterator<Item = &'a Member<S>>,
     noted: &mut Noted,
 ) -> Vec<Note> {
     of_rules(

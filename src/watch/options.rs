@@ -8,7 +8,6 @@ use std::time::Duration;
 use super::action::Alarm;
 use super::config::rule::Rule;
 use super::event::{Event, MemberView};
-use super::level::Ancestors;
 use super::notes::Note;
 use crate::cgroup::CgroupPath;
 use crate::cgroup::join::Joined;
@@ -59,8 +58,6 @@ pub struct WatchOptions<'a> {
     pub samples: bool,
     /// Cgroup that is charged for memctl, until no other process is left in it.
     pub joined: Option<Joined>,
-    /// Ancestors of the members, if their limits count.
-    pub ancestors: Ancestors,
     /// Returns true once the watch must end.
     pub stop: &'a dyn Fn() -> bool,
     /// Interrupts the system call of another thread.
@@ -78,13 +75,13 @@ pub struct WatchOptions<'a> {
     /// Receives notes that aren't about a single cgroup.
     pub note: Option<&'a mut dyn FnMut(&Note)>,
     /// Receives all events.
-    pub tell: &'a mut dyn FnMut(Event<'_>),
+    pub emit: &'a mut dyn FnMut(Event<'_>),
 }
 
 impl<'a> WatchOptions<'a> {
     /// Makes the options of a watch of cgroups that stay the same: without an end of its own,
     /// without limits on CPU time and swap, and without signals. `stop` ends it.
-    pub fn new(stop: &'a dyn Fn() -> bool, tell: &'a mut dyn FnMut(Event<'_>)) -> Self {
+    pub fn new(stop: &'a dyn Fn() -> bool, emit: &'a mut dyn FnMut(Event<'_>)) -> Self {
         Self {
             swap_writes: None,
             workers: 4,
@@ -94,7 +91,6 @@ impl<'a> WatchOptions<'a> {
             each_action: false,
             samples: false,
             joined: None,
-            ancestors: Ancestors::default(),
             stop,
             nudge: |_| {},
             alarm: |_| {},
@@ -103,7 +99,7 @@ impl<'a> WatchOptions<'a> {
             reload: None,
             show: None,
             note: None,
-            tell,
+            emit,
         }
     }
 }

@@ -7,6 +7,7 @@ pub mod cpu_budget;
 pub mod guard;
 pub mod headroom;
 pub mod hold;
+pub mod lock;
 pub mod pressure;
 pub mod refaults;
 pub mod sampling_interval;

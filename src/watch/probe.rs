@@ -6,12 +6,12 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use super::action::ActionResult;
+use super::context::Context;
 use super::event::{EstimateSummary, EventKind};
-use super::policy::guard::SwapState;
 use super::policy::pressure::{PressureDecision, PressurePolicy, PressureSample};
 use super::policy::savings::{Saving, SavingsSample};
 use super::policy::working_set::{Estimate, WorkingSet};
-use crate::cgroup::Sampler;
+use super::system::{Sample, System};
 use crate::cgroup::stat::MemoryStat;
 use crate::host::proc::page_size;
 
@@ -34,9 +34,9 @@ const SORTED: u32 = 2;
 /// The policy for one cgroup, and its results.
 #[derive(Debug)]
 pub(crate) struct PressureProbe {
-    law: PressurePolicy,
+    policy: PressurePolicy,
     estimate: Estimate,
-    told: Option<WorkingSet>,
+    reported: Option<WorkingSet>,
     saving: Saving,
     /// Memory taken by a byte in swap, as a share of it.
     copied: f64,
@@ -48,14 +48,25 @@ pub(crate) struct PressureProbe {
     level: Option<u64>,
 }
 
+/// Result of a sample.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Probed {
+    /// Time of the next sample.
+    pub until: Duration,
+    /// Bytes to reclaim.
+    pub missing: u64,
+    /// Event to emit.
+    pub report: Option<EventKind>,
+}
+
 impl PressureProbe {
     /// Creates a probe for a cgroup that may be stalled for a share `target` of the time.
     #[must_use]
     pub(crate) fn new(target: f64) -> Self {
         Self {
-            law: PressurePolicy::new(target),
+            policy: PressurePolicy::new(target),
             estimate: Estimate::default(),
-            told: None,
+            reported: None,
             saving: Saving::default(),
             copied: 0.0,
             pressed: 0,
@@ -66,53 +77,51 @@ impl PressureProbe {
 
     /// Sets another target share of stall.
     pub(crate) fn adopt(&mut self, target: f64) {
-        self.law.adopt(target);
+        self.policy.adopt(target);
     }
 
     /// Returns the time until which a cgroup with `current` bytes of usage needs nothing; `None` if
     /// it is due.
     pub(crate) fn rests_until(&mut self, now: Duration, current: u64) -> Option<Duration> {
         self.estimate.used(current);
-        if now >= self.law.due() {
+        if now >= self.policy.due() {
             return None;
         }
         let same = |level: u64| current.abs_diff(level) <= (level / CHANGED).max(LEAST_CHANGED);
         if self.level.is_none_or(same) {
-            return Some(self.law.due().min(now + PEEK));
+            return Some(self.policy.due().min(now + PEEK));
         }
         // Another workload: no need to wait for the next probe.
-        self.law.changed(now);
+        self.policy.changed(now);
         self.level = None;
         None
     }
 
     /// Records that due reclaim is held back.
     pub(crate) fn interrupted(&mut self) {
-        self.law.interrupted();
+        self.policy.interrupted();
     }
 
-    /// Samples the cgroup, with `current` bytes of usage, when that is due. Returns the bytes to
-    /// reclaim, and the time of the next sample if there are none.
+    /// Samples the cgroup, with `current` bytes of usage, when that is due.
     ///
     /// # Errors
     /// `ENODEV` when the cgroup was removed.
-    pub(crate) fn look(
+    pub(crate) fn sample(
         &mut self,
-        gauge: &Sampler,
-        now: Duration,
+        sampler: &impl Sample,
         current: u64,
-        swap: &mut dyn FnMut() -> SwapState,
-        text: &mut String,
-        tell: &mut dyn FnMut(EventKind),
-    ) -> Result<(Duration, u64), Errno> {
-        let stat = gauge.stat(text)?;
-        self.take_stock(gauge, current, &stat, swap().copied, text);
+        cx: &mut Context<'_, impl System>,
+    ) -> Result<Probed, Errno> {
+        let copied = cx.swap().copied;
+        let (now, text) = (cx.now, &mut cx.text);
+        let stat = sampler.stat(text)?;
+        self.take_stock(sampler, current, &stat, copied, text);
         let swapped_out = stat.pswpout.unwrap_or(0) + stat.zswpout.unwrap_or(0);
         let sample = PressureSample {
             at: now,
             current,
-            stalled: Duration::from_micros(gauge.stalled(text).unwrap_or(0)),
-            waited: Duration::from_micros(gauge.waited(text).unwrap_or(0)),
+            stalled: sampler.stalled(text).map(Duration::from_micros),
+            waited: sampler.waited(text).map(Duration::from_micros),
             returned: stat.back_in_use(),
             file: stat.evictable_file(),
             swapped_out: swapped_out * page_size(),
@@ -120,22 +129,21 @@ impl PressureProbe {
             scanned: stat.pgscan_proactive.or(stat.pgscan).unwrap_or(0) * page_size(),
             taken: stat.pgsteal_proactive.or(stat.pgsteal).unwrap_or(0) * page_size(),
         };
-        Ok(match self.law.decide(sample) {
+        Ok(match self.policy.decide(sample) {
             PressureDecision::Press(bytes) => {
                 self.level = None;
-                (self.law.due(), bytes.min(current))
+                Probed { until: self.policy.due(), missing: bytes.min(current), report: None }
             }
-            PressureDecision::Rest(until) => (until, 0),
+            PressureDecision::Rest(until) => Probed { until, missing: 0, report: None },
             PressureDecision::Knee(until) => {
                 // The very first reclaims find unsorted lists: refaults after them say nothing
                 // about the rest.
                 self.level = Some(current);
                 let counts = self.knees >= SORTED || self.pressed >= current / APPROACHED;
-                if self.told.is_some() || counts {
-                    self.knee(now, current, tell);
-                }
+                let is_one = self.reported.is_some() || counts;
+                let report = is_one.then(|| self.knee(now, current)).flatten();
                 self.knees = self.knees.saturating_add(1);
-                (until, 0)
+                Probed { until, missing: 0, report }
             }
         })
     }
@@ -144,38 +152,44 @@ impl PressureProbe {
     pub(crate) fn acted(&mut self, acted: &ActionResult) {
         self.pressed += acted.reclaimed;
         self.saving.reclaimed(acted.reclaimed);
-        self.law.reclaimed(acted.reclaimed, acted.writing.saturating_sub(acted.cpu));
+        self.policy.reclaimed(acted.reclaimed, acted.writing.saturating_sub(acted.cpu));
+    }
+
+    /// Records bytes that were reclaimed for another reason.
+    pub(crate) fn saved(&mut self, bytes: u64) {
+        self.saving.reclaimed(bytes);
     }
 
     /// Records that nothing more could be reclaimed: the memory that is left is taken to be in use.
-    pub(crate) fn exhausted(&mut self, now: Duration, current: u64, tell: &mut dyn FnMut(EventKind)) {
-        self.law.exhausted(now);
+    /// Returns the event for it, if the working set is news.
+    pub(crate) fn exhausted(&mut self, now: Duration, current: u64) -> Option<EventKind> {
+        self.policy.exhausted(now);
         self.level = Some(current);
-        self.knee(now, current, tell);
+        self.knee(now, current)
     }
 
     /// Records that a writer had to wait for a device: users of the remaining memory would as well.
     pub(crate) fn late(&mut self, now: Duration) {
-        self.law.exhausted(now);
+        self.policy.exhausted(now);
     }
 
     /// Updates the savings for the last time.
-    pub(crate) fn close(&mut self, gauge: &Sampler, text: &mut String) {
-        if let (Ok(current), Ok(stat)) = (gauge.current(text), gauge.stat(text)) {
-            self.take_stock(gauge, current, &stat, self.copied, text);
+    pub(crate) fn close(&mut self, sampler: &impl Sample, text: &mut String) {
+        if let (Ok(current), Ok(stat)) = (sampler.current(text), sampler.stat(text)) {
+            self.take_stock(sampler, current, &stat, self.copied, text);
         }
     }
 
     fn take_stock(
         &mut self,
-        gauge: &Sampler,
+        sampler: &impl Sample,
         current: u64,
         stat: &MemoryStat,
         copied: f64,
         text: &mut String,
     ) {
         self.copied = copied;
-        let swapped = gauge.swapped(text).unwrap_or(0).saturating_sub(stat.zswapped.unwrap_or(0));
+        let swapped = sampler.swapped(text).unwrap_or(0).saturating_sub(stat.zswapped.unwrap_or(0));
         let demoted = stat.pgdemote_proactive.unwrap_or(0) * page_size();
         self.saving.look(SavingsSample { current, swapped, copied, demoted });
     }
@@ -183,7 +197,7 @@ impl PressureProbe {
     /// Returns the time of the next sample.
     #[must_use]
     pub(crate) fn due(&self) -> Duration {
-        self.law.due()
+        self.policy.due()
     }
 
     /// Returns the results so far.
@@ -192,17 +206,18 @@ impl PressureProbe {
         EstimateSummary { set: self.estimate.working_set(now), saved: self.saving.saved() }
     }
 
-    fn knee(&mut self, now: Duration, current: u64, tell: &mut dyn FnMut(EventKind)) {
+    /// Records a knee. Returns the event for it, if the working set is news.
+    fn knee(&mut self, now: Duration, current: u64) -> Option<EventKind> {
         self.pressed = 0;
         self.estimate.knee(now, current);
-        let Some(set) = self.estimate.working_set(now) else { return };
-        let news = self.told.is_none_or(|told| {
-            let differs = told.bytes.abs_diff(set.bytes) as f64 > DIFFERS * told.bytes as f64;
-            differs || set.confidence >= told.confidence + SURER
+        let set = self.estimate.working_set(now)?;
+        let news = self.reported.is_none_or(|reported| {
+            let differs = reported.bytes.abs_diff(set.bytes) as f64 > DIFFERS * reported.bytes as f64;
+            differs || set.confidence >= reported.confidence + SURER
         });
-        if news {
-            self.told = Some(set);
-            tell(EventKind::WorkingSet { set, saved: self.saving.saved() });
-        }
+        news.then(|| {
+            self.reported = Some(set);
+            EventKind::WorkingSet { set, saved: self.saving.saved() }
+        })
     }
 }

@@ -3,20 +3,29 @@
 use std::time::Duration;
 
 use super::policy::guard::SwapState;
-use crate::host::swap_areas::{SwapOutCounter, SwapSummary};
+use super::system::System;
+use crate::host::swap_areas::SwapSummary;
+
+/// Interval between samples, unless writes to swap are limited.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Interval between looks at the swap areas.
+const AREAS_INTERVAL: Duration = Duration::from_secs(10);
 
 /// State of the host's swap, sampled at most once a second, unless writes to it are limited.
 #[derive(Debug, Default)]
 pub(crate) struct SwapMonitor {
     /// Maximum bytes per second written to swap.
     most: Option<u64>,
-    /// Time of the last sample, and the bytes written by then, if that was read.
-    looked: Option<(Duration, Option<u64>)>,
-    swapped_out: SwapOutCounter,
+    sampled_at: Option<Duration>,
+    /// Bytes swapped out by the time of the last sample that was read.
+    counted: Option<u64>,
     /// Bytes that may be written now: unused budget is kept for a second.
     writable: f64,
+    /// Bytes of the requests in progress, which the counter doesn't show yet.
+    reserved: u64,
     areas: Option<(Duration, SwapSummary)>,
-    swap: SwapState,
+    state: SwapState,
 }
 
 impl SwapMonitor {
@@ -26,37 +35,65 @@ impl SwapMonitor {
         Self { most, ..Self::default() }
     }
 
+    /// Sets another limit. Requests in progress still count.
+    pub(crate) fn adopt(&mut self, most: Option<u64>) {
+        *self = Self { reserved: self.reserved, ..Self::new(most) };
+    }
+
+    /// Returns whether writes are limited, as they are on a device that wears out.
+    #[must_use]
+    pub(crate) fn is_limited(&self) -> bool {
+        self.state.writable.is_some()
+    }
+
+    /// Records that up to `bytes` of anonymous memory are requested.
+    pub(crate) fn reserve(&mut self, bytes: u64) {
+        self.reserved = self.reserved.saturating_add(bytes);
+    }
+
+    /// Records the end of such a request.
+    pub(crate) fn release(&mut self, bytes: u64) {
+        self.reserved = self.reserved.saturating_sub(bytes);
+    }
+
     /// Returns the state at a time.
-    pub(crate) fn at(&mut self, now: Duration) -> SwapState {
-        const EACH: Duration = Duration::from_secs(1);
-        const AREAS: Duration = Duration::from_secs(10);
-        if self.areas.is_none_or(|(looked, _)| now.saturating_sub(looked) >= AREAS) {
-            self.areas = Some((now, SwapSummary::read()));
-        }
-        let swaps = self.areas.map_or_else(SwapSummary::default, |(_, swaps)| swaps);
+    pub(crate) fn at(&mut self, now: Duration, system: &mut impl System) -> SwapState {
+        let areas = match self.areas {
+            Some((at, areas)) if now.saturating_sub(at) < AREAS_INTERVAL => areas,
+            _ => {
+                let areas = system.swap_areas();
+                self.areas = Some((now, areas));
+                areas
+            }
+        };
         // Writes are counted only where there is a limit, and then each time: the budget is gone at
         // once.
-        let bound = self.most.filter(|_| swaps.wears);
-        if bound.is_none() && self.looked.is_some_and(|(looked, _)| now.saturating_sub(looked) < EACH) {
-            return self.swap;
+        let limit = self.most.filter(|_| areas.wears);
+        if limit.is_none() && self.sampled_at.is_some_and(|at| now.saturating_sub(at) < INTERVAL) {
+            return self.state;
         }
-        let out = bound.map(|_| self.swapped_out.read());
-        if let Some((most, out)) = bound.zip(out) {
-            let earned = self.looked.map_or(1.0, |(looked, _)| now.saturating_sub(looked).as_secs_f64());
-            // Swap to a disk may have been added only now: earlier writes don't count.
-            let before = self.looked.and_then(|(_, before)| before).unwrap_or(out);
-            let written = out.saturating_sub(before);
-            self.writable = (self.writable + most as f64 * earned).min(most as f64) - written as f64;
+        if let Some(most) = limit {
+            let earned = self.sampled_at.map_or(1.0, |at| now.saturating_sub(at).as_secs_f64());
+            self.writable = (self.writable + most as f64 * earned).min(most as f64);
+            // Swap to a disk may have been added only now: earlier writes don't count. A counter
+            // that can't be read now is read later; until then nothing was seen to be written.
+            if let Some(counted) = system.swapped_out() {
+                self.writable -= counted.saturating_sub(self.counted.unwrap_or(counted)) as f64;
+                self.counted = Some(counted);
+            }
+        } else {
+            self.counted = None;
         }
-        self.looked = Some((now, out));
-        self.swap = SwapState {
-            total: swaps.total,
-            free: SwapSummary::free(),
-            writable: bound.map(|_| self.writable.max(0.0) as u64),
-            copied: swaps.copied,
-            quick: swaps.quick,
-            waits: swaps.wears,
+        self.sampled_at = Some(now);
+        let writable = (self.writable.max(0.0) as u64).saturating_sub(self.reserved);
+        self.state = SwapState {
+            total: areas.total,
+            free: system.swap_free(),
+            writable: limit.map(|_| writable),
+            copied: areas.copied,
+            quick: areas.quick,
+            waits: areas.wears,
         };
-        self.swap
+        self.state
     }
 }

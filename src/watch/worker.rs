@@ -1,121 +1,190 @@
 //! Workers that write to the kernel, so that a slow write delays no other cgroup.
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustix::io::Errno;
 
-use super::action::{ActionResult, Alarm, EndReason, Interrupt, lost, reclaim_down_to};
+use super::action::{Action, ActionResult, Alarm, EndReason, Interrupt, LockHolder, lost};
 use super::policy::guard::Allowed;
 use crate::cgroup::{CgroupPath, MemoryCgroup};
 use crate::kind::{Kind, Swappiness};
-use crate::reclaim::Pace;
 use crate::reclaim::pool::Work;
+use crate::reclaim::{Pace, Target};
 
 /// Stack size of a worker, bytes: workers need next to none.
 pub(crate) const STACK: usize = 128 << 10;
 
-/// Handle for reclaim from a cgroup.
+/// A target with an advisory lock, which keeps two processes from reclaiming from it at once.
+pub(crate) trait LockableTarget: Target {
+    /// Takes the lock. A target without locks counts as unlocked.
+    ///
+    /// # Errors
+    /// The holder, if another process holds the lock.
+    fn lock(&mut self) -> Result<(), LockHolder>;
+
+    /// Releases the lock.
+    fn unlock(&mut self);
+}
+
+/// A target opened for reclaim, with what was learned of it.
 #[derive(Debug)]
-pub(crate) struct ReclaimHandle {
-    target: MemoryCgroup,
+pub(crate) struct ReclaimHandle<T> {
+    target: T,
     pace: Pace,
-    /// True if the kernel can reclaim a chosen kind of memory.
-    pub can_choose: bool,
+    can_choose: bool,
 }
 
 /// A job for a worker.
 #[derive(Debug)]
-pub(crate) struct WriteJob {
-    /// Slot of the member in the fleet.
-    pub place: usize,
+pub(crate) struct WriteJob<T> {
+    /// Slot of the member.
+    pub slot: usize,
     /// Cgroup id: the slot may belong to another member by the end of the job.
     pub id: u64,
     /// Path of the cgroup.
     pub located: Arc<CgroupPath>,
     /// Handle for reclaim, if it is open.
-    pub hands: Option<Box<ReclaimHandle>>,
+    pub handle: Option<Box<ReclaimHandle<T>>>,
     /// Target usage, and kind of memory.
     pub allowed: Allowed,
-    /// True to wait while another memctl is reclaiming from the cgroup.
+    /// True to respect the lock of another process.
     pub lock: bool,
 }
 
 /// Result of a job.
 #[derive(Debug)]
-pub(crate) struct Done {
-    /// See [`WriteJob::place`].
-    pub place: usize,
+pub(crate) struct Done<T> {
+    /// See [`WriteJob::slot`].
+    pub slot: usize,
     /// See [`WriteJob::id`].
     pub id: u64,
-    /// See [`WriteJob::hands`].
-    pub hands: Option<Box<ReclaimHandle>>,
+    /// See [`WriteJob::handle`].
+    pub handle: Option<Box<ReclaimHandle<T>>>,
     /// Result of the action.
-    pub acted: ActionResult,
+    pub result: ActionResult,
 }
 
-/// The work of the pool's threads.
-#[derive(Debug)]
-pub(crate) struct Worker {
-    /// Interrupts the calling thread's own system call after a time.
-    pub alarm: Alarm,
+impl<T: LockableTarget> ReclaimHandle<T> {
+    fn new(mut target: T) -> Self {
+        let can_choose = target.accepts(Swappiness::Value(0)).unwrap_or(false);
+        Self { target, pace: Pace::new(can_choose, 0), can_choose }
+    }
+
+    /// Returns whether the kernel can reclaim a chosen kind of memory.
+    #[must_use]
+    pub(crate) fn can_choose(&self) -> bool {
+        self.can_choose
+    }
 }
 
-impl Work for Worker {
-    type Job = WriteJob;
-    type Event = Infallible;
-    type Done = Done;
+impl<T: LockableTarget> WriteJob<T> {
+    /// Begins the job: opens the target, unless it is open, and takes the lock.
+    ///
+    /// # Errors
+    /// The result, if nothing can be written.
+    pub(crate) fn begin(
+        &mut self,
+        open: impl FnOnce(&CgroupPath, u64) -> Result<T, Errno>,
+    ) -> Result<Action, ActionResult> {
+        if self.handle.is_none() {
+            let target = open(&self.located, self.id).map_err(|errno| ActionResult::nothing(lost(errno)))?;
+            self.handle = Some(Box::new(ReclaimHandle::new(target)));
+        }
+        let Some(handle) = &mut self.handle else { return Err(ActionResult::nothing(EndReason::Removed)) };
+        if self.allowed.kind != Kind::All && !handle.can_choose {
+            // The kernel's ability is known now, so the next decision will find a guard for it.
+            let current = handle.target.usage().map_err(|errno| ActionResult::nothing(lost(errno)))?;
+            return Err(ActionResult { current, ..ActionResult::nothing(EndReason::Slice) });
+        }
+        if self.lock {
+            handle.target.lock().map_err(|by| ActionResult::nothing(EndReason::Locked(by)))?;
+        }
+        Ok(Action::begin(&mut handle.target, self.allowed.down_to, self.allowed.kind.swappiness()))
+    }
 
-    fn run(
-        &self,
-        _: usize,
-        mut job: WriteJob,
-        stop: &dyn Fn() -> bool,
-        _: &mut dyn FnMut(Infallible),
-    ) -> Done {
-        let acted = serve(&mut job, stop, self.alarm);
-        let WriteJob { place, id, hands, .. } = job;
-        Done { place, id, hands, acted }
+    /// Writes once. Returns false when the action is over.
+    pub(crate) fn write(&mut self, action: &mut Action, stop: &dyn Fn() -> bool, alarm: Alarm) -> bool {
+        let Some(handle) = &mut self.handle else { return false };
+        let early = Interrupt { stop, alarm: self.allowed.waits.then_some(alarm) };
+        action.write(&mut handle.target, &mut handle.pace, &early)
+    }
+
+    /// Ends the job.
+    pub(crate) fn end(mut self, result: ActionResult) -> Done<T> {
+        if self.lock && !matches!(result.end, EndReason::Locked(_)) {
+            self.handle.iter_mut().for_each(|handle| handle.target.unlock());
+        }
+        Done { slot: self.slot, id: self.id, handle: self.handle, result }
     }
 }
 
 /// Runs a job in the calling thread, until `stop` returns true.
-pub(crate) fn serve(job: &mut WriteJob, stop: &dyn Fn() -> bool, alarm: Alarm) -> ActionResult {
-    if job.hands.is_none() {
-        job.hands = match ReclaimHandle::open(&job.located, job.id) {
-            Ok(hands) => Some(Box::new(hands)),
-            Err(errno) => return ActionResult::nothing(lost(errno)),
-        };
-    }
-    let Some(hands) = &mut job.hands else { return ActionResult::nothing(EndReason::Removed) };
-    let ReclaimHandle { target, pace, can_choose } = &mut **hands;
-    let chooses = job.allowed.kind != Kind::All;
-    if chooses && !*can_choose {
-        // The kernel's ability is known now, so the next decision will find a guard for it.
-        let current = target.usage().unwrap_or(0);
-        return ActionResult { current, ..ActionResult::nothing(EndReason::Stopped) };
-    }
-    let swappiness = job.allowed.kind.swappiness();
-    // A file system without locks counts as unlocked.
-    if job.lock && target.cgroup().try_lock() == Ok(false) {
-        return ActionResult::nothing(EndReason::Locked);
-    }
-    let early = Interrupt { stop, alarm: job.allowed.waits.then_some(alarm) };
-    let acted = reclaim_down_to(target, pace, job.allowed.down_to, swappiness, &early);
-    if job.lock {
-        target.cgroup().unlock();
-    }
-    acted
+pub(crate) fn serve<T: LockableTarget>(
+    mut job: WriteJob<T>,
+    open: impl FnOnce(&CgroupPath, u64) -> Result<T, Errno>,
+    stop: &dyn Fn() -> bool,
+    alarm: Alarm,
+) -> Done<T> {
+    let result = match job.begin(open) {
+        Ok(mut action) => {
+            while job.write(&mut action, stop, alarm) {}
+            action.result()
+        }
+        Err(result) => result,
+    };
+    job.end(result)
 }
 
-impl ReclaimHandle {
-    fn open(located: &CgroupPath, id: u64) -> Result<Self, Errno> {
-        let mut target = MemoryCgroup::open(located).map_err(|_| Errno::NODEV)?;
-        // Another cgroup may have taken the name.
-        if target.cgroup().id()? != id {
-            return Err(Errno::NODEV);
+/// The work of the pool's threads.
+#[derive(Debug, Default)]
+pub(crate) struct Worker {
+    /// Interrupts the calling thread's own system call after a time.
+    pub alarm: OnceLock<Alarm>,
+}
+
+impl Worker {
+    /// Returns the alarm; one that does nothing where there is none.
+    pub(crate) fn alarm(&self) -> Alarm {
+        self.alarm.get().copied().unwrap_or(|_| {})
+    }
+}
+
+impl Work for Worker {
+    type Job = WriteJob<MemoryCgroup>;
+    type Event = Infallible;
+    type Done = Done<MemoryCgroup>;
+
+    fn run(
+        &self,
+        _: usize,
+        job: Self::Job,
+        stop: &dyn Fn() -> bool,
+        _: &mut dyn FnMut(Infallible),
+    ) -> Self::Done {
+        serve(job, open, stop, self.alarm())
+    }
+}
+
+/// Opens a cgroup for reclaim.
+///
+/// # Errors
+/// `ENODEV` if the cgroup is gone, or another one has its path; otherwise the kernel's error.
+pub(crate) fn open(located: &CgroupPath, id: u64) -> Result<MemoryCgroup, Errno> {
+    let target = MemoryCgroup::reopen(located)?;
+    if target.cgroup().id()? == id { Ok(target) } else { Err(Errno::NODEV) }
+}
+
+impl LockableTarget for MemoryCgroup {
+    fn lock(&mut self) -> Result<(), LockHolder> {
+        // A file system without locks counts as unlocked.
+        match self.cgroup().try_lock() {
+            Ok(false) => Err(LockHolder { pid: None, is_honoured: true }),
+            Ok(true) | Err(_) => Ok(()),
         }
-        let can_choose = target.accepts(Swappiness::Value(0)).unwrap_or(false);
-        Ok(Self { target, pace: Pace::new(can_choose, 0), can_choose })
+    }
+
+    fn unlock(&mut self) {
+        self.cgroup().unlock();
     }
 }

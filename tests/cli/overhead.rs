@@ -44,7 +44,7 @@ fn whoever_is_joined_pays() {
 /// Runs the engine within this process, with an allocator that counts.
 fn looking_and_reclaiming_allocate_nothing() {
     use memctl::watch::config::rule;
-    use memctl::watch::{control, level, member, options};
+    use memctl::watch::{members, options};
     let (one, two) = (limited("one", 64 * M), limited("two", 64 * M));
     one.uses(&Work::Stream(200 * M));
     two.uses(&Work::Anon(20 * M));
@@ -56,15 +56,11 @@ fn looking_and_reclaiming_allocate_nothing() {
         ..rule::RuleSpec::default()
     };
     let rule = std::rc::Rc::new(wanted.rule().expect("it makes sense"));
-    let mut ancestors = level::Ancestors::default();
-    let mut text = String::new();
-    let mut member = |name: &str| {
+    let mut members = members::Members::new(false).expect("it can watch");
+    for name in ["one", "two"] {
         let located = std::sync::Arc::new(memctl::select::locate(name).expect("it is there"));
-        let now = memctl::clock::now();
-        member::Member::new(located, rule.clone(), &mut ancestors, now, Duration::ZERO, &mut text)
-            .expect("it has a limit")
-    };
-    let members = vec![member("one"), member("two")];
+        members.add(located, rule.clone()).expect("it has a limit");
+    }
     let began = Instant::now();
     // Allocations after settling, and in the last round.
     let seen = std::cell::Cell::new((None, 0));
@@ -74,16 +70,12 @@ fn looking_and_reclaiming_allocate_nothing() {
         seen.set((settled, now));
         false
     };
-    let ended = control::run(
-        members,
-        options::WatchOptions {
-            workers: 2,
-            duration: Some(Duration::from_secs(8)),
-            each_action: true,
-            ancestors,
-            ..options::WatchOptions::new(&stop, &mut |_| {})
-        },
-    );
+    let ended = members.watch(options::WatchOptions {
+        workers: 2,
+        duration: Some(Duration::from_secs(8)),
+        each_action: true,
+        ..options::WatchOptions::new(&stop, &mut |_| {})
+    });
     let (settled, last) = seen.get();
     let settled = settled.expect("it ran for more than 3 s");
     let chunks = ended.expect("it can watch").each.iter().map(|one| one.total.writes).sum::<u32>();

@@ -5,17 +5,14 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
-use memctl::clock;
 use memctl::select::watchlist::{Assigned, Watchlist};
 use memctl::watch::config::rule::Rule;
-use memctl::watch::level::Ancestors;
-use memctl::watch::member::Member;
+use memctl::watch::members::Members;
 
 use crate::cmd::watch::plan::WatchPlan;
 use crate::cmd::watch::rules;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::exit::Exit;
 use crate::output::view::Takes;
 use crate::output::{self, Verbosity};
@@ -34,15 +31,15 @@ pub fn run(file: &Path, json: bool, loudness: Verbosity) -> Result<Exit> {
         .iter()
         .map(|rule| Takes { rule: rule.clone(), cgroups: Vec::new(), lost: Vec::new() })
         .collect();
-    let (mut ancestors, mut text) = (Ancestors::default(), String::new());
+    let mut members = Members::new(true).map_err(|e| Error::io("can't watch", &e))?;
     for Assigned { selected, list } in taken {
         let Some(by) = all.get_mut(list) else { continue };
         let name = selected.located.name.clone();
-        let why_not = by.rule.rule.as_ref().and_then(|rule: &Rc<Rule>| {
-            let located = Arc::new(selected.located);
-            let (rule, now) = (Rc::clone(rule), clock::now());
-            Member::new(located, rule, &mut ancestors, now, Duration::ZERO, &mut text).err()
-        });
+        let why_not = by
+            .rule
+            .rule
+            .as_ref()
+            .and_then(|rule: &Rc<Rule>| members.add(Arc::new(selected.located), Rc::clone(rule)).err());
         by.cgroups.push((name, why_not.map(|why| why.to_string())));
     }
     lose(&mut all)?;

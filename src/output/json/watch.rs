@@ -6,6 +6,7 @@ use memctl::watch::policy::savings::Saved;
 use memctl::watch::policy::working_set::WorkingSet;
 use serde::Serialize;
 
+use super::super::format::errno_text;
 use super::{NameKeys, usec};
 
 /// An event.
@@ -34,6 +35,10 @@ pub struct Happened<'a> {
     reclaimed: Option<Reclaimed>,
     #[serde(skip_serializing_if = "Option::is_none")]
     guard: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lock_pid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
     #[serde(flatten)]
     working_set: Option<WorkingSetFound>,
     #[serde(flatten)]
@@ -241,6 +246,9 @@ impl<'a> From<&'a Event<'a>> for Happened<'a> {
             EventKind::Hold { guard, wait } => {
                 happened.event = "hold";
                 happened.guard = Some(guard.word());
+                if let Guard::Lock(pid) = guard {
+                    happened.lock_pid = *pid;
+                }
                 happened.wait_usec = wait.map(usec);
             }
             EventKind::Outrun { needed, free } => {
@@ -266,6 +274,11 @@ impl<'a> From<&'a Event<'a>> for Happened<'a> {
                 happened.sample = Some(Sampled::from(sample));
             }
             EventKind::Acted(_) => happened.event = "action",
+            EventKind::Blind { error } => {
+                happened.event = "blind";
+                happened.error = Some(errno_text(*error));
+            }
+            EventKind::Recovered => happened.event = "recovered",
             EventKind::Released => happened.event = "released",
             EventKind::Gone => happened.event = "gone",
             EventKind::Left => happened.event = "left",
@@ -309,6 +322,9 @@ pub struct WatchSummary<'a> {
     cpu_usec: u64,
     watched_usec: u64,
     gone: bool,
+    /// True if a write was in progress at the end, whose result isn't known.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    unfinished: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     swap_bytes: Option<u64>,
     #[serde(flatten)]
@@ -340,6 +356,7 @@ impl<'a> From<&'a Summary> for WatchSummary<'a> {
             cpu_usec: usec(summary.total.cpu),
             watched_usec: usec(summary.watched),
             gone: summary.gone,
+            unfinished: summary.unfinished,
             swap_bytes: summary.swapped,
             working_set: summary
                 .found
@@ -370,7 +387,7 @@ impl From<&Ended> for WatchEnded {
             event: "end",
             at_usec: usec(ended.watched),
             dry_run: ended.dry_run,
-            total_reclaimed_bytes: ended.each.iter().map(|one| one.total.reclaimed).sum(),
+            total_reclaimed_bytes: ended.total_reclaimed(),
             total_watched_usec: usec(ended.watched),
             total_cpu_usec: usec(ended.cpu),
         }

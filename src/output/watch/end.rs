@@ -2,7 +2,7 @@
 
 use memctl::watch::event::{Ended, Summary};
 
-use super::super::format::{compact, escaped, size, time};
+use super::super::format::{compact, counted, escaped, size, time};
 use super::super::json::{WatchEnded, WatchSummary};
 use super::super::table::{DIM, figures, plain_table};
 use super::super::{Verbosity, print_stdout, terminal_width};
@@ -106,7 +106,7 @@ fn summary(ended: &Ended, width: Option<u16>) -> String {
     }
     let (header, lines) = figures(&mut table);
     let body: String = lines.map(|line| line + "\n").collect();
-    let reclaimed: u64 = ended.each.iter().map(|one| one.total.reclaimed).sum();
+    let reclaimed = ended.total_reclaimed();
     let gib = reclaimed as f64 / f64::from(1 << 30);
     let per_gib =
         if reclaimed > 0 { format!(" ({:.2} s/GiB)", ended.cpu.as_secs_f64() / gib) } else { String::new() };
@@ -116,8 +116,16 @@ fn summary(ended: &Ended, width: Option<u16>) -> String {
     } else {
         String::new()
     };
+    let others = match ended.others {
+        0 => String::new(),
+        count => format!(
+            "{} reclaimed from {} that ended earlier\n",
+            size(ended.others_total.reclaimed),
+            counted(count as usize, "more cgroup")
+        ),
+    };
     format!(
-        "{DIM}{header}{DIM:#}\n{body}{held}{found}watched for {}, with {} of CPU in total{per_gib}\n",
+        "{DIM}{header}{DIM:#}\n{body}{others}{held}{found}watched for {}, with {} of CPU in total{per_gib}\n",
         time(ended.watched),
         time(ended.cpu)
     )

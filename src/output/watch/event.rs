@@ -6,7 +6,7 @@ use memctl::watch::policy::guard::Guard;
 use memctl::watch::policy::savings::Saved;
 use memctl::watch::policy::working_set::WorkingSet;
 
-use super::super::format::{compact, escaped, hundredths, size, time};
+use super::super::format::{compact, errno_text, escaped, hundredths, size, time};
 use super::super::table::DIM;
 
 /// Returns the line for an event.
@@ -61,6 +61,8 @@ fn what(what: &EventKind) -> String {
         EventKind::WorkingSet { set, saved } => found(set, saved),
         // Only a record has samples.
         EventKind::Sample(sample) => format!("{} used", size(sample.current)),
+        EventKind::Blind { error } => format!("can't be watched for now: {}", errno_text(*error)),
+        EventKind::Recovered => "watched again".into(),
         EventKind::Gone => "gone".into(),
         EventKind::Released => "no rule applies any more".into(),
         EventKind::Left => "left the cgroup: no other process was in it".into(),
@@ -79,6 +81,8 @@ pub fn brief(what: &EventKind) -> String {
         EventKind::Outrun { needed, .. } => format!("outrun: needed {}", compact(*needed)),
         EventKind::Would { requested, .. } => format!("would reclaim {}", compact(*requested)),
         EventKind::WorkingSet { set, .. } => format!("working set {}", compact(set.bytes)),
+        EventKind::Blind { .. } => "can't be read".into(),
+        EventKind::Recovered => "watched again".into(),
         EventKind::Gone | EventKind::Released => "gone".into(),
         EventKind::Left => "left".into(),
         EventKind::Blocked => "writes blocked".into(),
@@ -116,7 +120,8 @@ fn action(acted: &ActionResult) -> String {
         EndReason::Exhausted => "nothing more could be reclaimed",
         EndReason::Late => "waiting for a device",
         EndReason::Stopped => "stopped",
-        EndReason::Locked => "locked",
+        EndReason::Slice => "goes on in its next turn",
+        EndReason::Locked(_) => "locked",
         EndReason::Removed => "the cgroup was removed",
         EndReason::Failed(_) => "the kernel refused",
     };
@@ -144,7 +149,9 @@ pub fn guarded(guard: Guard) -> String {
         Guard::Exhausted => "nothing more could be reclaimed".into(),
         Guard::Cpu => "the --cpu budget is used up".into(),
         Guard::Grace => "it started less than 5 s ago".into(),
-        Guard::Lock => "another memctl is reclaiming from it".into(),
+        Guard::Lock(None) => "another process holds a lock on it".into(),
+        Guard::Lock(Some(pid)) => format!("process {pid} holds a lock on it"),
+        Guard::NoRoom => "the headroom is all of the limit, or more".into(),
         Guard::Above(pressure) => format!(
             "memory pressure above the cgroup (full avg10 {}): scanning could trigger an OOM killer",
             hundredths(pressure)

@@ -4,7 +4,9 @@ use std::rc::Rc;
 
 use rustix::io::Errno;
 
+use crate::cgroup::error::CgroupError;
 use crate::kind::Kind;
+use crate::reclaim::Refusal;
 use crate::size::{Amount, Percent};
 use crate::watch::policy::guard::Bounds;
 use crate::watch::policy::headroom::Headroom;
@@ -120,6 +122,12 @@ pub enum WatchError {
     /// The kernel's error.
     #[error(transparent)]
     Errno(#[from] Errno),
+    /// Memory can't be reclaimed from it.
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    /// This kind of memory can't be reclaimed from it.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
     /// It is the root of the hierarchy, which has neither usage nor limit.
     #[error("the root cgroup has neither memory.current nor a limit")]
     Root,
@@ -137,14 +145,17 @@ pub enum WatchError {
 impl WatchError {
     /// Returns advice to the user.
     #[must_use]
-    pub fn hint(&self) -> Option<&'static str> {
-        match self {
-            Self::Errno(_) => None,
-            Self::Root => Some("name cgroups below the root: memctl watch '*.slice' …"),
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::Errno(_) => return None,
+            Self::Cgroup(why) => return why.hint(),
+            Self::Refused(why) => why.hint()?,
+            Self::Root => "name cgroups below the root: memctl watch '*.slice' …",
             Self::NoLimit | Self::NoLimitAbove => {
-                Some("set a limit for memctl to keep, without OOM kills: --keep SIZE")
+                "set a limit for memctl to keep, without OOM kills: --keep SIZE"
             }
-            Self::NoRoom(_) => Some("set a headroom below the limit"),
-        }
+            Self::NoRoom(_) => "set a headroom below the limit",
+        };
+        Some(hint.to_owned())
     }
 }

@@ -5,116 +5,146 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use super::super::action::{ActionResult, EndReason};
-use super::super::event::EventKind;
-use super::super::host::HostState;
+use super::super::context::Context;
 use super::super::policy::guard::Guard;
 use super::super::policy::headroom::MIN_INTERVAL;
 use super::super::policy::refaults::RefaultCounters;
-use super::{LOCK_TIMEOUT, LOCKED, Member, Step};
+use super::super::system::{Sample, System};
+use super::{Member, Step};
 
 /// Maximum number of times the delay after an action without visible effect doubles (to 0.8 s).
-const STUCK: u32 = 4;
+const MAX_STUCK: u32 = 4;
 
-impl Member {
+/// Number of consecutive actions after which the kernel's claims alone count as no effect.
+const MAX_UNCONFIRMED: u32 = 8;
+
+/// Interval between attempts while another process holds the lock.
+const LOCK_INTERVAL: Duration = Duration::from_millis(50);
+
+impl<S: System> Member<S> {
     /// Records the result of an action, and decides anew.
-    pub(crate) fn acted(
-        &mut self,
-        now: Duration,
-        acted: &ActionResult,
-        host: &mut HostState,
-        text: &mut String,
-        tell: &mut dyn FnMut(EventKind),
-    ) -> Step {
-        self.done();
-        self.try_acted(now, acted, host, text, tell).unwrap_or(Step::Gone)
+    pub(crate) fn acted(&mut self, result: &ActionResult, cx: &mut Context<'_, S>) -> Step {
+        let presses = self.finish(cx);
+        if result.writes > 0 {
+            self.enter(result, presses, cx.now);
+        }
+        if let EndReason::Failed(errno) = result.end {
+            // It is opened anew.
+            self.handle = None;
+            return self.fail(errno, cx);
+        }
+        match self.try_acted(result, presses, cx) {
+            Ok(step) => {
+                self.recover(cx);
+                step
+            }
+            Err(errno) => self.fail(errno, cx),
+        }
     }
 
     fn try_acted(
         &mut self,
-        now: Duration,
-        acted: &ActionResult,
-        host: &mut HostState,
-        text: &mut String,
-        tell: &mut dyn FnMut(EventKind),
+        result: &ActionResult,
+        presses: bool,
+        cx: &mut Context<'_, S>,
     ) -> Result<Step, Errno> {
-        if matches!(acted.end, EndReason::Removed | EndReason::Failed(_)) {
-            return Ok(Step::Gone);
-        }
-        if acted.end == EndReason::Locked {
-            self.locked = self.locked.or(Some(now));
-            return Ok(self.hold(now, Guard::Lock, Some(now + LOCKED), tell));
-        }
-        self.locked = self.locked.filter(|&since| now.saturating_sub(since) < 2 * LOCK_TIMEOUT);
-        if acted.writes > 0 {
-            self.enter(now, acted);
-        }
-        if acted.end == EndReason::Late
-            && let Some(pressing) = &mut self.pressing
-        {
-            pressing.late(now);
-        }
-        if acted.end == EndReason::Exhausted && acted.reclaimed < acted.requested / 8 {
-            if let (until, 0) = self.limits.missing(now, acted.current, text)?
-                && let Some(pressing) = &mut self.pressing
-            {
-                pressing.exhausted(now, acted.current, tell);
-                self.due = until.min(pressing.due());
-                return Ok(Step::Rest);
+        let now = cx.now;
+        match result.end {
+            EndReason::Removed => return Ok(Step::Gone),
+            EndReason::Locked(holder) => {
+                self.lock.refused(now, holder.is_honoured);
+                return Ok(self.hold(Guard::Lock(holder.pid), Some(now + LOCK_INTERVAL), cx));
             }
-            let (guard, wait) = self.holding.exhausted(now);
-            let step = self.hold(now, guard, Some(now + wait), tell);
-            // Samples meanwhile: the usage may begin to move.
-            self.limits.gives(0);
-            self.limits.missing(now, acted.current, text)?;
+            _ => self.lock.taken(),
+        }
+        if result.end == EndReason::Late
+            && let Some(probe) = &mut self.probe
+        {
+            probe.late(now);
+        }
+        if result.end == EndReason::Exhausted && result.reclaimed < result.requested / 8 {
+            return self.exhausted(result, cx);
+        }
+        if result.reclaimed > 0 {
+            self.hold.worked();
+        }
+        if !presses && let Some(step) = self.check_refaults(result, cx)? {
             return Ok(step);
         }
-        if acted.reclaimed > 0 {
-            self.holding.worked();
-        }
-        if self.pressing.is_none()
-            && self.holding.brake.wants_to_judge(now)
-            && let Ok(stat) = self.limits.own.gauge.stat(text)
-        {
-            let stalled = Duration::from_micros(self.limits.own.gauge.stalled(text).unwrap_or(0));
-            let refaulted = stat.refaulted().unwrap_or(0);
-            match self
-                .holding
-                .brake
-                .judge(now, RefaultCounters { restored: stat.back_in_use(), refaulted, stalled })
-            {
-                Some(share) => {
-                    self.holding.over();
-                    let until = self.holding.brake.holds(now);
-                    self.limits.gives(0);
-                    self.limits.missing(now, acted.current, text)?;
-                    return Ok(self.hold(now, Guard::Refaults(share), until, tell));
-                }
-                None => self.holding.over(),
-            }
-        }
-        self.flush(now, false, tell);
+        self.flush(false, cx);
         // The worker's last reading replaces a sample.
-        Ok(match self.decide(now, acted.current, host, text, tell)? {
-            // The effect isn't visible yet, or as much was allocated meanwhile: pages may be on
-            // their way to swap.
-            Step::Act(_) => {
-                self.stuck = (self.stuck + 1).min(STUCK);
-                self.due = now + MIN_INTERVAL * (1 << self.stuck);
-                Step::Rest
-            }
-            step => {
-                self.stuck = 0;
-                step
-            }
-        })
+        let step = self.decide(result.current, cx)?;
+        let is_unconfirmed = result.unconfirmed > 0 && result.unconfirmed == result.reclaimed;
+        self.unconfirmed = if is_unconfirmed { self.unconfirmed.saturating_add(1) } else { 0 };
+        let had_effect = result.reclaimed > 0
+            && result.reclaimed >= result.requested / 8
+            && self.unconfirmed < MAX_UNCONFIRMED;
+        if !matches!(step, Step::Act(_)) || had_effect || result.end == EndReason::Slice {
+            self.stuck = 0;
+            return Ok(step);
+        }
+        // The effect isn't visible yet: pages may be on their way to swap.
+        self.stuck = (self.stuck + 1).min(MAX_STUCK);
+        self.due = now + MIN_INTERVAL * (1 << self.stuck);
+        Ok(Step::Rest)
     }
 
-    fn enter(&mut self, now: Duration, acted: &ActionResult) {
-        self.limits.reclaimed(acted.reclaimed);
-        self.holding.brake.reclaimed(acted.reclaimed);
-        self.pressing.iter_mut().for_each(|pressing| pressing.acted(acted));
+    /// Handles an action after which nothing more can be reclaimed.
+    fn exhausted(&mut self, result: &ActionResult, cx: &mut Context<'_, S>) -> Result<Step, Errno> {
+        let shortage = self.limits.shortage(result.current, cx)?;
+        if shortage.missing == 0
+            && let Some(probe) = &mut self.probe
+        {
+            let report = probe.exhausted(cx.now, result.current);
+            self.due = shortage.until.min(probe.due());
+            report.into_iter().for_each(|what| cx.emit(&self.located.name, what));
+            return Ok(Step::Rest);
+        }
+        let (guard, wait) = self.hold.exhausted(cx.now);
+        let step = self.hold(guard, Some(cx.now + wait), cx);
+        // Samples meanwhile: the usage may begin to move.
+        self.limits.set_available(0);
+        Ok(step)
+    }
+
+    /// Checks what refaulted of the memory reclaimed for a limit, if that is due. Returns the step,
+    /// if it is too much.
+    fn check_refaults(
+        &mut self,
+        result: &ActionResult,
+        cx: &mut Context<'_, S>,
+    ) -> Result<Option<Step>, Errno> {
+        if !self.hold.refaults.is_due(cx.now) {
+            return Ok(None);
+        }
+        let stat = self.limits.own.sampler.stat(&mut cx.text)?;
+        let stalled = self.limits.own.sampler.stalled(&mut cx.text).map(Duration::from_micros);
+        let counters = RefaultCounters {
+            restored: stat.back_in_use(),
+            refaulted: stat.refaulted().unwrap_or(0),
+            stalled,
+        };
+        let share = self.hold.refaults.check(cx.now, counters);
+        self.hold.over();
+        let Some(share) = share else { return Ok(None) };
+        let until = self.hold.refaults.holds(cx.now);
+        self.limits.set_available(0);
+        self.limits.shortage(result.current, cx)?;
+        Ok(Some(self.hold(Guard::Refaults(share), until, cx)))
+    }
+
+    fn enter(&mut self, result: &ActionResult, presses: bool, now: Duration) {
         // By the samples before the action: each level is sampled anew only after this.
-        let fell = self.limits.own.current().saturating_sub(acted.current);
-        self.account.enter(now, acted, self.limits.room(fell));
+        let fell = self.limits.own.current().saturating_sub(result.current);
+        self.account.enter(now, result, self.limits.room(fell));
+        self.limits.reclaimed(result.reclaimed);
+        if !presses {
+            self.hold.refaults.reclaimed(result.reclaimed);
+        } else if let Some(probe) = &mut self.probe {
+            probe.acted(result);
+        }
+        if let (false, Some(probe)) = (presses, &mut self.probe) {
+            probe.saved(result.reclaimed);
+        }
     }
 }

@@ -78,8 +78,10 @@ pub enum Guard {
     Cpu,
     /// The cgroup started only recently.
     Grace,
-    /// Another memctl is reclaiming from the cgroup.
-    Lock,
+    /// Another process holds the lock on the cgroup.
+    Lock(Option<u32>),
+    /// The headroom is all of a limit, or more: the cgroup's own, or an ancestor's.
+    NoRoom,
     /// A level of the hierarchy that a killer may monitor is under memory pressure: its `full`
     /// avg10, hundredths of a percent.
     Above(u16),
@@ -99,7 +101,8 @@ impl Guard {
             Self::Exhausted => "exhausted",
             Self::Cpu => "cpu",
             Self::Grace => "grace",
-            Self::Lock => "lock",
+            Self::Lock(_) => "lock",
+            Self::NoRoom => "no_room",
             Self::Above(_) => "above",
         }
     }

@@ -20,6 +20,10 @@ pub(crate) const NEAR_INTERVAL: Duration = Duration::from_millis(400);
 const REST: Duration = Duration::from_secs(1);
 const MAX_INTERVAL: Duration = Duration::from_secs(5);
 
+/// Grid of distant samples, and distance from which a sample is put on it.
+const GRID: Duration = Duration::from_millis(100);
+const FAR: Duration = Duration::from_millis(500);
+
 /// Allocation rate to expect before any was observed, in bytes per second: one thread that does
 /// nothing but touch memory.
 const OUT_OF_THE_BLUE: u64 = 1 << 30;
@@ -86,6 +90,11 @@ impl HeadroomSample {
 pub(crate) enum Decision {
     /// Do nothing.
     Rest {
+        /// Time of the next sample.
+        until: Duration,
+    },
+    /// Do nothing: the headroom is all of the limit, or more.
+    NoRoom {
         /// Time of the next sample.
         until: Duration,
     },
@@ -162,7 +171,7 @@ impl HeadroomPolicy {
     }
 
     /// Sets the sampling interval near the watermark; the reserve follows.
-    pub(crate) fn look_each(&mut self, near: Duration) {
+    pub(crate) fn set_interval(&mut self, near: Duration) {
         self.near = near.clamp(MIN_INTERVAL, NEAR_INTERVAL);
     }
 
@@ -174,15 +183,28 @@ impl HeadroomPolicy {
     /// Records a sample, and decides.
     pub(crate) fn decide(&mut self, look: HeadroomSample) -> Decision {
         self.learn(look);
+        // An administrator may lower a limit below the headroom, or to 0 for a moment. The kernel
+        // itself would reclaim down to the limit, so reclaiming everything can't be meant.
+        if self.has_no_room(look.limit) {
+            let until = on_grid(look.at, look.at + REST);
+            self.planned = until;
+            return Decision::NoRoom { until };
+        }
         if let Some(down_to) = self.down_to(look.current, look.limit) {
             self.still = 0;
             // The next sample follows the reclaim.
             self.planned = Duration::MAX;
             return Decision::Reclaim { down_to };
         }
-        let until = look.at + self.pause(look, self.low(look.limit));
+        let until = on_grid(look.at, look.at + self.pause(look, self.low(look.limit)));
         self.planned = until;
         Decision::Rest { until }
+    }
+
+    /// Returns whether the headroom is all of the limit, or more.
+    #[must_use]
+    pub(crate) fn has_no_room(&self, limit: u64) -> bool {
+        limit == 0 || self.headroom.below(limit) >= limit
     }
 
     /// Returns the usage to reclaim down to where `current` bytes leave too little free below
@@ -190,8 +212,9 @@ impl HeadroomPolicy {
     #[must_use]
     pub(crate) fn down_to(&self, current: u64, limit: u64) -> Option<u64> {
         let low = self.low(limit);
-        (limit.saturating_sub(current) < low || current > limit)
-            .then(|| limit.saturating_sub(low + (low / BETWEEN).max(LEAST_BETWEEN)))
+        let between = (low / BETWEEN).max(LEAST_BETWEEN).min(limit.saturating_sub(low) / 2);
+        (!self.has_no_room(limit) && (limit.saturating_sub(current) < low || current > limit))
+            .then(|| limit.saturating_sub(low + between))
     }
 
     /// Returns the lower watermark: bytes to keep free below `limit`.
@@ -258,7 +281,7 @@ impl HeadroomPolicy {
 
     /// Returns the time until the next sample is needed.
     fn pause(&self, look: HeadroomSample, low: u64) -> Duration {
-        let (free, room) = (look.free(), look.free() - low);
+        let (free, room) = (look.free(), look.free().saturating_sub(low));
         let lasts = |bytes| self.curve.lasts(bytes).unwrap_or(self.near);
         let out_of_the_blue = Duration::from_secs_f64(room as f64 / OUT_OF_THE_BLUE as f64);
         // At rest a burst may use the reserve; that is its purpose. Until the cgroup is calm,
@@ -268,6 +291,17 @@ impl HeadroomPolicy {
         let at_rest = if calm { at_rest } else { at_rest.min(lasts(free)) };
         out_of_the_blue.min(lasts(room)).max(at_rest).clamp(self.near, MAX_INTERVAL)
     }
+}
+
+/// Returns the time of a sample: the planned one if that is near, otherwise the next time on a
+/// grid, so that a thousand cgroups at rest don't cause a thousand wake-ups.
+#[must_use]
+pub(crate) fn on_grid(now: Duration, planned: Duration) -> Duration {
+    if planned < now + FAR {
+        return planned;
+    }
+    let steps = planned.as_millis().div_ceil(GRID.as_millis());
+    u32::try_from(steps).map_or(planned, |steps| GRID * steps)
 }
 
 #[cfg(test)]

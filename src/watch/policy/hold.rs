@@ -14,7 +14,7 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct HoldState {
     /// Detector of refaults.
-    pub brake: RefaultDetector,
+    pub refaults: RefaultDetector,
     exhausted: Backoff<1, 60>,
     /// End of the grace period, before which nothing is reclaimed.
     grace: Duration,
@@ -31,7 +31,7 @@ impl HoldState {
     #[must_use]
     pub(crate) fn new(grace: Duration) -> Self {
         Self {
-            brake: RefaultDetector::default(),
+            refaults: RefaultDetector::default(),
             exhausted: Backoff::default(),
             grace,
             by: None,
@@ -42,18 +42,18 @@ impl HoldState {
 
     /// Returns the current reason.
     #[must_use]
-    pub(crate) fn by(&self) -> Option<Guard> {
+    pub(crate) fn reason(&self) -> Option<Guard> {
         self.by
     }
 
     /// Returns a reason that holds for some time, and the end of that time.
     #[must_use]
-    pub(crate) fn back(&self, now: Duration) -> Option<(Guard, Duration)> {
+    pub(crate) fn blocked_until(&self, now: Duration) -> Option<(Guard, Duration)> {
         if now < self.grace {
             return Some((Guard::Grace, self.grace));
         }
         let exhausted = self.exhausted.waits(now).map(|until| (self.nothing_left(), until));
-        exhausted.or_else(|| self.brake.holds(now).map(|until| (self.braking(), until)))
+        exhausted.or_else(|| self.refaults.holds(now).map(|until| (self.refaulting(), until)))
     }
 
     /// Records that a reclaim was allowed, perhaps without anonymous memory.
@@ -97,7 +97,7 @@ impl HoldState {
         self.spared_by.unwrap_or(Guard::Exhausted)
     }
 
-    fn braking(&self) -> Guard {
+    fn refaulting(&self) -> Guard {
         match self.by {
             Some(guard @ Guard::Refaults(_)) => guard,
             _ => Guard::Refaults(0.0),
@@ -120,19 +120,19 @@ mod tests {
         assert_eq!(holding.hold(NOW, Guard::Floor), (true, false), "again, a little later");
         assert_eq!(holding.hold(NOW, Guard::Cpu), (true, true));
         holding.over();
-        assert_eq!((holding.by(), holding.hold(NOW + REPORT_INTERVAL, Guard::Cpu)), (None, (true, true)));
+        assert_eq!((holding.reason(), holding.hold(NOW + REPORT_INTERVAL, Guard::Cpu)), (None, (true, true)));
     }
 
     #[test]
     fn where_anonymous_memory_is_spared_that_is_the_reason() {
         let mut holding = HoldState::new(NOW);
-        assert_eq!(holding.back(Duration::ZERO), Some((Guard::Grace, NOW)));
-        assert_eq!(holding.back(NOW), None);
+        assert_eq!(holding.blocked_until(Duration::ZERO), Some((Guard::Grace, NOW)));
+        assert_eq!(holding.blocked_until(NOW), None);
         holding.allowed(Some(Guard::SwapFree));
         let (why, wait) = holding.exhausted(NOW);
-        assert_eq!((why, holding.back(NOW)), (Guard::SwapFree, Some((Guard::SwapFree, NOW + wait))));
+        assert_eq!((why, holding.blocked_until(NOW)), (Guard::SwapFree, Some((Guard::SwapFree, NOW + wait))));
         holding.allowed(None);
         holding.worked();
-        assert_eq!((holding.back(NOW), holding.exhausted(NOW).0), (None, Guard::Exhausted));
+        assert_eq!((holding.blocked_until(NOW), holding.exhausted(NOW).0), (None, Guard::Exhausted));
     }
 }

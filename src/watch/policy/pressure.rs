@@ -74,12 +74,10 @@ pub(crate) struct PressureSample {
     pub at: Duration,
     /// `memory.current`.
     pub current: u64,
-    /// Time for which its tasks were stalled on memory (PSI `some`); 0 where the kernel doesn't
-    /// report it.
-    pub stalled: Duration,
-    /// Time for which its tasks waited for I/O (PSI `some` of IO); 0 where the kernel doesn't
-    /// report it.
-    pub waited: Duration,
+    /// Time for which its tasks were stalled on memory (PSI `some`); `None` where it can't be read.
+    pub stalled: Option<Duration>,
+    /// Time for which its tasks waited for I/O (PSI `some` of IO); `None` where it can't be read.
+    pub waited: Option<Duration>,
     /// Refaulted bytes that are in use: restores and swap-ins.
     pub returned: u64,
     /// Page cache that could be evicted now.
@@ -120,6 +118,8 @@ pub(crate) struct PressurePolicy {
     target: f64,
     /// Reclaim rate, bytes per second.
     rate: f64,
+    /// Bytes of the step that was asked for and not reclaimed yet.
+    asked: Option<f64>,
     /// Time of the next sample.
     due: Duration,
     last: Option<PressureSample>,
@@ -151,6 +151,7 @@ impl PressurePolicy {
         Self {
             target,
             rate: MIN_RATE as f64,
+            asked: None,
             due: Duration::ZERO,
             last: None,
             pressed: 0.0,
@@ -181,6 +182,12 @@ impl PressurePolicy {
     /// device.
     pub(crate) fn reclaimed(&mut self, bytes: u64, waited: Duration) {
         self.pressed += bytes as f64;
+        // Steps grow by what was done, not by what was wanted: a guard may have held it back, and
+        // the next step must not be larger for that.
+        if self.asked.take().is_some() {
+            let most = 2.0 * bytes as f64 / EACH.as_secs_f64();
+            self.rate = (self.rate * GROWTH.powf(EACH.as_secs_f64())).min(most).max(MIN_RATE as f64);
+        }
         // Other users of the device wait as well.
         if waited > BEHIND {
             self.budget -= waited.as_micros() as f64;
@@ -197,15 +204,21 @@ impl PressurePolicy {
         };
         let time = sample.at.saturating_sub(last.at).as_secs_f64().max(1e-3);
         let came = sample.returned.saturating_sub(last.returned) as f64;
-        let waited = sample.waited.saturating_sub(last.waited).as_micros() as f64;
+        let since = |now: Option<Duration>, before: Option<Duration>| match now.zip(before) {
+            Some((now, before)) => now.saturating_sub(before).as_micros() as f64,
+            // One that couldn't be read tells nothing, least of all the whole life of the cgroup.
+            None => 0.0,
+        };
+        let waited = since(sample.waited, last.waited);
         let fade = (-time / WINDOW.as_secs_f64()).exp();
         let excess = (came - self.usual * time).max(0.0);
         self.returned = self.returned * fade + excess;
         // The I/O of the cgroup itself doesn't count; but when memory refaults, the tasks wait for
         // that I/O.
         let io = if excess > CHANCE as f64 { (waited - self.usual_wait * time).max(0.0) } else { 0.0 };
-        let stalled = (sample.stalled.saturating_sub(last.stalled).as_micros() as f64).max(io);
-        if came >= PRICED {
+        let is_stall_known = sample.stalled.is_some() && last.stalled.is_some();
+        let stalled = since(sample.stalled, last.stalled).max(io);
+        if came >= PRICED && is_stall_known {
             self.price += 0.5 * (stalled / came - self.price);
         }
         if self.pressed < 1.0 {
@@ -255,10 +268,15 @@ impl PressurePolicy {
         // At most what the budget could pay for if all of it refaulted.
         let affordable = self.budget / self.price.max(1e-9) / EACH.as_secs_f64();
         let most = (sample.current as f64 * MAX_RATE_SHARE).min(affordable).max(MIN_RATE as f64);
-        let step = self.rate.clamp(MIN_RATE as f64, most);
-        self.rate = (step * GROWTH.powf(EACH.as_secs_f64())).max(MIN_RATE as f64);
+        if self.asked.is_some() {
+            // The last step was held back. The lists may have changed meanwhile.
+            self.rate = MIN_RATE as f64;
+        }
+        self.rate = self.rate.clamp(MIN_RATE as f64, most);
         self.due = sample.at + EACH;
-        PressureDecision::Press((step * EACH.as_secs_f64()) as u64)
+        let step = self.rate * EACH.as_secs_f64();
+        self.asked = Some(step);
+        PressureDecision::Press(step as u64)
     }
 
     /// Records that the working set seems to have changed: samples at once, and restarts with short
@@ -272,7 +290,7 @@ impl PressurePolicy {
     /// stall per byte.
     pub(crate) fn interrupted(&mut self) {
         self.last = None;
-        self.rate = MIN_RATE as f64;
+        (self.rate, self.asked) = (MIN_RATE as f64, None);
         (self.pressed, self.returned, self.poor) = (0.0, 0.0, 0);
     }
 
@@ -284,7 +302,7 @@ impl PressurePolicy {
     fn hold(&mut self, now: Duration) -> Duration {
         self.hold = (self.hold * 2).clamp(FIRST_HOLD, SELDOM);
         (self.found, self.poor) = (true, 0);
-        self.rate = MIN_RATE as f64;
+        (self.rate, self.asked) = (MIN_RATE as f64, None);
         (self.pressed, self.returned) = (0.0, 0.0);
         self.due = now + self.hold;
         self.due

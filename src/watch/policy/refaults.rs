@@ -30,6 +30,33 @@ impl<const FIRST: u64, const MOST: u64> Backoff<FIRST, MOST> {
     }
 }
 
+/// A delay that doubles from a first one up to a maximum.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Doubling {
+    first: Duration,
+    most: Duration,
+    last: Duration,
+}
+
+impl Doubling {
+    /// Creates a delay between `first` and `most`.
+    #[must_use]
+    pub(crate) fn new(first: Duration, most: Duration) -> Self {
+        Self { first, most, last: Duration::ZERO }
+    }
+
+    /// Returns the next delay.
+    pub(crate) fn next(&mut self) -> Duration {
+        self.last = (2 * self.last).clamp(self.first, self.most);
+        self.last
+    }
+
+    /// Makes the next delay the first one again.
+    pub(crate) fn reset(&mut self) {
+        self.last = Duration::ZERO;
+    }
+}
+
 /// Minimum bytes reclaimed before refaults are judged.
 const MIN_JUDGED_BYTES: u64 = 8 << 20;
 
@@ -56,9 +83,8 @@ pub(crate) struct RefaultCounters {
     pub restored: u64,
     /// Bytes refaulted in all.
     pub refaulted: u64,
-    /// Time for which tasks were stalled on memory (PSI `some`); 0 where the kernel doesn't report
-    /// it.
-    pub stalled: Duration,
+    /// Time for which tasks were stalled on memory (PSI `some`); `None` where it can't be read.
+    pub stalled: Option<Duration>,
 }
 
 /// Detector of refaults of reclaimed memory.
@@ -77,9 +103,9 @@ impl RefaultDetector {
         self.reclaimed += bytes;
     }
 
-    /// Returns whether [`RefaultDetector::judge`] is due: reading the counters is expensive.
+    /// Returns whether [`RefaultDetector::check`] is due: reading the counters is expensive.
     #[must_use]
-    pub(crate) fn wants_to_judge(&self, now: Duration) -> bool {
+    pub(crate) fn is_due(&self, now: Duration) -> bool {
         match self.began {
             None => self.reclaimed > 0,
             Some((began, _)) => {
@@ -91,7 +117,7 @@ impl RefaultDetector {
 
     /// Records the counters. Returns the share of the reclaimed bytes that refaulted, if that is
     /// too much; the detector then holds for some time.
-    pub(crate) fn judge(&mut self, now: Duration, seen: RefaultCounters) -> Option<f64> {
+    pub(crate) fn check(&mut self, now: Duration, seen: RefaultCounters) -> Option<f64> {
         let began = self.began.replace((now, seen));
         let reclaimed = std::mem::take(&mut self.reclaimed);
         let (began, before) = began?;
@@ -99,7 +125,11 @@ impl RefaultDetector {
         let restored = share(seen.restored, before.restored);
         let refaulted = share(seen.refaulted, before.refaulted);
         let time = now.saturating_sub(began).as_secs_f64();
-        let stalled = seen.stalled.saturating_sub(before.stalled).as_secs_f64() > STALLED * time;
+        // Where it can't be read, refaults alone decide.
+        let stalled = seen
+            .stalled
+            .zip(before.stalled)
+            .is_none_or(|(now, before)| now.saturating_sub(before).as_secs_f64() > STALLED * time);
         let share = match restored {
             restored if restored > TOO_MUCH => restored,
             _ if refaulted > MAX_REFAULT_SHARE && stalled => refaulted,
@@ -145,17 +175,20 @@ mod tests {
     }
 
     fn seen(restored: u64) -> RefaultCounters {
-        RefaultCounters { restored: restored * M, refaulted: restored * M, ..RefaultCounters::default() }
+        RefaultCounters { restored: restored * M, refaulted: restored * M, stalled: Some(Duration::ZERO) }
     }
 
     #[test]
     fn what_comes_back_and_is_waited_for_pulls_it_too() {
         let judged = |refaulted: u64, stalled: u64| {
-            let mut brake = RefaultDetector::default();
-            brake.judge(at(0), RefaultCounters::default());
-            brake.reclaimed(20 * M);
-            let stalled = Duration::from_millis(stalled);
-            brake.judge(at(2), RefaultCounters { restored: 0, refaulted: refaulted * M, stalled })
+            let mut detector = RefaultDetector::default();
+            detector.check(
+                at(0),
+                RefaultCounters { stalled: Some(Duration::ZERO), ..RefaultCounters::default() },
+            );
+            detector.reclaimed(20 * M);
+            let stalled = Some(Duration::from_millis(stalled));
+            detector.check(at(2), RefaultCounters { restored: 0, refaulted: refaulted * M, stalled })
         };
         assert_eq!(judged(16, 100), Some(0.8));
         assert_eq!(judged(16, 2), None, "a stream: nobody waits");
@@ -164,20 +197,20 @@ mod tests {
 
     #[test]
     fn what_comes_back_pulls_the_brake_and_longer_each_time() {
-        let mut brake = RefaultDetector::default();
-        brake.reclaimed(M);
-        assert!(brake.wants_to_judge(at(0)));
-        assert_eq!(brake.judge(at(0), seen(100)), None, "what came back before is none of its doing");
-        brake.reclaimed(20 * M);
-        assert!(!brake.wants_to_judge(at(1)) && brake.wants_to_judge(at(2)));
-        assert_eq!((brake.judge(at(2), seen(101)), brake.holds(at(2))), (None, None), "a twentieth");
-        brake.reclaimed(20 * M);
-        assert_eq!(brake.judge(at(4), seen(117)), Some(0.8));
-        assert_eq!((brake.holds(at(8)), brake.holds(at(9))), (Some(at(9)), None));
-        brake.reclaimed(M);
-        assert_eq!(brake.judge(at(10), seen(200)), None);
-        brake.reclaimed(20 * M);
-        assert_eq!(brake.judge(at(12), seen(220)), Some(1.0));
-        assert!(brake.holds(at(21)).is_some(), "twice as long");
+        let mut detector = RefaultDetector::default();
+        detector.reclaimed(M);
+        assert!(detector.is_due(at(0)));
+        assert_eq!(detector.check(at(0), seen(100)), None, "what came back before is none of its doing");
+        detector.reclaimed(20 * M);
+        assert!(!detector.is_due(at(1)) && detector.is_due(at(2)));
+        assert_eq!((detector.check(at(2), seen(101)), detector.holds(at(2))), (None, None), "a twentieth");
+        detector.reclaimed(20 * M);
+        assert_eq!(detector.check(at(4), seen(117)), Some(0.8));
+        assert_eq!((detector.holds(at(8)), detector.holds(at(9))), (Some(at(9)), None));
+        detector.reclaimed(M);
+        assert_eq!(detector.check(at(10), seen(200)), None);
+        detector.reclaimed(20 * M);
+        assert_eq!(detector.check(at(12), seen(220)), Some(1.0));
+        assert!(detector.holds(at(21)).is_some(), "twice as long");
     }
 }

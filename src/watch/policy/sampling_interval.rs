@@ -13,7 +13,7 @@ use super::headroom::{MIN_INTERVAL, NEAR_INTERVAL};
 const SHARE: f64 = 0.15;
 
 /// Time between two adjustments.
-const WEIGHED: Duration = Duration::from_secs(1);
+const ADJUST_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Minimum CPU time in writes for an adjustment.
 const MIN_SAMPLE_COST: Duration = Duration::from_micros(500);
@@ -23,7 +23,7 @@ const MIN_SAMPLE_COST: Duration = Duration::from_micros(500);
 pub(crate) struct SamplingInterval {
     /// CPU time spent in writes since the last adjustment.
     pub wrote: Duration,
-    weighed: Duration,
+    adjusted_at: Duration,
     spent: Duration,
     near: Duration,
 }
@@ -32,21 +32,21 @@ impl SamplingInterval {
     /// Starts from a time at which the process had used `spent` CPU time.
     #[must_use]
     pub(crate) fn new(now: Duration, spent: Duration) -> Self {
-        Self { wrote: Duration::ZERO, weighed: now, spent, near: MIN_INTERVAL }
+        Self { wrote: Duration::ZERO, adjusted_at: now, spent, near: MIN_INTERVAL }
     }
 
     /// Returns whether an adjustment is due.
     #[must_use]
     pub(crate) fn is_due(&self, now: Duration) -> bool {
-        now.saturating_sub(self.weighed) >= WEIGHED
+        now.saturating_sub(self.adjusted_at) >= ADJUST_INTERVAL
     }
 
     /// Adjusts the interval to the CPU time `spent` by the whole process so far. Returns the
     /// sampling interval near a watermark.
-    pub(crate) fn weigh(&mut self, now: Duration, spent: Duration) -> Duration {
+    pub(crate) fn adjust(&mut self, now: Duration, spent: Duration) -> Duration {
         let wrote = std::mem::take(&mut self.wrote);
         let all = spent.saturating_sub(std::mem::replace(&mut self.spent, spent));
-        self.weighed = now;
+        self.adjusted_at = now;
         if wrote >= MIN_SAMPLE_COST {
             let beside = all.saturating_sub(wrote).as_secs_f64() / (SHARE * wrote.as_secs_f64());
             self.near = self.near.mul_f64(beside.clamp(0.8, 2.0)).clamp(MIN_INTERVAL, NEAR_INTERVAL);
@@ -62,23 +62,23 @@ mod tests {
     #[test]
     fn dear_looks_are_further_apart_and_cheap_ones_closer() {
         let (second, ms) = (Duration::from_secs, Duration::from_millis);
-        let mut price = SamplingInterval::new(second(0), ms(0));
-        assert!(!price.is_due(ms(900)) && price.is_due(second(1)));
+        let mut interval = SamplingInterval::new(second(0), ms(0));
+        assert!(!interval.is_due(ms(900)) && interval.is_due(second(1)));
         for look in 1..10u32 {
-            price.wrote = ms(8);
-            price.weigh(second(u64::from(look)), ms(16) * look);
+            interval.wrote = ms(8);
+            interval.adjust(second(u64::from(look)), ms(16) * look);
         }
-        assert_eq!(price.near, NEAR_INTERVAL);
+        assert_eq!(interval.near, NEAR_INTERVAL);
         let spent = ms(16) * 9;
         assert_eq!(
-            price.weigh(second(11), spent + ms(1)),
+            interval.adjust(second(11), spent + ms(1)),
             NEAR_INTERVAL,
             "without writes nothing is learned"
         );
         for look in 12..40u32 {
-            price.wrote = ms(100);
-            price.weigh(second(u64::from(look)), spent + ms(1) + ms(101) * (look - 11));
+            interval.wrote = ms(100);
+            interval.adjust(second(u64::from(look)), spent + ms(1) + ms(101) * (look - 11));
         }
-        assert_eq!(price.near, MIN_INTERVAL);
+        assert_eq!(interval.near, MIN_INTERVAL);
     }
 }

@@ -6,50 +6,76 @@ use std::time::Duration;
 /// Time after which a request in progress no longer holds the others up: they take its part over.
 const OVERDUE: Duration = Duration::from_secs(1);
 
+/// A request in progress, or one that has ended while a later one is in progress. Amounts are
+/// bytes.
+#[derive(Clone, Copy, Debug)]
+struct Promise {
+    /// Cgroup that is asked.
+    id: u64,
+    asked_at: Duration,
+    /// Usage of the level when the request began.
+    used: u64,
+    asked: u64,
+    /// Reclaimable bytes of the cgroup; 0 once the request has ended.
+    available: u64,
+    is_open: bool,
+}
+
 /// Reclaimable bytes of the watched cgroups below one level, and their requests in progress.
 /// Amounts are bytes.
 #[derive(Debug, Default)]
 pub(crate) struct Shares {
-    to_give: u64,
-    /// Requests in progress: their number, the reclaimable bytes of their cgroups, and the usage
-    /// expected at their end.
-    under_way: u32,
-    given: u64,
-    promised: u64,
-    /// Time at which the latest of them began.
-    since: Duration,
+    available: u64,
+    /// Requests in the order of their beginning; none once no request is in progress.
+    promises: Vec<Promise>,
 }
 
 impl Shares {
     /// Records a change of one cgroup's reclaimable bytes, from `before` to `now`.
-    pub(crate) fn gives(&mut self, before: u64, now: u64) {
-        self.to_give = (self.to_give + now).saturating_sub(before);
+    pub(crate) fn set_available(&mut self, before: u64, now: u64) {
+        self.available = (self.available + now).saturating_sub(before);
     }
 
-    /// Records the start of a request for `asked` bytes to a cgroup with `to_give` reclaimable
-    /// bytes, while `used` bytes are used in all.
-    pub(crate) fn asks(&mut self, now: Duration, used: u64, asked: u64, to_give: u64) {
-        let promised = if self.under_way == 0 { used } else { self.promised.min(used) };
-        self.promised = promised.saturating_sub(asked);
-        self.given += to_give;
-        self.under_way += 1;
-        self.since = now;
+    /// Records the start of a request for `asked` bytes to the cgroup `id`, which has `available`
+    /// reclaimable bytes, while `used` bytes are used in all.
+    pub(crate) fn asks(&mut self, now: Duration, id: u64, used: u64, asked: u64, available: u64) {
+        self.promises.retain(|promise| !promise.is_overdue(now));
+        self.promises.push(Promise { id, asked_at: now, used, asked, available, is_open: true });
     }
 
-    /// Records the end of a request.
-    pub(crate) fn answered(&mut self, to_give: u64) {
-        self.given = self.given.saturating_sub(to_give);
-        self.under_way = self.under_way.saturating_sub(1);
+    /// Records the end of the request to the cgroup `id`.
+    pub(crate) fn answered(&mut self, id: u64) {
+        if let Some(promise) = self.promises.iter_mut().find(|promise| promise.id == id && promise.is_open) {
+            (promise.is_open, promise.available) = (false, 0);
+        }
+        if self.promises.iter().all(|promise| !promise.is_open) {
+            self.promises.clear();
+        }
     }
 
     /// Returns the share of an idle cgroup in the reclaim down to `down_to`, while others may be
     /// working on theirs: in any order, each is asked for the same.
     #[must_use]
-    pub(crate) fn of(&self, now: Duration, used: u64, down_to: u64, to_give: u64) -> u64 {
-        let counts = self.under_way > 0 && now.saturating_sub(self.since) < OVERDUE;
-        let (used, given) = if counts { (self.promised.min(used), self.given) } else { (used, 0) };
-        let all = self.to_give.saturating_sub(given).max(to_give).max(1);
-        (used.saturating_sub(down_to) as f64 * (to_give as f64 / all as f64)) as u64
+    pub(crate) fn of(&self, now: Duration, used: u64, down_to: u64, available: u64) -> u64 {
+        let in_time = || self.promises.iter().filter(|promise| !promise.is_overdue(now));
+        // Usage to expect once all of them have done what they were asked for. What has ended is
+        // seen in the usage, unless it ended while another was in progress.
+        let expected = match in_time().any(|promise| promise.is_open) {
+            true => {
+                in_time().fold(u64::MAX, |left, promise| left.min(promise.used).saturating_sub(promise.asked))
+            }
+            false => used,
+        };
+        let given: u64 = in_time().map(|promise| promise.available).sum();
+        let all = self.available.saturating_sub(given).max(available).max(1);
+        let missing = expected.min(used).saturating_sub(down_to);
+        (missing as f64 * (available as f64 / all as f64)) as u64
+    }
+}
+
+impl Promise {
+    fn is_overdue(&self, now: Duration) -> bool {
+        now.saturating_sub(self.asked_at) >= OVERDUE
     }
 }
 
@@ -58,11 +84,13 @@ mod tests {
     use super::*;
 
     const NOW: Duration = Duration::from_secs(60);
+    const A: u64 = 1;
+    const B: u64 = 2;
 
     fn three() -> Shares {
         let mut shares = Shares::default();
         for bytes in [900, 300, 0] {
-            shares.gives(0, bytes);
+            shares.set_available(0, bytes);
         }
         shares
     }
@@ -76,28 +104,46 @@ mod tests {
     #[test]
     fn the_same_while_another_is_at_work() {
         let mut shares = three();
-        shares.asks(NOW, 1200, 150, 900);
+        shares.asks(NOW, A, 1200, 150, 900);
         // At any stage of its work.
         for used in [1200, 1150, 1060] {
             assert_eq!(shares.of(NOW, used, 1000, 300), 50, "{used}");
         }
-        shares.asks(NOW, 1100, 50, 300);
-        shares.answered(900);
-        shares.gives(900, 750);
+        shares.asks(NOW, B, 1100, 50, 300);
+        shares.answered(A);
+        shares.set_available(900, 750);
         assert_eq!(shares.of(NOW, 1040, 1000, 750), 0, "what is missing is the other's");
-        shares.answered(300);
+        shares.answered(B);
         assert_eq!(shares.of(NOW, 1021, 1000, 750), 15);
     }
 
     #[test]
-    fn who_is_slow_holds_nobody_up() {
+    fn a_slow_request_holds_nobody_up() {
         let mut shares = three();
-        shares.asks(NOW, 1200, 150, 900);
+        shares.asks(NOW, A, 1200, 150, 900);
         assert_eq!(shares.of(NOW + OVERDUE, 1200, 1000, 300), 50);
-        shares.asks(NOW + OVERDUE, 1200, 50, 300);
-        shares.answered(300);
-        shares.answered(900);
+        shares.asks(NOW + OVERDUE, B, 1200, 50, 300);
+        shares.answered(B);
+        shares.answered(A);
         assert_eq!(shares.of(NOW + OVERDUE, 1200, 1000, 900), 150);
+    }
+
+    #[test]
+    fn a_slow_request_is_overdue_however_often_others_are_asked() {
+        let mut shares = Shares::default();
+        shares.set_available(0, 900);
+        shares.set_available(0, 300);
+        shares.asks(NOW, A, 1200, 150, 900);
+        // The other is asked now and then, and answers each time.
+        let mut now = NOW;
+        for _ in 0..20 {
+            now += OVERDUE / 10;
+            let asked = shares.of(now, 1200, 1000, 300);
+            shares.asks(now, B, 1200, asked, 300);
+            shares.answered(B);
+        }
+        assert_eq!(shares.of(now, 1200, 1000, 300), 50, "no promise counts any more");
+        assert!(shares.promises.len() < 12, "{}", shares.promises.len());
     }
 
     #[test]

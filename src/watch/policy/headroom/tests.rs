@@ -18,7 +18,7 @@ fn play(law: &mut HeadroomPolicy, from: u64, until: u64, arrived: impl Fn(u64) -
         let look = HeadroomSample { at: ms(now), current: current(now, freed), limit: LIMIT };
         looks += 1;
         let next = match law.decide(look) {
-            Decision::Rest { until } => until.as_millis() as u64,
+            Decision::Rest { until } | Decision::NoRoom { until } => until.as_millis() as u64,
             Decision::Reclaim { down_to } => {
                 let bytes = look.current.saturating_sub(down_to);
                 let took = bytes.div_ceil(2 * M).max(1);
@@ -128,6 +128,36 @@ fn a_limit_that_shrinks_is_followed_at_the_next_look() {
     assert!(down_to < 90 * M, "{down_to}");
 }
 
+#[test]
+fn a_limit_below_the_headroom_is_left_alone() {
+    let mut law = HeadroomPolicy::new(Headroom::Bytes(64 * M), true);
+    for (second, limit) in [(1, 32 * M), (2, 0), (3, 64 * M)] {
+        let look = HeadroomSample { at: ms(second * 1000), current: 30 * M, limit };
+        assert!(matches!(law.decide(look), Decision::NoRoom { .. }), "{limit}");
+        assert_eq!(law.down_to(30 * M, limit), None);
+    }
+    // Whatever the distance between the watermarks, something of a small limit is left.
+    let look = HeadroomSample { at: ms(4000), current: 67 * M, limit: 65 * M };
+    assert_eq!(law.decide(look), Decision::Reclaim { down_to: M / 2 });
+    let mut share = HeadroomPolicy::new(Headroom::Share(0.1), true);
+    let look = HeadroomSample { at: ms(1000), current: M, limit: M };
+    assert!(matches!(share.decide(look), Decision::Reclaim { down_to } if down_to >= M * 2 / 5));
+}
+
+#[test]
+fn samples_on_the_grid_are_in_time() {
+    let mut law = law();
+    let mut at = ms(1033);
+    for _ in 0..100 {
+        let Decision::Rest { until } = law.decide(HeadroomSample { at, current: M, limit: LIMIT }) else {
+            panic!("nothing is missing")
+        };
+        assert!(until < at + FAR || until.as_millis().is_multiple_of(GRID.as_millis()), "{until:?}");
+        at = until;
+    }
+    assert_eq!(law.late, Duration::ZERO);
+}
+
 proptest! {
     /// An application that allocates and frees arbitrary amounts at arbitrary times.
     #[test]
@@ -142,9 +172,10 @@ proptest! {
             let most = headroom.max(LIMIT / MOST_RESERVED);
             match law.decide(HeadroomSample { at: ms(at), current, limit: LIMIT }) {
                 Decision::Rest { until } => {
-                    prop_assert!(until > ms(at) && until <= ms(at) + MAX_INTERVAL);
+                    prop_assert!(until > ms(at) && until <= ms(at) + MAX_INTERVAL + GRID);
                     prop_assert!(current <= LIMIT && LIMIT - current >= headroom);
                 }
+                Decision::NoRoom { .. } => prop_assert!(false, "the limit is larger"),
                 Decision::Reclaim { down_to } => {
                     prop_assert!(down_to < current);
                     prop_assert!(LIMIT - down_to <= most + most / BETWEEN + LEAST_BETWEEN);

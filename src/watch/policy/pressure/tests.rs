@@ -85,7 +85,7 @@ impl App {
         PressureSample {
             at,
             current: self.current() as u64,
-            stalled,
+            stalled: Some(stalled),
             returned: self.returned as u64,
             scanned: self.scanned as u64,
             taken: self.taken as u64,
@@ -203,6 +203,60 @@ fn who_is_stalled_already_is_left_alone() {
     assert!(run.app.current() > 480.0 * M, "{:?}", run.app);
 }
 
+/// Returns the steps of a policy of which every other one is done.
+fn steps(done: impl Fn(u64) -> bool) -> Vec<u64> {
+    let mut law = PressurePolicy::new(0.001);
+    let (mut steps, mut number) = (Vec::new(), 0);
+    for at in (0..60_000).step_by(250) {
+        let now = Duration::from_secs(100) + Duration::from_millis(at);
+        let sample = PressureSample {
+            at: now,
+            current: 4 << 30,
+            stalled: Some(Duration::ZERO),
+            ..PressureSample::default()
+        };
+        if now >= law.due()
+            && let PressureDecision::Press(bytes) = law.decide(sample)
+        {
+            number += 1;
+            steps.push(bytes);
+            if done(number) {
+                law.reclaimed(bytes, Duration::ZERO);
+            }
+        }
+    }
+    steps
+}
+
+#[test]
+fn steps_that_are_held_back_dont_grow() {
+    let least = (MIN_RATE as f64 * EACH.as_secs_f64()) as u64;
+    assert!(steps(|_| false).iter().all(|&step| step == least));
+    assert_eq!(steps(|number| number < 30)[31..], [least; 205], "begins anew after a hold");
+    assert!(*steps(|_| true).iter().max().unwrap() > 16 * least);
+}
+
+#[test]
+fn a_moment_without_psi_charges_nothing() {
+    for step_returned in [0, 256 << 10] {
+        let mut law = PressurePolicy::new(0.001);
+        let hour = Some(Duration::from_secs(3600));
+        for (step, stalled) in (0..).zip([hour, hour, None, hour, hour]) {
+            let at = Duration::from_secs(100 + step);
+            let returned = step * step_returned;
+            law.decide(PressureSample {
+                at,
+                current: 4 << 30,
+                stalled,
+                returned,
+                ..PressureSample::default()
+            });
+            assert!(law.due() <= at + FIRST_HOLD.max(4 * EACH) || step_returned > 0, "{step}");
+        }
+        assert!(law.price <= PRICE && law.budget >= 0.0, "{law:?}");
+    }
+}
+
 proptest! {
     #[test]
     fn any_working_set_is_found_and_the_stall_is_bounded(
@@ -238,7 +292,7 @@ proptest! {
             sample.returned += returned;
             sample.scanned += reclaimed;
             sample.taken += reclaimed / 100 * efficiency;
-            sample.stalled += Duration::from_micros(stalled);
+            sample.stalled = Some(sample.stalled.unwrap_or_default() + Duration::from_micros(stalled));
             match law.decide(sample) {
                 PressureDecision::Press(bytes) => prop_assert!(bytes as f64 <= (current as f64 * MAX_RATE_SHARE).max(MIN_RATE as f64)),
                 PressureDecision::Rest(until) | PressureDecision::Knee(until) => prop_assert!(until > sample.at),

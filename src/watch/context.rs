@@ -1,0 +1,57 @@
+//! Context of a step of the watch: the host, the time, and the receiver of events.
+
+use std::time::Duration;
+
+use super::event::{Event, EventKind};
+use super::host::HostState;
+use super::killers::AboveVerdict;
+use super::policy::guard::SwapState;
+use super::system::System;
+use crate::cgroup::{CgroupPath, Name};
+
+/// What all members of a watch share during a step.
+pub(crate) struct Context<'a, S: System> {
+    /// The host.
+    pub system: S,
+    /// Knowledge of the host's swap and killers.
+    pub host: HostState,
+    /// Buffer for the text of files.
+    pub text: String,
+    /// Time of the step.
+    pub now: Duration,
+    /// Beginning of the watch.
+    pub began: Duration,
+    /// True if nothing is written.
+    pub dry_run: bool,
+    /// Receiver of events.
+    pub emit: &'a mut dyn FnMut(Event<'_>),
+}
+
+impl<S: System> Context<'_, S> {
+    /// Sets the time of the step to the current time, and returns it.
+    pub(crate) fn refresh(&mut self) -> Duration {
+        self.now = self.system.now();
+        self.now
+    }
+
+    /// Emits an event of a cgroup, with the time of the step.
+    pub(crate) fn emit(&mut self, cgroup: &Name, what: EventKind) {
+        let at = self.elapsed();
+        (self.emit)(Event { cgroup, at, what });
+    }
+
+    /// Returns the time since the beginning of the watch.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.now.saturating_sub(self.began)
+    }
+
+    /// Returns whether the pressure of some level holds back reclaim from a cgroup.
+    pub(crate) fn verdict(&mut self, located: &CgroupPath) -> AboveVerdict {
+        self.host.killers.verdict(self.now, located, &mut self.system)
+    }
+
+    /// Returns the state of the host's swap.
+    pub(crate) fn swap(&mut self) -> SwapState {
+        self.host.swap.at(self.now, &mut self.system)
+    }
+}

@@ -1,0 +1,253 @@
+//! The real host of a watch: the kernel's files, an epoll, and a pool of writing threads.
+
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+use super::action::Alarm;
+use super::config::rule::WatchError;
+use super::poller::Poller;
+use super::system::{Answer, DONE, Sample, System};
+use super::worker::{Done, STACK, Worker, WriteJob, open, serve};
+use crate::cgroup::killers::Killers;
+use crate::cgroup::limit::LimitFile;
+use crate::cgroup::memory::blind_spot;
+use crate::cgroup::sampler::LimitEvents;
+use crate::cgroup::stat::MemoryStat;
+use crate::cgroup::trigger::Trigger;
+use crate::cgroup::{CgroupPath, MemoryCgroup, Mount, Name, Sampler, pressure};
+use crate::clock;
+use crate::host::swap_areas::{SwapOutCounter, SwapSummary};
+use crate::kind::Kind;
+use crate::reclaim::pool::{Message, Pool};
+use crate::reclaim::{Goal, Request};
+use crate::size::Amount;
+
+/// Maximum number of worker threads. As many are used as jobs run at the same time, and hardly ever
+/// more than [`super::dispatcher::Dispatcher`] lets run.
+pub(crate) const MAX_WORKERS: usize = 16;
+
+/// Stack size of the thread that queries killers, bytes: room for a child process, and little more.
+const KILLERS_STACK: usize = 256 << 10;
+
+/// The real host.
+pub(crate) struct Kernel {
+    poller: Poller,
+    pool: Pool<Worker>,
+    nudge: fn(&JoinHandle<()>),
+    swapped_out: SwapOutCounter,
+    killers: Option<Receiver<Killers>>,
+    blind_spot: u64,
+}
+
+impl Kernel {
+    /// Creates the access to this host.
+    ///
+    /// # Errors
+    /// The system's, if there can be neither an epoll nor an eventfd.
+    pub(crate) fn new() -> std::io::Result<Self> {
+        let pool = Pool::new(Worker::default(), MAX_WORKERS, MAX_WORKERS)?.with_stack(STACK);
+        let poller = Poller::new()?;
+        poller.while_readable(pool.arrived().as_fd(), DONE)?;
+        Ok(Self {
+            poller,
+            pool,
+            nudge: |_| {},
+            swapped_out: SwapOutCounter::default(),
+            killers: None,
+            blind_spot: blind_spot(),
+        })
+    }
+
+    /// Sets the functions that interrupt the system calls of other threads, and of the calling
+    /// thread after a time.
+    pub(crate) fn set_signals(&mut self, nudge: fn(&JoinHandle<()>), alarm: Alarm) {
+        self.nudge = nudge;
+        // Set once; a second watch with the same workers doesn't exist.
+        let _ = self.pool.work().alarm.set(alarm);
+    }
+}
+
+impl System for Kernel {
+    type Sampler = Sampler;
+    type Target = MemoryCgroup;
+    type Trigger = Trigger;
+
+    fn now(&self) -> Duration {
+        clock::now()
+    }
+
+    fn cpu(&self) -> Duration {
+        clock::process_cpu()
+    }
+
+    fn pause(&mut self, time: Duration) {
+        clock::pause(time);
+    }
+
+    fn blind_spot(&self) -> u64 {
+        self.blind_spot
+    }
+
+    fn open(&mut self, located: &CgroupPath) -> Result<Sampler, Errno> {
+        Sampler::open(located)
+    }
+
+    fn above(&mut self, located: &CgroupPath) -> Vec<CgroupPath> {
+        located.above().collect()
+    }
+
+    fn check(&mut self, located: &CgroupPath, kind: Option<Kind>, dry_run: bool) -> Result<(), WatchError> {
+        let mut target = MemoryCgroup::open(located)?;
+        match kind.filter(|&kind| kind != Kind::All) {
+            None => Ok(()),
+            Some(kind) => {
+                let request = Request::new(Goal::Reclaim(Amount::Max), kind);
+                let check = if dry_run { Request::check_without_a_write } else { Request::check };
+                Ok(check(&request, &mut target)?)
+            }
+        }
+    }
+
+    fn swap_areas(&mut self) -> SwapSummary {
+        SwapSummary::read()
+    }
+
+    fn swap_free(&mut self) -> u64 {
+        SwapSummary::free()
+    }
+
+    fn swapped_out(&mut self) -> Option<u64> {
+        self.swapped_out.read()
+    }
+
+    fn ask_killers(&mut self, mount: &Arc<Mount>) -> bool {
+        let (sender, receiver) = sync_channel(1);
+        let mount = Arc::clone(mount);
+        let thread = std::thread::Builder::new().name("killers".into()).stack_size(KILLERS_STACK);
+        let is_asking = thread.spawn(move || sender.send(Killers::ask(&mount))).is_ok();
+        self.killers = is_asking.then_some(receiver);
+        is_asking
+    }
+
+    fn killers(&mut self, timeout: Duration) -> Answer {
+        let Some(receiver) = &self.killers else { return Answer::Lost };
+        match receiver.recv_timeout(timeout) {
+            Ok(killers) => {
+                self.killers = None;
+                Answer::Known(killers)
+            }
+            Err(RecvTimeoutError::Timeout) => Answer::Pending,
+            Err(RecvTimeoutError::Disconnected) => {
+                self.killers = None;
+                Answer::Lost
+            }
+        }
+    }
+
+    fn full_avg10(&mut self, file: &Path, text: &mut String) -> Option<u16> {
+        pressure::full_avg10(file, text)
+    }
+
+    fn set_trigger(&mut self, sampler: &Sampler, id: u64) -> Result<Trigger, Errno> {
+        let trigger = Trigger::set(sampler.cgroup())?;
+        self.poller.each_time(trigger.as_fd(), id);
+        Ok(trigger)
+    }
+
+    fn listen(&mut self, sampler: &Sampler, id: u64) {
+        sampler.events().into_iter().for_each(|events| self.poller.once(events, id));
+    }
+
+    fn rearm(&mut self, sampler: &Sampler, id: u64) {
+        sampler.events().into_iter().for_each(|events| self.poller.rearm(events, id));
+    }
+
+    fn wait(&mut self, timeout: Duration, ready: &mut Vec<u64>) {
+        self.poller.wait(timeout, ready);
+        if ready.contains(&DONE) {
+            let mut count = [0; 8];
+            let _ = rustix::io::read(self.pool.arrived(), &mut count);
+        }
+    }
+
+    fn start(&mut self, job: WriteJob<MemoryCgroup>) -> Result<(), WriteJob<MemoryCgroup>> {
+        let again = WriteJob { located: Arc::clone(&job.located), handle: None, ..job };
+        let job = WriteJob { located: Arc::clone(&job.located), ..job };
+        self.pool.give(job).map_err(|_| again)
+    }
+
+    fn run_here(&mut self, job: WriteJob<MemoryCgroup>, stop: &dyn Fn() -> bool) -> Done<MemoryCgroup> {
+        serve(job, open, stop, self.pool.work().alarm())
+    }
+
+    fn finished(&mut self) -> Option<Done<MemoryCgroup>> {
+        self.pool.take().map(|message| match message {
+            Message::Done(done) => done,
+        })
+    }
+
+    fn stop(&mut self) {
+        self.pool.stop();
+        self.pool.nudge(self.nudge, |_| true);
+    }
+
+    fn has_ended(&self) -> bool {
+        self.pool.has_ended()
+    }
+}
+
+impl Sample for Sampler {
+    fn id(&self) -> u64 {
+        Self::id(self)
+    }
+
+    fn name(&self) -> &Name {
+        self.cgroup().name()
+    }
+
+    fn owner(&self) -> u32 {
+        Self::owner(self)
+    }
+
+    fn current(&self, text: &mut String) -> Result<u64, Errno> {
+        Self::current(self, text)
+    }
+
+    fn limit(&self, text: &mut String) -> Result<Option<(u64, LimitFile)>, Errno> {
+        Self::limit(self, text)
+    }
+
+    fn protection(&self, text: &mut String) -> Result<u64, Errno> {
+        Self::protection(self, text)
+    }
+
+    fn hits(&self, text: &mut String) -> Option<LimitEvents> {
+        Self::hits(self, text)
+    }
+
+    fn stat(&self, text: &mut String) -> Result<MemoryStat, Errno> {
+        Self::stat(self, text)
+    }
+
+    fn swapped(&self, text: &mut String) -> Option<u64> {
+        Self::swapped(self, text)
+    }
+
+    fn stalled(&self, text: &mut String) -> Option<u64> {
+        Self::stalled(self, text)
+    }
+
+    fn waited(&self, text: &mut String) -> Option<u64> {
+        Self::waited(self, text)
+    }
+
+    fn pressure_before(&self, text: &mut String) -> Option<f64> {
+        Self::pressure_before(self, text)
+    }
+}

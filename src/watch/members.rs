@@ -1,0 +1,96 @@
+//! The cgroups that a watch begins with.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::ancestors::Ancestors;
+use super::config::rule::{Rule, WatchError};
+use super::context::Context;
+use super::control;
+use super::event::Ended;
+use super::host::HostState;
+use super::kernel::Kernel;
+use super::member::Member;
+use super::options::WatchOptions;
+use super::system::System;
+use crate::cgroup::{CgroupPath, Name, Sampler};
+
+/// Cgroups to watch, opened for it.
+#[allow(missing_debug_implementations)] // Threads and callbacks have nothing to show.
+pub struct Members {
+    system: Option<Kernel>,
+    each: Vec<Member<Kernel>>,
+    ancestors: Ancestors<Sampler>,
+    text: String,
+    dry_run: bool,
+}
+
+impl Members {
+    /// Creates an empty set. For a `dry_run` nothing is written, not even to find out what the
+    /// kernel supports.
+    ///
+    /// # Errors
+    /// The system's, if there can be neither an epoll nor an eventfd.
+    pub fn new(dry_run: bool) -> std::io::Result<Self> {
+        Ok(Self {
+            system: Some(Kernel::new()?),
+            each: Vec::new(),
+            ancestors: Ancestors::default(),
+            text: String::new(),
+            dry_run,
+        })
+    }
+
+    /// Adds a cgroup with its rule. Nothing is written there before the watch begins.
+    ///
+    /// # Errors
+    /// [`WatchError`], the reason why it can't be watched.
+    pub fn add(&mut self, located: Arc<CgroupPath>, rule: Rc<Rule>) -> Result<(), WatchError> {
+        if let Some(system) = &mut self.system {
+            system.check(&located, rule.bounds.kind, self.dry_run)?;
+        }
+        self.add_unchecked(located, rule)
+    }
+
+    /// Adds a directory that only looks like a cgroup, as a benchmark makes it.
+    ///
+    /// # Errors
+    /// [`WatchError`], the reason why it can't be sampled.
+    #[doc(hidden)]
+    pub fn add_unchecked(&mut self, located: Arc<CgroupPath>, rule: Rc<Rule>) -> Result<(), WatchError> {
+        let Some(system) = self.system.take() else { return Ok(()) };
+        let now = system.now();
+        let text = std::mem::take(&mut self.text);
+        let (host, dry_run) = (HostState::default(), self.dry_run);
+        let mut cx = Context { system, host, text, now, began: now, dry_run, emit: &mut |_| {} };
+        let member = Member::new(located, rule, &mut self.ancestors, Duration::ZERO, &mut cx);
+        (self.system, self.text) = (Some(cx.system), cx.text);
+        self.each.push(member?);
+        Ok(())
+    }
+
+    /// Returns the names of the cgroups.
+    pub fn names(&self) -> impl Iterator<Item = &Name> {
+        self.each.iter().map(|member| &member.located.name)
+    }
+
+    /// Returns whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.each.is_empty()
+    }
+
+    /// Watches them, and those that are found later, until a stop is requested.
+    ///
+    /// # Errors
+    /// The system's, if there can be neither an epoll nor an eventfd.
+    pub fn watch(self, options: WatchOptions<'_>) -> std::io::Result<Ended> {
+        let mut system = match self.system {
+            Some(system) => system,
+            None => Kernel::new()?,
+        };
+        system.set_signals(options.nudge, options.alarm);
+        Ok(control::run(system, self.each, self.ancestors, options))
+    }
+}
