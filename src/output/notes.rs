@@ -79,14 +79,11 @@ pub fn locked(cgroup: &str, loudness: Verbosity) {
     }
 }
 
-/// Prints a warning that a watch of memctl's own cgroup might reclaim memctl itself.
-pub fn unlocked(cgroup: &str, loudness: Verbosity) {
-    if loudness != Verbosity::Quiet {
-        eprint_line(&format!(
-            "memctl: {}: memctl runs in this cgroup, but can't lock its memory (CAP_IPC_LOCK, LimitMEMLOCK=infinity)",
-            escaped(cgroup)
-        ));
-    }
+/// Returns the warning that a watch of memctl's own cgroup might reclaim memctl itself.
+pub fn unlocked(cgroup: &str) -> String {
+    format!(
+        "{cgroup}: memctl runs in this cgroup, but can't lock its memory (CAP_IPC_LOCK, LimitMEMLOCK=infinity)"
+    )
 }
 
 /// Returns notes on cgroups that may be watched later.

@@ -124,6 +124,21 @@ pub struct Reloaded<'a> {
     pub error: Option<String>,
 }
 
+/// Events that were dropped at this place of the record.
+#[derive(Serialize)]
+pub struct Dropped {
+    event: &'static str,
+    at_usec: u64,
+    dropped_events: u64,
+}
+
+impl Dropped {
+    /// Returns the line for this many events.
+    pub fn new(at_usec: u64, dropped_events: u64) -> Self {
+        Self { event: "dropped", at_usec, dropped_events }
+    }
+}
+
 /// A limit in bytes; null without one.
 #[derive(Serialize)]
 #[serde(untagged)]
@@ -362,11 +377,15 @@ pub struct WatchEnded {
     total_watched_usec: u64,
     /// CPU time of the whole process, including the kernel's work for it.
     total_cpu_usec: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dropped_events: Option<u64>,
 }
 
-impl From<&Ended> for WatchEnded {
-    fn from(ended: &Ended) -> Self {
+impl WatchEnded {
+    /// Returns the line for a watch of which this many events were dropped.
+    pub fn new(ended: &Ended, dropped: u64) -> Self {
         Self {
+            dropped_events: (dropped > 0).then_some(dropped),
             event: "end",
             at_usec: usec(ended.watched),
             dry_run: ended.dry_run,
