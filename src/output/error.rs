@@ -39,7 +39,9 @@ pub fn print_outcome(outcome: &Outcome) {
 }
 
 fn print_lines(what: &str, hint: Option<&str>) {
-    lines(what, hint).iter().for_each(|line| eprint_line(line));
+    for line in lines(what, hint) {
+        eprint_line(&line);
+    }
 }
 
 /// Returns the lines for an error, without newlines.

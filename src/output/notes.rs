@@ -9,7 +9,7 @@ use memctl::watch::notes::Note;
 use memctl::watch::policy::above::Limit;
 use rustix::io::Errno;
 
-use super::format::{escaped, hundredths, size, time};
+use super::format::{counted, escaped, hundredths, size, time};
 use super::{Verbosity, eprint_line};
 use crate::output::format::errno_text;
 use crate::output::view::Waiting;
@@ -135,6 +135,14 @@ pub fn read(file: &str, record: &Record, loudness: Verbosity) {
     }
     if record.is_cut {
         eprint_line(&format!("memctl: {file}: the last line is cut off; drawing the lines before"));
+    }
+    if record.torn > 0 {
+        let lines = counted(record.torn as usize, "line");
+        eprint_line(&format!("memctl: {file}: {lines} cut off; drawing the others"));
+    }
+    if record.dropped > 0 {
+        let events = counted(usize::try_from(record.dropped).unwrap_or(usize::MAX), "event");
+        eprint_line(&format!("memctl: {file}: {events} missing: the watch had to drop them"));
     }
 }
 

@@ -403,15 +403,14 @@ impl<F: AsFd + Send + Sync + 'static> Shared<F> {
         let number = state.next;
         let ends = || output == 0 && (self.is_interactive)();
         match state.streams[output].wrote(number, now(), result, ends) {
-            Attempt::Going => {}
             Attempt::Closed => self.closed.store(true, Ordering::Relaxed),
             Attempt::Failed(errno) if output == 0 => {
                 let number = state.number();
                 let line = format!("memctl: {}: {}; the watch goes on\n", NAMES[0], errno_text(errno));
                 state.streams[1].push(number, now(), line.as_bytes());
             }
-            // There is nowhere left to report it.
-            Attempt::Failed(_) => {}
+            // Errors of stderr can't be reported anywhere.
+            Attempt::Going | Attempt::Failed(_) => {}
         }
     }
 

@@ -124,7 +124,8 @@ pub struct Reloaded<'a> {
     pub error: Option<String>,
 }
 
-/// Events that were dropped at this place of the record.
+/// Number of events that were dropped at this place of the record.
+#[allow(clippy::struct_field_names)]
 #[derive(Serialize)]
 pub struct Dropped {
     event: &'static str,
@@ -367,6 +368,7 @@ impl<'a> From<&'a Summary> for WatchSummary<'a> {
 }
 
 /// Result of the whole watch.
+#[allow(clippy::struct_field_names)]
 #[derive(Serialize)]
 pub struct WatchEnded {
     event: &'static str,

@@ -118,7 +118,7 @@ impl Stream {
                 writeln!(line).ok()?;
             }
             Form::Text => {
-                writeln!(line, "{:>8.1}s  {dropped} {lines} dropped here", at.as_secs_f64()).ok()?
+                writeln!(line, "{:>8.1}s  {dropped} {lines} dropped here", at.as_secs_f64()).ok()?;
             }
             Form::Messages => writeln!(line, "memctl: {dropped} {lines} dropped here").ok()?,
         }

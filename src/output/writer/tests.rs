@@ -30,7 +30,9 @@ fn rest(writer: TestWriter, mut from: PipeReader) -> String {
 
 fn push_all(writer: &TestWriter, count: usize) -> Vec<String> {
     let lines: Vec<_> = (0..count).map(|number| format!("{{\"event\":\"{number:090}\"}}\n")).collect();
-    lines.iter().for_each(|line| writer.push(To::Stdout, line));
+    for line in &lines {
+        writer.push(To::Stdout, line);
+    }
     lines
 }
 
@@ -288,7 +290,7 @@ fn attempts_become_rarer_while_they_fail() {
         let attempt = stream.wrote(1, now, Err(Errno::NOSPC), || false);
         assert_eq!(attempt == Attempt::Failed(Errno::NOSPC), round == 0, "reported once");
         let until = stream.until().unwrap();
-        waits.push((until - now).as_secs());
+        waits.push(until.checked_sub(now).unwrap().as_secs());
         assert_eq!((stream.due(now), stream.due(until)), (None, Some(1)));
         now = until;
     }
