@@ -10,6 +10,7 @@ use crate::output::notes;
 /// allocation might. If locking isn't possible and memctl watches its own cgroup, returns a note:
 /// neither memory.min nor memory.low protects memctl there from its own writes.
 pub fn lock_memory<'a>(mut watched: impl Iterator<Item = &'a str>) -> Option<String> {
+    keep_one_heap();
     let rights = Rights::of_self();
     let unbounded = rights.ipc_lock || rights.memlock.is_none();
     forget_the_start();
@@ -21,6 +22,16 @@ pub fn lock_memory<'a>(mut watched: impl Iterator<Item = &'a str>) -> Option<Str
     let holds =
         |name: &str| *own == *name || own.strip_prefix(name).is_some_and(|rest| rest.starts_with('/'));
     watched.find(|name| holds(name)).map(notes::unlocked)
+}
+
+/// Makes all threads use the one heap: each would reserve 64 MiB of addresses for another, which
+/// count as locked, and keep some of its memory.
+fn keep_one_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: mallopt sets a number of the allocator's, and may be called at any time.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
 }
 
 /// Releases memory that only the start needed: the code that parses words and finds cgroups, and
