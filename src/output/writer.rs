@@ -156,7 +156,7 @@ impl<F: AsFd + Send + Sync + 'static> Writer<F> {
             let number = state.number();
             state.streams[to as usize].push(number, now(), line);
         });
-        self.advance();
+        self.write();
     }
 
     /// Adds a screen to stdout, or drops it while an earlier one isn't written yet: the next will
@@ -169,7 +169,7 @@ impl<F: AsFd + Send + Sync + 'static> Writer<F> {
                 state.streams[0].try_push(number, now(), screen);
             }
         });
-        self.advance();
+        self.write();
     }
 
     /// Returns whether the reader of stdout left, and with it the reason for the watch.
@@ -182,16 +182,22 @@ impl<F: AsFd + Send + Sync + 'static> Writer<F> {
         self.shared.lock().streams[0].dropped()
     }
 
-    /// Makes the thread write what was added. Without a thread, starts one if an attempt is due, or
-    /// writes as much as the outputs take at once. To be called repeatedly.
+    /// Starts the thread if it is missing and an attempt is due; without it, writes as much as the
+    /// outputs take at once. To be called repeatedly.
     pub fn advance(&self) {
-        self.start_if_due();
-        match *self.thread.borrow() {
-            Thread::Running => self.shared.wake_thread(),
-            Thread::Missing { .. } => {
+        let is_missing = || matches!(*self.thread.borrow(), Thread::Missing { .. });
+        if is_missing() && !self.shared.lock().is_written() {
+            self.start_if_due();
+            if is_missing() {
                 self.shared.pump();
             }
         }
+    }
+
+    /// Gets what was added written.
+    fn write(&self) {
+        self.advance();
+        self.shared.wake_thread();
     }
 
     /// Adds the last lines for stdout, and waits until all is written, or gives up on a reader that
@@ -214,7 +220,7 @@ impl<F: AsFd + Send + Sync + 'static> Writer<F> {
             };
             all_added = loop {
                 let added = add();
-                self.advance();
+                self.write();
                 if added || !wait.goes_on() {
                     break added;
                 }
@@ -223,8 +229,8 @@ impl<F: AsFd + Send + Sync + 'static> Writer<F> {
                 break;
             }
         }
-        let is_written = |state: &State| state.streams.iter().all(Stream::is_empty);
-        while !is_written(&self.shared.lock()) && wait.goes_on() {
+        self.write();
+        while !self.shared.lock().is_written() && wait.goes_on() {
             self.advance();
         }
         let state = self.shared.lock();
@@ -318,6 +324,11 @@ impl State {
     fn number(&mut self) -> u64 {
         self.next += 1;
         self.next
+    }
+
+    /// Returns whether no line is waiting.
+    fn is_written(&self) -> bool {
+        self.streams.iter().all(Stream::is_empty)
     }
 
     fn written(&self) -> u64 {
