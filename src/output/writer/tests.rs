@@ -102,6 +102,22 @@ fn a_reader_that_stalls_holds_up_neither_lines_nor_messages_nor_the_end() {
 }
 
 #[test]
+fn messages_that_nobody_reads_hold_up_no_events() {
+    let (writer, out, err) = writer(Form::Json);
+    for _ in 0..2000 {
+        writer.push(To::Stderr, &("memctl: ".to_owned() + &"x".repeat(100) + "\n"));
+    }
+    let lines = push_all(&writer, 100).concat();
+    let began = Instant::now();
+    assert_eq!(writer.end(["end\n".to_owned()], &|| true), Ok(()));
+    writer.flush_messages();
+    assert!(began.elapsed() < Duration::from_millis(1200), "{:?}", began.elapsed());
+    assert_eq!(writer.dropped(), 0, "only events count");
+    assert_eq!(rest(writer, out), lines + "end\n");
+    drop(err);
+}
+
+#[test]
 fn dropped_lines_are_reported_in_their_place() {
     for is_alone in [false, true] {
         let (writer, mut out, _err) = writer(Form::Json);
