@@ -46,8 +46,10 @@ const HURRIED: Duration = Duration::from_millis(800);
 /// Maximum time at the end for messages alone.
 const MESSAGES: Duration = Duration::from_millis(100);
 
-/// Interval between checks at the end.
+/// Interval between checks at the end, and minimum number of them without progress: the thread must
+/// have had a chance to run on a host that stood still meanwhile.
 const CHECKED: Duration = Duration::from_millis(2);
+const CHECKS: u32 = 50;
 
 /// The outputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -296,6 +298,8 @@ struct Wait<'a, F> {
     /// Bytes written until the last check that found progress, and its time.
     written: u64,
     moved: Duration,
+    /// Number of checks since then.
+    checks: u32,
 }
 
 impl<'a, F> Wait<'a, F> {
@@ -305,7 +309,7 @@ impl<'a, F> Wait<'a, F> {
         let written = state.written();
         drop(state);
         let began = now();
-        Self { shared, hurry, began, written, moved: began }
+        Self { shared, hurry, began, written, moved: began, checks: 0 }
     }
 
     /// Waits for progress for a moment. Returns false once there was none for too long.
@@ -313,9 +317,10 @@ impl<'a, F> Wait<'a, F> {
         std::thread::sleep(CHECKED);
         let (written, now) = (self.shared.lock().written(), now());
         if written != self.written {
-            (self.written, self.moved) = (written, now);
+            (self.written, self.moved, self.checks) = (written, now, 0);
         }
-        now.saturating_sub(self.moved) < STALLED
+        self.checks += 1;
+        (now.saturating_sub(self.moved) < STALLED || self.checks < CHECKS)
             && !((self.hurry)() && now.saturating_sub(self.began) >= HURRIED)
     }
 }
