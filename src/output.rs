@@ -21,6 +21,7 @@ pub mod stat;
 pub mod table;
 pub mod view;
 pub mod watch;
+mod writer;
 
 /// Amount of output, set by `--quiet` and `--verbose`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! A record of a watch, read again: the output of `memctl watch --json`, a line for each event.
 //!
 //! A record comes from the user, and may contain anything: it is read line by line, the data kept
-//! is bounded, and a line that can't be parsed is refused with its position. A last line that a
-//! full disk cut off is read as far as it goes.
+//! is bounded, and a line that can't be parsed is refused with its position. Lines that were cut
+//! off, by a full disk or a sudden end of the watch, are passed over and counted.
 
 use std::collections::HashMap;
 use std::io::BufRead;
@@ -45,6 +45,10 @@ pub struct Record {
     pub runs: u32,
     /// True if the last line is cut off.
     pub is_cut: bool,
+    /// Number of other lines that are cut off.
+    pub torn: u32,
+    /// Number of events that the watch dropped, because they weren't read in time.
+    pub dropped: u64,
 }
 
 /// Reader of a record.
@@ -72,6 +76,12 @@ impl Record {
                 Read::End => break,
                 Read::Blank => {}
                 Read::Cut => reader.record.is_cut = true,
+                Read::Torn => reader.record.torn = reader.record.torn.saturating_add(1),
+                // The end of an earlier watch, which doesn't count, is often cut off.
+                Read::AfterTorn(line) => {
+                    reader.record.torn = reader.record.torn.saturating_add(1);
+                    reader.enter(&line, number)?;
+                }
                 Read::Line(line) => reader.enter(&line, number)?,
             }
         }
@@ -114,6 +124,11 @@ impl Reader {
                 self.record.span = self.record.span.max(at);
                 self.record.cpu = line.total_cpu_usec.map(|usec| usec as f64 / 1e6);
                 self.record.dry_run = line.dry_run.unwrap_or(false);
+                return Ok(());
+            }
+            "dropped" => {
+                let more = line.dropped_events.unwrap_or(0);
+                self.record.dropped = self.record.dropped.saturating_add(more);
                 return Ok(());
             }
             _ => {}

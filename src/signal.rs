@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use nix::sys::pthread::pthread_kill;
 use nix::sys::signal::{
-    SaFlags, SigAction, SigEvent, SigHandler, SigSet, SigevNotify, Signal, raise, sigaction,
+    SaFlags, SigAction, SigEvent, SigHandler, SigSet, SigevNotify, SigmaskHow, Signal, raise, sigaction,
 };
 use nix::sys::time::TimeSpec;
 use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
@@ -80,6 +80,16 @@ pub fn restore_defaults() {
     for signal in STOPPING {
         set(signal, SigHandler::SigDfl, SaFlags::empty());
     }
+}
+
+/// Runs `start` with all signals blocked, as threads that it starts inherit it: they receive none
+/// of the signals that are to wake this one.
+pub fn with_all_blocked<T>(start: impl FnOnce() -> T) -> T {
+    // This can't fail: the arguments are valid.
+    let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK);
+    let started = start();
+    let _ = before.and_then(|before| before.thread_set_mask());
+    started
 }
 
 /// Interrupts the system call that `thread` is in.

@@ -63,7 +63,7 @@ pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
     // A dry run writes nothing, and so doesn't join a cgroup either.
     let join = args.join.as_deref().filter(|_| !args.dry_run);
     let joined = join.map(enter).transpose()?;
-    lock::lock_memory(members.names().map(|name| &**name), loudness);
+    notes.extend(lock::lock_memory(members.names().map(|name| &**name)));
     let screen = RefCell::new(output::watch::WatchScreen::new(args.json, args.estimate, loudness));
     for note in &notes {
         screen.borrow_mut().note(note, loudness);
@@ -76,7 +76,7 @@ pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
             settles.set(None);
             lock::forget_the_start();
         }
-        signal::pending().is_some() || output::watch::nobody_reads()
+        signal::pending().is_some() || screen.try_borrow().is_ok_and(|screen| screen.nobody_reads())
     };
     let (follows, cpu, swap_writes) = (plan.watchlist.follows(), plan.cpu, plan.swap_writes);
     let plan = RefCell::new(plan);
@@ -131,10 +131,12 @@ pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
             emit: &mut |event| screen.borrow_mut().event(&event),
         })
         .map_err(|e| Error::io("can't watch", &e))?;
-    output::watch::print(&ended, args.json, args.estimate, loudness)?;
+    let hurry = || signal::pending().is_some();
+    let written = screen.borrow().end(&ended, args.estimate, loudness, &hurry);
     match signal::pending() {
         // A service that is terminated has done its work.
         Some(signal) if signal != signal::TERMINATE => signal::die_by(signal),
+        None if !written => return Ok(Exit::Failed),
         _ => {}
     }
     Ok(Exit::Success)

@@ -39,10 +39,16 @@ pub fn print_outcome(outcome: &Outcome) {
 }
 
 fn print_lines(what: &str, hint: Option<&str>) {
-    eprint_line(&format!("{RED}memctl:{RED:#} {}", escaped(what)));
-    if let Some(hint) = hint {
-        eprint_line(&format!("{DIM}hint:{DIM:#} {}", escaped(hint)));
+    for line in lines(what, hint) {
+        eprint_line(&line);
     }
+}
+
+/// Returns the lines for an error, without newlines.
+pub fn lines(what: &str, hint: Option<&str>) -> Vec<String> {
+    let what = format!("{RED}memctl:{RED:#} {}", escaped(what));
+    let hint = hint.map(|hint| format!("{DIM}hint:{DIM:#} {}", escaped(hint)));
+    [what].into_iter().chain(hint).collect()
 }
 
 /// Prints a message of clap's: help and version unchanged, errors in memctl's form.

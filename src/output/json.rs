@@ -7,7 +7,7 @@ mod watch;
 
 pub use name::NameKeys;
 pub use stat::Stated;
-pub use watch::{Begun, Happened, Reloaded, WatchEnded, WatchSummary};
+pub use watch::{Begun, Dropped, Happened, Reloaded, WatchEnded, WatchSummary};
 
 use std::borrow::Cow;
 use std::path::Path;

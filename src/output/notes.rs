@@ -9,7 +9,7 @@ use memctl::watch::notes::Note;
 use memctl::watch::policy::above::Limit;
 use rustix::io::Errno;
 
-use super::format::{escaped, hundredths, size, time};
+use super::format::{counted, escaped, hundredths, size, time};
 use super::{Verbosity, eprint_line};
 use crate::output::format::errno_text;
 use crate::output::view::Waiting;
@@ -79,14 +79,11 @@ pub fn locked(cgroup: &str, loudness: Verbosity) {
     }
 }
 
-/// Prints a warning that a watch of memctl's own cgroup might reclaim memctl itself.
-pub fn unlocked(cgroup: &str, loudness: Verbosity) {
-    if loudness != Verbosity::Quiet {
-        eprint_line(&format!(
-            "memctl: {}: memctl runs in this cgroup, but can't lock its memory (CAP_IPC_LOCK, LimitMEMLOCK=infinity)",
-            escaped(cgroup)
-        ));
-    }
+/// Returns the warning that a watch of memctl's own cgroup might reclaim memctl itself.
+pub fn unlocked(cgroup: &str) -> String {
+    format!(
+        "{cgroup}: memctl runs in this cgroup, but can't lock its memory (CAP_IPC_LOCK, LimitMEMLOCK=infinity)"
+    )
 }
 
 /// Returns notes on cgroups that may be watched later.
@@ -144,6 +141,14 @@ pub fn read(file: &str, record: &Record, loudness: Verbosity) {
     }
     if record.is_cut {
         eprint_line(&format!("memctl: {file}: the last line is cut off; drawing the lines before"));
+    }
+    if record.torn > 0 {
+        let lines = counted(record.torn as usize, "line");
+        eprint_line(&format!("memctl: {file}: {lines} cut off; drawing the others"));
+    }
+    if record.dropped > 0 {
+        let events = counted(usize::try_from(record.dropped).unwrap_or(usize::MAX), "event");
+        eprint_line(&format!("memctl: {file}: {events} missing: the watch had to drop them"));
     }
 }
 

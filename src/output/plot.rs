@@ -47,8 +47,10 @@ pub fn picture(record: &Record, course: &Course) -> Result<String> {
 
 fn head<DB: DrawingBackend>(area: &Area<DB>, record: &Record, course: &Course) -> Drawn<DB> {
     let name = shortened(&escaped(&course.name), 56);
-    let rule =
-        course.rule.as_ref().map_or_else(String::new, |rule| format!(" by rule {}", shortened(rule, 24)));
+    let rule = course
+        .rule
+        .as_ref()
+        .map_or_else(String::new, |rule| format!(" by rule {}", shortened(&escaped(rule), 24)));
     let dry = if record.dry_run { ", dry run" } else { "" };
     let span = time(std::time::Duration::try_from_secs_f64(record.span).unwrap_or_default());
     let title = format!("memctl watch of {name}, {span}{dry}");

@@ -1,54 +1,58 @@
 //! Output of `memctl watch`: a line for each event, and the results at the end.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use memctl::watch::event::{Event, EventKind, MemberView};
+use rustix::fd::BorrowedFd;
+use serde::Serialize;
 
 use super::format::{counted, escaped};
 use super::json::{Begun, Happened, Reloaded, usec};
-use super::{Verbosity, print_more, terminal_rows, terminal_width};
-use crate::error::{Error, Result};
+use super::writer::{Form, To, Writer};
+use super::{Verbosity, terminal_rows, terminal_width};
+use crate::error::Error;
 
 mod dry_run;
 mod end;
 mod event;
 mod live;
 
-pub use end::print;
 use event::{brief, line};
 use live::Table;
 
-/// Set once stdout has no reader any more.
-static DEAF: AtomicBool = AtomicBool::new(false);
-
-/// Returns whether the reader of stdout is gone.
-pub fn nobody_reads() -> bool {
-    DEAF.load(Ordering::Relaxed)
-}
-
-/// Event output: in lines, or on a terminal in a table that is repainted in place.
+/// Event output: in lines, or on a terminal in a table that is repainted in place. Nothing here
+/// waits for a reader, except at the end.
 pub struct WatchScreen {
     began: Instant,
     json: bool,
     silent: bool,
     table: Option<Table>,
+    writer: Writer<BorrowedFd<'static>>,
 }
 
 impl WatchScreen {
     /// Creates the screen. With `estimate`, only the result is printed.
     pub fn new(json: bool, estimate: bool, loudness: Verbosity) -> Self {
         let live = !json && loudness == Verbosity::Normal && terminal_width().is_some();
-        if json {
-            heard(&print_more(&(serde_json::to_string(&Begun::now()).unwrap_or_default() + "\n")));
-        }
-        Self {
+        let screen = Self {
             began: Instant::now(),
             json,
             silent: !json && (estimate || loudness == Verbosity::Quiet),
             table: live.then(Table::default),
+            writer: Writer::new(if json { Form::Json } else { Form::Text }),
+        };
+        if json {
+            screen.json_line(&Begun::now());
         }
+        screen
+    }
+
+    /// Returns whether the reader of stdout left, and with it the reason for the watch. To be
+    /// called repeatedly: writes what is still waiting, where there is no thread for it.
+    pub fn nobody_reads(&self) -> bool {
+        self.writer.advance();
+        self.writer.is_closed()
     }
 
     /// Returns whether the screen is a table, which [`show`](Self::show) repaints.
@@ -60,7 +64,7 @@ impl WatchScreen {
     pub fn show(&mut self, rows: &mut dyn Iterator<Item = MemberView<'_>>) {
         if let Some(table) = &mut self.table {
             let screen = (terminal_width().unwrap_or(80), terminal_rows().unwrap_or(24));
-            heard(&print_more(&table.painted(rows, Instant::now(), screen)));
+            self.writer.paint(&table.painted(rows, Instant::now(), screen));
         }
     }
 
@@ -71,7 +75,7 @@ impl WatchScreen {
             let error = rules.err().map(|why| format!("{why}"));
             let (at_usec, rules) = (usec(self.began.elapsed()), rules.ok());
             let told = Reloaded { event: "reload", at_usec, config: &config, rules, error };
-            heard(&print_more(&(serde_json::to_string(&told).unwrap_or_default() + "\n")));
+            self.json_line(&told);
         }
         match rules {
             Ok(count) if !self.json => {
@@ -82,8 +86,10 @@ impl WatchScreen {
                 self.note(&format!("{why}; the old rules stay"), loudness);
             }
             Err(why) => {
-                super::error::print(why);
-                super::eprint_line("memctl: the old rules stay");
+                for line in super::error::lines(&why.to_string(), why.hint()) {
+                    self.message(&line);
+                }
+                self.message("memctl: the old rules stay");
             }
         }
     }
@@ -93,7 +99,7 @@ impl WatchScreen {
     pub fn note(&mut self, what: &str, loudness: Verbosity) {
         match &mut self.table {
             Some(table) => table.note(what),
-            None if loudness != Verbosity::Quiet => super::eprint_line(&format!("memctl: {}", escaped(what))),
+            None if loudness != Verbosity::Quiet => self.message(&format!("memctl: {}", escaped(what))),
             None => {}
         }
     }
@@ -101,7 +107,7 @@ impl WatchScreen {
     /// Shows an event.
     pub fn event(&mut self, event: &Event<'_>) {
         if let EventKind::Acted(_) = event.what {
-            return super::eprint_line(&line(event));
+            return self.message(&line(event));
         }
         if let Some(table) = &mut self.table {
             return table.remember(event, brief(&event.what));
@@ -109,17 +115,18 @@ impl WatchScreen {
         if self.silent {
             return;
         }
-        let line = if self.json {
-            serde_json::to_string(&Happened::from(event)).unwrap_or_default()
+        if self.json {
+            self.json_line(&Happened::from(event));
         } else {
-            line(event)
-        };
-        heard(&print_more(&(line + "\n")));
+            self.writer.push(To::Stdout, &(line(event) + "\n"));
+        }
     }
-}
 
-fn heard(written: &Result<bool>) {
-    if !matches!(written, Ok(true)) {
-        DEAF.store(true, Ordering::Relaxed);
+    fn json_line(&self, event: &impl Serialize) {
+        self.writer.push(To::Stdout, &(serde_json::to_string(event).unwrap_or_default() + "\n"));
+    }
+
+    fn message(&self, line: &str) {
+        self.writer.push(To::Stderr, &format!("{line}\n"));
     }
 }

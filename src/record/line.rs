@@ -10,9 +10,9 @@ use super::error::RecordError;
 /// has 4096 bytes at most.
 const MOST_BYTES: u64 = 64 << 10;
 
-/// Beginning of every watch: where a full disk cut a line off, the next watch may have been
-/// appended to the rest of it.
-const BEGIN: &[u8] = br#"{"event":"begin""#;
+/// Beginning of every line: where one was cut off, the next may follow within the same line. It
+/// isn't part of a string, where quotes are escaped.
+const BEGIN: &[u8] = br#"{"event":""#;
 
 /// Keys of a line that matter here. Keys are only ever added to the format, so others are ignored.
 #[derive(Debug, Default, Deserialize)]
@@ -40,12 +40,17 @@ pub(crate) struct RecordLine {
     pub suggested_max_bytes: Option<u64>,
     pub net_saved_bytes: Option<i64>,
     pub dry_run: Option<bool>,
+    pub dropped_events: Option<u64>,
 }
 
 /// Result of reading a line.
 pub(crate) enum Read {
     /// A line.
     Line(Box<RecordLine>),
+    /// A line that another was cut off before.
+    AfterTorn(Box<RecordLine>),
+    /// A line that was cut off, but ends.
+    Torn,
     /// A blank line.
     Blank,
     /// An incomplete line without its end, which can't be parsed.
@@ -73,13 +78,15 @@ pub(crate) fn read(from: &mut impl BufRead, number: usize) -> Result<Read, Recor
         Ok(line) => return Ok(Read::Line(Box::new(line))),
         Err(why) => why,
     };
-    // A cut line, followed by the first line of the next watch.
     let begins = bytes.windows(BEGIN.len()).rposition(|part| part == BEGIN).filter(|&at| at > 0);
     if let Some(line) = begins.and_then(|at| serde_json::from_slice(&bytes[at..]).ok()) {
-        return Ok(Read::Line(Box::new(line)));
+        return Ok(Read::AfterTorn(Box::new(line)));
     }
     if !ended {
         return Ok(Read::Cut);
+    }
+    if why.is_eof() && bytes.starts_with(BEGIN) {
+        return Ok(Read::Torn);
     }
     // The message repeats the position, as if there were one line.
     let what = why.to_string();

@@ -83,8 +83,31 @@ fn what_is_cut_off_is_read_as_far_as_it_goes() {
     // The next watch is appended.
     let record = read(&format!("{}{NEW}", &OLD[..700]));
     assert_eq!((record.runs, record.courses.len()), (1, 2));
+    assert_eq!(record.torn, 0, "it was another watch's");
     let record = read(&format!("{NEW}{NEW}"));
     assert_eq!((record.runs, record.courses.len(), record.courses[0].points.len()), (2, 2, 4));
+}
+
+#[test]
+fn torn_lines_are_passed_over_and_counted() {
+    let whole = read(NEW);
+    let torn = NEW.find("{\"event\":\"sample\"").unwrap() + 50;
+    // With a newline of its own, and directly before the next line.
+    for newline in ["\n", ""] {
+        let end = torn + NEW[torn..].find('\n').unwrap() + 1;
+        let record = read(&format!("{}{newline}{}", &NEW[..torn], &NEW[end..]));
+        assert_eq!((record.torn, record.is_cut, record.runs), (1, false, 1));
+        assert_eq!(record.courses.len(), whole.courses.len());
+        let points = |record: &Record| record.courses.iter().map(|course| course.points.len()).sum::<usize>();
+        assert_eq!(points(&record), points(&whole) - 1);
+    }
+}
+
+#[test]
+fn dropped_events_are_counted() {
+    let dropped = "{\"event\":\"dropped\",\"at_usec\":5,\"dropped_events\":7}\n";
+    let record = read(&format!("{NEW}{dropped}{dropped}"));
+    assert_eq!((record.dropped, record.courses == read(NEW).courses), (14, true));
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod cli;
 mod completion;
 mod embedded;
 mod environment;
+mod events;
 mod harness;
 mod kernel_selftests;
 mod limits;
@@ -87,6 +88,7 @@ fn main() {
         overhead::cases(),
         embedded::cases(),
         watch::cases(),
+        events::cases(),
         net_saving::cases(),
         plan::cases(),
         signals::cases(),

@@ -60,6 +60,14 @@ fn records_of_all_versions() {
         let svg = cut.drawn(&format!("memctl: {name}: the last line is cut off; drawing the lines before\n"));
         assert!(svg.contains("usage"), "{version}: {svg}");
     }
+    let dropped = "{\"event\":\"dropped\",\"at_usec\":2000000,\"dropped_events\":3}\n";
+    let torn = "{\"event\":\"sample\",\"cgroup\":\"/app\",\"at_u\n";
+    let torn = Folder::with(&RECORDS[1].1.replacen('\n', &format!("\n{torn}{dropped}"), 1));
+    let [name, _] = torn.words();
+    torn.drawn(&format!(
+        "memctl: {name}: 1 line cut off; drawing the others\n\
+         memctl: {name}: 3 events missing: the watch had to drop them\n"
+    ));
     let newer = RECORDS[1].1.replace("\"version\":1", "\"version\":9");
     let newer = Folder::with(&newer);
     let [name, _] = newer.words();

@@ -4,24 +4,33 @@ use memctl::host::{self, Rights};
 use memctl::select::locate;
 use rustix::mm::{Advice, MlockAllFlags, madvise, mlockall};
 
-use crate::output::{Verbosity, notes};
+use crate::output::notes;
 
 /// Locks memory as it comes into use, unless this can fail later: under a limit of locked memory an
-/// allocation might. If locking isn't possible and memctl watches its own cgroup, prints a note:
+/// allocation might. If locking isn't possible and memctl watches its own cgroup, returns a note:
 /// neither memory.min nor memory.low protects memctl there from its own writes.
-pub fn lock_memory<'a>(mut watched: impl Iterator<Item = &'a str>, loudness: Verbosity) {
+pub fn lock_memory<'a>(mut watched: impl Iterator<Item = &'a str>) -> Option<String> {
+    keep_one_heap();
     let rights = Rights::of_self();
     let unbounded = rights.ipc_lock || rights.memlock.is_none();
     forget_the_start();
     let flags = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
     if unbounded && mlockall(flags).is_ok() {
-        return;
+        return None;
     }
     let own = locate("self").map(|located| located.name).unwrap_or_default();
     let holds =
         |name: &str| *own == *name || own.strip_prefix(name).is_some_and(|rest| rest.starts_with('/'));
-    if let Some(name) = watched.find(|name| holds(name)) {
-        notes::unlocked(name, loudness);
+    watched.find(|name| holds(name)).map(notes::unlocked)
+}
+
+/// Makes all threads use the one heap: each would reserve 64 MiB of addresses for another, which
+/// count as locked, and keep some of its memory.
+fn keep_one_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: mallopt sets a number of the allocator's, and may be called at any time.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
     }
 }
 

@@ -129,6 +129,22 @@ pub struct Reloaded<'a> {
     pub error: Option<String>,
 }
 
+/// Number of events that were dropped at this place of the record.
+#[allow(clippy::struct_field_names)]
+#[derive(Serialize)]
+pub struct Dropped {
+    event: &'static str,
+    at_usec: u64,
+    dropped_events: u64,
+}
+
+impl Dropped {
+    /// Returns the line for this many events.
+    pub fn new(at_usec: u64, dropped_events: u64) -> Self {
+        Self { event: "dropped", at_usec, dropped_events }
+    }
+}
+
 /// A limit in bytes; null without one.
 #[derive(Serialize)]
 #[serde(untagged)]
@@ -369,6 +385,7 @@ impl<'a> From<&'a Summary> for WatchSummary<'a> {
 }
 
 /// Result of the whole watch.
+#[allow(clippy::struct_field_names)]
 #[derive(Serialize)]
 pub struct WatchEnded {
     event: &'static str,
@@ -379,11 +396,15 @@ pub struct WatchEnded {
     total_watched_usec: u64,
     /// CPU time of the whole process, including the kernel's work for it.
     total_cpu_usec: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dropped_events: Option<u64>,
 }
 
-impl From<&Ended> for WatchEnded {
-    fn from(ended: &Ended) -> Self {
+impl WatchEnded {
+    /// Returns the line for a watch of which this many events were dropped.
+    pub fn new(ended: &Ended, dropped: u64) -> Self {
         Self {
+            dropped_events: (dropped > 0).then_some(dropped),
             event: "end",
             at_usec: usec(ended.watched),
             dry_run: ended.dry_run,

@@ -2,36 +2,58 @@
 
 use memctl::watch::event::{Ended, Summary};
 
+use serde::Serialize;
+
 use super::super::format::{compact, counted, escaped, size, time};
 use super::super::json::{WatchEnded, WatchSummary};
 use super::super::table::{DIM, figures, plain_table};
-use super::super::{Verbosity, print_stdout, terminal_width};
+use super::super::{Verbosity, terminal_width};
+use super::WatchScreen;
 use super::dry_run::foretold;
 use super::event::{guarded, net};
-use crate::error::Result;
 use crate::output::table::named;
 
-/// Prints the results.
-pub fn print(ended: &Ended, json: bool, estimate: bool, loudness: Verbosity) -> Result<()> {
-    if json {
-        let mut lines = String::new();
-        for summary in &ended.each {
-            lines += &(serde_json::to_string(&WatchSummary::from(summary))? + "\n");
+impl WatchScreen {
+    /// Prints the results, and waits for the reader as long as it goes on; after a signal, which
+    /// `hurry` reports, for a moment only. Returns whether all that is left of the output was
+    /// written.
+    pub fn end(&self, ended: &Ended, estimate: bool, loudness: Verbosity, hurry: &dyn Fn() -> bool) -> bool {
+        let (writer, json) = (&self.writer, self.json);
+        let dropped = writer.dropped();
+        if dropped > 0 && !json && loudness != Verbosity::Quiet {
+            let events = counted(usize::try_from(dropped).unwrap_or(usize::MAX), "event");
+            self.message(&format!("memctl: {events} dropped: standard output wasn't read in time"));
         }
-        lines += &(serde_json::to_string(&WatchEnded::from(ended))? + "\n");
-        return print_stdout(&lines);
+        let written = if json {
+            let summary = |summary| to_line(&WatchSummary::from(summary));
+            let end = std::iter::once_with(|| to_line(&WatchEnded::new(ended, writer.dropped())));
+            writer.end(ended.each.iter().map(summary).chain(end), hurry)
+        } else {
+            let text = tables(ended, estimate, loudness);
+            writer.end(text.split_inclusive('\n').map(str::to_owned), hurry)
+        };
+        if let Err(why) = &written {
+            self.message(&format!("memctl: standard output: the end wasn't written: {why}"));
+            writer.flush_messages();
+        }
+        written.is_ok()
     }
-    if loudness == Verbosity::Quiet || ended.each.is_empty() {
-        return Ok(());
+}
+
+fn to_line(line: &impl Serialize) -> String {
+    serde_json::to_string(line).unwrap_or_default() + "\n"
+}
+
+/// Returns the results as tables; nothing where they aren't wanted.
+fn tables(ended: &Ended, estimate: bool, loudness: Verbosity) -> String {
+    let width = terminal_width();
+    match loudness {
+        Verbosity::Quiet => String::new(),
+        _ if ended.each.is_empty() => String::new(),
+        _ if ended.dry_run => foretold(ended, width),
+        _ if estimate => estimates(ended, width),
+        _ => summary(ended, width),
     }
-    if ended.dry_run {
-        return print_stdout(&foretold(ended, terminal_width()));
-    }
-    print_stdout(&if estimate {
-        estimates(ended, terminal_width())
-    } else {
-        summary(ended, terminal_width())
-    })
 }
 
 /// Maximum width of the other columns of these tables.
