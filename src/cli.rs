@@ -364,10 +364,10 @@ pub struct Reclaim {
     pub timeout: Option<Duration>,
     /// Stop when stalled for more than PCT of the time
     ///
-    /// Limits the share of the time since the start in which tasks of the cgroup were stalled on
-    /// memory (PSI some). Defaults to 10% for the root cgroup, for node:N (which uses the host's
-    /// pressure) and for max, which nothing else limits; otherwise there is no default. Checked
-    /// from half a second on. 100% disables the limit.
+    /// Limits the share of the last 10 s (at first, of the time since the start) in which tasks of
+    /// the cgroup were stalled on memory (PSI some). Defaults to 10% for the root cgroup, for
+    /// node:N (which uses the host's pressure) and for max, which nothing else limits; otherwise
+    /// there is no default. Checked from half a second on. 100% disables the limit.
     #[arg(long, value_name = "PCT")]
     pub max_pressure: Option<Percent>,
     /// Stop when a GiB costs more than SECONDS of CPU time

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use memctl::cgroup::error::CgroupError;
 use memctl::kind;
 use memctl::reclaim::batch::{self, InOrder, Job, Outcomes, Scheduler, Total, settle};
-use memctl::reclaim::{self, Goal, OpenTarget, Plan, Rate, Request, Tolerance, TotalPlan};
+use memctl::reclaim::{self, Goal, OpenTarget, Plan, Rate, RecentStalls, Request, Tolerance, TotalPlan};
 use memctl::select::{TargetSpec, places};
 use memctl::size::{Amount, Percent, looks_like_size};
 use rustix::io::Errno;
@@ -146,7 +146,7 @@ fn prepare(args: &Reclaim, words: &[OsString], goal: Goal, loudness: Verbosity) 
         let request = request(args, goal, rate.clone(), place.is_of_the_host());
         let check = if args.dry_run { Request::check_without_a_write } else { Request::check };
         check(&request, place.target()).map_err(|why| Error::from(why).context(place.name()))?;
-        jobs.push(Job { place, request, lock: !args.no_lock, usual: None });
+        jobs.push(Job { place, request, lock: !args.no_lock, usual: None, stalls: RecentStalls::default() });
     }
     if jobs.is_empty() {
         return Err(CgroupError::NoneReclaimable {

@@ -14,7 +14,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
 use super::pool::{Message, Pool, Work};
-use super::{Activity, OpenTarget, Report, Request, RequestEvent, run as run_one};
+use super::{Activity, OpenTarget, RecentStalls, Report, Request, RequestEvent, run_after};
 use crate::cgroup::Name;
 use crate::clock::timespec;
 
@@ -47,6 +47,8 @@ pub struct Job {
     pub lock: bool,
     /// Two samples of the cgroup from before the request, if refaults are watched afterwards.
     pub usual: Option<(Activity, Activity)>,
+    /// Stalls during earlier requests to the cgroup.
+    pub stalls: RecentStalls,
 }
 
 /// Results of all requests.
@@ -227,8 +229,8 @@ impl Work for Writers {
             let deadline = (self.began.elapsed() + timeout).as_millis() as u64;
             thread.deadline.store(deadline.max(1), Ordering::Relaxed);
         }
-        let Job { place, request, .. } = &mut *job;
-        let report = run_one(place.target(), request, &self.stop, &mut |event| {
+        let Job { place, request, stalls, .. } = &mut *job;
+        let report = run_after(place.target(), request, stalls, &self.stop, &mut |event| {
             let asked = if let RequestEvent::Asking { bytes } = event { bytes } else { 0 };
             thread.in_flight.store(asked, Ordering::Relaxed);
             if self.steps {
