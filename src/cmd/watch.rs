@@ -9,6 +9,7 @@ use std::time::Duration;
 use memctl::cgroup::MemoryCgroup;
 use memctl::cgroup::join::{JoinError, Joined};
 use memctl::clock;
+use memctl::host;
 use memctl::kind::Kind;
 use memctl::reclaim::{Goal, Request};
 use memctl::select::locate;
@@ -19,7 +20,6 @@ use memctl::watch::event::MemberView;
 use memctl::watch::level::Ancestors;
 use memctl::watch::member::Member;
 use memctl::watch::options::{Reload, RuledCgroup, WatchOptions};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::cli::{Global, Watch};
 use crate::error::{Error, Result};
@@ -47,7 +47,7 @@ const REPAINTED: Duration = Duration::from_millis(500);
 pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
     let loudness = Verbosity::new(global)?;
     let plan = WatchPlan::of(args)?;
-    open_many_files();
+    host::open_many_files();
     let mut ancestors = Ancestors::default();
     let (members, waiting) = members(&plan, &mut ancestors)?;
     let mut notes = output::notes::not_watched(&waiting);
@@ -145,14 +145,6 @@ pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
         _ => {}
     }
     Ok(Exit::Success)
-}
-
-/// Raises the limit of open files to its maximum: each watched cgroup takes three. The default of
-/// 1024 is kept low for programs that use select(2), and memctl doesn't.
-fn open_many_files() {
-    let limit = getrlimit(Resource::Nofile);
-    // If raising fails, the limit stays as it was.
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
 /// Returns the request that the kernel must support for a kind of memory, and the option that needs

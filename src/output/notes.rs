@@ -79,6 +79,15 @@ pub fn locked(cgroup: &str, loudness: Verbosity) {
     }
 }
 
+/// Prints a note that some cgroups below another one aren't shown, since they are nested too deeply.
+pub fn left_out(cgroup: &str, count: usize, loudness: Verbosity) {
+    if loudness != Verbosity::Quiet {
+        let cgroups = super::format::counted(count, "cgroup");
+        let name = escaped(cgroup);
+        eprint_line(&format!("memctl: {name}: {cgroups} nested too deeply below, not shown"));
+    }
+}
+
 /// Prints a warning that a watch of memctl's own cgroup might reclaim memctl itself.
 pub fn unlocked(cgroup: &str, loudness: Verbosity) {
     if loudness != Verbosity::Quiet {
