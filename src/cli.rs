@@ -395,8 +395,9 @@ pub struct Reclaim {
     /// Don't wait for other memctl processes that reclaim from the same cgroup
     ///
     /// By default, memctl waits up to 2 s for another memctl on the same cgroup, and locks out
-    /// others meanwhile. The lock is advisory, an flock(2) on the cgroup's directory. Anyone who
-    /// can open the directory can hold it, so after 2 s memctl prints a note and continues.
+    /// others meanwhile; then it prints a note and continues. The lock is advisory, an flock(2) on
+    /// the cgroup's directory. Anyone who can open the directory can hold it: locks of users other
+    /// than root and the caller are waited for at most 2 s in all.
     #[arg(long)]
     pub no_lock: bool,
     /// Request SIZE with each write instead of adapting

@@ -9,12 +9,14 @@ use swap_areas::{SwapDevice, devices};
 use zswap::ZswapPool;
 
 pub mod kernel;
+pub mod locks;
 pub mod proc;
 pub mod reader;
 pub mod swap_areas;
 pub mod zram;
 pub mod zswap;
 
+pub use locks::LockHolder;
 pub use reader::Reader;
 
 /// Features of the host. Unknown values are `None`.

@@ -19,7 +19,7 @@ use crate::cgroup::stat::MemoryStat;
 use crate::cgroup::{Name, open_directory, pressure};
 use crate::host::kernel::kernel_release;
 use crate::host::proc::{cpus, page_size, read_system_file};
-use crate::host::{Reader, zram};
+use crate::host::{LockHolder, Reader, zram};
 use crate::kind::Swappiness;
 
 /// Directory of the nodes.
@@ -137,6 +137,11 @@ impl Node {
     /// The kernel's error from flock(2), except `EWOULDBLOCK`, for which this returns false.
     pub(crate) fn try_lock(&self) -> Result<bool, Errno> {
         crate::cgroup::try_lock(&self.dir)
+    }
+
+    /// Finds the process that holds the lock.
+    pub(crate) fn lock_holder(&self) -> LockHolder {
+        LockHolder::of(&self.dir)
     }
 
     /// Returns the size of the node's LRU lists, bytes. `MemUsed` is unsuitable: freed pages count

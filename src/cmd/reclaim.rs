@@ -86,7 +86,9 @@ fn run_batch(
             progress.show(index, &event);
             notes::event((names.len() > 1).then(|| names[index].as_str()), &event, loudness);
         }
-        batch::Progress::Locked(index) => progress.suspend(|| notes::locked(&names[index], loudness)),
+        batch::Progress::Locked(index, holder) => {
+            progress.suspend(|| notes::locked(&names[index], holder, loudness));
+        }
         batch::Progress::Completed { index, is_last } => progress.served(index, is_last),
         batch::Progress::Tick => progress.tick(),
         batch::Progress::Stopping => signal::restore_defaults(),

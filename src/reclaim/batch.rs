@@ -17,11 +17,14 @@ use super::pool::{Message, Pool, Work};
 use super::{Activity, OpenTarget, RecentStalls, Report, Request, RequestEvent, run_after};
 use crate::cgroup::Name;
 use crate::clock::timespec;
+use crate::host::LockHolder;
 
+mod lock;
 pub mod scheduler;
 pub mod settle;
 pub mod total;
 
+use lock::LockWaits;
 pub use scheduler::{Completed, InOrder, NextJob, Scheduler};
 pub use settle::Watched;
 pub use total::Total;
@@ -31,10 +34,6 @@ const TICK: Duration = Duration::from_millis(20);
 
 /// Time after a signal from which a write that is still in flight is reported.
 const WRITE_TIMEOUT: Duration = Duration::from_millis(200);
-
-/// Time limit for the lock of another memctl on the same cgroup, and the interval between attempts.
-const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
-const LOCK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// One request to one cgroup or node.
 #[derive(Debug)]
@@ -87,7 +86,7 @@ pub enum Progress {
     /// A step of one request.
     Step(usize, RequestEvent),
     /// Another process holds the lock on the cgroup. The request begins all the same.
-    Locked(usize),
+    Locked(usize, LockHolder),
     /// A request is over; `is_last` if it was the cgroup's last.
     Completed {
         /// Index of the cgroup.
@@ -121,7 +120,7 @@ pub struct BatchOptions<'a> {
 #[derive(Debug)]
 enum Step {
     Event(usize, RequestEvent),
-    Locked(usize),
+    Locked(usize, LockHolder),
 }
 
 /// State of a writing thread, shared with the calling thread.
@@ -139,6 +138,7 @@ struct Writers {
     threads: Vec<Thread>,
     steps: bool,
     stop: fn() -> bool,
+    locks: LockWaits,
     began: Instant,
 }
 
@@ -153,6 +153,7 @@ pub fn run(mut scheduler: impl Scheduler, options: &mut BatchOptions<'_>) -> std
         threads: (0..threads).map(|_| Thread::default()).collect(),
         steps: options.steps,
         stop: options.stop,
+        locks: LockWaits::new(),
         began: Instant::now(),
     };
     let mut pool = Pool::new(writers, threads, threads)?;
@@ -199,7 +200,7 @@ fn receive(pool: &mut Pool<Writers>, scheduler: &mut impl Scheduler, emit: &mut 
         any = true;
         emit(match message {
             Message::Event(Step::Event(index, event)) => Progress::Step(index, event),
-            Message::Event(Step::Locked(index)) => Progress::Locked(index),
+            Message::Event(Step::Locked(index, holder)) => Progress::Locked(index, holder),
             Message::Done(completed) => {
                 let index = completed.index;
                 Progress::Completed { index, is_last: scheduler.completed(completed) }
@@ -222,8 +223,10 @@ impl Work for Writers {
         emit: &mut dyn FnMut(Step),
     ) -> Completed {
         let thread = &self.threads[thread];
-        if std::mem::take(&mut job.lock) && !take_lock(&mut job, self.stop) {
-            emit(Step::Locked(index));
+        if std::mem::take(&mut job.lock)
+            && let Err(holder) = self.take_lock(&mut job)
+        {
+            emit(Step::Locked(index, holder));
         }
         if let Some(timeout) = job.request.timeout {
             let deadline = (self.began.elapsed() + timeout).as_millis() as u64;
@@ -244,6 +247,16 @@ impl Work for Writers {
 }
 
 impl Writers {
+    /// Acquires the lock, or gives up on it. The wait counts towards the timeout, of which at least
+    /// half is left.
+    fn take_lock(&self, job: &mut Job) -> Result<(), LockHolder> {
+        let began = Instant::now();
+        let most = job.request.timeout.map_or(Duration::MAX, |timeout| timeout / 2);
+        let taken = self.locks.acquire(&job.place, most, self.stop);
+        job.request.timeout = job.request.timeout.map(|timeout| timeout.saturating_sub(began.elapsed()));
+        taken
+    }
+
     fn is_late(&self, thread: usize) -> bool {
         let deadline = self.threads[thread].deadline.load(Ordering::Relaxed);
         deadline > 0 && self.began.elapsed().as_millis() as u64 >= deadline
@@ -253,29 +266,5 @@ impl Writers {
     fn in_flight(&self) -> Option<u64> {
         let most = self.threads.iter().map(|thread| thread.in_flight.load(Ordering::Relaxed)).max();
         most.filter(|&bytes| bytes > 0)
-    }
-}
-
-/// Acquires the lock, or gives up on it. The wait counts towards the timeout, of which at least
-/// half is left.
-fn take_lock(job: &mut Job, stop: fn() -> bool) -> bool {
-    let began = Instant::now();
-    let most = job.request.timeout.map_or(LOCK_TIMEOUT, |timeout| LOCK_TIMEOUT.min(timeout / 2));
-    let taken = lock(&job.place, most, stop);
-    job.request.timeout = job.request.timeout.map(|timeout| timeout.saturating_sub(began.elapsed()));
-    taken
-}
-
-/// Waits briefly for other memctl processes on the cgroup. Any process that can open the directory
-/// can hold such a lock, so the lock is a courtesy, and never a reason not to reclaim.
-fn lock(place: &OpenTarget, timeout: Duration, stop: fn() -> bool) -> bool {
-    let until = Instant::now() + timeout;
-    loop {
-        match place.try_lock() {
-            // A file system without locks is as good as an unlocked one.
-            Ok(true) | Err(_) => return true,
-            Ok(false) if Instant::now() >= until || stop() => return false,
-            Ok(false) => std::thread::sleep(LOCK_INTERVAL),
-        }
     }
 }
