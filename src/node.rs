@@ -86,8 +86,13 @@ impl Node {
     /// # Errors
     /// [`CgroupError`], the reason why nothing can be reclaimed there. Nothing was changed.
     pub(crate) fn open(number: u32) -> Result<Self, CgroupError> {
+        Self::open_below(Path::new(NODES), number)
+    }
+
+    /// Opens a node whose directory is in `nodes`.
+    pub(crate) fn open_below(nodes: &Path, number: u32) -> Result<Self, CgroupError> {
         let name = format!("{PREFIX}{number}");
-        let path = Path::new(NODES).join(format!("node{number}"));
+        let path = nodes.join(format!("node{number}"));
         let dir = open_directory(&path).map_err(|e| match e.kind() {
             std::io::ErrorKind::NotFound => no_such_node(&name),
             _ => CgroupError::io(&path, &e),

@@ -99,7 +99,7 @@ fn run_batch(
         batch::BatchOptions { parallel, steps, stop: is_stopped, nudge: signal::nudge, emit: &mut emit };
     let outcomes = batch::run(scheduler, &mut options);
     progress.finish();
-    outcomes.map_err(|e| Error::io("can't start a thread", &e))
+    outcomes.map_err(|e| Error::io("can't create an eventfd", &e))
 }
 
 fn is_stopped() -> bool {

@@ -123,6 +123,15 @@ enum Step {
     Locked(usize, LockHolder),
 }
 
+impl From<Step> for Progress {
+    fn from(step: Step) -> Self {
+        match step {
+            Step::Event(index, event) => Self::Step(index, event),
+            Step::Locked(index, holder) => Self::Locked(index, holder),
+        }
+    }
+}
+
 /// State of a writing thread, shared with the calling thread.
 #[derive(Debug, Default)]
 struct Thread {
@@ -143,11 +152,11 @@ struct Writers {
 }
 
 /// Serves all requests of a scheduler. After a signal, requests under way are cut short, and the
-/// rest ends at once.
+/// rest ends at once. Where no thread can be started, the calling thread serves the requests.
 ///
 /// # Errors
-/// The system's, if no thread can be started.
-pub fn run(mut scheduler: impl Scheduler, options: &mut BatchOptions<'_>) -> std::io::Result<Outcomes> {
+/// The system's, if no eventfd can be created. No request was begun.
+pub fn run(scheduler: impl Scheduler, options: &mut BatchOptions<'_>) -> std::io::Result<Outcomes> {
     let threads = options.parallel.clamp(1, scheduler.cgroups().max(1));
     let writers = Writers {
         threads: (0..threads).map(|_| Thread::default()).collect(),
@@ -156,27 +165,33 @@ pub fn run(mut scheduler: impl Scheduler, options: &mut BatchOptions<'_>) -> std
         locks: LockWaits::new(),
         began: Instant::now(),
     };
-    let mut pool = Pool::new(writers, threads, threads)?;
+    Ok(serve(Pool::new(writers, threads, threads)?, scheduler, options))
+}
+
+/// Serves all requests of a scheduler with a pool.
+fn serve(mut pool: Pool<Writers>, mut scheduler: impl Scheduler, options: &mut BatchOptions<'_>) -> Outcomes {
     let mut stopping: Option<Instant> = None;
     let mut is_told = false;
     loop {
-        while pool.under_way() < threads
+        while pool.under_way() < pool.size()
             && let NextJob::Serve(index, job) = scheduler.next()
         {
-            pool.give((index, job))?;
-        }
-        if pool.under_way() == 0 || pool.has_ended() {
-            break;
-        }
-        if !receive(&mut pool, &mut scheduler, options.emit) {
-            (options.emit)(Progress::Tick);
+            if let Err(job) = pool.give((index, job)) {
+                serve_here(pool.work(), job, &mut scheduler, options);
+            }
         }
         if (options.stop)() && stopping.is_none() {
             stopping = Some(Instant::now());
             (options.emit)(Progress::Stopping);
         }
+        if pool.under_way() == 0 || pool.has_ended() {
+            break;
+        }
         // Repeated at each tick: a nudge that comes just before the write would be lost.
         pool.nudge(options.nudge, |thread| stopping.is_some() || pool.work().is_late(thread));
+        if !receive(&mut pool, &mut scheduler, options.emit) {
+            (options.emit)(Progress::Tick);
+        }
         let is_overdue = stopping.is_some_and(|since| since.elapsed() >= WRITE_TIMEOUT);
         if let Some(bytes) = pool.work().in_flight().filter(|_| is_overdue && !is_told) {
             is_told = true;
@@ -185,7 +200,19 @@ pub fn run(mut scheduler: impl Scheduler, options: &mut BatchOptions<'_>) -> std
     }
     pool.stop();
     pool.join();
-    Ok(scheduler.outcomes())
+    scheduler.outcomes()
+}
+
+/// Serves a request in the calling thread, whose writes a signal interrupts by itself.
+fn serve_here(
+    writers: &Writers,
+    job: (usize, Box<Job>),
+    scheduler: &mut impl Scheduler,
+    options: &mut BatchOptions<'_>,
+) {
+    let completed = writers.run(0, job, &|| false, &mut |step| (options.emit)(step.into()));
+    let index = completed.index;
+    (options.emit)(Progress::Completed { index, is_last: scheduler.completed(completed) });
 }
 
 /// Waits for messages for at most [`TICK`], and takes all that have arrived. Returns whether there
@@ -199,8 +226,7 @@ fn receive(pool: &mut Pool<Writers>, scheduler: &mut impl Scheduler, emit: &mut 
     while let Some(message) = pool.take() {
         any = true;
         emit(match message {
-            Message::Event(Step::Event(index, event)) => Progress::Step(index, event),
-            Message::Event(Step::Locked(index, holder)) => Progress::Locked(index, holder),
+            Message::Event(step) => step.into(),
             Message::Done(completed) => {
                 let index = completed.index;
                 Progress::Completed { index, is_last: scheduler.completed(completed) }
@@ -266,5 +292,61 @@ impl Writers {
     fn in_flight(&self) -> Option<u64> {
         let most = self.threads.iter().map(|thread| thread.in_flight.load(Ordering::Relaxed)).max();
         most.filter(|&bytes| bytes > 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kind::Kind;
+    use crate::node::Node;
+    use crate::reclaim::Goal;
+    use crate::size::Amount;
+
+    /// Makes a directory of a node whose memory can be requested, and never shrinks.
+    fn job(nodes: &tempfile::TempDir, number: u32) -> Job {
+        let dir = nodes.path().join(format!("node{number}"));
+        std::fs::create_dir(&dir).unwrap();
+        std::fs::write(dir.join("reclaim"), "").unwrap();
+        std::fs::write(dir.join("meminfo"), format!("Node {number} MemUsed: 1048576 kB\n")).unwrap();
+        std::fs::write(dir.join("vmstat"), "nr_inactive_file 1000\nnr_active_file 24\n").unwrap();
+        Job {
+            place: OpenTarget::Node(Box::new(Node::open_below(nodes.path(), number).unwrap())),
+            request: Request {
+                timeout: Some(Duration::from_millis(100)),
+                ..Request::new(Goal::Reclaim(Amount::Bytes(4096)), Kind::All)
+            },
+            lock: true,
+            usual: None,
+            stalls: RecentStalls::default(),
+        }
+    }
+
+    #[test]
+    fn without_threads_the_calling_one_serves_all_requests() {
+        let nodes = tempfile::tempdir().unwrap();
+        let jobs = (0..3).map(|number| job(&nodes, number)).collect();
+        let (mut asked, mut completed) = (0, Vec::new());
+        let mut emit = |progress| match progress {
+            Progress::Step(_, RequestEvent::Asked { .. }) => asked += 1,
+            Progress::Completed { index, is_last: true } => completed.push(index),
+            _ => {}
+        };
+        let mut options =
+            BatchOptions { parallel: 2, steps: true, stop: || false, nudge: |_| {}, emit: &mut emit };
+        let writers = Writers {
+            threads: (0..2).map(|_| Thread::default()).collect(),
+            steps: true,
+            stop: || false,
+            locks: LockWaits::new(),
+            began: Instant::now(),
+        };
+        let pool = Pool::new(writers, 2, 2).unwrap();
+        let pool = pool.with_spawn(|_, _| Err(std::io::ErrorKind::WouldBlock.into()));
+        let outcomes = serve(pool, InOrder::new(jobs), &mut options);
+        assert_eq!(completed, [0, 1, 2]);
+        let chunks = outcomes.each.iter().map(|outcome| outcome.report.as_ref().unwrap().chunks);
+        assert!(chunks.clone().all(|chunks| chunks > 0));
+        assert_eq!(chunks.sum::<u32>(), asked);
     }
 }
