@@ -40,11 +40,9 @@ impl LockHolder {
         let euid = geteuid().as_raw();
         let mut holder: Option<Self> = None;
         each_line(locks.take(MAX_READ), |line| {
-            let Some(pid) =
-                holder_in(line, locked).filter(|_| !holder.is_some_and(|it| it.is_honoured(euid)))
-            else {
-                return;
-            };
+            let is_settled = holder.is_some_and(|holder| holder.is_honoured(euid));
+            let Some(pid) = holder_in(line, locked).filter(|_| !is_settled) else { return };
+            let pid = pid_of(pid);
             let found = Self { pid, uid: pid.and_then(user_of) };
             if holder.is_none() || found.is_honoured(euid) {
                 holder = Some(found);
@@ -69,23 +67,28 @@ struct Locked {
     inode: u64,
 }
 
-/// Returns the holder in a line of `/proc/locks`, if the line is about an flock(2) on the file:
-/// `Some(None)` if the holder's PID is not in this namespace.
+/// Returns the PID of the holder in a line of `/proc/locks`, if the line is about an flock(2) on the
+/// file.
 ///
 /// Format: `1: FLOCK  ADVISORY  WRITE 1234 00:1a:5678 0 EOF` (`lock_get_status`, fs/locks.c); the
 /// device in hexadecimal, and `->` before `FLOCK` where a process waits for the lock.
-fn holder_in(line: &[u8], file: Locked) -> Option<Option<u32>> {
+fn holder_in(line: &[u8], file: Locked) -> Option<&str> {
     let text = std::str::from_utf8(line).ok()?;
     let mut fields = text.split_ascii_whitespace().skip(1);
     if fields.next()? != "FLOCK" {
         return None;
     }
-    let pid = fields.nth(2)?.parse().ok().filter(|&pid| pid > 0);
+    let pid = fields.nth(2)?;
     let mut id = fields.next()?.split(':');
     let mut hex = || u32::from_str_radix(id.next()?, 16).ok();
     let (major, minor) = (hex()?, hex()?);
     let inode = id.next()?.parse().ok()?;
     (Locked { major, minor, inode } == file).then_some(pid)
+}
+
+/// Parses a PID; `None` for 0, a process outside of this PID namespace.
+fn pid_of(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|&pid| pid > 0)
 }
 
 /// Returns the real user ID of a process.
@@ -142,11 +145,14 @@ mod tests {
 
     #[test]
     fn only_flocks_on_the_file_count() {
-        let of = |line: &str| holder_in(line.as_bytes(), FILE);
-        assert_eq!(of("1: FLOCK  ADVISORY  WRITE 1234 00:1a:5678 0 EOF"), Some(Some(1234)));
-        assert_eq!(of("9: FLOCK  ADVISORY  READ  7 00:1a:5678 0 EOF"), Some(Some(7)));
-        for unknown in ["0", "-1", "x"] {
-            assert_eq!(of(&format!("1: FLOCK  ADVISORY  WRITE {unknown} 00:1a:5678 0 EOF")), Some(None));
+        fn of(line: &str) -> Option<&str> {
+            holder_in(line.as_bytes(), FILE)
+        }
+        assert_eq!(of("1: FLOCK  ADVISORY  WRITE 1234 00:1a:5678 0 EOF"), Some("1234"));
+        assert_eq!(of("9: FLOCK  ADVISORY  READ  7 00:1a:5678 0 EOF"), Some("7"));
+        assert_eq!(pid_of("1234"), Some(1234));
+        for unknown in ["0", "-1", "x", "4294967296"] {
+            assert_eq!(pid_of(unknown), None);
         }
         for other in [
             "1: -> FLOCK  ADVISORY  WRITE 1234 00:1a:5678 0 EOF",

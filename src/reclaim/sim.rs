@@ -302,7 +302,7 @@ impl Target for Sim {
     fn stalled(&mut self) -> Option<Duration> {
         let now = self.clock.get();
         let standstill = self.stalled_from.map_or(Duration::ZERO, |from| now.saturating_sub(from));
-        Some((now - standstill) * self.stall_percent / 100 + standstill)
+        Some(now.saturating_sub(standstill) * self.stall_percent / 100 + standstill)
     }
 
     fn swap_usage(&mut self) -> Option<u64> {

@@ -40,9 +40,9 @@ impl RecentStalls {
         self.sum.add(length, stalled);
         // The rest covers the window without the oldest interval.
         while let Some(&oldest) = self.intervals.front()
-            && self.sum.length - oldest.length >= WINDOW
+            && self.sum.length.saturating_sub(oldest.length) >= WINDOW
         {
-            self.sum.length -= oldest.length;
+            self.sum.length = self.sum.length.saturating_sub(oldest.length);
             self.sum.stalled = self.sum.stalled.saturating_sub(oldest.stalled);
             self.intervals.pop_front();
         }
