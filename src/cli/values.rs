@@ -77,10 +77,9 @@ pub fn duration(word: &str) -> Result<Duration, ValueError> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
     #[test]
     fn durations_as_people_write_them() {
+        use super::{Duration, LONGEST, duration};
         for (word, millis) in [("500ms", 500), ("10s", 10_000), ("1m30s", 90_000), ("2", 2000), ("0.5", 500)]
         {
             assert_eq!(duration(word), Ok(Duration::from_millis(millis)), "{word}");
@@ -90,6 +89,7 @@ mod tests {
 
     #[test]
     fn durations_that_no_clock_can_count_are_refused() {
+        use super::{ValueError, duration};
         let cases = [
             ("18446744073709551615", ValueError::TooLong),
             ("18446744073709551616", ValueError::TooLong),
