@@ -285,7 +285,12 @@ impl Survey {
         let limits = limits(&dir, &mut reading, above);
         reading.conditions.swap = Some(limits.room.clone());
         reading.conditions.swappiness = self.swappiness;
-        let children = directories(&dir);
+        let children = directories(&dir).unwrap_or_else(|errno| {
+            if !matches!(errno, Errno::NODEV | Errno::NOENT) {
+                self.cannot(&name, errno);
+            }
+            Vec::new()
+        });
         let parent = Arc::new(Parent { dir, name, depth, limits });
         let child = |(file_name, id)| Place::Child(Arc::clone(&parent), file_name, id);
         let children = children.into_iter().map(child).collect();
@@ -337,12 +342,16 @@ fn protection(dir: &OwnedFd, name: &str) -> Option<Protected> {
 }
 
 /// Returns the names and inodes of the directories in a directory.
-fn directories(dir: &OwnedFd) -> Vec<(CString, u64)> {
-    let Ok(entries) = Dir::read_from(dir) else { return Vec::new() };
-    let directories = entries.flatten().filter(|entry| {
-        entry.file_type() == FileType::Directory && !matches!(entry.file_name().to_bytes(), b"." | b"..")
-    });
-    directories.map(|entry| (entry.file_name().to_owned(), entry.ino())).collect()
+fn directories(dir: &OwnedFd) -> Result<Vec<(CString, u64)>, Errno> {
+    let mut directories = Vec::new();
+    for entry in Dir::read_from(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if entry.file_type() == FileType::Directory && !matches!(name.to_bytes(), b"." | b"..") {
+            directories.push((name.to_owned(), entry.ino()));
+        }
+    }
+    Ok(directories)
 }
 
 /// Reads a file's text into this thread's buffer, and passes the text to `look`.
@@ -397,20 +406,19 @@ mod tests {
             }
             Self(top, levels)
         }
+    }
 
-        fn located(&self) -> CgroupPath {
-            let path = self.0.path();
-            let id = id_of(open_directory(path).unwrap()).unwrap();
-            let mount = Mount {
-                id: None,
-                point: path.to_owned(),
-                root: "/".into(),
-                read_only: false,
-                top: "/".into(),
-                inner: Vec::new(),
-            };
-            CgroupPath { path: path.into(), name: "/".into(), mount: Arc::new(mount), id }
-        }
+    fn located(path: &Path) -> CgroupPath {
+        let id = id_of(open_directory(path).unwrap()).unwrap();
+        let mount = Mount {
+            id: None,
+            point: path.to_owned(),
+            root: "/".into(),
+            read_only: false,
+            top: "/".into(),
+            inner: Vec::new(),
+        };
+        CgroupPath { path: path.into(), name: "/".into(), mount: Arc::new(mount), id }
     }
 
     impl Drop for Chain {
@@ -429,7 +437,7 @@ mod tests {
     }
 
     fn survey(chain: &Chain, jobs: usize) -> (usize, usize, usize) {
-        let located = chain.located();
+        let located = located(chain.0.path());
         let read = move || {
             let survey = Survey::new(usize::MAX, jobs);
             let readings = survey.of(&located);
@@ -445,6 +453,37 @@ mod tests {
         let chain = Chain::new(3000);
         assert_eq!(survey(&chain, 1), (3001, 0, 0));
         assert_eq!(survey(&chain, 4), (3001, 0, 0));
+    }
+
+    /// Each level has three children, one of which has children itself: their parents stay open.
+    /// Run in a process of its own, since the limit is the process's.
+    #[test]
+    fn a_branch_without_descriptors_is_told_and_no_other_is_lost() {
+        const LEVELS: usize = 100;
+        const TREE: &str = "MEMCTL_TEST_TREE";
+        let Some(tree) = std::env::var_os(TREE) else {
+            let chain = Chain::new(0);
+            let mut dir = chain.0.path().to_owned();
+            for _ in 0..LEVELS {
+                for child in ["a", "d", "z"] {
+                    std::fs::create_dir(dir.join(child)).unwrap();
+                    std::fs::write(dir.join(child).join("memory.stat"), "anon 4096\n").unwrap();
+                }
+                dir.push("d");
+            }
+            let name = std::thread::current().name().unwrap_or_default().to_owned();
+            let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+            let status = child.args(["--exact", &name]).env(TREE, chain.0.path()).status().unwrap();
+            assert!(status.success());
+            return;
+        };
+        let limit = rustix::process::Rlimit { current: Some(50), maximum: Some(50) };
+        rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).unwrap();
+        let survey = Survey::new(usize::MAX, 2);
+        let count = survey.of(&located(Path::new(&tree))).len();
+        let unreadable = survey.unreadable();
+        assert!(unreadable.iter().all(|&(_, errno)| errno == Errno::MFILE), "{unreadable:?}");
+        assert!(count > 60 && (count > 3 * LEVELS || !unreadable.is_empty()), "{count} {unreadable:?}");
     }
 
     #[test]
