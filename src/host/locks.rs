@@ -214,7 +214,7 @@ mod tests {
         assert_eq!(crate::cgroup::try_lock(&other), Ok(false));
         let holder = LockHolder::of(&other);
         // Not every sandbox that runs the tests lists locks.
-        let (locks, pid) = (std::fs::read_to_string("/proc/locks"), std::process::id());
+        let (locks, pid) = (crate::host::proc::read_system_file("/proc/locks"), std::process::id());
         if locks.is_ok_and(|locks| locks.contains(&format!(" {pid} "))) {
             assert_eq!(holder.pid, Some(pid));
             assert_eq!(holder.uid, Some(rustix::process::getuid().as_raw()));
