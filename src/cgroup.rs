@@ -13,8 +13,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::host::Reader;
 use crate::host::proc::{parse_number, read_in};
+use crate::host::{LockHolder, Reader};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
@@ -136,6 +136,11 @@ impl Cgroup {
     /// The kernel's error from flock(2), except `EWOULDBLOCK`, for which this returns false.
     pub(crate) fn try_lock(&self) -> Result<bool, Errno> {
         try_lock(&self.dir)
+    }
+
+    /// Finds the process that holds the lock. [`LockHolder::is_honoured`] decides whether to wait.
+    pub(crate) fn lock_holder(&self) -> LockHolder {
+        LockHolder::of(&self.dir)
     }
 
     /// Releases the lock.

@@ -364,10 +364,10 @@ pub struct Reclaim {
     pub timeout: Option<Duration>,
     /// Stop when stalled for more than PCT of the time
     ///
-    /// Limits the share of the time since the start in which tasks of the cgroup were stalled on
-    /// memory (PSI some). Defaults to 10% for the root cgroup, for node:N (which uses the host's
-    /// pressure) and for max, which nothing else limits; otherwise there is no default. Checked
-    /// from half a second on. 100% disables the limit.
+    /// Limits the share of the last 10 s (at first, of the time since the start) in which tasks of
+    /// the cgroup were stalled on memory (PSI some). Defaults to 10% for the root cgroup, for
+    /// node:N (which uses the host's pressure) and for max, which nothing else limits; otherwise
+    /// there is no default. Checked from half a second on. 100% disables the limit.
     #[arg(long, value_name = "PCT")]
     pub max_pressure: Option<Percent>,
     /// Stop when a GiB costs more than SECONDS of CPU time
@@ -395,8 +395,9 @@ pub struct Reclaim {
     /// Don't wait for other memctl processes that reclaim from the same cgroup
     ///
     /// By default, memctl waits up to 2 s for another memctl on the same cgroup, and locks out
-    /// others meanwhile. The lock is advisory, an flock(2) on the cgroup's directory. Anyone who
-    /// can open the directory can hold it, so after 2 s memctl prints a note and continues.
+    /// others meanwhile; then it prints a note and continues. The lock is advisory, an flock(2) on
+    /// the cgroup's directory. Anyone who can open the directory can hold it: locks of users other
+    /// than root and the caller are waited for at most 2 s in all.
     #[arg(long)]
     pub no_lock: bool,
     /// Request SIZE with each write instead of adapting

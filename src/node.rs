@@ -19,7 +19,7 @@ use crate::cgroup::stat::MemoryStat;
 use crate::cgroup::{Name, open_directory, pressure};
 use crate::host::kernel::kernel_release;
 use crate::host::proc::{cpus, page_size, read_system_file};
-use crate::host::{Reader, zram};
+use crate::host::{LockHolder, Reader, zram};
 use crate::kind::Swappiness;
 
 /// Directory of the nodes.
@@ -86,8 +86,13 @@ impl Node {
     /// # Errors
     /// [`CgroupError`], the reason why nothing can be reclaimed there. Nothing was changed.
     pub(crate) fn open(number: u32) -> Result<Self, CgroupError> {
+        Self::open_below(Path::new(NODES), number)
+    }
+
+    /// Opens a node whose directory is in `nodes`.
+    pub(crate) fn open_below(nodes: &Path, number: u32) -> Result<Self, CgroupError> {
         let name = format!("{PREFIX}{number}");
-        let path = Path::new(NODES).join(format!("node{number}"));
+        let path = nodes.join(format!("node{number}"));
         let dir = open_directory(&path).map_err(|e| match e.kind() {
             std::io::ErrorKind::NotFound => no_such_node(&name),
             _ => CgroupError::io(&path, &e),
@@ -137,6 +142,11 @@ impl Node {
     /// The kernel's error from flock(2), except `EWOULDBLOCK`, for which this returns false.
     pub(crate) fn try_lock(&self) -> Result<bool, Errno> {
         crate::cgroup::try_lock(&self.dir)
+    }
+
+    /// Finds the process that holds the lock.
+    pub(crate) fn lock_holder(&self) -> LockHolder {
+        LockHolder::of(&self.dir)
     }
 
     /// Returns the size of the node's LRU lists, bytes. `MemUsed` is unsuitable: freed pages count

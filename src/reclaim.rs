@@ -18,6 +18,7 @@ mod settle;
 pub mod share;
 #[cfg(test)]
 pub(crate) mod sim;
+mod stalls;
 mod subject;
 mod target;
 #[cfg(test)]
@@ -32,7 +33,9 @@ pub use plan::{Blocker, Plan, Reclaimable, TotalPlan, share_rate};
 pub use rate::Rate;
 pub use report::{Report, StoppedBy, Verdict};
 pub use request::{Goal, LARGE_FOLIO, Refusal, Request, Tolerance};
+pub(crate) use run::run_after;
 pub use run::{RequestEvent, run};
 pub use settle::{Activity, Refaulted, Settled};
+pub use stalls::RecentStalls;
 pub use subject::TargetKind;
 pub use target::Target;

@@ -1,5 +1,6 @@
 //! Survey of many cgroups, by one thread or several: through directory descriptors, with one buffer
-//! per thread, reading only the files that are needed.
+//! per thread, reading only the files that are needed. Children are opened from the directory of
+//! their parent, so paths may be longer than the kernel takes at once.
 //!
 //! Values that a kernel or a cgroup doesn't offer are absent, not zero. Cgroups that vanish in the
 //! meantime are left out.
@@ -9,10 +10,9 @@ use std::ffi::{CStr, CString, OsStr};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use rayon::prelude::*;
-use rayon::{ThreadPool, ThreadPoolBuilder};
 use rustix::fs::{Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
@@ -25,6 +25,8 @@ use super::swap_room::SwapRoom;
 use super::{CgroupPath, Conditions, Name, open_directory};
 use crate::host::Reader;
 use crate::host::proc::{parse_number, swappiness};
+
+mod walk;
 
 /// Figures of one cgroup. Amounts are bytes.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -97,34 +99,51 @@ struct Above {
     room: SwapRoom,
 }
 
-/// Position of a survey.
-#[derive(Clone, Copy)]
-struct At<'a> {
-    /// Requested cgroup.
-    located: &'a CgroupPath,
-    name: &'a Name,
+/// Cgroup whose children are visited.
+struct Parent {
+    /// Directory, open until the last of the children is.
+    dir: OwnedFd,
+    name: Name,
     /// Number of levels below the requested cgroup.
     depth: usize,
-    above: &'a Above,
+    /// Limits for the children.
+    limits: Above,
 }
 
-impl At<'_> {
-    fn name_of_child(&self, file_name: &OsStr) -> Name {
+impl Parent {
+    fn name_of_child(&self, located: &CgroupPath, file_name: &OsStr) -> Name {
         // Paths are built only for the few names that aren't UTF-8.
         match (self.name.path_not_utf8(), file_name.to_str()) {
             (None, Some(text)) => {
                 let slash = if self.name.ends_with('/') { "" } else { "/" };
-                Name::from([&**self.name, slash, text].concat())
+                Name::from([&*self.name, slash, text].concat())
             }
-            (Some(parent), _) => Name::new(&Path::new(&**self.name).join(file_name), &parent.join(file_name)),
+            (Some(parent), _) => Name::new(&Path::new(&*self.name).join(file_name), &parent.join(file_name)),
             (None, None) => {
-                let CgroupPath { name, path, .. } = self.located;
+                let CgroupPath { name, path, .. } = located;
                 let below = self.name.strip_prefix(&**name).unwrap_or_default().trim_start_matches('/');
                 let parent = if below.is_empty() { path.to_path_buf() } else { path.join(below) };
-                Name::new(&Path::new(&**self.name).join(file_name), &parent.join(file_name))
+                Name::new(&Path::new(&*self.name).join(file_name), &parent.join(file_name))
             }
         }
     }
+}
+
+/// Cgroup to visit.
+enum Place {
+    /// The requested cgroup, and the limits of its ancestors.
+    Requested(OwnedFd, Above),
+    /// A child, by the name and the inode of its directory.
+    Child(Arc<Parent>, CString, u64),
+}
+
+/// Result of a visit.
+#[derive(Default)]
+struct Found {
+    /// Figures, if the cgroup is within the requested depth and could be read.
+    reading: Option<Box<Reading>>,
+    /// Memory held under protection, which counts for the parent, requested or not.
+    protected: Option<Protected>,
 }
 
 /// Reader of many cgroups, with one buffer per thread.
@@ -133,8 +152,10 @@ pub struct Survey {
     swappiness: Option<u8>,
     /// Number of levels below the requested cgroup to read as well.
     depth: usize,
-    /// Pool of threads; `None` to read with the calling thread alone.
-    threads: Option<ThreadPool>,
+    /// Maximum number of threads, the calling one among them.
+    threads: usize,
+    /// Number of cgroups left out, each with all below it.
+    left_out: AtomicUsize,
     /// Names of cgroups that couldn't be read, and the errors.
     unreadable: Mutex<Vec<(Name, Errno)>>,
 }
@@ -154,17 +175,26 @@ thread_local! {
 #[allow(clippy::vec_box)]
 type Readings = Vec<Box<Reading>>;
 
-/// Result for a child: readings of the child and all below, and the memory it holds under
-/// protection.
-type Child = (Readings, Option<Protected>);
+/// Maximum number of levels below the requested cgroup, and maximum length of a name in bytes. The
+/// names of all levels together grow with the square of the depth, and anyone with a delegated
+/// cgroup can nest cgroups without end.
+const MAX_DEPTH: usize = 4096;
+const MAX_NAME: usize = 64 << 10;
 
 impl Survey {
-    /// Returns a survey of the requested cgroup and `depth` levels below, with `jobs` threads.
+    /// Returns a survey of the requested cgroup and `depth` levels below, with `jobs` threads, or
+    /// as many of them as can be started.
     #[must_use]
     pub fn new(depth: usize, jobs: usize) -> Self {
-        // Without threads the survey only takes longer.
-        let threads = (jobs > 1).then(|| ThreadPoolBuilder::new().num_threads(jobs).build().ok()).flatten();
-        Self { swappiness: swappiness(), depth, threads, unreadable: Mutex::default() }
+        let (left_out, unreadable) = (AtomicUsize::new(0), Mutex::default());
+        Self { swappiness: swappiness(), depth, threads: jobs, left_out, unreadable }
+    }
+
+    /// Returns the number of cgroups that were left out so far, each with all below it, since they
+    /// are nested too deeply.
+    #[must_use]
+    pub fn left_out(&self) -> usize {
+        self.left_out.load(Ordering::Relaxed)
     }
 
     /// Returns the cgroups that couldn't be read so far, sorted by name, and the errors.
@@ -177,18 +207,21 @@ impl Survey {
 
     /// Reads a cgroup and the cgroups below, parents first.
     pub fn of(&self, located: &CgroupPath) -> Readings {
-        let above = Self::above(located);
-        match located.open_directory() {
-            Ok(dir) => {
-                let above = &above;
-                let visit = || self.visit(&dir, At { located, name: &located.name, depth: 0, above });
-                self.threads.as_ref().map_or_else(visit, |threads| threads.install(visit))
-            }
+        let dir = match located.open_directory() {
+            Ok(dir) => dir,
             Err(errno) => {
                 self.cannot(&located.name, errno);
-                Vec::new()
+                return Vec::new();
             }
-        }
+        };
+        let requested = Place::Requested(dir, Self::above(located));
+        let walked = walk::walk(requested, self.threads, walk::spawn, |place| self.visit(located, place));
+        let found = walked.in_order(|parent, child| {
+            if let Some(parent) = &mut parent.reading {
+                parent.conditions.protected.extend(child.protected.take());
+            }
+        });
+        found.into_iter().filter_map(|found| found.reading).collect()
     }
 
     /// Collects the limits of a cgroup's ancestors, from the mount down.
@@ -209,59 +242,59 @@ impl Survey {
         above
     }
 
-    fn visit(&self, dir: &OwnedFd, at: At<'_>) -> Readings {
-        let At { name, depth, above, .. } = at;
-        let mut reading = match read(dir, name, depth) {
-            Ok(reading) => reading,
-            // A vanished cgroup need not be reported.
-            Err(Errno::NODEV | Errno::NOENT) if depth > 0 => return Vec::new(),
-            Err(errno) => {
-                self.cannot(name, errno);
-                return Vec::new();
-            }
+    /// Reads a cgroup, and returns its children for further visits.
+    fn visit(&self, located: &CgroupPath, place: Place) -> (Found, Vec<Place>) {
+        let (parent, file_name, id) = match place {
+            Place::Requested(dir, above) => return self.read(dir, located.name.clone(), 0, &above),
+            Place::Child(parent, file_name, id) => (parent, file_name, id),
         };
-        let below = limits(dir, &mut reading, above);
-        reading.conditions.swap = Some(below.room.clone());
-        reading.conditions.swappiness = self.swappiness;
-        let at = At { above: &below, ..at };
-        let child = |child: &(CString, u64)| self.child(dir, at, child);
-        let file_names = directories(dir);
-        let children: Vec<Child> = if self.threads.is_some() {
-            file_names.par_iter().map(child).collect()
-        } else {
-            file_names.iter().map(child).collect()
-        };
-        let mut readings = vec![Box::new(reading)];
-        for (below, protected) in children {
-            readings[0].conditions.protected.extend(protected);
-            readings.extend(below);
+        let depth = parent.depth + 1;
+        let name = parent.name_of_child(located, OsStr::from_bytes(file_name.to_bytes()));
+        if depth > MAX_DEPTH || name.len() > MAX_NAME {
+            self.left_out.fetch_add(1, Ordering::Relaxed);
+            return Default::default();
         }
-        readings
-    }
-
-    /// Reads a child: its protection counts, requested or not.
-    fn child(&self, dir: &OwnedFd, parent: At<'_>, (file_name, id): &(CString, u64)) -> Child {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let (depth, name) = (parent.depth, parent.name_of_child(OsStr::from_bytes(file_name.to_bytes())));
         // Where mounts lie within the hierarchy, a directory may lead elsewhere.
-        let covered = |child: &OwnedFd| {
-            !parent.located.mount.inner.is_empty() && id_of(child).is_ok_and(|found| found != *id)
-        };
-        match rustix::fs::openat(dir, file_name, flags, Mode::empty()) {
-            Ok(child) if covered(&child) => (Vec::new(), None),
-            Ok(child) if depth < self.depth => {
-                let readings = self.visit(&child, At { name: &name, depth: depth + 1, ..parent });
-                let protected = readings.first().and_then(|reading| reading.as_protected());
-                (readings, protected)
-            }
-            Ok(child) => (Vec::new(), protection(&child, &name)),
+        let is_covered =
+            |child: &OwnedFd| !located.mount.inner.is_empty() && id_of(child).is_ok_and(|found| found != id);
+        match rustix::fs::openat(&parent.dir, file_name, flags, Mode::empty()) {
+            Ok(child) if is_covered(&child) => Default::default(),
+            Ok(child) if depth <= self.depth => self.read(child, name, depth, &parent.limits),
+            Ok(child) => (Found { reading: None, protected: protection(&child, &name) }, Vec::new()),
             Err(errno) => {
                 if !matches!(errno, Errno::NOENT | Errno::NODEV) {
                     self.cannot(&name, errno);
                 }
-                (Vec::new(), None)
+                Default::default()
             }
         }
+    }
+
+    fn read(&self, dir: OwnedFd, name: Name, depth: usize, above: &Above) -> (Found, Vec<Place>) {
+        let mut reading = match read(&dir, &name, depth) {
+            Ok(reading) => Box::new(reading),
+            Err(errno) => {
+                // A vanished cgroup need not be reported.
+                if depth == 0 || !matches!(errno, Errno::NODEV | Errno::NOENT) {
+                    self.cannot(&name, errno);
+                }
+                return Default::default();
+            }
+        };
+        let limits = limits(&dir, &mut reading, above);
+        reading.conditions.swap = Some(limits.room.clone());
+        reading.conditions.swappiness = self.swappiness;
+        let children = directories(&dir).unwrap_or_else(|errno| {
+            if !matches!(errno, Errno::NODEV | Errno::NOENT) {
+                self.cannot(&name, errno);
+            }
+            Vec::new()
+        });
+        let parent = Arc::new(Parent { dir, name, depth, limits });
+        let child = |(file_name, id)| Place::Child(Arc::clone(&parent), file_name, id);
+        let children = children.into_iter().map(child).collect();
+        (Found { protected: reading.as_protected(), reading: Some(reading) }, children)
     }
 
     fn cannot(&self, name: &Name, errno: Errno) {
@@ -309,12 +342,16 @@ fn protection(dir: &OwnedFd, name: &str) -> Option<Protected> {
 }
 
 /// Returns the names and inodes of the directories in a directory.
-fn directories(dir: &OwnedFd) -> Vec<(CString, u64)> {
-    let Ok(entries) = Dir::read_from(dir) else { return Vec::new() };
-    let directories = entries.flatten().filter(|entry| {
-        entry.file_type() == FileType::Directory && !matches!(entry.file_name().to_bytes(), b"." | b"..")
-    });
-    directories.map(|entry| (entry.file_name().to_owned(), entry.ino())).collect()
+fn directories(dir: &OwnedFd) -> Result<Vec<(CString, u64)>, Errno> {
+    let mut directories = Vec::new();
+    for entry in Dir::read_from(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if entry.file_type() == FileType::Directory && !matches!(name.to_bytes(), b"." | b"..") {
+            directories.push((name.to_owned(), entry.ino()));
+        }
+    }
+    Ok(directories)
 }
 
 /// Reads a file's text into this thread's buffer, and passes the text to `look`.
@@ -342,4 +379,116 @@ fn number(dir: &OwnedFd, file: &CStr) -> Option<u64> {
 fn ceiling(dir: &OwnedFd, file: &CStr) -> Option<Ceiling> {
     let number = with_text(dir, file, |text, _| parse_number(text)).ok()?.ok()?;
     Some(number.map_or(Ceiling::Max, Ceiling::Bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cgroup::Mount;
+
+    const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+    /// A chain of directories, deeper than any path can name, with a `memory.stat` in each.
+    struct Chain(tempfile::TempDir, usize);
+
+    impl Chain {
+        fn new(levels: usize) -> Self {
+            let top = tempfile::tempdir().unwrap();
+            let mut dir = open_directory(top.path()).unwrap();
+            for level in 0..=levels {
+                let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
+                let stat = rustix::fs::openat(&dir, "memory.stat", flags, Mode::RUSR).unwrap();
+                rustix::io::write(&stat, b"anon 4096\n").unwrap();
+                if level < levels {
+                    rustix::fs::mkdirat(&dir, "d", Mode::RWXU).unwrap();
+                    dir = rustix::fs::openat(&dir, "d", DIRECTORY, Mode::empty()).unwrap();
+                }
+            }
+            Self(top, levels)
+        }
+    }
+
+    fn located(path: &Path) -> CgroupPath {
+        let id = id_of(open_directory(path).unwrap()).unwrap();
+        let mount = Mount {
+            id: None,
+            point: path.to_owned(),
+            root: "/".into(),
+            read_only: false,
+            top: "/".into(),
+            inner: Vec::new(),
+        };
+        CgroupPath { path: path.into(), name: "/".into(), mount: Arc::new(mount), id }
+    }
+
+    impl Drop for Chain {
+        fn drop(&mut self) {
+            use rustix::fs::{AtFlags, openat, unlinkat};
+            let mut dir = open_directory(self.0.path()).unwrap();
+            for _ in 0..self.1 {
+                dir = openat(&dir, "d", DIRECTORY, Mode::empty()).unwrap();
+            }
+            for _ in 0..self.1 {
+                unlinkat(&dir, "memory.stat", AtFlags::empty()).unwrap();
+                dir = openat(&dir, "..", DIRECTORY, Mode::empty()).unwrap();
+                unlinkat(&dir, "d", AtFlags::REMOVEDIR).unwrap();
+            }
+        }
+    }
+
+    fn survey(chain: &Chain, jobs: usize) -> (usize, usize, usize) {
+        let located = located(chain.0.path());
+        let read = move || {
+            let survey = Survey::new(usize::MAX, jobs);
+            let readings = survey.of(&located);
+            assert!(readings.iter().enumerate().all(|(level, reading)| reading.depth == level));
+            assert!(readings.iter().all(|reading| reading.stat().anon == Some(4096)));
+            (readings.len(), survey.left_out(), survey.unreadable().len())
+        };
+        std::thread::Builder::new().stack_size(2 << 20).spawn(read).unwrap().join().unwrap()
+    }
+
+    #[test]
+    fn depth_takes_no_stack_and_few_descriptors() {
+        let chain = Chain::new(3000);
+        assert_eq!(survey(&chain, 1), (3001, 0, 0));
+        assert_eq!(survey(&chain, 4), (3001, 0, 0));
+    }
+
+    /// Each level has three children, one of which has children itself: their parents stay open.
+    /// Run in a process of its own, since the limit is the process's.
+    #[test]
+    fn a_branch_without_descriptors_is_told_and_no_other_is_lost() {
+        const LEVELS: usize = 100;
+        const TREE: &str = "MEMCTL_TEST_TREE";
+        let Some(tree) = std::env::var_os(TREE) else {
+            let chain = Chain::new(0);
+            let mut dir = chain.0.path().to_owned();
+            for _ in 0..LEVELS {
+                for child in ["a", "d", "z"] {
+                    std::fs::create_dir(dir.join(child)).unwrap();
+                    std::fs::write(dir.join(child).join("memory.stat"), "anon 4096\n").unwrap();
+                }
+                dir.push("d");
+            }
+            let name = std::thread::current().name().unwrap_or_default().to_owned();
+            let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+            let status = child.args(["--exact", &name]).env(TREE, chain.0.path()).status().unwrap();
+            assert!(status.success());
+            return;
+        };
+        let limit = rustix::process::Rlimit { current: Some(50), maximum: Some(50) };
+        rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).unwrap();
+        let survey = Survey::new(usize::MAX, 2);
+        let count = survey.of(&located(Path::new(&tree))).len();
+        let unreadable = survey.unreadable();
+        assert!(unreadable.iter().all(|&(_, errno)| errno == Errno::MFILE), "{unreadable:?}");
+        assert!(count > 60 && (count > 3 * LEVELS || !unreadable.is_empty()), "{count} {unreadable:?}");
+    }
+
+    #[test]
+    fn cgroups_that_are_nested_without_end_are_left_out_and_counted() {
+        let chain = Chain::new(MAX_DEPTH + 10);
+        assert_eq!(survey(&chain, 2), (MAX_DEPTH + 1, 1, 0));
+    }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use memctl::cgroup::error::CgroupError;
 use memctl::kind;
 use memctl::reclaim::batch::{self, InOrder, Job, Outcomes, Scheduler, Total, settle};
-use memctl::reclaim::{self, Goal, OpenTarget, Plan, Rate, Request, Tolerance, TotalPlan};
+use memctl::reclaim::{self, Goal, OpenTarget, Plan, Rate, RecentStalls, Request, Tolerance, TotalPlan};
 use memctl::select::{TargetSpec, places};
 use memctl::size::{Amount, Percent, looks_like_size};
 use rustix::io::Errno;
@@ -86,7 +86,9 @@ fn run_batch(
             progress.show(index, &event);
             notes::event((names.len() > 1).then(|| names[index].as_str()), &event, loudness);
         }
-        batch::Progress::Locked(index) => progress.suspend(|| notes::locked(&names[index], loudness)),
+        batch::Progress::Locked(index, holder) => {
+            progress.suspend(|| notes::locked(&names[index], holder, loudness));
+        }
         batch::Progress::Completed { index, is_last } => progress.served(index, is_last),
         batch::Progress::Tick => progress.tick(),
         batch::Progress::Stopping => signal::restore_defaults(),
@@ -97,7 +99,7 @@ fn run_batch(
         batch::BatchOptions { parallel, steps, stop: is_stopped, nudge: signal::nudge, emit: &mut emit };
     let outcomes = batch::run(scheduler, &mut options);
     progress.finish();
-    outcomes.map_err(|e| Error::io("can't start a thread", &e))
+    outcomes.map_err(|e| Error::io("can't create an eventfd", &e))
 }
 
 fn is_stopped() -> bool {
@@ -146,7 +148,7 @@ fn prepare(args: &Reclaim, words: &[OsString], goal: Goal, loudness: Verbosity) 
         let request = request(args, goal, rate.clone(), place.is_of_the_host());
         let check = if args.dry_run { Request::check_without_a_write } else { Request::check };
         check(&request, place.target()).map_err(|why| Error::from(why).context(place.name()))?;
-        jobs.push(Job { place, request, lock: !args.no_lock, usual: None });
+        jobs.push(Job { place, request, lock: !args.no_lock, usual: None, stalls: RecentStalls::default() });
     }
     if jobs.is_empty() {
         return Err(CgroupError::NoneReclaimable {

@@ -8,6 +8,7 @@ use memctl::cgroup::error::CgroupError;
 use memctl::cgroup::mount::Hidden;
 use memctl::cgroup::stat::{PackedStat, Rates};
 use memctl::cgroup::{CgroupPath, Details, Name, Reading, Survey, diagnose};
+use memctl::host;
 use memctl::kind::Kind;
 use memctl::reclaim::Reclaimable;
 use memctl::select::{Match, locate, select_there};
@@ -16,12 +17,15 @@ use rustix::io::Errno;
 use crate::cli::{Global, SortKey, Stat};
 use crate::error::{Error, Result};
 use crate::exit::Exit;
-use crate::output::format::errno_text;
+use crate::output::format::{errno_text, shortened};
 use crate::output::view::{Row, StatView};
-use crate::output::{self, Verbosity};
+use crate::output::{self, Verbosity, notes};
 
 /// Default interval between two samples.
 const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Maximum length of a name in an error, in characters.
+const NAME_WIDTH: usize = 400;
 
 /// Runs the subcommand.
 pub fn run(args: &Stat, global: &Global) -> Result<Exit> {
@@ -34,8 +38,9 @@ pub fn run(args: &Stat, global: &Global) -> Result<Exit> {
     let mut exit = Exit::Success;
     let mut told = HashSet::new();
     let mut next = Instant::now();
+    host::open_many_files();
     for look in 1u32.. {
-        let (mut view, unreadable) = look_at(args)?;
+        let Sample { mut view, unreadable, left_out } = look_at(args)?;
         if again {
             known.rate(view.rows_mut());
         }
@@ -63,6 +68,9 @@ pub fn run(args: &Stat, global: &Global) -> Result<Exit> {
         for why in unreadable.iter().filter(|why| told.insert(why.error.to_string())) {
             exit = output::error::print(&why.error);
         }
+        for (name, count) in left_out.into_iter().filter(|(name, _)| told.insert(format!("{name}: depth"))) {
+            notes::left_out(&name, count, loudness);
+        }
         let lost = nothing && !(unreadable.is_empty() && gone.is_empty());
         if !heard || lost || times.is_some_and(|times| look >= times) {
             break;
@@ -87,16 +95,26 @@ impl From<CgroupError> for Failure {
     }
 }
 
-/// Takes a sample of all cgroups that were requested. Returns the view and the errors.
-fn look_at(args: &Stat) -> Result<(StatView, Vec<Failure>)> {
+/// A sample of all cgroups that were requested.
+struct Sample {
+    view: StatView,
+    unreadable: Vec<Failure>,
+    /// Requested cgroups with others too deep below them, and the number of those.
+    left_out: Vec<(Name, usize)>,
+}
+
+/// Takes a sample of all cgroups that were requested.
+fn look_at(args: &Stat) -> Result<Sample> {
     let depth = args.depth.map_or(if args.recursive { usize::MAX } else { 0 }, usize::from);
     let (mut shown, mut unreadable, mut selected) = (Vec::new(), Vec::new(), Vec::new());
+    let mut left_out = Vec::new();
     let jobs = usize::from(args.jobs);
     if args.words.is_empty() {
         // The cgroups below the root stand for it: its own figures are the host's.
         let root = locate("/")?;
         let survey = Survey::new(depth.max(1), jobs);
         shown = sorted(survey.of(&root), 1, args.sort, root.mount.hidden());
+        left_out.push((root.name.clone(), survey.left_out()));
         unreadable.extend(failures(survey, &root));
     } else {
         let missing;
@@ -105,6 +123,7 @@ fn look_at(args: &Stat) -> Result<(StatView, Vec<Failure>)> {
         for Match { located, .. } in &selected {
             let survey = Survey::new(depth, jobs);
             shown.extend(sorted(survey.of(located), 0, args.sort, located.mount.hidden()));
+            left_out.push((located.name.clone(), survey.left_out()));
             unreadable.extend(failures(survey, located));
         }
         if depth == 0 {
@@ -119,7 +138,8 @@ fn look_at(args: &Stat) -> Result<(StatView, Vec<Failure>)> {
         }
         (last, _) => StatView::Rows(shown.into_iter().chain(last).collect()),
     };
-    Ok((view, unreadable))
+    left_out.retain(|&(_, count)| count > 0);
+    Ok(Sample { view, unreadable, left_out })
 }
 
 /// Returns the errors of a survey, with the reason for the cgroup that was requested.
@@ -128,7 +148,7 @@ fn failures(survey: Survey, asked: &CgroupPath) -> Vec<Failure> {
         if name == asked.name {
             diagnose::unreadable(asked, errno).into()
         } else {
-            Failure { error: Error::new(errno_text(errno)).context(name), word: None }
+            Failure { error: Error::new(errno_text(errno)).context(shortened(&name, NAME_WIDTH)), word: None }
         }
     };
     survey.unreadable().into_iter().map(failure).collect()
@@ -162,8 +182,7 @@ fn sorted(readings: Vec<Box<Reading>>, from: usize, key: SortKey, hidden: Option
         Row { reading, reclaimable, rates: None, hidden, details: None }
     });
     let shown: Vec<_> = shown.collect();
-    let mut places = Vec::with_capacity(shown.len());
-    siblings(&shown, 0..shown.len(), key, &mut places);
+    let places = in_order(&shown, key);
     let mut shown: Vec<_> = shown.into_iter().map(Some).collect();
     let mut out: Vec<_> = places.into_iter().filter_map(|place| shown[place].take()).collect();
     out.retain(|shown| shown.reading.depth >= from);
@@ -173,22 +192,30 @@ fn sorted(readings: Vec<Box<Reading>>, from: usize, key: SortKey, hidden: Option
     out
 }
 
-/// Sorts each cgroup, with its descendants, among its siblings, on every level. Appends the indices
-/// in order to `places`.
-fn siblings(shown: &[Row], among: Range<usize>, key: SortKey, places: &mut Vec<usize>) {
-    let Some(depth) = shown.get(among.start).map(|first| first.reading.depth) else { return };
+/// Sorts each cgroup, with its descendants, among its siblings, on every level, and returns the
+/// indices in order. Takes no stack for the levels.
+fn in_order(shown: &[Row], key: SortKey) -> Vec<usize> {
+    let mut places = Vec::with_capacity(shown.len());
+    let mut open = siblings(shown, 0..shown.len(), key);
+    while let Some(run) = open.pop() {
+        places.push(run.start);
+        open.extend(siblings(shown, run.start + 1..run.end, key));
+    }
+    places
+}
+
+/// Returns the topmost cgroups of a range, each with its descendants, the last in order first.
+fn siblings(shown: &[Row], among: Range<usize>, key: SortKey) -> Vec<Range<usize>> {
+    let Some(first) = shown.get(among.start).filter(|_| !among.is_empty()) else { return Vec::new() };
+    let depth = first.reading.depth;
     let mut heads: Vec<_> =
         among.clone().filter(|&place| shown[place].reading.depth <= depth).map(|head| head..head).collect();
     for next in 1..=heads.len() {
         heads[next - 1].end = heads.get(next).map_or(among.end, |run| run.start);
     }
     heads.sort_by(|one, other| order(key, &shown[one.start], &shown[other.start]));
-    for run in heads {
-        places.push(run.start);
-        if run.len() > 1 {
-            siblings(shown, run.start + 1..run.end, key, places);
-        }
-    }
+    heads.reverse();
+    heads
 }
 
 fn order(key: SortKey, one: &Row, other: &Row) -> std::cmp::Ordering {

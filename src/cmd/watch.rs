@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use memctl::cgroup::join::{JoinError, Joined};
 use memctl::clock;
+use memctl::host;
 use memctl::kind::Kind;
 use memctl::select::locate;
 use memctl::select::watchlist::Assigned;
@@ -16,7 +17,6 @@ use memctl::watch::config::rule::WatchError;
 use memctl::watch::event::MemberView;
 use memctl::watch::members::Members;
 use memctl::watch::options::{Reload, RuledCgroup, WatchOptions};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::cli::{Global, Watch};
 use crate::error::{Error, Result};
@@ -44,7 +44,7 @@ const REPAINTED: Duration = Duration::from_millis(500);
 pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
     let loudness = Verbosity::new(global)?;
     let plan = WatchPlan::of(args)?;
-    open_many_files();
+    host::open_many_files();
     let (members, waiting) = members(&plan, args.dry_run)?;
     let mut notes = output::notes::not_watched(&waiting);
     if members.is_empty() && notes.is_empty() {
@@ -118,6 +118,7 @@ pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
             stop: &stop,
             nudge: signal::nudge,
             alarm: signal::alarm,
+            signals: signal::wakeup_fd(),
             follows,
             select: Some(&mut select),
             reload: Some(&mut reload),
@@ -140,14 +141,6 @@ pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
         _ => {}
     }
     Ok(Exit::Success)
-}
-
-/// Raises the limit of open files to its maximum: each watched cgroup takes three. The default of
-/// 1024 is kept low for programs that use select(2), and memctl doesn't.
-fn open_many_files() {
-    let limit = getrlimit(Resource::Nofile);
-    // If raising fails, the limit stays as it was.
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
 /// Returns the option that asks for a kind of memory.

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::time::Duration;
 
+use memctl::host::LockHolder;
 use memctl::reclaim::RequestEvent;
 use memctl::record::{Record, VERSION};
 use memctl::watch::notes::Note;
@@ -70,12 +71,22 @@ pub fn waiting_for_write(bytes: u64, loudness: Verbosity) {
 }
 
 /// Prints a note that another process holds the lock on a cgroup.
-pub fn locked(cgroup: &str, loudness: Verbosity) {
+pub fn locked(cgroup: &str, holder: LockHolder, loudness: Verbosity) {
     if loudness != Verbosity::Quiet {
+        let by = holder.pid.map_or_else(|| "another process".into(), |pid| format!("process {pid}"));
         eprint_line(&format!(
-            "memctl: {}: locked by another process; reclaiming anyway (--no-lock skips this check)",
+            "memctl: {}: locked by {by}; reclaiming anyway (--no-lock skips this check)",
             escaped(cgroup)
         ));
+    }
+}
+
+/// Prints a note that some cgroups below another one aren't shown, since they are nested too deeply.
+pub fn left_out(cgroup: &str, count: usize, loudness: Verbosity) {
+    if loudness != Verbosity::Quiet {
+        let cgroups = super::format::counted(count, "cgroup");
+        let name = escaped(cgroup);
+        eprint_line(&format!("memctl: {name}: {cgroups} nested too deeply below, not shown"));
     }
 }
 

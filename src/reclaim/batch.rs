@@ -14,14 +14,17 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
 use super::pool::{Message, Pool, Work};
-use super::{Activity, OpenTarget, Report, Request, RequestEvent, run as run_one};
+use super::{Activity, OpenTarget, RecentStalls, Report, Request, RequestEvent, run_after};
 use crate::cgroup::Name;
 use crate::clock::timespec;
+use crate::host::LockHolder;
 
+mod lock;
 pub mod scheduler;
 pub mod settle;
 pub mod total;
 
+use lock::LockWaits;
 pub use scheduler::{Completed, InOrder, NextJob, Scheduler};
 pub use settle::Watched;
 pub use total::Total;
@@ -31,10 +34,6 @@ const TICK: Duration = Duration::from_millis(20);
 
 /// Time after a signal from which a write that is still in flight is reported.
 const WRITE_TIMEOUT: Duration = Duration::from_millis(200);
-
-/// Time limit for the lock of another memctl on the same cgroup, and the interval between attempts.
-const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
-const LOCK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// One request to one cgroup or node.
 #[derive(Debug)]
@@ -47,6 +46,8 @@ pub struct Job {
     pub lock: bool,
     /// Two samples of the cgroup from before the request, if refaults are watched afterwards.
     pub usual: Option<(Activity, Activity)>,
+    /// Stalls during earlier requests to the cgroup.
+    pub stalls: RecentStalls,
 }
 
 /// Results of all requests.
@@ -85,7 +86,7 @@ pub enum Progress {
     /// A step of one request.
     Step(usize, RequestEvent),
     /// Another process holds the lock on the cgroup. The request begins all the same.
-    Locked(usize),
+    Locked(usize, LockHolder),
     /// A request is over; `is_last` if it was the cgroup's last.
     Completed {
         /// Index of the cgroup.
@@ -119,7 +120,16 @@ pub struct BatchOptions<'a> {
 #[derive(Debug)]
 enum Step {
     Event(usize, RequestEvent),
-    Locked(usize),
+    Locked(usize, LockHolder),
+}
+
+impl From<Step> for Progress {
+    fn from(step: Step) -> Self {
+        match step {
+            Step::Event(index, event) => Self::Step(index, event),
+            Step::Locked(index, holder) => Self::Locked(index, holder),
+        }
+    }
 }
 
 /// State of a writing thread, shared with the calling thread.
@@ -137,43 +147,51 @@ struct Writers {
     threads: Vec<Thread>,
     steps: bool,
     stop: fn() -> bool,
+    locks: LockWaits,
     began: Instant,
 }
 
 /// Serves all requests of a scheduler. After a signal, requests under way are cut short, and the
-/// rest ends at once.
+/// rest ends at once. Where no thread can be started, the calling thread serves the requests.
 ///
 /// # Errors
-/// The system's, if no thread can be started.
-pub fn run(mut scheduler: impl Scheduler, options: &mut BatchOptions<'_>) -> std::io::Result<Outcomes> {
+/// The system's, if no eventfd can be created. No request was begun.
+pub fn run(scheduler: impl Scheduler, options: &mut BatchOptions<'_>) -> std::io::Result<Outcomes> {
     let threads = options.parallel.clamp(1, scheduler.cgroups().max(1));
     let writers = Writers {
         threads: (0..threads).map(|_| Thread::default()).collect(),
         steps: options.steps,
         stop: options.stop,
+        locks: LockWaits::new(),
         began: Instant::now(),
     };
-    let mut pool = Pool::new(writers, threads, threads)?;
+    Ok(serve(Pool::new(writers, threads, threads)?, scheduler, options))
+}
+
+/// Serves all requests of a scheduler with a pool.
+fn serve(mut pool: Pool<Writers>, mut scheduler: impl Scheduler, options: &mut BatchOptions<'_>) -> Outcomes {
     let mut stopping: Option<Instant> = None;
     let mut is_told = false;
     loop {
-        while pool.under_way() < threads
+        while pool.under_way() < pool.size()
             && let NextJob::Serve(index, job) = scheduler.next()
         {
-            pool.give((index, job))?;
-        }
-        if pool.under_way() == 0 || pool.has_ended() {
-            break;
-        }
-        if !receive(&mut pool, &mut scheduler, options.emit) {
-            (options.emit)(Progress::Tick);
+            if let Err(job) = pool.give((index, job)) {
+                serve_here(pool.work(), job, &mut scheduler, options);
+            }
         }
         if (options.stop)() && stopping.is_none() {
             stopping = Some(Instant::now());
             (options.emit)(Progress::Stopping);
         }
+        if pool.under_way() == 0 || pool.has_ended() {
+            break;
+        }
         // Repeated at each tick: a nudge that comes just before the write would be lost.
         pool.nudge(options.nudge, |thread| stopping.is_some() || pool.work().is_late(thread));
+        if !receive(&mut pool, &mut scheduler, options.emit) {
+            (options.emit)(Progress::Tick);
+        }
         let is_overdue = stopping.is_some_and(|since| since.elapsed() >= WRITE_TIMEOUT);
         if let Some(bytes) = pool.work().in_flight().filter(|_| is_overdue && !is_told) {
             is_told = true;
@@ -182,7 +200,19 @@ pub fn run(mut scheduler: impl Scheduler, options: &mut BatchOptions<'_>) -> std
     }
     pool.stop();
     pool.join();
-    Ok(scheduler.outcomes())
+    scheduler.outcomes()
+}
+
+/// Serves a request in the calling thread, whose writes a signal interrupts by itself.
+fn serve_here(
+    writers: &Writers,
+    job: (usize, Box<Job>),
+    scheduler: &mut impl Scheduler,
+    options: &mut BatchOptions<'_>,
+) {
+    let completed = writers.run(0, job, &|| false, &mut |step| (options.emit)(step.into()));
+    let index = completed.index;
+    (options.emit)(Progress::Completed { index, is_last: scheduler.completed(completed) });
 }
 
 /// Waits for messages for at most [`TICK`], and takes all that have arrived. Returns whether there
@@ -196,8 +226,7 @@ fn receive(pool: &mut Pool<Writers>, scheduler: &mut impl Scheduler, emit: &mut 
     while let Some(message) = pool.take() {
         any = true;
         emit(match message {
-            Message::Event(Step::Event(index, event)) => Progress::Step(index, event),
-            Message::Event(Step::Locked(index)) => Progress::Locked(index),
+            Message::Event(step) => step.into(),
             Message::Done(completed) => {
                 let index = completed.index;
                 Progress::Completed { index, is_last: scheduler.completed(completed) }
@@ -220,15 +249,17 @@ impl Work for Writers {
         emit: &mut dyn FnMut(Step),
     ) -> Completed {
         let thread = &self.threads[thread];
-        if std::mem::take(&mut job.lock) && !take_lock(&mut job, self.stop) {
-            emit(Step::Locked(index));
+        if std::mem::take(&mut job.lock)
+            && let Err(holder) = self.take_lock(&mut job)
+        {
+            emit(Step::Locked(index, holder));
         }
         if let Some(timeout) = job.request.timeout {
             let deadline = (self.began.elapsed() + timeout).as_millis() as u64;
             thread.deadline.store(deadline.max(1), Ordering::Relaxed);
         }
-        let Job { place, request, .. } = &mut *job;
-        let report = run_one(place.target(), request, &self.stop, &mut |event| {
+        let Job { place, request, stalls, .. } = &mut *job;
+        let report = run_after(place.target(), request, stalls, &self.stop, &mut |event| {
             let asked = if let RequestEvent::Asking { bytes } = event { bytes } else { 0 };
             thread.in_flight.store(asked, Ordering::Relaxed);
             if self.steps {
@@ -242,6 +273,16 @@ impl Work for Writers {
 }
 
 impl Writers {
+    /// Acquires the lock, or gives up on it. The wait counts towards the timeout, of which at least
+    /// half is left.
+    fn take_lock(&self, job: &mut Job) -> Result<(), LockHolder> {
+        let began = Instant::now();
+        let most = job.request.timeout.map_or(Duration::MAX, |timeout| timeout / 2);
+        let taken = self.locks.acquire(&job.place, most, self.stop);
+        job.request.timeout = job.request.timeout.map(|timeout| timeout.saturating_sub(began.elapsed()));
+        taken
+    }
+
     fn is_late(&self, thread: usize) -> bool {
         let deadline = self.threads[thread].deadline.load(Ordering::Relaxed);
         deadline > 0 && self.began.elapsed().as_millis() as u64 >= deadline
@@ -254,26 +295,57 @@ impl Writers {
     }
 }
 
-/// Acquires the lock, or gives up on it. The wait counts towards the timeout, of which at least
-/// half is left.
-fn take_lock(job: &mut Job, stop: fn() -> bool) -> bool {
-    let began = Instant::now();
-    let most = job.request.timeout.map_or(LOCK_TIMEOUT, |timeout| LOCK_TIMEOUT.min(timeout / 2));
-    let taken = lock(&job.place, most, stop);
-    job.request.timeout = job.request.timeout.map(|timeout| timeout.saturating_sub(began.elapsed()));
-    taken
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kind::Kind;
+    use crate::node::Node;
+    use crate::reclaim::Goal;
+    use crate::size::Amount;
 
-/// Waits briefly for other memctl processes on the cgroup. Any process that can open the directory
-/// can hold such a lock, so the lock is a courtesy, and never a reason not to reclaim.
-fn lock(place: &OpenTarget, timeout: Duration, stop: fn() -> bool) -> bool {
-    let until = Instant::now() + timeout;
-    loop {
-        match place.try_lock() {
-            // A file system without locks is as good as an unlocked one.
-            Ok(true) | Err(_) => return true,
-            Ok(false) if Instant::now() >= until || stop() => return false,
-            Ok(false) => std::thread::sleep(LOCK_INTERVAL),
+    /// Makes a directory of a node whose memory can be requested, and never shrinks.
+    fn job(nodes: &tempfile::TempDir, number: u32) -> Job {
+        let dir = nodes.path().join(format!("node{number}"));
+        std::fs::create_dir(&dir).unwrap();
+        std::fs::write(dir.join("reclaim"), "").unwrap();
+        std::fs::write(dir.join("meminfo"), format!("Node {number} MemUsed: 1048576 kB\n")).unwrap();
+        std::fs::write(dir.join("vmstat"), "nr_inactive_file 1000\nnr_active_file 24\n").unwrap();
+        Job {
+            place: OpenTarget::Node(Box::new(Node::open_below(nodes.path(), number).unwrap())),
+            request: Request {
+                timeout: Some(Duration::from_millis(100)),
+                ..Request::new(Goal::Reclaim(Amount::Bytes(4096)), Kind::All)
+            },
+            lock: true,
+            usual: None,
+            stalls: RecentStalls::default(),
         }
+    }
+
+    #[test]
+    fn without_threads_the_calling_one_serves_all_requests() {
+        let nodes = tempfile::tempdir().unwrap();
+        let jobs = (0..3).map(|number| job(&nodes, number)).collect();
+        let (mut asked, mut completed) = (0, Vec::new());
+        let mut emit = |progress| match progress {
+            Progress::Step(_, RequestEvent::Asked { .. }) => asked += 1,
+            Progress::Completed { index, is_last: true } => completed.push(index),
+            _ => {}
+        };
+        let mut options =
+            BatchOptions { parallel: 2, steps: true, stop: || false, nudge: |_| {}, emit: &mut emit };
+        let writers = Writers {
+            threads: (0..2).map(|_| Thread::default()).collect(),
+            steps: true,
+            stop: || false,
+            locks: LockWaits::new(),
+            began: Instant::now(),
+        };
+        let pool = Pool::new(writers, 2, 2).unwrap();
+        let pool = pool.with_spawn(|_, _| Err(std::io::ErrorKind::WouldBlock.into()));
+        let outcomes = serve(pool, InOrder::new(jobs), &mut options);
+        assert_eq!(completed, [0, 1, 2]);
+        let chunks = outcomes.each.iter().map(|outcome| outcome.report.as_ref().unwrap().chunks);
+        assert_eq!(chunks.sum::<u32>(), asked);
     }
 }

@@ -7,6 +7,7 @@ use rustix::io::Errno;
 use super::Target;
 use crate::cgroup::error::CgroupError;
 use crate::cgroup::{MemoryCgroup, Name};
+use crate::host::LockHolder;
 use crate::node::Node;
 use crate::select::TargetSpec;
 
@@ -68,6 +69,14 @@ impl OpenTarget {
         match self {
             Self::Cgroup(cgroup) => cgroup.cgroup().try_lock(),
             Self::Node(node) => node.try_lock(),
+        }
+    }
+
+    /// Finds the process that holds the lock.
+    pub(crate) fn lock_holder(&self) -> LockHolder {
+        match self {
+            Self::Cgroup(cgroup) => cgroup.cgroup().lock_holder(),
+            Self::Node(node) => node.lock_holder(),
         }
     }
 

@@ -5,9 +5,10 @@
 //! ends the writes of its threads with `Pool::nudge`.
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::thread::{Builder, JoinHandle};
 
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::OwnedFd;
@@ -54,6 +55,9 @@ struct Shared<W: Work> {
     arrived: OwnedFd,
 }
 
+/// Starts a thread.
+type Spawn = fn(Builder, Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>>;
+
 /// Threads, and the jobs given to them.
 pub(crate) struct Pool<W: Work> {
     shared: Arc<Shared<W>>,
@@ -61,6 +65,7 @@ pub(crate) struct Pool<W: Work> {
     threads: Vec<JoinHandle<()>>,
     size: usize,
     stack: Option<usize>,
+    spawn: Spawn,
     /// Jobs given out whose result wasn't received yet.
     under_way: usize,
 }
@@ -71,7 +76,7 @@ impl<W: Work> Pool<W> {
     ///
     /// # Errors
     /// The system's, from eventfd(2).
-    pub(crate) fn new(work: W, size: usize, jobs: usize) -> std::io::Result<Self> {
+    pub(crate) fn new(work: W, size: usize, jobs: usize) -> io::Result<Self> {
         let queues = Queues { jobs: VecDeque::with_capacity(jobs), messages: VecDeque::with_capacity(jobs) };
         let shared = Arc::new(Shared {
             work,
@@ -80,7 +85,14 @@ impl<W: Work> Pool<W> {
             stop: AtomicBool::new(false),
             arrived: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
         });
-        Ok(Self { threads: Vec::with_capacity(size), shared, size, stack: None, under_way: 0 })
+        let spawn: Spawn = |thread, serve| thread.spawn(serve);
+        Ok(Self { threads: Vec::with_capacity(size), shared, size, stack: None, spawn, under_way: 0 })
+    }
+
+    /// Sets the function that starts threads.
+    #[cfg(test)]
+    pub(crate) fn with_spawn(self, spawn: Spawn) -> Self {
+        Self { spawn, ..self }
     }
 
     /// Sets the stack size of the threads, in bytes.
@@ -116,19 +128,19 @@ impl<W: Work> Pool<W> {
     /// Gives out a job.
     ///
     /// # Errors
-    /// The system's, if no thread at all can be started for the job. Where some threads run
-    /// already, they will serve it.
-    pub(crate) fn give(&mut self, job: W::Job) -> std::io::Result<()> {
+    /// The job, if no thread at all can be started for it: the caller may run it by itself, with
+    /// [`Pool::work`]. Where some threads run already, they will serve it.
+    pub(crate) fn give(&mut self, job: W::Job) -> Result<(), W::Job> {
         if self.under_way >= self.threads.len() && self.threads.len() < self.size {
             let (shared, number) = (Arc::clone(&self.shared), self.threads.len());
-            let thread = std::thread::Builder::new().name("reclaim".into());
+            let thread = Builder::new().name("reclaim".into());
             let thread = match self.stack {
                 Some(bytes) => thread.stack_size(bytes),
                 None => thread,
             };
-            match thread.spawn(move || shared.serve(number)) {
+            match (self.spawn)(thread, Box::new(move || shared.serve(number))) {
                 Ok(thread) => self.threads.push(thread),
-                Err(e) if self.threads.is_empty() => return Err(e),
+                Err(_) if self.threads.is_empty() => return Err(job),
                 Err(_) => {}
             }
         }
@@ -249,6 +261,30 @@ mod tests {
         assert!(!pool.has_ended());
         pool.stop();
         pool.join();
+    }
+
+    #[test]
+    fn jobs_come_back_only_where_no_thread_serves_them() {
+        use std::sync::atomic::AtomicUsize;
+        static STARTED: AtomicUsize = AtomicUsize::new(0);
+        let mut none =
+            Pool::new(Echo, 3, 4).unwrap().with_spawn(|_, _| Err(io::ErrorKind::WouldBlock.into()));
+        assert_eq!((none.give(7), none.under_way()), (Err(7), 0));
+        let mut one = Pool::new(Echo, 3, 4).unwrap().with_spawn(|thread, serve| {
+            match STARTED.fetch_add(1, Ordering::Relaxed) {
+                0 => thread.spawn(serve),
+                _ => Err(io::ErrorKind::WouldBlock.into()),
+            }
+        });
+        (0..20).for_each(|job| one.give(job).unwrap());
+        while one.under_way() > 0 {
+            if one.take().is_none() {
+                std::thread::yield_now();
+            }
+        }
+        assert!(STARTED.load(Ordering::Relaxed) > 1);
+        one.stop();
+        one.join();
     }
 
     #[test]

@@ -22,8 +22,8 @@ pub struct Request {
     pub chunk: Option<u64>,
     /// Time limit.
     pub timeout: Option<Duration>,
-    /// Maximum share of the time since the start in which the cgroup may be stalled; beyond it the
-    /// request stops.
+    /// Maximum share of the last 10 s in which the cgroup may be stalled; beyond it the request
+    /// stops.
     pub max_pressure: Option<Percent>,
     /// Maximum cost in seconds of CPU time per GiB; beyond it the request stops.
     pub max_cost: Option<f64>,

@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use super::cost::RecentCost;
 use super::ledger::Ledger;
 use super::overshoot::Writes;
-use super::{Pace, Report, Request, StoppedBy, Target, chunk};
+use super::{Pace, RecentStalls, Report, Request, StoppedBy, Target, chunk};
 use crate::host::proc::page_size;
 use crate::host::zram::Zram;
 use crate::kind::Swappiness;
@@ -39,9 +39,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// Ratio of time in writes to the cost of reading the counters, from which they are read again.
 const STAT_SHARE: u32 = 400;
 
-/// Minimum time of observation before the cgroup's stalls count, and the interval between checks of
-/// them.
-const PRESSURE_WINDOW: Duration = Duration::from_millis(500);
+/// Interval between checks of the cgroup's stalls.
 const PRESSURE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Maximum wait, over the whole request, for another writer that reclaims from the same node.
@@ -90,7 +88,22 @@ pub fn run(
     stop: &dyn Fn() -> bool,
     tell: &mut dyn FnMut(RequestEvent),
 ) -> Result<Report, Errno> {
-    let run = Run::start(target, request, stop, tell)?;
+    run_after(target, request, &RecentStalls::default(), stop, tell)
+}
+
+/// Reclaims as [`run()`] does. The cgroup's stalls during earlier requests, if these were recent,
+/// count towards [`Request::max_pressure`].
+///
+/// # Errors
+/// As [`run()`].
+pub(crate) fn run_after(
+    target: &mut (impl Target + ?Sized),
+    request: &Request,
+    stalls: &RecentStalls,
+    stop: &dyn Fn() -> bool,
+    tell: &mut dyn FnMut(RequestEvent),
+) -> Result<Report, Errno> {
+    let run = Run::start(target, request, stalls.clone(), stop, tell)?;
     Ok(run.finish())
 }
 
@@ -126,7 +139,10 @@ struct Run<'a, T: Target + ?Sized> {
     swap_before: Option<u64>,
     zram_before: Option<Zram>,
     stalled_before: Option<Duration>,
-    pressure_sampled_at: Duration,
+    stalls: RecentStalls,
+    /// Time and value of the latest stall counter that could be read.
+    stall_sample: Option<(Duration, Duration)>,
+    pressure_checked_at: Duration,
     writing: Duration,
     cpu: Duration,
     chunks: u32,
@@ -158,6 +174,7 @@ impl<'a, T: Target + ?Sized> Run<'a, T> {
     fn start(
         target: &'a mut T,
         request: &'a Request,
+        stalls: RecentStalls,
         stop: &'a dyn Fn() -> bool,
         tell: &'a mut dyn FnMut(RequestEvent),
     ) -> Result<Self, Errno> {
@@ -194,7 +211,9 @@ impl<'a, T: Target + ?Sized> Run<'a, T> {
             swap_before,
             zram_before,
             stalled_before,
-            pressure_sampled_at: began,
+            stalls,
+            stall_sample: stalled_before.map(|stalled| (began, stalled)),
+            pressure_checked_at: began,
             writing: Duration::ZERO,
             cpu: Duration::ZERO,
             chunks: 0,
@@ -285,7 +304,6 @@ impl<'a, T: Target + ?Sized> Run<'a, T> {
             return Err(StoppedBy::Interrupted);
         }
         let now = self.target.now();
-        let elapsed = now.saturating_sub(self.began);
         if self.time_is_up() {
             return Err(StoppedBy::Timeout);
         }
@@ -295,18 +313,23 @@ impl<'a, T: Target + ?Sized> Run<'a, T> {
             return Err(StoppedBy::Cost);
         }
         if let Some(most) = self.request.max_pressure
-            && elapsed >= PRESSURE_WINDOW
-            && now.saturating_sub(self.pressure_sampled_at) >= PRESSURE_INTERVAL
+            && now.saturating_sub(self.pressure_checked_at) >= PRESSURE_INTERVAL
         {
-            self.pressure_sampled_at = now;
-            if self
-                .stalled()
-                .is_some_and(|stalled| stalled.as_secs_f64() > most.ratio() * elapsed.as_secs_f64())
-            {
+            self.pressure_checked_at = now;
+            if self.recent_stalls(now) > Some(most.ratio()) {
                 return Err(StoppedBy::Pressure);
             }
         }
         Ok(())
+    }
+
+    /// Returns the share of the recent time in which the cgroup was stalled, once it is known.
+    fn recent_stalls(&mut self, now: Duration) -> Option<f64> {
+        // While the counter can't be read, nothing is recorded.
+        let stalled = self.target.stalled()?;
+        let (then, before) = self.stall_sample.replace((now, stalled))?;
+        self.stalls.record(now.saturating_sub(then), stalled.saturating_sub(before));
+        self.stalls.share()
     }
 
     /// Returns the bytes still missing; `None` where all there is was requested.

@@ -6,10 +6,8 @@
 //! so far, in slices, so that the cost is learned on the way; cgroups of unknown cost are tried
 //! with a small slice. A cgroup that is exhausted, too expensive or under pressure is left alone.
 
-use std::time::Duration;
-
 use super::cost::RecentCost;
-use super::{Report, StoppedBy};
+use super::{RecentStalls, Report, StoppedBy};
 
 /// First slice for a cgroup whose cost beyond page cache isn't known, and the largest slice, in
 /// bytes. Slices grow fourfold each time: large enough to be worth the samples around them, small
@@ -23,9 +21,6 @@ const SLICE: u64 = 8;
 /// Minimum page cache for a request of its own, in bytes.
 const MIN_AVAILABLE: u64 = 256 << 10;
 
-/// Minimum time of observation before a cgroup's stalls count.
-const PRESSURE_WINDOW: Duration = Duration::from_millis(500);
-
 /// State of one cgroup in the policy.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Donor {
@@ -36,9 +31,8 @@ pub(crate) struct Donor {
     given: f64,
     cpu: f64,
     price: RecentCost,
-    /// Time in reclaim, and the part of it in which the cgroup was stalled.
-    busy_for: Duration,
-    stalled: Duration,
+    /// Stalls of the cgroup during its requests.
+    stalls: RecentStalls,
     asked_now: Option<u64>,
     /// Number of slices requested.
     slices: u32,
@@ -89,8 +83,9 @@ impl Donor {
         self.given = self.given / 2.0 + report.reclaimed as f64;
         self.cpu = self.cpu / 2.0 + report.cpu.as_secs_f64();
         self.price.record(report.reclaimed, report.cpu);
-        self.busy_for += report.elapsed;
-        self.stalled += report.stalled.unwrap_or_default();
+        if let Some(stalled) = report.stalled {
+            self.stalls.record(report.elapsed, stalled);
+        }
         self.out = match report.stopped_by {
             StoppedBy::Reached => None,
             StoppedBy::Exhausted if file_only => {
@@ -103,9 +98,8 @@ impl Donor {
         if self.out.is_none() && bounds.max_cost.is_some_and(|most| self.price.last() > Some(most)) {
             self.out = Some(StoppedBy::Cost);
         }
-        if self.out.is_none() && self.busy_for >= PRESSURE_WINDOW {
-            let share = self.stalled.as_secs_f64() / self.busy_for.as_secs_f64();
-            self.out = bounds.max_pressure.filter(|&most| share > most).map(|_| StoppedBy::Pressure);
+        if self.out.is_none() && bounds.max_pressure.is_some_and(|most| self.stalls.share() > Some(most)) {
+            self.out = Some(StoppedBy::Pressure);
         }
     }
 
@@ -119,6 +113,12 @@ impl Donor {
     #[must_use]
     pub(crate) fn inactive_file(&self) -> u64 {
         self.inactive_file
+    }
+
+    /// Returns the recent stalls of the cgroup during its requests.
+    #[must_use]
+    pub(crate) fn stalls(&self) -> &RecentStalls {
+        &self.stalls
     }
 
     /// Returns the reason why the cgroup is excluded, if it is.
@@ -218,6 +218,8 @@ pub(crate) fn ended(givers: &[Donor], missing: u64) -> StoppedBy {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -321,6 +323,21 @@ mod tests {
         };
         giver.record(&stalled(0.05), false, bounds);
         assert_eq!(giver.excluded_by(), None);
+        giver.record(&stalled(0.3), false, bounds);
+        assert_eq!(giver.excluded_by(), Some(StoppedBy::Pressure));
+
+        // A calm time before gives no credit.
+        let mut giver = Donor::new(0);
+        (0..600).for_each(|_| giver.record(&stalled(0.0), false, bounds));
+        giver.record(&stalled(0.5), false, bounds);
+        assert_eq!(giver.excluded_by(), None);
+        giver.record(&stalled(1.0), false, bounds);
+        assert_eq!(giver.excluded_by(), Some(StoppedBy::Pressure));
+
+        // A time without figures counts as neither.
+        let mut giver = Donor::new(0);
+        giver.record(&stalled(0.05), false, bounds);
+        (0..100).for_each(|_| giver.record(&Report { stalled: None, ..stalled(0.0) }, false, bounds));
         giver.record(&stalled(0.3), false, bounds);
         assert_eq!(giver.excluded_by(), Some(StoppedBy::Pressure));
     }

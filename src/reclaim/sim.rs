@@ -85,6 +85,8 @@ pub(crate) struct Sim {
     pub batch_time: Duration,
     /// Share of the time in which the application is stalled, in percent.
     pub stall_percent: u32,
+    /// Moment from which it is stalled all the time.
+    pub stalled_from: Option<Duration>,
     pub signal_at: Option<Duration>,
     pub removed_at: Option<Duration>,
     /// Moment until which another writer reclaims from the same node.
@@ -132,6 +134,7 @@ impl Sim {
             growth: 0,
             batch_time: Duration::from_micros(50),
             stall_percent: 0,
+            stalled_from: None,
             signal_at: None,
             removed_at: None,
             busy_until: Duration::ZERO,
@@ -297,7 +300,9 @@ impl Target for Sim {
     }
 
     fn stalled(&mut self) -> Option<Duration> {
-        Some(self.clock.get() * self.stall_percent / 100)
+        let now = self.clock.get();
+        let standstill = self.stalled_from.map_or(Duration::ZERO, |from| now.saturating_sub(from));
+        Some(now.saturating_sub(standstill) * self.stall_percent / 100 + standstill)
     }
 
     fn swap_usage(&mut self) -> Option<u64> {

@@ -11,7 +11,8 @@ mod slab;
 
 use super::sim::{Counters, Manners, PAGE, Sim};
 use super::{
-    Goal, LARGE_FOLIO, Measure, Obstacle, Rate, Report, Request, RequestEvent, StoppedBy, Verdict, run,
+    Goal, LARGE_FOLIO, Measure, Obstacle, Rate, RecentStalls, Report, Request, RequestEvent, StoppedBy,
+    Verdict, run, run_after,
 };
 use crate::kind::Kind;
 use crate::size::Amount;
@@ -288,6 +289,31 @@ fn pressure_stops_it() {
     assert_eq!((report.stopped_by, report.verdict()), (StoppedBy::Pressure, Some(Verdict::Under)));
     let report = reclaim(&mut Sim { stall_percent: 5, ..calm() }, &guarded);
     assert_eq!(report.stopped_by, StoppedBy::Reached);
+}
+
+#[test]
+fn pressure_stops_it_after_a_long_calm_too() {
+    let mut sim = Sim { stalled_from: Some(Duration::from_secs(600)), ..Sim::new(2000 * M) };
+    let gentle = Request {
+        max_pressure: Some("10".parse().unwrap()),
+        rate: Some(Arc::new(Rate::new(M))),
+        ..request(1000 * M)
+    };
+    let report = reclaim(&mut sim, &gentle);
+    assert_eq!(report.stopped_by, StoppedBy::Pressure);
+    assert!((600..602).contains(&report.elapsed.as_secs()), "{:?}", report.elapsed);
+}
+
+#[test]
+fn stalls_of_earlier_requests_count() {
+    let mut stalls = RecentStalls::default();
+    stalls.record(Duration::from_secs(9), Duration::from_millis(890));
+    let sim = || Sim { batch_time: Duration::from_millis(5), stall_percent: 50, ..Sim::new(10 * M) };
+    let guarded = Request { max_pressure: Some("10".parse().unwrap()), ..request(10 * M) };
+    let report = run(&mut sim(), &guarded, &|| false, &mut |_| {}).unwrap();
+    assert_eq!(report.stopped_by, StoppedBy::Reached, "{:?}", report.elapsed);
+    let report = run_after(&mut sim(), &guarded, &stalls, &|| false, &mut |_| {}).unwrap();
+    assert_eq!(report.stopped_by, StoppedBy::Pressure);
 }
 
 #[test]

@@ -21,8 +21,6 @@ pub(crate) struct Context<'a, S: System> {
     pub now: Duration,
     /// Beginning of the watch.
     pub began: Duration,
-    /// True if nothing is written.
-    pub dry_run: bool,
     /// Receiver of events.
     pub emit: &'a mut dyn FnMut(Event<'_>),
 }

@@ -85,7 +85,6 @@ pub(super) fn run<'a, S: System>(
             text: String::with_capacity(8192),
             now: began,
             began,
-            dry_run,
             emit: options.emit,
         },
         schedule: Schedule::default(),

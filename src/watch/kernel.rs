@@ -1,6 +1,6 @@
 //! The real host of a watch: the kernel's files, an epoll, and a pool of writing threads.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
@@ -32,6 +32,9 @@ use crate::size::Amount;
 /// more than [`super::dispatcher::Dispatcher`] lets run.
 pub(crate) const MAX_WORKERS: usize = 16;
 
+/// Id of the event that says that a signal arrived.
+const SIGNAL: u64 = DONE - 1;
+
 /// Stack size of the thread that queries killers, bytes: room for a child process, and little more.
 const KILLERS_STACK: usize = 256 << 10;
 
@@ -40,6 +43,7 @@ pub(crate) struct Kernel {
     poller: Poller,
     pool: Pool<Worker>,
     nudge: fn(&JoinHandle<()>),
+    signals: Option<BorrowedFd<'static>>,
     swapped_out: SwapOutCounter,
     killers: Option<Receiver<Killers>>,
     blind_spot: u64,
@@ -58,6 +62,7 @@ impl Kernel {
             poller,
             pool,
             nudge: |_| {},
+            signals: None,
             swapped_out: SwapOutCounter::default(),
             killers: None,
             blind_spot: blind_spot(),
@@ -65,9 +70,18 @@ impl Kernel {
     }
 
     /// Sets the functions that interrupt the system calls of other threads, and of the calling
-    /// thread after a time.
-    pub(crate) fn set_signals(&mut self, nudge: fn(&JoinHandle<()>), alarm: Alarm) {
-        self.nudge = nudge;
+    /// thread after a time; and the descriptor that becomes readable when a signal arrives.
+    pub(crate) fn set_signals(
+        &mut self,
+        nudge: fn(&JoinHandle<()>),
+        alarm: Alarm,
+        signals: Option<BorrowedFd<'static>>,
+    ) {
+        (self.nudge, self.signals) = (nudge, signals);
+        if let Some(signals) = signals {
+            // Without it, a signal that arrives just before a wait is noticed after the wait.
+            let _ = self.poller.while_readable(signals, SIGNAL);
+        }
         // Set once; a second watch with the same workers doesn't exist.
         let _ = self.pool.work().alarm.set(alarm);
     }
@@ -170,16 +184,20 @@ impl System for Kernel {
 
     fn wait(&mut self, timeout: Duration, ready: &mut Vec<u64>) {
         self.poller.wait(timeout, ready);
+        let mut count = [0; 8];
         if ready.contains(&DONE) {
-            let mut count = [0; 8];
             let _ = rustix::io::read(self.pool.arrived(), &mut count);
+        }
+        if let Some(signals) = self.signals
+            && ready.contains(&SIGNAL)
+        {
+            let _ = rustix::io::read(signals, &mut count);
+            ready.retain(|&id| id != SIGNAL);
         }
     }
 
     fn start(&mut self, job: WriteJob<MemoryCgroup>) -> Result<(), WriteJob<MemoryCgroup>> {
-        let again = WriteJob { located: Arc::clone(&job.located), handle: None, ..job };
-        let job = WriteJob { located: Arc::clone(&job.located), ..job };
-        self.pool.give(job).map_err(|_| again)
+        self.pool.give(job)
     }
 
     fn run_here(&mut self, job: WriteJob<MemoryCgroup>, stop: &dyn Fn() -> bool) -> Done<MemoryCgroup> {

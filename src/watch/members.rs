@@ -62,8 +62,8 @@ impl Members {
         let Some(system) = self.system.take() else { return Ok(()) };
         let now = system.now();
         let text = std::mem::take(&mut self.text);
-        let (host, dry_run) = (HostState::default(), self.dry_run);
-        let mut cx = Context { system, host, text, now, began: now, dry_run, emit: &mut |_| {} };
+        let host = HostState::default();
+        let mut cx = Context { system, host, text, now, began: now, emit: &mut |_| {} };
         let member = Member::new(located, rule, &mut self.ancestors, Duration::ZERO, &mut cx);
         (self.system, self.text) = (Some(cx.system), cx.text);
         self.each.push(member?);
@@ -90,7 +90,7 @@ impl Members {
             Some(system) => system,
             None => Kernel::new()?,
         };
-        system.set_signals(options.nudge, options.alarm);
+        system.set_signals(options.nudge, options.alarm, options.signals);
         Ok(control::run(system, self.each, self.ancestors, options))
     }
 }

@@ -1,5 +1,6 @@
 //! Settings and callbacks of a watch.
 
+use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -64,6 +65,8 @@ pub struct WatchOptions<'a> {
     pub nudge: fn(&JoinHandle<()>),
     /// Interrupts the calling thread's own system call after a time.
     pub alarm: Alarm,
+    /// Descriptor that becomes readable when a signal arrives that the callbacks are to notice.
+    pub signals: Option<BorrowedFd<'static>>,
     /// True if new cgroups may be added; otherwise only lost ones are searched for.
     pub follows: bool,
     /// Finds new cgroups, where there can be some.
@@ -94,6 +97,7 @@ impl<'a> WatchOptions<'a> {
             stop,
             nudge: |_| {},
             alarm: |_| {},
+            signals: None,
             follows: false,
             select: None,
             reload: None,

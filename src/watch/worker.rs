@@ -178,8 +178,16 @@ pub(crate) fn open(located: &CgroupPath, id: u64) -> Result<MemoryCgroup, Errno>
 impl LockableTarget for MemoryCgroup {
     fn lock(&mut self) -> Result<(), LockHolder> {
         // A file system without locks counts as unlocked.
+        if self.cgroup().try_lock() != Ok(false) {
+            return Ok(());
+        }
+        let holder = self.cgroup().lock_holder();
+        // It may have been released while its holder was looked up.
         match self.cgroup().try_lock() {
-            Ok(false) => Err(LockHolder { pid: None, is_honoured: true }),
+            Ok(false) => Err(LockHolder {
+                pid: holder.pid,
+                is_honoured: holder.is_honoured(rustix::process::geteuid().as_raw()),
+            }),
             Ok(true) | Err(_) => Ok(()),
         }
     }

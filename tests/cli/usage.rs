@@ -102,6 +102,26 @@ fn options_that_do_not_go_together() {
     invalid("--timeout", "0", "--timeout <DUR>", "must be more than 0");
     invalid("--timeout", "soon", "--timeout <DUR>", "not a duration (as in 500ms, 10s, 2m)");
     invalid("--timeout", "-1", "--timeout <DUR>", "not a duration (as in 500ms, 10s, 2m)");
+    let durations: [(&[&str], &str); 4] = [
+        (&["reclaim", "app", "5M"], "--timeout"),
+        (&["reclaim", "app", "5M"], "--settle"),
+        (&["watch", "app", "--keep=5M"], "--duration"),
+        (&["stat"], "--interval"),
+    ];
+    for (command, option) in durations {
+        for (value, why) in [
+            ("18446744073709551615", "must be at most 365 days"),
+            ("1e30", "must be at most 365 days"),
+            ("inf", "must be at most 365 days"),
+            ("0", "must be more than 0"),
+            ("-1", "not a duration (as in 500ms, 10s, 2m)"),
+            ("nan", "not a duration (as in 500ms, 10s, 2m)"),
+        ] {
+            let given = format!("{option}={value}");
+            let line = format!("memctl: invalid value '{value}' for '{option} <DUR>': {why}");
+            assert_fails(&[command, &[&given[..]]].concat(), 2, &line);
+        }
+    }
     invalid("--tolerance", "200", "--tolerance <PCT>", "must be at most 100%");
     invalid("--swappiness", "201", "--swappiness <N>", "must be 0 to 200, or max");
     assert_fails(

@@ -45,9 +45,12 @@ pub fn forget_the_start() {
         libc::malloc_trim(0);
     }
     for (begin, end) in host::code_of_self() {
-        // SAFETY: the range is a private mapping of the program's file that can't be written to, so
-        // nothing is lost with its pages: the next access finds the same bytes in the file, which
-        // can't be written to while it runs (ETXTBSY).
+        // SAFETY: the range is a private mapping of the program's file that was never written to,
+        // so its pages are those of the file's page cache, and nothing is lost with them: the next
+        // access maps them again, with the same bytes as long as the file isn't changed in place.
+        // A local file system refuses such a change while the program runs (ETXTBSY). A network
+        // file system may not, nor keep the pages; but there the change shows in a page that was
+        // never released as well, or in one that any reclaim evicted, so the call adds no risk.
         let _ = unsafe { madvise(begin as *mut _, end - begin, Advice::LinuxDontneedLocked) };
     }
 }

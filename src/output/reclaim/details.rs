@@ -69,15 +69,8 @@ pub fn why(report: &Report) -> String {
         (StoppedBy::Interrupted, _) => "interrupted by a signal".into(),
         (StoppedBy::Timeout, _) => format!("--timeout ran out after {}", time(report.elapsed)),
         (StoppedBy::Pressure, _) => {
-            let stalled = report.stalled.map_or(0.0, |stalled| stalled.as_secs_f64());
-            let share = 100.0 * stalled / report.elapsed.as_secs_f64();
-            let most = report.max_pressure.map_or_else(String::new, |most| most.to_string());
-            {
-                format!(
-                    "{} was stalled for {share:.0}% of the time, and --max-pressure is {most}",
-                    stalled_one(report)
-                )
-            }
+            let most = report.max_pressure.map_or_else(String::new, |most| format!(" {most}"));
+            format!("{} was recently stalled for more than --max-pressure{most}", stalled_one(report))
         }
         (StoppedBy::Cost, _) => {
             let lately = match report.last_cost {

@@ -157,7 +157,7 @@ fn every_end_has_its_words() {
         (StoppedBy::Exhausted, "the kernel found nothing more to free, 6 MiB short of the request"),
         (StoppedBy::Interrupted, "interrupted by a signal"),
         (StoppedBy::Timeout, "--timeout ran out after 41 ms"),
-        (StoppedBy::Pressure, "the cgroup was stalled for 0% of the time, and --max-pressure is"),
+        (StoppedBy::Pressure, "the cgroup was recently stalled for more than --max-pressure"),
         (StoppedBy::Cost, "the CPU cost exceeded --max-cost"),
         (StoppedBy::Removed, "the cgroup was removed meanwhile"),
         (StoppedBy::Failed(Errno::INVAL), "the kernel refused: invalid argument"),

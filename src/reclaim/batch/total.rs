@@ -176,9 +176,9 @@ impl Scheduler for Total {
                 job.request.goal = Goal::Reclaim(Amount::Bytes(bytes));
                 job.request.kind = if member.asked_for_cache { Kind::File } else { member.kind };
                 job.request.timeout = left;
-                // The bound applies to all requests together: a single one is too short to measure
-                // pressure.
-                job.request.max_pressure = None;
+                // The bound applies to all requests together, most of which are too short to
+                // measure pressure; a long one ends by itself.
+                job.stalls = self.givers[index].stalls().clone();
                 NextJob::Serve(index, Box::new(job))
             }
         }
