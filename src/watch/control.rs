@@ -67,11 +67,11 @@ struct Settings {
 }
 
 /// Watches until a stop is requested. `members` are the cgroups that exist at the beginning.
-pub(super) fn run<'a, S: System>(
+pub(super) fn run<S: System>(
     system: S,
     members: Vec<Member<S>>,
     ancestors: Ancestors<S::Sampler>,
-    options: WatchOptions<'a>,
+    options: WatchOptions<'_>,
 ) -> Ended {
     let (began, cpu, expected) = (system.now(), system.cpu(), members.len());
     let WatchOptions { swap_writes, duration, dry_run, each_action, samples, follows, .. } = options;
@@ -125,6 +125,7 @@ struct Others {
     total: ReclaimTally,
 }
 
+#[allow(clippy::struct_excessive_bools)] // Each is a state of its own.
 struct Control<'a, S: System> {
     settings: Settings,
     /// Members by slot; a slot stays empty after its cgroup is gone, until a new one is added.
@@ -281,9 +282,10 @@ impl<S: System> Control<'_, S> {
         while let Some(slot) = self.schedule.next_slot(from, round) {
             from = slot + 1;
             if let Some(member) = &mut self.members[slot] {
-                match member.is_idle() {
-                    true => drop(member.hold(Guard::Cpu, Some(until), &mut self.cx)),
-                    false => member.flush(false, &mut self.cx),
+                if member.is_idle() {
+                    member.hold(Guard::Cpu, Some(until), &mut self.cx);
+                } else {
+                    member.flush(false, &mut self.cx);
                 }
             }
             self.plan(slot);

@@ -144,9 +144,9 @@ impl Dispatcher {
     #[must_use]
     pub(crate) fn blocked_for(&self, now: Duration, time: Duration) -> Option<&CgroupPath> {
         let is_old = |at: Duration| now.saturating_sub(at) >= time;
-        let waits = self.queues.iter().flat_map(|queue| queue.waiting.front());
+        let mut waits = self.queues.iter().filter_map(|queue| queue.waiting.front());
         let all_hang = self.running.len() >= self.workers && self.running.iter().all(|job| is_old(job.since));
-        (all_hang && waits.into_iter().any(|ticket| is_old(ticket.queued_at)))
+        (all_hang && waits.any(|ticket| is_old(ticket.queued_at)))
             .then(|| self.running.first().map(|job| &*job.located))
             .flatten()
     }

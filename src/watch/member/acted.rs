@@ -97,7 +97,9 @@ impl<S: System> Member<S> {
         {
             let report = probe.exhausted(cx.now, result.current);
             self.due = shortage.until.min(probe.due());
-            report.into_iter().for_each(|what| cx.emit(&self.located.name, what));
+            if let Some(what) = report {
+                cx.emit(&self.located.name, what);
+            }
             return Ok(Step::Rest);
         }
         let (guard, wait) = self.hold.exhausted(cx.now);

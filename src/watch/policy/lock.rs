@@ -36,12 +36,11 @@ impl LockPatience {
         if now.saturating_sub(since) < LOCK_TIMEOUT {
             return;
         }
-        let pass = match is_honoured {
-            true => LOCK_TIMEOUT,
-            false => {
-                self.pass = (2 * self.pass).clamp(FIRST_PASS, LAST_PASS);
-                self.pass
-            }
+        let pass = if is_honoured {
+            LOCK_TIMEOUT
+        } else {
+            self.pass = (2 * self.pass).clamp(FIRST_PASS, LAST_PASS);
+            self.pass
         };
         (self.since, self.passed_until) = (None, now + pass);
     }

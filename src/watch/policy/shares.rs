@@ -60,11 +60,10 @@ impl Shares {
         let in_time = || self.promises.iter().filter(|promise| !promise.is_overdue(now));
         // Usage to expect once all of them have done what they were asked for. What has ended is
         // seen in the usage, unless it ended while another was in progress.
-        let expected = match in_time().any(|promise| promise.is_open) {
-            true => {
-                in_time().fold(u64::MAX, |left, promise| left.min(promise.used).saturating_sub(promise.asked))
-            }
-            false => used,
+        let expected = if in_time().any(|promise| promise.is_open) {
+            in_time().fold(u64::MAX, |left, promise| left.min(promise.used).saturating_sub(promise.asked))
+        } else {
+            used
         };
         let given: u64 = in_time().map(|promise| promise.available).sum();
         let all = self.available.saturating_sub(given).max(available).max(1);
