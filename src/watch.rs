@@ -25,6 +25,7 @@ pub mod options;
 pub mod policy;
 mod poller;
 mod probe;
+mod rejected;
 mod schedule;
 mod swap_monitor;
 mod system;

@@ -19,6 +19,7 @@ use super::options::{Reload, RuledCgroup, Select, Show, WatchOptions};
 use super::policy::cpu_budget::CpuBudget;
 use super::policy::guard::{Allowed, Guard};
 use super::policy::sampling_interval::SamplingInterval;
+use super::rejected::Rejected;
 use super::schedule::Schedule;
 use super::swap_monitor::SwapMonitor;
 use super::system::{ANCESTOR, DONE, Sample, System};
@@ -28,14 +29,11 @@ use crate::cgroup::join::Joined;
 mod membership;
 mod trigger;
 
-use membership::Rejected;
-
 /// Minimum time between two rounds: limit events and short actions may come more often.
 const MIN_ROUND: Duration = Duration::from_millis(1);
 
-/// Interval between searches for new cgroups, and maximum number of cgroups added at a time.
+/// Interval between searches for new cgroups.
 const RENEW_INTERVAL: Duration = Duration::from_secs(2);
-const MAX_ADDED: usize = 32;
 
 /// Time for which a limit event is muted after it arrived: a cgroup that stays at its limit causes
 /// a hundred a second, a bound set by the kernel. The longer time applies while a guard holds.
@@ -51,9 +49,6 @@ const BLOCKED: Duration = Duration::from_secs(5);
 /// Time limit at the end for writes in flight, and interval between checks for their end.
 const STOP_TIMEOUT: Duration = Duration::from_millis(500);
 const STOP_INTERVAL: Duration = Duration::from_millis(2);
-
-/// Maximum number of summaries kept of cgroups that ended before the watch.
-const MAX_ENDED: usize = 1000;
 
 /// Settings of a watch that don't change.
 #[allow(clippy::struct_excessive_bools)] // Each is a choice of its own.

@@ -5,46 +5,23 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use super::{Control, MAX_ADDED, MAX_ENDED};
+use super::Control;
 use crate::watch::config::rule::WatchError;
 use crate::watch::event::{EventKind, Summary};
 use crate::watch::member::Member;
 use crate::watch::notes::Note;
 use crate::watch::options::{Reload, RuledCgroup};
 use crate::watch::policy::cpu_budget::CpuBudget;
-use crate::watch::policy::refaults::Doubling;
 use crate::watch::system::{ANCESTOR, Sample, System};
+
+/// Maximum number of cgroups added at a time.
+const MAX_ADDED: usize = 32;
+
+/// Maximum number of summaries kept of cgroups that ended before the watch.
+const MAX_ENDED: usize = 1000;
 
 /// Grace period of a new cgroup, in which nothing is reclaimed from it.
 const GRACE: Duration = Duration::from_secs(5);
-
-/// Delays before a cgroup that can't be watched is tried again, and maximum number of those that
-/// are remembered.
-const FIRST_RETRY: Duration = Duration::from_secs(2);
-const LAST_RETRY: Duration = Duration::from_secs(60);
-const MAX_REJECTED: usize = 10_000;
-
-/// Cgroups that can't be watched for now, by id.
-#[derive(Debug, Default)]
-pub(super) struct Rejected {
-    each: HashMap<u64, (Duration, Doubling)>,
-    /// Last error in a note.
-    noted: Option<Errno>,
-}
-
-impl Rejected {
-    fn is_waiting(&self, id: u64, now: Duration) -> bool {
-        self.each.get(&id).is_some_and(|&(until, _)| now < until)
-    }
-
-    fn add(&mut self, id: u64, now: Duration) {
-        if self.each.len() >= MAX_REJECTED {
-            self.each.retain(|_, (until, _)| *until > now);
-        }
-        let entry = self.each.entry(id).or_insert((now, Doubling::new(FIRST_RETRY, LAST_RETRY)));
-        entry.0 = now + entry.1.next();
-    }
-}
 
 impl<S: System> Control<'_, S> {
     /// Searches for new cgroups.
@@ -87,7 +64,7 @@ impl<S: System> Control<'_, S> {
                 return self.note_rejected(&name, &why);
             }
         };
-        self.rejected.each.remove(&id);
+        self.rejected.remove(id);
         let slot = self.members.iter().position(Option::is_none).unwrap_or(self.members.len());
         if slot == self.members.len() {
             self.members.push(None);
@@ -101,7 +78,7 @@ impl<S: System> Control<'_, S> {
     fn note_rejected(&mut self, name: &str, why: &WatchError) {
         if let WatchError::Errno(errno) = *why
             && !matches!(errno, Errno::NOENT | Errno::NODEV | Errno::STALE)
-            && self.rejected.noted.replace(errno) != Some(errno)
+            && self.rejected.is_news(errno)
         {
             self.emit_note(&Note::NotWatched { cgroup: name.to_owned(), error: errno });
         }

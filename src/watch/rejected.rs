@@ -1,0 +1,48 @@
+//! Cgroups that were found and can't be watched for now.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+use super::policy::refaults::Doubling;
+
+/// Delays before a cgroup that can't be watched is tried again, and maximum number of those that
+/// are remembered.
+const FIRST_RETRY: Duration = Duration::from_secs(2);
+const LAST_RETRY: Duration = Duration::from_secs(60);
+const MAX_REJECTED: usize = 10_000;
+
+/// Cgroups that can't be watched for now, by id.
+#[derive(Debug, Default)]
+pub(crate) struct Rejected {
+    each: HashMap<u64, (Duration, Doubling)>,
+    /// Last error in a note.
+    noted: Option<Errno>,
+}
+
+impl Rejected {
+    /// Returns whether a cgroup isn't to be tried yet.
+    pub(crate) fn is_waiting(&self, id: u64, now: Duration) -> bool {
+        self.each.get(&id).is_some_and(|&(until, _)| now < until)
+    }
+
+    /// Records that a cgroup can't be watched.
+    pub(crate) fn add(&mut self, id: u64, now: Duration) {
+        if self.each.len() >= MAX_REJECTED {
+            self.each.retain(|_, (until, _)| *until > now);
+        }
+        let entry = self.each.entry(id).or_insert((now, Doubling::new(FIRST_RETRY, LAST_RETRY)));
+        entry.0 = now + entry.1.next();
+    }
+
+    /// Records that a cgroup can be watched.
+    pub(crate) fn remove(&mut self, id: u64) {
+        self.each.remove(&id);
+    }
+
+    /// Returns whether an error differs from the last one that was noted.
+    pub(crate) fn is_news(&mut self, errno: Errno) -> bool {
+        self.noted.replace(errno) != Some(errno)
+    }
+}
