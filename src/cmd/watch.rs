@@ -28,10 +28,12 @@ use crate::output::view::Waiting;
 use crate::output::{self, Verbosity};
 use crate::signal;
 
+mod follower;
 mod lock;
 pub mod plan;
 pub mod rules;
 
+use follower::{Follower, Reloaded};
 use plan::WatchPlan;
 
 /// Maximum number of writes in progress at the same time.
@@ -49,8 +51,9 @@ pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
     let plan = WatchPlan::of(args)?;
     open_many_files();
     let mut ancestors = Ancestors::default();
-    let (members, waiting) = members(&plan, &mut ancestors)?;
+    let Start { members, watched, waiting, unresolved } = start(&plan, &mut ancestors)?;
     let mut notes = output::notes::not_watched(&waiting);
+    notes.extend(unresolved.iter().cloned());
     if members.is_empty() && notes.is_empty() {
         notes.push("no cgroup is watched: all matches are excluded or can't be reclaimed from".into());
     }
@@ -83,31 +86,26 @@ pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
         signal::pending().is_some() || output::watch::nobody_reads()
     };
     let (follows, cpu, swap_writes) = (plan.watchlist.follows(), plan.cpu, plan.swap_writes);
-    let plan = RefCell::new(plan);
+    let follower = RefCell::new(Follower::new(plan.watchlist, plan.rules, watched, &unresolved));
     let mut select = |lost: bool, known: &dyn Fn(u64) -> bool| -> Vec<RuledCgroup> {
-        let mut plan = plan.borrow_mut();
-        let taken = plan.watchlist.now(clock::now(), lost, known);
-        plan.ruled(taken).collect()
-    };
-    let mut reload = || {
-        let file = args.config.as_deref().filter(|_| signal::reload_asked())?;
-        let read = rules::read(file).and_then(|rules| {
-            let plan = WatchPlan::by_rules(&rules)?;
-            // A name that can't be resolved is an error, as at the start; the old rules stay.
-            let first = plan.watchlist.first()?;
-            Ok((plan, first, rules.each.len()))
-        });
-        screen.borrow_mut().reloaded(file, read.as_ref().map(|(.., count)| *count), loudness);
-        let (new, (taken, unmatched), _) = read.ok()?;
-        let new = WatchPlan { cpu: args.cpu.map(Percent::ratio).or(new.cpu), ..new };
-        let waiting = Waiting { unmatched, unlimited: Vec::new() };
-        for note in output::notes::not_watched(&waiting) {
+        let (found, notes) = follower.borrow_mut().found(lost, known);
+        for note in notes {
             screen.borrow_mut().note(&note, loudness);
         }
-        let all = new.ruled(taken).collect();
-        let reload = Reload { all, cpu: new.cpu, swap_writes: new.swap_writes };
-        *plan.borrow_mut() = new;
-        Some(reload)
+        found
+    };
+    let mut reload = || {
+        let file = args.config.as_deref()?;
+        if signal::reload_asked() {
+            follower.borrow_mut().read_again(file);
+        }
+        let read = follower.borrow_mut().reloaded(file)?;
+        screen.borrow_mut().reloaded(file, read.as_ref().map(|new| new.rules), loudness);
+        let Reloaded { reload, notes, .. } = read.ok()?;
+        for note in notes {
+            screen.borrow_mut().note(&note, loudness);
+        }
+        Some(Reload { cpu: args.cpu.map(Percent::ratio).or(reload.cpu), ..reload })
     };
     let ended = control::run(
         members,
@@ -167,15 +165,27 @@ fn needed(kind: Option<Kind>) -> Option<(Request, String)> {
     Some((Request::new(Goal::Reclaim(Amount::Max), kind), word))
 }
 
+/// The cgroups of a watch at its start.
+struct Start {
+    members: Vec<Member>,
+    watched: Vec<RuledCgroup>,
+    waiting: Waiting,
+    /// Notes on words that can't be resolved.
+    unresolved: Vec<String>,
+}
+
 /// Opens all cgroups that were named before anything starts: an error in one changes nothing
 /// anywhere.
-fn members(plan: &WatchPlan, ancestors: &mut Ancestors) -> Result<(Vec<Member>, Waiting)> {
+fn start(plan: &WatchPlan, ancestors: &mut Ancestors) -> Result<Start> {
     let mut text = String::new();
-    let (first, unmatched) = plan.watchlist.first()?;
-    let mut members = Vec::with_capacity(first.len());
-    let mut unlimited = Vec::new();
-    for Assigned { selected, list } in first {
-        let Some(rule) = &plan.rules[list] else { continue };
+    let first = plan.watchlist.first()?;
+    let mut members = Vec::with_capacity(first.taken.len());
+    let (mut watched, mut unlimited) = (Vec::with_capacity(first.taken.len()), Vec::new());
+    for Assigned { selected, list } in first.taken {
+        let Some(rule) = plan.rules.get(list) else { continue };
+        if plan.rules.may_be_left_alone(&selected.located, &first.unresolved) {
+            continue;
+        }
         let name = selected.located.name.clone();
         let mut able = match MemoryCgroup::open(&selected.located) {
             Ok(able) => able,
@@ -190,14 +200,20 @@ fn members(plan: &WatchPlan, ancestors: &mut Ancestors) -> Result<(Vec<Member>, 
             request.check(&mut able).map_err(|why| Error::from(why).context(word))?;
         }
         let located = Arc::new(selected.located);
+        let ruled = RuledCgroup { located: Arc::clone(&located), rule: Rc::clone(rule) };
         match Member::new(located, Rc::clone(rule), ancestors, clock::now(), Duration::ZERO, &mut text) {
-            Ok(member) => members.push(member),
+            Ok(member) => {
+                members.push(member);
+                watched.push(ruled);
+            }
             // The cgroup may still get a limit.
             Err(why) if selected.by_glob || plan.waits => unlimited.push((name, why.to_string())),
             Err(why) => return Err(Error::from(why).context(name)),
         }
     }
-    Ok((members, Waiting { unmatched, unlimited }))
+    let waiting = Waiting { unmatched: first.waiting, unlimited };
+    let unresolved = plan.rules.notes(&first.unresolved, &first.troubles);
+    Ok(Start { members, watched, waiting, unresolved })
 }
 
 /// Moves this process into the cgroup that a word names.

@@ -29,17 +29,22 @@ pub fn lock_memory<'a>(mut watched: impl Iterator<Item = &'a str>, loudness: Ver
 /// its heap. Code that is needed again is read again, from the page cache. Otherwise two megabytes
 /// would be locked for as long as the watch lasts.
 pub fn forget_the_start() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: malloc_trim returns the allocator's free memory to the kernel, takes its locks
-    // itself, and may be called at any time by any thread.
-    unsafe {
-        libc::malloc_trim(0);
-    }
+    give_memory_back();
     for (begin, end) in host::code_of_self() {
         // SAFETY: the range is a private mapping of the program's file that can't be written to, so
         // nothing is lost with its pages: the next access finds the same bytes in the file, which
         // can't be written to while it runs (ETXTBSY).
         let _ = unsafe { madvise(begin as *mut _, end - begin, Advice::LinuxDontneedLocked) };
+    }
+}
+
+/// Returns the allocator's free memory to the kernel.
+pub fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: malloc_trim takes the allocator's locks itself, and may be called at any time by any
+    // thread.
+    unsafe {
+        libc::malloc_trim(0);
     }
 }
 
