@@ -203,7 +203,7 @@ pub(crate) fn select_by(
     let mut missing: Vec<(usize, CgroupError)> = Vec::new();
     let mut parts: Vec<Part<'_>> = Vec::new();
     // Names that only the walk can find: their directories, and the error of a path.
-    let mut names: HashMap<usize, (Vec<PathBuf>, Option<CgroupError>)> = HashMap::new();
+    let mut by_name: HashMap<usize, (Vec<PathBuf>, Option<CgroupError>)> = HashMap::new();
     // Globs that match nothing so far.
     let mut unmatched: HashMap<usize, bool> = HashMap::new();
     let widest = locator.mount().cloned().map(Arc::new);
@@ -226,12 +226,9 @@ pub(crate) fn select_by(
                 continue;
             }
         };
-        let mount = match selector.mount.as_ref().map_or(widest.as_ref(), Ok) {
-            Ok(mount) => mount,
-            Err(_) => {
-                missing.push((number, CgroupError::no_cgroup2()));
-                continue;
-            }
+        let Ok(mount) = selector.mount.as_ref().map_or(widest.as_ref(), Ok) else {
+            missing.push((number, CgroupError::no_cgroup2()));
+            continue;
         };
         let part = parts.iter().position(|part| part.mount.point == mount.point).unwrap_or_else(|| {
             parts.push(Part { mount: Arc::clone(mount), search: Search::default() });
@@ -240,11 +237,11 @@ pub(crate) fn select_by(
         let search = &mut parts[part].search;
         match (lookup, &selector.glob) {
             (Some(Lookup::Named(named)), _) => {
-                names.insert(number, (Vec::new(), None));
+                by_name.insert(number, (Vec::new(), None));
                 search.named(number, named);
             }
             (Some(Lookup::Spelt(below, why)), _) => {
-                names.insert(number, (Vec::new(), Some(why)));
+                by_name.insert(number, (Vec::new(), Some(why)));
                 search.spelt(number, &below);
             }
             (_, Some(Ok(glob))) => {
@@ -258,7 +255,7 @@ pub(crate) fn select_by(
     for Part { mount, search } in parts.iter().filter(|part| !part.search.is_empty()) {
         let mut located: Option<CgroupPath> = None;
         let trouble = search.run(mount, locator.asker(), false, &mut |number, entry| {
-            if let Some((found, _)) = names.get_mut(&number) {
+            if let Some((found, _)) = by_name.get_mut(&number) {
                 found.push(entry.path.clone());
                 return;
             }
@@ -278,9 +275,9 @@ pub(crate) fn select_by(
         });
         unsearched.extend(troubles(trouble, mount));
     }
-    let mut names: Vec<_> = names.into_iter().collect();
-    names.sort_by_key(|(number, _)| *number);
-    for (number, (found, why)) in names {
+    let mut by_name: Vec<_> = by_name.into_iter().collect();
+    by_name.sort_by_key(|(number, _)| *number);
+    for (number, (found, why)) in by_name {
         match locator.choose(&selectors[number].word, found, why) {
             Ok(located) if !known(located.id) => selection.choose(located, number),
             Ok(_) => {}
@@ -420,6 +417,7 @@ pub(crate) fn malformed(word: &OsStr) -> Option<GlobError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cgroup::tree::tests::{READ, give_away, make};
 
     #[test]
     fn the_more_is_said_the_more_specific_it_is() {
@@ -436,5 +434,70 @@ mod tests {
             assert!(of(less) < of(more), "{less} < {more}");
         }
         assert!(words.iter().all(|word| of(word) < Specificity::of("a", true)), "a name says most");
+    }
+
+    /// Selects by words, and returns the names, the errors, and the number of directories read.
+    fn selected(root: &Path, words: &[&str]) -> (Vec<String>, Vec<CgroupError>, usize) {
+        let locator = Locator::faked(root);
+        let selectors: Vec<_> = words.iter().map(|word| Selector::new(word.as_ref(), &locator)).collect();
+        let before = READ.get();
+        let Selected { chosen, missing, troubles } =
+            select_by(&selectors, &locator, &|_| false, &|_, _, _| false);
+        assert!(troubles.is_empty(), "{troubles:?}");
+        let names = chosen.iter().map(|one| one.selected.located.name.to_string());
+        (names.collect(), missing.into_iter().map(|(_, why)| why).collect(), READ.get() - before)
+    }
+
+    #[test]
+    fn a_search_costs_one_walk_however_many_names_are_absent() {
+        let root = tempfile::tempdir().unwrap();
+        let slices: Vec<_> = (0..15).map(|n| format!("system.slice/{n}.slice")).collect();
+        let cgroups =
+            slices.iter().flat_map(|slice| (0..100).map(move |n| format!("{slice}/app-{n}.service")));
+        make(root.path(), &cgroups.collect::<Vec<_>>().iter().map(String::as_str).collect::<Vec<_>>());
+        make(root.path(), &["memory.stat"]);
+        let absent: Vec<_> = (0..60).map(|n| format!("app{n}.service")).collect();
+        let mut words: Vec<_> = absent.iter().map(String::as_str).collect();
+        words.extend(["system.slice/none", "container:0123", "pod:0123"]);
+        let (found, missing, read) = selected(root.path(), &words);
+        // A file system that doesn't count links has empty directories read, too.
+        assert!(found.is_empty() && (read == 17 || read == 17 + 1501), "{read}");
+        assert_eq!(missing.len(), 63);
+        // Nobody asked for suggestions.
+        let plain =
+            |why: &CgroupError| matches!(why, CgroupError::NoSuchCgroup { near, .. } if near.is_empty());
+        assert!(missing.iter().all(plain), "{missing:?}");
+        words.extend(["system.slice/1.slice/app-7*", "**/app-9.service"]);
+        let (found, _, again) = selected(root.path(), &words);
+        assert_eq!((found.len(), again), (11 + 15, read));
+    }
+
+    #[test]
+    fn the_error_of_a_strangers_name_gives_its_path() {
+        let root = tempfile::tempdir().unwrap();
+        make(root.path(), &["memory.stat", "user.slice/nginx.service", "system.slice/nginx-1.service"]);
+        give_away(&root.path().join("user.slice"));
+        let (found, missing, _) = selected(root.path(), &["nginx.service"]);
+        assert!(found.is_empty() && missing.len() == 1);
+        let word = OsStr::new("nginx.service");
+        let explain = || {
+            Locator::faked(root.path()).explain(selected(root.path(), &["nginx.service"]).1.remove(0), word)
+        };
+        let why = explain();
+        assert_eq!(why.to_string(), "nginx.service: no cgroup of root or of this user has this name");
+        let hint = "name another user's cgroup by its path: /user.slice/nginx.service";
+        assert_eq!((why.hint().as_deref(), why.word()), (Some(hint), Some("nginx.service")));
+        std::fs::remove_dir(root.path().join("user.slice/nginx.service")).unwrap();
+        assert_eq!(explain().hint().as_deref(), Some("similar names: system.slice/nginx-1.service"));
+    }
+
+    #[test]
+    fn a_strangers_name_makes_nothing_ambiguous() {
+        let root = tempfile::tempdir().unwrap();
+        make(root.path(), &["memory.stat", "a/app.service", "b/app.service", "user/app.service"]);
+        give_away(&root.path().join("user"));
+        let missing = selected(root.path(), &["app.service"]).1;
+        let [CgroupError::Ambiguous { candidates, .. }] = &missing[..] else { panic!("{missing:?}") };
+        assert_eq!(candidates, &["/a/app.service", "/b/app.service"]);
     }
 }

@@ -76,7 +76,7 @@ pub(crate) struct Asker {
     /// User ID of root: 0, also in a user namespace, whose root is the user that the namespace
     /// belongs to.
     root: u32,
-    /// User ID that stands for all users without one in this user namespace (user_namespaces(7)),
+    /// User ID that stands for all users without one in this user namespace (`user_namespaces(7)`),
     /// the host's root among them. Which one it is can't be told, so it is never trusted.
     overflow: u32,
 }

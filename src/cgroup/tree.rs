@@ -261,7 +261,7 @@ impl Iterator for Walk<'_> {
             }
             let genuine = self.levels.last().is_some_and(|level| level.genuine);
             let genuine_below = genuine && self.asker.accepts([Owner::from(&stat)]);
-            self.ahead = (u64::from(stat.st_nlink) != LINKS_OF_LEAF).then_some((name, genuine_below));
+            self.ahead = (links(&stat) != LINKS_OF_LEAF).then_some((name, genuine_below));
             return Some(Entry { path, id, genuine, genuine_below });
         }
     }
@@ -271,6 +271,12 @@ impl Iterator for Walk<'_> {
 fn open_below(dir: &OwnedFd, name: &OsStr) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     rustix::fs::openat(dir, name, flags, Mode::empty())
+}
+
+/// Returns the number of links to a file.
+#[allow(clippy::useless_conversion)] // It is a u32 on some architectures.
+fn links(stat: &Stat) -> u64 {
+    u64::from(stat.st_nlink)
 }
 
 /// Reads the names and ids of the directories in a directory.

@@ -162,13 +162,13 @@ mod tests {
     fn what_is_lost_while_a_search_runs_is_searched_for_afterwards() {
         let Ok(watchlist) = Watchlist::of(&[Words::default()]) else { return };
         let mut resolver = Resolver::new(watchlist, || {});
-        let (_go, gone) = channel::<()>();
+        let (go, gone) = channel::<()>();
         resolver.task = Some(Task::start(move || {
             let _ = gone.recv();
             Found::default()
         }));
         assert!(resolver.next(Duration::ZERO, true, []).is_none() && resolver.lost);
-        drop(_go);
+        drop(go);
         let until = std::time::Instant::now() + Duration::from_secs(10);
         while resolver.task.is_some() && std::time::Instant::now() < until {
             resolver.next(Duration::ZERO, false, []);

@@ -405,3 +405,71 @@ fn root() -> Option<Reader> {
     let mount = Mount::find().ok()??;
     Reader::at(crate::cgroup::open_directory(&mount.point).ok()?, "cgroup.stat").ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn globs_spare_whole_paths() {
+        let patterns: Vec<_> = SPARED.iter().map(|word| Pattern::new(OsStr::new(word)).unwrap()).collect();
+        let set = PatternSet::new(&patterns).unwrap();
+        let essential = Spared { globs: set, own: Some(7) };
+        let spares = |name: &str, id: u64| {
+            let mount = Arc::new(Mount::whole("/cg".into(), false));
+            let path = Path::new("/cg").join(name.trim_start_matches('/'));
+            essential.spares(&CgroupPath { path: path.into(), name: name.into(), mount, id })
+        };
+        for name in [
+            "/init.scope",
+            "/system.slice/ssh.service",
+            "/system.slice/system-sshd.slice/sshd@3-1.2.3.4:22.service",
+            "/system.slice/dbus-broker.service",
+            r"/system.slice/system-systemd\x2djournald.slice/systemd-journald@x.service",
+            "/system.slice/systemd-udevd.service/udev",
+            "/system.slice/systemd-oomd.service",
+            "/system.slice/kubelet.service",
+            "/system.slice/k3s-agent.service",
+            "/system.slice/rke2-server.service",
+            "/system.slice/k0sworker.service",
+            "/system.slice/snap.microk8s.daemon-kubelite.service",
+            "/system.slice/snap.docker.dockerd.service",
+            "/system.slice/cri-docker.service",
+            "/runtime.slice",
+            "/runtime.slice/containerd.service",
+            "/podruntime.slice/kubelet.service/inner",
+            "/podruntime/kubelet",
+            "/init",
+        ] {
+            assert!(spares(name, 1), "{name}");
+        }
+        for name in [
+            "/batch/dbus-x.service",
+            "/batch/docker.service",
+            "/dbus.service",
+            "/machine.slice/c.service/payload/system.slice/dbus.service",
+            "/user.slice/user-1000.slice/user@1000.service/init.scope",
+            "/user.slice/runtime.slice",
+            "/system.slice/nginx.service",
+            "/system.slice/a/dbus.service",
+            "/podruntime2",
+        ] {
+            assert!(!spares(name, 1) && spares(name, 7), "{name}");
+        }
+    }
+
+    #[test]
+    fn an_excluded_unit_is_excluded_where_its_name_counts() {
+        let Ok(locator) = Locator::new() else { return };
+        let has = |word: &str, name: &str, genuine: bool| {
+            let excluded = Excluded::new(&[word.into()], &locator).unwrap();
+            let mount = Arc::new(Mount::whole("/cg".into(), false));
+            let path = Path::new("/cg").join(name);
+            excluded.has(&CgroupPath { path: path.into(), name: name.into(), mount, id: 1 }, genuine)
+        };
+        assert!(has("app.service", "system.slice/app.service", true));
+        assert!(!has("app.service", "user.slice/app.service", false));
+        assert!(has("user.slice/app.service", "user.slice/app.service", false));
+        assert!(has("*.service", "user.slice/app.service", false));
+    }
+}

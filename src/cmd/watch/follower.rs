@@ -94,13 +94,15 @@ impl Follower {
         self.reading = None;
         let read = read.map_err(Error::new).and_then(|read| read);
         Some(
-            read.and_then(|read| Ok(self.adopt(rules::parse(file, &read.text)?, read.watchlist, read.found))),
+            read.and_then(|read| {
+                Ok(self.adopt(&rules::parse(file, &read.text)?, read.watchlist, read.found))
+            }),
         )
     }
 
     /// Replaces the rules.
-    fn adopt(&mut self, rules: Rules, watchlist: Watchlist, found: Found) -> Reloaded {
-        let new = WatchPlan::with(watchlist, &rules);
+    fn adopt(&mut self, rules: &Rules, watchlist: Watchlist, found: Found) -> Reloaded {
+        let new = WatchPlan::with(watchlist, rules);
         let unresolved = new.rules.notes(&found.unresolved, &found.troubles);
         self.noted = unresolved.iter().cloned().collect();
         let mut notes = not_watched(&Waiting { unmatched: found.waiting, unlimited: Vec::new() });
@@ -189,8 +191,8 @@ mod tests {
             Assigned { selected: Match { located: (*located).clone(), by_glob: true }, list: 1 }
         });
         let names = |unresolved: &[Unresolved]| {
-            let ruled = rules.ruled(taken.to_vec(), unresolved);
-            ruled.iter().map(|one| one.located.name.to_string()).collect::<Vec<_>>()
+            let watched = rules.ruled(taken.to_vec(), unresolved);
+            watched.iter().map(|one| one.located.name.to_string()).collect::<Vec<_>>()
         };
         assert_eq!(names(&unresolved), ["/one/other.service"]);
         assert_eq!(names(&[]).len(), 2);
