@@ -15,8 +15,8 @@ use crate::cgroup::error::{CgroupError, GlobError};
 use crate::cgroup::mount::Mount;
 use crate::cgroup::path::CgroupPath;
 use crate::node;
-use locate::{Lookup, has_special};
-use pattern::{Matcher, Pattern, literal};
+use locate::Lookup;
+use pattern::{Matcher, Pattern, has_special, literal};
 use search::{Search, troubles};
 use suggest::shown;
 
@@ -327,11 +327,14 @@ pub enum TargetSpec {
 }
 
 /// Finds all cgroups and nodes that the words name, each once, in the order in which they were
-/// given.
+/// given. Calls `report` for parts of the hierarchy that couldn't be searched.
 ///
 /// # Errors
 /// As for [`select_there`], and for a word with a node's prefix that doesn't end in a number.
-pub fn places(words: &[OsString]) -> Result<Vec<TargetSpec>, CgroupError> {
+pub fn places(
+    words: &[OsString],
+    report: &mut dyn FnMut(&CgroupError),
+) -> Result<Vec<TargetSpec>, CgroupError> {
     let locator = Locator::new()?;
     // A cgroup may have the same name as a node, and an existing cgroup takes precedence.
     let node = |word: &OsString| word.to_str().and_then(node::parse).filter(|_| !locator.is_path(word));
@@ -341,7 +344,9 @@ pub fn places(words: &[OsString]) -> Result<Vec<TargetSpec>, CgroupError> {
         selectors.push(Selector::new(word, &locator));
         positions.push(position);
     }
-    let Selected { chosen, missing, .. } = select_by(&selectors, &locator, &|_| false, &|_, _, _| false);
+    let Selected { chosen, missing, troubles } =
+        select_by(&selectors, &locator, &|_| false, &|_, _, _| false);
+    troubles.iter().for_each(report);
     if let Some((number, why)) = missing.into_iter().next() {
         return Err(locator.explain(why, selectors[number].word()));
     }

@@ -111,8 +111,10 @@ pub fn unresolved(rule: Option<&str>, why: &CgroupError) -> String {
 }
 
 /// Prints a note that a part of the hierarchy couldn't be searched.
-pub fn not_searched(why: &str) {
-    eprint_line(&format!("memctl: {}", escaped(why)));
+pub fn not_searched(why: &str, loudness: Verbosity) {
+    if loudness != Verbosity::Quiet {
+        eprint_line(&format!("memctl: {}", escaped(why)));
+    }
 }
 
 /// Returns the text of a note on an OOM killer.

@@ -15,6 +15,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
+use super::pattern::has_special;
 use super::search::Search;
 use super::suggest::{self, shown};
 use crate::cgroup::diagnose::not_a_cgroup;
@@ -281,11 +282,6 @@ fn lists(path: &Path, process: &str) -> bool {
     let own = std::process::id().to_string();
     let pid = if process == "self" { own.as_str() } else { process };
     crate::host::proc::read_in(path, "cgroup.procs").is_ok_and(|procs| procs.lines().any(|line| line == pid))
-}
-
-/// Returns whether a word has a character that only globs have.
-pub(super) fn has_special(word: &OsStr) -> bool {
-    word.as_bytes().iter().any(|byte| b"*?[{".contains(byte))
 }
 
 /// Returns whether a path begins at the working directory; names begin at the mount otherwise.

@@ -5,8 +5,7 @@ use std::collections::HashMap;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::has_special;
-use super::pattern::Matcher;
+use super::pattern::{Matcher, has_special};
 use crate::cgroup::error::{CgroupError, error_text};
 use crate::cgroup::mount::Mount;
 use crate::cgroup::naming::{Named, unescaped};

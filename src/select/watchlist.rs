@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::pattern::{Matcher, Pattern, PatternSet};
+use super::pattern::{Matcher, Pattern, PatternSet, has_special};
 use super::suggest::shown;
-use super::{Locator, Match, Scope, Selected, Selector, has_special, select_by};
+use super::{Locator, Match, Scope, Selected, Selector, select_by};
 use crate::cgroup::error::{CgroupError, GlobError};
 use crate::cgroup::mount::Mount;
 use crate::cgroup::path::CgroupPath;

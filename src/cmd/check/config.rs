@@ -58,8 +58,8 @@ pub fn run(file: &Path, json: bool, loudness: Verbosity) -> Result<Exit> {
         let (word, why) = why.split_once(": ").unwrap_or(("", &why));
         by.cgroups.push((word.into(), Some(why.to_owned())));
     }
-    for why in troubles.iter().filter(|_| loudness != Verbosity::Quiet) {
-        output::notes::not_searched(&why.to_string());
+    for why in &troubles {
+        output::notes::not_searched(&why.to_string(), loudness);
     }
     lose(&mut all)?;
     if json || loudness != Verbosity::Quiet {

@@ -202,4 +202,30 @@ mod tests {
             "{note}"
         );
     }
+
+    #[test]
+    fn many_rules_are_read_on_a_small_stack() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("watch.toml");
+        let rule = |n: u32| {
+            format!(
+                "[[rule]]\nmatch = ['**/{{a,{{b,[c-z]*}}}}-{n}*.service', 'absent-{n}.service']\nkeep = '1G'\n"
+            )
+        };
+        std::fs::write(&file, (0..300).map(rule).collect::<String>()).unwrap();
+        let mut follower = Follower::new(Watchlist::of(&[]).unwrap(), rules(&rule(0)), Vec::new(), &[]);
+        assert!(follower.reloaded(&file).is_none());
+        follower.read_again(&file);
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        let mut read = None;
+        while read.is_none() && std::time::Instant::now() < until {
+            read = follower.reloaded(&file);
+        }
+        // Without cgroup2 on this host, there is an error.
+        match read.unwrap() {
+            Ok(new) => assert_eq!((new.rules, new.notes.len()), (300, 600)),
+            Err(why) => assert_eq!(why.to_string(), "cgroup2 is not mounted"),
+        }
+        assert!(follower.reloaded(&file).is_none());
+    }
 }
