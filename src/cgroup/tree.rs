@@ -380,8 +380,10 @@ pub(crate) mod tests {
         std::fs::create_dir(root.path().join("z")).unwrap();
         let mount = Mount::whole(root.path().into(), false);
         let mut walk = Walk::new(&mount, Asker::of_self(), vec![PathBuf::new()]);
-        let longest = walk.by_ref().map(|entry| entry.path.as_os_str().len()).max();
-        assert!(longest.unwrap() > 40 * 250, "{longest:?}");
+        let longest = walk.by_ref().max_by_key(|entry| entry.path.as_os_str().len()).unwrap();
+        assert!(longest.path.as_os_str().len() > 40 * 250, "{longest:?}");
+        let opened = open_directory(&longest.path).unwrap();
+        assert_eq!(rustix::fs::fstat(opened).unwrap().st_ino, longest.id);
         assert_eq!(*walk.trouble(), Trouble::default());
     }
 

@@ -290,14 +290,20 @@ impl Watchlist {
     pub fn first(&self) -> Result<Found, CgroupError> {
         let locator = Locator::new()?;
         locator.mount()?;
-        let (mut found, missing) = self.look(&locator, &|_| false);
+        self.first_by(&locator)
+    }
+
+    fn first_by(&self, locator: &Locator) -> Result<Found, CgroupError> {
+        let (mut found, missing) = self.look(locator, &|_| false);
         for (number, why) in missing {
             let word = self.selectors[number].word();
             match why.word() {
+                // No word of any list would do.
+                _ if matches!(why, CgroupError::ControllerOnV1 { .. }) => return Err(why),
                 Some(word) if self.waits => found.waiting.push(word.to_owned()),
                 _ if self.waits => found.unresolved.push(Unresolved { list: self.lists[number], why }),
                 Some(name)
-                    if matches!(why, CgroupError::NoMatch { .. }) && parent_is_there(word, &locator) =>
+                    if matches!(why, CgroupError::NoMatch { .. }) && parent_is_there(word, locator) =>
                 {
                     found.waiting.push(name.to_owned());
                 }
@@ -409,6 +415,7 @@ fn root() -> Option<Reader> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cgroup::tree::tests::{give_away, make};
 
     #[test]
     fn globs_spare_whole_paths() {
@@ -456,6 +463,31 @@ mod tests {
         ] {
             assert!(!spares(name, 1) && spares(name, 7), "{name}");
         }
+    }
+
+    #[test]
+    fn a_word_that_cannot_be_resolved_is_the_trouble_of_its_list() {
+        let root = tempfile::tempdir().unwrap();
+        make(root.path(), &["memory.stat", "a/app.service", "b/app.service", "c/x", "user/db.service"]);
+        give_away(&root.path().join("user"));
+        let locator = Locator::faked(root.path());
+        let words = |words: &[&str]| Words {
+            wanted: words.iter().map(OsString::from).collect(),
+            excluded: Vec::new(),
+        };
+        let lists = [words(&["app.service", "absent"]), words(&["c/*"]), words(&["db.service"])];
+        let Ok(watchlist) = Watchlist::of(&lists) else { return };
+        let found = watchlist.first_by(&locator).unwrap();
+        let taken: Vec<_> = found.taken.iter().map(|one| (&*one.selected.located.name, one.list)).collect();
+        assert_eq!((taken, found.waiting), (vec![("/c/x", 1)], vec!["absent".into(), "db.service".into()]));
+        let [Unresolved { list: 0, why: CgroupError::Ambiguous { .. } }] = &found.unresolved[..] else {
+            panic!("{:?}", found.unresolved)
+        };
+        // Given alone, it is an error.
+        let why = Watchlist::new(&lists[0]).unwrap().first_by(&locator).unwrap_err();
+        assert!(matches!(why, CgroupError::Ambiguous { .. }), "{why}");
+        let why = Watchlist::new(&lists[2]).unwrap().first_by(&locator).unwrap_err();
+        assert!(matches!(why, CgroupError::OthersName { .. }), "{why}");
     }
 
     #[test]

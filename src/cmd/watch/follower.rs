@@ -221,10 +221,10 @@ mod tests {
         while read.is_none() && std::time::Instant::now() < until {
             read = follower.reloaded(&file);
         }
-        // Without cgroup2 on this host, there is an error.
+        // Without the memory controller in cgroup2 on this host, there is an error.
         match read.unwrap() {
             Ok(new) => assert_eq!((new.rules, new.notes.len()), (300, 600)),
-            Err(why) => assert_eq!(why.to_string(), "cgroup2 is not mounted"),
+            Err(why) => assert!(why.to_string().contains("cgroup"), "{why}"),
         }
         assert!(follower.reloaded(&file).is_none());
     }
