@@ -2,7 +2,7 @@
 //!
 //! A walk opens each directory from its parent, since a path of more than `PATH_MAX` bytes can't be
 //! opened, and keeps its way in a list, since a thread's stack is small. It goes down to
-//! [`MAX_DEPTH`] and reports anything deeper, so nesting can neither end a walk nor hide.
+//! `MAX_DEPTH` and reports anything deeper, so nesting can neither end a walk nor hide.
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;

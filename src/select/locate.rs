@@ -7,8 +7,8 @@
 //! [`crate::cgroup::diagnose`] determines whether memory can be reclaimed there.
 //!
 //! Paths are looked up directly. Units, containers and pods are searched for in the whole hierarchy
-//! ([`super::search`]), among the names that count ([`crate::cgroup::owner`]). A failed search
-//! returns a plain error; [`Locator::explain`] adds suggestions, which take a search of their own.
+//! (`search.rs`), among the names that count ([`crate::cgroup::owner`]). A failed search
+//! returns a plain error; `Locator::explain` adds suggestions, which take a search of their own.
 
 use std::ffi::OsStr;
 use std::io;
