@@ -192,7 +192,10 @@ mod tests {
     /// Returns the arguments that bash makes of a line.
     fn by_bash(line: &str) -> Option<Vec<u8>> {
         let script = format!("printf '%s\\0' {line}");
-        let ran = std::process::Command::new("bash").args(["--norc", "-c", &script]).output().ok()?;
+        // A mistake may run a part of the name.
+        let folder = tempfile::tempdir().unwrap();
+        let mut bash = std::process::Command::new("bash");
+        let ran = bash.args(["--norc", "-c", &script]).current_dir(folder.path()).output().ok()?;
         assert!(ran.status.success(), "{line}");
         Some(ran.stdout)
     }

@@ -104,8 +104,8 @@ impl Resolver {
         *self = Self::new(watchlist, self.after);
     }
 
-    /// Returns the result of the last search, once, and begins the next one if it is due, as
-    /// [`Watchlist::now`] does. `lost` is true if a cgroup was lost since the last call. Cgroups
+    /// Returns the result of the last search, once, and begins the next one if it is due: every
+    /// time while the number of cgroups changes or some are lost, and now and then otherwise. `lost` is true if a cgroup was lost since the last call. Cgroups
     /// whose ids are `known` aren't searched for.
     pub fn next(&mut self, now: Duration, lost: bool, known: impl IntoIterator<Item = u64>) -> Option<Found> {
         self.lost |= lost;

@@ -345,12 +345,6 @@ impl Watchlist {
         useless
     }
 
-    /// Returns the cgroups that exist now, without the `known` ones, if it is time to search for
-    /// them. Names that don't exist, and globs that match nothing, may do so later.
-    pub fn now(&mut self, now: Duration, lost: bool, known: &dyn Fn(u64) -> bool) -> Found {
-        if self.is_due(now, lost) { self.search(known) } else { Found::default() }
-    }
-
     /// Returns whether it is time to search for cgroups, and records the search.
     ///
     /// Walking a large hierarchy is expensive. While the number of cgroups is unchanged and none
@@ -371,7 +365,8 @@ impl Watchlist {
         true
     }
 
-    /// Returns the cgroups that exist now, without the `known` ones.
+    /// Returns the cgroups that exist now, without the `known` ones. Names that don't exist, and
+    /// globs that match nothing, may do so later.
     pub(crate) fn search(&self, known: &dyn Fn(u64) -> bool) -> Found {
         let locator = match Locator::new() {
             Ok(locator) => locator,
