@@ -215,7 +215,24 @@ pub(crate) fn file_system(dir: impl AsFd) -> Result<FileSystem, Errno> {
 /// flock(2) needs a real descriptor.
 pub(crate) fn open_directory(path: &Path) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    Ok(rustix::fs::open(path, flags, Mode::empty())?)
+    match rustix::fs::open(path, flags, Mode::empty()) {
+        Err(Errno::NAMETOOLONG) if path.is_absolute() && path.as_os_str().len() >= PATH_MAX => {
+            open_in_steps(path, flags)
+        }
+        opened => Ok(opened?),
+    }
+}
+
+/// Maximum length of a path in one call, bytes.
+const PATH_MAX: usize = 4096;
+
+/// Opens a directory whose path is too long for one call.
+fn open_in_steps(path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
+    let mut dir = rustix::fs::open("/", flags, Mode::empty())?;
+    for name in path.iter().filter(|name| *name != "/") {
+        dir = rustix::fs::openat(&dir, name, flags, Mode::empty())?;
+    }
+    Ok(dir)
 }
 
 /// Returns whether a cgroup or any below contains processes, as far as `cgroup.events` can be read.

@@ -1,24 +1,30 @@
 //! Selection of cgroups by names and globs, each cgroup once.
+//!
+//! A word with a special character is a glob, unless it is the path of a cgroup, given with the
+//! mount point (`/sys/fs/cgroup/…`): whoever may create a cgroup called `*` must not turn the glob
+//! `batch/*` of others into a name.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::cgroup::error::{CgroupError, GlobError};
 use crate::cgroup::mount::Mount;
 use crate::cgroup::path::CgroupPath;
-use crate::cgroup::tree;
 use crate::node;
-use locate::has_special;
-use pattern::{Matcher, Pattern, literal};
-use suggest::{no_match, shown};
+use locate::Lookup;
+use pattern::{Matcher, Pattern, has_special, literal};
+use search::{Search, troubles};
+use suggest::shown;
 
 pub mod completion;
 pub mod locate;
 mod pattern;
+pub mod resolver;
+mod search;
 mod suggest;
 pub mod watchlist;
 
@@ -46,18 +52,34 @@ pub fn select_there(words: &[OsString]) -> (Vec<Match>, Vec<CgroupError>) {
         Err(why) => return (Vec::new(), vec![why]),
     };
     let selectors: Vec<_> = words.iter().map(|word| Selector::new(word, &locator)).collect();
-    let (chosen, missing) = select_by(&selectors, &locator, &|_| false, &|_, _| false);
-    (chosen.into_iter().map(|chosen| chosen.selected).collect(), missing)
+    let Selected { chosen, missing, troubles } =
+        select_by(&selectors, &locator, &|_| false, &|_, _, _| false);
+    let explained = missing.into_iter().enumerate().map(|(nth, (number, why))| match nth {
+        ..EXPLAINED => locator.explain(why, selectors[number].word()),
+        _ => why,
+    });
+    let errors = explained.chain(troubles).collect();
+    (chosen.into_iter().map(|chosen| chosen.selected).collect(), errors)
 }
+
+/// Maximum number of words that name nothing for which suggestions are searched for.
+const EXPLAINED: usize = 3;
 
 /// Name, or compiled glob.
 #[derive(Debug)]
 pub(crate) struct Selector {
     word: OsString,
-    glob: Option<Result<Matcher, GlobError>>,
+    glob: Option<Result<Glob, GlobError>>,
     /// Hierarchy of a glob, if it isn't the one that names begin from.
     mount: Option<Arc<Mount>>,
     specificity: Specificity,
+}
+
+/// Compiled glob, and its text from the mount point.
+#[derive(Debug)]
+struct Glob {
+    matcher: Matcher,
+    pattern: OsString,
 }
 
 /// Precision of a selector: a name is more specific than any glob; then the glob with more literal
@@ -92,8 +114,8 @@ impl Selector {
             return Self { word: word.to_owned(), glob: None, mount: None, specificity };
         }
         let Scope { pattern, mount } = Scope::of(word, locator);
-        let glob = Pattern::new(&pattern).map(|pattern| pattern.matcher());
         let specificity = Specificity::of(&pattern.to_string_lossy(), false);
+        let glob = Pattern::new(&pattern).map(|compiled| Glob { matcher: compiled.matcher(), pattern });
         Self { word: word.to_owned(), glob: Some(glob), mount, specificity }
     }
 
@@ -113,8 +135,20 @@ impl Selector {
 pub(crate) struct Chosen {
     pub(crate) selected: Match,
     pub(crate) by: usize,
-    /// Index of the selector that found the cgroup first.
+    /// Index of the selector that found the cgroup first: names are looked up before globs.
     first: usize,
+    /// Index of the first selector that found the cgroup, in the order of the words.
+    earliest: usize,
+}
+
+/// Result of a selection.
+#[derive(Debug, Default)]
+pub(crate) struct Selected {
+    pub(crate) chosen: Vec<Chosen>,
+    /// Indices of the selectors that select nothing, each with the plain reason.
+    pub(crate) missing: Vec<(usize, CgroupError)>,
+    /// Parts of the hierarchy that couldn't be searched.
+    pub(crate) troubles: Vec<CgroupError>,
 }
 
 /// Selection in progress.
@@ -131,6 +165,7 @@ impl Selection<'_> {
         match self.indices.entry(located.id) {
             Entry::Occupied(known) => {
                 let known = &mut self.chosen[*known.get()];
+                known.earliest = known.earliest.min(by);
                 // A cgroup may be read-only through one mount, and writable through another.
                 if known.selected.located.mount.read_only && !located.mount.read_only {
                     known.selected.located = located;
@@ -142,73 +177,120 @@ impl Selection<'_> {
             }
             Entry::Vacant(place) => {
                 place.insert(self.chosen.len());
-                self.chosen.push(Chosen { selected: Match { located, by_glob }, by, first: by });
+                let selected = Match { located, by_glob };
+                self.chosen.push(Chosen { selected, by, first: by, earliest: by });
             }
         }
     }
 }
 
+/// Searches that belong to one mount.
+struct Part<'a> {
+    mount: Arc<Mount>,
+    search: Search<'a>,
+}
+
 /// Finds the cgroups of compiled selectors, as [`select_there`] does, except cgroups whose id is
-/// `known`, and those that a selector `leaves_out`.
+/// `known`, and those that a selector `leaves_out` (given whether the cgroup's name counts). Walks
+/// each hierarchy once at most.
 pub(crate) fn select_by(
     selectors: &[Selector],
     locator: &Locator,
     known: &dyn Fn(u64) -> bool,
-    leaves_out: &dyn Fn(usize, &CgroupPath) -> bool,
-) -> (Vec<Chosen>, Vec<CgroupError>) {
+    leaves_out: &dyn Fn(usize, &CgroupPath, bool) -> bool,
+) -> Selected {
     let mut selection = Selection { selectors, chosen: Vec::new(), indices: HashMap::new() };
     let mut missing: Vec<(usize, CgroupError)> = Vec::new();
-    let mut globs: Vec<(Arc<Mount>, Vec<Sought<'_>>)> = Vec::new();
+    let mut parts: Vec<Part<'_>> = Vec::new();
+    // Names that only the walk can find: their directories, and the error of a path.
+    let mut by_name: HashMap<usize, (Vec<PathBuf>, Option<CgroupError>)> = HashMap::new();
+    // Globs that match nothing so far.
+    let mut unmatched: HashMap<usize, bool> = HashMap::new();
+    let widest = locator.mount().cloned().map(Arc::new);
     for (number, selector) in selectors.iter().enumerate() {
-        match &selector.glob {
-            None => match locator.locate(&selector.word) {
-                Ok(found) if !known(found.id) => selection.choose(found, number),
-                Ok(_) => {}
-                Err(why) => missing.push((number, why)),
-            },
-            Some(Ok(glob)) => {
-                let mount = selector.mount.clone().map_or_else(|| locator.mount().cloned().map(Arc::new), Ok);
-                match mount {
-                    Ok(mount) => {
-                        let sought = Sought { number, glob, found: false };
-                        match globs.iter_mut().find(|(other, _)| other.point == mount.point) {
-                            Some((_, sought_there)) => sought_there.push(sought),
-                            None => globs.push((mount, vec![sought])),
-                        }
-                    }
-                    Err(why) => missing.push((number, why)),
+        let lookup = match &selector.glob {
+            None => locator.look_up(&selector.word).map(Some),
+            Some(Ok(_)) => Ok(None),
+            Some(Err(why)) => Err(CgroupError::BadGlob { word: shown(&selector.word), why: why.clone() }),
+        };
+        let lookup = match lookup {
+            Ok(Some(Lookup::Found(located))) => {
+                if !known(located.id) {
+                    selection.choose(located, number);
                 }
+                continue;
             }
-            Some(Err(why)) => {
-                let why = CgroupError::BadGlob { word: shown(&selector.word), why: why.clone() };
+            Ok(lookup) => lookup,
+            Err(why) => {
                 missing.push((number, why));
+                continue;
             }
+        };
+        let Ok(mount) = selector.mount.as_ref().map_or(widest.as_ref(), Ok) else {
+            missing.push((number, CgroupError::no_cgroup2()));
+            continue;
+        };
+        let part = parts.iter().position(|part| part.mount.point == mount.point).unwrap_or_else(|| {
+            parts.push(Part { mount: Arc::clone(mount), search: Search::default() });
+            parts.len() - 1
+        });
+        let search = &mut parts[part].search;
+        match (lookup, &selector.glob) {
+            (Some(Lookup::Named(named)), _) => {
+                by_name.insert(number, (Vec::new(), None));
+                search.named(number, named);
+            }
+            (Some(Lookup::Spelt(below, why)), _) => {
+                by_name.insert(number, (Vec::new(), Some(why)));
+                search.spelt(number, &below);
+            }
+            (_, Some(Ok(glob))) => {
+                unmatched.insert(number, true);
+                search.glob(number, Path::new(&glob.pattern), &glob.matcher);
+            }
+            _ => {}
         }
     }
-    for (mount, mut sought) in globs {
-        // The hierarchy is walked once for all globs.
-        for tree::Entry { path, id } in tree::walk(&mount) {
-            let Ok(below) = path.strip_prefix(&mount.point) else { continue };
-            let mut located: Option<CgroupPath> = None;
-            for sought in sought.iter_mut().filter(|sought| sought.glob.is_match(below)) {
-                sought.found = true;
-                if known(id) {
-                    continue;
-                }
-                let located = located.get_or_insert_with(|| {
-                    let name = mount.name_of(&path).unwrap_or_default();
-                    CgroupPath { path: path.as_path().into(), name, mount: Arc::clone(&mount), id }
-                });
-                if !leaves_out(sought.number, located) {
-                    selection.choose(located.clone(), sought.number);
-                }
+    let (mut matches, mut unsearched) = (Vec::new(), Vec::new());
+    for Part { mount, search } in parts.iter().filter(|part| !part.search.is_empty()) {
+        let mut located: Option<CgroupPath> = None;
+        let trouble = search.run(mount, locator.asker(), false, &mut |number, entry| {
+            if let Some((found, _)) = by_name.get_mut(&number) {
+                found.push(entry.path.clone());
+                return;
             }
-        }
-        let unmatched = sought.iter().filter(|sought| !sought.found);
-        missing.extend(
-            unmatched.map(|sought| (sought.number, no_match(&selectors[sought.number].word, &mount))),
-        );
+            unmatched.insert(number, false);
+            if known(entry.id) {
+                return;
+            }
+            // Several globs can match one cgroup.
+            if located.as_ref().is_none_or(|last| *last.path != *entry.path) {
+                let name = mount.name_of(&entry.path).unwrap_or_default();
+                let (path, mount) = (entry.path.as_path().into(), Arc::clone(mount));
+                located = Some(CgroupPath { path, name, mount, id: entry.id });
+            }
+            if let Some(located) = located.as_ref().filter(|one| !leaves_out(number, one, entry.genuine)) {
+                matches.push((number, located.clone()));
+            }
+        });
+        unsearched.extend(troubles(trouble, mount));
     }
+    let mut by_name: Vec<_> = by_name.into_iter().collect();
+    by_name.sort_by_key(|(number, _)| *number);
+    for (number, (found, why)) in by_name {
+        match locator.choose(&selectors[number].word, found, why) {
+            Ok(located) if !known(located.id) => selection.choose(located, number),
+            Ok(_) => {}
+            Err(why) => missing.push((number, why)),
+        }
+    }
+    for (number, located) in matches {
+        selection.choose(located, number);
+    }
+    let no_match = |number: usize| CgroupError::NoMatch { word: shown(&selectors[number].word) };
+    missing.extend(
+        unmatched.into_iter().filter(|(_, none)| *none).map(|(number, _)| (number, no_match(number))),
+    );
     let mut chosen = selection.chosen;
     // Names keep the order in which they were given; the matches of a glob are sorted by name.
     chosen.sort_by(|a, b| {
@@ -216,14 +298,23 @@ pub(crate) fn select_by(
         a.first.cmp(&b.first).then_with(by_name)
     });
     missing.sort_by_key(|(number, _)| *number);
-    (chosen, missing.into_iter().map(|(_, why)| why).collect())
+    Selected { chosen, missing: on_v1(missing, locator), troubles: unsearched }
 }
 
-/// Glob to match, with a flag for any match.
-struct Sought<'a> {
-    number: usize,
-    glob: &'a Matcher,
-    found: bool,
+/// Replaces the errors of words that name nothing, if the memory controller is on version 1: then
+/// no name would do.
+fn on_v1(missing: Vec<(usize, CgroupError)>, locator: &Locator) -> Vec<(usize, CgroupError)> {
+    let absent =
+        |why: &CgroupError| matches!(why, CgroupError::NoSuchCgroup { .. } | CgroupError::NoMatch { .. });
+    let Some(mount) = locator.mount().ok().filter(|_| missing.iter().any(|(_, why)| absent(why))) else {
+        return missing;
+    };
+    let Some(CgroupError::ControllerOnV1 { v1, .. }) = suggest::elsewhere("", mount) else { return missing };
+    let replaced = |(number, why): (usize, CgroupError)| match why.word().filter(|_| absent(&why)) {
+        Some(word) => (number, CgroupError::ControllerOnV1 { name: word.to_owned(), v1: v1.clone() }),
+        None => (number, why),
+    };
+    missing.into_iter().map(replaced).collect()
 }
 
 /// Request for a cgroup or a NUMA node.
@@ -236,44 +327,43 @@ pub enum TargetSpec {
 }
 
 /// Finds all cgroups and nodes that the words name, each once, in the order in which they were
-/// given.
+/// given. Calls `report` for parts of the hierarchy that couldn't be searched.
 ///
 /// # Errors
 /// As for [`select_there`], and for a word with a node's prefix that doesn't end in a number.
-pub fn places(words: &[OsString]) -> Result<Vec<TargetSpec>, CgroupError> {
+pub fn places(
+    words: &[OsString],
+    report: &mut dyn FnMut(&CgroupError),
+) -> Result<Vec<TargetSpec>, CgroupError> {
     let locator = Locator::new()?;
-    let mut wanted: Vec<TargetSpec> = Vec::new();
-    for word in words {
-        // A cgroup may have the same name, and an existing cgroup takes precedence.
-        if let Some(number) = word.to_str().and_then(node::parse).filter(|_| !locator.is_path(word)) {
-            let node = TargetSpec::Node(number?);
-            if !wanted.contains(&node) {
-                wanted.push(node);
-            }
-            continue;
-        }
-        let selector = [Selector::new(word, &locator)];
-        let (chosen, missing) = select_by(&selector, &locator, &|_| false, &|_, _| false);
-        if let Some(why) = missing.into_iter().next() {
-            return Err(why);
-        }
-        for found in chosen.into_iter().map(|chosen| chosen.selected) {
-            let known = wanted.iter_mut().find_map(|one| match one {
-                TargetSpec::Cgroup(known) if known.located.id == found.located.id => Some(known),
-                _ => None,
-            });
-            match known {
-                Some(known) => {
-                    known.by_glob &= found.by_glob;
-                    if known.located.mount.read_only && !found.located.mount.read_only {
-                        known.located = found.located;
-                    }
-                }
-                None => wanted.push(TargetSpec::Cgroup(found)),
-            }
-        }
+    // A cgroup may have the same name as a node, and an existing cgroup takes precedence.
+    let node = |word: &OsString| word.to_str().and_then(node::parse).filter(|_| !locator.is_path(word));
+    let nodes = words.iter().map(|word| node(word).transpose()).collect::<Result<Vec<_>, _>>()?;
+    let (mut selectors, mut positions) = (Vec::new(), Vec::new());
+    for (position, word) in words.iter().enumerate().filter(|(position, _)| nodes[*position].is_none()) {
+        selectors.push(Selector::new(word, &locator));
+        positions.push(position);
     }
-    Ok(wanted)
+    let Selected { chosen, missing, troubles } =
+        select_by(&selectors, &locator, &|_| false, &|_, _, _| false);
+    troubles.iter().for_each(report);
+    if let Some((number, why)) = missing.into_iter().next() {
+        return Err(locator.explain(why, selectors[number].word()));
+    }
+    let nodes = nodes.iter().enumerate().filter_map(|(position, node)| Some((position, (*node)?)));
+    let mut wanted: Vec<_> = nodes.map(|(position, node)| (position, TargetSpec::Node(node))).collect();
+    wanted.extend(chosen.into_iter().map(|one| (positions[one.earliest], TargetSpec::Cgroup(one.selected))));
+    let name = |one: &TargetSpec| match one {
+        TargetSpec::Cgroup(one) => Some(one.located.name.clone()),
+        TargetSpec::Node(_) => None,
+    };
+    wanted.sort_by(|(at, one), (other_at, other)| at.cmp(other_at).then_with(|| name(one).cmp(&name(other))));
+    let mut seen = std::collections::HashSet::new();
+    wanted.retain(|(_, one)| match one {
+        TargetSpec::Node(number) => seen.insert(*number),
+        TargetSpec::Cgroup(_) => true,
+    });
+    Ok(wanted.into_iter().map(|(_, one)| one).collect())
 }
 
 /// Glob over paths from a mount point, from a word.
@@ -313,10 +403,9 @@ impl Scope {
 }
 
 impl Locator {
-    /// Returns whether a word is a glob. A name with a special character can still be given by its
-    /// path: an existing path is a name.
+    /// Returns whether a word is a glob.
     fn is_glob(&self, word: &OsStr) -> bool {
-        has_special(word) && !self.is_path(word)
+        has_special(word) && !self.is_path_below_a_mount(word)
     }
 }
 
@@ -333,6 +422,7 @@ pub(crate) fn malformed(word: &OsStr) -> Option<GlobError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cgroup::tree::tests::{READ, give_away, make};
 
     #[test]
     fn the_more_is_said_the_more_specific_it_is() {
@@ -349,5 +439,70 @@ mod tests {
             assert!(of(less) < of(more), "{less} < {more}");
         }
         assert!(words.iter().all(|word| of(word) < Specificity::of("a", true)), "a name says most");
+    }
+
+    /// Selects by words, and returns the names, the errors, and the number of directories read.
+    fn selected(root: &Path, words: &[&str]) -> (Vec<String>, Vec<CgroupError>, usize) {
+        let locator = Locator::faked(root);
+        let selectors: Vec<_> = words.iter().map(|word| Selector::new(word.as_ref(), &locator)).collect();
+        let before = READ.get();
+        let Selected { chosen, missing, troubles } =
+            select_by(&selectors, &locator, &|_| false, &|_, _, _| false);
+        assert!(troubles.is_empty(), "{troubles:?}");
+        let names = chosen.iter().map(|one| one.selected.located.name.to_string());
+        (names.collect(), missing.into_iter().map(|(_, why)| why).collect(), READ.get() - before)
+    }
+
+    #[test]
+    fn a_search_costs_one_walk_however_many_names_are_absent() {
+        let root = tempfile::tempdir().unwrap();
+        let slices: Vec<_> = (0..15).map(|n| format!("system.slice/{n}.slice")).collect();
+        let cgroups =
+            slices.iter().flat_map(|slice| (0..100).map(move |n| format!("{slice}/app-{n}.service")));
+        make(root.path(), &cgroups.collect::<Vec<_>>().iter().map(String::as_str).collect::<Vec<_>>());
+        make(root.path(), &["memory.stat"]);
+        let absent: Vec<_> = (0..60).map(|n| format!("app{n}.service")).collect();
+        let mut words: Vec<_> = absent.iter().map(String::as_str).collect();
+        words.extend(["system.slice/none", "container:0123", "pod:0123"]);
+        let (found, missing, read) = selected(root.path(), &words);
+        // A file system that doesn't count links has empty directories read, too.
+        assert!(found.is_empty() && (read == 17 || read == 17 + 1501), "{read}");
+        assert_eq!(missing.len(), 63);
+        // Nobody asked for suggestions.
+        let plain =
+            |why: &CgroupError| matches!(why, CgroupError::NoSuchCgroup { near, .. } if near.is_empty());
+        assert!(missing.iter().all(plain), "{missing:?}");
+        words.extend(["system.slice/1.slice/app-7*", "**/app-9.service"]);
+        let (found, _, again) = selected(root.path(), &words);
+        assert_eq!((found.len(), again), (11 + 15, read));
+    }
+
+    #[test]
+    fn the_error_of_a_strangers_name_gives_its_path() {
+        let root = tempfile::tempdir().unwrap();
+        make(root.path(), &["memory.stat", "user.slice/nginx.service", "system.slice/nginx-1.service"]);
+        give_away(&root.path().join("user.slice"));
+        let (found, missing, _) = selected(root.path(), &["nginx.service"]);
+        assert!(found.is_empty() && missing.len() == 1);
+        let word = OsStr::new("nginx.service");
+        let explain = || {
+            Locator::faked(root.path()).explain(selected(root.path(), &["nginx.service"]).1.remove(0), word)
+        };
+        let why = explain();
+        assert_eq!(why.to_string(), "nginx.service: no cgroup of root or of this user has this name");
+        let hint = "name another user's cgroup by its path: /user.slice/nginx.service";
+        assert_eq!((why.hint().as_deref(), why.word()), (Some(hint), Some("nginx.service")));
+        std::fs::remove_dir(root.path().join("user.slice/nginx.service")).unwrap();
+        assert_eq!(explain().hint().as_deref(), Some("similar names: system.slice/nginx-1.service"));
+    }
+
+    #[test]
+    fn a_strangers_name_makes_nothing_ambiguous() {
+        let root = tempfile::tempdir().unwrap();
+        make(root.path(), &["memory.stat", "a/app.service", "b/app.service", "user/app.service"]);
+        give_away(&root.path().join("user"));
+        let missing = selected(root.path(), &["app.service"]).1;
+        let [CgroupError::Ambiguous { candidates, .. }] = &missing[..] else { panic!("{missing:?}") };
+        assert_eq!(candidates, &["/a/app.service", "/b/app.service"]);
     }
 }

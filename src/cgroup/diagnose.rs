@@ -85,7 +85,7 @@ fn absent(cgroup: &Cgroup, mount: &Mount) -> CgroupError {
 /// Returns why no cgroup below has figures to show, if there are any below.
 #[must_use]
 pub fn none_below(located: &CgroupPath) -> Option<CgroupError> {
-    let tree::Entry { path, id } = tree::entries(&located.path).next()?;
+    let (path, id) = tree::children_with_ids(&located.path).next()?;
     let name = located.mount.name_of(&path)?;
     let located = CgroupPath { name, path: path.into(), mount: Arc::clone(&located.mount), id };
     let cgroup = open(&located).ok().filter(|cgroup| !cgroup.has("memory.stat"))?;

@@ -17,6 +17,8 @@ pub enum CgroupError {
     NoName,
     #[error("{word}: no such cgroup")]
     NoSuchCgroup { word: String, near: Vec<String> },
+    #[error("{word}: no cgroup of root or of this user has this name")]
+    OthersName { word: String, candidates: Vec<String> },
     #[error("{word}: {why}")]
     BadName { word: String, why: &'static str },
     #[error("{word}: no cgroup matches")]
@@ -61,6 +63,10 @@ pub enum CgroupError {
     SysReadOnly { file: PathBuf },
     #[error("{word}: ambiguous, matches {}", several(.candidates))]
     Ambiguous { word: String, candidates: Vec<String> },
+    #[error("{name}: more than {levels} levels deep; cgroups below are not searched")]
+    TooDeep { name: String, levels: usize },
+    #[error("{name}: can't be searched: {why}")]
+    NotSearched { name: String, why: String },
     #[error("{word}: the process has ended, and its cgroup was removed")]
     Ended { word: String },
     #[error("{name}: the cgroup was removed meanwhile")]
@@ -100,7 +106,10 @@ impl CgroupError {
     #[must_use]
     pub fn word(&self) -> Option<&str> {
         match self {
-            Self::NoSuchCgroup { word, .. } | Self::NoMatch { word } | Self::NoProcess { word } => Some(word),
+            Self::NoSuchCgroup { word, .. }
+            | Self::OthersName { word, .. }
+            | Self::NoMatch { word }
+            | Self::NoProcess { word } => Some(word),
             _ => None,
         }
     }
@@ -115,6 +124,9 @@ impl CgroupError {
             }
             Self::NoSuchCgroup { .. } | Self::NoMatch { .. } => {
                 "list the cgroups with: memctl stat -r".into()
+            }
+            Self::OthersName { candidates, .. } => {
+                format!("name another user's cgroup by its path: {}", several(candidates))
             }
             Self::NotACgroup { .. } => {
                 "name a directory below the cgroup2 mount, such as /sys/fs/cgroup/app".into()
@@ -161,6 +173,8 @@ impl CgroupError {
             | Self::BadGlob { .. }
             | Self::NoneReclaimable { .. }
             | Self::OutOfSight { .. }
+            | Self::TooDeep { .. }
+            | Self::NotSearched { .. }
             | Self::Ended { .. }
             | Self::Removed { .. }
             | Self::Replaced { .. }

@@ -10,9 +10,6 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
-
-use super::{Mount, tree};
 
 /// Object that a word names, if the word isn't a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +28,7 @@ pub(crate) enum Named {
 const UNITS: [&str; 6] = [".service", ".scope", ".slice", ".socket", ".mount", ".swap"];
 
 /// Name of the root in systemd.
-const ROOT: &[u8] = b"-.slice";
+pub(crate) const ROOT: &[u8] = b"-.slice";
 
 /// Prefixes of a container's ID in the names of directories, by runtime.
 const RUNTIMES: [&str; 5] = ["docker-", "libpod-", "cri-containerd-", "crio-", "containerd-"];
@@ -94,25 +91,6 @@ impl Named {
             Self::Pid(_) => false,
         }
     }
-
-    /// Returns the directories of a mount that match the name. Matches within another match are
-    /// left out, as parts of the outer one.
-    #[must_use]
-    pub(crate) fn find(&self, mount: &Mount) -> Vec<PathBuf> {
-        if matches!(self, Self::Unit(unit) if unit == ROOT) {
-            return vec![mount.point.clone()];
-        }
-        let mut found: Vec<PathBuf> = Vec::new();
-        for tree::Entry { path, .. } in tree::walk(mount) {
-            // `walk` returns nearer directories first.
-            let within = || found.iter().any(|above| path.starts_with(above));
-            if path.file_name().is_some_and(|name| self.is(name)) && !within() {
-                found.push(path);
-            }
-        }
-        found.sort();
-        found
-    }
 }
 
 /// Returns the ID of the container whose directory has this name.
@@ -137,7 +115,8 @@ pub(crate) fn pod_uid(directory: &str) -> Option<String> {
 }
 
 /// Replaces systemd's `\xNN` in a unit's name, so that either spelling is the same name.
-fn unescaped(name: &[u8]) -> Vec<u8> {
+#[must_use]
+pub(crate) fn unescaped(name: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(name.len());
     let mut rest = name;
     while let Some((&first, after)) = rest.split_first() {
@@ -209,16 +188,12 @@ mod tests {
     }
 
     #[test]
-    fn a_unit_is_found_however_it_is_spelt() {
-        let root = tempfile::tempdir().unwrap();
-        let unit = root.path().join(r"system.slice/system-my\x2dapp.slice/my\x2dapp@1.service");
-        std::fs::create_dir_all(unit.join("inner.service")).unwrap();
-        std::fs::create_dir_all(root.path().join("user.slice/other.service")).unwrap();
-        let mount = Mount::whole(root.path().into(), false);
+    fn a_unit_is_itself_however_it_is_spelt() {
         for word in [r"my\x2dapp@1.service", "my-app@1.service"] {
-            assert_eq!(Named::unit(word).find(&mount), std::slice::from_ref(&unit), "{word}");
+            let unit = Named::unit(word);
+            assert!(unit.is(r"my\x2dapp@1.service") && unit.is("my-app@1.service"), "{word}");
         }
-        assert!(Named::unit("app@1.service").find(&mount).is_empty());
+        assert!(!Named::unit("app@1.service").is(r"my\x2dapp@1.service"));
     }
 
     #[test]

@@ -1,9 +1,16 @@
-//! Ownership of a cgroup's files, which decides who may reclaim from it: ownership is the means of
-//! delegation.
+//! Ownership of a cgroup's files, the means of delegation: who may reclaim from a cgroup, and whose
+//! names count.
+//!
+//! Any user with a delegated directory can create a cgroup in it and call it `nginx.service`. A name
+//! counts by the owners of the directories above it, since the owner of a directory chooses the
+//! names in it. The cgroup's own owner says nothing: systemd gives the directory of a delegated unit
+//! (`user@1000.service`, or a service with `User=` and `Delegate=`) to the unit's user, but the
+//! directory that it is in belongs to root.
 
-use rustix::fs::AtFlags;
+use rustix::fs::{AtFlags, Stat};
 
 use super::{Cgroup, reclaim};
+use crate::host::proc::read_system_file;
 
 /// Owner and permission bits of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,9 +61,108 @@ impl Owner {
     }
 }
 
+impl From<&Stat> for Owner {
+    fn from(stat: &Stat) -> Self {
+        Self { uid: stat.st_uid, gid: stat.st_gid, mode: stat.st_mode & 0o7777 }
+    }
+}
+
+/// User who gives names. The names that root or this user could have made count, from the mount
+/// down to the first directory in which another user can make some.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Asker {
+    /// Effective user ID.
+    uid: u32,
+    /// User ID of root: 0, also in a user namespace, whose root is the user that the namespace
+    /// belongs to.
+    root: u32,
+    /// User ID that stands for all users without one in this user namespace (`user_namespaces(7)`),
+    /// the host's root among them. Which one it is can't be told, so it is never trusted.
+    overflow: u32,
+}
+
+impl Asker {
+    /// Returns the user who runs this process.
+    #[must_use]
+    pub(crate) fn of_self() -> Self {
+        /// `DEFAULT_OVERFLOWUID`, include/linux/highuid.h.
+        const OVERFLOW: u32 = 65534;
+        let text = read_system_file("/proc/sys/kernel/overflowuid").ok();
+        let overflow = text.and_then(|text| text.trim().parse().ok()).unwrap_or(OVERFLOW);
+        Self { uid: rustix::process::geteuid().as_raw(), root: 0, overflow }
+    }
+
+    /// Returns whether the name of a cgroup counts, by the directories above it, from the mount down.
+    #[must_use]
+    pub(crate) fn accepts(self, above: impl IntoIterator<Item = Owner>) -> bool {
+        above.into_iter().all(|directory| self.trusts(directory))
+    }
+
+    /// Returns whether names in a directory count: no other user could have made them.
+    fn trusts(self, directory: Owner) -> bool {
+        if directory.uid == self.overflow {
+            return false;
+        }
+        let shared = directory.by_all() || directory.gid != 0 && directory.by_group();
+        directory.uid == self.uid || directory.uid == self.root && !shared
+    }
+
+    /// Makes the owner of temporary directories root, and the asker another user: a directory that
+    /// anybody may write to is then a stranger's.
+    #[cfg(test)]
+    pub(crate) fn faked() -> Self {
+        Self { uid: u32::MAX - 1, root: rustix::process::geteuid().as_raw(), overflow: 65534 }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Asks with the owners of the directories above a cgroup.
+    fn genuine(above: &[u32], uid: u32) -> bool {
+        let above = above.iter().map(|&uid| Owner { uid, gid: uid, mode: 0o755 });
+        Asker { uid, root: 0, overflow: 65534 }.accepts(above)
+    }
+
+    #[test]
+    fn names_count_for_root_as_far_as_root_owns_the_parents() {
+        // /system.slice/nginx.service
+        assert!(genuine(&[0, 0], 0) && genuine(&[0, 0], 1000));
+        // /user.slice/user-1000.slice/user@1000.service: the directory is the user's, its parent
+        // root's; likewise a service with User= and Delegate=.
+        assert!(genuine(&[0, 0, 0], 0) && genuine(&[0, 0, 0], 1000));
+        // /user.slice/user-1000.slice/user@1000.service/nginx.service
+        assert!(!genuine(&[0, 0, 0, 1000], 0) && genuine(&[0, 0, 0, 1000], 1000));
+        assert!(!genuine(&[0, 0, 0, 1000], 1001));
+        // A directory of root within a stranger's: its name is the stranger's choice.
+        assert!(!genuine(&[0, 1000, 0], 0) && genuine(&[0, 1000, 0], 1000));
+        assert!(genuine(&[], 0));
+    }
+
+    #[test]
+    fn a_users_view_of_its_own_part_is_genuine() {
+        // A cgroup namespace whose root was delegated to the user.
+        assert!(genuine(&[1000], 1000) && genuine(&[1000, 1000], 1000) && !genuine(&[1000], 0));
+        // In a user namespace, as of rootless podman: the user is root there, the host's root has
+        // no ID, and neither has any other user.
+        assert!(genuine(&[0, 0], 0));
+        assert!(!genuine(&[65534, 0], 0) && !genuine(&[0, 65534], 0));
+        // Neither does the asker: its own directories can't be told from those of others.
+        assert!(!genuine(&[65534], 65534));
+    }
+
+    #[test]
+    fn a_directory_that_others_may_write_to_is_not_roots_alone() {
+        let root = Asker { uid: 0, root: 0, overflow: 65534 };
+        let user = Asker { uid: 1000, ..root };
+        let owned = |uid, gid, mode| Owner { uid, gid, mode };
+        for asker in [root, user] {
+            assert!(asker.trusts(owned(0, 0, 0o775)));
+        }
+        assert!(!user.trusts(owned(0, 27, 0o775)) && !user.trusts(owned(0, 0, 0o757)));
+        assert!(user.trusts(owned(0, 27, 0o755)) && user.trusts(owned(1000, 27, 0o775)));
+    }
 
     #[test]
     fn the_owner_says_who_may_write() {

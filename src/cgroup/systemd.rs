@@ -6,6 +6,8 @@
 //! (systemd.resource-control(5)) with `User=` gives a service's `memory.reclaim` to its user, in
 //! systemd 252 and 257 at least.
 
+use std::borrow::Cow;
+
 use super::naming::Named;
 
 /// Returns whether systemd manages this host, as `sd_booted`(3) does.
@@ -26,10 +28,17 @@ fn of_a_user(name: &str) -> bool {
     above.split('/').any(|unit| unit.starts_with("user@") && unit.ends_with(".service"))
 }
 
+/// Quotes a name or path for a shell, since the hints are commands to copy.
+fn quoted(text: &str) -> Cow<'_, str> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_./:=@%+,-".contains(&byte);
+    if text.bytes().all(plain) { text.into() } else { format!("'{}'", text.replace('\'', r"'\''")).into() }
+}
+
 /// Describes how a user gets permission to reclaim from the cgroup with this name. `file` is its
 /// `memory.reclaim`; `by_systemd` is true on a host that systemd manages.
 #[must_use]
 pub(crate) fn permit(name: &str, file: &str, by_systemd: bool) -> String {
+    let file = quoted(file);
     if !by_systemd {
         return match name {
             "/" => "run as root, or name a cgroup of your own".into(),
@@ -52,12 +61,10 @@ pub(crate) fn permit(name: &str, file: &str, by_systemd: bool) -> String {
 #[must_use]
 pub(crate) fn account(name: &str, file: &str, by_systemd: bool) -> String {
     let Some(unit) = unit(name).filter(|_| by_systemd) else {
-        return format!("echo +memory > {file}");
+        return format!("echo +memory > {}", quoted(file));
     };
     let user = if of_a_user(name) { "--user " } else { "" };
-    // A shell removes the backslash of `\x2d`.
-    let quote = if unit.contains('\\') { "'" } else { "" };
-    format!("systemctl {user}set-property {quote}{unit}{quote} MemoryAccounting=yes")
+    format!("systemctl {user}set-property {} MemoryAccounting=yes", quoted(unit))
 }
 
 #[cfg(test)]
@@ -94,5 +101,9 @@ mod tests {
         assert!(permit("/a.slice/b.service", "FILE", false).ends_with("chown USER FILE"));
         assert_eq!(permit("/", "FILE", false), "run as root, or name a cgroup of your own");
         assert_eq!(hint(r"/a\x2db.mount"), r"systemctl set-property 'a\x2db.mount' MemoryAccounting=yes");
+        let hint = hint("/x;reboot;.service");
+        assert_eq!(hint, "systemctl set-property 'x;reboot;.service' MemoryAccounting=yes");
+        assert_eq!(account("/a;b", "/cg/a';b/f", true), r"echo +memory > '/cg/a'\'';b/f'");
+        assert!(permit("/a b/c", "/cg/a b/c/f", true).ends_with("chown USER '/cg/a b/c/f'"));
     }
 }

@@ -133,7 +133,8 @@ fn unreadable(name: &str, errno: Errno) -> Error {
 fn prepare(args: &Reclaim, words: &[OsString], goal: Goal, loudness: Verbosity) -> Result<Vec<Job>> {
     let rate = args.max_rate.map(|rate| Arc::new(Rate::new(rate)));
     let mut jobs = Vec::new();
-    for wanted in places(words)? {
+    let mut report = |why: &CgroupError| notes::not_searched(&why.to_string(), loudness);
+    for wanted in places(words, &mut report)? {
         let by_glob = matches!(&wanted, TargetSpec::Cgroup(selected) if selected.by_glob);
         let mut place = match OpenTarget::open(&wanted) {
             Ok(place) => place,

@@ -25,10 +25,12 @@ use crate::output::view::Waiting;
 use crate::output::{self, Verbosity};
 use crate::signal;
 
+mod follower;
 mod lock;
 pub mod plan;
 pub mod rules;
 
+use follower::{Follower, Reloaded};
 use plan::WatchPlan;
 
 /// Maximum number of writes in progress at the same time.
@@ -45,8 +47,9 @@ pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
     let loudness = Verbosity::new(global)?;
     let plan = WatchPlan::of(args)?;
     host::open_many_files();
-    let (members, waiting) = members(&plan, args.dry_run)?;
+    let Start { members, watched, waiting, unresolved } = start(&plan, args.dry_run)?;
     let mut notes = output::notes::not_watched(&waiting);
+    notes.extend(unresolved.iter().cloned());
     if members.is_empty() && notes.is_empty() {
         notes.push("no cgroup is watched: all matches are excluded or can't be reclaimed from".into());
     }
@@ -79,31 +82,26 @@ pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
         signal::pending().is_some() || screen.try_borrow().is_ok_and(|screen| screen.nobody_reads())
     };
     let (follows, cpu, swap_writes) = (plan.watchlist.follows(), plan.cpu, plan.swap_writes);
-    let plan = RefCell::new(plan);
+    let follower = RefCell::new(Follower::new(plan.watchlist, plan.rules, watched, &unresolved));
     let mut select = |lost: bool, known: &dyn Fn(u64) -> bool| -> Vec<RuledCgroup> {
-        let mut plan = plan.borrow_mut();
-        let taken = plan.watchlist.now(clock::now(), lost, known);
-        plan.ruled(taken).collect()
-    };
-    let mut reload = || {
-        let file = args.config.as_deref().filter(|_| signal::reload_asked())?;
-        let read = rules::read(file).and_then(|rules| {
-            let plan = WatchPlan::by_rules(&rules)?;
-            // A name that can't be resolved is an error, as at the start; the old rules stay.
-            let first = plan.watchlist.first()?;
-            Ok((plan, first, rules.each.len()))
-        });
-        screen.borrow_mut().reloaded(file, read.as_ref().map(|(.., count)| *count), loudness);
-        let (new, (taken, unmatched), _) = read.ok()?;
-        let new = WatchPlan { cpu: args.cpu.map(Percent::ratio).or(new.cpu), ..new };
-        let waiting = Waiting { unmatched, unlimited: Vec::new() };
-        for note in output::notes::not_watched(&waiting) {
+        let (found, notes) = follower.borrow_mut().found(lost, known);
+        for note in notes {
             screen.borrow_mut().note(&note, loudness);
         }
-        let all = new.ruled(taken).collect();
-        let reload = Reload { all, cpu: new.cpu, swap_writes: new.swap_writes };
-        *plan.borrow_mut() = new;
-        Some(reload)
+        found
+    };
+    let mut reload = || {
+        let file = args.config.as_deref()?;
+        if signal::reload_asked() {
+            follower.borrow_mut().read_again(file);
+        }
+        let read = follower.borrow_mut().reloaded(file)?;
+        screen.borrow_mut().reloaded(file, read.as_ref().map(|new| new.rules), loudness);
+        let Reloaded { reload, notes, .. } = read.ok()?;
+        for note in notes {
+            screen.borrow_mut().note(&note, loudness);
+        }
+        Some(Reload { cpu: args.cpu.map(Percent::ratio).or(reload.cpu), ..reload })
     };
     let ended = members
         .watch(WatchOptions {
@@ -153,17 +151,30 @@ fn option_of(kind: Option<Kind>) -> String {
     }
 }
 
+/// The cgroups of a watch at its start.
+struct Start {
+    members: Members,
+    watched: Vec<RuledCgroup>,
+    waiting: Waiting,
+    /// Notes on words that can't be resolved.
+    unresolved: Vec<String>,
+}
+
 /// Opens all cgroups that were named before anything starts: an error in one changes nothing
 /// anywhere.
-fn members(plan: &WatchPlan, dry_run: bool) -> Result<(Members, Waiting)> {
-    let (first, unmatched) = plan.watchlist.first()?;
+fn start(plan: &WatchPlan, dry_run: bool) -> Result<Start> {
+    let first = plan.watchlist.first()?;
     let mut members = Members::new(dry_run).map_err(|e| Error::io("can't watch", &e))?;
-    let mut unlimited = Vec::new();
-    for Assigned { selected, list } in first {
-        let Some(rule) = &plan.rules[list] else { continue };
+    let (mut watched, mut unlimited) = (Vec::with_capacity(first.taken.len()), Vec::new());
+    for Assigned { selected, list } in first.taken {
+        let Some(rule) = plan.rules.get(list) else { continue };
+        if plan.rules.may_be_left_alone(&selected.located, &first.unresolved) {
+            continue;
+        }
         let name = selected.located.name.clone();
-        match members.add(Arc::new(selected.located), Rc::clone(rule)) {
-            Ok(()) => {}
+        let located = Arc::new(selected.located);
+        match members.add(Arc::clone(&located), Rc::clone(rule)) {
+            Ok(()) => watched.push(RuledCgroup { located, rule: Rc::clone(rule) }),
             Err(WatchError::Refused(why)) => {
                 return Err(Error::from(why).context(option_of(rule.bounds.kind)));
             }
@@ -174,7 +185,9 @@ fn members(plan: &WatchPlan, dry_run: bool) -> Result<(Members, Waiting)> {
             Err(why) => return Err(Error::from(why).context(name)),
         }
     }
-    Ok((members, Waiting { unmatched, unlimited }))
+    let waiting = Waiting { unmatched: first.waiting, unlimited };
+    let unresolved = plan.rules.notes(&first.unresolved, &first.troubles);
+    Ok(Start { members, watched, waiting, unresolved })
 }
 
 /// Moves this process into the cgroup that a word names.

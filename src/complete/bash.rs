@@ -108,18 +108,24 @@ impl Typed {
     /// Returns the rest of a candidate: the text for the part that bash replaces.
     fn rest_of(&self, word: &[u8]) -> Option<Vec<u8>> {
         let rest = word.strip_prefix(&*self.kept)?;
-        let special = |c: char| match self.open {
-            Quote::None => !c.is_alphanumeric() && !"_./:=@%+,-".contains(c),
-            Quote::Double => "\\$\"`".contains(c),
-            Quote::Single => false,
-        };
         let mut text = Vec::with_capacity(rest.len());
         for chunk in rest.utf8_chunks() {
             for c in chunk.valid().chars() {
-                if special(c) {
-                    text.push(b'\\');
+                let mut bytes = [0; 4];
+                let plain = c.encode_utf8(&mut bytes);
+                match (self.open, c) {
+                    (Quote::None, c) if !c.is_alphanumeric() && !"_./:=@%+,-".contains(c) => {
+                        text.extend([b"\\", plain.as_bytes()].concat());
+                    }
+                    (Quote::Double, '\\' | '$' | '"' | '`') => {
+                        text.extend([b"\\", plain.as_bytes()].concat());
+                    }
+                    // History: within double quotes a backslash before it would stay in the word.
+                    (Quote::Double, '!') => text.extend(b"\"'!'\""),
+                    // Within single quotes nothing can be escaped.
+                    (Quote::Single, '\'') => text.extend(b"'\\''"),
+                    _ => text.extend(plain.as_bytes()),
                 }
-                text.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
             }
             // No shell treats a byte of these specially.
             text.extend_from_slice(chunk.invalid());
@@ -131,6 +137,7 @@ impl Typed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn text(bytes: Vec<u8>) -> String {
         String::from_utf8(bytes).unwrap()
@@ -172,5 +179,50 @@ mod tests {
         assert_eq!(rest("memctl reclaim a", "a\\x2db c"), "a\\\\x2db\\ c");
         assert_eq!(rest("memctl reclaim 'a", "a\\x2db"), "a\\x2db");
         assert_eq!(rest("memctl reclaim \"a", "a\\x2d$"), "a\\\\x2d\\$");
+    }
+
+    #[test]
+    fn no_name_leaves_the_quotes_it_is_put_into() {
+        let rest = |line: &str, word: &str| text(parse(line, "a").rest_of(word.as_bytes()).unwrap());
+        assert_eq!(rest("memctl reclaim 'a", "a';touch x;'"), "a'\\'';touch x;'\\''");
+        assert_eq!(rest("memctl reclaim \"a", "a!b"), "a\"'!'\"b");
+        assert_eq!(rest("memctl reclaim a", "a!b;'c"), "a\\!b\\;\\'c");
+    }
+
+    /// Returns the arguments that bash makes of a line.
+    fn by_bash(line: &str) -> Option<Vec<u8>> {
+        let script = format!("printf '%s\\0' {line}");
+        // A mistake may run a part of the name.
+        let folder = tempfile::tempdir().unwrap();
+        let mut bash = std::process::Command::new("bash");
+        let ran = bash.args(["--norc", "-c", &script]).current_dir(folder.path()).output().ok()?;
+        assert!(ran.status.success(), "{line}");
+        Some(ran.stdout)
+    }
+
+    #[test]
+    fn bash_itself_reads_the_name_back() {
+        for word in
+            ["a';touch x;'", "a$(touch x)`id`", r#"a"b\x2d' !"#, "a!b", "a b*?[c]{d,e}~#&|<>(;", "aé\u{e000}"]
+        {
+            for open in ["", "'", "\""] {
+                let rest = parse(&format!("memctl reclaim {open}a"), "a").rest_of(word.as_bytes()).unwrap();
+                let line = format!("{open}{}{open}", text(rest));
+                // Without bash there is nothing to compare with.
+                let Some(read) = by_bash(&line) else { return };
+                assert_eq!(text(read), format!("{word}\0"), "{line}");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_name_is_read_back(word in "a[ -~é]{0,20}") {
+            for open in ["", "'", "\""] {
+                let rest = parse(&format!("memctl reclaim {open}a"), "a").rest_of(word.as_bytes()).unwrap();
+                let line = format!("{open}{}{open}", text(rest));
+                prop_assert_eq!(shlex::split(&line), Some(vec![word.clone()]), "{}", line);
+            }
+        }
     }
 }

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::time::Duration;
 
+use memctl::cgroup::error::CgroupError;
 use memctl::host::LockHolder;
 use memctl::reclaim::RequestEvent;
 use memctl::record::{Record, VERSION};
@@ -109,6 +110,19 @@ pub fn not_watched(waiting: &Waiting) -> Vec<String> {
         format!("{name}{more}: not watched yet: {why}")
     });
     unmatched.chain(unlimited).collect()
+}
+
+/// Returns the text of a note on a word that can't be resolved now, of a rule if it has a name.
+pub fn unresolved(rule: Option<&str>, why: &CgroupError) -> String {
+    let of = rule.map_or_else(String::new, |rule| format!("rule {rule}: "));
+    format!("{of}{why}; not watched until this is resolved")
+}
+
+/// Prints a note that a part of the hierarchy couldn't be searched.
+pub fn not_searched(why: &str, loudness: Verbosity) {
+    if loudness != Verbosity::Quiet {
+        eprint_line(&format!("memctl: {}", escaped(why)));
+    }
 }
 
 /// Returns the text of a note that isn't about a single watched cgroup.

@@ -61,7 +61,8 @@ fn elsewhere(mount: &Mount, typed: &str) -> Vec<Candidate> {
     let Some(read) = begun.or_else(|| (!typed.is_empty() && !typed.contains('/')).then_some(unit)) else {
         return Vec::new();
     };
-    let named = tree::walk(mount).filter_map(|tree::Entry { path, .. }| {
+    // A name that doesn't count would be refused.
+    let named = tree::walk(mount).filter(|entry| entry.genuine).filter_map(|tree::Entry { path, .. }| {
         let word = read(path.file_name()?.to_str()?)?;
         // A unit at the top is offered as a path already.
         let known = begun.is_none() && path.parent() == Some(&mount.point);
@@ -94,7 +95,9 @@ fn below(point: &Path, typed: &OsStr) -> Vec<Candidate> {
     let before = &typed[..typed.len() - part.len()];
     let matching = tree::children(&point.join(OsStr::from_bytes(level))).filter_map(|child| {
         let name = child.file_name()?.as_bytes();
-        name.starts_with(part).then(|| {
+        // A word that begins with a dash would be read as an option.
+        let is_option = before.is_empty() && name.starts_with(b"-");
+        (name.starts_with(part) && !is_option).then(|| {
             let inner = tree::children(&child).next().map_or(&b""[..], |_| b"/");
             let word = OsString::from_vec([before, name, inner].concat());
             Candidate { word, current: usage(&child) }
@@ -129,6 +132,18 @@ mod tests {
         assert_eq!(words("pod:8"), ["pod:8d5a2e2c-1111-2222-3333-444455556666"]);
         assert_eq!(words("po"), ["pod:"]);
         assert!(words("").is_empty() && words("system.slice/").is_empty() && words("sys").is_empty());
+    }
+
+    #[test]
+    fn a_name_like_an_option_is_offered_as_a_path_only() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(root.path().join("--no-lock")).unwrap();
+        let words = |typed: &str| {
+            let found = below(root.path(), OsStr::new(typed));
+            found.into_iter().map(|candidate| candidate.word).collect::<Vec<_>>()
+        };
+        assert!(words("").is_empty() && words("--no").is_empty());
+        assert_eq!(words("/"), ["/--no-lock"]);
     }
 
     #[test]

@@ -5,17 +5,24 @@
 //! that begins with `.`. An absolute path stands first of all for the directory that the kernel
 //! opens by it, through any mount or namespace ([`crate::cgroup::path`]).
 //! [`crate::cgroup::diagnose`] determines whether memory can be reclaimed there.
+//!
+//! Paths are looked up directly. Units, containers and pods are searched for in the whole hierarchy
+//! (`search.rs`), among the names that count ([`crate::cgroup::owner`]). A failed search
+//! returns a plain error; `Locator::explain` adds suggestions, which take a search of their own.
 
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-use super::suggest::{missing, shown};
+use super::pattern::has_special;
+use super::search::Search;
+use super::suggest::{self, shown};
 use crate::cgroup::diagnose::not_a_cgroup;
 use crate::cgroup::error::CgroupError;
 use crate::cgroup::mount::{Mount, Mounts};
-use crate::cgroup::naming::Named;
+use crate::cgroup::naming::{Named, ROOT};
+use crate::cgroup::owner::Asker;
 use crate::cgroup::path::{CgroupPath, identify};
 use crate::cgroup::{mount, open_directory, tree};
 use crate::node;
@@ -24,6 +31,18 @@ use crate::node;
 #[derive(Debug)]
 pub struct Locator {
     mounts: Mounts,
+    asker: Asker,
+}
+
+/// Result of the lookup of a word without a search.
+#[derive(Debug)]
+pub(super) enum Lookup {
+    /// Cgroup at a path.
+    Found(CgroupPath),
+    /// Unit, container or pod to search for.
+    Named(Named),
+    /// Path from the mount point to search for in another spelling, and the error if there is none.
+    Spelt(PathBuf, CgroupError),
 }
 
 /// Finds the cgroup that `word` names.
@@ -42,7 +61,19 @@ impl Locator {
     /// [`CgroupError`], if the mounts can't be read.
     pub(crate) fn new() -> Result<Self, CgroupError> {
         let mounts = Mounts::read().map_err(|e| CgroupError::io("/proc/self/mountinfo", &e))?;
-        Ok(Self { mounts })
+        Ok(Self { mounts, asker: Asker::of_self() })
+    }
+
+    /// Returns a locator for a directory in place of a hierarchy.
+    #[cfg(test)]
+    pub(super) fn faked(point: &Path) -> Self {
+        let line = format!("35 24 0:30 / {} rw - cgroup2 cgroup2 rw\n", point.display());
+        Self { mounts: Mounts::parse(line.as_bytes()), asker: Asker::faked() }
+    }
+
+    /// Returns the user whose names count.
+    pub(super) fn asker(&self) -> Asker {
+        self.asker
     }
 
     /// Returns the mount that names begin from.
@@ -58,6 +89,60 @@ impl Locator {
     /// # Errors
     /// [`CgroupError`], as for [`locate`].
     pub fn locate(&self, word: &OsStr) -> Result<CgroupPath, CgroupError> {
+        self.find(word).map_err(|why| self.explain(why, word))
+    }
+
+    /// Finds the cgroup that `word` names, without suggestions if there is none.
+    pub(super) fn find(&self, word: &OsStr) -> Result<CgroupPath, CgroupError> {
+        let mut search = Search::default();
+        let why = match self.look_up(word)? {
+            Lookup::Found(located) => return Ok(located),
+            Lookup::Named(named) => {
+                search.named(0, named);
+                None
+            }
+            Lookup::Spelt(below, why) => {
+                search.spelt(0, &below);
+                Some(why)
+            }
+        };
+        let mut found = Vec::new();
+        search.run(self.mount()?, self.asker, false, &mut |_, entry| found.push(entry.path.clone()));
+        self.choose(word, found, why)
+    }
+
+    /// Returns the only one of the cgroups found by a name. `why` is the error of a path for which
+    /// another spelling was searched for.
+    pub(super) fn choose(
+        &self,
+        word: &OsStr,
+        mut found: Vec<PathBuf>,
+        why: Option<CgroupError>,
+    ) -> Result<CgroupPath, CgroupError> {
+        found.sort();
+        match (&found[..], why) {
+            ([], None) => Err(none(word)),
+            ([], Some(why)) => Err(why),
+            ([only], _) | ([only, ..], Some(_)) => self.existing(only, word),
+            (several, None) => {
+                let mount = self.mount()?;
+                let candidates = several.iter().filter_map(|path| mount.name_of(path));
+                let candidates = candidates.map(|name| name.to_string()).collect();
+                Err(CgroupError::Ambiguous { word: shown(word), candidates })
+            }
+        }
+    }
+
+    /// Adds to the error of a word that names nothing what a person may want to know.
+    pub(super) fn explain(&self, why: CgroupError, word: &OsStr) -> CgroupError {
+        match self.mount() {
+            Ok(mount) => suggest::explain(why, word, mount, self.asker),
+            Err(_) => why,
+        }
+    }
+
+    /// Looks a word up as far as no search is needed.
+    pub(super) fn look_up(&self, word: &OsStr) -> Result<Lookup, CgroupError> {
         // An empty variable in a script doesn't mean the root, but joining an empty path would give
         // the root.
         if word.is_empty() {
@@ -69,40 +154,40 @@ impl Locator {
             let path = from_here(given);
             let called = path.canonicalize().unwrap_or_else(|_| given.to_path_buf());
             return match self.opened(&path, &called)? {
-                Some(located) => Ok(located),
-                None => Err(missing(word, given, self.mount()?)),
+                Some(located) => Ok(Lookup::Found(located)),
+                None => Err(none(word)),
             };
         }
         let by_path = if given.is_absolute() { self.opened(given, given) } else { Ok(None) };
         if let Ok(Some(located)) = by_path {
-            return Ok(located);
+            return Ok(Lookup::Found(located));
         }
         let mount = match (self.mount(), by_path.as_ref().err()) {
             (Err(_), Some(_)) => return by_path.and_then(|_| Err(CgroupError::no_cgroup2())),
             (mount, _) => mount?,
         };
         if word == "self" {
-            return self.of_process("self", word);
+            return self.of_process("self", word).map(Lookup::Found);
         }
         // A name, possibly preceded by the mount point.
         let below = given.strip_prefix(&mount.point).or_else(|_| given.strip_prefix("/")).unwrap_or(given);
         let in_mount = mount.point.join(below);
         if let Some(located) = self.opened(&in_mount, &in_mount)? {
-            return Ok(located);
+            return Ok(Lookup::Found(located));
         }
         if let Some(number) = word.to_str().and_then(node::parse) {
             return Err(CgroupError::IsNode { word: shown(word), number: number? });
         }
-        if let Some(named) = Named::parse(word) {
-            let named = named.map_err(|why| CgroupError::BadName { word: shown(word), why })?;
-            return self.by_name(&named, word, mount);
+        match Named::parse(word) {
+            Some(Ok(Named::Pid(pid))) => self.of_process(&pid.to_string(), word).map(Lookup::Found),
+            Some(Ok(Named::Unit(unit))) if unit == ROOT => {
+                self.existing(&mount.point, word).map(Lookup::Found)
+            }
+            Some(Ok(named)) => Ok(Lookup::Named(named)),
+            Some(Err(why)) => Err(CgroupError::BadName { word: shown(word), why }),
+            // If the path leads to something else, that error says more than a missing cgroup.
+            None => Ok(Lookup::Spelt(below.to_path_buf(), by_path.err().unwrap_or_else(|| none(word)))),
         }
-        // The user may have typed `-` where systemd has `\x2d`.
-        if let Some(path) = spelt_otherwise(&mount.point, below) {
-            return self.existing(&path, word);
-        }
-        // If the path leads to something else, that error says more than a missing cgroup.
-        by_path.and_then(|_| Err(missing(word, &in_mount, mount)))
     }
 
     /// Returns the cgroup that a path leads to, or `None` if the path leads nowhere. Errors name
@@ -122,7 +207,7 @@ impl Locator {
     fn existing(&self, path: &Path, word: &OsStr) -> Result<CgroupPath, CgroupError> {
         match self.opened(path, path)? {
             Some(located) => Ok(located),
-            None => Err(missing(word, path, self.mount()?)),
+            None => Err(none(word)),
         }
     }
 
@@ -152,21 +237,10 @@ impl Locator {
         }
     }
 
-    /// Finds the cgroup of a unit, container, pod or process.
-    fn by_name(&self, named: &Named, word: &OsStr, mount: &Mount) -> Result<CgroupPath, CgroupError> {
-        if let Named::Pid(pid) = named {
-            return self.of_process(&pid.to_string(), word);
-        }
-        let found = named.find(mount);
-        match &found[..] {
-            [] => Err(missing(word, &mount.point.join(word), mount)),
-            [only] => self.existing(only, word),
-            several => {
-                let candidates = several.iter().filter_map(|path| mount.name_of(path));
-                let candidates = candidates.map(|name| name.to_string()).collect();
-                Err(CgroupError::Ambiguous { word: shown(word), candidates })
-            }
-        }
+    /// Returns whether a word is a path that is given with a mount point, and leads to a cgroup.
+    pub(super) fn is_path_below_a_mount(&self, word: &OsStr) -> bool {
+        let path = Path::new(word);
+        self.around(path).is_some() && matches!(self.opened(path, path), Ok(Some(_)))
     }
 
     /// Returns whether a word leads to a cgroup as a path, or as a path from the mount point.
@@ -210,11 +284,6 @@ fn lists(path: &Path, process: &str) -> bool {
     crate::host::proc::read_in(path, "cgroup.procs").is_ok_and(|procs| procs.lines().any(|line| line == pid))
 }
 
-/// Returns whether a word has a character that only globs have.
-pub(super) fn has_special(word: &OsStr) -> bool {
-    word.as_bytes().iter().any(|byte| b"*?[{".contains(byte))
-}
-
 /// Returns whether a path begins at the working directory; names begin at the mount otherwise.
 fn is_from_here(path: &Path) -> bool {
     matches!(path.components().next(), Some(Component::CurDir | Component::ParentDir))
@@ -226,14 +295,7 @@ fn from_here(path: &Path) -> PathBuf {
     Path::new("/proc/self/cwd").join(path)
 }
 
-/// Returns the existing path that equals `below` except in the spelling of systemd's escapes.
-fn spelt_otherwise(point: &Path, below: &Path) -> Option<PathBuf> {
-    below.components().try_fold(point.to_path_buf(), |path, component| {
-        let plain = path.join(component);
-        if plain.is_dir() {
-            return Some(plain);
-        }
-        let unit = Named::unit(component.as_os_str());
-        tree::children(&path).find(|child| child.file_name().is_some_and(|name| unit.is(name)))
-    })
+/// Returns the plain error for a word that names nothing.
+fn none(word: &OsStr) -> CgroupError {
+    CgroupError::NoSuchCgroup { word: shown(word), near: Vec::new() }
 }

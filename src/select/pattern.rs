@@ -96,6 +96,11 @@ impl PatternSet {
     }
 }
 
+/// Returns whether a word has a character that only globs have.
+pub(super) fn has_special(word: &OsStr) -> bool {
+    word.as_bytes().iter().any(|byte| b"*?[{".contains(byte))
+}
+
 /// Converts a path to a glob that matches only this path.
 pub(super) fn literal(path: &Path) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(path.as_os_str().len());

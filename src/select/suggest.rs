@@ -4,32 +4,46 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use super::search::Search;
 use crate::cgroup::error::CgroupError;
 use crate::cgroup::mount::{Mount, controller_on_v1};
+use crate::cgroup::naming::Named;
+use crate::cgroup::owner::Asker;
 use crate::cgroup::tree;
 
-/// Returns why there is no cgroup that `word` names, whose path would be `path`. Where the memory
-/// controller is on version 1, no name would do.
-pub(super) fn missing(word: &OsStr, path: &Path, mount: &Mount) -> CgroupError {
-    let none = || CgroupError::NoSuchCgroup { word: shown(word), near: nearest(path, mount) };
-    elsewhere(&shown(word), mount).unwrap_or_else(none)
-}
-
-/// Returns why nothing matches a glob.
-pub(super) fn no_match(word: &OsStr, mount: &Mount) -> CgroupError {
-    let word = shown(word);
-    elsewhere(&word, mount).unwrap_or(CgroupError::NoMatch { word })
+/// Explains the error of a word that names nothing: with the cgroups of other users that have the
+/// name, or similar names. Where the memory controller is on version 1, no name would do.
+pub(super) fn explain(why: CgroupError, word: &OsStr, mount: &Mount, asker: Asker) -> CgroupError {
+    let CgroupError::NoSuchCgroup { word: name, .. } = &why else { return why };
+    if let Some(elsewhere) = elsewhere(name, mount) {
+        return elsewhere;
+    }
+    if let Some(Ok(named)) = Named::parse(word) {
+        let mut search = Search::default();
+        search.named(0, named);
+        let mut candidates = Vec::new();
+        search.run(mount, asker, true, &mut |_, entry| {
+            candidates.extend(mount.name_of(&entry.path).map(|name| name.to_string()));
+        });
+        if !candidates.is_empty() {
+            candidates.sort();
+            return CgroupError::OthersName { word: name.clone(), candidates };
+        }
+    }
+    CgroupError::NoSuchCgroup { word: name.clone(), near: nearest(Path::new(word), mount) }
 }
 
 /// Returns the error if the memory controller isn't in this hierarchy at all.
-fn elsewhere(word: &str, mount: &Mount) -> Option<CgroupError> {
-    let v1 = controller_on_v1().filter(|_| !mount.point.join("memory.stat").exists())?;
-    Some(CgroupError::ControllerOnV1 { name: word.to_owned(), v1 })
+pub(super) fn elsewhere(word: &str, mount: &Mount) -> Option<CgroupError> {
+    if mount.point.join("memory.stat").exists() {
+        return None;
+    }
+    Some(CgroupError::ControllerOnV1 { name: word.to_owned(), v1: controller_on_v1()? })
 }
 
 /// Returns existing names that a mistyped name may have meant, the best first.
-pub(super) fn nearest(path: &Path, mount: &Mount) -> Vec<String> {
-    const LOOKED_AT: usize = 5000;
+fn nearest(path: &Path, mount: &Mount) -> Vec<String> {
+    const COMPARED: usize = 20_000;
     const SUGGESTED: usize = 3;
     const ALIKE: f64 = 0.8;
     let Some(wanted) =
@@ -38,7 +52,7 @@ pub(super) fn nearest(path: &Path, mount: &Mount) -> Vec<String> {
         return Vec::new();
     };
     let mut scored: Vec<(f64, String)> = tree::walk(mount)
-        .take(LOOKED_AT)
+        .take(COMPARED)
         .filter_map(|tree::Entry { path: found, .. }| {
             let last = found.file_name()?.to_string_lossy().into_owned();
             let stem = last.split_once('.').map_or(last.as_str(), |(stem, _)| stem);

@@ -210,12 +210,24 @@ fn completes(way: &Way) {
     shell.completes("memctl stat od\t", &["memctl", "stat", "odd\u{fffd}name"]);
     shell.run("memctl stat --json odd\t", Some("/sys/fs/cgroup/odd%E9name"));
     drop(odd);
+    // A quote in a name ends no quotes of the line.
+    let quote = Cgroup::new("q';touch x");
+    shell.completes("memctl reclaim 'q\t", &["memctl", "reclaim", quote.name()]);
+    shell.completes("memctl reclaim \"q\t", &["memctl", "reclaim", quote.name()]);
+    shell.completes("memctl reclaim q\t", &["memctl", "reclaim", quote.name()]);
+    drop(quote);
     shell.lists("memctl reclaim \t\t\t", &["memctltest.slice/", "wholly.scope", " MiB"]);
     shell.lists("memctl reclaim --max\t\t\t", &["--max-pressure", "--max-rate"]);
 }
 
 fn bash_completes_live_cgroups() {
     completes(&BASH);
+    // Within double quotes, it is the shell's history.
+    let history = Cgroup::new("wow!x");
+    let mut shell = Shell::start(&BASH);
+    for open in ["", "'", "\""] {
+        shell.completes(&format!("memctl reclaim {open}wo\t"), &["memctl", "reclaim", history.name()]);
+    }
 }
 
 fn zsh_completes_live_cgroups() {

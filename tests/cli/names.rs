@@ -14,7 +14,10 @@ use crate::workload::Work;
 
 pub fn cases() -> Vec<Case> {
     list![
-        "guest" => a_mount_of_any_name_is_in_nobodys_way, a_cgroup_of_any_name_is_shown;
+        "guest" =>
+            a_mount_of_any_name_is_in_nobodys_way,
+            a_cgroup_of_any_name_is_shown,
+            no_name_disarms_a_glob;
         "guest reclaim" => a_cgroup_of_any_name_is_reclaimed_from, cgroups_that_read_alike_stay_apart;
         "guest prompt" => a_cgroup_of_any_name_is_watched
     ]
@@ -118,6 +121,34 @@ fn a_cgroup_of_any_name_is_shown() {
     while std::fs::remove_dir(&inner).is_err() && std::time::Instant::now() < until {
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
+}
+
+/// Returns the names of the cgroups in lines of JSON.
+fn all(ran: &crate::harness::Finished) -> Vec<String> {
+    assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""), "{}", ran.stdout);
+    let names = ran.stdout.lines().map(|line| parse(line)["cgroup"].as_str().expect("a name").to_owned());
+    let mut names: Vec<_> = names.collect();
+    names.sort();
+    names
+}
+
+fn no_name_disarms_a_glob() {
+    let batch = Cgroup::new("batch");
+    let (_one, _two) = (batch.child("*"), batch.child("dbus-x.service"));
+    let names = ["/batch/*", "/batch/dbus-x.service"];
+    for glob in ["batch/*", "/batch/*"] {
+        assert_eq!(all(&run(&["stat", "--json", glob])), names, "{glob}");
+    }
+    // The path of a cgroup, and the character itself.
+    for word in ["/sys/fs/cgroup/batch/*", "batch/[*]"] {
+        assert_eq!(all(&run(&["stat", "--json", word])), names[..1], "{word}");
+    }
+    let rules = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(rules.path(), "[[rule]]\nmatch = 'batch/*'\nkeep = '1G'\n").expect("write the rules");
+    let ran = run(&["check", "--config", &rules.path().display().to_string(), "--json"]);
+    let checked = parse(&ran.stdout);
+    let cgroups = checked["rules"][0]["cgroups"].as_array().expect("a list");
+    assert_eq!(cgroups.iter().map(|one| &one["cgroup"]).collect::<Vec<_>>(), names, "{checked}");
 }
 
 fn a_cgroup_of_any_name_is_reclaimed_from() {

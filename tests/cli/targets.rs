@@ -15,7 +15,9 @@ pub fn cases() -> Vec<Case> {
             a_process_by_its_number,
             containers_by_the_beginning_of_their_id,
             pods_in_both_spellings,
-            an_ambiguous_name_lists_the_candidates;
+            an_ambiguous_name_lists_the_candidates,
+            a_strangers_name_is_never_taken,
+            an_ambiguous_name_is_the_trouble_of_its_rule;
         "guest reclaim" => reclaim_from_a_unit
     ]
 }
@@ -98,6 +100,59 @@ fn an_ambiguous_name_lists_the_candidates() {
     let ran = assert_fails(&["stat", "app.service"], 1, line);
     assert!(ran.stderr.contains("hint: name the cgroup by its path"), "{}", ran.stderr);
     assert_eq!(named("two.slice/app.service"), "/two.slice/app.service");
+}
+
+/// Creates a cgroup that is delegated to uid 1000, with `nginx.service` in it.
+fn delegated(parent: &Cgroup) -> (Cgroup, Cgroup) {
+    let user = parent.child("user@1000.service");
+    std::os::unix::fs::chown(user.path(), Some(1000), Some(1000)).expect("delegate it");
+    let nginx = user.child("nginx.service");
+    (user, nginx)
+}
+
+fn a_strangers_name_is_never_taken() {
+    let users = Cgroup::new("user.slice");
+    let (user, strangers) = delegated(&users);
+    let hint = format!("hint: name another user's cgroup by its path: /{}\n", strangers.name());
+    let line = "memctl: nginx.service: no cgroup of root or of this user has this name";
+    let ran = assert_fails(&["stat", "nginx.service"], 1, line);
+    assert!(ran.stderr.ends_with(&hint), "{}", ran.stderr);
+    assert_eq!(named(&format!("/{}", strangers.name())), format!("/{}", strangers.name()));
+    // The directory that was delegated is in one of root's.
+    assert_eq!(named("user@1000.service"), format!("/{}", user.name()));
+    let slice = Cgroup::new("system.slice");
+    let own = slice.child("nginx.service");
+    assert_eq!(named("nginx.service"), format!("/{}", own.name()));
+    drop(own);
+    assert_fails(&["stat", "nginx.service"], 1, line);
+    let scope = user.child(&format!("docker-{ONE}.scope"));
+    let line = "memctl: container:1123: no cgroup of root or of this user has this name";
+    assert_fails(&["stat", "container:1123"], 1, line);
+    drop((scope, strangers));
+}
+
+fn an_ambiguous_name_is_the_trouble_of_its_rule() {
+    let (one, two) = (Cgroup::new("one.slice"), Cgroup::new("two.slice"));
+    let (_a, _b) = (one.child("app.service"), two.child("app.service"));
+    let db = Cgroup::new("db");
+    let rules = tempfile::NamedTempFile::new().expect("a file");
+    let text = "[[rule]]\nname = 'web'\nmatch = ['app.service', 'db']\nkeep = '1G'\n";
+    std::fs::write(rules.path(), text).expect("write the rules");
+    let file = rules.path().display().to_string();
+    let ran = run(&["check", "--config", &file, "--json"]);
+    assert_eq!(ran.status, Some(0), "{}", ran.stderr);
+    let cgroups = &parse(&ran.stdout)["rules"][0]["cgroups"];
+    assert_eq!((&cgroups[0]["cgroup"], &cgroups[0]["watched"]), (&"/db".into(), &true.into()), "{cgroups}");
+    assert_eq!(cgroups[1]["cgroup"], "app.service", "{cgroups}");
+    let why = "ambiguous, matches /one.slice/app.service, /two.slice/app.service";
+    assert_eq!((&cgroups[1]["watched"], &cgroups[1]["why"]), (&false.into(), &why.into()), "{cgroups}");
+    let ran = run(&["watch", "--config", &file, "--duration", "1s", "--json"]);
+    let note = format!("memctl: rule web: app.service: {why}; not watched until this is resolved\n");
+    assert_eq!((ran.status, &*ran.stderr), (Some(0), &*note), "{}", ran.stdout);
+    assert!(ran.stdout.contains(r#""event":"start","cgroup":"/db""#), "{}", ran.stdout);
+    // On the command line it is an error.
+    assert_fails(&["watch", "app.service", "--keep", "1G"], 1, &format!("memctl: app.service: {why}"));
+    drop(db);
 }
 
 fn reclaim_from_a_unit() {

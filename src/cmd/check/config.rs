@@ -6,7 +6,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use memctl::select::watchlist::{Assigned, Watchlist};
+use memctl::select::watchlist::{Assigned, Found, Unresolved, Watchlist};
 use memctl::watch::config::rule::Rule;
 use memctl::watch::members::Members;
 
@@ -17,6 +17,9 @@ use crate::exit::Exit;
 use crate::output::view::Takes;
 use crate::output::{self, Verbosity};
 
+/// Reason why a cgroup isn't watched that an ambiguous name may mean.
+const LEFT_ALONE: &str = "an ambiguous name of a leave-alone rule may mean it";
+
 /// Runs the subcommand.
 pub fn run(file: &Path, json: bool, loudness: Verbosity) -> Result<Exit> {
     let read = rules::read(file).inspect_err(|why| {
@@ -25,7 +28,8 @@ pub fn run(file: &Path, json: bool, loudness: Verbosity) -> Result<Exit> {
             let _ = output::check::rules::refuse(&file.display().to_string(), why);
         }
     })?;
-    let (taken, _) = WatchPlan::by_rules(&read)?.watchlist.first()?;
+    let plan = WatchPlan::by_rules(&read)?;
+    let Found { taken, unresolved, troubles, .. } = plan.watchlist.first()?;
     let mut all: Vec<_> = read
         .each
         .iter()
@@ -35,12 +39,24 @@ pub fn run(file: &Path, json: bool, loudness: Verbosity) -> Result<Exit> {
     for Assigned { selected, list } in taken {
         let Some(by) = all.get_mut(list) else { continue };
         let name = selected.located.name.clone();
+        let left_alone = plan.rules.may_be_left_alone(&selected.located, &unresolved);
         let why_not = by
             .rule
             .rule
             .as_ref()
             .and_then(|rule: &Rc<Rule>| members.add(Arc::new(selected.located), Rc::clone(rule)).err());
-        by.cgroups.push((name, why_not.map(|why| why.to_string())));
+        let why_not = why_not.map(|why| why.to_string());
+        by.cgroups.push((name, why_not.or_else(|| left_alone.then(|| LEFT_ALONE.to_owned()))));
+    }
+    // A word in place of the cgroup that it doesn't lead to.
+    for Unresolved { list, why } in &unresolved {
+        let Some(by) = all.get_mut(*list) else { continue };
+        let why = why.to_string();
+        let (word, why) = why.split_once(": ").unwrap_or(("", &why));
+        by.cgroups.push((word.into(), Some(why.to_owned())));
+    }
+    for why in &troubles {
+        output::notes::not_searched(&why.to_string(), loudness);
     }
     lose(&mut all)?;
     if json || loudness != Verbosity::Quiet {
@@ -57,7 +73,7 @@ fn lose(all: &mut [Takes]) -> Result<()> {
         taken.extend(names);
     }
     for takes in all.iter_mut().filter(|takes| takes.cgroups.is_empty()) {
-        let alone = Watchlist::of(std::slice::from_ref(&takes.rule.words))?.first()?.0;
+        let alone = Watchlist::of(std::slice::from_ref(&takes.rule.words))?.first()?.taken;
         let by = |one: Assigned| {
             let name = one.selected.located.name;
             let rule = Rc::clone(taken.get(&name)?);

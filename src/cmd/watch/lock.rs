@@ -38,12 +38,7 @@ fn keep_one_heap() {
 /// its heap. Code that is needed again is read again, from the page cache. Otherwise two megabytes
 /// would be locked for as long as the watch lasts.
 pub fn forget_the_start() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: malloc_trim returns the allocator's free memory to the kernel, takes its locks
-    // itself, and may be called at any time by any thread.
-    unsafe {
-        libc::malloc_trim(0);
-    }
+    give_memory_back();
     for (begin, end) in host::code_of_self() {
         // SAFETY: the range is a private mapping of the program's file that was never written to,
         // so its pages are those of the file's page cache, and nothing is lost with them: the next
@@ -52,6 +47,16 @@ pub fn forget_the_start() {
         // file system may not, nor keep the pages; but there the change shows in a page that was
         // never released as well, or in one that any reclaim evicted, so the call adds no risk.
         let _ = unsafe { madvise(begin as *mut _, end - begin, Advice::LinuxDontneedLocked) };
+    }
+}
+
+/// Returns the allocator's free memory to the kernel.
+pub fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: malloc_trim takes the allocator's locks itself, and may be called at any time by any
+    // thread.
+    unsafe {
+        libc::malloc_trim(0);
     }
 }
 

@@ -3,8 +3,10 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use memctl::cgroup::CgroupPath;
+use memctl::cgroup::error::CgroupError;
 use memctl::kind::Kind;
-use memctl::select::watchlist::{Assigned, Watchlist, Words};
+use memctl::select::watchlist::{Assigned, Unresolved, Watchlist, Words};
 use memctl::size::Percent;
 use memctl::watch::config::Rules;
 use memctl::watch::config::rule::{InvalidRule, Rule, RuleSpec, swap_writes};
@@ -13,6 +15,7 @@ use memctl::watch::options::RuledCgroup;
 use super::rules;
 use crate::cli::Watch;
 use crate::error::{Error, Result};
+use crate::output::notes;
 
 /// Pressure for `--estimate` if none is given.
 const GENTLE: &str = "0.1%";
@@ -21,14 +24,22 @@ const GENTLE: &str = "0.1%";
 pub struct WatchPlan {
     /// The cgroups to watch.
     pub watchlist: Watchlist,
-    /// The rule for each list of words; `None` where cgroups are left alone.
-    pub rules: Vec<Option<Rc<Rule>>>,
+    /// The rules for the lists of words.
+    pub rules: ListRules,
     /// Maximum share of a CPU to use.
     pub cpu: Option<f64>,
     /// Maximum swap-out to the host's swap, in bytes per second.
     pub swap_writes: Option<u64>,
     /// True if cgroups that can't be watched are waited for; otherwise they are an error.
     pub waits: bool,
+}
+
+/// The rule for each list of words.
+pub struct ListRules {
+    /// The rules; `None` where cgroups are left alone.
+    each: Vec<Option<Rc<Rule>>>,
+    /// The names of the rules; none on the command line.
+    names: Vec<Rc<str>>,
 }
 
 impl WatchPlan {
@@ -48,7 +59,7 @@ impl WatchPlan {
         Ok(Self {
             watchlist,
             swap_writes: swap_writes(args.swap_writes.map(|bound| bound.0), rule.pressure.is_some()),
-            rules: vec![Some(Rc::new(rule))],
+            rules: ListRules { each: vec![Some(Rc::new(rule))], names: Vec::new() },
             cpu: args.cpu.map(Percent::ratio),
             waits: false,
         })
@@ -56,21 +67,63 @@ impl WatchPlan {
 
     /// Makes the plan from the rules of a file.
     pub fn by_rules(rules: &Rules) -> Result<Self> {
-        Ok(Self {
-            watchlist: Watchlist::of(&rules.words())?,
-            rules: rules.each.iter().map(|rule| rule.rule.clone()).collect(),
+        Ok(Self::with(Watchlist::of(&rules.words())?, rules))
+    }
+
+    /// Makes the plan from the rules of a file and their watchlist.
+    pub fn with(watchlist: Watchlist, rules: &Rules) -> Self {
+        Self {
+            watchlist,
+            rules: ListRules {
+                each: rules.each.iter().map(|rule| rule.rule.clone()).collect(),
+                names: rules.each.iter().map(|rule| Rc::clone(&rule.name)).collect(),
+            },
             cpu: rules.cpu.map(Percent::ratio),
             swap_writes: rules.swap_writes,
             waits: true,
-        })
+        }
+    }
+}
+
+impl ListRules {
+    /// Returns the rule for a list; `None` where cgroups are left alone.
+    pub fn get(&self, list: usize) -> Option<&Rc<Rule>> {
+        self.each.get(list)?.as_ref()
+    }
+
+    /// Returns the rule with this name, if it doesn't leave its cgroups alone.
+    pub fn named(&self, name: &str) -> Option<(usize, &Rc<Rule>)> {
+        let list = self.names.iter().position(|other| **other == *name)?;
+        Some((list, self.get(list)?))
     }
 
     /// Returns the assigned cgroups that have a rule.
-    pub fn ruled(&self, taken: Vec<Assigned>) -> impl Iterator<Item = RuledCgroup> {
-        taken.into_iter().filter_map(|taken| {
-            let rule = Rc::clone(self.rules.get(taken.list)?.as_ref()?);
-            Some(RuledCgroup { located: Arc::new(taken.selected.located), rule })
+    pub fn ruled(&self, taken: Vec<Assigned>, unresolved: &[Unresolved]) -> Vec<RuledCgroup> {
+        let ruled = taken.into_iter().filter_map(|taken| {
+            let rule = Rc::clone(self.get(taken.list)?);
+            let located = taken.selected.located;
+            (!self.may_be_left_alone(&located, unresolved))
+                .then(|| RuledCgroup { located: Arc::new(located), rule })
+        });
+        ruled.collect()
+    }
+
+    /// Returns whether a cgroup is one of those that an ambiguous name of a leave-alone rule may
+    /// mean.
+    pub fn may_be_left_alone(&self, located: &CgroupPath, unresolved: &[Unresolved]) -> bool {
+        unresolved.iter().any(|one| match &one.why {
+            CgroupError::Ambiguous { candidates, .. } if self.get(one.list).is_none() => {
+                candidates.iter().any(|name| **name == *located.name)
+            }
+            _ => false,
         })
+    }
+
+    /// Returns a note for each word that can't be resolved, and for parts that can't be searched.
+    pub fn notes(&self, unresolved: &[Unresolved], troubles: &[CgroupError]) -> Vec<String> {
+        let name = |list: usize| self.names.get(list).map(|name| &**name);
+        let unresolved = unresolved.iter().map(|one| notes::unresolved(name(one.list), &one.why));
+        unresolved.chain(troubles.iter().map(ToString::to_string)).collect()
     }
 }
 

@@ -12,6 +12,7 @@ use crate::watch::member::Member;
 use crate::watch::notes::Note;
 use crate::watch::options::{Reload, RuledCgroup};
 use crate::watch::policy::cpu_budget::CpuBudget;
+use crate::watch::rejected::Rejected;
 use crate::watch::system::{ANCESTOR, Sample, System};
 
 /// Maximum number of cgroups added at a time.
