@@ -27,6 +27,8 @@ mod poller;
 mod probe;
 mod rejected;
 mod schedule;
+#[cfg(test)]
+mod sim;
 mod swap_monitor;
 mod system;
 mod worker;

@@ -188,17 +188,19 @@ impl Account {
     }
 
     /// Returns the report on the work since the last one, if that is long enough ago, or at the
-    /// `end`.
+    /// `end`. While a write is in progress, the counters contain a part of it, and don't correct
+    /// anything.
     pub(crate) fn flush(
         &mut self,
         sampler: &impl Sample,
         end: bool,
+        is_writing: bool,
         cx: &mut Context<'_, impl System>,
     ) -> Option<EventKind> {
         let work = self.work.as_mut()?;
         work.began.take_if(|began| end || cx.now.saturating_sub(*began) >= REPORT_INTERVAL)?;
         // A cgroup that is gone has no counters any more.
-        if let Ok(stat) = sampler.stat(&mut cx.text) {
+        if !is_writing && let Ok(stat) = sampler.stat(&mut cx.text) {
             let counted = Counters::of(&stat).counted(&self.first);
             work.total.reclaimed =
                 counted.correct(work.total.reclaimed, work.at_most, cx.system.blind_spot());

@@ -160,19 +160,25 @@ pub(crate) struct Action {
 }
 
 impl Action {
-    /// Begins to reclaim down to at most `down_to` bytes of usage.
-    pub(crate) fn begin(target: &mut impl Target, down_to: u64, swappiness: Option<Swappiness>) -> Self {
+    /// Begins to reclaim down to at most `down_to` bytes of usage, and `most` bytes.
+    pub(crate) fn begin(
+        target: &mut impl Target,
+        down_to: u64,
+        most: u64,
+        swappiness: Option<Swappiness>,
+    ) -> Self {
         let (usage, began) = (target.usage(), target.now());
         let mut result = ActionResult::nothing(EndReason::Done);
         match usage {
             Ok(current) => {
                 result.current = current;
-                result.requested = current.saturating_sub(down_to);
+                result.requested = current.saturating_sub(down_to).min(most);
             }
             Err(errno) => result.end = lost(errno),
         }
         let enough = result.requested.saturating_mul(PERCENT) / 100;
         let is_over = result.requested == 0;
+        let down_to = result.current - result.requested;
         Self { result, down_to, swappiness, enough, failed: 0, idle: Idle::default(), began, is_over }
     }
 
@@ -240,7 +246,13 @@ impl Action {
         match (end, usage) {
             (None, Err(errno)) => Some(lost(errno)),
             (None, Ok(_)) if !missing => Some(EndReason::Done),
-            (None, Ok(_)) => (now.saturating_sub(self.began) >= SLICE).then_some(EndReason::Slice),
+            (None, Ok(_)) if now.saturating_sub(self.began) >= SLICE => {
+                // What is left is requested anew.
+                let left = current.saturating_sub(self.down_to);
+                self.result.requested = self.result.requested.saturating_sub(left);
+                Some(EndReason::Slice)
+            }
+            (None, Ok(_)) => None,
             (end, _) => end,
         }
     }
@@ -262,7 +274,7 @@ mod tests {
 
     fn run(sim: &mut Sim, down_to: u64, alarm: Option<Alarm>) -> ActionResult {
         let early = Interrupt { stop: &|| false, alarm };
-        let (mut pace, mut action) = (Pace::new(true, 0), Action::begin(sim, down_to, None));
+        let (mut pace, mut action) = (Pace::new(true, 0), Action::begin(sim, down_to, u64::MAX, None));
         while action.write(sim, &mut pace, &early) {}
         action.result()
     }

@@ -43,6 +43,9 @@ const LONG_MUTE: Duration = Duration::from_millis(250);
 /// Interval between checks for signals while the CPU budget is used up.
 const SIGNAL_INTERVAL: Duration = Duration::from_millis(250);
 
+/// Age of a decision from which it is made anew, when a worker is there for it.
+const STALE: Duration = Duration::from_millis(100);
+
 /// Time without a finished worker after which the watch is reported as blocked.
 const BLOCKED: Duration = Duration::from_secs(5);
 
@@ -261,7 +264,9 @@ impl<S: System> Control<'_, S> {
     fn sample(&mut self, slot: usize) {
         let Some(member) = &mut self.members[slot] else { return };
         if !member.is_idle() || member.due > self.cx.now {
-            member.flush(false, &mut self.cx);
+            if member.report_due().is_some_and(|due| due <= self.cx.now) {
+                member.flush(false, &mut self.cx);
+            }
             return;
         }
         let step = member.sample(&mut self.cx);
@@ -293,25 +298,31 @@ impl<S: System> Control<'_, S> {
             Step::Rest => {}
             Step::Gone => self.gone(slot),
             Step::Act(allowed) if self.settings.dry_run => member.emit_would(allowed.down_to, &mut self.cx),
-            Step::Act(_) => {
+            Step::Act(allowed) => {
                 member.queue();
                 let (id, located, queued_at) = (member.id(), Arc::clone(&member.located), self.cx.now);
-                self.dispatcher.push(member.owner, Ticket { slot, id, located, queued_at });
+                self.dispatcher.push(member.owner, Ticket { slot, id, located, queued_at, allowed });
             }
         }
     }
 
-    /// Hands actions to workers, as many as there are.
+    /// Hands actions to workers, as many as there are. An action that ends here and goes on has to
+    /// wait for the next round, since signals and others have to be looked at in between.
     fn dispatch(&mut self) {
-        while let Some((owner, ticket)) = self.dispatcher.pop(self.cx.now) {
+        for _ in 0..self.dispatcher.waiting() {
+            let Some((owner, ticket)) = self.dispatcher.pop(self.cx.now) else { return };
             let Some(Some(member)) = self.members.get_mut(ticket.slot) else { continue };
             if member.id() != ticket.id || member.activity != Activity::Queued {
                 continue;
             }
             member.unqueue();
-            self.cx.refresh();
-            // The decision may be old by now, and is made anew; it costs one read.
-            match member.sample(&mut self.cx) {
+            let now = self.cx.refresh();
+            let step = if now.saturating_sub(ticket.queued_at) < STALE {
+                Step::Act(ticket.allowed)
+            } else {
+                member.sample(&mut self.cx)
+            };
+            match step {
                 Step::Act(allowed) => self.start(owner, &ticket, &allowed),
                 step => self.follow(ticket.slot, step),
             }

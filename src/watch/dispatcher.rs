@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::action::SLICE;
+use super::policy::guard::Allowed;
 use crate::cgroup::CgroupPath;
 
 /// Duration from which a job is taken to hang: four slices.
@@ -32,6 +33,8 @@ pub(crate) struct Ticket {
     pub located: Arc<CgroupPath>,
     /// Time since which it waits.
     pub queued_at: Duration,
+    /// Reclaim that was decided then.
+    pub allowed: Allowed,
 }
 
 #[derive(Debug)]
@@ -92,6 +95,12 @@ impl Dispatcher {
             return Some((owner, ticket));
         }
         None
+    }
+
+    /// Returns the number of members that wait.
+    #[must_use]
+    pub(crate) fn waiting(&self) -> usize {
+        self.queues.iter().map(|queue| queue.waiting.len()).sum()
     }
 
     /// Returns whether there is a worker for a member.
@@ -180,6 +189,7 @@ pub(crate) fn owner_key(uid: u32, name: &str) -> u64 {
 mod tests {
     use super::*;
     use crate::cgroup::Mount;
+    use crate::kind::Kind;
 
     const NOW: Duration = Duration::from_secs(100);
 
@@ -195,7 +205,8 @@ mod tests {
         let path = format!("/m{path}");
         let located =
             CgroupPath { path: Path::new(&path).into(), name: "/".into(), mount: mount.into(), id: 1 };
-        Ticket { slot, id: slot as u64, located: located.into(), queued_at: NOW }
+        let allowed = Allowed { down_to: 0, most: u64::MAX, kind: Kind::All, spared_by: None, waits: false };
+        Ticket { slot, id: slot as u64, located: located.into(), queued_at: NOW, allowed }
     }
 
     /// Returns the slots that get a worker at a time.

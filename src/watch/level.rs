@@ -58,6 +58,7 @@ pub(crate) struct Level<F> {
     /// Decision of the last sample, its time, and the usage since then as far as it is known.
     decision: Option<(Duration, Decision)>,
     current: u64,
+    usage_read_at: Option<Duration>,
     /// Shares of the cgroups below it in missing bytes.
     pub shares: Shares,
 }
@@ -85,6 +86,7 @@ impl<F: Sample> Level<F> {
             outrun_reported: None,
             decision: None,
             current: 0,
+            usage_read_at: None,
             sampler,
             shares: Shares::default(),
         };
@@ -135,6 +137,17 @@ impl<F: Sample> Level<F> {
         }
         let current = self.sampler.current(&mut cx.text)?;
         self.decide(current, cx)
+    }
+
+    /// Returns the usage, sampled at most once in a moment for all cgroups below it; 0 if it can't
+    /// be read.
+    pub(crate) fn usage(&mut self, cx: &mut Context<'_, impl System>) -> u64 {
+        if self.usage_read_at.is_none_or(|at| cx.now.saturating_sub(at) >= SHARED)
+            && let Ok(current) = self.sampler.current(&mut cx.text)
+        {
+            (self.current, self.usage_read_at) = (current, Some(cx.now));
+        }
+        self.current
     }
 
     /// Returns the bytes of `current` that exceed the headroom below the kernel's own limit.

@@ -78,9 +78,9 @@ impl<F: Sample> Limits<F> {
 
     /// Returns the event for the beginning of the watch.
     #[must_use]
-    pub(crate) fn start(&self, rule: &Rule, text: &mut String) -> EventKind {
+    pub(crate) fn start(&self, rule: &Rule, cx: &mut Context<'_, impl System>) -> EventKind {
         let (headroom, rule) = (rule.headroom, rule.name.as_deref().map(str::to_owned));
-        let current = self.own.sampler.current(text).unwrap_or(0);
+        let current = self.own.sampler.current(&mut cx.text).unwrap_or(0);
         let mut start = EventKind::Start {
             current,
             limit: self.own.limit,
@@ -91,8 +91,8 @@ impl<F: Sample> Limits<F> {
         };
         let mut least = self.own.limit.saturating_sub(current);
         for level in &self.above {
-            let level = level.borrow();
-            let used = level.sampler.current(text).unwrap_or(0);
+            let mut level = level.borrow_mut();
+            let used = level.usage(cx);
             let free = level.limit.saturating_sub(used);
             if free < least {
                 least = free;

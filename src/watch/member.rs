@@ -369,7 +369,8 @@ impl<S: System> Member<S> {
                 // No task waits for reclaim with `--pressure`; reclaim for the headroom is needed
                 // anyway, but within bounds.
                 let ends = self.presses || swap.writable.is_some();
-                Ok(Step::Act(Allowed { waits: allowed.waits && ends, ..allowed }))
+                let most = if self.presses { allowed.most.min(missing) } else { allowed.most };
+                Ok(Step::Act(Allowed { waits: allowed.waits && ends, most, ..allowed }))
             }
             Err(guard) => Ok(self.hold(guard, None, cx)),
         }

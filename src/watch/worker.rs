@@ -100,7 +100,8 @@ impl<T: LockableTarget> WriteJob<T> {
         if self.lock {
             handle.target.lock().map_err(|by| ActionResult::nothing(EndReason::Locked(by)))?;
         }
-        Ok(Action::begin(&mut handle.target, self.allowed.down_to, self.allowed.kind.swappiness()))
+        let Allowed { down_to, most, kind, .. } = self.allowed;
+        Ok(Action::begin(&mut handle.target, down_to, most, kind.swappiness()))
     }
 
     /// Writes once. Returns false when the action is over.

@@ -126,7 +126,10 @@ fn a_cgroup_of_any_name_is_shown() {
 /// Returns the names of the cgroups in lines of JSON.
 fn all(ran: &crate::harness::Finished) -> Vec<String> {
     assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""), "{}", ran.stdout);
-    let names = ran.stdout.lines().map(|line| parse(line)["cgroup"].as_str().expect("a name").to_owned());
+    let names = ran
+        .stdout
+        .split_inclusive('\n')
+        .map(|line| parse(line)["cgroup"].as_str().expect("a name").to_owned());
     let mut names: Vec<_> = names.collect();
     names.sort();
     names

@@ -162,8 +162,10 @@ impl Drop for Held {
 }
 
 fn writes_that_do_not_come_back_are_told_of() {
-    let apps: Vec<_> = (0..6).map(|number| limited(&format!("app-{number}"), 32 * M)).collect();
-    let child = begin(&["app-*", "--headroom", "10M", "--json"]);
+    let parent = Cgroup::new("parent");
+    let apps: Vec<_> = (0..6).map(|number| parent.child(&format!("app-{number}"))).collect();
+    apps.iter().for_each(|app| app.write("memory.max", &(32 * M).to_string()));
+    let child = begin(&["parent/*", "--headroom", "10M", "--json"]);
     // The first threads start with the first job.
     after(1500);
     let mut held = Held::those_of(&child);
@@ -172,6 +174,7 @@ fn writes_that_do_not_come_back_are_told_of() {
     }
     until("all workers at it", || held.count() == 4);
     after(7000);
+    // Further workers stay away from cgroups below the same parent.
     assert_eq!(held.count(), 4, "no more than that");
     assert!(apps.iter().all(|app| app.stolen() == 0), "and none got anything done");
     drop(held);

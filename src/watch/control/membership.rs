@@ -130,7 +130,7 @@ impl<S: System> Control<'_, S> {
             member.offer(&mut self.cx);
         }
         self.cx.host.killers.added(&member.located);
-        let start = member.limits.start(member.rule(), &mut self.cx.text);
+        let start = member.limits.start(member.rule(), &mut self.cx);
         self.cx.emit(&member.located.name, start);
         self.listen(slot);
         self.plan(slot);
@@ -158,7 +158,7 @@ impl<S: System> Control<'_, S> {
         self.dispatcher.remove(slot);
         let is_writing = member.is_writing();
         if member.closing.is_none() {
-            member.flush(true, &mut self.cx);
+            member.flush(!is_writing, &mut self.cx);
             self.cx.emit(&member.located.name, what);
         }
         member.closing = Some(gone);

@@ -15,6 +15,9 @@ const WOULD_INTERVAL: Duration = Duration::from_secs(10);
 /// Maximum delay of a report until the next sample: a wake-up is expensive.
 const REPORT_DELAY: Duration = Duration::from_millis(500);
 
+/// Delay of a report while a write is in progress.
+const HANG_DELAY: Duration = Duration::from_secs(1);
+
 /// Intervals between `sample` events: 2 s while usage changes, longer while it doesn't, longest
 /// once it hasn't for a while.
 const STILL_INTERVAL: Duration = Duration::from_secs(10);
@@ -79,7 +82,8 @@ impl<S: System> Member<S> {
 
     /// Reports the work since the last report, if that is long enough ago, or at the `end`.
     pub(crate) fn flush(&mut self, end: bool, cx: &mut Context<'_, S>) {
-        if let Some(report) = self.account.flush(&self.limits.own.sampler, end, cx) {
+        let is_writing = self.is_writing();
+        if let Some(report) = self.account.flush(&self.limits.own.sampler, end, is_writing, cx) {
             cx.emit(&self.located.name, report);
         }
     }
@@ -88,7 +92,12 @@ impl<S: System> Member<S> {
     /// soon enough.
     #[must_use]
     pub(crate) fn report_due(&self) -> Option<Duration> {
-        self.account.report_due().filter(|&due| !self.is_idle() || self.due > due + REPORT_DELAY)
+        let due = self.account.report_due()?;
+        match self.is_idle() {
+            true => (self.due > due + REPORT_DELAY).then_some(due),
+            // The end of the slice reports, with the counters read; unless the write hangs.
+            false => Some(due + HANG_DELAY),
+        }
     }
 
     /// Returns the summary of the watch; `gone` if the cgroup was removed.

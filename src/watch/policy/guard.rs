@@ -113,6 +113,8 @@ impl Guard {
 pub(crate) struct Allowed {
     /// Target usage, bytes.
     pub down_to: u64,
+    /// Maximum bytes to reclaim, however much the usage grows until the action begins.
+    pub most: u64,
     /// Kind of memory to reclaim.
     pub kind: Kind,
     /// Reason for which anonymous memory is spared, if it is.
@@ -149,7 +151,9 @@ impl Bounds {
         let missing = own.current - down_to;
         let mut plenty = || cache() >= PLENTY_FACTOR * missing;
         let waits = swap.waits && swap.total > 0;
-        let all = |kind| Ok(Allowed { down_to, kind, spared_by: None, waits: waits && kind != Kind::File });
+        let all = |kind| {
+            Ok(Allowed { down_to, most: u64::MAX, kind, spared_by: None, waits: waits && kind != Kind::File })
+        };
         match self.anon(swap) {
             _ if self.kind == Some(Kind::File) => all(Kind::File),
             // Without swap no anonymous memory is reclaimed, whatever the request.
@@ -158,13 +162,19 @@ impl Bounds {
             Ok((kind, room)) if room >= missing => all(kind),
             // Where page cache suffices, only page cache is reclaimed; otherwise in small steps.
             Ok(_) if can_choose && self.kind != Some(Kind::Anon) && plenty() => all(Kind::File),
-            Ok((kind, room)) => Ok(Allowed { down_to: own.current - room, kind, spared_by: None, waits }),
-            Err(guard) if can_choose && self.kind != Some(Kind::Anon) => {
-                Ok(Allowed { down_to, kind: Kind::File, spared_by: Some(guard), waits: false })
+            Ok((kind, room)) => {
+                Ok(Allowed { down_to: own.current - room, most: room, kind, spared_by: None, waits })
             }
+            Err(guard) if can_choose && self.kind != Some(Kind::Anon) => Ok(Allowed {
+                down_to,
+                most: u64::MAX,
+                kind: Kind::File,
+                spared_by: Some(guard),
+                waits: false,
+            }),
             // The kernel can't be restricted to page cache, but prefers it where there is plenty.
             Err(guard) if self.kind.is_none() && plenty() => {
-                Ok(Allowed { down_to, kind: Kind::All, spared_by: Some(guard), waits })
+                Ok(Allowed { down_to, most: u64::MAX, kind: Kind::All, spared_by: Some(guard), waits })
             }
             Err(guard) => Err(guard),
         }

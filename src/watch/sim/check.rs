@@ -1,0 +1,284 @@
+//! What a watch promises, checked at each step of a simulated world.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::plan::{CgroupPlan, M, Plan, RulePlan};
+use super::system::path_of;
+use super::world::{BEGIN, BLIND_SPOT, World};
+use crate::watch::event::{Ended, Event, EventKind};
+use crate::watch::policy::guard::Guard;
+
+/// Time without trouble after which a cgroup must be kept below its limit: a window of the arrival
+/// curve, and the longest interval between two samples.
+const CALM: Duration = Duration::from_secs(8);
+
+/// Time within which a watch must have ended.
+const END: Duration = Duration::from_secs(1);
+
+/// Facts about one cgroup.
+#[derive(Debug, Default)]
+struct Facts {
+    plan: Option<CgroupPlan>,
+    /// Last time at which something was wrong that excuses a met limit.
+    excused: Duration,
+    hits: u64,
+    /// Bytes reclaimed by the last action due to `--pressure`.
+    last_press: Option<u64>,
+    /// Bytes reclaimed and refaulted at the beginning of a window, and its beginning.
+    window: Option<(Duration, u64, u64)>,
+    /// Time of the last hold for refaults, or with nothing left.
+    braked: Duration,
+    blind: bool,
+    /// Beginning of a millisecond, and number of samples within it.
+    samples: (Duration, u32),
+    limit_read: Duration,
+    ended: bool,
+}
+
+/// Violations of promises, and what is needed to find them.
+#[derive(Debug, Default)]
+pub(super) struct Checks {
+    each: BTreeMap<u64, Facts>,
+    /// Rounds in the present second.
+    rounds: (u64, u64),
+    count: u64,
+    /// Last time at which the loop wrote itself, and may have hung.
+    wrote_itself: Duration,
+    pub violations: Vec<String>,
+    pub trace: Vec<String>,
+    now: Duration,
+}
+
+impl Checks {
+    fn fail(&mut self, what: String) {
+        if self.violations.len() < 10 {
+            self.violations.push(format!("{:.3} s: {what}", (self.now.saturating_sub(BEGIN)).as_secs_f64()));
+        }
+    }
+
+    fn facts(&mut self, id: u64) -> &mut Facts {
+        self.each.entry(id).or_default()
+    }
+
+    pub(super) fn round(&mut self) {
+        self.count += 1;
+    }
+
+    /// Checks the state of the world after a wait.
+    pub(super) fn world(&mut self, world: &World) {
+        self.now = world.now;
+        let second = world.now.as_secs();
+        if self.rounds.0 == second {
+            self.rounds.1 += std::mem::take(&mut self.count);
+            if self.rounds.1 == 1005 {
+                self.fail("more than 1000 rounds in a second".into());
+            }
+        } else {
+            self.rounds = (second, std::mem::take(&mut self.count));
+        }
+        for (index, id) in world.ids.iter().enumerate() {
+            let Some(id) = *id else { continue };
+            self.facts(id).plan.get_or_insert(world.plan.cgroups[index]);
+            self.limits(world, id, &world.plan.cgroups[index]);
+            self.thrashing(world, id, &world.plan.cgroups[index]);
+        }
+    }
+
+    /// Checks that a cgroup stays below its limit, as long as nothing excuses it.
+    fn limits(&mut self, world: &World, id: u64, plan: &CgroupPlan) {
+        let (sim, now) = (&world.sims[&id], world.now);
+        let RulePlan::Headroom { mib, .. } = plan.rule else { return };
+        let wrote_itself = self.wrote_itself;
+        let speed = (world.plan.kernel.speed * M) as f64;
+        let tenant_limited = sim.parent.is_some_and(|parent| world.sims[&parent].limit < u64::MAX);
+        let least = (plan.floor.max(sim.low / M) * M) as f64 + (8 * M) as f64;
+        let facts = self.facts(id);
+        // Growth that reclaim can't keep up with, or memory that can't be reclaimed.
+        let is_hard = sim.growth > speed / 8.0
+            || sim.growth > (mib * M) as f64
+            || tenant_limited
+            || sim.limit < 4 * mib * M
+            || sim.limit as f64 * 0.7 < sim.hot + sim.outside + least
+            || world.plan.kernel.asynchronous && sim.anon > 0;
+        let is_troubled = now.saturating_sub(sim.troubled.max(sim.changed)) < CALM;
+        if is_hard || is_troubled || facts.blind || now < wrote_itself + CALM || !sim.alive {
+            facts.excused = now;
+        }
+        let met = sim.hits > facts.hits;
+        facts.hits = sim.hits;
+        if met && now.saturating_sub(facts.excused) > CALM && !facts.ended {
+            let usage = sim.usage();
+            facts.excused = now;
+            self.fail(format!("job{id} met its limit without an excuse, at {usage}"));
+        }
+    }
+
+    /// Checks that memory in use isn't reclaimed again and again.
+    fn thrashing(&mut self, world: &World, id: u64, plan: &CgroupPlan) {
+        const WINDOW: Duration = Duration::from_secs(20);
+        let (sim, now) = (&world.sims[&id], world.now);
+        let wants_below = !matches!(plan.rule, RulePlan::Pressure);
+        let facts = self.facts(id);
+        let Some((began, ours, refaulted)) = facts.window else {
+            facts.window = Some((now, sim.counters.ours, sim.counters.refaulted));
+            return;
+        };
+        if now.saturating_sub(began) < WINDOW {
+            return;
+        }
+        let (reclaimed, back) = (sim.counters.ours - ours, sim.counters.refaulted - refaulted);
+        facts.window = Some((now, sim.counters.ours, sim.counters.refaulted));
+        let is_braked = facts.braked >= began;
+        if wants_below && reclaimed > 200 * M && back > reclaimed / 2 && !is_braked {
+            self.fail(format!("job{id} thrashes: {back} of {reclaimed} bytes came back within 20 s"));
+        }
+    }
+
+    /// Checks a sample of `memory.current`: a level that many cgroups share is sampled once for them
+    /// all, and once more after a limit event.
+    pub(super) fn sampled(&mut self, world: &World, id: u64) {
+        self.now = world.now;
+        let is_shared = world.sims[&id].parent.is_none();
+        let facts = self.facts(id);
+        match &mut facts.samples {
+            (began, count) if world.now.saturating_sub(*began) < Duration::from_millis(1) => *count += 1,
+            samples => *samples = (world.now, 1),
+        }
+        if is_shared && facts.samples.1 == 4 {
+            self.fail(format!("tenant{id} is sampled for each cgroup below it"));
+        }
+    }
+
+    pub(super) fn read_limit(&mut self, world: &World, id: u64) {
+        self.facts(id).limit_read = world.now;
+    }
+
+    pub(super) fn wrote_itself(&mut self, now: Duration) {
+        self.wrote_itself = now;
+    }
+
+    /// Checks a write before it is served.
+    pub(super) fn write(&mut self, world: &World, id: u64, bytes: u64) {
+        let Some(plan) = self.facts(id).plan else { return };
+        let (sim, now) = (&world.sims[&id], world.now);
+        self.now = now;
+        if bytes == 0 || !bytes.is_multiple_of(4096) {
+            self.fail(format!("job{id}: a request for {bytes} bytes"));
+        }
+        // The limit may have been read up to 10 s ago.
+        let is_known = now.saturating_sub(sim.changed) > Duration::from_secs(11);
+        if let RulePlan::Headroom { mib, pressure: false, .. } = plan.rule
+            && is_known
+            && sim.limit <= mib * M
+            && sim.parent.is_none_or(|parent| world.sims[&parent].limit == u64::MAX)
+        {
+            self.fail(format!("job{id}: reclaimed for a headroom that is all of the limit"));
+        }
+    }
+
+    /// Checks a write after it was served.
+    pub(super) fn wrote(&mut self, world: &World, id: u64, at: Duration, took: Duration) {
+        let sim = &world.sims[&id];
+        let Some(plan) = self.facts(id).plan else { return };
+        self.facts(id).excused = match took > Duration::from_secs(1) {
+            true => self.facts(id).excused.max(at + took + CALM),
+            false => self.facts(id).excused,
+        };
+        let is_known = world.now.saturating_sub(sim.changed) > Duration::from_secs(11);
+        let low = if is_known { sim.low } else { 0 };
+        let least = (plan.floor * M).max(low);
+        if sim.before >= least && sim.usage() < least {
+            self.fail(format!("job{id}: reclaimed to {} bytes, below {least}", sim.usage()));
+        }
+    }
+
+    /// Checks an event.
+    pub(super) fn event(&mut self, world: &World, event: &Event<'_>) {
+        let now = world.now;
+        self.now = now;
+        self.trace.push(format!("{:?} {} {:?}", event.at, &**event.cgroup, event.what));
+        let Some(id) = event.cgroup.rsplit("job").next().and_then(|id| id.parse().ok()) else { return };
+        let presses = matches!(self.facts(id).plan.map(|plan| plan.rule), Some(RulePlan::Pressure));
+        match &event.what {
+            // Beyond the limit it isn't the pressure that counts.
+            EventKind::Acted(result)
+                if presses
+                    && (result.current + result.requested + BLIND_SPOT > world.sims[&id].limit
+                        || now.saturating_sub(world.sims[&id].changed) < Duration::from_secs(11)) =>
+            {
+                self.facts(id).last_press = Some(u64::MAX / 4);
+            }
+            EventKind::Acted(result) if presses => {
+                let last = self.facts(id).last_press;
+                let most = last.map_or(0, |last| 2 * last).max(128 << 10) + 4096;
+                // A step that goes on in its next slice isn't another one.
+                if result.requested > most {
+                    self.fail(format!("job{id}: a step of {} bytes after {last:?}", result.requested));
+                }
+                self.facts(id).last_press = Some(result.reclaimed);
+            }
+            EventKind::Hold { guard, .. } => {
+                self.facts(id).excused = now;
+                if matches!(guard, Guard::Refaults(_) | Guard::Exhausted | Guard::Floor | Guard::Lock(_)) {
+                    self.facts(id).braked = now;
+                }
+            }
+            EventKind::Blind { .. } => self.facts(id).blind = true,
+            EventKind::Recovered => {
+                (self.facts(id).blind, self.facts(id).excused) = (false, now);
+            }
+            EventKind::Start { .. } => {
+                let facts = self.facts(id);
+                (facts.excused, facts.ended, facts.blind) = (now, false, false);
+            }
+            EventKind::Gone | EventKind::Released => self.facts(id).ended = true,
+            _ => {}
+        }
+    }
+
+    /// Checks that what is gone isn't there, and what is there isn't gone.
+    pub(super) fn gone(&mut self, world: &World, name: &str) {
+        let Some(id) = name.rsplit("job").next().and_then(|id| id.parse::<u64>().ok()) else { return };
+        if world.sims.get(&id).is_some_and(|sim| sim.alive) {
+            self.fail(format!("{name} is reported as gone, and lives"));
+        }
+    }
+
+    /// Checks the results of a watch.
+    pub(super) fn ended(&mut self, world: &World, ended: &Ended, plan: &Plan) {
+        self.now = world.now;
+        if let Some(stop) = world.stop_at
+            && world.now > stop.max(self.wrote_itself) + END
+        {
+            self.fail(format!("stopped {:?} ago", world.now.saturating_sub(stop)));
+        }
+        let mut told: BTreeMap<String, (u64, u64, bool, bool)> = BTreeMap::new();
+        for summary in &ended.each {
+            let one = told.entry(summary.cgroup.to_string()).or_default();
+            one.0 += summary.total.reclaimed;
+            one.1 += u64::from(summary.total.writes);
+            one.2 |= summary.gone;
+            one.3 |= summary.unfinished;
+        }
+        for (&id, sim) in &world.sims {
+            let Some(parent) = sim.parent else { continue };
+            let name = path_of(id, Some(parent)).name.to_string();
+            let (reclaimed, writes, gone, unfinished) = told.get(&name).copied().unwrap_or_default();
+            let truth = sim.counters.ours;
+            // What a cgroup freed in its last second can't be read any more, and is an estimate.
+            let unread = sim.unreadable.is_some_and(|(until, _)| world.now < until + Duration::from_secs(2));
+            let blurred = gone || !sim.alive || unread || !plan.kernel.proactive;
+            let slack = 2 * BLIND_SPOT + truth / 100 + if blurred { truth / 4 + 4 * M } else { 0 };
+            // Without a counter of its own, and with one that can't be read any more, what the
+            // application took at the same time isn't seen.
+            let is_wrong =
+                if blurred { reclaimed > truth + slack } else { reclaimed.abs_diff(truth) > slack };
+            let lies = plan.troubles.iter().any(|trouble| matches!(trouble.what, super::plan::What::Lie(_)));
+            if !unfinished && !(blurred && lies) && is_wrong {
+                self.violations
+                    .push(format!("{name}: {reclaimed} bytes told, {truth} reclaimed, {writes} writes"));
+            }
+        }
+    }
+}

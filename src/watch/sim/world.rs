@@ -1,0 +1,502 @@
+//! The simulated kernel, and the applications in its cgroups.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+use super::plan::{CgroupPlan, Error, M, Plan, Refaults, What};
+use crate::cgroup::stat::MemoryStat;
+
+const PAGE: u64 = 4096;
+
+/// Bytes by which counters may lag: 64 pages on each of two processors.
+pub(super) const BLIND_SPOT: u64 = 2 * 64 * PAGE;
+
+/// Time for which counters may lag.
+const STALE: Duration = Duration::from_secs(2);
+
+/// Time within which a page in use that was reclaimed comes back.
+const RETURNS: f64 = 0.5;
+
+/// Beginning of the simulated time.
+pub(super) const BEGIN: Duration = Duration::from_secs(100);
+
+/// Counters of a cgroup, bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counters {
+    pub ours: u64,
+    pub direct: u64,
+    pub scanned: u64,
+    pub refaulted: u64,
+}
+
+/// A time until which something fails, and the error.
+pub(super) type Failing = Option<(Duration, Errno)>;
+
+/// A simulated cgroup: a leaf with memory, or the top-level cgroup of a tenant. Amounts are bytes.
+#[derive(Debug)]
+pub(super) struct Sim {
+    pub parent: Option<u64>,
+    pub alive: bool,
+    pub limit: u64,
+    pub closed_until: Duration,
+    pub low: u64,
+    /// Memory in use, memory not in use, and memory in use that was reclaimed.
+    pub hot: f64,
+    pub cold: f64,
+    pub outside: f64,
+    pub anon: u64,
+    /// Bytes per second.
+    pub growth: f64,
+    pub counters: Counters,
+    /// Counters as they were folded last.
+    pub folded: (Duration, Counters),
+    pub hits: u64,
+    /// Usage at the beginning of the last write.
+    pub before: u64,
+    pub stalled: f64,
+    pub advanced: Duration,
+    pub hangs: Option<(Duration, Duration)>,
+    pub unreadable: Failing,
+    pub unwritable: Failing,
+    pub no_pressure: Duration,
+    pub lies: Duration,
+    pub locked: Option<(Duration, bool)>,
+    /// Listener to its limit events: its id, and whether it is armed.
+    pub listener: Option<(u64, bool)>,
+    pub missed: bool,
+    /// Times of the last trouble, and of the last change of limit or protection.
+    pub troubled: Duration,
+    pub changed: Duration,
+}
+
+impl Sim {
+    fn new(parent: Option<u64>, limit: u64, now: Duration) -> Self {
+        Self {
+            parent,
+            alive: true,
+            limit,
+            closed_until: Duration::ZERO,
+            low: 0,
+            hot: 0.0,
+            cold: 0.0,
+            outside: 0.0,
+            anon: 0,
+            growth: 0.0,
+            counters: Counters::default(),
+            folded: (now, Counters::default()),
+            hits: 0,
+            before: 0,
+            stalled: 0.0,
+            advanced: now,
+            hangs: None,
+            unreadable: None,
+            unwritable: None,
+            no_pressure: Duration::ZERO,
+            lies: Duration::ZERO,
+            locked: None,
+            listener: None,
+            missed: false,
+            troubled: now,
+            changed: now,
+        }
+    }
+
+    pub(super) fn usage(&self) -> u64 {
+        (self.hot + self.cold) as u64 / PAGE * PAGE
+    }
+
+    /// Lets time pass for the application. Returns true if it met its own limit.
+    fn advance(&mut self, now: Duration) -> bool {
+        let time = now.saturating_sub(self.advanced).as_secs_f64();
+        self.advanced = self.advanced.max(now);
+        self.cold += self.growth * time;
+        let back = self.outside * (time / RETURNS).min(1.0);
+        self.outside -= back;
+        self.hot += back;
+        self.counters.refaulted += back as u64;
+        self.stalled += back / PAGE as f64 * 1e-4 * 1e6;
+        self.enforce(self.limit)
+    }
+
+    /// Makes the application reclaim down to a limit. Returns true if that was needed.
+    fn enforce(&mut self, limit: u64) -> bool {
+        let over = self.usage().saturating_sub(limit);
+        if over == 0 {
+            return false;
+        }
+        let freed = self.take(over as f64 + (32 * PAGE) as f64);
+        self.counters.direct += freed as u64;
+        self.hits += 1;
+        true
+    }
+
+    /// Reclaims, the memory that isn't in use first. Returns the bytes freed.
+    fn take(&mut self, bytes: f64) -> f64 {
+        let cold = bytes.min(self.cold);
+        let hot = (bytes - cold).min(self.hot);
+        self.cold -= cold;
+        self.hot -= hot;
+        self.outside += hot;
+        self.counters.scanned += (cold + hot + if hot > 0.0 { self.hot } else { 0.0 }) as u64;
+        cold + hot
+    }
+}
+
+/// The simulated host.
+#[derive(Debug)]
+pub(super) struct World {
+    pub now: Duration,
+    pub cpu: Duration,
+    pub plan: Plan,
+    pub sims: BTreeMap<u64, Sim>,
+    /// Ids of the planned cgroups, in their order; `None` before their creation.
+    pub ids: Vec<Option<u64>>,
+    pub troubles: Vec<(Duration, usize, What)>,
+    pub no_threads: Duration,
+    pub reload: Option<bool>,
+    pub stop_at: Option<Duration>,
+    /// Ids of limit events that are ready.
+    pub ready: Vec<u64>,
+    /// Number of each kind of event so far.
+    pub kinds: BTreeMap<&'static str, u64>,
+    next_id: u64,
+}
+
+impl World {
+    pub(super) fn new(plan: &Plan) -> Self {
+        let mut world = Self {
+            now: BEGIN,
+            cpu: Duration::ZERO,
+            sims: BTreeMap::new(),
+            ids: vec![None; plan.cgroups.len()],
+            troubles: Vec::new(),
+            no_threads: Duration::ZERO,
+            reload: None,
+            stop_at: None,
+            ready: Vec::new(),
+            kinds: BTreeMap::new(),
+            next_id: 1000,
+            plan: plan.clone(),
+        };
+        for (tenant, limit) in plan.tenants.iter().enumerate() {
+            let limit = limit.map_or(u64::MAX, |mib| mib * M);
+            world.sims.insert(1 + tenant as u64, Sim::new(None, limit, BEGIN));
+        }
+        let mut troubles: Vec<_> = plan
+            .troubles
+            .iter()
+            .map(|trouble| {
+                let at = BEGIN + Duration::from_millis(trouble.at.min(plan.seconds * 1000));
+                (at, trouble.who % plan.cgroups.len(), trouble.what)
+            })
+            .collect();
+        troubles.sort_by_key(|(at, who, _)| (*at, *who));
+        world.troubles = troubles;
+        world.create();
+        world
+    }
+
+    pub(super) fn count(&mut self, kind: &'static str) {
+        *self.kinds.entry(kind).or_insert(0) += 1;
+    }
+
+    /// Returns the top-level cgroup of a planned one.
+    fn tenant(&self, plan: &CgroupPlan) -> u64 {
+        1 + (plan.tenant % self.plan.tenants.len()) as u64
+    }
+
+    /// Creates the cgroups that are due.
+    fn create(&mut self) {
+        for index in 0..self.ids.len() {
+            let plan = self.plan.cgroups[index];
+            if self.ids[index].is_some() || self.now < BEGIN + Duration::from_secs(plan.from) {
+                continue;
+            }
+            let mut sim = Sim::new(Some(self.tenant(&plan)), plan.limit * M, self.now);
+            (sim.hot, sim.cold) = ((plan.hot * M) as f64, (plan.cold * M) as f64);
+            sim.growth = (plan.growth << 10) as f64;
+            sim.low = plan.low * M;
+            sim.anon = plan.anon;
+            self.sims.insert(self.next_id, sim);
+            self.ids[index] = Some(self.next_id);
+            self.next_id += 1;
+            if plan.from > 0 {
+                self.count("created");
+            }
+        }
+    }
+
+    /// Returns the usage of a cgroup and all below it.
+    pub(super) fn usage(&self, id: u64) -> u64 {
+        let own = self.sims[&id].usage();
+        let below = self.sims.values().filter(|sim| sim.alive && sim.parent == Some(id));
+        own + below.map(Sim::usage).sum::<u64>()
+    }
+
+    /// Lets time pass until `until`, in small steps. If `polls`, it ends early once a limit event is
+    /// ready.
+    pub(super) fn pass(&mut self, until: Duration, polls: bool) {
+        const STEP: Duration = Duration::from_millis(5);
+        while self.now < until {
+            self.now = (self.now + STEP).min(until);
+            self.step();
+            // A signal ends a poll as well.
+            if polls && (!self.ready.is_empty() || self.stop_at == Some(self.now)) {
+                return;
+            }
+        }
+    }
+
+    fn step(&mut self) {
+        let now = self.now;
+        while self.troubles.first().is_some_and(|&(at, ..)| at <= now) {
+            let (_, who, what) = self.troubles.remove(0);
+            self.befall(who, what);
+        }
+        self.create();
+        let ids: Vec<u64> = self.sims.keys().copied().collect();
+        for &id in &ids {
+            let met = self.sims.get_mut(&id).is_some_and(|sim| sim.alive && sim.advance(now));
+            if met {
+                self.hit(id);
+            }
+        }
+        for tenant in 1..=self.plan.tenants.len() as u64 {
+            let (limit, usage) = (self.sims[&tenant].limit, self.usage(tenant));
+            let Some(over) = usage.checked_sub(limit).filter(|&over| over > 0) else { continue };
+            let mut left = over as f64 + (32 * PAGE) as f64;
+            let below = self.sims.values_mut().filter(|sim| sim.alive && sim.parent == Some(tenant));
+            for sim in below {
+                let freed = sim.take(left.min(sim.cold.max(left / 4.0)));
+                sim.counters.direct += freed as u64;
+                left -= freed;
+            }
+            if let Some(sim) = self.sims.get_mut(&tenant) {
+                sim.hits += 1;
+            }
+            self.hit(tenant);
+        }
+    }
+
+    fn hit(&mut self, id: u64) {
+        self.count("limit met");
+        let Some(sim) = self.sims.get_mut(&id) else { return };
+        match &mut sim.listener {
+            Some((event, armed)) if *armed => {
+                *armed = false;
+                self.ready.push(*event);
+            }
+            _ => sim.missed = true,
+        }
+    }
+
+    /// Arms the listener of a cgroup.
+    pub(super) fn listen(&mut self, id: u64, event: u64) {
+        let Some(sim) = self.sims.get_mut(&id) else { return };
+        sim.listener = Some((event, true));
+        if std::mem::take(&mut sim.missed) {
+            sim.listener = Some((event, false));
+            self.ready.push(event);
+        }
+    }
+
+    fn befall(&mut self, who: usize, what: What) {
+        let now = self.now;
+        let after = |ms: u64| now + Duration::from_millis(ms);
+        let errno = |error: Error| match error {
+            Error::Files => Errno::MFILE,
+            Error::Access => Errno::ACCESS,
+            Error::Memory => Errno::NOMEM,
+            Error::Io => Errno::IO,
+        };
+        match what {
+            What::NoThreads(ms) => {
+                self.no_threads = after(ms);
+                return self.count("no threads");
+            }
+            What::Reload(drops) => {
+                self.reload = Some(drops);
+                return self.count("reload");
+            }
+            What::Stop => {
+                self.stop_at = Some(now);
+                return self.count("stop");
+            }
+            _ => {}
+        }
+        let Some(id) = self.ids[who] else { return };
+        let Some(sim) = self.sims.get_mut(&id).filter(|sim| sim.alive) else { return };
+        sim.troubled = now;
+        let kind = match what {
+            What::Hang { within, time } => {
+                sim.hangs = Some((after(within), Duration::from_millis(time)));
+                sim.troubled = after(within + time);
+                "hang"
+            }
+            What::Limit(mib) => {
+                (sim.limit, sim.changed) = (mib * M, now);
+                "limit"
+            }
+            What::Closed => {
+                (sim.closed_until, sim.changed) = (after(1000), after(1000));
+                "closed"
+            }
+            What::Protect(mib) => {
+                (sim.low, sim.changed) = (mib * M, now);
+                "protection"
+            }
+            What::Unreadable { time, errno: error } => {
+                sim.unreadable = Some((after(time), errno(error)));
+                sim.troubled = after(time);
+                "unreadable"
+            }
+            What::Unwritable { time, errno: error } => {
+                sim.unwritable = Some((after(time), errno(error)));
+                sim.troubled = after(time);
+                "unwritable"
+            }
+            What::NoPressure(time) => {
+                sim.no_pressure = after(time);
+                "no pressure"
+            }
+            What::Free(mib) => {
+                let freed = ((mib * M) as f64).min(sim.cold);
+                sim.cold -= freed;
+                "freed"
+            }
+            What::Burst(mib) => {
+                sim.cold += (mib * M) as f64;
+                "burst"
+            }
+            What::Growth(kib) => {
+                sim.growth = (kib << 10) as f64;
+                "growth"
+            }
+            What::Lie(time) => {
+                sim.lies = after(time);
+                sim.troubled = after(time);
+                "lie"
+            }
+            What::Lock { time, honoured } => {
+                sim.locked = Some((after(time), honoured));
+                sim.troubled = after(time);
+                "lock"
+            }
+            What::Remove => {
+                sim.alive = false;
+                "removed"
+            }
+            What::NoThreads(_) | What::Reload(_) | What::Stop => return,
+        };
+        self.count(kind);
+    }
+
+    /// Returns the error of a read, if reads fail.
+    pub(super) fn read_error(&mut self, id: u64) -> Option<Errno> {
+        let now = self.now;
+        let sim = self.sims.get(&id)?;
+        if !sim.alive {
+            return Some(Errno::NODEV);
+        }
+        let errno = sim.unreadable.filter(|&(until, _)| now < until).map(|(_, errno)| errno);
+        if errno.is_some() {
+            self.count("read failed");
+        }
+        errno
+    }
+
+    /// Reads `memory.stat`. The counters lag, as the kernel folds them only now and then.
+    pub(super) fn stat(&mut self, id: u64, flush: bool) -> MemoryStat {
+        let (now, kernel) = (self.now, self.plan.kernel);
+        let Some(sim) = self.sims.get_mut(&id) else { return MemoryStat::default() };
+        let (at, folded) = sim.folded;
+        let behind = sim.counters.ours - folded.ours + sim.counters.direct - folded.direct;
+        let is_stale = !flush && now.saturating_sub(at) < STALE && behind < BLIND_SPOT;
+        if !is_stale {
+            sim.folded = (now, sim.counters);
+        }
+        let (counters, usage, anon) = (sim.folded.1, sim.usage(), sim.anon);
+        if is_stale && behind > 0 {
+            self.count("stale counters");
+        }
+        let pages = |bytes: u64| Some(bytes / PAGE);
+        let file = usage / 100 * (100 - anon);
+        let mut stat = MemoryStat {
+            anon: Some(usage - file),
+            file: Some(file),
+            inactive_file: Some(file),
+            active_file: Some(0),
+            inactive_anon: Some(usage - file),
+            active_anon: Some(0),
+            pgsteal: pages(counters.ours + counters.direct),
+            pgscan: pages(counters.scanned),
+            ..MemoryStat::default()
+        };
+        if kernel.proactive {
+            stat.pgsteal_direct = pages(counters.direct);
+            stat.pgsteal_proactive = pages(counters.ours);
+            stat.pgscan_proactive = pages(counters.scanned);
+        } else {
+            stat.pgsteal_direct = pages(counters.direct + counters.ours);
+        }
+        match kernel.refaults {
+            Refaults::Restores => {
+                stat.workingset_refault_file = pages(counters.refaulted);
+                stat.workingset_restore_file = pages(counters.refaulted);
+            }
+            Refaults::Activations => {
+                stat.workingset_refault_file = pages(counters.refaulted);
+                stat.workingset_activate_file = pages(counters.refaulted);
+            }
+            Refaults::SwapIns => {
+                stat.workingset_refault_anon = pages(counters.refaulted);
+                stat.pswpin = pages(counters.refaulted);
+            }
+        }
+        stat
+    }
+
+    /// Serves a request for `bytes` that begins at a time. Returns the answer and the time it
+    /// takes.
+    pub(super) fn reclaim(&mut self, id: u64, bytes: u64, at: Duration) -> (Result<(), Errno>, Duration) {
+        let kernel = self.plan.kernel;
+        let quick = Duration::from_micros(20);
+        let Some(sim) = self.sims.get_mut(&id) else { return (Err(Errno::NODEV), quick) };
+        sim.advance(at);
+        if !sim.alive {
+            return (Err(Errno::NODEV), quick);
+        }
+        if let Some((_, errno)) = sim.unwritable.filter(|&(until, _)| at < until) {
+            self.count("write failed");
+            return (Err(errno), quick);
+        }
+        if at < sim.lies {
+            self.count("write without effect");
+            return (Ok(()), quick);
+        }
+        sim.before = sim.usage();
+        let whole = bytes as f64 * kernel.overshoot as f64 / 100.0;
+        // Pages on their way to swap are freed by a later visit.
+        let share = if kernel.asynchronous { 1.0 - sim.anon as f64 / 200.0 } else { 1.0 };
+        let freed = sim.take(whole * share) as u64 / PAGE * PAGE;
+        sim.counters.ours += freed;
+        let speed = (kernel.speed * M) as f64;
+        let mut took = quick + Duration::from_secs_f64(whole / speed);
+        let hangs = sim.hangs.filter(|&(until, _)| at < until).map(|(_, time)| time);
+        if let Some(time) = hangs {
+            took += time;
+            self.count("write hung");
+        }
+        if kernel.overshoot > 100 && freed > bytes {
+            self.count("reclaimed too much");
+        }
+        if freed >= bytes {
+            (Ok(()), took)
+        } else {
+            self.count("write fell short");
+            (Err(Errno::AGAIN), took)
+        }
+    }
+}
