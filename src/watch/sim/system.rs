@@ -378,9 +378,10 @@ impl SimSampler {
 
 impl Target for SimTarget {
     fn usage(&mut self) -> Result<u64, Errno> {
-        let shared = self.shared.borrow();
-        let sim = &shared.world.sims[&self.id];
-        if sim.alive { Ok(sim.usage()) } else { Err(Errno::NODEV) }
+        let mut shared = self.shared.borrow_mut();
+        let sim = shared.world.sims.get_mut(&self.id).filter(|sim| sim.alive).ok_or(Errno::NODEV)?;
+        sim.told = sim.usage();
+        Ok(sim.told)
     }
 
     fn has_current(&self) -> bool {

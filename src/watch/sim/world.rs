@@ -53,8 +53,8 @@ pub(super) struct Sim {
     /// Counters as they were folded last.
     pub folded: (Duration, Counters),
     pub hits: u64,
-    /// Usage at the beginning of the last write.
-    pub before: u64,
+    /// Usage as the writer read it last.
+    pub told: u64,
     pub stalled: f64,
     pub advanced: Duration,
     pub hangs: Option<(Duration, Duration)>,
@@ -87,7 +87,7 @@ impl Sim {
             counters: Counters::default(),
             folded: (now, Counters::default()),
             hits: 0,
-            before: 0,
+            told: 0,
             stalled: 0.0,
             advanced: now,
             hangs: None,
@@ -476,7 +476,6 @@ impl World {
             self.count("write without effect");
             return (Ok(()), quick);
         }
-        sim.before = sim.usage();
         let whole = bytes as f64 * kernel.overshoot as f64 / 100.0;
         // Pages on their way to swap are freed by a later visit.
         let share = if kernel.asynchronous { 1.0 - sim.anon as f64 / 200.0 } else { 1.0 };
