@@ -202,6 +202,7 @@ impl Account {
             let counted = Counters::of(&stat).counted(&self.first);
             work.total.reclaimed =
                 counted.correct(work.total.reclaimed, work.at_most, cx.system.blind_spot());
+            work.tally.is_counted = matches!(counted, Counted::Proactive(_));
         }
         work.tally.reclaimed = work.total.reclaimed.saturating_sub(work.reported);
         work.reported = work.total.reclaimed;

@@ -222,7 +222,7 @@ impl From<&ReclaimTally> for Reclaimed {
         Self {
             requested_bytes: tally.requested,
             reclaimed_bytes: tally.reclaimed,
-            measured_by: "memory.current",
+            measured_by: if tally.is_counted { "pgsteal_proactive" } else { "memory.current" },
             difference_bytes: tally.reclaimed as i64 - tally.requested as i64,
             current_before_bytes: tally.current_before,
             current_after_bytes: tally.current_after,
@@ -289,6 +289,8 @@ impl<'a> From<&'a Event<'a>> for Happened<'a> {
                 happened.limit_bytes = Some(Limit::of(sample.limit));
                 happened.sample = Some(Sampled::from(sample));
             }
+            // It has a line of its own: `WatchSummary`.
+            EventKind::Ended(_) => happened.event = "summary",
             EventKind::Acted(_) => happened.event = "action",
             EventKind::Blind { error } => {
                 happened.event = "blind";
@@ -396,6 +398,9 @@ pub struct WatchEnded {
     total_watched_usec: u64,
     /// CPU time of the whole process, including the kernel's work for it.
     total_cpu_usec: u64,
+    /// Number of cgroups that ended before the watch: their summaries came then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ended_earlier: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     dropped_events: Option<u64>,
 }
@@ -403,7 +408,9 @@ pub struct WatchEnded {
 impl WatchEnded {
     /// Returns the line for a watch of which this many events were dropped.
     pub fn new(ended: &Ended, dropped: u64) -> Self {
+        let ended_earlier = ended.emitted as u64 + ended.others;
         Self {
+            ended_earlier: (ended_earlier > 0).then_some(ended_earlier),
             dropped_events: (dropped > 0).then_some(dropped),
             event: "end",
             at_usec: usec(ended.watched),

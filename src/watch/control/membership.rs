@@ -172,6 +172,7 @@ impl<S: System> Control<'_, S> {
         let Some(mut member) = self.members[slot].take() else { return };
         member.flush(true, &mut self.cx);
         let summary = member.summary(gone, &mut self.cx);
+        self.cx.emit(&member.located.name, EventKind::Ended(Box::new(summary.clone())));
         drop(member);
         self.keep(summary);
         self.ancestors.forget_the_unused();
