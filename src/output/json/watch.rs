@@ -421,3 +421,49 @@ impl WatchEnded {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns the object that a value is printed as.
+    fn printed(value: &impl Serialize) -> serde_json::Value {
+        serde_json::to_value(value).expect("it can be serialised")
+    }
+
+    #[test]
+    fn the_end_counts_the_summaries_before_it() {
+        let ended = Ended { each: vec![Summary::default(); 3], emitted: 2, others: 7, ..Ended::default() };
+        assert_eq!(printed(&WatchEnded::new(&ended, 0))["ended_earlier"], 9);
+        let none = printed(&WatchEnded::new(&Ended::default(), 0));
+        assert!(none.get("ended_earlier").is_none(), "{none}");
+    }
+
+    #[test]
+    fn the_measure_is_the_counter_where_there_is_one() {
+        let measure = |is_counted| {
+            let tally = ReclaimTally { is_counted, ..ReclaimTally::default() };
+            printed(&Reclaimed::from(&tally))["measured_by"].clone()
+        };
+        assert_eq!((measure(true), measure(false)), ("pgsteal_proactive".into(), "memory.current".into()));
+    }
+
+    #[test]
+    fn an_unfinished_write_is_named_in_the_summary() {
+        let summary = |unfinished| printed(&WatchSummary::from(&Summary { unfinished, ..Summary::default() }));
+        assert_eq!(summary(true)["unfinished"], true);
+        assert!(summary(false).get("unfinished").is_none());
+    }
+
+    #[test]
+    fn a_lock_is_reported_with_its_holder() {
+        let cgroup = "/app".into();
+        let hold = |guard| {
+            let what = EventKind::Hold { guard, wait: None };
+            printed(&Happened::from(&Event { cgroup: &cgroup, at: std::time::Duration::ZERO, what }))
+        };
+        let lock = hold(Guard::Lock(Some(42)));
+        assert_eq!((&lock["guard"], &lock["lock_pid"]), (&"lock".into(), &42.into()));
+        assert!(hold(Guard::NoRoom).get("lock_pid").is_none());
+    }
+}
