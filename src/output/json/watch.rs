@@ -450,7 +450,8 @@ mod tests {
 
     #[test]
     fn an_unfinished_write_is_named_in_the_summary() {
-        let summary = |unfinished| printed(&WatchSummary::from(&Summary { unfinished, ..Summary::default() }));
+        let summary =
+            |unfinished| printed(&WatchSummary::from(&Summary { unfinished, ..Summary::default() }));
         assert_eq!(summary(true)["unfinished"], true);
         assert!(summary(false).get("unfinished").is_none());
     }

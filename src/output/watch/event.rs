@@ -77,7 +77,7 @@ pub fn brief(what: &EventKind) -> String {
     match what {
         EventKind::Start { .. } | EventKind::Acted(_) | EventKind::Sample(_) | EventKind::Ended(_) => {
             String::new()
-        },
+        }
         EventKind::Limit { limit: u64::MAX, .. } => "limit removed".into(),
         EventKind::Limit { limit, .. } => format!("limit {}", compact(*limit)),
         EventKind::Reclaim(tally) => format!("reclaimed {}", compact(tally.reclaimed)),
