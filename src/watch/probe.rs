@@ -130,7 +130,7 @@ impl PressureProbe {
             taken: stat.pgsteal_proactive.or(stat.pgsteal).unwrap_or(0) * page_size(),
         };
         Ok(match self.policy.decide(sample) {
-            PressureDecision::Press(bytes) => {
+            PressureDecision::Reclaim(bytes) => {
                 self.level = None;
                 Probed { until: self.policy.due(), missing: bytes.min(current), report: None }
             }
