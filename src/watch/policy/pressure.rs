@@ -48,8 +48,8 @@ const MIN_SCANNED: u64 = 1 << 20;
 const NOISE_BYTES: u64 = 64 << 10;
 
 /// Time whose target share is the budget of stall. The first approach, which reclaims mostly cold
-/// memory, has a budget of its own: `APPROACH_BUDGET`, refilled at `APPROACH_REFILL` times the target's share
-/// of the elapsed time.
+/// memory, has a budget of its own: `APPROACH_BUDGET`, refilled at `APPROACH_REFILL` times the
+/// target's share of the elapsed time.
 const BUDGET_TIME: Duration = Duration::from_secs(60);
 const APPROACH_BUDGET: Duration = Duration::from_millis(200);
 const APPROACH_REFILL: f64 = 4.0;
