@@ -83,7 +83,7 @@ pub enum EventKind {
     },
     /// A usage sample. Emitted only on request.
     Sample(UsageSample),
-    /// The cgroup can't be read, or not be reclaimed from, but it wasn't removed. It is tried again.
+    /// The cgroup can't be read or reclaimed from, but it wasn't removed. It is tried again.
     Blind {
         /// The system's error.
         error: Errno,

@@ -12,8 +12,8 @@ use std::time::Duration;
 use super::arrival::ArrivalCurve;
 
 /// Sampling interval near the lower watermark: `MIN_INTERVAL` where samples are cheap, up to
-/// `NEAR_INTERVAL` where they are expensive beside the reclaim. `REST_INTERVAL` and `MAX_INTERVAL` apply at
-/// rest, near the watermark and far from it.
+/// `NEAR_INTERVAL` where they are expensive beside the reclaim. `REST_INTERVAL` and `MAX_INTERVAL`
+/// apply at rest, near the watermark and far from it.
 pub(crate) const MIN_INTERVAL: Duration = Duration::from_millis(50);
 /// Longest sampling interval near the lower watermark, see [`MIN_INTERVAL`].
 pub(crate) const NEAR_INTERVAL: Duration = Duration::from_millis(400);
@@ -38,8 +38,8 @@ const MIN_MOVE: u64 = 256 << 10;
 /// Divisor of the limit that bounds the reserve: beyond that, free memory costs more than it helps.
 const RESERVE_DIVISOR: u64 = 4;
 
-/// Distance between the watermarks: the lower one divided by `WATERMARK_DIVISOR`, at least `MIN_WATERMARK_DISTANCE`
-/// bytes.
+/// Distance between the watermarks: the lower one divided by `WATERMARK_DIVISOR`, at least
+/// `MIN_WATERMARK_DISTANCE` bytes.
 const WATERMARK_DIVISOR: u64 = 8;
 const MIN_WATERMARK_DISTANCE: u64 = 1 << 20;
 
