@@ -191,7 +191,7 @@ impl PressureProbe {
         self.copied = copied;
         let swapped = sampler.swapped(text).unwrap_or(0).saturating_sub(stat.zswapped.unwrap_or(0));
         let demoted = stat.pgdemote_proactive.unwrap_or(0) * page_size();
-        self.saving.look(SavingsSample { current, swapped, copied, demoted });
+        self.saving.record(SavingsSample { current, swapped, copied, demoted });
     }
 
     /// Returns the time of the next sample.
