@@ -71,8 +71,8 @@ const CLEAN_CHECKS: u32 = 3;
 const MAX_RESTORE_SHARE: f64 = 0.1;
 
 /// Share of the reclaimed bytes above which all refaults count, in use before or not, if tasks are
-/// stalled for more than a share `MIN_STALL_SHARE` of the time as well. A stream with read-ahead refaults,
-/// too, but no task waits for it.
+/// stalled for more than a share `MIN_STALL_SHARE` of the time as well. A stream with read-ahead
+/// refaults, too, but no task waits for it.
 const MAX_REFAULT_SHARE: f64 = 0.5;
 const MIN_STALL_SHARE: f64 = 0.01;
 

@@ -58,8 +58,8 @@ impl Shares {
     #[must_use]
     pub(crate) fn of(&self, now: Duration, used: u64, down_to: u64, available: u64) -> u64 {
         let in_time = || self.promises.iter().filter(|promise| !promise.is_overdue(now));
-        // Usage to expect once all of them are served. The usage
-        // shows requests that have ended, unless another was in progress at their end.
+        // Usage to expect once all of them are served. The usage shows requests that have ended,
+        // unless another was in progress at their end.
         let expected = if in_time().any(|promise| promise.is_open) {
             in_time().fold(u64::MAX, |left, promise| left.min(promise.used).saturating_sub(promise.asked))
         } else {
