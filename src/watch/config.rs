@@ -184,8 +184,9 @@ impl Rules {
             }
             each.push(rule);
         }
-        let presses = each.iter().filter_map(|one| one.rule.as_ref()).any(|rule| rule.pressure.is_some());
-        let swap_writes = swap_writes(file.swap_writes.map(|bound| bound.0), presses);
+        let has_pressure =
+            each.iter().filter_map(|one| one.rule.as_ref()).any(|rule| rule.pressure.is_some());
+        let swap_writes = swap_writes(file.swap_writes.map(|bound| bound.0), has_pressure);
         Ok(Self { cpu: file.cpu.map(|share| share.0), swap_writes, each })
     }
 

@@ -53,7 +53,7 @@ impl Members {
         self.add_unchecked(located, rule)
     }
 
-    /// Adds a directory that only looks like a cgroup, as a benchmark makes it.
+    /// Adds a directory that imitates a cgroup, as a benchmark makes it.
     ///
     /// # Errors
     /// [`WatchError`], the reason why it can't be sampled.

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-/// Muted ids, and the times at which they are heard again.
+/// Muted ids, and the times until which they are muted.
 #[derive(Debug, Default)]
 pub(crate) struct Muted(Vec<(Duration, u64)>);
 

@@ -109,11 +109,11 @@ impl Rule {
 }
 
 /// Returns the maximum bytes per second written to the host's swap, as `given` (`Some(None)` for no
-/// limit). With `--pressure` (`presses`) there is a low default, so that an SSD lasts.
+/// limit). With `--pressure` (`has_pressure`) there is a low default, so that an SSD lasts.
 #[must_use]
-pub fn swap_writes(given: Option<Option<u64>>, presses: bool) -> Option<u64> {
-    const GENTLE: u64 = 1 << 20;
-    given.unwrap_or(presses.then_some(GENTLE))
+pub fn swap_writes(given: Option<Option<u64>>, has_pressure: bool) -> Option<u64> {
+    const DEFAULT_LIMIT: u64 = 1 << 20;
+    given.unwrap_or(has_pressure.then_some(DEFAULT_LIMIT))
 }
 
 /// Reason for which a cgroup can't be watched.
