@@ -219,7 +219,7 @@ pub struct Summary {
     pub outrun: u32,
     /// Number of times a guard held back an action.
     pub held: u32,
-    /// Last guard that did.
+    /// Guard that held back an action last.
     pub last_held: Option<Guard>,
     /// Estimate of `--pressure`, where there is one.
     pub found: Option<EstimateSummary>,

@@ -32,8 +32,8 @@ mod report;
 const HOLD_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Delay after a failed sample or action; it doubles up to the longer one.
-const BLIND: Duration = Duration::from_millis(250);
-const MAX_BLIND: Duration = Duration::from_secs(10);
+const FIRST_RETRY: Duration = Duration::from_millis(250);
+const MAX_RETRY: Duration = Duration::from_secs(10);
 
 /// Next step for a member.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -56,7 +56,7 @@ pub(crate) enum Activity {
     /// A worker has a job for it.
     Writing {
         /// True if the reclaim is due to `--pressure`.
-        presses: bool,
+        for_pressure: bool,
         /// Bytes of the limit on writes to swap that are set aside for it.
         reserved: u64,
     },
@@ -90,11 +90,11 @@ pub(crate) struct Member<S: System> {
     /// Search for the working set, with `--pressure`.
     probe: Option<Box<PressureProbe>>,
     /// True if the last decision was due to `--pressure`.
-    presses: bool,
+    for_pressure: bool,
     hold: HoldState,
     /// Delay after errors, and the error that was reported.
     blind: Doubling,
-    blind_by: Option<Errno>,
+    blind_error: Option<Errno>,
     /// Limit in the last report.
     limit_reported: u64,
     would_reported: Option<Duration>,
@@ -149,11 +149,11 @@ impl<S: System> Member<S> {
             due: cx.now,
             hit: false,
             probe: rule.pressure.map(|target| Box::new(PressureProbe::new(target))),
-            presses: false,
+            for_pressure: false,
             rule,
             hold: HoldState::new(cx.now + grace),
-            blind: Doubling::new(BLIND, MAX_BLIND),
-            blind_by: None,
+            blind: Doubling::new(FIRST_RETRY, MAX_RETRY),
+            blind_error: None,
             would_reported: None,
             lock: LockPatience::default(),
             stuck: 0,
@@ -280,8 +280,8 @@ impl<S: System> Member<S> {
 
     /// Handles an error: the cgroup was removed, or it can't be read for now.
     fn fail(&mut self, errno: Errno, cx: &mut Context<'_, S>) -> Step {
-        // A file that can't be opened may be due to the removal of the cgroup. One that is held
-        // open tells.
+        // A file that can't be opened may be due to the removal of the cgroup; reading one that
+        // is held open shows whether it is.
         let is_gone =
             errno == Errno::NODEV || self.limits.own.sampler.current(&mut cx.text) == Err(Errno::NODEV);
         if is_gone {
@@ -289,7 +289,7 @@ impl<S: System> Member<S> {
         }
         self.limits.set_available(0);
         self.due = cx.now + self.blind.next();
-        if self.blind_by.replace(errno) != Some(errno) {
+        if self.blind_error.replace(errno) != Some(errno) {
             cx.emit(&self.located.name, EventKind::Blind { error: errno });
         }
         Step::Rest
@@ -298,7 +298,7 @@ impl<S: System> Member<S> {
     /// Records that neither sample nor action fails any more.
     fn recover(&mut self, cx: &mut Context<'_, S>) {
         self.blind.reset();
-        if self.blind_by.take().is_some() {
+        if self.blind_error.take().is_some() {
             cx.emit(&self.located.name, EventKind::Recovered);
         }
     }
@@ -314,8 +314,8 @@ impl<S: System> Member<S> {
             let (limit, file) = (own.limit, own.file);
             cx.emit(&self.located.name, EventKind::Limit { limit, file });
         }
-        self.presses = missing == 0;
-        if self.presses
+        self.for_pressure = missing == 0;
+        if self.for_pressure
             && let Some(probe) = &mut self.probe
         {
             if let Some(next) = probe.rests_until(now, current) {
@@ -345,7 +345,7 @@ impl<S: System> Member<S> {
         }
         // Reclaim for the headroom goes on: without it the tasks would scan themselves.
         let for_headroom = self.limits.for_headroom();
-        if !self.presses
+        if !self.for_pressure
             && for_headroom < missing
             && let Some((guard, until)) = self.above.held(cx.verdict(&self.located), now)
         {
@@ -368,7 +368,7 @@ impl<S: System> Member<S> {
                 self.hold.allowed(allowed.spared_by);
                 // No task waits for reclaim with `--pressure`; reclaim for the headroom is needed
                 // anyway, but within bounds.
-                let ends = self.presses || swap.writable.is_some();
+                let ends = self.for_pressure || swap.writable.is_some();
                 Ok(Step::Act(Allowed { waits: allowed.waits && ends, ..allowed }))
             }
             Err(guard) => Ok(self.hold(guard, None, cx)),
@@ -420,7 +420,7 @@ impl<S: System> Member<S> {
         let may_swap = allowed.kind != Kind::File && cx.host.swap.is_limited();
         let reserved = if may_swap { bytes } else { 0 };
         cx.host.swap.reserve(reserved);
-        self.activity = Activity::Writing { presses: self.presses, reserved };
+        self.activity = Activity::Writing { for_pressure: self.for_pressure, reserved };
         self.limits.asks(cx.now, bytes);
     }
 
@@ -429,9 +429,9 @@ impl<S: System> Member<S> {
     pub(crate) fn finish(&mut self, cx: &mut Context<'_, S>) -> bool {
         self.limits.answered();
         match std::mem::replace(&mut self.activity, Activity::Idle) {
-            Activity::Writing { presses, reserved } => {
+            Activity::Writing { for_pressure, reserved } => {
                 cx.host.swap.release(reserved);
-                presses
+                for_pressure
             }
             Activity::Idle | Activity::Queued => false,
         }
