@@ -60,8 +60,7 @@ pub(crate) struct Dispatcher {
 }
 
 impl Dispatcher {
-    /// Creates a dispatcher for a number of workers, of which there are up to `max_workers` when all
-    /// hang.
+    /// Creates a dispatcher for this number of workers, and for up to `max_workers` when all hang.
     #[must_use]
     pub(crate) fn new(workers: usize, max_workers: usize) -> Self {
         Self { workers, max_workers: max_workers.max(workers), queues: VecDeque::new(), running: Vec::new() }
@@ -167,7 +166,7 @@ fn is_below_parent(located: &CgroupPath, other: &CgroupPath) -> bool {
 }
 
 /// Returns the key of a cgroup's owner: the user of its directory, and the top-level cgroup, since
-/// root owns max_workers of them.
+/// root owns most of them.
 #[must_use]
 pub(crate) fn owner_key(uid: u32, name: &str) -> u64 {
     let top = name.split('/').find(|part| !part.is_empty()).unwrap_or_default();

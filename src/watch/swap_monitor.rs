@@ -12,10 +12,10 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// Interval between reads of the list of swap areas.
 const AREAS_INTERVAL: Duration = Duration::from_secs(10);
 
-/// State of the host's swap, sampled at max_rate once a second, unless writes to it are limited.
+/// State of the host's swap, sampled at most once a second, unless writes to it are limited.
 #[derive(Debug, Default)]
 pub(crate) struct SwapMonitor {
-    /// Maximum bytes per second written to swap.
+    /// Maximum rate of writes to swap, bytes per second.
     max_rate: Option<u64>,
     sampled_at: Option<Duration>,
     /// Bytes swapped out by the time of the last sample that was read.
