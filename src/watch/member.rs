@@ -49,11 +49,11 @@ pub(crate) enum Step {
 /// State of a member with respect to the workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Activity {
-    /// It is sampled when it is due.
+    /// The member is sampled when it is due.
     Idle,
-    /// It wants to reclaim, and waits for a worker.
+    /// Reclaim is due, and waits for a worker.
     Queued,
-    /// A worker has a job for it.
+    /// A worker has a job for the member.
     Writing {
         /// True if the reclaim is due to `--pressure`.
         for_pressure: bool,

@@ -66,8 +66,8 @@ impl SwapMonitor {
                 areas
             }
         };
-        // Writes are counted only where there is a limit, and then each time: the budget is gone at
-        // once.
+        // Writes are counted only where there is a limit, and then at each sample: the budget can
+        // be used up at once.
         let limit = self.max_rate.filter(|_| areas.wears);
         if limit.is_none() && self.sampled_at.is_some_and(|at| now.saturating_sub(at) < INTERVAL) {
             return self.state;

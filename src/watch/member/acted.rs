@@ -29,7 +29,7 @@ impl<S: System> Member<S> {
             self.record(result, for_pressure, cx.now);
         }
         if let EndReason::Failed(errno) = result.end {
-            // It is opened anew.
+            // The next action opens the cgroup anew.
             self.handle = None;
             return self.fail(errno, cx);
         }
@@ -104,13 +104,13 @@ impl<S: System> Member<S> {
         }
         let (guard, wait) = self.hold.exhausted(cx.now);
         let step = self.hold(guard, Some(cx.now + wait), cx);
-        // Samples meanwhile: the usage may begin to move.
+        // Sampling goes on meanwhile: the usage may begin to move.
         self.limits.set_available(0);
         Ok(step)
     }
 
-    /// Checks what refaulted of the memory reclaimed for a limit, if that is due. Returns the step,
-    /// if it is too much.
+    /// Checks the refaults of memory reclaimed for a limit, if that is due. Returns the step, if
+    /// they are too many.
     fn check_refaults(
         &mut self,
         result: &ActionResult,
@@ -136,7 +136,7 @@ impl<S: System> Member<S> {
     }
 
     fn record(&mut self, result: &ActionResult, for_pressure: bool, now: Duration) {
-        // By the samples before the action: each level is sampled anew only after this.
+        // The room is that of the samples before the action: each level is sampled after this.
         let fell = self.limits.own.current().saturating_sub(result.current);
         self.account.record(now, result, self.limits.room(fell));
         self.limits.reclaimed(result.reclaimed);

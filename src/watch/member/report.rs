@@ -20,7 +20,7 @@ const REPORT_DELAY: Duration = Duration::from_millis(500);
 const STILL_INTERVAL: Duration = Duration::from_secs(10);
 const CALM_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Change of the usage from which it counts as changed, bytes.
+/// Minimum change of the usage for a `sample` event, bytes.
 const CHANGED: u64 = 256 << 10;
 
 impl<S: System> Member<S> {

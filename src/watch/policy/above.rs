@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn a_hold_lasts_from_half_of_the_limit_to_a_quarter() {
-        // Of 5%: over 2.5%, until below 1.25%.
+        // With a limit of 5%: over 2.5%, until below 1.25%.
         let mut samples = vec![0, 250, 251, 200];
         samples.extend([125; 12]);
         samples.extend([124, 0]);

@@ -97,7 +97,7 @@ impl ArrivalCurve {
         self.last.map(|(_, arrived)| arrived)
     }
 
-    /// Returns the most that may arrive within `time`, in bytes, by what was observed. Where no
+    /// Returns the maximum bytes that may arrive within `time`, by the arrivals so far. Where no
     /// samples were that fine, the next coarser window with a maximum bounds it: four times its
     /// rate, but no more than all of it. `None` before the first sample.
     #[must_use]

@@ -224,7 +224,7 @@ impl HeadroomPolicy {
         self.headroom.below(limit).max(self.reserve(limit))
     }
 
-    /// Returns the most that may arrive before reclaim can react, in bytes, by what was observed.
+    /// Returns the maximum bytes that may arrive before reclaim can react, by the arrivals so far.
     #[must_use]
     pub(crate) fn reserve(&self, limit: u64) -> u64 {
         if !self.reserves {

@@ -136,7 +136,7 @@ fn a_limit_below_the_headroom_is_left_alone() {
         assert!(matches!(policy.decide(sample), Decision::NoRoom { .. }), "{limit}");
         assert_eq!(policy.down_to(30 * M, limit), None);
     }
-    // Whatever the distance between the watermarks, something of a small limit is left.
+    // A part of a small limit is left in spite of the minimum distance of the watermarks.
     let sample = HeadroomSample { at: ms(4000), current: 67 * M, limit: 65 * M };
     assert_eq!(policy.decide(sample), Decision::Reclaim { down_to: M / 2 });
     let mut share = HeadroomPolicy::new(Headroom::Share(0.1), true);
