@@ -20,8 +20,8 @@ const REPORT_DELAY: Duration = Duration::from_millis(500);
 const STILL_INTERVAL: Duration = Duration::from_secs(10);
 const CALM_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Minimum change of the usage for a `sample` event, bytes.
-const CHANGED: u64 = 256 << 10;
+/// Minimum change of the usage that shortens the interval, bytes.
+const MIN_CHANGE: u64 = 256 << 10;
 
 impl<S: System> Member<S> {
     /// Returns its state for display.
@@ -45,7 +45,7 @@ impl<S: System> Member<S> {
         let interval = match self.limits.own.motion(cx.now) {
             // Single reclaims of `--pressure` are smaller than what counts as motion, but there are
             // many.
-            _ if current.abs_diff(self.sampled_current) >= CHANGED => SETTINGS_INTERVAL,
+            _ if current.abs_diff(self.sampled_current) >= MIN_CHANGE => SETTINGS_INTERVAL,
             Motion::Moves => SETTINGS_INTERVAL,
             Motion::Still => STILL_INTERVAL,
             // Stalls caused by reclaim are of interest all the time.

@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn a_limit_leaves_a_margin_above_the_largest_usage() {
         assert_eq!(estimated(&[60]).suggested, 66 * M);
-        assert_eq!(estimated(&[60, 64, 60]).suggested, 75 * M, "70.4, and 4 for what they differ by");
+        assert_eq!(estimated(&[60, 64, 60]).suggested, 75 * M, "70.4, and 4 for the spread");
         let mut estimate = Estimate::default();
         estimate.used(500 * M);
         estimate.knee(at(0), 60 * M);
