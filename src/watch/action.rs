@@ -17,7 +17,7 @@ const RETRIES: u32 = 3;
 
 /// Maximum bytes reclaimed in an action, in percent of the bytes missing at first: the application
 /// may allocate more meanwhile, and pages on their way to swap stay in use until they are written.
-const MAX_PERCENT: u64 = 150;
+const PERCENT: u64 = 150;
 
 /// Reason for the end of an action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,7 +151,7 @@ pub(crate) struct Action {
     down_to: u64,
     swappiness: Option<Swappiness>,
     /// Maximum bytes to reclaim.
-    max_reclaimed: u64,
+    enough: u64,
     /// Number of consecutive writes that reclaimed too little.
     failed: u32,
     idle: Idle,
@@ -171,9 +171,9 @@ impl Action {
             }
             Err(errno) => result.end = lost(errno),
         }
-        let max_reclaimed = result.requested.saturating_mul(MAX_PERCENT) / 100;
+        let enough = result.requested.saturating_mul(PERCENT) / 100;
         let is_over = result.requested == 0;
-        Self { result, down_to, swappiness, max_reclaimed, failed: 0, idle: Idle::default(), began, is_over }
+        Self { result, down_to, swappiness, enough, failed: 0, idle: Idle::default(), began, is_over }
     }
 
     /// Returns the result so far.
@@ -236,7 +236,7 @@ impl Action {
             }
             Err(errno) => Some(lost(errno)),
         };
-        let missing = current > self.down_to && self.result.reclaimed < self.max_reclaimed;
+        let missing = current > self.down_to && self.result.reclaimed < self.enough;
         match (end, usage) {
             (None, Err(errno)) => Some(lost(errno)),
             (None, Ok(_)) if !missing => Some(EndReason::Done),

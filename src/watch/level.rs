@@ -26,7 +26,7 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Time for which a decision on an ancestor serves all cgroups below it: the shortest window of
 /// the arrival curve.
-const SHARED_TIME: Duration = Duration::from_millis(10);
+const SHARED: Duration = Duration::from_millis(10);
 
 /// A limit that was met.
 #[derive(Clone, Debug, PartialEq)]
@@ -129,7 +129,7 @@ impl<F: Sample> Level<F> {
     /// The kernel's error.
     pub(crate) fn decide_for_all(&mut self, cx: &mut Context<'_, impl System>) -> Result<Decision, Errno> {
         if let Some((at, decision)) = self.decision
-            && cx.now.saturating_sub(at) < SHARED_TIME
+            && cx.now.saturating_sub(at) < SHARED
         {
             return Ok(decision);
         }

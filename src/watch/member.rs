@@ -56,7 +56,7 @@ pub(crate) enum Activity {
     /// A worker has a job for the member.
     Writing {
         /// True if the reclaim is due to `--pressure`.
-        for_pressure: bool,
+        presses: bool,
         /// Bytes of the limit on writes to swap that are set aside for it.
         reserved: u64,
     },
@@ -90,7 +90,7 @@ pub(crate) struct Member<S: System> {
     /// Search for the working set, with `--pressure`.
     probe: Option<Box<PressureProbe>>,
     /// True if the last decision was due to `--pressure`.
-    for_pressure: bool,
+    presses: bool,
     hold: HoldState,
     /// Delay after errors, and the error that was reported.
     blind: Doubling,
@@ -149,7 +149,7 @@ impl<S: System> Member<S> {
             due: cx.now,
             hit: false,
             probe: rule.pressure.map(|target| Box::new(PressureProbe::new(target))),
-            for_pressure: false,
+            presses: false,
             rule,
             hold: HoldState::new(cx.now + grace),
             blind: Doubling::new(FIRST_RETRY, MAX_RETRY),
@@ -314,8 +314,8 @@ impl<S: System> Member<S> {
             let (limit, file) = (own.limit, own.file);
             cx.emit(&self.located.name, EventKind::Limit { limit, file });
         }
-        self.for_pressure = missing == 0;
-        if self.for_pressure
+        self.presses = missing == 0;
+        if self.presses
             && let Some(probe) = &mut self.probe
         {
             if let Some(next) = probe.rests_until(now, current) {
@@ -345,7 +345,7 @@ impl<S: System> Member<S> {
         }
         // Reclaim for the headroom goes on: without it the tasks would scan themselves.
         let for_headroom = self.limits.for_headroom();
-        if !self.for_pressure
+        if !self.presses
             && for_headroom < missing
             && let Some((guard, until)) = self.above.held(cx.verdict(&self.located), now)
         {
@@ -368,7 +368,7 @@ impl<S: System> Member<S> {
                 self.hold.allowed(allowed.spared_by);
                 // No task waits for reclaim with `--pressure`; reclaim for the headroom is needed
                 // anyway, but within bounds.
-                let ends = self.for_pressure || swap.writable.is_some();
+                let ends = self.presses || swap.writable.is_some();
                 Ok(Step::Act(Allowed { waits: allowed.waits && ends, ..allowed }))
             }
             Err(guard) => Ok(self.hold(guard, None, cx)),
@@ -420,7 +420,7 @@ impl<S: System> Member<S> {
         let may_swap = allowed.kind != Kind::File && cx.host.swap.is_limited();
         let reserved = if may_swap { bytes } else { 0 };
         cx.host.swap.reserve(reserved);
-        self.activity = Activity::Writing { for_pressure: self.for_pressure, reserved };
+        self.activity = Activity::Writing { presses: self.presses, reserved };
         self.limits.asks(cx.now, bytes);
     }
 
@@ -429,9 +429,9 @@ impl<S: System> Member<S> {
     pub(crate) fn finish(&mut self, cx: &mut Context<'_, S>) -> bool {
         self.limits.answered();
         match std::mem::replace(&mut self.activity, Activity::Idle) {
-            Activity::Writing { for_pressure, reserved } => {
+            Activity::Writing { presses, reserved } => {
                 cx.host.swap.release(reserved);
-                for_pressure
+                presses
             }
             Activity::Idle | Activity::Queued => false,
         }

@@ -24,16 +24,16 @@ const LOCK_INTERVAL: Duration = Duration::from_millis(50);
 impl<S: System> Member<S> {
     /// Records the result of an action, and decides anew.
     pub(crate) fn acted(&mut self, result: &ActionResult, cx: &mut Context<'_, S>) -> Step {
-        let for_pressure = self.finish(cx);
+        let presses = self.finish(cx);
         if result.writes > 0 {
-            self.record(result, for_pressure, cx.now);
+            self.record(result, presses, cx.now);
         }
         if let EndReason::Failed(errno) = result.end {
             // The next action opens the cgroup anew.
             self.handle = None;
             return self.fail(errno, cx);
         }
-        match self.try_acted(result, for_pressure, cx) {
+        match self.try_acted(result, presses, cx) {
             Ok(step) => {
                 self.recover(cx);
                 step
@@ -45,7 +45,7 @@ impl<S: System> Member<S> {
     fn try_acted(
         &mut self,
         result: &ActionResult,
-        for_pressure: bool,
+        presses: bool,
         cx: &mut Context<'_, S>,
     ) -> Result<Step, Errno> {
         let now = cx.now;
@@ -68,7 +68,7 @@ impl<S: System> Member<S> {
         if result.reclaimed > 0 {
             self.hold.worked();
         }
-        if !for_pressure && let Some(step) = self.check_refaults(result, cx)? {
+        if !presses && let Some(step) = self.check_refaults(result, cx)? {
             return Ok(step);
         }
         self.flush(false, cx);
@@ -135,17 +135,17 @@ impl<S: System> Member<S> {
         Ok(Some(self.hold(Guard::Refaults(share), until, cx)))
     }
 
-    fn record(&mut self, result: &ActionResult, for_pressure: bool, now: Duration) {
+    fn record(&mut self, result: &ActionResult, presses: bool, now: Duration) {
         // The room is that of the samples before the action: each level is sampled after this.
         let fell = self.limits.own.current().saturating_sub(result.current);
         self.account.record(now, result, self.limits.room(fell));
         self.limits.reclaimed(result.reclaimed);
-        if !for_pressure {
+        if !presses {
             self.hold.refaults.reclaimed(result.reclaimed);
         } else if let Some(probe) = &mut self.probe {
             probe.acted(result);
         }
-        if let (false, Some(probe)) = (for_pressure, &mut self.probe) {
+        if let (false, Some(probe)) = (presses, &mut self.probe) {
             probe.saved(result.reclaimed);
         }
     }
