@@ -296,6 +296,8 @@ pub struct Watch {
     ///
     /// By default, memctl waits up to 2 s for another memctl on the same cgroup. The lock is
     /// advisory, an flock(2) on the cgroup's directory, and is held only while memory is reclaimed.
+    /// Anyone who can open the directory can hold it: locks of users other than root and the caller
+    /// are waited for once, and then ignored for 10 minutes, twice as long each time, up to a day.
     #[arg(long)]
     pub no_lock: bool,
     /// Stop after DUR: 500ms, 10s, 2m, or bare seconds

@@ -33,20 +33,17 @@
 //! ```no_run
 //! use std::rc::Rc;
 //! use std::sync::Arc;
-//! use std::time::Duration;
 //!
 //! use memctl::select::locate;
 //! use memctl::size::parse_headroom;
 //! use memctl::watch::config::rule::RuleSpec;
+//! use memctl::watch::members::Members;
 //! use memctl::watch::options::WatchOptions;
-//! use memctl::watch::{control, level::Ancestors, member::Member};
 //!
 //! let rule = RuleSpec { headroom: Some(parse_headroom("10%")?), ..RuleSpec::default() }.rule()?;
-//! let own = Arc::new(locate("self")?);
-//! let (mut ancestors, mut buffer) = (Ancestors::default(), String::new());
-//! let now = memctl::clock::now();
-//! let member = Member::new(own, Rc::new(rule), &mut ancestors, now, Duration::ZERO, &mut buffer)?;
-//! let ended = control::run(vec![member], WatchOptions::new(&|| false, &mut |event| {
+//! let mut members = Members::new(false)?;
+//! members.add(Arc::new(locate("self")?), Rc::new(rule))?;
+//! let ended = members.watch(WatchOptions::new(&|| false, &mut |event| {
 //!     println!("{}: {:?}", event.cgroup, event.what);
 //! }))?;
 //! println!("{} bytes reclaimed", ended.each[0].total.reclaimed);

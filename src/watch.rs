@@ -1,8 +1,8 @@
 //! Watching cgroups and reclaiming ahead of their limits.
 //!
 //! Data flows one way: sample → [policy](policy::headroom) → [guards](policy::guard) →
-//! action → event. Policies and guards are pure functions of samples; only the [control
-//! loop](control) has threads and a clock.
+//! action → event. Policies and guards are pure functions of samples; only the control loop has
+//! threads and a clock.
 
 mod account;
 pub mod action;

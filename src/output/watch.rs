@@ -8,7 +8,7 @@ use rustix::fd::BorrowedFd;
 use serde::Serialize;
 
 use super::format::{counted, escaped};
-use super::json::{Begun, Happened, Reloaded, usec};
+use super::json::{Begun, Happened, Reloaded, WatchSummary, usec};
 use super::writer::{Form, To, Writer};
 use super::{Verbosity, terminal_rows, terminal_width};
 use crate::error::Error;
@@ -106,8 +106,12 @@ impl WatchScreen {
 
     /// Shows an event.
     pub fn event(&mut self, event: &Event<'_>) {
-        if let EventKind::Acted(_) = event.what {
-            return self.message(&line(event));
+        match &event.what {
+            EventKind::Acted(_) => return self.message(&line(event)),
+            EventKind::Ended(summary) if self.json => return self.json_line(&WatchSummary::from(&**summary)),
+            // The tables at the end have it.
+            EventKind::Ended(_) => return,
+            _ => {}
         }
         if let Some(table) = &mut self.table {
             return table.remember(event, brief(&event.what));

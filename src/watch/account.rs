@@ -174,7 +174,7 @@ impl Account {
     }
 
     /// Records an action, and the room left below the limit after it, if there is a limit.
-    pub(crate) fn enter(&mut self, now: Duration, result: &ActionResult, room: Option<Room>) {
+    pub(crate) fn record(&mut self, now: Duration, result: &ActionResult, room: Option<Room>) {
         let work = self.work.get_or_insert_default();
         if work.began.is_none() {
             work.began = Some(now);
@@ -204,6 +204,7 @@ impl Account {
             let counted = Counters::of(&stat).counted(&self.first);
             work.total.reclaimed =
                 counted.correct(work.total.reclaimed, work.at_most, cx.system.blind_spot());
+            work.tally.is_counted = matches!(counted, Counted::Proactive(_));
         }
         work.tally.reclaimed = work.total.reclaimed.saturating_sub(work.reported);
         work.reported = work.total.reclaimed;

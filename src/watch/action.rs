@@ -96,7 +96,7 @@ impl ActionResult {
 /// written what is queued, so the kernel queues ever more: 100 MiB for a request of 128 KiB, to a
 /// disk of 4 MB/s (Linux 7.3). From 7.2 on an interrupted write ends amid a batch, before that
 /// after one.
-pub(crate) const WAITS: Duration = Duration::from_millis(5);
+pub(crate) const WRITE_TIMEOUT: Duration = Duration::from_millis(5);
 
 /// Function that interrupts the calling thread's system call after a time; `None` cancels it.
 pub(crate) type Alarm = fn(Option<Duration>);
@@ -111,7 +111,7 @@ const MAX_FOLIO: u64 = 2 << 20;
 pub(crate) struct Interrupt<'a> {
     /// Returns true once the action must stop.
     pub stop: &'a dyn Fn() -> bool,
-    /// Alarm that limits each write to [`WAITS`]; `None` for no limit.
+    /// Alarm that limits each write to [`WRITE_TIMEOUT`]; `None` for no limit.
     pub alarm: Option<Alarm>,
 }
 
@@ -203,7 +203,7 @@ impl Action {
         let before = self.result.current;
         let chunk = pace.chunk(before - self.down_to, u64::MAX, page_size());
         let (began, cpu) = (target.now(), target.cpu());
-        early.alarm.iter().for_each(|alarm| alarm(Some(WAITS)));
+        early.alarm.iter().for_each(|alarm| alarm(Some(WRITE_TIMEOUT)));
         let answer = target.reclaim(chunk, self.swappiness);
         early.alarm.iter().for_each(|alarm| alarm(None));
         let now = target.now();
@@ -216,9 +216,9 @@ impl Action {
         let current = usage.unwrap_or(before);
         let fell = before.saturating_sub(current);
         self.result.current = current;
-        // The application may free memory, and allocate some, during the write: what was asked for
-        // and granted was reclaimed, however the usage moved; and a fall beyond it is the
-        // application's, but for the folio that the kernel frees as a whole.
+        // The application may free memory, and allocate some, during the write: an amount that the
+        // kernel granted was reclaimed, however the usage moved. A fall beyond that is the
+        // application's, except for the folio that the kernel frees as a whole.
         let claimed = if answer.is_ok() { chunk } else { 0 };
         self.result.reclaimed += fell.min(chunk + MAX_FOLIO).max(claimed);
         self.result.at_most += fell.max(chunk + MAX_FOLIO);
@@ -279,38 +279,38 @@ mod tests {
         action.result()
     }
 
-    fn acted(interrupted: bool, alarm: Option<Alarm>) -> ActionResult {
+    fn result(interrupted: bool, alarm: Option<Alarm>) -> ActionResult {
         let mut sim = Sim::new(64 << 20);
         sim.signal_at = interrupted.then_some(Duration::ZERO);
         run(&mut sim, 32 << 20, alarm)
     }
 
     #[test]
-    fn down_to_where_the_usage_should_be() {
-        let acted = acted(false, Some(|_| {}));
-        assert_eq!((acted.end, acted.current, acted.requested), (EndReason::Done, 32 << 20, 32 << 20));
+    fn an_action_reaches_its_target() {
+        let result = result(false, Some(|_| {}));
+        assert_eq!((result.end, result.current, result.requested), (EndReason::Done, 32 << 20, 32 << 20));
     }
 
     #[test]
-    fn a_write_that_takes_too_long_is_no_end_of_what_there_is() {
-        assert_eq!(acted(true, Some(|_| {})).end, EndReason::Late);
-        assert_eq!(acted(true, None).end, EndReason::Exhausted);
+    fn a_write_that_takes_too_long_is_late_not_exhausted() {
+        assert_eq!(result(true, Some(|_| {})).end, EndReason::Late);
+        assert_eq!(result(true, None).end, EndReason::Exhausted);
     }
 
     #[test]
     fn an_action_ends_after_its_slice() {
         let mut sim = Sim { batch_time: Duration::from_millis(20), ..Sim::new(64 << 20) };
-        let acted = run(&mut sim, 0, None);
-        assert_eq!(acted.end, EndReason::Slice);
-        assert!(acted.current > 0 && acted.writing < 4 * SLICE, "{acted:?}");
+        let result = run(&mut sim, 0, None);
+        assert_eq!(result.end, EndReason::Slice);
+        assert!(result.current > 0 && result.writing < 4 * SLICE, "{result:?}");
     }
 
     #[test]
     fn a_success_without_effect_reclaims_nothing() {
         let mut sim = Sim { manners: Manners::Idle, ..Sim::new(64 << 20) };
-        let acted = run(&mut sim, 32 << 20, None);
-        assert_eq!((acted.end, acted.reclaimed), (EndReason::Exhausted, 0));
-        assert!(acted.writes < 100, "{}", acted.writes);
+        let result = run(&mut sim, 32 << 20, None);
+        assert_eq!((result.end, result.reclaimed), (EndReason::Exhausted, 0));
+        assert!(result.writes < 100, "{}", result.writes);
     }
 
     #[test]
@@ -318,7 +318,7 @@ mod tests {
         let mut sim = Sim::new(512 << 20);
         sim.frees = Some((Duration::from_micros(60), (256 << 20) / PAGE));
         sim.anon = (256 << 20) / PAGE;
-        let acted = run(&mut sim, 740 << 20, None);
-        assert!(acted.reclaimed < 12 << 20 && acted.at_most >= 256 << 20, "{acted:?}");
+        let result = run(&mut sim, 740 << 20, None);
+        assert!(result.reclaimed < 12 << 20 && result.at_most >= 256 << 20, "{result:?}");
     }
 }

@@ -12,8 +12,8 @@ use super::level::Level;
 use super::system::{Sample, System};
 use crate::cgroup::CgroupPath;
 
-/// Maximum number of ancestors of one cgroup whose limits count, the nearest ones: anybody may nest
-/// cgroups below one that was delegated to him.
+/// Maximum number of ancestors of one cgroup whose limits count, the nearest ones: a user may nest
+/// cgroups without end below a delegated one.
 const MAX_ANCESTORS: usize = 32;
 
 /// A level that several cgroups share.

@@ -103,7 +103,7 @@ struct Table {
 
 impl Table {
     /// Returns the settings of the rule.
-    fn wanted(&self) -> Result<RuleSpec, Mistake> {
+    fn spec(&self) -> Result<RuleSpec, Mistake> {
         let kind = match (self.kind, self.swappiness) {
             (Some(_), Some(_)) => return Err(Mistake::TypeAndSwappiness),
             (kind, swappiness) => Kind::of(kind.map(|kind| kind.0), swappiness.map(|weight| weight.0)),
@@ -141,12 +141,12 @@ impl Table {
         let name: Rc<str> = self.name.as_ref().unwrap_or(first).as_str().into();
         let rule = if self.leave_alone {
             // An error, so that nobody expects the other settings to apply.
-            if self.wanted()? != RuleSpec::default() {
+            if self.spec()? != RuleSpec::default() {
                 return Err(Mistake::LeaveAloneAndMore);
             }
             None
         } else {
-            let rule = self.wanted()?.rule()?;
+            let rule = self.spec()?.rule()?;
             Some(Rc::new(Rule { name: Some(Rc::clone(&name)), ..rule }))
         };
         Ok(HostRule { name, line, words, rule })
@@ -184,8 +184,9 @@ impl Rules {
             }
             each.push(rule);
         }
-        let presses = each.iter().filter_map(|one| one.rule.as_ref()).any(|rule| rule.pressure.is_some());
-        let swap_writes = swap_writes(file.swap_writes.map(|bound| bound.0), presses);
+        let has_pressure =
+            each.iter().filter_map(|one| one.rule.as_ref()).any(|rule| rule.pressure.is_some());
+        let swap_writes = swap_writes(file.swap_writes.map(|bound| bound.0), has_pressure);
         Ok(Self { cpu: file.cpu.map(|share| share.0), swap_writes, each })
     }
 

@@ -9,11 +9,11 @@ use super::policy::guard::SwapState;
 use super::system::System;
 use crate::cgroup::{CgroupPath, Name};
 
-/// What all members of a watch share during a step.
+/// State that all members of a watch share during a step.
 pub(crate) struct Context<'a, S: System> {
     /// The host.
     pub system: S,
-    /// Knowledge of the host's swap and killers.
+    /// State of the host's swap and killers.
     pub host: HostState,
     /// Buffer for the text of files.
     pub text: String,

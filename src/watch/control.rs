@@ -478,6 +478,7 @@ impl<S: System> Control<'_, S> {
                 member.acted(&done.result, &mut self.cx);
             }
         }
+        let emitted = self.ended.len();
         for slot in 0..self.members.len() {
             let Some(mut member) = self.members[slot].take() else { continue };
             member.flush(true, &mut self.cx);
@@ -489,6 +490,7 @@ impl<S: System> Control<'_, S> {
         }
         Ended {
             each: self.ended.into(),
+            emitted,
             others: self.others.count,
             others_total: self.others.total,
             watched: self.cx.elapsed(),

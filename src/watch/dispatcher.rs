@@ -16,7 +16,7 @@ use super::policy::guard::Allowed;
 use crate::cgroup::CgroupPath;
 
 /// Duration from which a job is taken to hang: four slices.
-const HANGING: Duration = SLICE.saturating_mul(4);
+const HANG_TIME: Duration = SLICE.saturating_mul(4);
 
 /// Time for which an owner with a hanging write waits, before it gets a worker that others may
 /// need.
@@ -25,9 +25,9 @@ const PENALTY: Duration = Duration::from_secs(1);
 /// A member that waits for a worker.
 #[derive(Clone, Debug)]
 pub(crate) struct Ticket {
-    /// Slot and cgroup id of the member.
+    /// Slot of the member.
     pub slot: usize,
-    /// See `slot`.
+    /// Cgroup id of the member.
     pub id: u64,
     /// Path of the cgroup.
     pub located: Arc<CgroupPath>,
@@ -56,17 +56,17 @@ struct Running {
 #[derive(Debug)]
 pub(crate) struct Dispatcher {
     workers: usize,
-    most: usize,
+    max_workers: usize,
     /// Queues that aren't empty, the next owner first.
     queues: VecDeque<Queue>,
     running: Vec<Running>,
 }
 
 impl Dispatcher {
-    /// Creates a dispatcher for so many workers, and `most` of them when all hang.
+    /// Creates a dispatcher for this number of workers, and for up to `max_workers` when all hang.
     #[must_use]
-    pub(crate) fn new(workers: usize, most: usize) -> Self {
-        Self { workers, most: most.max(workers), queues: VecDeque::new(), running: Vec::new() }
+    pub(crate) fn new(workers: usize, max_workers: usize) -> Self {
+        Self { workers, max_workers: max_workers.max(workers), queues: VecDeque::new(), running: Vec::new() }
     }
 
     /// Puts a member at the end of its owner's queue.
@@ -112,7 +112,7 @@ impl Dispatcher {
             let is_last = in_use + 1 == self.workers && self.workers > 1;
             return !(is_last && waits && owner_hangs());
         }
-        let all_hang = in_use < self.most && self.running.iter().all(|job| job.hangs(now));
+        let all_hang = in_use < self.max_workers && self.running.iter().all(|job| job.hangs(now));
         all_hang
             && !(waits && owner_hangs())
             // The kernel may hang in what these cgroups share.
@@ -144,7 +144,7 @@ impl Dispatcher {
     pub(crate) fn due(&self, now: Duration) -> Option<Duration> {
         let waiting = self.queues.iter().filter_map(|queue| queue.waiting.front());
         let penalties = waiting.map(|ticket| ticket.queued_at + PENALTY);
-        let hangs = self.running.iter().map(|job| job.since + HANGING);
+        let hangs = self.running.iter().map(|job| job.since + HANG_TIME);
         let has_waiting = !self.queues.is_empty();
         has_waiting.then(|| penalties.chain(hangs).filter(|&due| due > now).min()).flatten()
     }
@@ -163,7 +163,7 @@ impl Dispatcher {
 
 impl Running {
     fn hangs(&self, now: Duration) -> bool {
-        now.saturating_sub(self.since) >= HANGING
+        now.saturating_sub(self.since) >= HANG_TIME
     }
 }
 
@@ -238,7 +238,7 @@ mod tests {
         let mut dispatcher = Dispatcher::new(4, 16);
         (0..9).for_each(|slot| dispatcher.push(7, ticket(slot, &format!("/a/{slot}"))));
         assert_eq!(started(&mut dispatcher, NOW), [0, 1, 2, 3], "nothing is known of hanging yet");
-        let later = NOW + HANGING;
+        let later = NOW + HANG_TIME;
         assert_eq!(started(&mut dispatcher, later), [0; 0]);
         dispatcher.push(8, Ticket { queued_at: later, ..ticket(20, "/b") });
         assert_eq!(started(&mut dispatcher, later), [20], "a further worker");
@@ -252,21 +252,21 @@ mod tests {
     }
 
     #[test]
-    fn further_workers_stay_away_from_what_hangs() {
+    fn further_workers_avoid_cgroups_that_hang() {
         let mut dispatcher = Dispatcher::new(1, 3);
         dispatcher.push(7, ticket(0, "/a/b/c"));
         assert_eq!(started(&mut dispatcher, NOW), [0]);
-        let later = NOW + PENALTY + HANGING;
+        let later = NOW + PENALTY + HANG_TIME;
         for (slot, path) in [(1, "/a/b/d"), (2, "/a/b/c/e"), (3, "/a/x"), (4, "/z")] {
             dispatcher.push(slot as u64, Ticket { queued_at: later, ..ticket(slot, path) });
         }
         assert_eq!(started(&mut dispatcher, later), [3]);
-        assert_eq!(started(&mut dispatcher, later + HANGING), [4], "no more than the bound");
-        assert_eq!(started(&mut dispatcher, later + HANGING * 9), [0; 0]);
+        assert_eq!(started(&mut dispatcher, later + HANG_TIME), [4], "no more than the bound");
+        assert_eq!(started(&mut dispatcher, later + HANG_TIME * 9), [0; 0]);
     }
 
     #[test]
-    fn a_blocked_dispatcher_says_so() {
+    fn a_blocked_dispatcher_is_reported() {
         let mut dispatcher = Dispatcher::new(1, 1);
         dispatcher.push(7, ticket(0, "/a"));
         dispatcher.push(7, ticket(1, "/b"));
@@ -274,13 +274,13 @@ mod tests {
         let five = Duration::from_secs(5);
         assert!(dispatcher.blocked_for(NOW + five / 2, five).is_none());
         assert!(dispatcher.blocked_for(NOW + five, five).is_some());
-        assert_eq!(dispatcher.due(NOW), Some(NOW + HANGING));
+        assert_eq!(dispatcher.due(NOW), Some(NOW + HANG_TIME));
         dispatcher.remove(1);
         assert!(dispatcher.blocked_for(NOW + five, five).is_none() && dispatcher.due(NOW).is_none());
     }
 
     #[test]
-    fn owners_are_told_apart_by_user_and_top_level() {
+    fn owners_differ_by_user_and_top_level() {
         let keys = [owner_key(0, "/a/b"), owner_key(0, "/b/b"), owner_key(1000, "/a/b"), owner_key(0, "/")];
         assert!((0..4).all(|one| (0..one).all(|other| keys[one] != keys[other])));
         assert_eq!(owner_key(0, "/a/b"), owner_key(0, "/a/c/d"));

@@ -83,7 +83,7 @@ pub enum EventKind {
     },
     /// A usage sample. Emitted only on request.
     Sample(UsageSample),
-    /// The cgroup can't be read, or not be reclaimed from, but it wasn't removed. It is tried again.
+    /// The cgroup can't be read or reclaimed from, but it wasn't removed. It is tried again.
     Blind {
         /// The system's error.
         error: Errno,
@@ -94,6 +94,9 @@ pub enum EventKind {
     Gone,
     /// The cgroup is no longer matched by any rule.
     Released,
+    /// The watch of the cgroup is over, before the watch of the others: it follows `Gone` or
+    /// `Released`, once no write is in progress any more.
+    Ended(Box<Summary>),
     /// memctl had joined the cgroup, and left it because no other process was inside any more.
     Left,
     /// No write has ended for a while, and no worker is free.
@@ -127,8 +130,12 @@ pub struct UsageSample {
 pub struct ReclaimTally {
     /// Bytes missing at the beginning of each action.
     pub requested: u64,
-    /// Bytes reclaimed, by the kernel's answers and the fall of `memory.current`.
+    /// Bytes reclaimed.
     pub reclaimed: u64,
+    /// True if `reclaimed` was reconciled with the kernel's counter of proactive reclaim
+    /// (`pgsteal_proactive` less demotions, since 6.15). Otherwise it is measured by the kernel's
+    /// answers and the fall of `memory.current`.
+    pub is_counted: bool,
     /// Number of writes.
     pub writes: u32,
     /// Duration of the writes.
@@ -212,7 +219,7 @@ pub struct Summary {
     pub outrun: u32,
     /// Number of times a guard held back an action.
     pub held: u32,
-    /// Last guard that did.
+    /// Guard that held back an action last.
     pub last_held: Option<Guard>,
     /// Estimate of `--pressure`, where there is one.
     pub found: Option<EstimateSummary>,
@@ -234,6 +241,8 @@ pub struct Ended {
     /// Summary of each watched cgroup, in the order of their end; of those that ended before the
     /// watch, the last thousand.
     pub each: Vec<Summary>,
+    /// Number of summaries at the beginning of `each` that were emitted as [`EventKind::Ended`].
+    pub emitted: usize,
     /// Number of further cgroups that ended before the watch, and the totals of all reclaim from
     /// them.
     pub others: u64,

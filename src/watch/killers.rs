@@ -18,7 +18,7 @@ const MIN_ASK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Time to wait for the first answer before anything is reclaimed. Without systemd it arrives at
 /// once; more caution than necessary for want of an answer helps nobody.
-const FIRST_ANSWER: Duration = Duration::from_millis(250);
+const FIRST_ANSWER_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// Minimum interval between two samples of a level: the kernel updates its averages every 2 s
 /// (`PSI_FREQ`, kernel/sched/psi.c), and systemd-oomd reads them each second.
@@ -90,8 +90,8 @@ impl KillerWatch {
         self.changed = true;
     }
 
-    /// Queries the monitored cgroups, if that is due. Returns whether an answer differs from the one
-    /// before, if one has arrived.
+    /// Queries the monitored cgroups, if that is due. Returns whether an answer differs from the
+    /// previous one, if an answer has arrived.
     pub(crate) fn renew(&mut self, now: Duration, system: &mut impl System) -> Option<bool> {
         if self.is_asking {
             return self.take_answer(Duration::ZERO, system);
@@ -113,7 +113,7 @@ impl KillerWatch {
     /// Queries for the first time, and waits a little for the answer.
     pub(crate) fn ask_first(&mut self, now: Duration, system: &mut impl System) -> Option<bool> {
         self.renew(now, system);
-        self.is_asking.then(|| self.take_answer(FIRST_ANSWER, system)).flatten()
+        self.is_asking.then(|| self.take_answer(FIRST_ANSWER_TIMEOUT, system)).flatten()
     }
 
     fn take_answer(&mut self, timeout: Duration, system: &mut impl System) -> Option<bool> {

@@ -32,8 +32,8 @@ mod report;
 const HOLD_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Delay after a failed sample or action; it doubles up to the longer one.
-const BLIND: Duration = Duration::from_millis(250);
-const MAX_BLIND: Duration = Duration::from_secs(10);
+const FIRST_RETRY: Duration = Duration::from_millis(250);
+const MAX_RETRY: Duration = Duration::from_secs(10);
 
 /// Next step for a member.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -49,11 +49,11 @@ pub(crate) enum Step {
 /// State of a member with respect to the workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Activity {
-    /// It is sampled when it is due.
+    /// The member is sampled when it is due.
     Idle,
-    /// It wants to reclaim, and waits for a worker.
+    /// Reclaim is due, and waits for a worker.
     Queued,
-    /// A worker has a job for it.
+    /// A worker has a job for the member.
     Writing {
         /// True if the reclaim is due to `--pressure`.
         presses: bool,
@@ -94,7 +94,7 @@ pub(crate) struct Member<S: System> {
     hold: HoldState,
     /// Delay after errors, and the error that was reported.
     blind: Doubling,
-    blind_by: Option<Errno>,
+    blind_error: Option<Errno>,
     /// Limit in the last report.
     limit_reported: u64,
     would_reported: Option<Duration>,
@@ -152,8 +152,8 @@ impl<S: System> Member<S> {
             presses: false,
             rule,
             hold: HoldState::new(cx.now + grace),
-            blind: Doubling::new(BLIND, MAX_BLIND),
-            blind_by: None,
+            blind: Doubling::new(FIRST_RETRY, MAX_RETRY),
+            blind_error: None,
             would_reported: None,
             lock: LockPatience::default(),
             stuck: 0,
@@ -280,8 +280,8 @@ impl<S: System> Member<S> {
 
     /// Handles an error: the cgroup was removed, or it can't be read for now.
     fn fail(&mut self, errno: Errno, cx: &mut Context<'_, S>) -> Step {
-        // A file that can't be opened may be due to the removal of the cgroup. One that is held
-        // open tells.
+        // A file that can't be opened may be due to the removal of the cgroup; reading one that
+        // is held open shows whether it is.
         let is_gone =
             errno == Errno::NODEV || self.limits.own.sampler.current(&mut cx.text) == Err(Errno::NODEV);
         if is_gone {
@@ -289,7 +289,7 @@ impl<S: System> Member<S> {
         }
         self.limits.set_available(0);
         self.due = cx.now + self.blind.next();
-        if self.blind_by.replace(errno) != Some(errno) {
+        if self.blind_error.replace(errno) != Some(errno) {
             cx.emit(&self.located.name, EventKind::Blind { error: errno });
         }
         Step::Rest
@@ -298,7 +298,7 @@ impl<S: System> Member<S> {
     /// Records that neither sample nor action fails any more.
     fn recover(&mut self, cx: &mut Context<'_, S>) {
         self.blind.reset();
-        if self.blind_by.take().is_some() {
+        if self.blind_error.take().is_some() {
             cx.emit(&self.located.name, EventKind::Recovered);
         }
     }

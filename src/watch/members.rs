@@ -53,7 +53,7 @@ impl Members {
         self.add_unchecked(located, rule)
     }
 
-    /// Adds a directory that only looks like a cgroup, as a benchmark makes it.
+    /// Adds a directory that imitates a cgroup, as a benchmark makes it.
     ///
     /// # Errors
     /// [`WatchError`], the reason why it can't be sampled.
@@ -92,5 +92,73 @@ impl Members {
         };
         system.set_signals(options.nudge, options.alarm, options.signals);
         Ok(control::run(system, self.each, self.ancestors, options))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+    use std::os::unix::fs::MetadataExt;
+    use std::path::Path;
+
+    use super::*;
+    use crate::cgroup::Mount;
+    use crate::watch::config::rule::RuleSpec;
+    use crate::watch::event::{Event, EventKind};
+    use crate::watch::options::{Reload, RuledCgroup};
+
+    /// Makes a directory that imitates a cgroup at rest.
+    fn imitation(tree: &Path, name: &str, mount: &Arc<Mount>) -> Arc<CgroupPath> {
+        let path = tree.join(name);
+        std::fs::create_dir(&path).unwrap();
+        for (file, text) in [
+            ("memory.current", "1048576\n"),
+            ("memory.max", "67108864\n"),
+            ("memory.high", "max\n"),
+            ("memory.min", "0\n"),
+            ("memory.low", "0\n"),
+            ("memory.stat", "anon 0\nfile 1048576\n"),
+        ] {
+            std::fs::write(path.join(file), text).unwrap();
+        }
+        let id = std::fs::metadata(&path).unwrap().ino();
+        let name = format!("/{name}").into();
+        CgroupPath { path: path.into(), name, mount: Arc::clone(mount), id }.into()
+    }
+
+    #[test]
+    fn a_released_cgroup_is_summarised_at_once() {
+        let tree = tempfile::tempdir().unwrap();
+        let mount = Arc::new(Mount::whole(tree.path().to_owned(), true));
+        let keep = RuleSpec { keep: Some(32 << 20), ..RuleSpec::default() };
+        let rule = Rc::new(keep.rule().unwrap());
+        let [stays, goes] = ["stays", "goes"].map(|name| imitation(tree.path(), name, &mount));
+        let mut members = Members::new(true).unwrap();
+        for located in [&stays, &goes] {
+            members.add_unchecked(Arc::clone(located), Rc::clone(&rule)).unwrap();
+        }
+        let (events, is_over) = (RefCell::new(Vec::new()), Cell::new(false));
+        let stop = || is_over.get();
+        let mut emit = |event: Event<'_>| {
+            let word = match &event.what {
+                EventKind::Released => "released",
+                EventKind::Ended(summary) if summary.cgroup == *event.cgroup => "ended",
+                _ => return,
+            };
+            events.borrow_mut().push((event.cgroup.to_string(), word));
+        };
+        let mut reload = || {
+            (!is_over.replace(true)).then(|| Reload {
+                all: vec![RuledCgroup { located: Arc::clone(&stays), rule: Rc::clone(&rule) }],
+                cpu: None,
+                swap_writes: None,
+            })
+        };
+        let options = WatchOptions { reload: Some(&mut reload), ..WatchOptions::new(&stop, &mut emit) };
+        let ended = members.watch(options).unwrap();
+        let goes = |word| ("/goes".to_owned(), word);
+        assert_eq!(*events.borrow(), [goes("released"), goes("ended")]);
+        let names: Vec<_> = ended.each.iter().map(|summary| &*summary.cgroup).collect();
+        assert_eq!((names, ended.emitted), (vec!["/goes", "/stays"], 1));
     }
 }

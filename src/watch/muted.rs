@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-/// Muted ids, and the times at which they are heard again.
+/// Muted ids, each with the time at which it is due again.
 #[derive(Debug, Default)]
 pub(crate) struct Muted(Vec<(Duration, u64)>);
 

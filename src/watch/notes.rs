@@ -63,9 +63,9 @@ fn of_rules<'a>(
     members: impl Iterator<Item = (&'a Path, &'a str, &'a Rule)>,
     noted: &mut Noted,
 ) -> Vec<Note> {
-    let (mut all, mut needs_sight) = (Vec::new(), false);
+    let (mut all, mut needs_pressure) = (Vec::new(), false);
     for (dir, name, rule) in members {
-        needs_sight |= rule.pressure.is_some() || rule.keep.is_some();
+        needs_pressure |= rule.pressure.is_some() || rule.keep.is_some();
         let bounds = &rule.bounds;
         let fills = bounds.kind != Some(Kind::File) && fills(bounds.swap_free, killers.swap_used_limit);
         if fills && !noted.swap_free && killers.swap_monitor(dir).is_some() {
@@ -74,7 +74,7 @@ fn of_rules<'a>(
             all.push(Note::SwapFree { cgroup: name.to_owned(), swap_free, limit });
         }
     }
-    if needs_sight && killers.unknown.is_some() && noted.blind != killers.unknown {
+    if needs_pressure && killers.unknown.is_some() && noted.blind != killers.unknown {
         noted.blind.clone_from(&killers.unknown);
         all.extend(killers.unknown.clone().map(Note::Blind));
     }
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fills_swap_as_far_as_a_killers_limit_is_noted_once() {
+    fn a_rule_that_fills_swap_to_a_killers_limit_is_noted_once() {
         let by_swap = vec!["/sys/fs/cgroup/t.slice".into()];
         let killers = Killers { by_swap, swap_used_limit: 9000, ..Killers::default() };
         let of = |dir: &str, rule: &Rule, noted: &mut Noted| {
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_is_noted_for_those_that_press() {
+    fn unknown_killers_are_noted_where_pressure_matters() {
         let killers = Killers { unknown: Some(Unknown::Oomd), ..Killers::default() };
         let keep = rule("25%", Some(Kind::All));
         let headroom =

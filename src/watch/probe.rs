@@ -17,19 +17,19 @@ use crate::host::proc::page_size;
 
 /// Relative difference from the last reported working set, and gain of confidence, from which it is
 /// reported again.
-const DIFFERS: f64 = 0.1;
-const SURER: f64 = 0.2;
+const MIN_DIFFERENCE: f64 = 0.1;
+const MIN_GAIN: f64 = 0.2;
 
 /// Interval between readings of the usage while the policy holds, and divisor of the usage that
 /// gives the change from which the workload counts as changed.
-const PEEK: Duration = Duration::from_secs(2);
-const CHANGED: u64 = 8;
-const LEAST_CHANGED: u64 = 2 << 20;
+const PEEK_INTERVAL: Duration = Duration::from_secs(2);
+const CHANGE_DIVISOR: u64 = 8;
+const MIN_CHANGE: u64 = 2 << 20;
 
 /// Divisor of the usage that gives the bytes reclaimed for the first knee to count, and number of
 /// knees after which every knee counts.
-const APPROACHED: u64 = 50;
-const SORTED: u32 = 2;
+const APPROACH_DIVISOR: u64 = 50;
+const SORTING_KNEES: u32 = 2;
 
 /// The policy for one cgroup, and its results.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ pub(crate) struct PressureProbe {
     /// Memory taken by a byte in swap, as a share of it.
     copied: f64,
     /// Bytes reclaimed since the last knee.
-    pressed: u64,
+    reclaimed: u64,
     /// Number of knees.
     knees: u32,
     /// Usage at the last knee, while nothing is reclaimed.
@@ -69,7 +69,7 @@ impl PressureProbe {
             reported: None,
             saving: Saving::default(),
             copied: 0.0,
-            pressed: 0,
+            reclaimed: 0,
             knees: 0,
             level: None,
         }
@@ -87,9 +87,9 @@ impl PressureProbe {
         if now >= self.policy.due() {
             return None;
         }
-        let same = |level: u64| current.abs_diff(level) <= (level / CHANGED).max(LEAST_CHANGED);
+        let same = |level: u64| current.abs_diff(level) <= (level / CHANGE_DIVISOR).max(MIN_CHANGE);
         if self.level.is_none_or(same) {
-            return Some(self.policy.due().min(now + PEEK));
+            return Some(self.policy.due().min(now + PEEK_INTERVAL));
         }
         // Another workload: no need to wait for the next probe.
         self.policy.changed(now);
@@ -115,7 +115,7 @@ impl PressureProbe {
         let copied = cx.swap().copied;
         let (now, text) = (cx.now, &mut cx.text);
         let stat = sampler.stat(text)?;
-        self.take_stock(sampler, current, &stat, copied, text);
+        self.record_savings(sampler, current, &stat, copied, text);
         let swapped_out = stat.pswpout.unwrap_or(0) + stat.zswpout.unwrap_or(0);
         let sample = PressureSample {
             at: now,
@@ -130,7 +130,7 @@ impl PressureProbe {
             taken: stat.pgsteal_proactive.or(stat.pgsteal).unwrap_or(0) * page_size(),
         };
         Ok(match self.policy.decide(sample) {
-            PressureDecision::Press(bytes) => {
+            PressureDecision::Reclaim(bytes) => {
                 self.level = None;
                 Probed { until: self.policy.due(), missing: bytes.min(current), report: None }
             }
@@ -139,9 +139,9 @@ impl PressureProbe {
                 // The very first reclaims find unsorted lists: refaults after them say nothing
                 // about the rest.
                 self.level = Some(current);
-                let counts = self.knees >= SORTED || self.pressed >= current / APPROACHED;
-                let is_one = self.reported.is_some() || counts;
-                let report = is_one.then(|| self.knee(now, current)).flatten();
+                let counts = self.knees >= SORTING_KNEES || self.reclaimed >= current / APPROACH_DIVISOR;
+                let is_reported = self.reported.is_some() || counts;
+                let report = is_reported.then(|| self.knee(now, current)).flatten();
                 self.knees = self.knees.saturating_add(1);
                 Probed { until, missing: 0, report }
             }
@@ -150,7 +150,7 @@ impl PressureProbe {
 
     /// Records the result of an action.
     pub(crate) fn acted(&mut self, acted: &ActionResult) {
-        self.pressed += acted.reclaimed;
+        self.reclaimed += acted.reclaimed;
         self.saving.reclaimed(acted.reclaimed);
         self.policy.reclaimed(acted.reclaimed, acted.writing.saturating_sub(acted.cpu));
     }
@@ -176,11 +176,11 @@ impl PressureProbe {
     /// Updates the savings for the last time.
     pub(crate) fn close(&mut self, sampler: &impl Sample, text: &mut String) {
         if let (Ok(current), Ok(stat)) = (sampler.current(text), sampler.stat(text)) {
-            self.take_stock(sampler, current, &stat, self.copied, text);
+            self.record_savings(sampler, current, &stat, self.copied, text);
         }
     }
 
-    fn take_stock(
+    fn record_savings(
         &mut self,
         sampler: &impl Sample,
         current: u64,
@@ -191,7 +191,7 @@ impl PressureProbe {
         self.copied = copied;
         let swapped = sampler.swapped(text).unwrap_or(0).saturating_sub(stat.zswapped.unwrap_or(0));
         let demoted = stat.pgdemote_proactive.unwrap_or(0) * page_size();
-        self.saving.look(SavingsSample { current, swapped, copied, demoted });
+        self.saving.record(SavingsSample { current, swapped, copied, demoted });
     }
 
     /// Returns the time of the next sample.
@@ -208,14 +208,14 @@ impl PressureProbe {
 
     /// Records a knee. Returns the event for it, if the working set is news.
     fn knee(&mut self, now: Duration, current: u64) -> Option<EventKind> {
-        self.pressed = 0;
+        self.reclaimed = 0;
         self.estimate.knee(now, current);
         let set = self.estimate.working_set(now)?;
-        let news = self.reported.is_none_or(|reported| {
-            let differs = reported.bytes.abs_diff(set.bytes) as f64 > DIFFERS * reported.bytes as f64;
-            differs || set.confidence >= reported.confidence + SURER
+        let is_news = self.reported.is_none_or(|reported| {
+            let differs = reported.bytes.abs_diff(set.bytes) as f64 > MIN_DIFFERENCE * reported.bytes as f64;
+            differs || set.confidence >= reported.confidence + MIN_GAIN
         });
-        news.then(|| {
+        is_news.then(|| {
             self.reported = Some(set);
             EventKind::WorkingSet { set, saved: self.saving.saved() }
         })

@@ -1,5 +1,5 @@
-//! Times at which members are due, in a compact form: a watch of ten thousand cgroups looks through
-//! them at every wake-up.
+//! Times at which members are due, in a compact form: a watch of ten thousand cgroups scans them
+//! at every wake-up.
 
 use std::time::Duration;
 

@@ -9,14 +9,14 @@ use crate::host::swap_areas::SwapSummary;
 /// Interval between samples, unless writes to swap are limited.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Interval between looks at the swap areas.
+/// Interval between reads of the list of swap areas.
 const AREAS_INTERVAL: Duration = Duration::from_secs(10);
 
 /// State of the host's swap, sampled at most once a second, unless writes to it are limited.
 #[derive(Debug, Default)]
 pub(crate) struct SwapMonitor {
-    /// Maximum bytes per second written to swap.
-    most: Option<u64>,
+    /// Maximum rate of writes to swap, bytes per second.
+    max_rate: Option<u64>,
     sampled_at: Option<Duration>,
     /// Bytes swapped out by the time of the last sample that was read.
     counted: Option<u64>,
@@ -29,15 +29,15 @@ pub(crate) struct SwapMonitor {
 }
 
 impl SwapMonitor {
-    /// Creates a monitor that limits writes to `most` bytes per second, if given.
+    /// Creates a monitor that limits writes to `max_rate` bytes per second, if given.
     #[must_use]
-    pub(crate) fn new(most: Option<u64>) -> Self {
-        Self { most, ..Self::default() }
+    pub(crate) fn new(max_rate: Option<u64>) -> Self {
+        Self { max_rate, ..Self::default() }
     }
 
     /// Sets another limit. Requests in progress still count.
-    pub(crate) fn adopt(&mut self, most: Option<u64>) {
-        *self = Self { reserved: self.reserved, ..Self::new(most) };
+    pub(crate) fn adopt(&mut self, max_rate: Option<u64>) {
+        *self = Self { reserved: self.reserved, ..Self::new(max_rate) };
     }
 
     /// Returns whether writes are limited, as they are on a device that wears out.
@@ -66,17 +66,17 @@ impl SwapMonitor {
                 areas
             }
         };
-        // Writes are counted only where there is a limit, and then each time: the budget is gone at
-        // once.
-        let limit = self.most.filter(|_| areas.wears);
+        // Writes are counted only where there is a limit, and then at each sample: the budget can
+        // be used up at once.
+        let limit = self.max_rate.filter(|_| areas.wears);
         if limit.is_none() && self.sampled_at.is_some_and(|at| now.saturating_sub(at) < INTERVAL) {
             return self.state;
         }
-        if let Some(most) = limit {
+        if let Some(limit) = limit {
             let earned = self.sampled_at.map_or(1.0, |at| now.saturating_sub(at).as_secs_f64());
-            self.writable = (self.writable + most as f64 * earned).min(most as f64);
+            self.writable = (self.writable + limit as f64 * earned).min(limit as f64);
             // Swap to a disk may have been added only now: earlier writes don't count. A counter
-            // that can't be read now is read later; until then nothing was seen to be written.
+            // that can't be read now is read later; until then no writes are known.
             if let Some(counted) = system.swapped_out() {
                 self.writable -= counted.saturating_sub(self.counted.unwrap_or(counted)) as f64;
                 self.counted = Some(counted);

@@ -27,7 +27,7 @@ pub(crate) trait LockableTarget: Target {
     fn unlock(&mut self);
 }
 
-/// A target opened for reclaim, with what was learned of it.
+/// A target opened for reclaim, with the state learned about it.
 #[derive(Debug)]
 pub(crate) struct ReclaimHandle<T> {
     target: T,
@@ -145,7 +145,7 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// Returns the alarm; one that does nothing where there is none.
+    /// Returns the alarm; without one, a function that does nothing.
     pub(crate) fn alarm(&self) -> Alarm {
         self.alarm.get().copied().unwrap_or(|_| {})
     }
@@ -183,7 +183,7 @@ impl LockableTarget for MemoryCgroup {
             return Ok(());
         }
         let holder = self.cgroup().lock_holder();
-        // It may have been released while its holder was looked up.
+        // The lock may have been released during the search for its holder.
         match self.cgroup().try_lock() {
             Ok(false) => Err(LockHolder {
                 pid: holder.pid,

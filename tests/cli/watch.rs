@@ -250,6 +250,11 @@ fn a_cgroup_that_goes() {
     assert_eq!((of(&events, "start").len(), of(&events, "gone").len()), (2, 1), "{events:?}");
     let gone: Vec<_> = of(&events, "summary").iter().map(|one| one["gone"].clone()).collect();
     assert_eq!(gone, [true, false], "{events:?}");
+    // The summary of the first one precedes the start of the second.
+    let summary = events.iter().position(|one| one["event"] == "summary");
+    let start = events.iter().rposition(|one| one["event"] == "start");
+    assert!(summary < start, "{events:?}");
+    assert_eq!(of(&events, "end")[0]["ended_earlier"], 1, "{events:?}");
 }
 
 fn cgroups_that_come() {

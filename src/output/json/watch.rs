@@ -222,7 +222,7 @@ impl From<&ReclaimTally> for Reclaimed {
         Self {
             requested_bytes: tally.requested,
             reclaimed_bytes: tally.reclaimed,
-            measured_by: "memory.current",
+            measured_by: if tally.is_counted { "pgsteal_proactive" } else { "memory.current" },
             difference_bytes: tally.reclaimed as i64 - tally.requested as i64,
             current_before_bytes: tally.current_before,
             current_after_bytes: tally.current_after,
@@ -289,6 +289,8 @@ impl<'a> From<&'a Event<'a>> for Happened<'a> {
                 happened.limit_bytes = Some(Limit::of(sample.limit));
                 happened.sample = Some(Sampled::from(sample));
             }
+            // It has a line of its own: `WatchSummary`.
+            EventKind::Ended(_) => happened.event = "summary",
             EventKind::Acted(_) => happened.event = "action",
             EventKind::Blind { error } => {
                 happened.event = "blind";
@@ -396,6 +398,9 @@ pub struct WatchEnded {
     total_watched_usec: u64,
     /// CPU time of the whole process, including the kernel's work for it.
     total_cpu_usec: u64,
+    /// Number of cgroups that ended before the watch: their summaries came then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ended_earlier: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     dropped_events: Option<u64>,
 }
@@ -403,7 +408,9 @@ pub struct WatchEnded {
 impl WatchEnded {
     /// Returns the line for a watch of which this many events were dropped.
     pub fn new(ended: &Ended, dropped: u64) -> Self {
+        let ended_earlier = ended.emitted as u64 + ended.others;
         Self {
+            ended_earlier: (ended_earlier > 0).then_some(ended_earlier),
             dropped_events: (dropped > 0).then_some(dropped),
             event: "end",
             at_usec: usec(ended.watched),
@@ -412,5 +419,52 @@ impl WatchEnded {
             total_watched_usec: usec(ended.watched),
             total_cpu_usec: usec(ended.cpu),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns the object that a value is printed as.
+    fn printed(value: &impl Serialize) -> serde_json::Value {
+        serde_json::to_value(value).expect("it can be serialised")
+    }
+
+    #[test]
+    fn the_end_counts_the_summaries_before_it() {
+        let ended = Ended { each: vec![Summary::default(); 3], emitted: 2, others: 7, ..Ended::default() };
+        assert_eq!(printed(&WatchEnded::new(&ended, 0))["ended_earlier"], 9);
+        let none = printed(&WatchEnded::new(&Ended::default(), 0));
+        assert!(none.get("ended_earlier").is_none(), "{none}");
+    }
+
+    #[test]
+    fn the_measure_is_the_counter_where_there_is_one() {
+        let measure = |is_counted| {
+            let tally = ReclaimTally { is_counted, ..ReclaimTally::default() };
+            printed(&Reclaimed::from(&tally))["measured_by"].clone()
+        };
+        assert_eq!((measure(true), measure(false)), ("pgsteal_proactive".into(), "memory.current".into()));
+    }
+
+    #[test]
+    fn an_unfinished_write_is_named_in_the_summary() {
+        let summary =
+            |unfinished| printed(&WatchSummary::from(&Summary { unfinished, ..Summary::default() }));
+        assert_eq!(summary(true)["unfinished"], true);
+        assert!(summary(false).get("unfinished").is_none());
+    }
+
+    #[test]
+    fn a_lock_is_reported_with_its_holder() {
+        let cgroup = "/app".into();
+        let hold = |guard| {
+            let what = EventKind::Hold { guard, wait: None };
+            printed(&Happened::from(&Event { cgroup: &cgroup, at: std::time::Duration::ZERO, what }))
+        };
+        let lock = hold(Guard::Lock(Some(42)));
+        assert_eq!((&lock["guard"], &lock["lock_pid"]), (&"lock".into(), &42.into()));
+        assert!(hold(Guard::NoRoom).get("lock_pid").is_none());
     }
 }

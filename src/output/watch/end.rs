@@ -26,8 +26,10 @@ impl WatchScreen {
         }
         let written = if json {
             let summary = |summary| to_line(&WatchSummary::from(summary));
+            // The others were printed when their cgroups ended.
+            let each = ended.each.iter().skip(ended.emitted);
             let end = std::iter::once_with(|| to_line(&WatchEnded::new(ended, writer.dropped())));
-            writer.end(ended.each.iter().map(summary).chain(end), hurry)
+            writer.end(each.map(summary).chain(end), hurry)
         } else {
             let text = tables(ended, estimate, loudness);
             writer.end(text.split_inclusive('\n').map(str::to_owned), hurry)

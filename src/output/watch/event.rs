@@ -65,6 +65,8 @@ fn what(what: &EventKind) -> String {
         EventKind::Recovered => "watched again".into(),
         EventKind::Gone => "gone".into(),
         EventKind::Released => "no rule applies any more".into(),
+        // Only a record has it, and the tables at the end.
+        EventKind::Ended(summary) => format!("{} reclaimed in all", size(summary.total.reclaimed)),
         EventKind::Left => "left the cgroup: no other process was in it".into(),
         EventKind::Blocked => "no write has returned for 5 s, and all worker threads are blocked".into(),
     }
@@ -73,7 +75,9 @@ fn what(what: &EventKind) -> String {
 /// Returns a short text of an event, to fit into a column.
 pub fn brief(what: &EventKind) -> String {
     match what {
-        EventKind::Start { .. } | EventKind::Acted(_) | EventKind::Sample(_) => String::new(),
+        EventKind::Start { .. } | EventKind::Acted(_) | EventKind::Sample(_) | EventKind::Ended(_) => {
+            String::new()
+        }
         EventKind::Limit { limit: u64::MAX, .. } => "limit removed".into(),
         EventKind::Limit { limit, .. } => format!("limit {}", compact(*limit)),
         EventKind::Reclaim(tally) => format!("reclaimed {}", compact(tally.reclaimed)),

@@ -71,7 +71,7 @@ pub enum Mistake {
     /// `type` beside `swappiness`.
     #[error("type and swappiness can't be combined")]
     TypeAndSwappiness,
-    /// `leave-alone` beside something that is wanted.
+    /// `leave-alone` beside other settings.
     #[error("leave-alone can't be combined with other settings")]
     LeaveAloneAndMore,
     /// The settings of a rule make no sense together.

@@ -109,11 +109,11 @@ impl Rule {
 }
 
 /// Returns the maximum bytes per second written to the host's swap, as `given` (`Some(None)` for no
-/// limit). With `--pressure` (`presses`) there is a low default, so that an SSD lasts.
+/// limit). With `--pressure` (`has_pressure`) there is a low default, so that an SSD lasts.
 #[must_use]
-pub fn swap_writes(given: Option<Option<u64>>, presses: bool) -> Option<u64> {
-    const GENTLE: u64 = 1 << 20;
-    given.unwrap_or(presses.then_some(GENTLE))
+pub fn swap_writes(given: Option<Option<u64>>, has_pressure: bool) -> Option<u64> {
+    const DEFAULT_LIMIT: u64 = 1 << 20;
+    given.unwrap_or(has_pressure.then_some(DEFAULT_LIMIT))
 }
 
 /// Reason for which a cgroup can't be watched.
@@ -122,19 +122,19 @@ pub enum WatchError {
     /// The kernel's error.
     #[error(transparent)]
     Errno(#[from] Errno),
-    /// Memory can't be reclaimed from it.
+    /// Memory can't be reclaimed from the cgroup.
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
-    /// This kind of memory can't be reclaimed from it.
+    /// This kind of memory can't be reclaimed from the cgroup.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// It is the root of the hierarchy, which has neither usage nor limit.
+    /// The cgroup is the root of the hierarchy, which has neither usage nor limit.
     #[error("the root cgroup has neither memory.current nor a limit")]
     Root,
-    /// It has no limit below which memory could be kept free.
+    /// The cgroup has no limit below which memory could be kept free.
     #[error("no limit: memory.high and memory.max are both max")]
     NoLimit,
-    /// Neither it nor any of its ancestors has a limit.
+    /// Neither the cgroup nor any of its ancestors has a limit.
     #[error("no limit here or above: memory.high and memory.max are all max")]
     NoLimitAbove,
     /// The headroom is all of the limit, in bytes.

@@ -37,7 +37,7 @@ fn a_host_is_read() {
     assert_eq!(
         (rules.cpu, rules.swap_writes),
         ("5%".parse().ok(), Some(1 << 20)),
-        "gently, where one presses"
+        "the default with pressure"
     );
     let [web, batch, db] = &rules.each[..] else { panic!("{rules:?}") };
     assert_eq!((&*web.name, web.line, &*batch.name, batch.line), ("web", 6, "batch/**", 15));
@@ -63,7 +63,7 @@ fn a_host_is_read() {
 }
 
 #[test]
-fn what_goes_to_swap_is_bounded_as_asked() {
+fn writes_to_swap_are_bounded_as_given() {
     let bound = |line: &str| {
         Rules::parse(&format!("{line}\n[[rule]]\nmatch = \"a\"\nkeep = \"1G\"")).unwrap().swap_writes
     };
@@ -73,8 +73,8 @@ fn what_goes_to_swap_is_bounded_as_asked() {
 }
 
 #[test]
-fn mistakes_are_told_with_their_place() {
-    let told = |text: &str| {
+fn mistakes_are_reported_with_their_place() {
+    let reported = |text: &str| {
         let bad = Rules::parse(text).unwrap_err();
         (bad.to_string(), bad.mistake.hint())
     };
@@ -159,10 +159,10 @@ fn mistakes_are_told_with_their_place() {
             hint("add a rule: [[rule]], match = \"…\", headroom = \"10%\""),
         ),
     ] {
-        let (said, hinted) = told(&text);
-        assert_eq!((said.as_str(), hinted), (what, why), "{text}");
+        let (message, hinted) = reported(&text);
+        assert_eq!((message.as_str(), hinted), (what, why), "{text}");
     }
-    let (unclosed, _) = told("[[rule]]\nmatch = \"a\nkeep = \"1G\"");
+    let (unclosed, _) = reported("[[rule]]\nmatch = \"a\nkeep = \"1G\"");
     assert!(unclosed.starts_with("2:"), "{unclosed}");
     assert!(!unclosed.contains('\n'), "{unclosed}");
 }
@@ -186,7 +186,7 @@ fn mistakes_are_values() {
 }
 
 #[test]
-fn what_is_too_large_is_refused() {
+fn large_files_are_refused() {
     let large = "#".repeat(MAX_BYTES + 1);
     assert_eq!(Rules::parse(&large).unwrap_err().to_string(), "1:1: the file is larger than 1 MiB");
     let rule = |number| format!("[[rule]]\nmatch = \"a{number}\"\nkeep = 4096\n");
@@ -214,7 +214,7 @@ fn text() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
-    fn whatever_is_written_is_read_or_refused_with_its_place(text in text()) {
+    fn any_text_is_parsed_or_refused_with_a_place(text in text()) {
         match Rules::parse(&text) {
             Ok(rules) => prop_assert!(!rules.each.is_empty()),
             Err(bad) => {

@@ -36,7 +36,7 @@ impl<S: System> Control<'_, S> {
         let (Some(select), rejected) = (&mut self.select, &self.rejected) else { return };
         let skip = |id| known.contains(&id) || rejected.is_waiting(id, now);
         let found = select(std::mem::take(&mut self.lost), &skip);
-        // Those that were found before and wait are found again.
+        // Cgroups that are still pending are found again.
         self.pending = found.into_iter().filter(|ruled| !skip(ruled.located.id)).collect();
     }
 
@@ -74,8 +74,8 @@ impl<S: System> Control<'_, S> {
         self.begin(slot);
     }
 
-    /// Emits a note on a cgroup that can't be watched for want of something that isn't about the
-    /// cgroup, once for each reason.
+    /// Emits a note on a cgroup that can't be watched for a reason that isn't the cgroup's own: a
+    /// lack of descriptors, for example. Each reason is noted once.
     fn note_rejected(&mut self, name: &str, why: &WatchError) {
         if let WatchError::Errno(errno) = *why
             && !matches!(errno, Errno::NOENT | Errno::NODEV | Errno::STALE)
@@ -172,6 +172,7 @@ impl<S: System> Control<'_, S> {
         let Some(mut member) = self.members[slot].take() else { return };
         member.flush(true, &mut self.cx);
         let summary = member.summary(gone, &mut self.cx);
+        self.cx.emit(&member.located.name, EventKind::Ended(Box::new(summary.clone())));
         drop(member);
         self.keep(summary);
         self.ancestors.forget_the_unused();

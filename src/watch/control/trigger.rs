@@ -13,8 +13,8 @@ const TRIGGER_TIME: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_secs(60);
 
 impl<S: System> Control<'_, S> {
-    /// Sets a trigger where a limit is near, and removes it once that was long ago: each costs a
-    /// kernel thread.
+    /// Sets a trigger where a limit is near, and removes it once no limit has been near for
+    /// `TRIGGER_TIME`: each trigger costs a kernel thread.
     pub(super) fn keep_trigger(&mut self, slot: usize) {
         let now = self.cx.now;
         let Some(member) = self.members[slot].as_mut().filter(|_| !self.no_triggers) else { return };
@@ -27,7 +27,7 @@ impl<S: System> Control<'_, S> {
         } else if member.trigger.is_none() && now >= member.trigger_after {
             match self.cx.system.set_trigger(&member.limits.own.sampler, slot as u64) {
                 Ok(trigger) => member.trigger = Some(trigger),
-                // This process may not have any.
+                // This process may not create triggers.
                 Err(Errno::PERM | Errno::INVAL) => self.no_triggers = true,
                 // Pressure is off for this cgroup, or it is being removed, or files are short.
                 Err(_) => member.trigger_after = now + RETRY,

@@ -26,10 +26,10 @@ impl<S: System> Member<S> {
     pub(crate) fn acted(&mut self, result: &ActionResult, cx: &mut Context<'_, S>) -> Step {
         let presses = self.finish(cx);
         if result.writes > 0 {
-            self.enter(result, presses, cx.now);
+            self.record(result, presses, cx.now);
         }
         if let EndReason::Failed(errno) = result.end {
-            // It is opened anew.
+            // The next action opens the cgroup anew.
             self.handle = None;
             return self.fail(errno, cx);
         }
@@ -104,13 +104,13 @@ impl<S: System> Member<S> {
         }
         let (guard, wait) = self.hold.exhausted(cx.now);
         let step = self.hold(guard, Some(cx.now + wait), cx);
-        // Samples meanwhile: the usage may begin to move.
+        // Sampling goes on meanwhile: the usage may begin to move.
         self.limits.set_available(0);
         Ok(step)
     }
 
-    /// Checks what refaulted of the memory reclaimed for a limit, if that is due. Returns the step,
-    /// if it is too much.
+    /// Checks the refaults of memory reclaimed for a limit, if that is due. Returns the step, if
+    /// they are too many.
     fn check_refaults(
         &mut self,
         result: &ActionResult,
@@ -135,10 +135,10 @@ impl<S: System> Member<S> {
         Ok(Some(self.hold(Guard::Refaults(share), until, cx)))
     }
 
-    fn enter(&mut self, result: &ActionResult, presses: bool, now: Duration) {
-        // By the samples before the action: each level is sampled anew only after this.
+    fn record(&mut self, result: &ActionResult, presses: bool, now: Duration) {
+        // The room is that of the samples before the action: each level is sampled after this.
         let fell = self.limits.own.current().saturating_sub(result.current);
-        self.account.enter(now, result, self.limits.room(fell));
+        self.account.record(now, result, self.limits.room(fell));
         self.limits.reclaimed(result.reclaimed);
         if !presses {
             self.hold.refaults.reclaimed(result.reclaimed);

@@ -23,8 +23,8 @@ const HANG_DELAY: Duration = Duration::from_secs(1);
 const STILL_INTERVAL: Duration = Duration::from_secs(10);
 const CALM_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Change of the usage from which it counts as changed, bytes.
-const CHANGED: u64 = 256 << 10;
+/// Minimum change of the usage that shortens the interval, bytes.
+const MIN_CHANGE: u64 = 256 << 10;
 
 impl<S: System> Member<S> {
     /// Returns its state for display.
@@ -48,7 +48,7 @@ impl<S: System> Member<S> {
         let interval = match self.limits.own.motion(cx.now) {
             // Single reclaims of `--pressure` are smaller than what counts as motion, but there are
             // many.
-            _ if current.abs_diff(self.sampled_current) >= CHANGED => SETTINGS_INTERVAL,
+            _ if current.abs_diff(self.sampled_current) >= MIN_CHANGE => SETTINGS_INTERVAL,
             Motion::Moves => SETTINGS_INTERVAL,
             Motion::Still => STILL_INTERVAL,
             // Stalls caused by reclaim are of interest all the time.

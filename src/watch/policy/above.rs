@@ -13,7 +13,7 @@ const MIN_HOLD: Duration = Duration::from_secs(10);
 
 /// Threshold where the limit isn't known, hundredths of a percent: half of 5%, the lowest limit
 /// found in use.
-const UNKNOWN: u16 = 250;
+const UNKNOWN_THRESHOLD: u16 = 250;
 
 /// Threshold of the whole host where no killer monitors it, hundredths of a percent. It is above
 /// the pressure of one service that reads page cache beyond its own limit (3.4%, measured on two
@@ -21,7 +21,7 @@ const UNKNOWN: u16 = 250;
 /// (17 to 33%), or of tasks that touch more memory than the host has (25.6% after 30 s, and
 /// rising). No process is killed there: a needless hold costs nothing but memory that isn't
 /// reclaimed yet.
-const HOST: u16 = 2000;
+const HOST_THRESHOLD: u16 = 2000;
 
 /// Limit of a level, as far as known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,8 +40,8 @@ impl Limit {
     pub fn threshold(self) -> u16 {
         match self {
             Self::Known(limit) => limit / 2,
-            Self::Unknown => UNKNOWN,
-            Self::Host => HOST,
+            Self::Unknown => UNKNOWN_THRESHOLD,
+            Self::Host => HOST_THRESHOLD,
         }
     }
 }
@@ -112,8 +112,8 @@ mod tests {
     }
 
     #[test]
-    fn it_holds_from_half_of_the_limit_until_a_quarter() {
-        // Of 5%: over 2.5%, until below 1.25%.
+    fn a_hold_lasts_from_half_of_the_limit_to_a_quarter() {
+        // With a limit of 5%: over 2.5%, until below 1.25%.
         let mut samples = vec![0, 250, 251, 200];
         samples.extend([125; 12]);
         samples.extend([124, 0]);
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_released_no_sooner_than_after_10_s() {
+    fn a_hold_lasts_at_least_10_s() {
         let mut samples = vec![0; 14];
         samples[1] = 10_000;
         assert_eq!(held(Limit::Known(500), &samples), ".##########...");
@@ -137,7 +137,7 @@ mod tests {
         assert_eq!(held(Limit::Known(1), &samples), ".##########.");
         assert_eq!(held(Limit::Known(u16::MAX), &[10_000]), ".");
         assert_eq!(held(Limit::Unknown, &[250, 251]), ".#");
-        assert_eq!(held(Limit::Host, &[HOST, HOST + 1]), ".#");
+        assert_eq!(held(Limit::Host, &[HOST_THRESHOLD, HOST_THRESHOLD + 1]), ".#");
         let mut policy = AbovePolicy::new(Limit::Known(500));
         policy.sample(Duration::from_secs(9), 251);
         // A clock that was set back, as far as a monotonic clock may be.
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn another_limit_judges_what_held_anew() {
+    fn another_limit_applies_to_a_hold() {
         let mut policy = AbovePolicy::new(Limit::Unknown);
         for (second, avg10) in [(7, 2600), (8, 251), (9, 251)] {
             policy.sample(Duration::from_secs(second), avg10);
@@ -158,14 +158,14 @@ mod tests {
         policy.adopt(Limit::Known(6000));
         assert_eq!(policy.holds_until(), None, "never over 30%");
         policy.adopt(Limit::Unknown);
-        assert_eq!(policy.holds_until(), None, "the next sample tells");
+        assert_eq!(policy.holds_until(), None, "the next sample decides");
         policy.sample(Duration::from_secs(10), 251);
         policy.adopt(Limit::Host);
         assert_eq!(policy.holds_until(), None, "never over 20%");
     }
 
     #[test]
-    fn it_follows_the_texts_of_the_kernel() {
+    fn texts_of_the_kernel_are_followed() {
         let text = |some: &str, full: &str| {
             format!(
                 "some avg10={some} avg60=0.00 avg300=0.00 total=9\nfull avg10={full} avg60=0.00 avg300=0.00 total=8\n"

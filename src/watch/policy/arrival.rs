@@ -10,14 +10,14 @@ use std::time::Duration;
 
 /// Length of the shortest window, and number of windows, each twice as long as the one before: up
 /// to 10 s.
-const SHORTEST: Duration = Duration::from_millis(10);
+const MIN_WINDOW: Duration = Duration::from_millis(10);
 const WINDOWS: usize = 11;
 
 /// Time in which learned maxima halve.
 const HALF_LIFE: Duration = Duration::from_secs(600);
 
 /// Interval between decays of the maxima.
-const FADES: Duration = Duration::from_secs(1);
+const DECAY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// State of a window: two adjacent halves are kept, so that nothing is lost at the border between
 /// two windows.
@@ -39,15 +39,15 @@ pub(crate) struct ArrivalCurve {
     /// them.
     windows: Option<Box<[Window; WINDOWS]>>,
     /// Time of the last sample, and the bytes that had arrived by then.
-    looked: Option<(Duration, i64)>,
-    faded: Duration,
+    last: Option<(Duration, i64)>,
+    decayed_at: Duration,
     /// Shortest interval between two samples before the first arrival: within that long, nothing
     /// arrived.
     finest: Option<Duration>,
 }
 
 fn length(window: usize) -> Duration {
-    SHORTEST * (1 << window)
+    MIN_WINDOW * (1 << window)
 }
 
 impl ArrivalCurve {
@@ -56,12 +56,12 @@ impl ArrivalCurve {
     ///
     /// A window is learned only from samples that are at most its length apart: samples a second
     /// apart can't distinguish a burst from a stream.
-    pub(crate) fn look(&mut self, now: Duration, arrived: i64) {
-        let Some((looked, last)) = self.looked.replace((now, arrived)) else {
-            self.faded = now;
+    pub(crate) fn record(&mut self, now: Duration, arrived: i64) {
+        let Some((sampled_at, last)) = self.last.replace((now, arrived)) else {
+            self.decayed_at = now;
             return;
         };
-        let apart = now.saturating_sub(looked);
+        let apart = now.saturating_sub(sampled_at);
         if self.windows.is_none() && arrived <= last {
             self.finest = Some(self.finest.map_or(apart, |finest| finest.min(apart)));
             return;
@@ -69,40 +69,40 @@ impl ArrivalCurve {
         let finest = self.finest;
         let windows = self.windows.get_or_insert_with(|| {
             let nothing = |index| finest.filter(|&finest| finest <= length(index)).map(|_| 0);
-            let window = |index| Window { began: looked, from: last, before: 0, most: nothing(index) };
+            let window = |index| Window { began: sampled_at, from: last, before: 0, most: nothing(index) };
             Box::new(std::array::from_fn(window))
         });
         for (index, window) in windows.iter_mut().enumerate() {
             let half = length(index) / 2;
             if apart > length(index) {
                 // At least the share of an even stream: it may have been more, unobserved.
-                let came = u64::try_from(arrived - last).unwrap_or(0);
-                let even = (came as f64 * length(index).as_secs_f64() / apart.as_secs_f64()) as u64;
+                let arrived_since = u64::try_from(arrived - last).unwrap_or(0);
+                let even = (arrived_since as f64 * length(index).as_secs_f64() / apart.as_secs_f64()) as u64;
                 let most = window.most.map(|most| most.max(even));
                 *window = Window { began: now, from: arrived, before: 0, most };
                 continue;
             }
-            let came = u64::try_from(arrived - window.from).unwrap_or(0);
-            window.most = window.most.max(Some(came.saturating_add(window.before)));
+            let arrived_since = u64::try_from(arrived - window.from).unwrap_or(0);
+            window.most = window.most.max(Some(arrived_since.saturating_add(window.before)));
             if now.saturating_sub(window.began) >= half {
-                *window = Window { began: now, from: arrived, before: came, most: window.most };
+                *window = Window { began: now, from: arrived, before: arrived_since, most: window.most };
             }
         }
-        self.fade(now);
+        self.decay(now);
     }
 
     /// Returns the bytes that had arrived at the last sample.
     #[must_use]
     pub(crate) fn arrived(&self) -> Option<i64> {
-        self.looked.map(|(_, arrived)| arrived)
+        self.last.map(|(_, arrived)| arrived)
     }
 
-    /// Returns the most that may arrive within `time`, in bytes, by what was observed. Where no
+    /// Returns the maximum bytes that may arrive within `time`, by the arrivals so far. Where no
     /// samples were that fine, the next coarser window with a maximum bounds it: four times its
     /// rate, but no more than all of it. `None` before the first sample.
     #[must_use]
     pub(crate) fn within(&self, time: Duration) -> Option<u64> {
-        let Some(windows) = &self.windows else { return self.looked.map(|_| 0) };
+        let Some(windows) = &self.windows else { return self.last.map(|_| 0) };
         let fitting = (0..WINDOWS).find(|&window| length(window) >= time).unwrap_or(WINDOWS - 1);
         let (window, most) = (fitting..WINDOWS).find_map(|window| Some((window, windows[window].most?)))?;
         if window == fitting {
@@ -120,12 +120,12 @@ impl ArrivalCurve {
         (0..WINDOWS).take_while(fits).last().map(length)
     }
 
-    fn fade(&mut self, now: Duration) {
-        let since = now.saturating_sub(self.faded);
-        if since < FADES {
+    fn decay(&mut self, now: Duration) {
+        let since = now.saturating_sub(self.decayed_at);
+        if since < DECAY_INTERVAL {
             return;
         }
-        self.faded = now;
+        self.decayed_at = now;
         let kept = 0.5f64.powf(since.as_secs_f64() / HALF_LIFE.as_secs_f64());
         for window in self.windows.iter_mut().flat_map(|windows| windows.iter_mut()) {
             window.most = window.most.map(|most| (most as f64 * kept) as u64);
@@ -146,7 +146,7 @@ mod tests {
     /// Samples an arrival function of milliseconds at a fixed interval.
     fn learned(every: u64, until: u64, arrived: impl Fn(u64) -> u64) -> ArrivalCurve {
         let mut curve = ArrivalCurve::default();
-        (0..=until).step_by(every as usize).for_each(|at| curve.look(ms(at), arrived(at) as i64));
+        (0..=until).step_by(every as usize).for_each(|at| curve.record(ms(at), arrived(at) as i64));
         curve
     }
 
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_coarse_look_teaches_only_of_long_times() {
+    fn coarse_samples_are_learned_for_long_windows_only() {
         // A stream sampled every second must not be taken for bursts of 60M.
         let curve = learned(1000, 20_000, |at| at * 60 * M / 1000);
         let soon = curve.within(ms(10)).unwrap();
@@ -181,17 +181,17 @@ mod tests {
     }
 
     #[test]
-    fn what_was_learned_fades() {
+    fn learned_maxima_decay() {
         let mut curve = learned(10, 4000, |at| at / 3000 * 32 * M);
         for second in 5..=1204 {
-            curve.look(Duration::from_secs(second), 32 * M as i64);
+            curve.record(Duration::from_secs(second), 32 * M as i64);
         }
         let left = curve.within(ms(10)).unwrap();
         assert!((7 * M..9 * M).contains(&left), "{left} after two half-lives");
     }
 
     #[test]
-    fn what_the_application_gives_back_is_no_arrival() {
+    fn freed_memory_is_no_arrival() {
         let curve = learned(10, 1000, |at| if at < 500 { 100 * M } else { 0 });
         assert_eq!(curve.within(ms(10)), Some(0));
         assert_eq!(ArrivalCurve::default().within(ms(10)), None);

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 /// Time for which unused budget is kept, to be used in a burst.
-const SAVED: Duration = Duration::from_secs(1);
+const MAX_SAVED_TIME: Duration = Duration::from_secs(1);
 
 /// Minimum length of a pause.
-const SHORTEST: Duration = Duration::from_millis(1);
+const MIN_PAUSE: Duration = Duration::from_millis(1);
 
 /// CPU budget of a watch.
 #[derive(Clone, Copy, Debug)]
@@ -15,7 +15,7 @@ pub(crate) struct CpuBudget {
     share: Option<f64>,
     /// Remaining budget, seconds; negative when overdrawn.
     left: f64,
-    looked: Duration,
+    sampled_at: Duration,
     spent: Duration,
 }
 
@@ -23,7 +23,7 @@ impl CpuBudget {
     /// Creates a budget from a time at which the process had used `spent` CPU time.
     #[must_use]
     pub(crate) fn new(share: Option<f64>, now: Duration, spent: Duration) -> Self {
-        Self { share, left: share.unwrap_or(0.0) * SAVED.as_secs_f64(), looked: now, spent }
+        Self { share, left: share.unwrap_or(0.0) * MAX_SAVED_TIME.as_secs_f64(), sampled_at: now, spent }
     }
 
     /// Returns the time until which to do nothing, if more than the share was used: a sample costs
@@ -31,13 +31,13 @@ impl CpuBudget {
     /// without a limit.
     pub(crate) fn over(&mut self, now: Duration, spent: impl Fn() -> Duration) -> Option<Duration> {
         let (share, spent) = (self.share?, spent());
-        let earned = share * now.saturating_sub(self.looked).as_secs_f64();
+        let earned = share * now.saturating_sub(self.sampled_at).as_secs_f64();
         let paid = spent.saturating_sub(self.spent).as_secs_f64();
-        self.left = (self.left + earned).min(share * SAVED.as_secs_f64()) - paid;
-        (self.looked, self.spent) = (now, spent);
+        self.left = (self.left + earned).min(share * MAX_SAVED_TIME.as_secs_f64()) - paid;
+        (self.sampled_at, self.spent) = (now, spent);
         // For a tiny share the wait would exceed the range of the clock.
         let wait = |owed: f64| Duration::try_from_secs_f64(owed / share).unwrap_or(Duration::MAX / 2);
-        (self.left < 0.0).then(|| now.saturating_add(wait(-self.left).max(SHORTEST)))
+        (self.left < 0.0).then(|| now.saturating_add(wait(-self.left).max(MIN_PAUSE)))
     }
 }
 
@@ -46,10 +46,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_spent_has_to_be_waited_for() {
+    fn an_overdrawn_budget_causes_a_wait() {
         let ms = Duration::from_millis;
         let mut budget = CpuBudget::new(Some(0.1), ms(1000), ms(50));
-        assert_eq!(budget.over(ms(1000), || ms(150)), None, "what a second brings may be spent at once");
+        assert_eq!(budget.over(ms(1000), || ms(150)), None, "the budget of a second may be used at once");
         let until = budget.over(ms(1100), || ms(180)).expect("20 ms too much");
         assert!((ms(1299)..ms(1301)).contains(&until), "{until:?}");
         assert_eq!(budget.over(ms(1301), || ms(180)), None);
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn over_any_time_it_is_no_more_than_the_share() {
+    fn cpu_time_stays_within_the_share() {
         let (mut budget, mut spent, mut now) =
             (CpuBudget::new(Some(0.03), Duration::ZERO, Duration::ZERO), Duration::ZERO, Duration::ZERO);
         while now < Duration::from_secs(60) {

@@ -244,19 +244,19 @@ mod tests {
 
     #[test]
     fn anonymous_memory_is_spared_where_swap_is_scarce_busy_or_slow() {
-        let take = |take, swap, can_choose| {
-            bounds(take).allow(60 * M, OWN, swap, can_choose, &mut || 0).map(|allowed| allowed.kind)
+        let kind_of = |kind, swap, can_choose| {
+            bounds(kind).allow(60 * M, OWN, swap, can_choose, &mut || 0).map(|allowed| allowed.kind)
         };
-        assert_eq!(take(None, SWAP, true), Ok(Kind::All));
+        assert_eq!(kind_of(None, SWAP, true), Ok(Kind::All));
         let short = SwapState { free: 90 * M, ..SWAP };
-        assert_eq!(take(Some(Kind::All), short, true), Ok(Kind::File));
-        assert_eq!(take(Some(Kind::All), short, false), Err(Guard::SwapFree));
-        assert_eq!(take(Some(Kind::Anon), short, true), Err(Guard::SwapFree));
+        assert_eq!(kind_of(Some(Kind::All), short, true), Ok(Kind::File));
+        assert_eq!(kind_of(Some(Kind::All), short, false), Err(Guard::SwapFree));
+        assert_eq!(kind_of(Some(Kind::Anon), short, true), Err(Guard::SwapFree));
         let busy = SwapState { writable: Some(0), ..SWAP };
-        assert_eq!(take(Some(Kind::Anon), busy, true), Err(Guard::SwapWrites));
+        assert_eq!(kind_of(Some(Kind::Anon), busy, true), Err(Guard::SwapWrites));
         let slow = SwapState { quick: false, ..SWAP };
-        assert_eq!(take(None, slow, true), Ok(Kind::File));
-        assert_eq!(take(None, slow, false), Err(Guard::SlowSwap));
+        assert_eq!(kind_of(None, slow, true), Ok(Kind::File));
+        assert_eq!(kind_of(None, slow, false), Err(Guard::SlowSwap));
         let allowed = bounds(None).allow(60 * M, OWN, slow, false, &mut || 80 * M);
         assert_eq!(allowed.map(|allowed| allowed.kind), Ok(Kind::All));
         let why =
@@ -265,23 +265,23 @@ mod tests {
             [SWAP, slow, short, busy].map(why),
             [None, Some(Guard::SlowSwap), Some(Guard::SwapFree), Some(Guard::SwapWrites)].map(Ok)
         );
-        assert_eq!(take(Some(Kind::All), slow, false), Ok(Kind::All), "as asked");
-        assert_eq!(take(Some(Kind::File), short, false), Ok(Kind::File));
+        assert_eq!(kind_of(Some(Kind::All), slow, false), Ok(Kind::All), "as asked");
+        assert_eq!(kind_of(Some(Kind::File), short, false), Ok(Kind::File));
         let weighed = Kind::Weighed(Swappiness::Value(100));
         assert_eq!(
-            (take(Some(weighed), slow, true), take(Some(weighed), short, true)),
+            (kind_of(Some(weighed), slow, true), kind_of(Some(weighed), short, true)),
             (Ok(weighed), Ok(Kind::File))
         );
-        assert_eq!(take(Some(weighed), SwapState::default(), true), Ok(weighed));
+        assert_eq!(kind_of(Some(weighed), SwapState::default(), true), Ok(weighed));
         // Without any swap: nothing can go wrong there.
-        assert_eq!(take(None, SwapState::default(), false), Ok(Kind::All));
+        assert_eq!(kind_of(None, SwapState::default(), false), Ok(Kind::All));
     }
 
     #[test]
-    fn no_more_goes_to_swap_at_a_time_than_may() {
-        let allow = |take, swap, cache| bounds(take).allow(60 * M, OWN, swap, true, &mut || cache);
+    fn swap_outs_are_bounded_at_a_time() {
+        let allow = |kind, swap, cache| bounds(kind).allow(60 * M, OWN, swap, true, &mut || cache);
         let down_to =
-            |take, swap, cache| allow(take, swap, cache).map(|allowed| (allowed.down_to, allowed.kind));
+            |kind, swap, cache| allow(kind, swap, cache).map(|allowed| (allowed.down_to, allowed.kind));
         let little = SwapState { writable: Some(M), ..SWAP };
         assert_eq!(down_to(Some(Kind::All), little, 0), Ok((99 * M, Kind::All)));
         assert_eq!(down_to(Some(Kind::All), little, 80 * M), Ok((60 * M, Kind::File)), "page cache will do");

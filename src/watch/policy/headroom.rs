@@ -12,39 +12,39 @@ use std::time::Duration;
 use super::arrival::ArrivalCurve;
 
 /// Sampling interval near the lower watermark: `MIN_INTERVAL` where samples are cheap, up to
-/// `NEAR_INTERVAL` where they are expensive beside the reclaim. `REST` and `MAX_INTERVAL` apply at
-/// rest, near the watermark and far from it.
+/// `NEAR_INTERVAL` where they are expensive beside the reclaim. `REST_INTERVAL` and `MAX_INTERVAL`
+/// apply at rest, near the watermark and far from it.
 pub(crate) const MIN_INTERVAL: Duration = Duration::from_millis(50);
 /// Longest sampling interval near the lower watermark, see [`MIN_INTERVAL`].
 pub(crate) const NEAR_INTERVAL: Duration = Duration::from_millis(400);
-const REST: Duration = Duration::from_secs(1);
+const REST_INTERVAL: Duration = Duration::from_secs(1);
 const MAX_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Grid of distant samples, and distance from which a sample is put on it.
 const GRID: Duration = Duration::from_millis(100);
-const FAR: Duration = Duration::from_millis(500);
+const GRID_DISTANCE: Duration = Duration::from_millis(500);
 
 /// Allocation rate to expect before any was observed, in bytes per second: one thread that does
 /// nothing but touch memory.
-const OUT_OF_THE_BLUE: u64 = 1 << 30;
+const INITIAL_RATE: u64 = 1 << 30;
 
 /// Time without movement after which no burst is expected.
-const CALM: Duration = Duration::from_secs(30);
+const CALM_TIME: Duration = Duration::from_secs(30);
 
-/// Change between two samples, in bytes, below which usage counts as still: the kernel charges in
+/// Change between two samples, in bytes, below which usage counts as unmoved: the kernel charges in
 /// batches of 64 pages per CPU.
-const STILL: u64 = 256 << 10;
+const MIN_MOVE: u64 = 256 << 10;
 
 /// Divisor of the limit that bounds the reserve: beyond that, free memory costs more than it helps.
-const MOST_RESERVED: u64 = 4;
+const RESERVE_DIVISOR: u64 = 4;
 
-/// Distance between the watermarks: the lower one divided by `BETWEEN`, at least `LEAST_BETWEEN`
-/// bytes.
-const BETWEEN: u64 = 8;
-const LEAST_BETWEEN: u64 = 1 << 20;
+/// Distance between the watermarks: the lower one divided by `WATERMARK_DIVISOR`, at least
+/// `MIN_WATERMARK_DISTANCE` bytes.
+const WATERMARK_DIVISOR: u64 = 8;
+const MIN_WATERMARK_DISTANCE: u64 = 1 << 20;
 
 /// Time constant of the growth average.
-const OF_LATE: Duration = Duration::from_secs(2);
+const GROWTH_TIME: Duration = Duration::from_secs(2);
 
 /// Memory to keep free below the limit.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -181,22 +181,22 @@ impl HeadroomPolicy {
     }
 
     /// Records a sample, and decides.
-    pub(crate) fn decide(&mut self, look: HeadroomSample) -> Decision {
-        self.learn(look);
+    pub(crate) fn decide(&mut self, sample: HeadroomSample) -> Decision {
+        self.learn(sample);
         // An administrator may lower a limit below the headroom, or to 0 for a moment. The kernel
         // itself would reclaim down to the limit, so reclaiming everything can't be meant.
-        if self.has_no_room(look.limit) {
-            let until = on_grid(look.at, look.at + REST);
+        if self.has_no_room(sample.limit) {
+            let until = on_grid(sample.at, sample.at + REST_INTERVAL);
             self.planned = until;
             return Decision::NoRoom { until };
         }
-        if let Some(down_to) = self.down_to(look.current, look.limit) {
+        if let Some(down_to) = self.down_to(sample.current, sample.limit) {
             self.still = 0;
             // The next sample follows the reclaim.
             self.planned = Duration::MAX;
             return Decision::Reclaim { down_to };
         }
-        let until = on_grid(look.at, look.at + self.pause(look, self.low(look.limit)));
+        let until = on_grid(sample.at, sample.at + self.pause(sample, self.low(sample.limit)));
         self.planned = until;
         Decision::Rest { until }
     }
@@ -212,7 +212,8 @@ impl HeadroomPolicy {
     #[must_use]
     pub(crate) fn down_to(&self, current: u64, limit: u64) -> Option<u64> {
         let low = self.low(limit);
-        let between = (low / BETWEEN).max(LEAST_BETWEEN).min(limit.saturating_sub(low) / 2);
+        let between =
+            (low / WATERMARK_DIVISOR).max(MIN_WATERMARK_DISTANCE).min(limit.saturating_sub(low) / 2);
         (!self.has_no_room(limit) && (limit.saturating_sub(current) < low || current > limit))
             .then(|| limit.saturating_sub(low + between))
     }
@@ -223,14 +224,14 @@ impl HeadroomPolicy {
         self.headroom.below(limit).max(self.reserve(limit))
     }
 
-    /// Returns the most that may arrive before reclaim can react, in bytes, by what was observed.
+    /// Returns the maximum bytes that may arrive before reclaim can react, by the arrivals so far.
     #[must_use]
     pub(crate) fn reserve(&self, limit: u64) -> u64 {
         if !self.reserves {
             return 0;
         }
         let soon = self.curve.within(self.near + self.late).unwrap_or(0);
-        (soon + soon / 8).min(limit / MOST_RESERVED)
+        (soon + soon / 8).min(limit / RESERVE_DIVISOR)
     }
 
     /// Returns the recent arrivals in bytes per second; negative where the cgroup shrinks by
@@ -245,7 +246,7 @@ impl HeadroomPolicy {
     pub(crate) fn motion(&self, now: Duration) -> Motion {
         match self.still {
             0 => Motion::Moves,
-            _ if now.saturating_sub(self.still_since) >= CALM => Motion::Calm,
+            _ if now.saturating_sub(self.still_since) >= CALM_TIME => Motion::Calm,
             _ => Motion::Still,
         }
     }
@@ -256,40 +257,40 @@ impl HeadroomPolicy {
         self.last
     }
 
-    fn learn(&mut self, look: HeadroomSample) {
-        let arrived = look.current.saturating_add(self.reclaimed) as i64;
+    fn learn(&mut self, sample: HeadroomSample) {
+        let arrived = sample.current.saturating_add(self.reclaimed) as i64;
         if let (Some(last), Some(before)) = (self.last, self.curve.arrived()) {
-            let time = look.at.saturating_sub(last.at).as_secs_f64();
-            let weight = 1.0 - (-time / OF_LATE.as_secs_f64()).exp();
+            let time = sample.at.saturating_sub(last.at).as_secs_f64();
+            let weight = 1.0 - (-time / GROWTH_TIME.as_secs_f64()).exp();
             if time > 0.0 {
                 self.growth += weight * ((arrived - before) as f64 / time - self.growth);
             }
         }
-        self.curve.look(look.at, arrived);
+        self.curve.record(sample.at, arrived);
         if self.planned > Duration::ZERO && self.planned < Duration::MAX {
-            let late = look.at.saturating_sub(self.planned);
+            let late = sample.at.saturating_sub(self.planned);
             // Forgotten slowly: a machine that was busy once will be busy again.
-            self.late = late.max(self.late * 63 / 64).min(REST);
+            self.late = late.max(self.late * 63 / 64).min(REST_INTERVAL);
         }
-        let moved = self.last.map_or(0, |last| last.current.abs_diff(look.current));
-        self.still = if moved < STILL { self.still.saturating_add(1) } else { 0 };
+        let moved = self.last.map_or(0, |last| last.current.abs_diff(sample.current));
+        self.still = if moved < MIN_MOVE { self.still.saturating_add(1) } else { 0 };
         if self.still == 0 {
-            self.still_since = look.at;
+            self.still_since = sample.at;
         }
-        self.last = Some(look);
+        self.last = Some(sample);
     }
 
     /// Returns the time until the next sample is needed.
-    fn pause(&self, look: HeadroomSample, low: u64) -> Duration {
-        let (free, room) = (look.free(), look.free().saturating_sub(low));
+    fn pause(&self, sample: HeadroomSample, low: u64) -> Duration {
+        let (free, room) = (sample.free(), sample.free().saturating_sub(low));
         let lasts = |bytes| self.curve.lasts(bytes).unwrap_or(self.near);
-        let out_of_the_blue = Duration::from_secs_f64(room as f64 / OUT_OF_THE_BLUE as f64);
+        let at_initial_rate = Duration::from_secs_f64(room as f64 / INITIAL_RATE as f64);
         // At rest a burst may use the reserve; that is its purpose. Until the cgroup is calm,
         // sample often enough that the largest burst seen can't exhaust the free memory in between.
-        let calm = self.motion(look.at) == Motion::Calm;
-        let at_rest = (self.near * (1 << self.still.min(8))).min(REST);
+        let calm = self.motion(sample.at) == Motion::Calm;
+        let at_rest = (self.near * (1 << self.still.min(8))).min(REST_INTERVAL);
         let at_rest = if calm { at_rest } else { at_rest.min(lasts(free)) };
-        out_of_the_blue.min(lasts(room)).max(at_rest).clamp(self.near, MAX_INTERVAL)
+        at_initial_rate.min(lasts(room)).max(at_rest).clamp(self.near, MAX_INTERVAL)
     }
 }
 
@@ -297,7 +298,7 @@ impl HeadroomPolicy {
 /// grid, so that a thousand cgroups at rest don't cause a thousand wake-ups.
 #[must_use]
 pub(crate) fn on_grid(now: Duration, planned: Duration) -> Duration {
-    if planned < now + FAR {
+    if planned < now + GRID_DISTANCE {
         return planned;
     }
     let steps = planned.as_millis().div_ceil(GRID.as_millis());

@@ -19,11 +19,11 @@ pub(crate) struct HoldState {
     /// End of the grace period, before which nothing is reclaimed.
     grace: Duration,
     /// Current reason.
-    by: Option<Guard>,
+    reason: Option<Guard>,
     /// Reason for which anonymous memory was spared in the last allowed reclaim.
     spared_by: Option<Guard>,
     /// Guard in the last report, and its time.
-    told: Option<(&'static str, Duration)>,
+    reported: Option<(&'static str, Duration)>,
 }
 
 impl HoldState {
@@ -34,16 +34,16 @@ impl HoldState {
             refaults: RefaultDetector::default(),
             exhausted: Backoff::default(),
             grace,
-            by: None,
+            reason: None,
             spared_by: None,
-            told: None,
+            reported: None,
         }
     }
 
     /// Returns the current reason.
     #[must_use]
     pub(crate) fn reason(&self) -> Option<Guard> {
-        self.by
+        self.reason
     }
 
     /// Returns a reason that holds for some time, and the end of that time.
@@ -62,15 +62,16 @@ impl HoldState {
     }
 
     /// Records a reason. Returns whether it is a new one, and whether a report is due.
-    pub(crate) fn hold(&mut self, now: Duration, by: Guard) -> (bool, bool) {
-        if self.by.map(Guard::word) == Some(by.word()) {
+    pub(crate) fn hold(&mut self, now: Duration, reason: Guard) -> (bool, bool) {
+        if self.reason.map(Guard::word) == Some(reason.word()) {
             return (false, false);
         }
-        self.by = Some(by);
-        let is_old =
-            self.told.is_some_and(|(told, at)| told == by.word() && now.saturating_sub(at) < REPORT_INTERVAL);
+        self.reason = Some(reason);
+        let is_old = self
+            .reported
+            .is_some_and(|(word, at)| word == reason.word() && now.saturating_sub(at) < REPORT_INTERVAL);
         if !is_old {
-            self.told = Some((by.word(), now));
+            self.reported = Some((reason.word(), now));
         }
         (true, !is_old)
     }
@@ -83,12 +84,12 @@ impl HoldState {
     /// Records that something could be reclaimed.
     pub(crate) fn worked(&mut self) {
         self.exhausted.worked();
-        self.by = self.by.filter(|guard| matches!(guard, Guard::Refaults(_)));
+        self.reason = self.reason.filter(|guard| matches!(guard, Guard::Refaults(_)));
     }
 
     /// Records that no reason holds any more.
     pub(crate) fn over(&mut self) {
-        self.by = None;
+        self.reason = None;
     }
 
     /// Returns the reason why nothing is left: where only page cache was allowed, the reason for
@@ -98,7 +99,7 @@ impl HoldState {
     }
 
     fn refaulting(&self) -> Guard {
-        match self.by {
+        match self.reason {
             Some(guard @ Guard::Refaults(_)) => guard,
             _ => Guard::Refaults(0.0),
         }
@@ -112,27 +113,27 @@ mod tests {
     const NOW: Duration = Duration::from_secs(100);
 
     #[test]
-    fn the_same_guard_is_told_of_once_in_a_while() {
-        let mut holding = HoldState::new(Duration::ZERO);
-        assert_eq!(holding.hold(NOW, Guard::Floor), (true, true));
-        assert_eq!(holding.hold(NOW, Guard::Floor), (false, false));
-        holding.worked();
-        assert_eq!(holding.hold(NOW, Guard::Floor), (true, false), "again, a little later");
-        assert_eq!(holding.hold(NOW, Guard::Cpu), (true, true));
-        holding.over();
-        assert_eq!((holding.reason(), holding.hold(NOW + REPORT_INTERVAL, Guard::Cpu)), (None, (true, true)));
+    fn a_guard_is_reported_once_in_a_while() {
+        let mut hold = HoldState::new(Duration::ZERO);
+        assert_eq!(hold.hold(NOW, Guard::Floor), (true, true));
+        assert_eq!(hold.hold(NOW, Guard::Floor), (false, false));
+        hold.worked();
+        assert_eq!(hold.hold(NOW, Guard::Floor), (true, false), "again, a little later");
+        assert_eq!(hold.hold(NOW, Guard::Cpu), (true, true));
+        hold.over();
+        assert_eq!((hold.reason(), hold.hold(NOW + REPORT_INTERVAL, Guard::Cpu)), (None, (true, true)));
     }
 
     #[test]
-    fn where_anonymous_memory_is_spared_that_is_the_reason() {
-        let mut holding = HoldState::new(NOW);
-        assert_eq!(holding.blocked_until(Duration::ZERO), Some((Guard::Grace, NOW)));
-        assert_eq!(holding.blocked_until(NOW), None);
-        holding.allowed(Some(Guard::SwapFree));
-        let (why, wait) = holding.exhausted(NOW);
-        assert_eq!((why, holding.blocked_until(NOW)), (Guard::SwapFree, Some((Guard::SwapFree, NOW + wait))));
-        holding.allowed(None);
-        holding.worked();
-        assert_eq!((holding.blocked_until(NOW), holding.exhausted(NOW).0), (None, Guard::Exhausted));
+    fn spared_anonymous_memory_is_the_reason_given() {
+        let mut hold = HoldState::new(NOW);
+        assert_eq!(hold.blocked_until(Duration::ZERO), Some((Guard::Grace, NOW)));
+        assert_eq!(hold.blocked_until(NOW), None);
+        hold.allowed(Some(Guard::SwapFree));
+        let (why, wait) = hold.exhausted(NOW);
+        assert_eq!((why, hold.blocked_until(NOW)), (Guard::SwapFree, Some((Guard::SwapFree, NOW + wait))));
+        hold.allowed(None);
+        hold.worked();
+        assert_eq!((hold.blocked_until(NOW), hold.exhausted(NOW).0), (None, Guard::Exhausted));
     }
 }

@@ -11,7 +11,7 @@ pub(crate) const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// First time for which the lock of a stranger is passed over; it doubles each time.
 const FIRST_PASS: Duration = Duration::from_secs(600);
-const LAST_PASS: Duration = Duration::from_secs(86_400);
+const MAX_PASS: Duration = Duration::from_secs(86_400);
 
 /// Patience with the lock on one cgroup.
 #[derive(Clone, Copy, Debug, Default)]
@@ -39,7 +39,7 @@ impl LockPatience {
         let pass = if is_honoured {
             LOCK_TIMEOUT
         } else {
-            self.pass = (2 * self.pass).clamp(FIRST_PASS, LAST_PASS);
+            self.pass = (2 * self.pass).clamp(FIRST_PASS, MAX_PASS);
             self.pass
         };
         (self.since, self.passed_until) = (None, now + pass);

@@ -13,12 +13,12 @@
 //! comes later and has a budget: the target's share of the time. Another sign is poor scan
 //! efficiency, much scanned for little reclaimed, twice in a row: once may only mean that the lists
 //! weren't sorted. At the knee the policy holds. It probes again after a delay that grows up to
-//! `SELDOM`.
+//! `MAX_HOLD`.
 
 use std::time::Duration;
 
 /// Interval between reclaims while nothing refaults.
-pub(crate) const EACH: Duration = Duration::from_millis(250);
+pub(crate) const STEP_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Minimum and maximum reclaim rate per second, in bytes and as a share of the usage.
 const MIN_RATE: u64 = 512 << 10;
@@ -27,45 +27,45 @@ const MAX_RATE_SHARE: f64 = 0.1;
 /// Factor by which steps grow each second.
 const GROWTH: f64 = 2.0;
 
-/// First hold after a knee; it doubles at each further knee, up to `SELDOM`.
+/// First hold after a knee; it doubles at each further knee, up to `MAX_HOLD`.
 const FIRST_HOLD: Duration = Duration::from_secs(2);
 /// Longest hold, see `FIRST_HOLD`.
-pub(crate) const SELDOM: Duration = Duration::from_secs(16);
+pub(crate) const MAX_HOLD: Duration = Duration::from_secs(16);
 
 /// Time constant within which reclaimed memory that is in use is expected to refault.
 const WINDOW: Duration = Duration::from_secs(2);
 
 /// Share of the reclaimed bytes above which refaults mean that the memory was in use.
-const KNEE: f64 = 0.1;
+const KNEE_SHARE: f64 = 0.1;
 
 /// Reclaimed share of the scanned bytes below which only memory in use is left, or the lists aren't
 /// sorted yet. Such memory yields 1 to 3%, other memory all of it (Linux 7.3, MGLRU). Fewer than
-/// `SCANNED` bytes are too few for a conclusion.
-const POOR: f64 = 0.2;
-const SCANNED: u64 = 1 << 20;
+/// `MIN_SCANNED` bytes are too few for a conclusion.
+const POOR_EFFICIENCY: f64 = 0.2;
+const MIN_SCANNED: u64 = 1 << 20;
 
 /// Refaults up to this many bytes are noise.
-const CHANCE: u64 = 64 << 10;
+const NOISE_BYTES: u64 = 64 << 10;
 
 /// Time whose target share is the budget of stall. The first approach, which reclaims mostly cold
-/// memory, has a budget of its own: `APPROACH`, refilled at `APPROACHING` times the target's share
-/// of the elapsed time.
-const BUDGET: Duration = Duration::from_secs(60);
-const APPROACH: Duration = Duration::from_millis(200);
-const APPROACHING: f64 = 4.0;
+/// memory, has a budget of its own: `APPROACH_BUDGET`, refilled at `APPROACH_REFILL` times the
+/// target's share of the elapsed time.
+const BUDGET_TIME: Duration = Duration::from_secs(60);
+const APPROACH_BUDGET: Duration = Duration::from_millis(200);
+const APPROACH_REFILL: f64 = 4.0;
 
 /// Stall per refaulted byte until one was measured, in microseconds: 25 us a page, about the cost
 /// of zram.
-const PRICE: f64 = 25.0 / 4096.0;
+const INITIAL_STALL_PER_BYTE: f64 = 25.0 / 4096.0;
 
 /// Minimum refaulted bytes for an estimate of the stall per byte.
-const PRICED: f64 = 128.0 * 1024.0;
+const MIN_MEASURED_BYTES: f64 = 128.0 * 1024.0;
 
 /// Pause while more than this many bytes are under writeback.
-const UNWRITTEN: u64 = 256 << 10;
+const MAX_WRITEBACK: u64 = 256 << 10;
 
 /// Duration above which a write is taken to be waiting for a device.
-const BEHIND: Duration = Duration::from_millis(20);
+const DEVICE_WAIT: Duration = Duration::from_millis(20);
 
 /// One sample of a cgroup. Amounts are bytes, counters run since the cgroup was created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -99,7 +99,7 @@ pub(crate) enum PressureDecision {
     /// Do nothing until this time.
     Rest(Duration),
     /// Reclaim this many bytes.
-    Press(u64),
+    Reclaim(u64),
     /// All memory that is left is in use: do nothing until this time.
     Knee(Duration),
 }
@@ -118,13 +118,13 @@ pub(crate) struct PressurePolicy {
     target: f64,
     /// Reclaim rate, bytes per second.
     rate: f64,
-    /// Bytes of the step that was asked for and not reclaimed yet.
-    asked: Option<f64>,
+    /// Bytes of the step that was requested and not reclaimed yet.
+    requested: Option<f64>,
     /// Time of the next sample.
     due: Duration,
     last: Option<PressureSample>,
     /// Bytes reclaimed and refaulted recently; both decay over `WINDOW`.
-    pressed: f64,
+    reclaimed: f64,
     returned: f64,
     /// Refaults (bytes per second) and I/O wait (microseconds per second) while nothing is
     /// reclaimed.
@@ -133,7 +133,7 @@ pub(crate) struct PressurePolicy {
     /// Stall that may still be caused, microseconds.
     budget: f64,
     /// Measured stall per refaulted byte, microseconds.
-    price: f64,
+    stall_per_byte: f64,
     /// State of swapping, with the bytes swapped out at the beginning.
     swap: Swapping,
     /// Length of the last hold; zero during an approach.
@@ -151,15 +151,15 @@ impl PressurePolicy {
         Self {
             target,
             rate: MIN_RATE as f64,
-            asked: None,
+            requested: None,
             due: Duration::ZERO,
             last: None,
-            pressed: 0.0,
+            reclaimed: 0.0,
             returned: 0.0,
             usual: 0.0,
             usual_wait: 0.0,
-            budget: APPROACH.as_micros() as f64,
-            price: PRICE,
+            budget: APPROACH_BUDGET.as_micros() as f64,
+            stall_per_byte: INITIAL_STALL_PER_BYTE,
             swap: Swapping::Begun,
             hold: Duration::ZERO,
             found: false,
@@ -181,15 +181,15 @@ impl PressurePolicy {
     /// Records reclaimed bytes, and the time that the write waited, for example for a slow swap
     /// device.
     pub(crate) fn reclaimed(&mut self, bytes: u64, waited: Duration) {
-        self.pressed += bytes as f64;
-        // Steps grow by what was done, not by what was wanted: a guard may have held it back, and
-        // the next step must not be larger for that.
-        if self.asked.take().is_some() {
-            let most = 2.0 * bytes as f64 / EACH.as_secs_f64();
-            self.rate = (self.rate * GROWTH.powf(EACH.as_secs_f64())).min(most).max(MIN_RATE as f64);
+        self.reclaimed += bytes as f64;
+        // Steps grow by the bytes reclaimed, not by those requested: a guard may have held a step
+        // back, and the next one must not be larger for that.
+        if self.requested.take().is_some() {
+            let most = 2.0 * bytes as f64 / STEP_INTERVAL.as_secs_f64();
+            self.rate = (self.rate * GROWTH.powf(STEP_INTERVAL.as_secs_f64())).min(most).max(MIN_RATE as f64);
         }
         // Other users of the device wait as well.
-        if waited > BEHIND {
+        if waited > DEVICE_WAIT {
             self.budget -= waited.as_micros() as f64;
         }
     }
@@ -199,84 +199,85 @@ impl PressurePolicy {
         let Some(last) = self.last.replace(sample) else {
             // The usual rates have to be measured first.
             self.swap = Swapping::NotYet(sample.swapped_out);
-            self.due = sample.at + 4 * EACH;
+            self.due = sample.at + 4 * STEP_INTERVAL;
             return PressureDecision::Rest(self.due);
         };
         let time = sample.at.saturating_sub(last.at).as_secs_f64().max(1e-3);
-        let came = sample.returned.saturating_sub(last.returned) as f64;
+        let refaulted = sample.returned.saturating_sub(last.returned) as f64;
         let since = |now: Option<Duration>, before: Option<Duration>| match now.zip(before) {
             Some((now, before)) => now.saturating_sub(before).as_micros() as f64,
-            // One that couldn't be read tells nothing, least of all the whole life of the cgroup.
+            // A counter that couldn't be read says nothing of this interval.
             None => 0.0,
         };
         let waited = since(sample.waited, last.waited);
         let fade = (-time / WINDOW.as_secs_f64()).exp();
-        let excess = (came - self.usual * time).max(0.0);
+        let excess = (refaulted - self.usual * time).max(0.0);
         self.returned = self.returned * fade + excess;
         // The I/O of the cgroup itself doesn't count; but when memory refaults, the tasks wait for
         // that I/O.
-        let io = if excess > CHANCE as f64 { (waited - self.usual_wait * time).max(0.0) } else { 0.0 };
+        let io = if excess > NOISE_BYTES as f64 { (waited - self.usual_wait * time).max(0.0) } else { 0.0 };
         let is_stall_known = sample.stalled.is_some() && last.stalled.is_some();
         let stalled = since(sample.stalled, last.stalled).max(io);
-        if came >= PRICED && is_stall_known {
-            self.price += 0.5 * (stalled / came - self.price);
+        if refaulted >= MIN_MEASURED_BYTES && is_stall_known {
+            self.stall_per_byte += 0.5 * (stalled / refaulted - self.stall_per_byte);
         }
-        if self.pressed < 1.0 {
+        if self.reclaimed < 1.0 {
             let weight = (time / 10.0).min(1.0);
-            self.usual += weight * (came / time - self.usual);
+            self.usual += weight * (refaulted / time - self.usual);
             self.usual_wait += weight * (waited / time - self.usual_wait);
         }
-        let settled = self.target * BUDGET.as_micros() as f64;
+        let settled = self.target * BUDGET_TIME.as_micros() as f64;
         let (most, refill) = if self.found {
             (settled, self.target)
         } else {
-            (settled.max(APPROACH.as_micros() as f64), APPROACHING * self.target)
+            (settled.max(APPROACH_BUDGET.as_micros() as f64), APPROACH_REFILL * self.target)
         };
         self.budget = (self.budget + refill * time * 1e6 - stalled).clamp(-settled, most);
-        let share = self.returned / self.pressed.max(1.0);
-        let hurts = self.returned > CHANCE as f64 && share > KNEE;
-        self.pressed = if self.pressed * fade < 4096.0 { 0.0 } else { self.pressed * fade };
+        let share = self.returned / self.reclaimed.max(1.0);
+        let is_in_use = self.returned > NOISE_BYTES as f64 && share > KNEE_SHARE;
+        self.reclaimed = if self.reclaimed * fade < 4096.0 { 0.0 } else { self.reclaimed * fade };
         let scanned = sample.scanned.saturating_sub(last.scanned);
-        if scanned >= SCANNED {
+        if scanned >= MIN_SCANNED {
             let taken = sample.taken.saturating_sub(last.taken);
-            self.poor = if (taken as f64) < POOR * scanned as f64 { self.poor + 1 } else { 0 };
+            self.poor = if (taken as f64) < POOR_EFFICIENCY * scanned as f64 { self.poor + 1 } else { 0 };
             if self.poor > 0 {
                 self.rate = MIN_RATE as f64;
             }
         }
-        if hurts || self.poor > 1 {
+        if is_in_use || self.poor > 1 {
             return PressureDecision::Knee(self.hold(sample.at));
         }
         if self.budget < 0.0 {
-            let paid_off = (-self.budget / (refill * 1e6)).clamp(EACH.as_secs_f64(), SELDOM.as_secs_f64());
-            self.due = sample.at + Duration::from_secs_f64(paid_off);
+            let until_paid =
+                (-self.budget / (refill * 1e6)).clamp(STEP_INTERVAL.as_secs_f64(), MAX_HOLD.as_secs_f64());
+            self.due = sample.at + Duration::from_secs_f64(until_paid);
             return PressureDecision::Rest(self.due);
         }
-        let cache_ends = (sample.file as f64) < 2.0 * self.rate * EACH.as_secs_f64();
+        let cache_ends = (sample.file as f64) < 2.0 * self.rate * STEP_INTERVAL.as_secs_f64();
         if let Swapping::NotYet(before) = self.swap
             && (cache_ends || sample.swapped_out > before)
         {
             // The lists of anonymous memory aren't sorted yet, and the stall per byte isn't known.
             (self.swap, self.rate) = (Swapping::Begun, MIN_RATE as f64);
         }
-        if sample.writeback > UNWRITTEN {
+        if sample.writeback > MAX_WRITEBACK {
             // A refault of a page under writeback would wait behind the rest.
             self.rate = (self.rate / 2.0).max(MIN_RATE as f64);
-            self.due = sample.at + EACH;
+            self.due = sample.at + STEP_INTERVAL;
             return PressureDecision::Rest(self.due);
         }
         // At most what the budget could pay for if all of it refaulted.
-        let affordable = self.budget / self.price.max(1e-9) / EACH.as_secs_f64();
+        let affordable = self.budget / self.stall_per_byte.max(1e-9) / STEP_INTERVAL.as_secs_f64();
         let most = (sample.current as f64 * MAX_RATE_SHARE).min(affordable).max(MIN_RATE as f64);
-        if self.asked.is_some() {
+        if self.requested.is_some() {
             // The last step was held back. The lists may have changed meanwhile.
             self.rate = MIN_RATE as f64;
         }
         self.rate = self.rate.clamp(MIN_RATE as f64, most);
-        self.due = sample.at + EACH;
-        let step = self.rate * EACH.as_secs_f64();
-        self.asked = Some(step);
-        PressureDecision::Press(step as u64)
+        self.due = sample.at + STEP_INTERVAL;
+        let step = self.rate * STEP_INTERVAL.as_secs_f64();
+        self.requested = Some(step);
+        PressureDecision::Reclaim(step as u64)
     }
 
     /// Records that the working set seems to have changed: samples at once, and restarts with short
@@ -290,8 +291,8 @@ impl PressurePolicy {
     /// stall per byte.
     pub(crate) fn interrupted(&mut self) {
         self.last = None;
-        (self.rate, self.asked) = (MIN_RATE as f64, None);
-        (self.pressed, self.returned, self.poor) = (0.0, 0.0, 0);
+        (self.rate, self.requested) = (MIN_RATE as f64, None);
+        (self.reclaimed, self.returned, self.poor) = (0.0, 0.0, 0);
     }
 
     /// Records that nothing more could be reclaimed.
@@ -300,10 +301,10 @@ impl PressurePolicy {
     }
 
     fn hold(&mut self, now: Duration) -> Duration {
-        self.hold = (self.hold * 2).clamp(FIRST_HOLD, SELDOM);
+        self.hold = (self.hold * 2).clamp(FIRST_HOLD, MAX_HOLD);
         (self.found, self.poor) = (true, 0);
-        (self.rate, self.asked) = (MIN_RATE as f64, None);
-        (self.pressed, self.returned) = (0.0, 0.0);
+        (self.rate, self.requested) = (MIN_RATE as f64, None);
+        (self.reclaimed, self.returned) = (0.0, 0.0);
         self.due = now + self.hold;
         self.due
     }

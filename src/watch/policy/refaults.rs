@@ -61,20 +61,20 @@ impl Doubling {
 const MIN_JUDGED_BYTES: u64 = 8 << 20;
 
 /// Interval between checks: the kernel folds its counters every 2 s. Reading them is expensive, so
-/// after `CLEAN` checks without refaults they are read half as often.
+/// after `CLEAN_CHECKS` checks without refaults they are read half as often.
 const WINDOW: Duration = Duration::from_secs(2);
-const CLEAN: u32 = 3;
+const CLEAN_CHECKS: u32 = 3;
 
 /// Share of the reclaimed bytes above which refaults of the working set mean that the memory wasn't
 /// cold. A file that is streamed again and again has no such refaults; memory that is touched all
 /// the time began with 28% and came down to 5% (Linux 7.3, MGLRU).
-const TOO_MUCH: f64 = 0.1;
+const MAX_RESTORE_SHARE: f64 = 0.1;
 
 /// Share of the reclaimed bytes above which all refaults count, in use before or not, if tasks are
-/// stalled for more than a share `STALLED` of the time as well. A stream with read-ahead refaults,
-/// too, but no task waits for it.
+/// stalled for more than a share `MIN_STALL_SHARE` of the time as well. A stream with read-ahead
+/// refaults, too, but no task waits for it.
 const MAX_REFAULT_SHARE: f64 = 0.5;
-const STALLED: f64 = 0.01;
+const MIN_STALL_SHARE: f64 = 0.01;
 
 /// Counters of a cgroup since its creation.
 #[derive(Clone, Copy, Debug, Default)]
@@ -109,7 +109,7 @@ impl RefaultDetector {
         match self.began {
             None => self.reclaimed > 0,
             Some((began, _)) => {
-                let window = if self.clean >= CLEAN { 2 * WINDOW } else { WINDOW };
+                let window = if self.clean >= CLEAN_CHECKS { 2 * WINDOW } else { WINDOW };
                 self.reclaimed >= MIN_JUDGED_BYTES && now.saturating_sub(began) >= window
             }
         }
@@ -117,21 +117,21 @@ impl RefaultDetector {
 
     /// Records the counters. Returns the share of the reclaimed bytes that refaulted, if that is
     /// too much; the detector then holds for some time.
-    pub(crate) fn check(&mut self, now: Duration, seen: RefaultCounters) -> Option<f64> {
-        let began = self.began.replace((now, seen));
+    pub(crate) fn check(&mut self, now: Duration, counters: RefaultCounters) -> Option<f64> {
+        let began = self.began.replace((now, counters));
         let reclaimed = std::mem::take(&mut self.reclaimed);
         let (began, before) = began?;
         let share = |now: u64, before: u64| now.saturating_sub(before) as f64 / reclaimed.max(1) as f64;
-        let restored = share(seen.restored, before.restored);
-        let refaulted = share(seen.refaulted, before.refaulted);
+        let restored = share(counters.restored, before.restored);
+        let refaulted = share(counters.refaulted, before.refaulted);
         let time = now.saturating_sub(began).as_secs_f64();
         // Where it can't be read, refaults alone decide.
-        let stalled = seen
+        let stalled = counters
             .stalled
             .zip(before.stalled)
-            .is_none_or(|(now, before)| now.saturating_sub(before).as_secs_f64() > STALLED * time);
+            .is_none_or(|(now, before)| now.saturating_sub(before).as_secs_f64() > MIN_STALL_SHARE * time);
         let share = match restored {
-            restored if restored > TOO_MUCH => restored,
+            restored if restored > MAX_RESTORE_SHARE => restored,
             _ if refaulted > MAX_REFAULT_SHARE && stalled => refaulted,
             _ => {
                 self.backoff.worked();
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn waits_double_up_to_a_bound_and_begin_anew() {
+    fn delays_double_up_to_a_bound() {
         let mut backoff = Backoff::<1, 5>::default();
         assert_eq!(backoff.waits(at(0)), None);
         let waits: Vec<_> = (0..4).map(|_| backoff.failed(at(10)).as_secs()).collect();
@@ -174,12 +174,12 @@ mod tests {
         assert_eq!((backoff.waits(at(14)), backoff.failed(at(20))), (None, at(1)));
     }
 
-    fn seen(restored: u64) -> RefaultCounters {
+    fn counters(restored: u64) -> RefaultCounters {
         RefaultCounters { restored: restored * M, refaulted: restored * M, stalled: Some(Duration::ZERO) }
     }
 
     #[test]
-    fn what_comes_back_and_is_waited_for_pulls_it_too() {
+    fn refaults_with_stalls_hold_reclaim_back() {
         let judged = |refaulted: u64, stalled: u64| {
             let mut detector = RefaultDetector::default();
             detector.check(
@@ -191,26 +191,30 @@ mod tests {
             detector.check(at(2), RefaultCounters { restored: 0, refaulted: refaulted * M, stalled })
         };
         assert_eq!(judged(16, 100), Some(0.8));
-        assert_eq!(judged(16, 2), None, "a stream: nobody waits");
+        assert_eq!(judged(16, 2), None, "a stream: no task waits");
         assert_eq!(judged(6, 100), None, "the stall has other reasons");
     }
 
     #[test]
-    fn what_comes_back_pulls_the_brake_and_longer_each_time() {
+    fn restores_hold_reclaim_back_longer_each_time() {
         let mut detector = RefaultDetector::default();
         detector.reclaimed(M);
         assert!(detector.is_due(at(0)));
-        assert_eq!(detector.check(at(0), seen(100)), None, "what came back before is none of its doing");
+        assert_eq!(detector.check(at(0), counters(100)), None, "earlier refaults have other causes");
         detector.reclaimed(20 * M);
         assert!(!detector.is_due(at(1)) && detector.is_due(at(2)));
-        assert_eq!((detector.check(at(2), seen(101)), detector.holds(at(2))), (None, None), "a twentieth");
+        assert_eq!(
+            (detector.check(at(2), counters(101)), detector.holds(at(2))),
+            (None, None),
+            "a twentieth"
+        );
         detector.reclaimed(20 * M);
-        assert_eq!(detector.check(at(4), seen(117)), Some(0.8));
+        assert_eq!(detector.check(at(4), counters(117)), Some(0.8));
         assert_eq!((detector.holds(at(8)), detector.holds(at(9))), (Some(at(9)), None));
         detector.reclaimed(M);
-        assert_eq!(detector.check(at(10), seen(200)), None);
+        assert_eq!(detector.check(at(10), counters(200)), None);
         detector.reclaimed(20 * M);
-        assert_eq!(detector.check(at(12), seen(220)), Some(1.0));
+        assert_eq!(detector.check(at(12), counters(220)), Some(1.0));
         assert!(detector.holds(at(21)).is_some(), "twice as long");
     }
 }

@@ -60,13 +60,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dear_looks_are_further_apart_and_cheap_ones_closer() {
+    fn expensive_samples_are_further_apart_than_cheap_ones() {
         let (second, ms) = (Duration::from_secs, Duration::from_millis);
         let mut interval = SamplingInterval::new(second(0), ms(0));
         assert!(!interval.is_due(ms(900)) && interval.is_due(second(1)));
-        for look in 1..10u32 {
+        for number in 1..10u32 {
             interval.wrote = ms(8);
-            interval.adjust(second(u64::from(look)), ms(16) * look);
+            interval.adjust(second(u64::from(number)), ms(16) * number);
         }
         assert_eq!(interval.near, NEAR_INTERVAL);
         let spent = ms(16) * 9;
@@ -75,9 +75,9 @@ mod tests {
             NEAR_INTERVAL,
             "without writes nothing is learned"
         );
-        for look in 12..40u32 {
+        for number in 12..40u32 {
             interval.wrote = ms(100);
-            interval.adjust(second(u64::from(look)), spent + ms(1) + ms(101) * (look - 11));
+            interval.adjust(second(u64::from(number)), spent + ms(1) + ms(101) * (number - 11));
         }
         assert_eq!(interval.near, MIN_INTERVAL);
     }

@@ -50,14 +50,14 @@ impl Saving {
     }
 
     /// Records a sample.
-    pub(crate) fn look(&mut self, look: SavingsSample) {
-        let first = *self.first.get_or_insert(look);
-        self.largest = self.largest.max(look.current);
-        let swapped = look.swapped.saturating_sub(first.swapped);
+    pub(crate) fn record(&mut self, sample: SavingsSample) {
+        let first = *self.first.get_or_insert(sample);
+        self.largest = self.largest.max(sample.current);
+        let swapped = sample.swapped.saturating_sub(first.swapped);
         self.saved = Saved {
-            gross: (self.largest - look.current).min(self.reclaimed),
-            zram: (swapped as f64 * look.copied) as u64,
-            demoted: look.demoted.saturating_sub(first.demoted),
+            gross: (self.largest - sample.current).min(self.reclaimed),
+            zram: (swapped as f64 * sample.copied) as u64,
+            demoted: sample.demoted.saturating_sub(first.demoted),
         };
     }
 
@@ -75,13 +75,13 @@ mod tests {
     const M: u64 = 1 << 20;
 
     #[test]
-    fn what_copies_take_is_left_out() {
+    fn the_size_of_copies_is_subtracted() {
         let mut saving = Saving::default();
-        let look = SavingsSample { current: 500 * M, swapped: 10 * M, copied: 0.25, demoted: 3 * M };
-        saving.look(look);
+        let sample = SavingsSample { current: 500 * M, swapped: 10 * M, copied: 0.25, demoted: 3 * M };
+        saving.record(sample);
         assert_eq!(saving.saved(), Saved::default());
         saving.reclaimed(400 * M);
-        saving.look(SavingsSample { current: 100 * M, swapped: 250 * M, demoted: 5 * M, ..look });
+        saving.record(SavingsSample { current: 100 * M, swapped: 250 * M, demoted: 5 * M, ..sample });
         let saved = saving.saved();
         assert_eq!(saved, Saved { gross: 400 * M, zram: 60 * M, demoted: 2 * M });
         assert_eq!(saved.net(), 340 * M as i64);
@@ -89,14 +89,14 @@ mod tests {
     }
 
     #[test]
-    fn what_it_gave_back_by_itself_was_not_saved() {
+    fn memory_freed_by_the_application_was_not_saved() {
         let mut saving = Saving::default();
-        saving.look(SavingsSample { current: 500 * M, ..SavingsSample::default() });
+        saving.record(SavingsSample { current: 500 * M, ..SavingsSample::default() });
         saving.reclaimed(50 * M);
-        saving.look(SavingsSample { current: 100 * M, ..SavingsSample::default() });
+        saving.record(SavingsSample { current: 100 * M, ..SavingsSample::default() });
         assert_eq!(saving.saved().gross, 50 * M);
         // Usage grows above its first value.
-        saving.look(SavingsSample { current: 600 * M, ..SavingsSample::default() });
+        saving.record(SavingsSample { current: 600 * M, ..SavingsSample::default() });
         assert_eq!(saving.saved().gross, 0);
     }
 }

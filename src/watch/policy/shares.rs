@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 /// Time after which a request in progress no longer holds the others up: they take its part over.
-const OVERDUE: Duration = Duration::from_secs(1);
+const OVERDUE_TIME: Duration = Duration::from_secs(1);
 
 /// A request in progress, or one that has ended while a later one is in progress. Amounts are
 /// bytes.
@@ -58,8 +58,8 @@ impl Shares {
     #[must_use]
     pub(crate) fn of(&self, now: Duration, used: u64, down_to: u64, available: u64) -> u64 {
         let in_time = || self.promises.iter().filter(|promise| !promise.is_overdue(now));
-        // Usage to expect once all of them have done what they were asked for. What has ended is
-        // seen in the usage, unless it ended while another was in progress.
+        // Usage to expect once all of them are served. The usage shows requests that have ended,
+        // unless another was in progress at their end.
         let expected = if in_time().any(|promise| promise.is_open) {
             in_time().fold(u64::MAX, |left, promise| left.min(promise.used).saturating_sub(promise.asked))
         } else {
@@ -74,7 +74,7 @@ impl Shares {
 
 impl Promise {
     fn is_overdue(&self, now: Duration) -> bool {
-        now.saturating_sub(self.asked_at) >= OVERDUE
+        now.saturating_sub(self.asked_at) >= OVERDUE_TIME
     }
 }
 
@@ -95,13 +95,13 @@ mod tests {
     }
 
     #[test]
-    fn each_gives_in_proportion() {
+    fn shares_are_in_proportion() {
         let shares = three();
         assert_eq!([900, 300, 0].map(|bytes| shares.of(NOW, 1200, 1000, bytes)), [150, 50, 0]);
     }
 
     #[test]
-    fn the_same_while_another_is_at_work() {
+    fn a_share_is_the_same_while_another_cgroup_works() {
         let mut shares = three();
         shares.asks(NOW, A, 1200, 150, 900);
         // At any stage of its work.
@@ -117,14 +117,14 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_request_holds_nobody_up() {
+    fn a_slow_request_delays_no_other() {
         let mut shares = three();
         shares.asks(NOW, A, 1200, 150, 900);
-        assert_eq!(shares.of(NOW + OVERDUE, 1200, 1000, 300), 50);
-        shares.asks(NOW + OVERDUE, B, 1200, 50, 300);
+        assert_eq!(shares.of(NOW + OVERDUE_TIME, 1200, 1000, 300), 50);
+        shares.asks(NOW + OVERDUE_TIME, B, 1200, 50, 300);
         shares.answered(B);
         shares.answered(A);
-        assert_eq!(shares.of(NOW + OVERDUE, 1200, 1000, 900), 150);
+        assert_eq!(shares.of(NOW + OVERDUE_TIME, 1200, 1000, 900), 150);
     }
 
     #[test]
@@ -136,7 +136,7 @@ mod tests {
         // The other is asked now and then, and answers each time.
         let mut now = NOW;
         for _ in 0..20 {
-            now += OVERDUE / 10;
+            now += OVERDUE_TIME / 10;
             let asked = shares.of(now, 1200, 1000, 300);
             shares.asks(now, B, 1200, asked, 300);
             shares.answered(B);
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_to_give_is_nothing() {
+    fn a_cgroup_without_reclaimable_memory_gives_nothing() {
         assert_eq!(Shares::default().of(NOW, 1200, 1000, 0), 0);
         assert_eq!(Shares::default().of(NOW, 1200, 1000, 10), 200);
     }

@@ -4,16 +4,16 @@
 use std::time::Duration;
 
 /// Number of knees that are remembered.
-const KNEES: usize = 8;
+const MAX_KNEES: usize = 8;
 
 /// Relative distance from the median beyond which a knee belongs to another working set.
-const CHANGED: f64 = 0.25;
+const MAX_DISTANCE: f64 = 0.25;
 
 /// Time without a knee in which confidence halves.
 const HALF_LIFE: Duration = Duration::from_secs(600);
 
 /// Divisor of the largest usage that gives the margin of a suggested limit above it.
-const MARGIN: u64 = 10;
+const MARGIN_DIVISOR: u64 = 10;
 
 /// Estimate of a working set. Amounts are bytes.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -34,7 +34,7 @@ pub struct WorkingSet {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Estimate {
     /// Usage at the last knees, oldest first.
-    knees: [u64; KNEES],
+    knees: [u64; MAX_KNEES],
     count: usize,
     last: Duration,
     /// Largest usage since the first knee.
@@ -44,11 +44,11 @@ pub(crate) struct Estimate {
 impl Estimate {
     /// Records a knee.
     pub(crate) fn knee(&mut self, now: Duration, usage: u64) {
-        let differs = |bytes: u64| bytes.abs_diff(usage) as f64 > CHANGED * bytes as f64;
+        let differs = |bytes: u64| bytes.abs_diff(usage) as f64 > MAX_DISTANCE * bytes as f64;
         if self.median().is_some_and(differs) {
             (self.count, self.peak) = (0, 0);
         }
-        if self.count == KNEES {
+        if self.count == MAX_KNEES {
             self.knees.rotate_left(1);
             self.count -= 1;
         }
@@ -74,7 +74,7 @@ impl Estimate {
         let often = self.count as f64 / (self.count + 1) as f64;
         let near = 1.0 - ((most - least) as f64 / bytes.max(1) as f64).min(1.0);
         let fresh = 0.5f64.powf(age.as_secs_f64() / HALF_LIFE.as_secs_f64());
-        let suggested = self.peak + self.peak / MARGIN + (most - least);
+        let suggested = self.peak + self.peak / MARGIN_DIVISOR + (most - least);
         Some(WorkingSet {
             bytes,
             confidence: often * near * fresh,
@@ -101,7 +101,7 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    fn seen(knees: &[u64]) -> WorkingSet {
+    fn estimated(knees: &[u64]) -> WorkingSet {
         let mut estimate = Estimate::default();
         for (time, knee) in knees.iter().enumerate() {
             estimate.knee(at(time as u64), knee * M);
@@ -112,10 +112,13 @@ mod tests {
     #[test]
     fn confidence_grows_with_each_knee_and_fades() {
         assert_eq!(Estimate::default().working_set(at(1)), None);
-        let (once, often) = (seen(&[60]), seen(&[60; 12]));
+        let (once, often) = (estimated(&[60]), estimated(&[60; 12]));
         assert_eq!((once.bytes, often.bytes, often.age), (60 * M, 60 * M, at(1)));
         assert!((0.45..0.5).contains(&once.confidence) && (0.85..0.9).contains(&often.confidence));
-        assert!(seen(&[50, 60, 60, 60]).confidence < seen(&[60; 4]).confidence, "the nearer the better");
+        assert!(
+            estimated(&[50, 60, 60, 60]).confidence < estimated(&[60; 4]).confidence,
+            "the nearer the better"
+        );
         let mut estimate = Estimate::default();
         estimate.knee(at(0), 60 * M);
         let later = estimate.working_set(at(600)).expect("there was a knee");
@@ -124,8 +127,8 @@ mod tests {
 
     #[test]
     fn a_limit_leaves_a_margin_above_the_largest_usage() {
-        assert_eq!(seen(&[60]).suggested, 66 * M);
-        assert_eq!(seen(&[60, 64, 60]).suggested, 75 * M, "70.4, and 4 for what they differ by");
+        assert_eq!(estimated(&[60]).suggested, 66 * M);
+        assert_eq!(estimated(&[60, 64, 60]).suggested, 75 * M, "70.4, and 4 for the spread");
         let mut estimate = Estimate::default();
         estimate.used(500 * M);
         estimate.knee(at(0), 60 * M);
@@ -135,9 +138,9 @@ mod tests {
 
     #[test]
     fn another_working_set_begins_anew() {
-        let changed = seen(&[60, 60, 60, 120]);
+        let changed = estimated(&[60, 60, 60, 120]);
         assert_eq!((changed.bytes, changed.suggested), (120 * M, 132 * M));
         assert!(changed.confidence < 0.5);
-        assert_eq!(seen(&[60, 62, 64, 66, 68]).bytes, 64 * M, "a drift is none");
+        assert_eq!(estimated(&[60, 62, 64, 66, 68]).bytes, 64 * M, "a drift is none");
     }
 }

@@ -96,29 +96,29 @@ impl App {
 
 /// A policy that reclaims from an application.
 struct Run {
-    law: PressurePolicy,
+    policy: PressurePolicy,
     app: App,
     now: Duration,
-    presses: u32,
+    steps: u32,
 }
 
 impl Run {
     fn new(app: App) -> Self {
-        Self { law: PressurePolicy::new(0.001), app, now: Duration::from_secs(100), presses: 0 }
+        Self { policy: PressurePolicy::new(0.001), app, now: Duration::from_secs(100), steps: 0 }
     }
 
     fn run(&mut self, seconds: u64) -> &mut Self {
         let end = self.now + Duration::from_secs(seconds);
         while self.now < end {
-            let next = self.law.due().max(self.now + Duration::from_millis(10)).min(end);
+            let next = self.policy.due().max(self.now + Duration::from_millis(10)).min(end);
             self.app.pass(next.saturating_sub(self.now).as_secs_f64());
             self.now = next;
-            if self.now >= self.law.due()
-                && let PressureDecision::Press(bytes) = self.law.decide(self.app.sample(self.now))
+            if self.now >= self.policy.due()
+                && let PressureDecision::Reclaim(bytes) = self.policy.decide(self.app.sample(self.now))
             {
-                self.presses += 1;
+                self.steps += 1;
                 self.app.take(bytes as f64);
-                self.law.reclaimed(bytes, Duration::ZERO);
+                self.policy.reclaimed(bytes, Duration::ZERO);
             }
         }
         self
@@ -130,53 +130,57 @@ impl Run {
 }
 
 #[test]
-fn what_is_in_use_is_found_and_followed() {
+fn the_working_set_is_found_and_followed() {
     let mut run = Run::new(App::new(60.0, 440.0));
     assert!(run.run(45).over() < 1.15, "{:?}", run.app);
     run.run(75);
     assert!(run.app.stalled < 200_000.0, "{:?}", run.app);
     run.app.needs(120.0);
     run.run(10);
-    assert!(run.app.hot_outside < 6.0 * M, "it follows: {:?}", run.app);
+    assert!(run.app.hot_outside < 6.0 * M, "the policy follows: {:?}", run.app);
     run.run(60);
     run.app.needs(60.0);
     assert!(run.run(60).over() < 1.15, "{:?}", run.app);
 }
 
 #[test]
-fn a_change_is_looked_into_at_once() {
+fn a_change_is_probed_at_once() {
     let mut run = Run::new(App::new(60.0, 440.0));
     run.run(300);
     run.app.needs(120.0);
-    run.law.changed(run.now);
+    run.policy.changed(run.now);
     let before = run.app.stalled;
     run.run(2);
-    assert!(run.law.hold <= 2 * FIRST_HOLD && run.law.hold > Duration::ZERO, "a knee: {:?}", run.law);
+    assert!(
+        run.policy.hold <= 2 * FIRST_HOLD && run.policy.hold > Duration::ZERO,
+        "a knee: {:?}",
+        run.policy
+    );
     run.run(20);
     assert!(run.app.stalled - before < 3e6, "{:?}", run.app);
 }
 
 #[test]
-fn it_comes_to_rest() {
+fn probes_become_rare() {
     let mut run = Run::new(App::new(60.0, 440.0));
     run.run(300);
-    let before = run.presses;
+    let before = run.steps;
     run.run(160);
-    assert!(run.presses - before <= 20, "{} in 160 s", run.presses - before);
+    assert!(run.steps - before <= 20, "{} in 160 s", run.steps - before);
 }
 
 #[test]
-fn without_psi_what_comes_back_carries_it() {
+fn refaults_suffice_without_psi() {
     let mut run = Run::new(App { price: 0.0, ..App::new(60.0, 440.0) });
     assert!(run.run(60).over() < 1.2 && run.app.hot_outside < 6.0 * M, "{:?}", run.app);
 }
 
 #[test]
-fn much_that_is_looked_at_for_little_is_a_knee_the_second_time() {
-    let mut law = PressurePolicy::new(0.001);
+fn poor_efficiency_is_a_knee_the_second_time() {
+    let mut policy = PressurePolicy::new(0.001);
     let (mut sample, mut at) =
         (PressureSample { current: 1 << 30, file: 1 << 29, ..PressureSample::default() }, 0);
-    let mut look = |scanned: u64, taken: u64| {
+    let mut sample_after = |scanned: u64, taken: u64| {
         at += 1;
         let (before, late) = (sample, Duration::from_secs(at));
         sample = PressureSample {
@@ -185,27 +189,33 @@ fn much_that_is_looked_at_for_little_is_a_knee_the_second_time() {
             taken: before.taken + taken,
             ..before
         };
-        law.decide(sample)
+        policy.decide(sample)
     };
-    look(0, 0);
-    assert!(matches!(look(0, 0), PressureDecision::Press(_)));
-    assert!(matches!(look(8 << 20, 1 << 20), PressureDecision::Press(_)), "once, its lists may be unsorted");
-    assert!(matches!(look(8 << 20, 8 << 20), PressureDecision::Press(_)), "they were");
-    assert!(matches!(look(512 << 10, 4096), PressureDecision::Press(_)), "too little to tell");
-    assert!(matches!(look(8 << 20, 1 << 20), PressureDecision::Press(_)));
-    assert!(matches!(look(8 << 20, 1 << 20), PressureDecision::Knee(_)));
+    sample_after(0, 0);
+    assert!(matches!(sample_after(0, 0), PressureDecision::Reclaim(_)));
+    assert!(
+        matches!(sample_after(8 << 20, 1 << 20), PressureDecision::Reclaim(_)),
+        "once, its lists may be unsorted"
+    );
+    assert!(matches!(sample_after(8 << 20, 8 << 20), PressureDecision::Reclaim(_)), "they were");
+    assert!(
+        matches!(sample_after(512 << 10, 4096), PressureDecision::Reclaim(_)),
+        "too little for a conclusion"
+    );
+    assert!(matches!(sample_after(8 << 20, 1 << 20), PressureDecision::Reclaim(_)));
+    assert!(matches!(sample_after(8 << 20, 1 << 20), PressureDecision::Knee(_)));
 }
 
 #[test]
-fn who_is_stalled_already_is_left_alone() {
+fn a_stalled_cgroup_is_left_alone() {
     let mut run = Run::new(App { other: 0.2, ..App::new(60.0, 440.0) });
     run.run(300);
     assert!(run.app.current() > 480.0 * M, "{:?}", run.app);
 }
 
-/// Returns the steps of a policy of which every other one is done.
+/// Returns the steps of a policy of which those for which `done` returns true are done.
 fn steps(done: impl Fn(u64) -> bool) -> Vec<u64> {
-    let mut law = PressurePolicy::new(0.001);
+    let mut policy = PressurePolicy::new(0.001);
     let (mut steps, mut number) = (Vec::new(), 0);
     for at in (0..60_000).step_by(250) {
         let now = Duration::from_secs(100) + Duration::from_millis(at);
@@ -215,13 +225,13 @@ fn steps(done: impl Fn(u64) -> bool) -> Vec<u64> {
             stalled: Some(Duration::ZERO),
             ..PressureSample::default()
         };
-        if now >= law.due()
-            && let PressureDecision::Press(bytes) = law.decide(sample)
+        if now >= policy.due()
+            && let PressureDecision::Reclaim(bytes) = policy.decide(sample)
         {
             number += 1;
             steps.push(bytes);
             if done(number) {
-                law.reclaimed(bytes, Duration::ZERO);
+                policy.reclaimed(bytes, Duration::ZERO);
             }
         }
     }
@@ -230,7 +240,7 @@ fn steps(done: impl Fn(u64) -> bool) -> Vec<u64> {
 
 #[test]
 fn steps_that_are_held_back_dont_grow() {
-    let least = (MIN_RATE as f64 * EACH.as_secs_f64()) as u64;
+    let least = (MIN_RATE as f64 * STEP_INTERVAL.as_secs_f64()) as u64;
     assert!(steps(|_| false).iter().all(|&step| step == least));
     assert_eq!(steps(|number| number < 30)[31..], [least; 205], "begins anew after a hold");
     assert!(*steps(|_| true).iter().max().unwrap() > 16 * least);
@@ -239,21 +249,21 @@ fn steps_that_are_held_back_dont_grow() {
 #[test]
 fn a_moment_without_psi_charges_nothing() {
     for step_returned in [0, 256 << 10] {
-        let mut law = PressurePolicy::new(0.001);
+        let mut policy = PressurePolicy::new(0.001);
         let hour = Some(Duration::from_secs(3600));
         for (step, stalled) in (0..).zip([hour, hour, None, hour, hour]) {
             let at = Duration::from_secs(100 + step);
             let returned = step * step_returned;
-            law.decide(PressureSample {
+            policy.decide(PressureSample {
                 at,
                 current: 4 << 30,
                 stalled,
                 returned,
                 ..PressureSample::default()
             });
-            assert!(law.due() <= at + FIRST_HOLD.max(4 * EACH) || step_returned > 0, "{step}");
+            assert!(policy.due() <= at + FIRST_HOLD.max(4 * STEP_INTERVAL) || step_returned > 0, "{step}");
         }
-        assert!(law.price <= PRICE && law.budget >= 0.0, "{law:?}");
+        assert!(policy.stall_per_byte <= INITIAL_STALL_PER_BYTE && policy.budget >= 0.0, "{policy:?}");
     }
 }
 
@@ -269,22 +279,22 @@ proptest! {
         let mut run = Run::new(App { wrong, needed, price, ..App::new(hot, cold) });
         run.run(400);
         // Where the kernel is often wrong and refaults are expensive, the budget is used up before.
-        let spent = run.app.stalled > APPROACH.as_micros() as f64;
+        let spent = run.app.stalled > APPROACH_BUDGET.as_micros() as f64;
         prop_assert!(run.over() < 1.2 || run.app.current() < 4.0 * M || spent, "{:?}", run.app);
-        let (before, settled) = (run.app.stalled, run.law.found);
+        let (before, settled) = (run.app.stalled, run.policy.found);
         run.run(60);
         // Memory reclaimed before the first of it refaults is added.
-        let (share, more) = if settled { (1.0, 60_000.0) } else { (APPROACHING, 800_000.0) };
-        let least = MIN_RATE as f64 * EACH.as_secs_f64() * 8.0 * 4.0 * price;
+        let (share, more) = if settled { (1.0, 60_000.0) } else { (APPROACH_REFILL, 800_000.0) };
+        let least = MIN_RATE as f64 * STEP_INTERVAL.as_secs_f64() * 8.0 * 4.0 * price;
         prop_assert!(run.app.stalled - before <= 60_000.0 * share + more + least, "{} us", run.app.stalled - before);
     }
 
     #[test]
-    fn whatever_an_application_does_nothing_breaks(
+    fn decisions_stay_within_their_bounds(
         steps in prop::collection::vec((0u64..5_000, 0u64..1 << 40, 0u64..1 << 40, 0u64..1 << 30, 0u64..1 << 36), 1..200),
         efficiency in 0u64..100,
     ) {
-        let mut law = PressurePolicy::new(0.001);
+        let mut policy = PressurePolicy::new(0.001);
         let mut sample = PressureSample::default();
         for (millis, current, returned, stalled, reclaimed) in steps {
             sample.at += Duration::from_millis(millis);
@@ -293,11 +303,11 @@ proptest! {
             sample.scanned += reclaimed;
             sample.taken += reclaimed / 100 * efficiency;
             sample.stalled = Some(sample.stalled.unwrap_or_default() + Duration::from_micros(stalled));
-            match law.decide(sample) {
-                PressureDecision::Press(bytes) => prop_assert!(bytes as f64 <= (current as f64 * MAX_RATE_SHARE).max(MIN_RATE as f64)),
+            match policy.decide(sample) {
+                PressureDecision::Reclaim(bytes) => prop_assert!(bytes as f64 <= (current as f64 * MAX_RATE_SHARE).max(MIN_RATE as f64)),
                 PressureDecision::Rest(until) | PressureDecision::Knee(until) => prop_assert!(until > sample.at),
             }
-            law.reclaimed(reclaimed, Duration::from_micros(stalled));
+            policy.reclaimed(reclaimed, Duration::from_micros(stalled));
         }
     }
 }
