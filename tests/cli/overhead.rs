@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::environment::{Case, list};
-use crate::harness::{M, assert_fails, number};
+use crate::harness::{Cgroup, M, assert_fails, number};
 use crate::watch::{after, begin, events, limited, of, parsed, signal, until};
 use crate::workload::Work;
 
@@ -164,7 +164,9 @@ impl Drop for Held {
 fn writes_that_do_not_come_back_are_told_of() {
     let parent = Cgroup::new("parent");
     let apps: Vec<_> = (0..6).map(|number| parent.child(&format!("app-{number}"))).collect();
-    apps.iter().for_each(|app| app.write("memory.max", &(32 * M).to_string()));
+    for app in &apps {
+        app.write("memory.max", &(32 * M).to_string());
+    }
     let child = begin(&["parent/*", "--headroom", "10M", "--json"]);
     // The first threads start with the first job.
     after(1500);

@@ -93,11 +93,11 @@ impl<S: System> Member<S> {
     #[must_use]
     pub(crate) fn report_due(&self) -> Option<Duration> {
         let due = self.account.report_due()?;
-        match self.is_idle() {
-            true => (self.due > due + REPORT_DELAY).then_some(due),
-            // The end of the slice reports, with the counters read; unless the write hangs.
-            false => Some(due + HANG_DELAY),
+        if self.is_idle() {
+            return (self.due > due + REPORT_DELAY).then_some(due);
         }
+        // The end of the slice reports, with the counters read; unless the write hangs.
+        Some(due + HANG_DELAY)
     }
 
     /// Returns the summary of the watch; `gone` if the cgroup was removed.

@@ -46,7 +46,7 @@ fn rule_of(plan: &CgroupPlan) -> Option<Rc<Rule>> {
         RulePlan::Pressure => (None, None, tenth(), false),
     };
     let floor = plan.floor * M;
-    RuleSpec { headroom, keep, pressure, ancestors, floor, ..RuleSpec::default() }.rule().ok().map(Rc::new)
+    RuleSpec { headroom, keep, pressure, floor, ancestors, ..RuleSpec::default() }.rule().ok().map(Rc::new)
 }
 
 /// Returns the cgroups that exist now, with their rules.
