@@ -30,6 +30,8 @@ struct Facts {
     /// Time of the last hold for refaults, or with nothing left.
     braked: Duration,
     blind: bool,
+    /// Time of the last hold.
+    held: Duration,
     /// Beginning of a millisecond, and number of samples within it.
     samples: (Duration, u32),
     limit_read: Duration,
@@ -42,6 +44,10 @@ pub(super) struct Checks {
     each: BTreeMap<u64, Facts>,
     /// Rounds in the present second.
     rounds: (u64, u64),
+    /// Consecutive polls without a timeout and without a reason, and whether something was sampled
+    /// since the last poll.
+    idle_polls: u32,
+    was_active: bool,
     count: u64,
     /// Last time at which the loop wrote itself, and may have hung.
     wrote_itself: Duration,
@@ -84,6 +90,9 @@ impl Checks {
             self.limits(world, id, &world.plan.cgroups[index]);
             self.thrashing(world, id, &world.plan.cgroups[index]);
         }
+        for tenant in 1..=world.plan.tenants.len() as u64 {
+            self.shared_limit(world, tenant);
+        }
     }
 
     /// Checks that a cgroup stays below its limit, as long as nothing excuses it.
@@ -115,6 +124,66 @@ impl Checks {
         }
     }
 
+    /// Checks that a tenant's cgroups stay below their common limit, as long as one of them can give
+    /// what is missing. Writes to the others may hang.
+    fn shared_limit(&mut self, world: &World, tenant: u64) {
+        let (sim, now) = (&world.sims[&tenant], world.now);
+        if sim.limit == u64::MAX {
+            return;
+        }
+        let below: Vec<_> = world
+            .ids
+            .iter()
+            .zip(&world.plan.cgroups)
+            .filter_map(|(id, plan)| Some((((*id)?), plan)))
+            .filter(|(id, _)| world.sims[id].parent == Some(tenant))
+            .collect();
+        let growth: f64 = below.iter().map(|(id, _)| world.sims[id].growth).sum();
+        let speed = (world.plan.kernel.speed * M) as f64;
+        let wants = |plan: &CgroupPlan| match plan.rule {
+            RulePlan::Headroom { mib, ancestors: true, .. } => mib,
+            _ => 0,
+        };
+        let least = below.iter().map(|(_, plan)| wants(plan)).min().unwrap_or(0);
+        let most = below.iter().map(|(_, plan)| wants(plan)).max().unwrap_or(0);
+        let gives = |id: u64, plan: &CgroupPlan| {
+            let one = &world.sims[&id];
+            let floor = (plan.floor * M).max(one.low) as f64 + (8 * M) as f64;
+            now > one.hung + CALM && one.cold > (2 * most * M) as f64 + floor
+        };
+        let is_hard = least < 4
+            || growth > speed / 16.0
+            || growth > (least * M) as f64 / 2.0
+            || sim.limit < 4 * most * M
+            || world.plan.kernel.asynchronous
+            || !below.iter().any(|&(id, plan)| gives(id, plan));
+        let is_troubled = below.iter().any(|(id, _)| {
+            let (one, facts) = (&world.sims[id], &self.each[id]);
+            let other = one.troubled > one.hung && now.saturating_sub(one.troubled) < CALM;
+            !one.alive || other || facts.blind || now.saturating_sub(facts.held) < CALM || facts.ended
+        });
+        let (wrote_itself, facts) = (self.wrote_itself, self.each.entry(tenant).or_default());
+        if is_hard || is_troubled || now < wrote_itself + CALM {
+            facts.excused = now;
+        }
+        let met = sim.hits > facts.hits;
+        facts.hits = sim.hits;
+        if met && now.saturating_sub(facts.excused) > CALM {
+            facts.excused = now;
+            self.fail(format!("tenant{tenant} met its limit without an excuse"));
+        }
+    }
+
+    /// Checks that a poll without a timeout has a reason.
+    pub(super) fn poll(&mut self, timeout: Duration, is_ready: bool) {
+        let is_idle = timeout < Duration::from_micros(10) && !is_ready && !self.was_active;
+        self.idle_polls = if is_idle { self.idle_polls + 1 } else { 0 };
+        self.was_active = false;
+        if self.idle_polls == 20 {
+            self.fail("20 rounds in a row did nothing".into());
+        }
+    }
+
     /// Checks that memory in use isn't reclaimed again and again.
     fn thrashing(&mut self, world: &World, id: u64, plan: &CgroupPlan) {
         const WINDOW: Duration = Duration::from_secs(20);
@@ -139,7 +208,7 @@ impl Checks {
     /// Checks a sample of `memory.current`: a level that many cgroups share is sampled once for them
     /// all, and once more after a limit event.
     pub(super) fn sampled(&mut self, world: &World, id: u64) {
-        self.now = world.now;
+        (self.now, self.was_active) = (world.now, true);
         let is_shared = world.sims[&id].parent.is_none();
         let facts = self.facts(id);
         match &mut facts.samples {
@@ -218,7 +287,7 @@ impl Checks {
                 self.facts(id).last_press = Some(result.reclaimed);
             }
             EventKind::Hold { guard, .. } => {
-                self.facts(id).excused = now;
+                (self.facts(id).excused, self.facts(id).held) = (now, now);
                 if matches!(guard, Guard::Refaults(_) | Guard::Exhausted | Guard::Floor | Guard::Lock(_)) {
                     self.facts(id).braked = now;
                 }
@@ -275,6 +344,9 @@ impl Checks {
                 if blurred { reclaimed > truth + slack } else { reclaimed.abs_diff(truth) > slack };
             let lies = plan.troubles.iter().any(|trouble| matches!(trouble.what, super::plan::What::Lie(_)));
             let is_excused = unfinished || (blurred && lies);
+            if gone && truth > M && writes == 0 {
+                self.violations.push(format!("{name}: nothing told of {truth} bytes"));
+            }
             if is_wrong && !is_excused {
                 self.violations
                     .push(format!("{name}: {reclaimed} bytes told, {truth} reclaimed, {writes} writes"));

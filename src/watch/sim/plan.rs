@@ -80,6 +80,8 @@ pub(super) struct Trouble {
 pub(super) enum What {
     /// Writes that begin within a time hang for a time, in milliseconds.
     Hang { within: u64, time: u64 },
+    /// Writes to all cgroups of the tenant hang likewise.
+    HangAll { within: u64, time: u64 },
     /// The limit is set, MiB.
     Limit(u64),
     /// `memory.high` is 0 for a second.
@@ -178,6 +180,7 @@ fn troubles() -> impl Strategy<Value = Trouble> {
     let errno = || select(vec![Error::Files, Error::Access, Error::Memory, Error::Io]);
     let what = prop_oneof![
         3 => (500u64..8000, 300u64..18_000).prop_map(|(within, time)| What::Hang { within, time }),
+        1 => (500u64..8000, 300u64..18_000).prop_map(|(within, time)| What::HangAll { within, time }),
         1 => (8u64..300).prop_map(What::Limit),
         1 => Just(What::Closed),
         1 => (0u64..100).prop_map(What::Protect),

@@ -246,6 +246,7 @@ impl System for SimSystem {
         }
         let Shared { world, checks } = &mut *shared;
         checks.world(world);
+        checks.poll(timeout, !ready.is_empty());
     }
 
     fn start(&mut self, mut job: WriteJob<SimTarget>) -> Result<(), WriteJob<SimTarget>> {

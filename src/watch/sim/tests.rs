@@ -168,6 +168,7 @@ fn a_watch_keeps_its_promises_in_every_world() {
     println!("{kinds:#?}");
     for kind in [
         "hang",
+        "hang of all",
         "limit",
         "closed",
         "protection",

@@ -66,6 +66,8 @@ pub(super) struct Sim {
     /// Listener to its limit events: its id, and whether it is armed.
     pub listener: Option<(u64, bool)>,
     pub missed: bool,
+    /// End of the last hang.
+    pub hung: Duration,
     /// Times of the last trouble, and of the last change of limit or protection.
     pub troubled: Duration,
     pub changed: Duration,
@@ -98,6 +100,7 @@ impl Sim {
             locked: None,
             listener: None,
             missed: false,
+            hung: Duration::ZERO,
             troubled: now,
             changed: now,
         }
@@ -327,12 +330,20 @@ impl World {
             _ => {}
         }
         let Some(id) = self.ids[who] else { return };
+        if let What::HangAll { within, time } = what {
+            let parent = self.sims[&id].parent;
+            for sim in self.sims.values_mut().filter(|sim| sim.parent == parent) {
+                sim.hangs = Some((after(within), Duration::from_millis(time)));
+                (sim.troubled, sim.hung) = (after(within + time), after(within + time));
+            }
+            return self.count("hang of all");
+        }
         let Some(sim) = self.sims.get_mut(&id).filter(|sim| sim.alive) else { return };
         sim.troubled = now;
         let kind = match what {
             What::Hang { within, time } => {
                 sim.hangs = Some((after(within), Duration::from_millis(time)));
-                sim.troubled = after(within + time);
+                (sim.troubled, sim.hung) = (after(within + time), after(within + time));
                 "hang"
             }
             What::Limit(mib) => {
@@ -388,7 +399,7 @@ impl World {
                 sim.alive = false;
                 "removed"
             }
-            What::NoThreads(_) | What::Reload(_) | What::Stop => return,
+            What::NoThreads(_) | What::Reload(_) | What::Stop | What::HangAll { .. } => return,
         };
         self.count(kind);
     }
