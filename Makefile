@@ -8,7 +8,7 @@ TARGET = x86_64-unknown-linux-gnu
 STATIC = -C target-feature=+crt-static
 demo check test msrv: export RUSTFLAGS = $(STATIC)
 
-.PHONY: help demo check test msrv deny deny-advisories fuzz words \
+.PHONY: help demo check test msrv deny deny-advisories fuzz words sim sim-mutants \
 	bench-reclaim bench-stat bench-watch bench-pressure bench-oomd install clean-cache
 
 help:
@@ -19,6 +19,8 @@ help:
 	@echo 'make deny             check licences, duplicate versions and sources of the dependencies'
 	@echo 'make deny-advisories  check the dependencies for security advisories, which are fetched'
 	@echo 'make fuzz             fuzz the parsers (FUZZ_SECONDS=60 each); without cargo-fuzz, replay the seeds'
+	@echo 'make sim              run simulated worlds of a watch, by a range of seeds (FROM=0 TO=100000)'
+	@echo 'make sim-mutants      put defects back one by one, and check that simulated worlds find each'
 	@echo 'make words            print figures on the doc comments, a row for each folder'
 	@echo 'make bench-reclaim    measure the engine beside bare writes, in real kernels'
 	@echo 'make bench-stat       measure reading many cgroups beside a minimal reader'
@@ -60,6 +62,14 @@ fuzz:
 
 words:
 	tests/words
+
+FROM = 0
+TO = 100000
+sim:
+	MEMCTL_SIM_FROM=$(FROM) MEMCTL_SIM_TO=$(TO) cargo test --release --lib watch::sim -- --nocapture
+
+sim-mutants:
+	tests/sim-mutants
 
 bench-reclaim:
 	tests/vm/setup

@@ -159,7 +159,7 @@ fn run_all(seeds: impl Iterator<Item = u64>) -> BTreeMap<&'static str, u64> {
 /// Returns a range of seeds from the environment, or the default.
 fn seeds() -> std::ops::Range<u64> {
     let number = |name: &str| std::env::var(name).ok().and_then(|number| number.parse().ok());
-    number("MEMCTL_SIM_FROM").unwrap_or(0)..number("MEMCTL_SIM_TO").unwrap_or(400)
+    number("MEMCTL_SIM_FROM").unwrap_or(0)..number("MEMCTL_SIM_TO").unwrap_or(2000)
 }
 
 #[test]
