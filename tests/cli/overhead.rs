@@ -94,7 +94,7 @@ fn no_more_than_a_share_of_a_cpu() {
 }
 
 /// Returns the number of kernel threads for triggers: one for each trigger on a cgroup's pressure.
-fn triggers() -> usize {
+pub fn triggers() -> usize {
     let comm = |entry: std::fs::DirEntry| std::fs::read_to_string(entry.path().join("comm"));
     let all = std::fs::read_dir("/proc").expect("list /proc").flatten();
     all.filter_map(|entry| comm(entry).ok()).filter(|comm| comm.starts_with("psimon")).count()
