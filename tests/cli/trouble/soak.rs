@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 use super::{Random, Watch, of, setting};
 use crate::environment::{Case, list};
 use crate::harness::{Cgroup, M, number};
@@ -61,10 +63,12 @@ struct Resources {
     rss_kib: u64,
     descriptors: u64,
     cpu_ms: u64,
+    /// Time since the watch began.
+    at: Duration,
 }
 
 impl Resources {
-    fn of(pid: u32) -> Self {
+    fn of(pid: u32, at: Duration) -> Self {
         let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).expect("it runs");
         let status = read("status");
         let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
@@ -76,7 +80,18 @@ impl Resources {
             descriptors: std::fs::read_dir(format!("/proc/{pid}/fd")).expect("it runs").count() as u64,
             // utime and stime in ticks of 10 ms.
             cpu_ms: (ticks(11) + ticks(12)) * 10,
+            at,
         }
+    }
+
+    /// Returns the CPU time since an earlier measurement, less that of the writes that were reported
+    /// meanwhile.
+    fn overhead_ms(&self, earlier: &Self, events: &[Value]) -> i64 {
+        let between = earlier.at.as_micros() as i64..self.at.as_micros() as i64;
+        let writes =
+            of(events, "reclaim").into_iter().filter(|one| between.contains(&number(one, "at_usec")));
+        let writing: i64 = writes.map(|one| number(one, "cpu_usec")).sum();
+        self.cpu_ms as i64 - earlier.cpu_ms as i64 - writing / 1000
     }
 }
 
@@ -98,7 +113,7 @@ fn a_soak_counts_right_and_grows_by_nothing() {
     let mut measured = Vec::new();
     while began.elapsed() < Duration::from_secs(seconds) {
         if began.elapsed() >= INTERVAL * (measured.len() as u32 + 1) {
-            measured.push(Resources::of(watch.child.id()));
+            measured.push(Resources::of(watch.child.id(), began.elapsed()));
         }
         for (slot, job) in jobs.iter_mut().enumerate() {
             if job.until <= Instant::now() {
@@ -108,7 +123,7 @@ fn a_soak_counts_right_and_grows_by_nothing() {
         }
         after(50);
     }
-    measured.push(Resources::of(watch.child.id()));
+    measured.push(Resources::of(watch.child.id(), began.elapsed()));
     let (events, notes, took) = watch.terminated();
     let by_kernel = parent.stolen_settled() - before;
     drop(jobs);
@@ -132,8 +147,9 @@ fn a_soak_counts_right_and_grows_by_nothing() {
     let counted: i64 = stay.iter().filter_map(|one| one["pgsteal_bytes"].as_i64()).sum();
     let of_stay: i64 = stay.iter().map(|one| number(one, "reclaimed_bytes")).sum();
     println!("those that stay: {of_stay} reported, {counted} by their own counters");
-    let spent: Vec<_> = measured.windows(2).map(|pair| pair[1].cpu_ms - pair[0].cpu_ms).collect();
-    println!("resources: {measured:?}\nCPU ms in each 10 s: {spent:?}");
+    // CPU time beside the writes, which take as long as there is much to reclaim.
+    let spent: Vec<_> = measured.windows(2).map(|pair| pair[1].overhead_ms(&pair[0], &events)).collect();
+    println!("resources: {measured:?}\nCPU ms beside writes in each 10 s: {spent:?}");
     assert_eq!(notes, "");
     assert!(by_kernel > 100 * M && count > cgroups, "{by_kernel} bytes, {count} cgroups");
     assert_eq!(reclaims, total, "all is in the record");
@@ -151,6 +167,10 @@ fn a_soak_counts_right_and_grows_by_nothing() {
     let (files, more) = (most(&|one| one.descriptors, first), most(&|one| one.descriptors, second));
     assert!(more <= files + 8, "{more} descriptors after {files}: {measured:?}");
     let (first, second) = spent.split_at(spent.len() / 2);
-    let mean = |all: &[u64]| all.iter().sum::<u64>() / (all.len() as u64).max(1);
-    assert!(mean(second) <= mean(first) * 3 / 2 + 100, "{spent:?}");
+    let median = |all: &[i64]| {
+        let mut sorted = all.to_vec();
+        sorted.sort_unstable();
+        sorted.get(all.len() / 2).copied().unwrap_or_default()
+    };
+    assert!(median(second) <= 2 * median(first) + 200, "{spent:?}");
 }
