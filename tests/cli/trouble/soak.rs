@@ -165,7 +165,8 @@ fn a_soak_counts_right_and_grows_by_nothing() {
     let (rss, more) = (most(&|one| one.rss_kib, first), most(&|one| one.rss_kib, second));
     assert!(more <= rss + 256, "{more} KiB after {rss}: {measured:?}");
     let (files, more) = (most(&|one| one.descriptors, first), most(&|one| one.descriptors, second));
-    assert!(more <= files + 8, "{more} descriptors after {files}: {measured:?}");
+    // They vary with the cgroups at a time; one kept of each that went would be more.
+    assert!(more <= files + files / 8, "{more} descriptors after {files}: {measured:?}");
     let (first, second) = spent.split_at(spent.len() / 2);
     let median = |all: &[i64]| {
         let mut sorted = all.to_vec();
