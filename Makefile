@@ -8,7 +8,7 @@ TARGET = x86_64-unknown-linux-gnu
 STATIC = -C target-feature=+crt-static
 demo check test msrv: export RUSTFLAGS = $(STATIC)
 
-.PHONY: help demo check test msrv deny deny-advisories fuzz words sim sim-mutants \
+.PHONY: help demo check test msrv deny deny-advisories fuzz words sim sim-mutants kills attack soak \
 	bench-reclaim bench-stat bench-watch bench-pressure bench-oomd install clean-cache
 
 help:
@@ -21,6 +21,10 @@ help:
 	@echo 'make fuzz             fuzz the parsers (FUZZ_SECONDS=60 each); without cargo-fuzz, replay the seeds'
 	@echo 'make sim              run simulated worlds of a watch, by a range of seeds (FROM=0 TO=100000)'
 	@echo 'make sim-mutants      put defects back one by one, and check that simulated worlds find each'
+	@echo 'make kills            kill a watch of 20 cgroups at random moments, and check that nothing is left (KILLS=200)'
+	@echo 'make attack           attack a watch as another user, and check that it is not misled (ATTACK_SECONDS=600)'
+	@echo 'make soak             check the figures and the growth of a watch of many cgroups that come and go'
+	@echo '                      (SOAK_SECONDS=1200 SOAK_CGROUPS=200)'
 	@echo 'make words            print figures on the doc comments, a row for each folder'
 	@echo 'make bench-reclaim    measure the engine beside bare writes, in real kernels'
 	@echo 'make bench-stat       measure reading many cgroups beside a minimal reader'
@@ -70,6 +74,17 @@ sim:
 
 sim-mutants:
 	tests/sim-mutants
+
+# The long forms of cases that `make test` runs briefly, on the newest kernel.
+kills: export MEMCTL_KILLS = $(or $(KILLS),200)
+attack: export MEMCTL_ATTACK_SECONDS = $(or $(ATTACK_SECONDS),600)
+soak: export MEMCTL_SOAK_SECONDS = $(or $(SOAK_SECONDS),1200)
+soak: export MEMCTL_SOAK_CGROUPS = $(or $(SOAK_CGROUPS),200)
+soak: export MEMCTL_VM_MEMORY = 4096
+kills attack soak:
+	tests/vm/setup
+	paths=$$(tests/vm/build) && eval "$$paths" && export MEMCTL_BIN CLI_TESTS \
+		&& MEMCTL_TEST_ARGS=trouble::$@ tests/vm/run 7
 
 bench-reclaim:
 	tests/vm/setup

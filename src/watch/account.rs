@@ -65,15 +65,17 @@ enum Counted {
 
 impl Counted {
     /// Corrects an estimate, of which `at_most` can be true. The counters lag by up to
-    /// `blind_spot`.
+    /// `blind_spot`. An estimate beyond that includes bytes that the application freed, so the
+    /// counters are closer: at the limit of the blind spot, each of a thousand cgroups that free
+    /// memory meanwhile would be overestimated by all of it.
     fn correct(self, estimate: u64, at_most: u64, blind_spot: u64) -> u64 {
+        let credible = |counted: u64| {
+            if estimate > counted.saturating_add(blind_spot) { counted } else { estimate }
+        };
         match self {
             // Other processes may have asked as well.
-            Self::Proactive(counted) => {
-                let least = counted.min(at_most);
-                estimate.clamp(least, counted.saturating_add(blind_spot).min(at_most).max(least))
-            }
-            Self::All(counted) => estimate.min(counted.saturating_add(blind_spot)),
+            Self::Proactive(counted) => credible(counted).max(counted).min(at_most),
+            Self::All(counted) => credible(counted),
             Self::Unknown => estimate,
         }
     }
@@ -202,8 +204,9 @@ impl Account {
         // A cgroup that is gone has no counters any more.
         if !is_writing && let Ok(stat) = sampler.stat(&mut cx.text) {
             let counted = Counters::of(&stat).counted(&self.first);
-            work.total.reclaimed =
-                counted.correct(work.total.reclaimed, work.at_most, cx.system.blind_spot());
+            let corrected = counted.correct(work.total.reclaimed, work.at_most, cx.system.blind_spot());
+            // Reports aren't taken back.
+            work.total.reclaimed = corrected.max(work.reported);
             work.tally.is_counted = matches!(counted, Counted::Proactive(_));
         }
         work.tally.reclaimed = work.total.reclaimed.saturating_sub(work.reported);
@@ -286,13 +289,14 @@ mod tests {
     #[test]
     fn an_estimate_is_corrected_by_the_counters() {
         let correct = |counted: Counted, estimate, at_most| counted.correct(estimate * M, at_most * M, M / 2);
-        let half = |bytes: u64| bytes * M + M / 2;
-        assert_eq!(correct(Counted::Proactive(60 * M), 256, 300), half(60), "the application freed the rest");
+        assert_eq!(correct(Counted::Proactive(60 * M), 256, 300), 60 * M, "the application freed the rest");
+        let half = 60 * M + M / 2;
+        assert_eq!(Counted::Proactive(60 * M).correct(half, 300 * M, M / 2), half, "the counters may lag");
         assert_eq!(correct(Counted::Proactive(60 * M), 50, 300), 60 * M, "large folios");
         assert_eq!(correct(Counted::Proactive(60 * M), 50, 55), 55 * M, "another process asked as well");
-        assert_eq!(correct(Counted::Proactive(0), 200, 300), M / 2, "nothing was done");
+        assert_eq!(correct(Counted::Proactive(0), 200, 300), 0, "nothing was done");
         assert_eq!(correct(Counted::All(60 * M), 50, 60), 50 * M);
-        assert_eq!(correct(Counted::All(40 * M), 50, 60), half(40));
+        assert_eq!(correct(Counted::All(40 * M), 50, 60), 40 * M);
         assert_eq!(correct(Counted::Unknown, 50, 60), 50 * M);
     }
 

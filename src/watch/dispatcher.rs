@@ -22,6 +22,9 @@ const HANG_TIME: Duration = SLICE.saturating_mul(4);
 /// need.
 const PENALTY: Duration = Duration::from_secs(1);
 
+/// Maximum number of empty queues whose memory is kept.
+const MAX_SPARE: usize = 8;
+
 /// A member that waits for a worker.
 #[derive(Clone, Debug)]
 pub(crate) struct Ticket {
@@ -59,6 +62,8 @@ pub(crate) struct Dispatcher {
     max_workers: usize,
     /// Queues that aren't empty, the next owner first.
     queues: VecDeque<Queue>,
+    /// Memory of queues that became empty: an action allocates nothing.
+    spare: Vec<VecDeque<Ticket>>,
     running: Vec<Running>,
 }
 
@@ -66,14 +71,24 @@ impl Dispatcher {
     /// Creates a dispatcher for this number of workers, and for up to `max_workers` when all hang.
     #[must_use]
     pub(crate) fn new(workers: usize, max_workers: usize) -> Self {
-        Self { workers, max_workers: max_workers.max(workers), queues: VecDeque::new(), running: Vec::new() }
+        Self {
+            workers,
+            max_workers: max_workers.max(workers),
+            queues: VecDeque::new(),
+            spare: Vec::with_capacity(MAX_SPARE),
+            running: Vec::with_capacity(max_workers.max(workers)),
+        }
     }
 
     /// Puts a member at the end of its owner's queue.
     pub(crate) fn push(&mut self, owner: u64, ticket: Ticket) {
         match self.queues.iter_mut().find(|queue| queue.owner == owner) {
             Some(queue) => queue.waiting.push_back(ticket),
-            None => self.queues.push_back(Queue { owner, waiting: VecDeque::from([ticket]) }),
+            None => {
+                let mut waiting = self.spare.pop().unwrap_or_default();
+                waiting.push_back(ticket);
+                self.queues.push_back(Queue { owner, waiting });
+            }
         }
     }
 
@@ -91,6 +106,8 @@ impl Dispatcher {
             let owner = queue.owner;
             if !queue.waiting.is_empty() {
                 self.queues.push_back(queue);
+            } else if self.spare.len() < MAX_SPARE {
+                self.spare.push(queue.waiting);
             }
             return Some((owner, ticket));
         }

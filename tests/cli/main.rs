@@ -44,6 +44,7 @@ mod systemd;
 mod targets;
 mod terminal;
 mod total;
+mod trouble;
 mod unreclaimable;
 mod usage;
 mod watch;
@@ -57,6 +58,9 @@ fn main() {
     }
     if let Some(inside) = namespace::asked_for() {
         return inside.run();
+    }
+    if let Some(attacker) = trouble::asked_for() {
+        return attacker.run();
     }
     let here = Place::here();
     println!("place: {here}");
@@ -89,6 +93,7 @@ fn main() {
         embedded::cases(),
         watch::cases(),
         events::cases(),
+        trouble::cases(),
         net_saving::cases(),
         plan::cases(),
         signals::cases(),
