@@ -82,14 +82,12 @@ impl Dispatcher {
 
     /// Puts a member at the end of its owner's queue.
     pub(crate) fn push(&mut self, owner: u64, ticket: Ticket) {
-        match self.queues.iter_mut().find(|queue| queue.owner == owner) {
-            Some(queue) => queue.waiting.push_back(ticket),
-            None => {
-                let mut waiting = self.spare.pop().unwrap_or_default();
-                waiting.push_back(ticket);
-                self.queues.push_back(Queue { owner, waiting });
-            }
+        if let Some(queue) = self.queues.iter_mut().find(|queue| queue.owner == owner) {
+            return queue.waiting.push_back(ticket);
         }
+        let mut waiting = self.spare.pop().unwrap_or_default();
+        waiting.push_back(ticket);
+        self.queues.push_back(Queue { owner, waiting });
     }
 
     /// Removes and returns the member that is next, if there is a worker for it. Its owner's turn
