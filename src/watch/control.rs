@@ -220,7 +220,9 @@ impl<S: System> Control<'_, S> {
         let end = self.settings.duration.map(|most| self.cx.began + most);
         let others = [end, self.muted.due(), self.dispatcher.due(now)];
         let next = others.into_iter().flatten().fold(renew.min(self.schedule.earliest()), Duration::min);
-        let next = if self.pending.is_empty() { next } else { now };
+        // An action that ended in this round, and goes on, was left for the next one.
+        let goes_on = !self.pending.is_empty() || self.dispatcher.is_ready(now);
+        let next = if goes_on { now } else { next };
         // A signal ends the wait early, and is handled next.
         self.cx.system.wait(next.saturating_sub(now), &mut self.ready);
         self.cx.refresh();

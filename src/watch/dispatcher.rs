@@ -118,6 +118,14 @@ impl Dispatcher {
         self.queues.iter().map(|queue| queue.waiting.len()).sum()
     }
 
+    /// Returns whether some member waits for which there is a worker.
+    #[must_use]
+    pub(crate) fn is_ready(&self, now: Duration) -> bool {
+        let has_worker =
+            |queue: &Queue| queue.waiting.iter().any(|one| self.has_worker(now, queue.owner, one));
+        self.queues.iter().any(has_worker)
+    }
+
     /// Returns whether there is a worker for a member.
     fn has_worker(&self, now: Duration, owner: u64, ticket: &Ticket) -> bool {
         let in_use = self.running.len();
@@ -287,6 +295,7 @@ mod tests {
         dispatcher.push(7, ticket(1, "/b"));
         started(&mut dispatcher, NOW);
         let five = Duration::from_secs(5);
+        assert!(!dispatcher.is_ready(NOW), "the only worker is in use");
         assert!(dispatcher.blocked_for(NOW + five / 2, five).is_none());
         assert!(dispatcher.blocked_for(NOW + five, five).is_some());
         assert_eq!(dispatcher.due(NOW), Some(NOW + HANG_TIME));
