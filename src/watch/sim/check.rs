@@ -230,6 +230,7 @@ impl Checks {
 
     /// Checks a write before it is served.
     pub(super) fn write(&mut self, world: &World, id: u64, bytes: u64) {
+        self.was_active = true;
         let Some(plan) = self.facts(id).plan else { return };
         let (sim, now) = (&world.sims[&id], world.now);
         self.now = now;
