@@ -221,6 +221,8 @@ mod tests {
         };
         let drain = || rustix::io::read(fd, &mut [0; 8]);
         assert!(!is_readable());
+        // Below nohup(1) it is ignored, and stays so.
+        set(Signal::SIGHUP, SigHandler::SigDfl, SaFlags::empty());
         install_reload();
         Errno::set_raw(77);
         raise(Signal::SIGHUP).unwrap();
