@@ -16,9 +16,8 @@ pub fn cases() -> Vec<Case> {
             containers_by_the_beginning_of_their_id,
             pods_in_both_spellings,
             an_ambiguous_name_lists_the_candidates,
-            a_strangers_name_is_never_taken,
-            an_ambiguous_name_is_the_trouble_of_its_rule;
-        "guest reclaim" => reclaim_from_a_unit
+            a_strangers_name_is_never_taken;
+        "guest reclaim" => reclaim_from_a_unit, an_ambiguous_name_is_the_trouble_of_its_rule
     ]
 }
 

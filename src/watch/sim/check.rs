@@ -105,8 +105,8 @@ impl Checks {
         let least = (plan.floor.max(sim.low / M) * M) as f64 + (8 * M) as f64;
         let facts = self.facts(id);
         // Growth that reclaim can't keep up with, or memory that can't be reclaimed.
-        let is_hard = sim.growth > speed / 8.0
-            || sim.growth > (mib * M) as f64
+        let is_hard = sim.growth > speed * 0.4
+            || sim.growth * 0.2 > (mib * M) as f64
             || tenant_limited
             || sim.limit < 4 * mib * M
             || sim.limit as f64 * 0.7 < sim.hot + sim.outside + least
@@ -345,8 +345,8 @@ impl Checks {
                 if blurred { reclaimed > truth + slack } else { reclaimed.abs_diff(truth) > slack };
             let lies = plan.troubles.iter().any(|trouble| matches!(trouble.what, super::plan::What::Lie(_)));
             let is_excused = unfinished || (blurred && lies);
-            if gone && truth > M && writes == 0 {
-                self.violations.push(format!("{name}: nothing told of {truth} bytes"));
+            if writes != sim.writes && !unfinished {
+                self.violations.push(format!("{name}: {writes} writes counted of {}", sim.writes));
             }
             if is_wrong && !is_excused {
                 self.violations

@@ -122,6 +122,9 @@ impl SimSystem {
     /// Lets time pass until `until`, or until something is ready if `polls`.
     fn pass(&mut self, until: Duration, polls: bool) {
         loop {
+            if polls && !self.done.is_empty() {
+                return;
+            }
             let next = (0..self.running.len()).min_by_key(|&index| self.running[index].next);
             let at = next.map_or(until, |index| self.running[index].next.min(until));
             self.shared.borrow_mut().world.pass(at, polls);
@@ -129,7 +132,7 @@ impl SimSystem {
             let (now, is_ready) = (shared.world.now, !shared.world.ready.is_empty());
             let is_stopping = shared.world.stop_at.is_some_and(|at| at <= now) && !self.is_stopped;
             drop(shared);
-            if polls && (is_ready || is_stopping || !self.done.is_empty()) {
+            if polls && (is_ready || is_stopping) {
                 return;
             }
             match next {

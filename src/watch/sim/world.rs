@@ -53,6 +53,8 @@ pub(super) struct Sim {
     /// Counters as they were folded last.
     pub folded: (Duration, Counters),
     pub hits: u64,
+    /// Number of writes.
+    pub writes: u64,
     /// Usage as the writer read it last.
     pub told: u64,
     pub stalled: f64,
@@ -89,6 +91,7 @@ impl Sim {
             counters: Counters::default(),
             folded: (now, Counters::default()),
             hits: 0,
+            writes: 0,
             told: 0,
             stalled: 0.0,
             advanced: now,
@@ -475,6 +478,7 @@ impl World {
         let kernel = self.plan.kernel;
         let quick = Duration::from_micros(20);
         let Some(sim) = self.sims.get_mut(&id) else { return (Err(Errno::NODEV), quick) };
+        sim.writes += 1;
         sim.advance(at);
         if !sim.alive {
             return (Err(Errno::NODEV), quick);
