@@ -120,7 +120,7 @@ impl<F: Sample> Level<F> {
         }
         let decision = self.policy.decide(HeadroomSample { at: cx.now, current, limit: self.limit });
         self.decision = Some((cx.now, decision));
-        self.current = current;
+        (self.current, self.usage_read_at) = (current, Some(cx.now));
         Ok(decision)
     }
 

@@ -144,12 +144,12 @@ impl Checks {
             RulePlan::Headroom { mib, ancestors: true, .. } => mib,
             _ => 0,
         };
-        let least = below.iter().map(|(_, plan)| wants(plan)).min().unwrap_or(0);
+        let least = below.iter().map(|(_, plan)| wants(plan)).filter(|&mib| mib > 0).min().unwrap_or(0);
         let most = below.iter().map(|(_, plan)| wants(plan)).max().unwrap_or(0);
         let gives = |id: u64, plan: &CgroupPlan| {
             let one = &world.sims[&id];
             let floor = (plan.floor * M).max(one.low) as f64 + (8 * M) as f64;
-            now > one.hung + CALM && one.cold > (2 * most * M) as f64 + floor
+            wants(plan) > 0 && now > one.hung + CALM && one.cold > (2 * most * M) as f64 + floor
         };
         let is_hard = least < 4
             || growth > speed / 16.0

@@ -141,7 +141,7 @@ pub(super) fn plans() -> impl Strategy<Value = Plan> {
             asynchronous,
         });
     let tenants = prop::collection::vec(prop::option::weighted(0.4, 64u64..512), 1..4);
-    let cgroups = prop::collection::vec(cgroups(), 1..8);
+    let cgroups = prop::collection::vec(cgroups(), 1..12);
     let troubles = prop::collection::vec(troubles(), 0..8);
     (10u64..40, kernel, tenants, cgroups, troubles).prop_map(
         |(seconds, kernel, tenants, cgroups, troubles)| Plan { seconds, kernel, tenants, cgroups, troubles },
@@ -180,7 +180,7 @@ fn troubles() -> impl Strategy<Value = Trouble> {
     let errno = || select(vec![Error::Files, Error::Access, Error::Memory, Error::Io]);
     let what = prop_oneof![
         3 => (500u64..8000, 300u64..18_000).prop_map(|(within, time)| What::Hang { within, time }),
-        1 => (500u64..8000, 300u64..18_000).prop_map(|(within, time)| What::HangAll { within, time }),
+        2 => (500u64..8000, 300u64..18_000).prop_map(|(within, time)| What::HangAll { within, time }),
         1 => (8u64..300).prop_map(What::Limit),
         1 => Just(What::Closed),
         1 => (0u64..100).prop_map(What::Protect),
@@ -197,5 +197,5 @@ fn troubles() -> impl Strategy<Value = Trouble> {
         1 => any::<bool>().prop_map(What::Reload),
         1 => Just(What::Stop),
     ];
-    (1000u64..38_000, 0usize..8, what).prop_map(|(at, who, what)| Trouble { at, who, what })
+    (1000u64..38_000, 0usize..12, what).prop_map(|(at, who, what)| Trouble { at, who, what })
 }
