@@ -206,7 +206,8 @@ impl Checks {
     }
 
     /// Checks a sample of `memory.current`: a level that many cgroups share is sampled once for them
-    /// all, and once more after a limit event.
+    /// all, and a few times more at a start
+    /// and after a limit event.
     pub(super) fn sampled(&mut self, world: &World, id: u64) {
         (self.now, self.was_active) = (world.now, true);
         let is_shared = world.sims[&id].parent.is_none();
@@ -215,7 +216,7 @@ impl Checks {
             (began, count) if world.now.saturating_sub(*began) < Duration::from_millis(1) => *count += 1,
             samples => *samples = (world.now, 1),
         }
-        if is_shared && facts.samples.1 == 4 {
+        if is_shared && facts.samples.1 == 6 {
             self.fail(format!("tenant{id} is sampled for each cgroup below it"));
         }
     }
