@@ -35,6 +35,7 @@ struct Facts {
     /// Beginning of a millisecond, and number of samples within it.
     samples: (Duration, u32),
     limit_read: Duration,
+    started: bool,
     ended: bool,
 }
 
@@ -103,6 +104,9 @@ impl Checks {
         let speed = (world.plan.kernel.speed * M) as f64;
         let tenant_limited = sim.parent.is_some_and(|parent| world.sims[&parent].limit < u64::MAX);
         let least = (plan.floor.max(sim.low / M) * M) as f64 + (8 * M) as f64;
+        // When all workers hang, further ones stay away from cgroups below the same parent.
+        let siblings = world.sims.values().filter(|one| one.parent == sim.parent && one.hung > now);
+        let is_avoided = siblings.count() >= 4;
         let facts = self.facts(id);
         // Growth that reclaim can't keep up with, or memory that can't be reclaimed.
         let is_hard = sim.growth > speed * 0.4
@@ -112,12 +116,13 @@ impl Checks {
             || sim.limit as f64 * 0.7 < sim.hot + sim.outside + least
             || world.plan.kernel.asynchronous && sim.anon > 0;
         let is_troubled = now.saturating_sub(sim.troubled.max(sim.changed)) < CALM;
-        if is_hard || is_troubled || facts.blind || now < wrote_itself + CALM || !sim.alive {
+        let is_excused = is_hard || is_troubled || is_avoided || facts.blind || !sim.alive;
+        if is_excused || now < wrote_itself + CALM {
             facts.excused = now;
         }
         let met = sim.hits > facts.hits;
         facts.hits = sim.hits;
-        if met && now.saturating_sub(facts.excused) > CALM && !facts.ended {
+        if met && now.saturating_sub(facts.excused) > CALM && facts.started && !facts.ended {
             let usage = sim.usage();
             facts.excused = now;
             self.fail(format!("job{id} met its limit without an excuse, at {usage}"));
@@ -238,13 +243,13 @@ impl Checks {
         if bytes == 0 || !bytes.is_multiple_of(4096) {
             self.fail(format!("job{id}: a request for {bytes} bytes"));
         }
-        let is_known = now.saturating_sub(sim.changed) > Duration::from_secs(11);
+        let is_known = now.saturating_sub(sim.changed) > Duration::from_secs(16);
         let least = (plan.floor * M).max(if is_known { sim.low } else { 0 });
         if least > 0 && sim.told < least + bytes {
             self.fail(format!("job{id}: {bytes} of {} bytes are requested, {least} are to stay", sim.told));
         }
-        // The limit may have been read up to 10 s ago.
-        let is_known = now.saturating_sub(sim.changed) > Duration::from_secs(11);
+        // A setting is read every 10 s at rest, at the next sample, which may be 5 s away.
+        let is_known = now.saturating_sub(sim.changed) > Duration::from_secs(16);
         if let RulePlan::Headroom { mib, pressure: false, .. } = plan.rule
             && is_known
             && sim.limit <= mib * M
@@ -275,7 +280,7 @@ impl Checks {
             EventKind::Acted(result)
                 if presses
                     && (result.current + result.requested + BLIND_SPOT > world.sims[&id].limit
-                        || now.saturating_sub(world.sims[&id].changed) < Duration::from_secs(11)) =>
+                        || now.saturating_sub(world.sims[&id].changed) < Duration::from_secs(16)) =>
             {
                 self.facts(id).last_press = Some(u64::MAX / 4);
             }
@@ -300,7 +305,7 @@ impl Checks {
             }
             EventKind::Start { .. } => {
                 let facts = self.facts(id);
-                (facts.excused, facts.ended, facts.blind) = (now, false, false);
+                (facts.excused, facts.started, facts.ended, facts.blind) = (now, true, false, false);
             }
             EventKind::Gone | EventKind::Released => self.facts(id).ended = true,
             _ => {}
