@@ -210,6 +210,11 @@ impl<F: Sample> Level<F> {
         self.policy.set_interval(near);
     }
 
+    /// Records that reclaim for it goes on down to the upper watermark.
+    pub(crate) fn go_on(&mut self) {
+        self.policy.go_on();
+    }
+
     /// Records bytes reclaimed from it or from below it.
     pub(crate) fn reclaimed(&mut self, bytes: u64) {
         self.policy.reclaimed(bytes);

@@ -181,6 +181,12 @@ impl<F: Sample> Limits<F> {
         }
     }
 
+    /// Records that reclaim ended before it came down to its target, and goes on.
+    pub(crate) fn go_on(&mut self) {
+        self.own.go_on();
+        self.above.iter().for_each(|level| level.borrow_mut().go_on());
+    }
+
     /// Records reclaimed bytes.
     pub(crate) fn reclaimed(&mut self, bytes: u64) {
         self.own.reclaimed(bytes);

@@ -71,6 +71,9 @@ impl<S: System> Member<S> {
         if !presses && let Some(step) = self.check_refaults(result, cx)? {
             return Ok(step);
         }
+        if result.end == EndReason::Slice && !presses {
+            self.limits.go_on();
+        }
         self.flush(false, cx);
         // The worker's last reading replaces a sample.
         let step = self.decide(result.current, cx)?;

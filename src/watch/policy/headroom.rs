@@ -124,6 +124,8 @@ pub(crate) struct HeadroomPolicy {
     near: Duration,
     /// True to keep a reserve for expected allocations, false for just the headroom.
     reserves: bool,
+    /// True if the last reclaim ended before it came down to the upper watermark, and goes on.
+    goes_on: bool,
     curve: ArrivalCurve,
     /// Bytes reclaimed so far, by memctl and, as far as known, by others: these bytes had arrived
     /// too.
@@ -148,6 +150,7 @@ impl HeadroomPolicy {
             headroom,
             near: MIN_INTERVAL,
             reserves,
+            goes_on: false,
             curve: ArrivalCurve::default(),
             reclaimed: 0,
             last: None,
@@ -190,7 +193,10 @@ impl HeadroomPolicy {
             self.planned = until;
             return Decision::NoRoom { until };
         }
-        if let Some(down_to) = self.down_to(sample.current, sample.limit) {
+        let target = self.target(sample.limit);
+        let rest = std::mem::take(&mut self.goes_on).then_some(target);
+        let rest = rest.filter(|&target| target < sample.current);
+        if let Some(down_to) = self.down_to(sample.current, sample.limit).or(rest) {
             self.still = 0;
             // The next sample follows the reclaim.
             self.planned = Duration::MAX;
@@ -211,11 +217,22 @@ impl HeadroomPolicy {
     /// `limit`.
     #[must_use]
     pub(crate) fn down_to(&self, current: u64, limit: u64) -> Option<u64> {
+        let is_low = limit.saturating_sub(current) < self.low(limit) || current > limit;
+        (is_low && !self.has_no_room(limit)).then(|| self.target(limit))
+    }
+
+    /// Records that the last reclaim ended before it came down to the upper watermark: the next
+    /// decision is to go on.
+    pub(crate) fn go_on(&mut self) {
+        self.goes_on = true;
+    }
+
+    /// Returns the usage that leaves as much free as the upper watermark.
+    fn target(&self, limit: u64) -> u64 {
         let low = self.low(limit);
         let between =
             (low / WATERMARK_DIVISOR).max(MIN_WATERMARK_DISTANCE).min(limit.saturating_sub(low) / 2);
-        (!self.has_no_room(limit) && (limit.saturating_sub(current) < low || current > limit))
-            .then(|| limit.saturating_sub(low + between))
+        limit.saturating_sub(low + between)
     }
 
     /// Returns the lower watermark: bytes to keep free below `limit`.

@@ -145,6 +145,23 @@ fn a_limit_below_the_headroom_is_left_alone() {
 }
 
 #[test]
+fn a_reclaim_that_goes_on_comes_down_to_the_upper_watermark() {
+    let mut law = HeadroomPolicy::new(Headroom::Bytes(40 * M), false);
+    let mut decide = |second: u64, current: u64, goes_on: bool| {
+        if goes_on {
+            law.go_on();
+        }
+        law.decide(HeadroomSample { at: ms(second * 1000), current, limit: 128 * M })
+    };
+    let down_to = Decision::Reclaim { down_to: 83 * M };
+    assert_eq!(decide(1, 89 * M, false), down_to);
+    assert!(matches!(decide(2, 86 * M, false), Decision::Rest { .. }));
+    assert_eq!(decide(3, 86 * M, true), down_to);
+    assert!(matches!(decide(4, 86 * M, false), Decision::Rest { .. }), "once");
+    assert!(matches!(decide(5, 83 * M, true), Decision::Rest { .. }), "it is there");
+}
+
+#[test]
 fn samples_on_the_grid_are_in_time() {
     let mut policy = new_policy();
     let mut at = ms(1033);
