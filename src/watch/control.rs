@@ -11,7 +11,6 @@ use super::dispatcher::{Dispatcher, Ticket};
 use super::event::{Ended, EventKind, ReclaimTally, Summary};
 use super::host::HostState;
 use super::kernel::MAX_WORKERS;
-use super::level::Outrun;
 use super::member::{Activity, Member, Step};
 use super::muted::Muted;
 use super::notes::{Note, Noted, notes};
@@ -22,10 +21,11 @@ use super::policy::sampling_interval::SamplingInterval;
 use super::rejected::Rejected;
 use super::schedule::Schedule;
 use super::swap_monitor::SwapMonitor;
-use super::system::{ANCESTOR, DONE, Sample, System};
+use super::system::{ANCESTOR, DONE, System};
 use super::worker::{Done, WriteJob};
 use crate::cgroup::join::Joined;
 
+mod limit_events;
 mod membership;
 mod trigger;
 
@@ -34,11 +34,6 @@ const MIN_ROUND: Duration = Duration::from_millis(1);
 
 /// Interval between searches for new cgroups.
 const RENEW_INTERVAL: Duration = Duration::from_secs(2);
-
-/// Time for which a limit event is muted after it arrived: a cgroup that stays at its limit causes
-/// a hundred a second, a bound set by the kernel. The longer time applies while a guard holds.
-const MUTE: Duration = Duration::from_millis(50);
-const LONG_MUTE: Duration = Duration::from_millis(250);
 
 /// Interval between checks for signals while the CPU budget is used up.
 const SIGNAL_INTERVAL: Duration = Duration::from_millis(250);
@@ -408,50 +403,6 @@ impl<S: System> Control<'_, S> {
     fn leave_if_alone(&mut self) {
         if let Some(joined) = self.joined.take_if(|joined| joined.leave_if_alone()) {
             self.cx.emit(joined.name(), EventKind::Left);
-        }
-    }
-
-    /// Listens again to limit events that were muted until now.
-    fn rearm(&mut self) {
-        while let Some(id) = self.muted.next_due(self.cx.now) {
-            if id & ANCESTOR != 0 {
-                if let Some(level) = self.ancestors.get(id & !ANCESTOR) {
-                    self.cx.system.rearm(&level.borrow().sampler, id);
-                }
-            } else if let Some(Some(member)) = self.members.get(id as usize) {
-                self.cx.system.rearm(&member.limits.own.sampler, id);
-            }
-        }
-    }
-
-    /// Handles a limit event or a stall of a member.
-    fn member_hit(&mut self, id: u64) {
-        let slot = id as usize;
-        let Some(Some(member)) = self.members.get_mut(slot) else { return };
-        (member.hit, member.due) = (true, Duration::ZERO);
-        let mute = if member.is_held() { LONG_MUTE } else { MUTE };
-        self.muted.mute(id, self.cx.now + mute);
-        self.plan(slot);
-    }
-
-    /// Handles a limit event of an ancestor: all members below it are sampled.
-    fn ancestor_hit(&mut self, id: u64) {
-        self.muted.mute(ANCESTOR | id, self.cx.now + MUTE);
-        let Some(level) = self.ancestors.get(id) else { return };
-        let outrun = level.borrow_mut().outrun(&mut self.cx).ok().flatten();
-        let was_met = outrun.is_some();
-        if let Some(Outrun { what, is_news: true }) = outrun {
-            self.cx.emit(level.borrow().sampler.name(), what);
-        }
-        for slot in 0..self.members.len() {
-            let Some(member) = &mut self.members[slot] else { continue };
-            if member.limits.above.iter().any(|level| level.borrow().sampler.id() == id) {
-                member.due = Duration::ZERO;
-                if was_met {
-                    member.outrun();
-                }
-                self.plan(slot);
-            }
         }
     }
 

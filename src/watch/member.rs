@@ -265,7 +265,6 @@ impl<S: System> Member<S> {
         }
         if self.hit && self.rule.keeps_free() {
             let outrun = self.limits.own.outrun(cx)?;
-            self.hit = false;
             if let Some(Outrun { what, is_news }) = outrun {
                 self.outrun();
                 if is_news {

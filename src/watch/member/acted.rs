@@ -145,11 +145,11 @@ impl<S: System> Member<S> {
         self.limits.reclaimed(result.reclaimed);
         if !presses {
             self.hold.refaults.reclaimed(result.reclaimed);
-        } else if let Some(probe) = &mut self.probe {
-            probe.acted(result);
         }
-        if let (false, Some(probe)) = (presses, &mut self.probe) {
-            probe.saved(result.reclaimed);
+        match &mut self.probe {
+            Some(probe) if presses => probe.acted(result),
+            Some(probe) => probe.saved(result.reclaimed),
+            None => {}
         }
     }
 }

@@ -34,7 +34,6 @@ struct Facts {
     held: Duration,
     /// Beginning of a millisecond, and number of samples within it.
     samples: (Duration, u32),
-    limit_read: Duration,
     started: bool,
     ended: bool,
 }
@@ -224,10 +223,6 @@ impl Checks {
         if is_shared && facts.samples.1 == 6 {
             self.fail(format!("tenant{id} is sampled for each cgroup below it"));
         }
-    }
-
-    pub(super) fn read_limit(&mut self, world: &World, id: u64) {
-        self.facts(id).limit_read = world.now;
     }
 
     pub(super) fn wrote_itself(&mut self, now: Duration) {
