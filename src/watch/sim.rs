@@ -7,6 +7,7 @@
 
 mod check;
 mod plan;
+mod shapes;
 mod system;
 mod tests;
 mod world;

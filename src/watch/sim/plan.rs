@@ -3,6 +3,8 @@
 use proptest::prelude::*;
 use proptest::sample::select;
 
+use super::shapes;
+
 pub(super) const M: u64 = 1 << 20;
 
 /// A world: its cgroups, and the troubles that befall them.
@@ -125,6 +127,10 @@ pub(super) enum Error {
 
 /// Returns a strategy for plans.
 pub(super) fn plans() -> impl Strategy<Value = Plan> {
+    prop_oneof![16 => plans_of_chance(), 1 => shapes::crowds(), 1 => shapes::slow_siblings()]
+}
+
+fn plans_of_chance() -> impl Strategy<Value = Plan> {
     let kernel = (
         any::<bool>(),
         select(vec![Refaults::Restores, Refaults::Activations, Refaults::SwapIns]),
