@@ -1,13 +1,14 @@
 //! Features of the host that matter to reclaim: swap devices and their order, zswap, MGLRU, PSI,
 //! huge and pinned pages, and the rights of this process.
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, getrlimit};
 
 use kernel::kernel_release;
 use proc::{flat_keyed, meminfo_bytes, page_size, read_system_file};
 use swap_areas::{SwapDevice, devices};
 use zswap::ZswapPool;
 
+pub mod files;
 pub mod kernel;
 pub mod locks;
 pub mod proc;
@@ -110,14 +111,6 @@ impl Rights {
         let bits = effective.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok()).unwrap_or(0);
         Self { ipc_lock: bits & 1 << 14 != 0, sys_resource: bits & 1 << 24 != 0, memlock }
     }
-}
-
-/// Raises the limit of open files to its maximum. The default of 1024 is kept low for programs that
-/// use select(2), and memctl doesn't.
-pub fn open_many_files() {
-    let limit = getrlimit(Resource::Nofile);
-    // If raising fails, the limit stays as it was.
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
 /// Returns the memory pinned now, bytes, from the text of a `/proc/vmstat`.

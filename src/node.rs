@@ -17,6 +17,7 @@ use crate::cgroup::error::CgroupError;
 use crate::cgroup::reclaim::ReclaimFile;
 use crate::cgroup::stat::MemoryStat;
 use crate::cgroup::{Name, open_directory, pressure};
+use crate::host::files::optional;
 use crate::host::kernel::kernel_release;
 use crate::host::proc::{cpus, page_size, read_system_file};
 use crate::host::{LockHolder, Reader, zram};
@@ -97,19 +98,19 @@ impl Node {
             std::io::ErrorKind::NotFound => no_such_node(&name),
             _ => CgroupError::io(&path, &e),
         })?;
-        let reader = |file: &str| {
-            Reader::at(&dir, file).map_err(|errno| CgroupError::io(path.join(file), &errno.into()))
-        };
+        let io = |file: &Path, errno: Errno| CgroupError::io(file, &errno.into());
+        let reader = |file: &str| Reader::at(&dir, file).map_err(|errno| io(&path.join(file), errno));
+        let has = |file: &str| optional(Reader::open(file)).map_err(|errno| io(Path::new(file), errno));
         let reclaim = ReclaimFile::open_in(&dir, FILE).map_err(|errno| shut(&name, &path, errno))?;
         Ok(Self {
             number,
             reclaim,
             meminfo: reader("meminfo")?,
             vmstat: reader("vmstat")?,
-            host: Reader::open("/proc/vmstat").ok(),
-            pressure: Reader::open("/proc/pressure/memory").ok(),
-            refresh: Reader::open("/proc/sys/vm/stat_refresh").ok(),
-            zram: zram::Devices::find(),
+            host: has("/proc/vmstat")?,
+            pressure: has("/proc/pressure/memory")?,
+            refresh: has("/proc/sys/vm/stat_refresh")?,
+            zram: zram::Devices::find().map_err(|errno| io(Path::new("/proc/swaps"), errno))?,
             text: String::new(),
             name: name.into(),
             path,

@@ -3,11 +3,16 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
 use thiserror::Error;
 
 use super::{mount, systemd};
+use crate::host::files::is_shortage;
 use crate::host::kernel::Version;
 use crate::host::proc::read_bytes;
+
+/// Advice where descriptors are short.
+pub(crate) const MORE_FILES: &str = "raise the limit of open files: ulimit -n, LimitNOFILE=";
 
 /// Reason why memory can't be reclaimed from a cgroup.
 #[derive(Debug, Error)]
@@ -73,6 +78,8 @@ pub enum CgroupError {
     Removed { name: String },
     #[error("{name}: the cgroup was removed meanwhile, and a new one has its name")]
     Replaced { name: String },
+    #[error("{path}: {}", error_text(&(*.errno).into()))]
+    Shortage { path: String, errno: Errno },
     #[error("{path}: {why}")]
     Other { path: String, why: String },
 }
@@ -94,7 +101,10 @@ pub enum GlobError {
 impl CgroupError {
     pub(crate) fn io(path: impl AsRef<Path>, error: &io::Error) -> Self {
         let path = path.as_ref().display().to_string();
-        Self::Other { path, why: error_text(error) }
+        match Errno::from_io_error(error) {
+            Some(errno) if is_shortage(errno) => Self::Shortage { path, errno },
+            _ => Self::Other { path, why: error_text(error) },
+        }
     }
 
     pub(crate) fn no_cgroup2() -> Self {
@@ -162,6 +172,7 @@ impl CgroupError {
             Self::ReadOnly { .. } | Self::SysReadOnly { .. } => {
                 "run memctl on the host, or mount the file system rw (usually read-only in containers)".into()
             }
+            Self::Shortage { errno: Errno::MFILE, .. } => MORE_FILES.into(),
             // An ID can be continued, a unit's name can't.
             Self::Ambiguous { word, .. } if word.contains(':') => {
                 "name the cgroup by its path, or by a longer ID".into()
@@ -178,6 +189,7 @@ impl CgroupError {
             | Self::Ended { .. }
             | Self::Removed { .. }
             | Self::Replaced { .. }
+            | Self::Shortage { .. }
             | Self::Other { .. } => return None,
         })
     }

@@ -71,6 +71,9 @@ pub enum Unknown {
     /// `/proc` hides the processes of others.
     #[error("other users' processes are hidden, possibly an OOM killer")]
     Hidden,
+    /// The processes couldn't be searched.
+    #[error("processes can't be searched: {0}")]
+    NotSearched(String),
 }
 
 impl Killers {
@@ -82,6 +85,7 @@ impl Killers {
         }
         match running::running(&mount.point) {
             Running::No => Self::default(),
+            Running::Unknown(why) => Self::unknown(None, Unknown::NotSearched(why)),
             Running::Hidden => Self::unknown(None, Unknown::Hidden),
             Running::Killer(Killer::Oomd) => Self::unknown(Some(Killer::Oomd), Unknown::Oomd),
             Running::Killer(Killer::SystemdOomd) => Self::of_systemd(mount, oomctl::dump(), has_rules()),

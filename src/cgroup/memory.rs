@@ -1,5 +1,6 @@
 //! Cgroup to sample and to reclaim from, with its files held open.
 
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use super::reclaim::ReclaimFile;
 use super::stat::MemoryStat;
 use super::{Cgroup, CgroupPath, Conditions, Mount, diagnose, pressure};
 use crate::cgroup::error::CgroupError;
+use crate::host::files::optional;
 use crate::host::proc::{cpus, page_size, parse_number};
 use crate::host::{Reader, zram};
 use crate::kind::Swappiness;
@@ -45,7 +47,8 @@ impl MemoryCgroup {
         let explain = |errno| diagnose::explain(&cgroup, located, errno);
         let reclaim = ReclaimFile::open(&cgroup).map_err(explain)?;
         let stat = cgroup.reader("memory.stat").map_err(explain)?;
-        Ok(Self::with(cgroup, reclaim, stat, located))
+        let path = cgroup.path().to_path_buf();
+        Self::with(cgroup, reclaim, stat, located).map_err(|errno| CgroupError::io(path, &errno.into()))
     }
 
     /// Opens the cgroup as [`MemoryCgroup::open`] does, but without looking for the reason of an
@@ -59,24 +62,36 @@ impl MemoryCgroup {
             errno => errno.unwrap_or(Errno::INVAL),
         })?;
         let (reclaim, stat) = (ReclaimFile::open(&cgroup)?, cgroup.reader("memory.stat")?);
-        Ok(Self::with(cgroup, reclaim, stat, located))
+        Self::with(cgroup, reclaim, stat, located)
     }
 
-    fn with(cgroup: Cgroup, reclaim: ReclaimFile, stat: Reader, located: &CgroupPath) -> Self {
-        Self {
+    fn with(cgroup: Cgroup, reclaim: ReclaimFile, stat: Reader, located: &CgroupPath) -> Result<Self, Errno> {
+        let has = |file| optional(cgroup.reader(file));
+        let vmstat =
+            if cgroup.has("memory.current") { None } else { optional(Reader::open("/proc/vmstat"))? };
+        Ok(Self {
             mount: Arc::clone(&located.mount),
             reclaim,
             stat,
-            vmstat: Reader::open("/proc/vmstat").ok().filter(|_| !cgroup.has("memory.current")),
-            current: cgroup.reader("memory.current").ok(),
-            swap_current: cgroup.reader("memory.swap.current").ok(),
-            pressure: cgroup.reader("memory.pressure").ok(),
-            folding: cgroup.reader("cpu.stat").ok(),
-            zram: zram::Devices::find(),
+            vmstat,
+            current: has("memory.current")?,
+            swap_current: has("memory.swap.current")?,
+            pressure: has("memory.pressure")?,
+            folding: has("cpu.stat")?,
+            zram: zram::Devices::find()?,
             blind_spot: blind_spot(),
             text: String::new(),
             cgroup,
-        }
+        })
+    }
+
+    /// Returns the descriptors that it holds.
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let optional = [&self.current, &self.vmstat, &self.swap_current, &self.pressure, &self.folding];
+        [self.cgroup.as_fd(), self.reclaim.as_fd(), self.stat.as_fd()]
+            .into_iter()
+            .chain(optional.into_iter().flatten().map(AsFd::as_fd))
+            .chain(self.zram.descriptors())
     }
 
     /// Returns the cgroup.

@@ -9,7 +9,7 @@ use std::fmt::{self, Write};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::Cgroup;
 use crate::kind::Swappiness;
@@ -35,6 +35,12 @@ impl fmt::Write for Line {
 /// Open `memory.reclaim`.
 #[derive(Debug)]
 pub(crate) struct ReclaimFile(OwnedFd);
+
+impl AsFd for ReclaimFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
 
 impl ReclaimFile {
     /// Opens the cgroup's file for writing.

@@ -9,6 +9,7 @@ use super::limit::LimitFile;
 use super::stat::MemoryStat;
 use super::{Cgroup, CgroupPath, pressure};
 use crate::host::Reader;
+use crate::host::files::optional;
 use crate::host::proc::{flat_keyed, parse_number};
 
 /// Sampler of one cgroup under watch.
@@ -40,8 +41,13 @@ impl Sampler {
         let directory = rustix::fs::fstat(&cgroup)?;
         let (id, owner) = (directory.st_ino, directory.st_uid);
         let current = cgroup.reader("memory.current")?;
-        let events = cgroup.reader("memory.events.local").ok();
+        let events = optional(cgroup.reader("memory.events.local"))?;
         Ok(Self { cgroup, id, owner, current, events })
+    }
+
+    /// Returns the descriptors that it holds.
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        [self.cgroup.as_fd(), self.current.as_fd()].into_iter().chain(self.events())
     }
 
     /// Returns the cgroup.

@@ -8,7 +8,7 @@ use memctl::cgroup::error::CgroupError;
 use memctl::cgroup::mount::Hidden;
 use memctl::cgroup::stat::{PackedStat, Rates};
 use memctl::cgroup::{CgroupPath, Details, Name, Reading, Survey, diagnose};
-use memctl::host;
+use memctl::host::files;
 use memctl::kind::Kind;
 use memctl::reclaim::Reclaimable;
 use memctl::select::{Match, locate, select_there};
@@ -38,7 +38,7 @@ pub fn run(args: &Stat, global: &Global) -> Result<Exit> {
     let mut exit = Exit::Success;
     let mut told = HashSet::new();
     let mut next = Instant::now();
-    host::open_many_files();
+    files::open_many_files();
     for look in 1u32.. {
         let Sample { mut view, unreadable, left_out } = look_at(args)?;
         if again {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use memctl::cgroup::join::{JoinError, Joined};
 use memctl::clock;
-use memctl::host;
+use memctl::host::files;
 use memctl::kind::Kind;
 use memctl::select::locate;
 use memctl::select::watchlist::Assigned;
@@ -46,7 +46,7 @@ const REPAINTED: Duration = Duration::from_millis(500);
 pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
     let loudness = Verbosity::new(global)?;
     let plan = WatchPlan::of(args)?;
-    host::open_many_files();
+    files::open_many_files();
     let Start { members, watched, waiting, unresolved } = start(&plan, args.dry_run)?;
     let mut notes = output::notes::not_watched(&waiting);
     notes.extend(unresolved.iter().cloned());
@@ -180,7 +180,7 @@ fn start(plan: &WatchPlan, dry_run: bool) -> Result<Start> {
             }
             Err(WatchError::Cgroup(_)) if selected.by_glob => {}
             // The cgroup may still get a limit.
-            Err(why) if selected.by_glob || plan.waits => unlimited.push((name, why.to_string())),
+            Err(why) if selected.by_glob || plan.waits => unlimited.push((name, reason(&why))),
             Err(WatchError::Cgroup(why)) => return Err(why.into()),
             Err(why) => return Err(Error::from(why).context(name)),
         }
@@ -188,6 +188,14 @@ fn start(plan: &WatchPlan, dry_run: bool) -> Result<Start> {
     let waiting = Waiting { unmatched: first.waiting, unlimited };
     let unresolved = plan.rules.notes(&first.unresolved, &first.troubles);
     Ok(Start { members, watched, waiting, unresolved })
+}
+
+/// Returns why a cgroup isn't watched for now, with what the user can do about the host.
+fn reason(why: &WatchError) -> String {
+    match (why, why.hint()) {
+        (WatchError::Errno(_), Some(hint)) => format!("{why} ({hint})"),
+        _ => why.to_string(),
+    }
 }
 
 /// Moves this process into the cgroup that a word names.

@@ -17,6 +17,11 @@ pub(crate) fn read_system_file(path: &str) -> io::Result<String> {
     Ok(text_of(read_bytes(path)?))
 }
 
+/// Returns the kernel's error that an error of the standard library stands for.
+pub(crate) fn errno_of(error: &io::Error) -> Errno {
+    Errno::from_io_error(error).unwrap_or(Errno::IO)
+}
+
 /// Reads a small file in a directory as text.
 pub(crate) fn read_in(dir: &Path, file: &str) -> io::Result<String> {
     Ok(text_of(std::fs::read(dir.join(file))?))

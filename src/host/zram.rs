@@ -1,7 +1,12 @@
 //! Swap on zram. Memory swapped out from a cgroup to zram stays in memory, compressed, and is
 //! charged to no cgroup.
 
-use super::proc::read_system_file;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::io::Errno;
+
+use super::files::optional;
+use super::proc::{errno_of, read_system_file};
 use super::reader::Reader;
 
 /// Content of all zram devices used as swap, bytes.
@@ -29,7 +34,7 @@ impl Zram {
     /// Reads the content of all zram devices used as swap; `None` if there are none.
     #[must_use]
     pub(crate) fn read_all() -> Option<Self> {
-        Devices::find().read(&mut String::new())
+        Devices::find().ok()?.read(&mut String::new())
     }
 
     /// Parses an `mm_stat`.
@@ -47,10 +52,18 @@ pub(crate) struct Devices(Vec<Reader>);
 
 impl Devices {
     /// Finds and opens the devices.
-    pub(crate) fn find() -> Self {
-        let swaps = read_system_file("/proc/swaps").unwrap_or_default();
-        let open = |name: &str| Reader::open(format!("/sys/block/{name}/mm_stat")).ok();
-        Self(names(&swaps).filter_map(open).collect())
+    ///
+    /// # Errors
+    /// The kernel's error, if descriptors or memory are short.
+    pub(crate) fn find() -> Result<Self, Errno> {
+        let swaps = optional(read_system_file("/proc/swaps").map_err(|e| errno_of(&e)))?.unwrap_or_default();
+        let open = |name: &str| optional(Reader::open(format!("/sys/block/{name}/mm_stat"))).transpose();
+        names(&swaps).filter_map(open).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Returns the descriptors that they hold.
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.0.iter().map(AsFd::as_fd)
     }
 
     /// Reads the devices' content; `None` if there are no devices.

@@ -102,11 +102,16 @@ pub fn unlocked(cgroup: &str) -> String {
 pub fn not_watched(waiting: &Waiting) -> Vec<String> {
     let unmatched =
         waiting.unmatched.iter().map(|word| format!("{word}: no cgroup matches yet; waiting for one"));
-    let unlimited = waiting.unlimited.first().map(|(name, why)| {
-        let more = match waiting.unlimited.len() - 1 {
-            0 => String::new(),
-            more => format!(" (and {more} more)"),
-        };
+    // One note for each reason.
+    let mut reasons: Vec<(&str, &str, usize)> = Vec::new();
+    for (name, why) in &waiting.unlimited {
+        match reasons.iter_mut().find(|(_, reason, _)| reason == why) {
+            Some((_, _, more)) => *more += 1,
+            None => reasons.push((name, why, 0)),
+        }
+    }
+    let unlimited = reasons.into_iter().map(|(name, why, more)| {
+        let more = if more > 0 { format!(" (and {more} more)") } else { String::new() };
         format!("{name}{more}: not watched yet: {why}")
     });
     unmatched.chain(unlimited).collect()
@@ -139,6 +144,9 @@ pub fn of_watch(note: &Note) -> Option<String> {
         }
         Note::NotWatched { cgroup, error } => {
             format!("{cgroup}: not watched yet: {}", errno_text(*error))
+        }
+        Note::OldRule { cgroup, error } => {
+            format!("{cgroup}: the old rule stays until the next reload: {}", errno_text(*error))
         }
         Note::SwapFree { cgroup, swap_free, limit } => format!(
             "{cgroup}: --swap-free {swap_free} lets swap fill up to SwapUsedLimit= ({}), where \

@@ -6,11 +6,14 @@ use std::collections::hash_map::Entry;
 use std::rc::Rc;
 use std::time::Duration;
 
+use rustix::io::Errno;
+
 use super::config::rule::Rule;
 use super::context::Context;
 use super::level::Level;
 use super::system::{Sample, System};
 use crate::cgroup::CgroupPath;
+use crate::host::files::optional;
 
 /// Maximum number of ancestors of one cgroup whose limits count, the nearest ones: a user may nest
 /// cgroups without end below a delegated one.
@@ -32,28 +35,31 @@ impl<F> Default for Ancestors<F> {
 impl<F: Sample> Ancestors<F> {
     /// Returns the ancestors of one cgroup, the nearest first, without the root of the hierarchy,
     /// which has no limit. Unreadable ancestors are left out.
+    ///
+    /// # Errors
+    /// The kernel's error, if descriptors or memory are short.
     pub(crate) fn of<S: System<Sampler = F>>(
         &mut self,
         located: &CgroupPath,
         rule: &Rule,
         cx: &mut Context<'_, S>,
-    ) -> Vec<SharedLevel<F>> {
+    ) -> Result<Vec<SharedLevel<F>>, Errno> {
         let mut levels = Vec::new();
         for above in cx.system.above(located).into_iter().take(MAX_ANCESTORS) {
             match self.0.entry(above.id) {
                 Entry::Vacant(vacant) => {
-                    let Ok(sampler) = cx.system.open(&above) else { continue };
-                    let Ok(level) = Level::open(sampler, rule, None, cx) else { continue };
+                    let opened = cx.system.open(&above);
+                    let level = opened.and_then(|sampler| Level::open(sampler, rule, None, cx));
+                    let Some(level) = optional(level)? else { continue };
                     levels.push(Rc::clone(vacant.insert(Rc::new(RefCell::new(level)))));
                 }
-                // The largest headroom of all members below counts.
                 Entry::Occupied(level) => {
-                    level.get().borrow_mut().raise(rule.headroom);
+                    level.get().borrow_mut().raise(rule);
                     levels.push(Rc::clone(level.get()));
                 }
             }
         }
-        levels
+        Ok(levels)
     }
 
     /// Returns the level with this id.
@@ -67,13 +73,18 @@ impl<F: Sample> Ancestors<F> {
         self.0.values().for_each(|level| level.borrow_mut().set_interval(near));
     }
 
-    /// Forgets all levels: they have to be found anew.
-    pub(crate) fn forget(&mut self) {
-        self.0.clear();
-    }
-
-    /// Forgets levels without watched cgroups below.
-    pub(crate) fn forget_the_unused(&mut self) {
+    /// Forgets levels without watched cgroups below, and what cgroups wanted that are no longer
+    /// watched. `watched` are the rules of those that are, and their levels.
+    pub(crate) fn update<'a>(&mut self, watched: impl Iterator<Item = (&'a Rule, &'a [SharedLevel<F>])>)
+    where
+        F: 'a,
+    {
         self.0.retain(|_, level| Rc::strong_count(level) > 1);
+        self.0.values().for_each(|level| level.borrow_mut().lower());
+        for (rule, levels) in watched {
+            for level in levels {
+                level.borrow_mut().raise(rule);
+            }
+        }
     }
 }

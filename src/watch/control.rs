@@ -64,6 +64,7 @@ pub(super) fn run<S: System>(
     system: S,
     members: Vec<Member<S>>,
     ancestors: Ancestors<S::Sampler>,
+    rejected: Rejected,
     options: WatchOptions<'_>,
 ) -> Ended {
     let (began, cpu, expected) = (system.now(), system.cpu(), members.len());
@@ -72,6 +73,7 @@ pub(super) fn run<S: System>(
         // Collected in place: the members of a large host are most of the memory of a watch.
         members: members.into_iter().map(Some).collect(),
         ancestors,
+        ancestors_changed: false,
         cx: Context {
             system,
             host: HostState { swap: SwapMonitor::new(swap_writes), ..HostState::default() },
@@ -85,7 +87,7 @@ pub(super) fn run<S: System>(
         muted: Muted::default(),
         ready: Vec::with_capacity(64),
         pending: VecDeque::new(),
-        rejected: Rejected::default(),
+        rejected,
         ended: VecDeque::new(),
         others: Others::default(),
         is_blocked: false,
@@ -124,6 +126,8 @@ struct Control<'a, S: System> {
     /// Members by slot; a slot stays empty after its cgroup is gone, until a new one is added.
     members: Vec<Option<Member<S>>>,
     ancestors: Ancestors<S::Sampler>,
+    /// True if ancestors may want less since they were last updated.
+    ancestors_changed: bool,
     cx: Context<'a, S>,
     schedule: Schedule,
     dispatcher: Dispatcher,
@@ -177,6 +181,7 @@ impl<S: System> Control<'_, S> {
             }
             if now.saturating_sub(renewed_at) >= RENEW_INTERVAL {
                 renewed_at = now;
+                self.update_ancestors();
                 self.renew();
                 self.leave_if_alone();
             }

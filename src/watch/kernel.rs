@@ -14,6 +14,7 @@ use super::config::rule::WatchError;
 use super::poller::Poller;
 use super::system::{Answer, DONE, Sample, System};
 use super::worker::{Done, STACK, Worker, WriteJob, open, serve};
+use crate::cgroup::error::CgroupError;
 use crate::cgroup::killers::Killers;
 use crate::cgroup::limit::LimitFile;
 use crate::cgroup::memory::blind_spot;
@@ -22,6 +23,7 @@ use crate::cgroup::stat::MemoryStat;
 use crate::cgroup::trigger::Trigger;
 use crate::cgroup::{CgroupPath, MemoryCgroup, Mount, Name, Sampler, pressure};
 use crate::clock;
+use crate::host::files::may_stay_open;
 use crate::host::swap_areas::{SwapOutCounter, SwapSummary};
 use crate::kind::Kind;
 use crate::reclaim::pool::{Message, Pool};
@@ -109,7 +111,8 @@ impl System for Kernel {
     }
 
     fn open(&mut self, located: &CgroupPath) -> Result<Sampler, Errno> {
-        Sampler::open(located)
+        let sampler = Sampler::open(located)?;
+        if may_stay_open(sampler.descriptors()) { Ok(sampler) } else { Err(Errno::MFILE) }
     }
 
     fn above(&mut self, located: &CgroupPath) -> Vec<CgroupPath> {
@@ -117,7 +120,10 @@ impl System for Kernel {
     }
 
     fn check(&mut self, located: &CgroupPath, kind: Option<Kind>, dry_run: bool) -> Result<(), WatchError> {
-        let mut target = MemoryCgroup::open(located)?;
+        let mut target = MemoryCgroup::open(located).map_err(|why| match why {
+            CgroupError::Shortage { errno, .. } => WatchError::Errno(errno),
+            why => WatchError::Cgroup(why),
+        })?;
         match kind.filter(|&kind| kind != Kind::All) {
             None => Ok(()),
             Some(kind) => {
@@ -170,6 +176,9 @@ impl System for Kernel {
 
     fn set_trigger(&mut self, sampler: &Sampler, id: u64) -> Result<Trigger, Errno> {
         let trigger = Trigger::set(sampler.cgroup())?;
+        if !may_stay_open([trigger.as_fd()].into_iter()) {
+            return Err(Errno::MFILE);
+        }
         self.poller.each_time(trigger.as_fd(), id);
         Ok(trigger)
     }
@@ -201,12 +210,12 @@ impl System for Kernel {
     }
 
     fn run_here(&mut self, job: WriteJob<MemoryCgroup>, stop: &dyn Fn() -> bool) -> Done<MemoryCgroup> {
-        serve(job, open, stop, self.pool.work().alarm())
+        kept(serve(job, open, stop, self.pool.work().alarm()))
     }
 
     fn finished(&mut self) -> Option<Done<MemoryCgroup>> {
         self.pool.take().map(|message| match message {
-            Message::Done(done) => done,
+            Message::Done(done) => kept(done),
         })
     }
 
@@ -218,6 +227,13 @@ impl System for Kernel {
     fn has_ended(&self) -> bool {
         self.pool.has_ended()
     }
+}
+
+/// Closes the files of a finished job, where descriptors are short: they are opened anew for the
+/// next one.
+fn kept(mut done: Done<MemoryCgroup>) -> Done<MemoryCgroup> {
+    done.handle.take_if(|handle| !may_stay_open(handle.target().descriptors()));
+    done
 }
 
 impl Sample for Sampler {

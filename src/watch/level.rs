@@ -187,10 +187,16 @@ impl<F: Sample> Level<F> {
     }
 
     /// Raises the headroom for another member below it: the largest counts.
-    pub(super) fn raise(&mut self, headroom: Headroom) {
-        if headroom.below(self.limit) > self.policy.headroom().below(self.limit) {
-            self.policy.adopt(headroom, true);
-        }
+    pub(super) fn raise(&mut self, rule: &Rule) {
+        let mine = self.policy.headroom();
+        let is_larger = rule.headroom.below(self.limit) > mine.below(self.limit);
+        let reserves = self.policy.reserves() || reserves(rule, None);
+        self.policy.adopt(if is_larger { rule.headroom } else { mine }, reserves);
+    }
+
+    /// Lowers the headroom to nothing, before it is raised for each member below.
+    pub(super) fn lower(&mut self) {
+        self.policy.adopt(Headroom::Bytes(0), false);
     }
 
     /// Returns the bytes to keep free.

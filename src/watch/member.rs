@@ -131,7 +131,7 @@ impl<S: System> Member<S> {
             sampler => sampler?,
         };
         let own = Level::open(sampler, &rule, rule.keep, cx)?;
-        let above = if rule.ancestors { ancestors.of(&located, &rule, cx) } else { Vec::new() };
+        let above = if rule.ancestors { ancestors.of(&located, &rule, cx)? } else { Vec::new() };
         can_be_watched(&rule, &own, &above)?;
         Ok(Self {
             protection: own.sampler.protection(&mut cx.text)?,
@@ -177,7 +177,7 @@ impl<S: System> Member<S> {
         ancestors: &mut Ancestors<S::Sampler>,
         cx: &mut Context<'_, S>,
     ) -> Result<(), WatchError> {
-        let above = if rule.ancestors { ancestors.of(&self.located, &rule, cx) } else { Vec::new() };
+        let above = if rule.ancestors { ancestors.of(&self.located, &rule, cx)? } else { Vec::new() };
         self.limits.adopt(&rule, above, &mut cx.text)?;
         can_be_watched(&rule, &self.limits.own, &self.limits.above)?;
         match (rule.pressure, &mut self.probe) {

@@ -13,6 +13,7 @@ use super::host::HostState;
 use super::kernel::Kernel;
 use super::member::Member;
 use super::options::WatchOptions;
+use super::rejected::Rejected;
 use super::system::System;
 use crate::cgroup::{CgroupPath, Name, Sampler};
 
@@ -24,6 +25,7 @@ pub struct Members {
     ancestors: Ancestors<Sampler>,
     text: String,
     dry_run: bool,
+    rejected: Rejected,
 }
 
 impl Members {
@@ -39,6 +41,7 @@ impl Members {
             ancestors: Ancestors::default(),
             text: String::new(),
             dry_run,
+            rejected: Rejected::default(),
         })
     }
 
@@ -47,10 +50,16 @@ impl Members {
     /// # Errors
     /// [`WatchError`], the reason why it can't be watched.
     pub fn add(&mut self, located: Arc<CgroupPath>, rule: Rc<Rule>) -> Result<(), WatchError> {
-        if let Some(system) = &mut self.system {
-            system.check(&located, rule.bounds.kind, self.dry_run)?;
+        let Some(system) = &mut self.system else { return Ok(()) };
+        let (id, now) = (located.id, system.now());
+        let checked = system.check(&located, rule.bounds.kind, self.dry_run);
+        let added = checked.and_then(|()| self.add_unchecked(located, rule));
+        if let Err(WatchError::Errno(errno)) = added {
+            // The caller reports it.
+            self.rejected.add(id, now);
+            self.rejected.failed(errno);
         }
-        self.add_unchecked(located, rule)
+        added
     }
 
     /// Adds a directory that imitates a cgroup, as a benchmark makes it.
@@ -91,7 +100,7 @@ impl Members {
             None => Kernel::new()?,
         };
         system.set_signals(options.nudge, options.alarm, options.signals);
-        Ok(control::run(system, self.each, self.ancestors, options))
+        Ok(control::run(system, self.each, self.ancestors, self.rejected, options))
     }
 }
 

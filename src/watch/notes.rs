@@ -27,6 +27,13 @@ pub enum Note {
         /// The system's error.
         error: Errno,
     },
+    /// New rules can't be applied to a cgroup, which keeps its old one until the next reload.
+    OldRule {
+        /// The cgroup.
+        cgroup: String,
+        /// The system's error.
+        error: Errno,
+    },
     /// The watch may fill swap to the point where systemd-oomd kills.
     SwapFree {
         /// A cgroup to which this applies.

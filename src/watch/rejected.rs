@@ -6,6 +6,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use super::policy::refaults::Doubling;
+use crate::host::files::is_shortage;
 
 /// Delays before a cgroup that can't be watched is tried again, and maximum number of those that
 /// are remembered.
@@ -17,6 +18,8 @@ const MAX_REJECTED: usize = 10_000;
 #[derive(Debug, Default)]
 pub(crate) struct Rejected {
     each: HashMap<u64, (Duration, Doubling)>,
+    /// True if some were rejected for lack of descriptors or memory.
+    is_short: bool,
     /// Last error in a note.
     noted: Option<Errno>,
 }
@@ -36,13 +39,21 @@ impl Rejected {
         entry.0 = now + entry.1.next();
     }
 
+    /// Records that the next attempt is due for all, where descriptors or memory were short.
+    pub(crate) fn freed(&mut self) {
+        if std::mem::take(&mut self.is_short) {
+            self.each.clear();
+        }
+    }
+
     /// Records that a cgroup can be watched.
     pub(crate) fn remove(&mut self, id: u64) {
         self.each.remove(&id);
     }
 
-    /// Returns whether an error differs from the last one that was noted.
-    pub(crate) fn is_news(&mut self, errno: Errno) -> bool {
+    /// Records an error that isn't about a cgroup. Returns whether it differs from the last one.
+    pub(crate) fn failed(&mut self, errno: Errno) -> bool {
+        self.is_short |= is_shortage(errno);
         self.noted.replace(errno) != Some(errno)
     }
 }

@@ -71,6 +71,12 @@ impl<T: LockableTarget> ReclaimHandle<T> {
         Self { target, pace: Pace::new(can_choose, 0), can_choose }
     }
 
+    /// Returns the target.
+    #[must_use]
+    pub(crate) fn target(&self) -> &T {
+        &self.target
+    }
+
     /// Returns whether the kernel can reclaim a chosen kind of memory.
     #[must_use]
     pub(crate) fn can_choose(&self) -> bool {

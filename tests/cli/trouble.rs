@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::{FdFlags, fcntl_setfd};
-use rustix::process::Signal;
+use rustix::process::{Resource, Rlimit, Signal, setrlimit};
 use serde_json::Value;
 use tempfile::NamedTempFile;
 
@@ -28,6 +28,7 @@ pub use attack::asked_for;
 pub fn cases() -> Vec<Case> {
     let own = list![
         "guest prompt" =>
+            with_64_descriptors_it_keeps_as_many_as_it_can,
             with_a_single_process_it_keeps_all_of_several,
             without_pressure_in_one_cgroup_the_others_have_triggers,
             what_may_not_be_written_is_left_alone,
@@ -183,6 +184,49 @@ fn with_a_single_process_it_keeps_all_of_several() {
     assert_eq!(notes.lines().count(), 2, "{notes}");
     for app in [&one, &two] {
         assert!(!of_cgroup(&events, app, "reclaim").is_empty(), "{events:?}");
+    }
+}
+
+fn with_64_descriptors_it_keeps_as_many_as_it_can() {
+    const KEPT: u64 = 10 * M;
+    let parent = Cgroup::new("fds");
+    let mut apps: Vec<_> = (0..24).map(|number| parent.child(&format!("app-{number:02}"))).collect();
+    let few = || Ok(setrlimit(Resource::Nofile, Rlimit { current: Some(64), maximum: Some(64) })?);
+    let words = ["fds/*", "--keep", "10M"];
+    // SAFETY: a system call, which is async-signal-safe.
+    let watch = Watch::begin_with(&words, |command| unsafe { command.pre_exec(few) });
+    // Longer than it takes to try the others again.
+    after(6000);
+    let started = |watch: &Watch| -> Vec<String> {
+        let events = watch.events();
+        of(&events, "start").iter().filter_map(|one| Some(one["cgroup"].as_str()?.to_owned())).collect()
+    };
+    let begun = started(&watch);
+    println!("{} of {} are watched: {}", begun.len(), apps.len(), watch.notes());
+    let is_watched = |app: &Cgroup, begun: &[String]| begun.contains(&format!("/{}", app.name()));
+    for app in apps.iter().filter(|app| is_watched(app, &begun)) {
+        is_kept_below(app, 20 * M, KEPT);
+    }
+    assert_eq!(started(&watch), begun, "each once");
+    assert!((4..24).contains(&begun.len()), "{begun:?}");
+    // Two that go make room for two others.
+    let went: Vec<_> = (0..2)
+        .map(|_| {
+            let index = apps.iter().position(|app| is_watched(app, &begun)).expect("one is watched");
+            apps.remove(index).name().to_owned()
+        })
+        .collect();
+    until("two others", || started(&watch).len() == begun.len() + 2);
+    let later = started(&watch).split_off(begun.len());
+    let (events, notes, _) = watch.terminated();
+    assert!(later.iter().all(|name| !begun.contains(name)), "{later:?} after {begun:?}");
+    let gone: Vec<_> = of(&events, "gone").iter().map(|one| one["cgroup"].clone()).collect();
+    assert_eq!(gone.len(), 2, "{gone:?}, {went:?}");
+    assert_eq!(of(&events, "blind").len(), 0, "{events:?}");
+    let more = 24 - begun.len() - 1;
+    assert_eq!(notes.lines().count(), 1, "{notes}");
+    for part in [&*format!("(and {more} more): not watched yet: too many open files"), "LimitNOFILE="] {
+        assert!(notes.contains(part), "{part}: {notes}");
     }
 }
 

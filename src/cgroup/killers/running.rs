@@ -3,8 +3,10 @@
 use std::io;
 use std::path::Path;
 
+use crate::cgroup::error::error_text;
 use crate::cgroup::is_populated;
-use crate::host::proc::read_system_file;
+use crate::host::files::is_shortage;
+use crate::host::proc::{errno_of, read_system_file};
 
 /// Directories of systemd-oomd's rulesets (systemd.resource-control(5), `OOMRules=`).
 pub(super) const RULES: [&str; 4] = [
@@ -47,7 +49,7 @@ impl Killer {
 }
 
 /// Result of the search for a running killer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Running {
     /// Running killer; facebook's oomd where both run, since only systemd-oomd can be queried.
     Killer(Killer),
@@ -55,6 +57,8 @@ pub(super) enum Running {
     No,
     /// Other users' processes are hidden.
     Hidden,
+    /// The search failed: the reason.
+    Unknown(String),
 }
 
 /// Searches for a running killer: by its unit in the hierarchy mounted at `point`, which is visible
@@ -69,27 +73,38 @@ pub(super) fn running(point: &Path) -> Running {
         // The host's processes are hidden here, but the killers' cgroups would be visible.
         return Running::No;
     }
-    by_processes(Path::new("/proc")).unwrap_or(Running::Hidden)
+    by_processes(Path::new("/proc")).unwrap_or_else(|why| Running::Unknown(error_text(&why)))
 }
 
-/// Searches all processes. Returns `None` where `/proc` hides other users' processes (`hidepid=`),
-/// which hides PID 1.
-fn by_processes(proc: &Path) -> Option<Running> {
+/// Searches all processes. `/proc` may hide other users' processes (`hidepid=`), and PID 1 with
+/// them.
+fn by_processes(proc: &Path) -> io::Result<Running> {
     let name =
         |process: &Path| -> io::Result<String> { read_system_file(&process.join("comm").to_string_lossy()) };
-    name(&proc.join("1")).ok()?;
+    if shown(name(&proc.join("1")))?.is_none() {
+        return Ok(Running::Hidden);
+    }
     let mut running = Running::No;
-    for entry in std::fs::read_dir(proc).ok()?.flatten() {
+    for entry in std::fs::read_dir(proc)? {
+        let entry = entry?;
         if !entry.file_name().as_encoded_bytes().first().is_some_and(u8::is_ascii_digit) {
             continue;
         }
-        match name(&entry.path()).ok().and_then(|comm| Killer::of_process(&comm)) {
-            Some(Killer::Oomd) => return Some(Running::Killer(Killer::Oomd)),
+        match shown(name(&entry.path()))?.and_then(|comm| Killer::of_process(&comm)) {
+            Some(Killer::Oomd) => return Ok(Running::Killer(Killer::Oomd)),
             Some(killer) => running = Running::Killer(killer),
             None => {}
         }
     }
-    Some(running)
+    Ok(running)
+}
+
+/// Returns the name of a process; `None` if it is hidden or has ended.
+fn shown(name: io::Result<String>) -> io::Result<Option<String>> {
+    match name {
+        Err(why) if is_shortage(errno_of(&why)) => Err(why),
+        name => Ok(name.ok()),
+    }
 }
 
 #[cfg(test)]
@@ -103,15 +118,15 @@ mod tests {
             std::fs::create_dir_all(proc.path().join(pid)).unwrap();
             std::fs::write(proc.path().join(pid).join("comm"), format!("{comm}\n")).unwrap();
         };
-        assert_eq!(by_processes(proc.path()), None, "hidden");
+        assert_eq!(by_processes(proc.path()).unwrap(), Running::Hidden);
         process("1", "systemd");
         process("sys", "oomd");
         process("7", "oomd_reaper");
-        assert_eq!(by_processes(proc.path()), Some(Running::No));
+        assert_eq!(by_processes(proc.path()).unwrap(), Running::No);
         process("8", "systemd-oomd");
-        assert_eq!(by_processes(proc.path()), Some(Running::Killer(Killer::SystemdOomd)));
+        assert_eq!(by_processes(proc.path()).unwrap(), Running::Killer(Killer::SystemdOomd));
         process("9", "oomd");
-        assert_eq!(by_processes(proc.path()), Some(Running::Killer(Killer::Oomd)));
+        assert_eq!(by_processes(proc.path()).unwrap(), Running::Killer(Killer::Oomd));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use rustix::io::Errno;
 
-use crate::cgroup::error::CgroupError;
+use crate::cgroup::error::{CgroupError, MORE_FILES, error_text};
 use crate::kind::Kind;
 use crate::reclaim::Refusal;
 use crate::size::{Amount, Percent};
@@ -120,7 +120,7 @@ pub fn swap_writes(given: Option<Option<u64>>, has_pressure: bool) -> Option<u64
 #[derive(Debug, thiserror::Error)]
 pub enum WatchError {
     /// The kernel's error.
-    #[error(transparent)]
+    #[error("{}", error_text(&(*.0).into()))]
     Errno(#[from] Errno),
     /// Memory can't be reclaimed from the cgroup.
     #[error(transparent)]
@@ -147,6 +147,7 @@ impl WatchError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
+            Self::Errno(Errno::MFILE) => MORE_FILES,
             Self::Errno(_) => return None,
             Self::Cgroup(why) => return why.hint(),
             Self::Refused(why) => why.hint()?,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use super::Control;
+use crate::host::files::is_shortage;
 use crate::watch::config::rule::WatchError;
 use crate::watch::event::{EventKind, Summary};
 use crate::watch::member::Member;
@@ -79,7 +80,7 @@ impl<S: System> Control<'_, S> {
     fn note_rejected(&mut self, name: &str, why: &WatchError) {
         if let WatchError::Errno(errno) = *why
             && !matches!(errno, Errno::NOENT | Errno::NODEV | Errno::STALE)
-            && self.rejected.is_news(errno)
+            && self.rejected.failed(errno)
         {
             self.emit_note(&Note::NotWatched { cgroup: name.to_owned(), error: errno });
         }
@@ -91,7 +92,6 @@ impl<S: System> Control<'_, S> {
         let now = self.cx.refresh();
         self.budget = CpuBudget::new(reload.cpu, now, self.cx.system.cpu());
         self.cx.host.swap.adopt(reload.swap_writes);
-        self.ancestors.forget();
         self.rejected = Rejected::default();
         self.pending.clear();
         let mut wanted: HashMap<u64, RuledCgroup> =
@@ -103,14 +103,15 @@ impl<S: System> Control<'_, S> {
                 continue;
             }
             let changed = rule.as_deref() != Some(member.rule());
-            let follows =
-                rule.is_some_and(|rule| member.adopt(rule, &mut self.ancestors, &mut self.cx).is_ok());
-            if !follows {
-                self.end_of(slot, EventKind::Released, false);
-            } else if changed {
-                self.begin(slot);
-            } else if !member.limits.above.is_empty() {
-                self.listen(slot);
+            let adopted = rule.map(|rule| member.adopt(rule, &mut self.ancestors, &mut self.cx));
+            match adopted {
+                Some(Ok(())) if changed => self.begin(slot),
+                Some(Ok(())) => {}
+                Some(Err(WatchError::Errno(error))) if is_shortage(error) => {
+                    let cgroup = member.located.name.to_string();
+                    self.emit_note(&Note::OldRule { cgroup, error });
+                }
+                Some(Err(_)) | None => self.end_of(slot, EventKind::Released, false),
             }
             self.plan(slot);
         }
@@ -119,6 +120,16 @@ impl<S: System> Control<'_, S> {
         others.sort_by(|a, b| a.located.name.cmp(&b.located.name));
         for ruled in others {
             self.add(ruled, Duration::ZERO);
+        }
+        self.ancestors_changed = true;
+        self.update_ancestors();
+    }
+
+    /// Adapts the ancestors to the members, if any member went or has another rule.
+    pub(super) fn update_ancestors(&mut self) {
+        if std::mem::take(&mut self.ancestors_changed) {
+            let members = self.members.iter().flatten().filter(|member| member.closing.is_none());
+            self.ancestors.update(members.map(|member| (member.rule(), &*member.limits.above)));
         }
     }
 
@@ -175,7 +186,8 @@ impl<S: System> Control<'_, S> {
         self.cx.emit(&member.located.name, EventKind::Ended(Box::new(summary.clone())));
         drop(member);
         self.keep(summary);
-        self.ancestors.forget_the_unused();
+        self.ancestors_changed = true;
+        self.rejected.freed();
         self.plan(slot);
     }
 

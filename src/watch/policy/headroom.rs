@@ -173,6 +173,12 @@ impl HeadroomPolicy {
         self.headroom
     }
 
+    /// Returns whether a reserve is kept for expected allocations.
+    #[must_use]
+    pub(crate) fn reserves(&self) -> bool {
+        self.reserves
+    }
+
     /// Sets the sampling interval near the watermark; the reserve follows.
     pub(crate) fn set_interval(&mut self, near: Duration) {
         self.near = near.clamp(MIN_INTERVAL, NEAR_INTERVAL);

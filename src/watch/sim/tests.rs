@@ -25,6 +25,7 @@ use crate::watch::config::rule::{Rule, RuleSpec};
 use crate::watch::control;
 use crate::watch::event::EventKind;
 use crate::watch::options::{Reload, RuledCgroup, WatchOptions};
+use crate::watch::rejected::Rejected;
 
 /// Seeds of worlds that failed once.
 const CASES: [u64; 0] = [];
@@ -97,7 +98,13 @@ fn run(plan: &Plan) -> Run {
         reload: Some(&mut reload),
         ..WatchOptions::new(&stop, &mut emit)
     };
-    let ended = control::run(SimSystem::new(Rc::clone(&shared)), Vec::new(), Ancestors::default(), options);
+    let ended = control::run(
+        SimSystem::new(Rc::clone(&shared)),
+        Vec::new(),
+        Ancestors::default(),
+        Rejected::default(),
+        options,
+    );
     let mut shared = shared.borrow_mut();
     let Shared { world, checks } = &mut *shared;
     checks.ended(world, &ended, plan);
