@@ -4,7 +4,6 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::rc::Rc;
-use std::time::Duration;
 
 use rustix::io::Errno;
 
@@ -68,9 +67,9 @@ impl<F: Sample> Ancestors<F> {
         self.0.get(&id)
     }
 
-    /// Sets the sampling interval near the watermark for all levels.
-    pub(crate) fn set_interval(&mut self, near: Duration) {
-        self.0.values().for_each(|level| level.borrow_mut().set_interval(near));
+    /// Returns all levels.
+    pub(crate) fn levels(&self) -> impl Iterator<Item = &SharedLevel<F>> {
+        self.0.values()
     }
 
     /// Forgets levels without watched cgroups below, and what cgroups wanted that are no longer
@@ -86,5 +85,65 @@ impl<F: Sample> Ancestors<F> {
                 level.borrow_mut().raise(rule);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::cgroup::{Mount, Sampler};
+    use crate::size::Amount;
+    use crate::watch::config::rule::RuleSpec;
+    use crate::watch::host::HostState;
+    use crate::watch::kernel::Kernel;
+
+    const M: u64 = 1 << 20;
+
+    #[test]
+    fn what_was_wanted_by_a_cgroup_that_went_is_forgotten() {
+        let tree = tempfile::tempdir().unwrap();
+        let top = tree.path().join("top");
+        let mount = Arc::new(Mount::whole(tree.path().to_owned(), true));
+        let below = ["one", "two"].map(|name| {
+            let path = top.join(name);
+            std::fs::create_dir_all(&path).unwrap();
+            let (name, mount) = (format!("/top/{name}").as_str().into(), Arc::clone(&mount));
+            CgroupPath { path: path.into(), name, mount, id: 0 }
+        });
+        let files = [("memory.current", "0\n"), ("memory.max", "67108864\n"), ("memory.high", "max\n")];
+        for (file, text) in files.into_iter().chain([("memory.stat", "anon 0\n")]) {
+            std::fs::write(top.join(file), text).unwrap();
+        }
+        let rule = |mib: u64| {
+            RuleSpec { headroom: Some(Amount::Bytes(mib * M)), ancestors: true, ..RuleSpec::default() }
+                .rule()
+                .unwrap()
+        };
+        let (small, large) = (rule(8), rule(32));
+        let mut ancestors = Ancestors::default();
+        let mut cx = Context {
+            system: Kernel::new().unwrap(),
+            host: HostState::default(),
+            text: String::new(),
+            now: Duration::ZERO,
+            began: Duration::ZERO,
+            emit: &mut |_| {},
+        };
+        let of_one = ancestors.of(&below[0], &small, &mut cx).unwrap();
+        let low = || of_one[0].borrow().low();
+        assert_eq!((of_one.len(), low()), (1, 8 * M));
+        let of_two = ancestors.of(&below[1], &large, &mut cx).unwrap();
+        assert!(Rc::ptr_eq(&of_one[0], &of_two[0]) && low() == 32 * M);
+        ancestors.update([(&small, &*of_one), (&large, &*of_two)].into_iter());
+        assert_eq!(low(), 32 * M);
+        drop(of_two);
+        ancestors.update([(&small, &*of_one)].into_iter());
+        assert_eq!(low(), 8 * M);
+        drop(of_one);
+        ancestors.update(std::iter::empty());
+        assert_eq!(ancestors.levels().count(), 0);
     }
 }

@@ -11,13 +11,14 @@ use super::dispatcher::{Dispatcher, Ticket};
 use super::event::{Ended, EventKind, ReclaimTally, Summary};
 use super::host::HostState;
 use super::kernel::MAX_WORKERS;
+use super::level::Level;
 use super::member::{Activity, Member, Step};
 use super::muted::Muted;
 use super::notes::{Note, Noted, notes};
 use super::options::{Reload, RuledCgroup, Select, Show, WatchOptions};
 use super::policy::cpu_budget::CpuBudget;
 use super::policy::guard::{Allowed, Guard};
-use super::policy::sampling_interval::SamplingInterval;
+use super::policy::sampling_interval::SampleCost;
 use super::rejected::Rejected;
 use super::schedule::Schedule;
 use super::swap_monitor::SwapMonitor;
@@ -93,7 +94,7 @@ pub(super) fn run<S: System>(
         is_blocked: false,
         has_workers: true,
         budget: CpuBudget::new(options.cpu, began, cpu),
-        interval: SamplingInterval::new(began, cpu),
+        cost: SampleCost::new(began, cpu),
         lost: false,
         no_triggers: dry_run,
         noted: Noted::default(),
@@ -144,7 +145,7 @@ struct Control<'a, S: System> {
     is_blocked: bool,
     /// False once no worker could be started, which was reported.
     has_workers: bool,
-    interval: SamplingInterval,
+    cost: SampleCost,
     budget: CpuBudget,
     /// True if a cgroup was lost since the last search for new ones.
     lost: bool,
@@ -188,7 +189,7 @@ impl<S: System> Control<'_, S> {
             self.add_pending();
             let answer = self.cx.host.killers.renew(now, &mut self.cx.system);
             self.learn_killers(answer);
-            self.adjust_interval();
+            self.adjust_intervals();
             let system = &self.cx.system;
             if let Some(until) = self.budget.over(now, || system.cpu()) {
                 // Limit events are not sampled then either: samples alone could use up the whole
@@ -244,12 +245,19 @@ impl<S: System> Control<'_, S> {
         self.schedule.set(slot, due);
     }
 
-    fn adjust_interval(&mut self) {
-        if self.interval.is_due(self.cx.now) {
-            let near = self.interval.adjust(self.cx.now, self.cx.system.cpu());
-            self.members.iter_mut().flatten().for_each(|member| member.set_interval(near));
-            self.ancestors.set_interval(near);
+    fn adjust_intervals(&mut self) {
+        if !self.cost.is_due(self.cx.now) {
+            return;
         }
+        let mut samples = 0u32;
+        self.each_level(|level| samples = samples.saturating_add(level.interval().samples()));
+        let cost = self.cost.measure(self.cx.now, self.cx.system.cpu(), samples);
+        self.each_level(|level| level.interval().adjust(cost));
+    }
+
+    fn each_level(&mut self, mut act: impl FnMut(&mut Level<S::Sampler>)) {
+        self.members.iter_mut().flatten().for_each(|member| act(&mut member.limits.own));
+        self.ancestors.levels().for_each(|level| act(&mut level.borrow_mut()));
     }
 
     fn sample_due(&mut self) {
@@ -365,7 +373,7 @@ impl<S: System> Control<'_, S> {
 
     fn done(&mut self, done: Done<S::Target>) {
         self.cx.refresh();
-        self.interval.wrote += done.result.cpu;
+        self.cost.wrote += done.result.cpu;
         let slot = done.slot;
         let Some(Some(member)) = self.members.get_mut(slot) else { return };
         if member.id() != done.id {

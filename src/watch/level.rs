@@ -9,6 +9,7 @@ use super::config::rule::Rule;
 use super::context::Context;
 use super::event::{EventKind, Room};
 use super::policy::headroom::{Decision, Headroom, HeadroomPolicy, HeadroomSample, Motion};
+use super::policy::sampling_interval::SamplingInterval;
 use super::policy::shares::Shares;
 use super::system::{Sample, System};
 use crate::cgroup::limit::LimitFile;
@@ -118,6 +119,7 @@ impl<F: Sample> Level<F> {
             self.read_limit(&mut cx.text)?;
             self.settings_read_at = cx.now;
         }
+        self.policy.interval.sampled();
         let decision = self.policy.decide(HeadroomSample { at: cx.now, current, limit: self.limit });
         self.decision = Some((cx.now, decision));
         (self.current, self.usage_read_at) = (current, Some(cx.now));
@@ -211,9 +213,9 @@ impl<F: Sample> Level<F> {
         self.policy.growth()
     }
 
-    /// Sets the sampling interval near the watermark.
-    pub(crate) fn set_interval(&mut self, near: Duration) {
-        self.policy.set_interval(near);
+    /// Returns the sampling interval near the watermark.
+    pub(crate) fn interval(&mut self) -> &mut SamplingInterval {
+        &mut self.policy.interval
     }
 
     /// Records that reclaim for it goes on down to the upper watermark.

@@ -187,9 +187,13 @@ impl<F: Sample> Limits<F> {
         self.above.iter().for_each(|level| level.borrow_mut().go_on());
     }
 
-    /// Records reclaimed bytes.
-    pub(crate) fn reclaimed(&mut self, bytes: u64) {
-        self.own.reclaimed(bytes);
-        self.above.iter().for_each(|level| level.borrow_mut().reclaimed(bytes));
+    /// Records reclaimed bytes, and the CPU time of the writes for them.
+    pub(crate) fn reclaimed(&mut self, bytes: u64, cpu: Duration) {
+        let record = |level: &mut Level<F>| {
+            level.reclaimed(bytes);
+            level.interval().wrote(cpu);
+        };
+        record(&mut self.own);
+        self.above.iter().for_each(|level| record(&mut level.borrow_mut()));
     }
 }

@@ -240,11 +240,6 @@ impl<S: System> Member<S> {
         self.limits.room(0).is_some_and(|room| room.free < room.low.saturating_mul(2))
     }
 
-    /// Sets the sampling interval near the watermark.
-    pub(crate) fn set_interval(&mut self, near: Duration) {
-        self.limits.own.set_interval(near);
-    }
-
     /// Samples the cgroup, learns, and decides.
     pub(crate) fn sample(&mut self, cx: &mut Context<'_, S>) -> Step {
         match self.try_sample(cx) {

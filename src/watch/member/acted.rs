@@ -7,8 +7,8 @@ use rustix::io::Errno;
 use super::super::action::{ActionResult, EndReason};
 use super::super::context::Context;
 use super::super::policy::guard::Guard;
-use super::super::policy::headroom::MIN_INTERVAL;
 use super::super::policy::refaults::RefaultCounters;
+use super::super::policy::sampling_interval::MIN_INTERVAL;
 use super::super::system::{Sample, System};
 use super::{Member, Step};
 
@@ -142,7 +142,7 @@ impl<S: System> Member<S> {
         // The room is that of the samples before the action: each level is sampled after this.
         let fell = self.limits.own.current().saturating_sub(result.current);
         self.account.record(now, result, self.limits.room(fell));
-        self.limits.reclaimed(result.reclaimed);
+        self.limits.reclaimed(result.reclaimed, result.cpu);
         if !presses {
             self.hold.refaults.reclaimed(result.reclaimed);
         }

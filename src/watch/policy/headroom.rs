@@ -10,13 +10,9 @@
 use std::time::Duration;
 
 use super::arrival::ArrivalCurve;
+use super::sampling_interval::SamplingInterval;
 
-/// Sampling interval near the lower watermark: `MIN_INTERVAL` where samples are cheap, up to
-/// `NEAR_INTERVAL` where they are expensive beside the reclaim. `REST_INTERVAL` and `MAX_INTERVAL`
-/// apply at rest, near the watermark and far from it.
-pub(crate) const MIN_INTERVAL: Duration = Duration::from_millis(50);
-/// Longest sampling interval near the lower watermark, see [`MIN_INTERVAL`].
-pub(crate) const NEAR_INTERVAL: Duration = Duration::from_millis(400);
+/// Sampling intervals at rest, near the watermark and far from it.
 const REST_INTERVAL: Duration = Duration::from_secs(1);
 const MAX_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -121,7 +117,7 @@ pub(crate) enum Motion {
 pub(crate) struct HeadroomPolicy {
     headroom: Headroom,
     /// Sampling interval near the watermark.
-    near: Duration,
+    pub interval: SamplingInterval,
     /// True to keep a reserve for expected allocations, false for just the headroom.
     reserves: bool,
     /// True if the last reclaim ended before it came down to the upper watermark, and goes on.
@@ -148,7 +144,7 @@ impl HeadroomPolicy {
     pub(crate) fn new(headroom: Headroom, reserves: bool) -> Self {
         Self {
             headroom,
-            near: MIN_INTERVAL,
+            interval: SamplingInterval::default(),
             reserves,
             goes_on: false,
             curve: ArrivalCurve::default(),
@@ -177,11 +173,6 @@ impl HeadroomPolicy {
     #[must_use]
     pub(crate) fn reserves(&self) -> bool {
         self.reserves
-    }
-
-    /// Sets the sampling interval near the watermark; the reserve follows.
-    pub(crate) fn set_interval(&mut self, near: Duration) {
-        self.near = near.clamp(MIN_INTERVAL, NEAR_INTERVAL);
     }
 
     /// Records bytes reclaimed since the last sample, by any process.
@@ -253,7 +244,7 @@ impl HeadroomPolicy {
         if !self.reserves {
             return 0;
         }
-        let soon = self.curve.within(self.near + self.late).unwrap_or(0);
+        let soon = self.curve.within(self.interval.near() + self.late).unwrap_or(0);
         (soon + soon / 8).min(limit / RESERVE_DIVISOR)
     }
 
@@ -306,14 +297,15 @@ impl HeadroomPolicy {
     /// Returns the time until the next sample is needed.
     fn pause(&self, sample: HeadroomSample, low: u64) -> Duration {
         let (free, room) = (sample.free(), sample.free().saturating_sub(low));
-        let lasts = |bytes| self.curve.lasts(bytes).unwrap_or(self.near);
+        let near = self.interval.near();
+        let lasts = |bytes| self.curve.lasts(bytes).unwrap_or(near);
         let at_initial_rate = Duration::from_secs_f64(room as f64 / INITIAL_RATE as f64);
         // At rest a burst may use the reserve; that is its purpose. Until the cgroup is calm,
         // sample often enough that the largest burst seen can't exhaust the free memory in between.
         let calm = self.motion(sample.at) == Motion::Calm;
-        let at_rest = (self.near * (1 << self.still.min(8))).min(REST_INTERVAL);
+        let at_rest = (near * (1 << self.still.min(8))).min(REST_INTERVAL);
         let at_rest = if calm { at_rest } else { at_rest.min(lasts(free)) };
-        at_initial_rate.min(lasts(room)).max(at_rest).clamp(self.near, MAX_INTERVAL)
+        at_initial_rate.min(lasts(room)).max(at_rest).clamp(near, MAX_INTERVAL)
     }
 }
 
