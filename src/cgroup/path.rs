@@ -38,7 +38,8 @@ impl CgroupPath {
         let within = |path: &&Path| path.starts_with(&self.mount.point) && **path != self.mount.point;
         self.path.ancestors().skip(1).take_while(within).filter_map(|path| {
             let name = self.mount.name_of(path)?;
-            let id = id_of(&open_directory(path).ok()?).ok()?;
+            // Without a descriptor, of which there may be none left.
+            let id = rustix::fs::stat(path).ok()?.st_ino;
             Some(Self { path: path.into(), name, mount: Arc::clone(&self.mount), id })
         })
     }

@@ -31,7 +31,7 @@ pub mod plan;
 pub mod rules;
 
 use follower::{Follower, Reloaded};
-use plan::WatchPlan;
+use plan::{SearchNote, WatchPlan};
 
 /// Maximum number of writes in progress at the same time.
 const WORKERS: usize = 4;
@@ -49,7 +49,7 @@ pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
     files::open_many_files();
     let Start { members, watched, waiting, unresolved } = start(&plan, args.dry_run)?;
     let mut notes = output::notes::not_watched(&waiting);
-    notes.extend(unresolved.iter().cloned());
+    notes.extend(unresolved.iter().map(|note| note.text.clone()));
     if members.is_empty() && notes.is_empty() {
         notes.push("no cgroup is watched: all matches are excluded or can't be reclaimed from".into());
     }
@@ -157,7 +157,7 @@ struct Start {
     watched: Vec<RuledCgroup>,
     waiting: Waiting,
     /// Notes on words that can't be resolved.
-    unresolved: Vec<String>,
+    unresolved: Vec<SearchNote>,
 }
 
 /// Opens all cgroups that were named before anything starts: an error in one changes nothing

@@ -44,7 +44,7 @@ impl<F: Sample> Ancestors<F> {
         cx: &mut Context<'_, S>,
     ) -> Result<Vec<SharedLevel<F>>, Errno> {
         let mut levels = Vec::new();
-        for above in cx.system.above(located).into_iter().take(MAX_ANCESTORS) {
+        for above in cx.system.above(located, MAX_ANCESTORS) {
             match self.0.entry(above.id) {
                 Entry::Vacant(vacant) => {
                     let opened = cx.system.open(&above);
@@ -94,7 +94,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::cgroup::{Mount, Sampler};
+    use crate::cgroup::Mount;
     use crate::size::Amount;
     use crate::watch::config::rule::RuleSpec;
     use crate::watch::host::HostState;

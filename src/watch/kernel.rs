@@ -115,8 +115,8 @@ impl System for Kernel {
         if may_stay_open(sampler.descriptors()) { Ok(sampler) } else { Err(Errno::MFILE) }
     }
 
-    fn above(&mut self, located: &CgroupPath) -> Vec<CgroupPath> {
-        located.above().collect()
+    fn above(&mut self, located: &CgroupPath, most: usize) -> Vec<CgroupPath> {
+        located.above().take(most).collect()
     }
 
     fn check(&mut self, located: &CgroupPath, kind: Option<Kind>, dry_run: bool) -> Result<(), WatchError> {

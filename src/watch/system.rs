@@ -105,8 +105,8 @@ pub(crate) trait System {
     /// path.
     fn open(&mut self, located: &CgroupPath) -> Result<Self::Sampler, Errno>;
 
-    /// Returns the ancestors of a cgroup that could be found, the nearest first.
-    fn above(&mut self, located: &CgroupPath) -> Vec<CgroupPath>;
+    /// Returns the `most` nearest ancestors of a cgroup that could be found, the nearest first.
+    fn above(&mut self, located: &CgroupPath, most: usize) -> Vec<CgroupPath>;
 
     /// Checks that a kind of memory can be reclaimed from a cgroup. A dry run writes nothing for
     /// it.

@@ -14,7 +14,7 @@ use memctl::watch::config::Rules;
 use memctl::watch::options::{Reload, RuledCgroup};
 
 use super::lock::give_memory_back;
-use super::plan::{ListRules, WatchPlan};
+use super::plan::{ListRules, NoteKey, SearchNote, WatchPlan};
 use super::rules;
 use crate::error::{Error, Result};
 use crate::output::notes::not_watched;
@@ -43,19 +43,24 @@ pub struct Follower {
     resolver: Resolver,
     /// The cgroups that were handed to the watch.
     watched: Vec<RuledCgroup>,
-    /// Notes that were printed, as long as they hold.
-    noted: HashSet<String>,
+    /// Keys of notes that were printed, as long as they hold.
+    noted: HashSet<NoteKey>,
     reading: Option<Task<Result<Read>>>,
 }
 
 impl Follower {
     /// Returns a follower of the watchlist, for cgroups that are watched from the start.
-    pub fn new(watchlist: Watchlist, rules: ListRules, watched: Vec<RuledCgroup>, notes: &[String]) -> Self {
+    pub fn new(
+        watchlist: Watchlist,
+        rules: ListRules,
+        watched: Vec<RuledCgroup>,
+        notes: &[SearchNote],
+    ) -> Self {
         Self {
             rules,
             resolver: Resolver::new(watchlist, give_memory_back),
             watched,
-            noted: notes.iter().cloned().collect(),
+            noted: keys(notes),
             reading: None,
         }
     }
@@ -66,10 +71,11 @@ impl Follower {
         self.watched.retain(|one| known(one.located.id));
         let ids = self.watched.iter().map(|one| one.located.id);
         let Some(found) = self.resolver.next(clock::now(), lost, ids) else { return Default::default() };
-        let notes: HashSet<_> = self.rules.notes(&found.unresolved, &found.troubles).into_iter().collect();
-        let mut news: Vec<_> = notes.difference(&self.noted).cloned().collect();
+        let mut notes = self.rules.notes(&found.unresolved, &found.troubles);
+        let before = std::mem::replace(&mut self.noted, keys(&notes));
+        notes.retain(|note| !before.contains(&note.key));
+        let mut news: Vec<_> = notes.into_iter().map(|note| note.text).collect();
         news.sort();
-        self.noted = notes;
         let mut new = self.rules.ruled(found.taken, &found.unresolved);
         // The search may have begun before the watch of these.
         new.retain(|one| !known(one.located.id));
@@ -104,9 +110,9 @@ impl Follower {
     fn adopt(&mut self, rules: &Rules, watchlist: Watchlist, found: Found) -> Reloaded {
         let new = WatchPlan::with(watchlist, rules);
         let unresolved = new.rules.notes(&found.unresolved, &found.troubles);
-        self.noted = unresolved.iter().cloned().collect();
+        self.noted = keys(&unresolved);
         let mut notes = not_watched(&Waiting { unmatched: found.waiting, unlimited: Vec::new() });
-        notes.extend(unresolved);
+        notes.extend(unresolved.into_iter().map(|note| note.text));
         // An error releases nothing: the cgroups of a rule with a word that can't be resolved stay.
         let unsearched = found.troubles.iter().any(|why| matches!(why, CgroupError::NotSearched { .. }));
         let stays = |list: usize| unsearched || found.unresolved.iter().any(|one| one.list == list);
@@ -118,6 +124,10 @@ impl Follower {
         let reload = Reload { all, cpu: new.cpu, swap_writes: new.swap_writes };
         Reloaded { reload, rules: rules.each.len(), notes }
     }
+}
+
+fn keys(notes: &[SearchNote]) -> HashSet<NoteKey> {
+    notes.iter().map(|note| note.key.clone()).collect()
 }
 
 /// Returns the watched cgroups without a new rule that stay with the rule of the same name, where
@@ -196,11 +206,27 @@ mod tests {
         };
         assert_eq!(names(&unresolved), ["/one/other.service"]);
         assert_eq!(names(&[]).len(), 2);
-        let note = &rules.notes(&unresolved, &[])[0];
+        let note = &rules.notes(&unresolved, &[])[0].text;
         assert!(
             note.starts_with("rule app.service: app.service: ambiguous, matches /one/app.service"),
             "{note}"
         );
+    }
+
+    #[test]
+    fn a_note_is_printed_once_while_its_reason_stays() {
+        let rules = rules("[[rule]]\nmatch = 'app.service'\nkeep = '1G'\n");
+        let ambiguous = |name: &str| {
+            let candidates = vec![name.into(), "/two/app.service".into()];
+            [Unresolved { list: 0, why: CgroupError::Ambiguous { word: "app.service".into(), candidates } }]
+        };
+        let deep = |name: &str| [CgroupError::TooDeep { name: name.into(), levels: 256 }];
+        let notes = |name: &str| rules.notes(&ambiguous(name), &deep(name));
+        // Whoever makes cgroups chooses the names.
+        assert_eq!(keys(&notes("/one/app.service")), keys(&notes("/other/app.service")));
+        assert_eq!(keys(&notes("/one")).len(), 2);
+        let gone = [Unresolved { list: 0, why: CgroupError::NoProcess { word: "app.service".into() } }];
+        assert!(keys(&notes("/one")).is_disjoint(&keys(&rules.notes(&gone, &[]))));
     }
 
     #[test]

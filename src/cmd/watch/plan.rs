@@ -1,5 +1,6 @@
 //! The plan of a watch: cgroups and rules, from the command line or a file of rules.
 
+use std::mem::{Discriminant, discriminant};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -120,10 +121,36 @@ impl ListRules {
     }
 
     /// Returns a note for each word that can't be resolved, and for parts that can't be searched.
-    pub fn notes(&self, unresolved: &[Unresolved], troubles: &[CgroupError]) -> Vec<String> {
+    pub fn notes(&self, unresolved: &[Unresolved], troubles: &[CgroupError]) -> Vec<SearchNote> {
         let name = |list: usize| self.names.get(list).map(|name| &**name);
-        let unresolved = unresolved.iter().map(|one| notes::unresolved(name(one.list), &one.why));
-        unresolved.chain(troubles.iter().map(ToString::to_string)).collect()
+        let unresolved = unresolved.iter().map(|one| SearchNote {
+            key: (Some(one.list), word_of(&one.why).map(str::to_owned), discriminant(&one.why)),
+            text: notes::unresolved(name(one.list), &one.why),
+        });
+        let troubles = troubles
+            .iter()
+            .map(|why| SearchNote { key: (None, None, discriminant(why)), text: why.to_string() });
+        unresolved.chain(troubles).collect()
+    }
+}
+
+/// A note on what a search didn't find, or couldn't search.
+pub struct SearchNote {
+    /// The list, the word, and the reason. The names in the text don't count: a user who makes
+    /// cgroups can change them at will, and would fill the log.
+    pub key: NoteKey,
+    /// The text.
+    pub text: String,
+}
+
+/// Key of a note that stays the same as long as its reason does.
+pub type NoteKey = (Option<usize>, Option<String>, Discriminant<CgroupError>);
+
+/// Returns the word that an error is about, if it is about one.
+fn word_of(why: &CgroupError) -> Option<&str> {
+    match why {
+        CgroupError::Ambiguous { word, .. } => Some(word),
+        why => why.word(),
     }
 }
 

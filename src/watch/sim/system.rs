@@ -183,7 +183,7 @@ impl System for SimSystem {
         }
     }
 
-    fn above(&mut self, located: &CgroupPath) -> Vec<CgroupPath> {
+    fn above(&mut self, located: &CgroupPath, _: usize) -> Vec<CgroupPath> {
         let parent = self.shared.borrow().world.sims.get(&located.id).and_then(|sim| sim.parent);
         parent.map(|id| path_of(id, None)).into_iter().collect()
     }
