@@ -62,9 +62,12 @@ fn main() -> Result<()> {
             }
         }
         ["rest", memctl, count, seconds] => rest::real(memctl, count.parse()?, seconds.parse()?)?,
-        ["synthetic", count, seconds] => rest::synthetic(count.parse()?, seconds.parse()?)?,
+        ["synthetic", count, busy, seconds] => {
+            rest::synthetic(count.parse()?, busy.parse()?, seconds.parse()?)?;
+        }
+        ["stir", tree, busy] => rest::stir(tree.as_ref(), busy.parse()?)?,
         _ => bail!(
-            "usage: watch compare MEMCTL SECONDS [SHAPE]... | watch rest MEMCTL COUNT SECONDS | watch synthetic COUNT SECONDS"
+            "usage: watch compare MEMCTL SECONDS [SHAPE]... | watch rest MEMCTL COUNT SECONDS | watch synthetic COUNT BUSY SECONDS"
         ),
     }
     Ok(())

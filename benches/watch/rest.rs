@@ -1,10 +1,11 @@
 //! Cost of a watch where nothing happens.
 
 use std::cell::{Cell, RefCell};
-use std::io::{BufRead, BufReader};
+use std::fs::OpenOptions;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,8 +53,10 @@ pub fn real(memctl: &str, count: usize, seconds: u64) -> Result<()> {
 }
 
 /// Runs the engine alone, here and now, on a tree of files that only resemble cgroups: `count` of
-/// them, which don't change. Every 20 s the directories are listed, as if for new ones.
-pub fn synthetic(count: usize, seconds: u64) -> Result<()> {
+/// them, of which the usage of `busy` changes ten times a second. Every 20 s the directories are
+/// listed, as if for new ones.
+pub fn synthetic(count: usize, busy: usize, seconds: u64) -> Result<()> {
+    memctl::host::files::open_many_files();
     let tree = tempfile::tempdir_in("/dev/shm")?;
     let mount = Arc::new(Mount::whole(tree.path().to_owned(), true));
     let wanted = RuleSpec { headroom: Some("10%".parse()?), ..RuleSpec::default() };
@@ -78,6 +81,7 @@ pub fn synthetic(count: usize, seconds: u64) -> Result<()> {
         let located = Arc::new(CgroupPath { path: path.into(), name, mount: Arc::clone(&mount), id });
         members.add_unchecked(located, rule.clone()).map_err(|why| anyhow::anyhow!("job-{number}: {why}"))?;
     }
+    let _stirring = Stirring::start(tree.path(), busy)?;
     let (began, calm, seen) = (now(), Cell::new(None), RefCell::new(None));
     let end = CALM + Duration::from_secs(seconds);
     let stop = || {
@@ -103,7 +107,43 @@ pub fn synthetic(count: usize, seconds: u64) -> Result<()> {
         }),
         ..WatchOptions::new(&stop, &mut |_| {})
     })?;
-    println!("{count} at rest, synthetic: {}", seen.take().context("it was measured")??);
+    let rest = count - busy;
+    println!("{rest} at rest, {busy} busy, synthetic: {}", seen.take().context("it was measured")??);
+    Ok(())
+}
+
+/// A process that changes the usage of imitated cgroups, until this is dropped.
+struct Stirring(Child);
+
+impl Stirring {
+    fn start(tree: &Path, busy: usize) -> Result<Self> {
+        let own = std::env::current_exe()?;
+        let child = Command::new(own).arg("stir").arg(tree).arg(busy.to_string()).spawn()?;
+        Ok(Self(child))
+    }
+}
+
+impl Drop for Stirring {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Changes the usage of the first `busy` imitated cgroups for ever: between 8 and 24 MiB, at a tenth
+/// of that a second.
+pub fn stir(tree: &Path, busy: usize) -> Result<()> {
+    for tenths in 0_u64.. {
+        for number in 0..busy {
+            let place = (tenths + number as u64) % 160;
+            let usage = 8 * M + place.min(160 - place) * M / 5;
+            // In place: a reader must not find it empty.
+            let mut file =
+                OpenOptions::new().write(true).open(tree.join(format!("job-{number}/memory.current")))?;
+            writeln!(file, "{usage:010}")?;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
     Ok(())
 }
 

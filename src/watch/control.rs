@@ -18,6 +18,7 @@ use super::notes::{Note, Noted, notes};
 use super::options::{Reload, RuledCgroup, Select, Show, WatchOptions};
 use super::policy::cpu_budget::CpuBudget;
 use super::policy::guard::{Allowed, Guard};
+use super::policy::headroom::crowd;
 use super::policy::sampling_interval::SampleCost;
 use super::rejected::Rejected;
 use super::schedule::Schedule;
@@ -249,8 +250,12 @@ impl<S: System> Control<'_, S> {
         if !self.cost.is_due(self.cx.now) {
             return;
         }
+        let crowd = crowd(self.members.len());
         let mut samples = 0u32;
-        self.each_level(|level| samples = samples.saturating_add(level.interval().samples()));
+        self.each_level(|level| {
+            level.set_crowd(crowd);
+            samples = samples.saturating_add(level.interval().samples());
+        });
         let cost = self.cost.measure(self.cx.now, self.cx.system.cpu(), samples);
         self.each_level(|level| level.interval().adjust(cost));
     }

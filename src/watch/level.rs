@@ -164,7 +164,11 @@ impl<F: Sample> Level<F> {
     /// sets.
     #[must_use]
     pub(crate) fn settings_interval(&self, now: Duration) -> Duration {
-        if self.policy.motion(now) == Motion::Calm { SETTINGS_INTERVAL_AT_REST } else { SETTINGS_INTERVAL }
+        if self.policy.motion(now) == Motion::Calm {
+            SETTINGS_INTERVAL_AT_REST * u32::from(self.policy.crowd)
+        } else {
+            SETTINGS_INTERVAL
+        }
     }
 
     /// Returns whether the usage moves.
@@ -211,6 +215,11 @@ impl<F: Sample> Level<F> {
     #[must_use]
     pub(crate) fn growth(&self) -> f64 {
         self.policy.growth()
+    }
+
+    /// Sets the factor of its intervals while it is calm.
+    pub(crate) fn set_crowd(&mut self, crowd: u8) {
+        self.policy.crowd = crowd;
     }
 
     /// Returns the sampling interval near the watermark.

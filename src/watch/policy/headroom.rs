@@ -16,6 +16,9 @@ use super::sampling_interval::SamplingInterval;
 const REST_INTERVAL: Duration = Duration::from_secs(1);
 const MAX_INTERVAL: Duration = Duration::from_secs(5);
 
+/// Maximum factor of [`crowd`]: `MAX_INTERVAL` by `REST_INTERVAL`.
+const MAX_CROWD: u8 = 5;
+
 /// Grid of distant samples, and distance from which a sample is put on it.
 const GRID: Duration = Duration::from_millis(100);
 const GRID_DISTANCE: Duration = Duration::from_millis(500);
@@ -118,6 +121,8 @@ pub(crate) struct HeadroomPolicy {
     headroom: Headroom,
     /// Sampling interval near the watermark.
     pub interval: SamplingInterval,
+    /// Factor of intervals while calm: see [`crowd`].
+    pub crowd: u8,
     /// True to keep a reserve for expected allocations, false for just the headroom.
     reserves: bool,
     /// True if the last reclaim ended before it came down to the upper watermark, and goes on.
@@ -145,6 +150,7 @@ impl HeadroomPolicy {
         Self {
             headroom,
             interval: SamplingInterval::default(),
+            crowd: 1,
             reserves,
             goes_on: false,
             curve: ArrivalCurve::default(),
@@ -304,9 +310,16 @@ impl HeadroomPolicy {
         // sample often enough that the largest burst seen can't exhaust the free memory in between.
         let calm = self.motion(sample.at) == Motion::Calm;
         let at_rest = (near * (1 << self.still.min(8))).min(REST_INTERVAL);
-        let at_rest = if calm { at_rest } else { at_rest.min(lasts(free)) };
+        let at_rest = if calm { at_rest * u32::from(self.crowd) } else { at_rest.min(lasts(free)) };
         at_initial_rate.min(lasts(room)).max(at_rest).clamp(near, MAX_INTERVAL)
     }
+}
+
+/// Returns the factor by which cgroups that are calm are sampled less often, beside so many others:
+/// what they cost together stays the same from a thousand on, up to `MAX_INTERVAL`.
+#[must_use]
+pub(crate) fn crowd(members: usize) -> u8 {
+    u8::try_from(members / 1000).unwrap_or(u8::MAX).clamp(1, MAX_CROWD)
 }
 
 /// Returns the time of a sample: the planned one if that is near, otherwise the next time on a

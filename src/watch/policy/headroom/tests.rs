@@ -206,3 +206,19 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn calm_cgroups_share_what_a_thousand_cost() {
+    assert_eq!([0, 1999, 2000, 4000, 5000, 100_000].map(crowd), [1, 1, 2, 4, 5, 5]);
+    let mut policy = new_policy();
+    policy.crowd = crowd(10_000);
+    let before_calm = CALM_TIME.as_millis() as u64 + 1000;
+    let _ = play(&mut policy, 0, before_calm, |_| 100 * M);
+    let (samples, _, _) = play(&mut policy, before_calm + 1, before_calm + 60_000, |_| 100 * M);
+    assert!((10..15).contains(&samples), "{samples} in a minute");
+    // A leak ends the calm at its first sample.
+    let began = before_calm + 60_001;
+    let leak = |at: u64| 100 * M + at.saturating_sub(began) * 4 * M / 1000;
+    let (_, least, _) = play(&mut policy, began, began + 120_000, leak);
+    assert!(least > LIMIT / 10 * 9 / 10, "{least}");
+}
