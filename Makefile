@@ -81,6 +81,7 @@ attack: export MEMCTL_ATTACK_SECONDS = $(or $(ATTACK_SECONDS),600)
 soak: export MEMCTL_SOAK_SECONDS = $(or $(SOAK_SECONDS),1200)
 soak: export MEMCTL_SOAK_CGROUPS = $(or $(SOAK_CGROUPS),200)
 soak: export MEMCTL_VM_MEMORY = 4096
+kills attack soak: export MEMCTL_VM_TIMEOUT = 7200
 kills attack soak:
 	tests/vm/setup
 	paths=$$(tests/vm/build) && eval "$$paths" && export MEMCTL_BIN CLI_TESTS \

@@ -3,30 +3,41 @@
 
 use std::time::Duration;
 
-/// Times by slot; `Duration::MAX` where nothing is due.
+/// Times by slot, nanoseconds; `NEVER` where nothing is due. As numbers, since a scan of those is
+/// several times as fast as one of `Duration`s.
 #[derive(Debug, Default)]
-pub(crate) struct Schedule(Vec<Duration>);
+pub(crate) struct Schedule(Vec<u64>);
+
+const NEVER: u64 = u64::MAX;
 
 impl Schedule {
     /// Sets the time at which a slot is due.
     pub(crate) fn set(&mut self, slot: usize, due: Duration) {
         if slot >= self.0.len() {
-            self.0.resize(slot + 1, Duration::MAX);
+            self.0.resize(slot + 1, NEVER);
         }
-        self.0[slot] = due;
+        self.0[slot] = nanoseconds(due);
     }
 
     /// Returns the first slot from `from` on that is due.
     #[must_use]
     pub(crate) fn next_slot(&self, from: usize, now: Duration) -> Option<usize> {
-        self.0.iter().skip(from).position(|&due| due <= now).map(|index| from + index)
+        let now = nanoseconds(now);
+        self.0.get(from..)?.iter().position(|&due| due <= now).map(|index| from + index)
     }
 
     /// Returns the earliest time.
     #[must_use]
     pub(crate) fn earliest(&self) -> Duration {
-        self.0.iter().copied().min().unwrap_or(Duration::MAX)
+        match self.0.iter().copied().min() {
+            None | Some(NEVER) => Duration::MAX,
+            Some(due) => Duration::from_nanos(due),
+        }
     }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(NEVER)
 }
 
 #[cfg(test)]
