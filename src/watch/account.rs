@@ -190,8 +190,8 @@ impl Account {
     }
 
     /// Returns the report on the work since the last one, if that is long enough ago, or at the
-    /// `end`. While a write is in progress, the counters contain a part of it, and don't correct
-    /// anything.
+    /// `end`. While a write is in progress, the counters contain a part of it: they correct no
+    /// estimate upwards.
     pub(crate) fn flush(
         &mut self,
         sampler: &impl Sample,
@@ -202,12 +202,14 @@ impl Account {
         let work = self.work.as_mut()?;
         work.began.take_if(|began| end || cx.now.saturating_sub(*began) >= REPORT_INTERVAL)?;
         // A cgroup that is gone has no counters any more.
-        if !is_writing && let Ok(stat) = sampler.stat(&mut cx.text) {
+        if let Ok(stat) = sampler.stat(&mut cx.text) {
             let counted = Counters::of(&stat).counted(&self.first);
-            let corrected = counted.correct(work.total.reclaimed, work.at_most, cx.system.blind_spot());
+            let estimate = work.total.reclaimed;
+            let corrected = counted.correct(estimate, work.at_most, cx.system.blind_spot());
+            let corrected = if is_writing { corrected.min(estimate) } else { corrected };
             // Reports aren't taken back.
             work.total.reclaimed = corrected.max(work.reported);
-            work.tally.is_counted = matches!(counted, Counted::Proactive(_));
+            work.tally.is_counted = !is_writing && matches!(counted, Counted::Proactive(_));
         }
         work.tally.reclaimed = work.total.reclaimed.saturating_sub(work.reported);
         work.reported = work.total.reclaimed;
