@@ -33,7 +33,7 @@ pub enum EndReason {
     /// The time slice is used up, and more is missing.
     Slice,
     /// Another process holds the lock on the cgroup.
-    Locked(LockHolder),
+    Locked(LockedBy),
     /// The cgroup was removed.
     Removed,
     /// The kernel returned an unexpected error.
@@ -42,7 +42,7 @@ pub enum EndReason {
 
 /// Holder of the lock on a cgroup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LockHolder {
+pub struct LockedBy {
     /// Process, where it is known.
     pub pid: Option<u32>,
     /// True if it may hold reclaim back: it belongs to root, or to the user of this process.

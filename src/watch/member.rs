@@ -15,10 +15,10 @@ use super::event::EventKind;
 use super::host::Visibility;
 use super::level::{Level, Outrun, SETTINGS_INTERVAL};
 use super::limits::Limits;
+use super::policy::backoff::Doubling;
 use super::policy::guard::{Allowed, CgroupState, Guard};
 use super::policy::hold::HoldState;
 use super::policy::lock::LockPatience;
-use super::policy::refaults::Doubling;
 use super::probe::PressureProbe;
 use super::system::{Sample, System};
 use super::worker::ReclaimHandle;
@@ -152,7 +152,7 @@ impl<S: System> Member<S> {
             presses: false,
             rule,
             hold: HoldState::new(cx.now + grace),
-            blind: Doubling::new(FIRST_RETRY, MAX_RETRY),
+            blind: Doubling::default(),
             blind_error: None,
             would_reported: None,
             lock: LockPatience::default(),
@@ -282,7 +282,7 @@ impl<S: System> Member<S> {
             return Step::Gone;
         }
         self.limits.set_available(0);
-        self.due = cx.now + self.blind.next();
+        self.due = cx.now + self.blind.next(FIRST_RETRY, MAX_RETRY);
         if self.blind_error.replace(errno) != Some(errno) {
             cx.emit(&self.located.name, EventKind::Blind { error: errno });
         }

@@ -3,6 +3,7 @@
 
 pub mod above;
 pub mod arrival;
+pub mod backoff;
 pub mod cpu_budget;
 pub mod guard;
 pub mod headroom;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use super::policy::refaults::Doubling;
+use super::policy::backoff::Doubling;
 use crate::host::files::is_shortage;
 
 /// Delays before a cgroup that can't be watched is tried again, and maximum number of those that
@@ -35,8 +35,8 @@ impl Rejected {
         if self.each.len() >= MAX_REJECTED {
             self.each.retain(|_, (until, _)| *until > now);
         }
-        let entry = self.each.entry(id).or_insert((now, Doubling::new(FIRST_RETRY, LAST_RETRY)));
-        entry.0 = now + entry.1.next();
+        let entry = self.each.entry(id).or_insert((now, Doubling::default()));
+        entry.0 = now + entry.1.next(FIRST_RETRY, LAST_RETRY);
     }
 
     /// Records that the next attempt is due for all, where descriptors or memory were short.

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use rustix::io::Errno;
 
-use super::action::{Action, ActionResult, Alarm, EndReason, Interrupt, LockHolder, lost};
+use super::action::{Action, ActionResult, Alarm, EndReason, Interrupt, LockedBy, lost};
 use super::policy::guard::Allowed;
 use crate::cgroup::{CgroupPath, MemoryCgroup};
 use crate::kind::{Kind, Swappiness};
@@ -21,7 +21,7 @@ pub(crate) trait LockableTarget: Target {
     ///
     /// # Errors
     /// The holder, if another process holds the lock.
-    fn lock(&mut self) -> Result<(), LockHolder>;
+    fn lock(&mut self) -> Result<(), LockedBy>;
 
     /// Releases the lock.
     fn unlock(&mut self);
@@ -183,7 +183,7 @@ pub(crate) fn open(located: &CgroupPath, id: u64) -> Result<MemoryCgroup, Errno>
 }
 
 impl LockableTarget for MemoryCgroup {
-    fn lock(&mut self) -> Result<(), LockHolder> {
+    fn lock(&mut self) -> Result<(), LockedBy> {
         // A file system without locks counts as unlocked.
         if self.cgroup().try_lock() != Ok(false) {
             return Ok(());
@@ -191,7 +191,7 @@ impl LockableTarget for MemoryCgroup {
         let holder = self.cgroup().lock_holder();
         // The lock may have been released during the search for its holder.
         match self.cgroup().try_lock() {
-            Ok(false) => Err(LockHolder {
+            Ok(false) => Err(LockedBy {
                 pid: holder.pid,
                 is_honoured: holder.is_honoured(rustix::process::geteuid().as_raw()),
             }),

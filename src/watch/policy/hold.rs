@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
+use super::backoff::Backoff;
 use super::guard::Guard;
-use super::refaults::{Backoff, RefaultDetector};
+use super::refaults::RefaultDetector;
 
 /// Minimum time between reports of the same guard: it may hold again and again, with a little
 /// reclaimed in between.

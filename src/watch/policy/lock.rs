@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use super::backoff::Doubling;
+
 /// Time to wait for a lock.
 pub(crate) const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -20,7 +22,7 @@ pub(crate) struct LockPatience {
     since: Option<Duration>,
     /// Time until which it is passed over, and for how long.
     passed_until: Duration,
-    pass: Duration,
+    pass: Doubling,
 }
 
 impl LockPatience {
@@ -36,12 +38,7 @@ impl LockPatience {
         if now.saturating_sub(since) < LOCK_TIMEOUT {
             return;
         }
-        let pass = if is_honoured {
-            LOCK_TIMEOUT
-        } else {
-            self.pass = (2 * self.pass).clamp(FIRST_PASS, MAX_PASS);
-            self.pass
-        };
+        let pass = if is_honoured { LOCK_TIMEOUT } else { self.pass.next(FIRST_PASS, MAX_PASS) };
         (self.since, self.passed_until) = (None, now + pass);
     }
 

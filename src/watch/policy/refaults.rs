@@ -1,61 +1,9 @@
-//! Detection of refaults and exponential backoff, which keep a policy from reclaiming memory in use
-//! and from retrying where nothing can be reclaimed. Pure functions of time and of the refaults.
+//! Detection of refaults, which keeps a policy from reclaiming memory in use. Pure functions of time
+//! and of the refaults.
 
 use std::time::Duration;
 
-/// A delay that doubles after each failure: `FIRST` seconds, then twice that, up to `MOST`.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Backoff<const FIRST: u64, const MOST: u64> {
-    wait: Duration,
-    until: Duration,
-}
-
-impl<const FIRST: u64, const MOST: u64> Backoff<FIRST, MOST> {
-    /// Records a failure. Returns the delay.
-    pub(crate) fn failed(&mut self, now: Duration) -> Duration {
-        self.wait = (self.wait * 2).clamp(Duration::from_secs(FIRST), Duration::from_secs(MOST));
-        self.until = now + self.wait;
-        self.wait
-    }
-
-    /// Records a success: the next delay is short again.
-    pub(crate) fn worked(&mut self) {
-        (self.wait, self.until) = (Duration::ZERO, Duration::ZERO);
-    }
-
-    /// Returns the end of the delay, if it is still to come.
-    #[must_use]
-    pub(crate) fn waits(&self, now: Duration) -> Option<Duration> {
-        (now < self.until).then_some(self.until)
-    }
-}
-
-/// A delay that doubles from a first one up to a maximum.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Doubling {
-    first: Duration,
-    most: Duration,
-    last: Duration,
-}
-
-impl Doubling {
-    /// Creates a delay between `first` and `most`.
-    #[must_use]
-    pub(crate) fn new(first: Duration, most: Duration) -> Self {
-        Self { first, most, last: Duration::ZERO }
-    }
-
-    /// Returns the next delay.
-    pub(crate) fn next(&mut self) -> Duration {
-        self.last = (2 * self.last).clamp(self.first, self.most);
-        self.last
-    }
-
-    /// Makes the next delay the first one again.
-    pub(crate) fn reset(&mut self) {
-        self.last = Duration::ZERO;
-    }
-}
+use super::backoff::Backoff;
 
 /// Minimum bytes reclaimed before refaults are judged.
 const MIN_JUDGED_BYTES: u64 = 8 << 20;
@@ -161,17 +109,6 @@ mod tests {
 
     fn at(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
-    }
-
-    #[test]
-    fn delays_double_up_to_a_bound() {
-        let mut backoff = Backoff::<1, 5>::default();
-        assert_eq!(backoff.waits(at(0)), None);
-        let waits: Vec<_> = (0..4).map(|_| backoff.failed(at(10)).as_secs()).collect();
-        assert_eq!(waits, [1, 2, 4, 5]);
-        assert_eq!((backoff.waits(at(14)), backoff.waits(at(15))), (Some(at(15)), None));
-        backoff.worked();
-        assert_eq!((backoff.waits(at(14)), backoff.failed(at(20))), (None, at(1)));
     }
 
     fn counters(restored: u64) -> RefaultCounters {

@@ -20,7 +20,7 @@ use crate::host::swap_areas::SwapSummary;
 use crate::host::zram::Zram;
 use crate::kind::{Kind, Swappiness};
 use crate::reclaim::Target;
-use crate::watch::action::{Action, LockHolder};
+use crate::watch::action::{Action, LockedBy};
 use crate::watch::config::rule::WatchError;
 use crate::watch::system::{Answer, DONE, Sample, System};
 use crate::watch::worker::{Done, LockableTarget, WriteJob};
@@ -439,13 +439,13 @@ impl Target for SimTarget {
 }
 
 impl LockableTarget for SimTarget {
-    fn lock(&mut self) -> Result<(), LockHolder> {
+    fn lock(&mut self) -> Result<(), LockedBy> {
         let mut shared = self.shared.borrow_mut();
         let locked = shared.world.sims[&self.id].locked.filter(|&(until, _)| self.time.get() < until);
         match locked {
             Some((_, is_honoured)) => {
                 shared.world.count("locked");
-                Err(LockHolder { pid: Some(7), is_honoured })
+                Err(LockedBy { pid: Some(7), is_honoured })
             }
             None => Ok(()),
         }
