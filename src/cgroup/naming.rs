@@ -1,12 +1,14 @@
 //! Names that aren't paths: a systemd unit, a container, a pod. Each is found by the name of its
 //! directory.
 //!
-//! Layouts: systemd (`systemd.unit(5)`: `-`, `/` and others are spelt `\xNN` in names of slices and
-//! instances); docker, podman, containerd and cri-o with the systemd driver (`docker-ID.scope`,
-//! `libpod-ID.scope`, `cri-containerd-ID.scope`, `crio-ID.scope`) and with the cgroupfs driver
-//! (`ID`, `libpod-ID`, `crio-ID`); kubelet's pods with the systemd driver
-//! (`kubepods-burstable-podUID.slice`, where the UID has `_` for `-`) and with the cgroupfs driver
-//! (`podUID`).
+//! Systemd spells `-`, `/` and others as `\xNN` in names of slices and instances
+//! (`systemd.unit(5)`).
+//!
+//! A container or a pod is recognised by its ID alone, wherever it stands, since every runtime puts
+//! words of its own in front: `docker-ID.scope`, `cri-containerd-ID.scope`, `nerdctl-ID.scope`,
+//! `libpod-payload-ID`, `SLICE:cri-containerd:ID`, or `ID`; `kubepods-burstable-podUID.slice`, the
+//! same after `kubelet-`, or `podUID`. Whether such a name counts is decided by ownership
+//! ([`super::owner`]).
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -29,9 +31,6 @@ const UNITS: [&str; 6] = [".service", ".scope", ".slice", ".socket", ".mount", "
 
 /// Name of the root in systemd.
 pub(crate) const ROOT: &[u8] = b"-.slice";
-
-/// Prefixes of a container's ID in the names of directories, by runtime.
-const RUNTIMES: [&str; 5] = ["docker-", "libpod-", "cri-containerd-", "crio-", "containerd-"];
 
 /// Length of a container's ID, digits.
 const ID: usize = 64;
@@ -93,25 +92,40 @@ impl Named {
     }
 }
 
-/// Returns the ID of the container whose directory has this name.
+/// Returns the ID of the container whose directory has this name: 64 digits at the end of the
+/// name's stem, with no other digit or letter in front.
 #[must_use]
 pub(crate) fn container_id(directory: &str) -> Option<&str> {
-    let name = directory.strip_suffix(".scope").unwrap_or(directory);
-    let id = RUNTIMES.iter().find_map(|runtime| name.strip_prefix(runtime)).unwrap_or(name);
-    (id.len() == ID && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))).then_some(id)
+    let stem = [".scope", ".service"].iter().find_map(|suffix| directory.strip_suffix(suffix));
+    let stem = stem.unwrap_or(directory);
+    let (before, id) = stem.split_at_checked(stem.len().checked_sub(ID)?)?;
+    // The monitor of podman and cri-o has a cgroup of its own beside the container's.
+    let alone = !before.ends_with(|c: char| c.is_alphanumeric()) && !before.ends_with("conmon-");
+    (alone && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))).then_some(id)
 }
 
-/// Returns the UID, with `-`, of the pod whose directory has this name.
+/// Returns the UID, with `-`, of the pod whose directory has this name: `pod` and the UID, in which
+/// `-` may be spelt `_` or left out (a static pod's UID is a hash), with no other digit or letter
+/// behind. A container's directory that has its pod's UID in its name is no pod's.
 #[must_use]
 pub(crate) fn pod_uid(directory: &str) -> Option<String> {
-    let uid = match directory.strip_suffix(".slice") {
-        Some(slice) => slice.strip_prefix("kubepods")?.rsplit_once("-pod").map(|(_, uid)| uid)?,
-        None => directory.strip_prefix("pod")?,
-    };
-    let uid = uid.replace('_', "-");
-    // Static pods have a hash of 32 digits.
-    let sound = uid.len() >= 32 && uid.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
-    sound.then(|| uid.to_lowercase())
+    if container_id(directory).is_some() {
+        return None;
+    }
+    directory.match_indices("pod").find_map(|(at, pod)| {
+        let text = &directory[at + pod.len()..];
+        let uid = [36, 32].iter().find_map(|&length| text.get(..length).filter(|uid| is_uid(uid)))?;
+        let alone = !text[uid.len()..].starts_with(|c: char| c.is_alphanumeric());
+        alone.then(|| uid.replace('_', "-").to_lowercase())
+    })
+}
+
+/// Returns whether a text is a UID: 32 digits, or groups of digits in the form of RFC 9562.
+fn is_uid(text: &str) -> bool {
+    const GROUPS: [usize; 5] = [8, 4, 4, 4, 12];
+    let groups = || text.split(['-', '_']).map(str::len);
+    text.bytes().all(|b| b.is_ascii_hexdigit() || matches!(b, b'-' | b'_'))
+        && (groups().eq(GROUPS) || groups().eq([32]))
 }
 
 /// Replaces systemd's `\xNN` in a unit's name, so that either spelling is the same name.
@@ -162,6 +176,11 @@ mod tests {
             format!("cri-containerd-{ONE}.scope"),
             format!("crio-{ONE}.scope"),
             format!("libpod-{ONE}"),
+            format!("libpod-payload-{ONE}"),
+            format!("nerdctl-{ONE}.scope"),
+            format!("my-runtime-{ONE}.service"),
+            format!("system.slice:docker:{ONE}"),
+            format!("kubepods-besteffort-pod{}.slice:cri-containerd:{ONE}", POD.replace('-', "_")),
             ONE.to_owned(),
         ] {
             assert_eq!(container_id(&directory), Some(ONE), "{directory}");
@@ -170,20 +189,50 @@ mod tests {
         // The monitor beside a container is not the container.
         assert_eq!(container_id(&format!("libpod-conmon-{ONE}.scope")), None);
         assert_eq!(container_id(&format!("crio-conmon-{ONE}.scope")), None);
-        assert_eq!((container_id("docker-abc.scope"), container_id("init.scope")), (None, None));
+        // Neither is a pod of podman's, nor anything with more or fewer digits.
+        for other in [
+            format!("machine-libpod_pod_{ONE}.slice"),
+            format!("a{ONE}"),
+            format!("docker-{}.scope", &ONE[1..]),
+            format!("docker-{}é.scope", &ONE[2..]),
+            format!("docker-{}.scope", ONE.to_uppercase()),
+            "docker-abc.scope".into(),
+            "init.scope".into(),
+        ] {
+            assert_eq!(container_id(&other), None, "{other}");
+        }
     }
 
     #[test]
     fn pods_of_both_drivers_are_found() {
-        let slice = format!("kubepods-besteffort-pod{}.slice", POD.replace('-', "_"));
-        for directory in [slice, format!("kubepods-pod{}.slice", POD.replace('-', "_")), format!("pod{POD}")]
-        {
+        let spelt = POD.replace('-', "_");
+        for directory in [
+            format!("kubepods-besteffort-pod{spelt}.slice"),
+            format!("kubepods-pod{spelt}.slice"),
+            format!("kubelet-kubepods-burstable-pod{spelt}.slice"),
+            format!("my-pods-pod{spelt}.slice"),
+            format!("pod{POD}"),
+            format!("pod{}", POD.to_uppercase()),
+        ] {
             assert_eq!(pod_uid(&directory).as_deref(), Some(POD), "{directory}");
             assert!(Named::parse(format!("pod:{POD}")).unwrap().unwrap().is(&directory));
             assert!(Named::parse(format!("pod:{}", POD.replace('-', "_"))).unwrap().unwrap().is(&directory));
         }
-        for other in ["kubepods.slice", "kubepods-burstable.slice", "podman", "pod"] {
-            assert_eq!(pod_uid(other), None, "{other}");
+        let hash = POD.replace('-', "");
+        assert_eq!(pod_uid(&format!("kubepods-burstable-pod{hash}.slice")), Some(hash.clone()));
+        for other in [
+            "kubepods.slice".into(),
+            "kubepods-burstable.slice".into(),
+            "podman".into(),
+            "pod".into(),
+            format!("pod{POD}0"),
+            format!("pod{hash}0"),
+            format!("machine-libpod_pod_{ONE}.slice"),
+            format!("libpod-{ONE}"),
+            format!("pod{ONE}"),
+            format!("kubepods-besteffort-pod{spelt}.slice:cri-containerd:{ONE}"),
+        ] {
+            assert_eq!(pod_uid(&other), None, "{other}");
         }
     }
 
@@ -209,6 +258,11 @@ mod tests {
         #[test]
         fn any_name_can_be_unescaped(name in "[a-f0-9x\\\\é]{0,12}") {
             let _ = unescaped(name.as_bytes());
+        }
+
+        #[test]
+        fn any_name_may_have_an_id(name in "(pod|libpod|-|:|é|[0-9a-f_-]{30,70}|\\.scope|\\.slice){0,6}") {
+            let _ = (container_id(&name), pod_uid(&name));
         }
     }
 }

@@ -15,6 +15,7 @@ pub fn cases() -> Vec<Case> {
             a_process_by_its_number,
             containers_by_the_beginning_of_their_id,
             pods_in_both_spellings,
+            ids_count_whoever_made_the_name,
             an_ambiguous_name_lists_the_candidates,
             a_strangers_name_is_never_taken;
         "guest reclaim" => reclaim_from_a_unit, an_ambiguous_name_is_the_trouble_of_its_rule
@@ -90,6 +91,37 @@ fn pods_in_both_spellings() {
     assert_eq!(named(&format!("pod:{}", UID.replace('-', "_"))), format!("/{}", systemd.name()));
     assert_eq!(named(&format!("pod:{OTHER}")), format!("/{}", cgroupfs.name()));
     assert_eq!(named("container:1123"), format!("/{}/cri-containerd-{ONE}.scope", systemd.name()));
+}
+
+/// Layouts of kind, nerdctl, kubelets with a root of their own, runtimes with the other driver than
+/// the kubelet's, and Quadlet.
+fn ids_count_whoever_made_the_name() {
+    const UID: &str = "8d5a2e2c-1111-2222-3333-444455556666";
+    let id = |first: &str| format!("{first}{}", &ONE[first.len()..]);
+    let kubelet = Cgroup::new("kubelet.slice");
+    let pod = kubelet.child(&format!("kubelet-kubepods-burstable-pod{}.slice", UID.replace('-', "_")));
+    let inner = pod.child(&format!("cri-containerd-{}.scope", id("a1")));
+    let system = Cgroup::new("system.slice");
+    let nerdctl = system.child(&format!("nerdctl-{}.scope", id("a2")));
+    let colons =
+        system.child(&format!("kubepods-pod{}.slice:cri-containerd:{}", UID.replace('-', "_"), id("a3")));
+    let quadlet = system.child("web.service");
+    let payload = quadlet.child(&format!("libpod-payload-{}", id("a4")));
+    let _monitor = system.child(&format!("libpod-conmon-{}.scope", id("a4")));
+    let fresh = system.child(&format!("never-heard-of-{}.service", id("a5")));
+    let static_pod = kubelet.child("kubelet-kubepods-pod1864dd0546310be9937c37cf88024cb8.slice");
+    for (word, cgroup) in [
+        ("container:a1", &inner),
+        ("container:a2", &nerdctl),
+        ("container:a3", &colons),
+        ("container:a4", &payload),
+        ("container:a5", &fresh),
+        ("pod:8d5a2e2c", &pod),
+        (&format!("pod:{UID}"), &pod),
+        ("pod:1864dd05", &static_pod),
+    ] {
+        assert_eq!(named(word), format!("/{}", cgroup.name()), "{word}");
+    }
 }
 
 fn an_ambiguous_name_lists_the_candidates() {
