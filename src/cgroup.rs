@@ -43,6 +43,7 @@ pub mod swap_room;
 pub mod systemd;
 pub mod tree;
 pub mod trigger;
+pub mod v1;
 pub mod zswap;
 
 pub use conditions::{Conditions, Protected};

@@ -1,10 +1,11 @@
 //! The check of a target: whether reclaim will work, and for each missing property its remedy.
 
 use std::ffi::OsStr;
+use std::path::PathBuf;
 
 use rustix::io::Errno;
 
-use crate::cgroup::error::{CgroupError, error_text};
+use crate::cgroup::error::{CgroupError, error_text, several as listed};
 use crate::cgroup::killers::Killers;
 use crate::cgroup::mount::Hidden;
 use crate::cgroup::owner::Owner;
@@ -17,7 +18,7 @@ use crate::kind::{Kind, Swappiness};
 use crate::reclaim::{
     Goal, Measure, Obstacle, OpenTarget, Reclaimable, Report, Request, RequestEvent, StoppedBy, Target,
 };
-use crate::select::{Match, TargetSpec, locate};
+use crate::select::{Locator, Match, TargetSpec};
 use crate::size::Amount;
 use crate::{node, select};
 
@@ -63,7 +64,11 @@ pub fn is_several(word: &OsStr) -> bool {
 pub fn check(word: &OsStr, write: bool, tell: &mut dyn FnMut(RequestEvent)) -> CheckReport {
     let host = Host::read();
     let mut findings = Vec::new();
-    let wanted = match wanted(word) {
+    let (wanted, mounts) = match Locator::new() {
+        Ok(locator) => (wanted(word, locator.locate(word)), locator.mount_points()),
+        Err(why) => (wanted(word, Err(why)), Vec::new()),
+    };
+    let wanted = match wanted {
         Ok(wanted) => wanted,
         Err(why) => {
             let of_node = word.to_string_lossy().starts_with(node::PREFIX);
@@ -79,7 +84,7 @@ pub fn check(word: &OsStr, write: bool, tell: &mut dyn FnMut(RequestEvent)) -> C
     };
     let name = match &wanted {
         TargetSpec::Cgroup(Match { located, .. }) => {
-            findings.push(mounted(located));
+            findings.push(mounted(located, &mounts));
             located.name.clone()
         }
         TargetSpec::Node(number) => format!("{}{number}", node::PREFIX).into(),
@@ -126,9 +131,9 @@ pub fn check(word: &OsStr, write: bool, tell: &mut dyn FnMut(RequestEvent)) -> C
     CheckReport { name, findings, reclaimable: Some(reclaimable) }
 }
 
-/// Parses the word as a target; a cgroup may be named like a node.
-fn wanted(word: &OsStr) -> Result<TargetSpec, CgroupError> {
-    match (locate(word), word.to_str().and_then(node::parse)) {
+/// Returns the target of a word, given the cgroup that it names: a cgroup may be named like a node.
+fn wanted(word: &OsStr, located: Result<CgroupPath, CgroupError>) -> Result<TargetSpec, CgroupError> {
+    match (located, word.to_str().and_then(node::parse)) {
         (Err(_), Some(number)) => Ok(TargetSpec::Node(number?)),
         (located, _) => Ok(TargetSpec::Cgroup(Match { located: located?, by_glob: false })),
     }
@@ -142,9 +147,22 @@ fn bad(about: &'static str, why: &CgroupError) -> Finding {
     }
 }
 
-fn mounted(located: &CgroupPath) -> Finding {
+/// Describes the mount by which a cgroup was found, of several `mount_points`, the first of which
+/// names begin from.
+fn mounted(located: &CgroupPath, mount_points: &[PathBuf]) -> Finding {
     let how = if located.mount.read_only { "read-only" } else { "writable" };
-    Finding::new("cgroup2", State::Good, format!("mounted at {}, {how}", located.mount.point.display()))
+    let point = &located.mount.point;
+    let words = format!("mounted at {}, {how}", point.display());
+    let others = mount_points.iter().filter(|other| *other != point).map(|other| other.display().to_string());
+    let several = match (mount_points.first(), others.collect::<Vec<_>>()) {
+        (_, others) if others.is_empty() => String::new(),
+        (Some(first), others) if first == point => {
+            format!("; names begin there, not at {}", listed(&others))
+        }
+        (Some(first), _) => format!("; names begin at {}", first.display()),
+        (None, _) => String::new(),
+    };
+    Finding::new("cgroup2", State::Good, words + &several)
 }
 
 /// Returns the reason why nothing can be reclaimed; where permission is missing, with the owner of
@@ -343,6 +361,27 @@ fn why_not(obstacles: &[Obstacle]) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cgroup::Mount;
+
+    #[test]
+    fn of_several_mounts_the_one_taken_is_named() {
+        let mount = Mount::whole("/host/cg".into(), true).into();
+        let located =
+            CgroupPath { path: std::path::Path::new("/host/cg/a").into(), name: "/a".into(), mount, id: 1 };
+        let of = |points: &[&str]| {
+            let points: Vec<_> = points.iter().map(PathBuf::from).collect();
+            match mounted(&located, &points).fact {
+                Fact::Words(words) => words,
+                Fact::Bytes(..) => String::new(),
+            }
+        };
+        assert_eq!(of(&["/host/cg"]), "mounted at /host/cg, read-only");
+        assert_eq!(of(&[]), "mounted at /host/cg, read-only");
+        let two = "mounted at /host/cg, read-only; names begin there, not at /sys/fs/cgroup";
+        assert_eq!(of(&["/host/cg", "/sys/fs/cgroup"]), two);
+        let other = "mounted at /host/cg, read-only; names begin at /sys/fs/cgroup";
+        assert_eq!(of(&["/sys/fs/cgroup", "/host/cg"]), other);
+    }
 
     #[test]
     fn what_zswap_keeps_is_told_where_nothing_goes_beyond() {

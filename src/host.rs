@@ -14,6 +14,7 @@ pub mod locks;
 pub mod proc;
 pub mod reader;
 pub mod swap_areas;
+pub mod user;
 pub mod zram;
 pub mod zswap;
 

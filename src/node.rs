@@ -14,6 +14,7 @@ use rustix::io::Errno;
 
 use crate::cgroup::conditions::{Conditions, NodeThreshold};
 use crate::cgroup::error::CgroupError;
+use crate::cgroup::owner::{Denied, Owner};
 use crate::cgroup::reclaim::ReclaimFile;
 use crate::cgroup::stat::MemoryStat;
 use crate::cgroup::{Name, open_directory, pressure};
@@ -250,7 +251,10 @@ fn shut(name: &str, path: &Path, errno: Errno) -> CgroupError {
             let release = kernel_release().unwrap_or_default();
             CgroupError::NodeWithoutReclaim { name: name.to_owned(), release }
         }
-        Errno::ACCESS | Errno::PERM => CgroupError::RootOnly { file },
+        Errno::ACCESS | Errno::PERM => {
+            let owner = rustix::fs::stat(&file).ok().map(|stat| Owner::from(&stat));
+            CgroupError::RootOnly { denied: Denied::of(owner), file }
+        }
         Errno::ROFS => CgroupError::SysReadOnly { file },
         _ => CgroupError::io(file, &errno.into()),
     }

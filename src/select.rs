@@ -16,13 +16,15 @@ use crate::cgroup::mount::Mount;
 use crate::cgroup::path::CgroupPath;
 use crate::node;
 use locate::Lookup;
+use locate::shown;
 use pattern::{Matcher, Pattern, has_special, literal};
 use search::{Search, troubles};
-use suggest::shown;
 
 pub mod completion;
 pub mod locate;
+mod meant;
 mod pattern;
+mod process;
 pub mod resolver;
 mod search;
 mod suggest;

@@ -12,6 +12,11 @@ pub fn translate_clap_error(error: &clap::Error, words: &[String]) -> Error {
     let command = Cli::command();
     let verb = words.iter().map(String::as_str).find(|word| command.find_subcommand(word).is_some());
     let help = format!("see 'memctl {}--help'", verb.map_or(String::new(), |verb| format!("{verb} ")));
+    if error.kind() == ErrorKind::UnknownArgument
+        && let Some((message, hint)) = dashed(error, words)
+    {
+        return Error::usage(message).with_hint(Some(hint));
+    }
     let message = match error.kind() {
         ErrorKind::UnknownArgument => unknown(error, verb, words),
         ErrorKind::MissingRequiredArgument => Some(missing(error, verb, words)),
@@ -40,6 +45,29 @@ fn unknown(error: &clap::Error, verb: Option<&str>, words: &[String]) -> Option<
     let word = strings(error, ContextKind::InvalidArg).into_iter().next()?;
     let is_second = verb == Some("check") && !word.starts_with('-');
     is_second.then(|| format!("{word}: check takes a single cgroup"))
+}
+
+/// Returns a message and a hint for a cgroup's name that begins with a dash, such as `-.mount`,
+/// which clap takes for options. No option has a dot or a slash in it.
+fn dashed(error: &clap::Error, words: &[String]) -> Option<(String, String)> {
+    let taken = strings(error, ContextKind::InvalidArg).into_iter().next()?;
+    let is_name = |word: &&String| {
+        !word.starts_with("--")
+            && word.starts_with(&*taken)
+            && word.contains(['.', '/'])
+            && taken.starts_with('-')
+    };
+    let (at, word) = words.iter().enumerate().find(|(_, word)| is_name(word))?;
+    if word[1..].starts_with(|c: char| c.is_ascii_digit()) {
+        return None;
+    }
+    let hint = match at.checked_sub(1).map(|before| words[before].as_str()) {
+        Some(option @ ("--exclude" | "--join")) => {
+            format!("a value that begins with a dash: {option}={word}")
+        }
+        _ => format!("put -- in front of names that begin with a dash: -- {word}"),
+    };
+    Some((format!("{word}: no such option"), hint))
 }
 
 /// Returns a message on the missing arguments. clap would name all words of `reclaim` as missing,

@@ -8,8 +8,9 @@ use rustix::io::Errno;
 
 use super::error::CgroupError;
 use super::mount::Mount;
+use super::owner::{Denied, Owner};
+use super::v1::controller_on_v1;
 use super::{Cgroup, CgroupPath, reclaim, tree};
-use crate::cgroup::mount::controller_on_v1;
 use crate::cgroup::{FileSystem, file_system, open_directory};
 use crate::host::proc::read_in;
 
@@ -18,7 +19,10 @@ use crate::host::proc::read_in;
 pub(crate) fn explain(cgroup: &Cgroup, located: &CgroupPath, errno: Errno) -> CgroupError {
     let file = cgroup.path().join(reclaim::FILE);
     match errno {
-        Errno::ACCESS | Errno::PERM => CgroupError::Permission { name: cgroup.name().to_string(), file },
+        Errno::ACCESS | Errno::PERM => {
+            let denied = Denied::of(Owner::of(cgroup));
+            CgroupError::Permission { name: cgroup.name().to_string(), file, denied }
+        }
         Errno::ROFS => CgroupError::ReadOnly { file },
         Errno::NODEV => removed(located),
         Errno::NOENT => absent(cgroup, &located.mount),
@@ -64,20 +68,28 @@ fn absent(cgroup: &Cgroup, mount: &Mount) -> CgroupError {
     if !cgroup.has("cgroup.controllers") {
         return CgroupError::Removed { name };
     }
-    if cgroup.read("cgroup.type").is_ok_and(|kind| kind.trim() == "threaded") {
-        return CgroupError::Threaded { domain: domain_of(cgroup.path(), mount), name };
+    match cgroup.read("cgroup.type").unwrap_or_default().trim() {
+        "threaded" => return CgroupError::Threaded { domain: domain_of(cgroup.path(), mount), name },
+        "domain invalid" => {
+            return CgroupError::DomainInvalid { domain: domain_of(cgroup.path(), mount), name };
+        }
+        _ => {}
     }
     // memory.stat exists wherever the controller is enabled, at the root as well.
     if cgroup.has("memory.stat") {
         let release = rustix::system::uname().release().to_string_lossy().into_owned();
         return CgroupError::OldKernel { name, release };
     }
-    if let Some(parent) = lacking_parent(cgroup.path(), mount) {
-        let parent_name = mount.name_of(&parent).unwrap_or_default().to_string();
-        return CgroupError::ControllerOff { name, parent: parent_name, parent_path: parent };
+    let lacking = lacking_parents(cgroup.path(), mount);
+    if let Some(topmost) = lacking.first() {
+        let parent = mount.name_of(topmost).unwrap_or_default().to_string();
+        let occupied = lacking.iter().find(|dir| is_occupied(dir));
+        let parent = occupied.and_then(|dir| mount.name_of(dir)).map_or(parent, |name| name.to_string());
+        return CgroupError::ControllerOff { name, parent, occupied: occupied.is_some(), lacking };
     }
     match controller_on_v1() {
         Some(v1) => CgroupError::ControllerOnV1 { name, v1 },
+        None if mount.hidden().is_some() => CgroupError::ControllerHidden { name },
         None => CgroupError::ControllerDisabled { name },
     }
 }
@@ -92,22 +104,37 @@ pub fn none_below(located: &CgroupPath) -> Option<CgroupError> {
     Some(absent(&cgroup, &located.mount))
 }
 
-/// Returns the topmost ancestor that has the memory controller and doesn't pass it on.
-fn lacking_parent(path: &Path, mount: &Mount) -> Option<PathBuf> {
+/// Returns whether processes in a cgroup keep it from passing controllers on (`EBUSY`). Only the
+/// root, which has no type, may have both.
+fn is_occupied(dir: &Path) -> bool {
+    let has = |file: &str| read_in(dir, file).is_ok_and(|text| !text.trim().is_empty());
+    has("cgroup.type") && has("cgroup.procs")
+}
+
+/// Returns the ancestors that don't pass the memory controller on, the topmost first; none if the
+/// topmost doesn't have it either.
+fn lacking_parents(path: &Path, mount: &Mount) -> Vec<PathBuf> {
     let mut up: Vec<_> = path.ancestors().skip(1).take_while(|p| p.starts_with(&mount.point)).collect();
     up.reverse();
     let lists = |dir: &Path, file: &str| {
         let text = read_in(dir, file).unwrap_or_default();
         text.split_whitespace().any(|controller| controller == "memory")
     };
-    let lacking = up.into_iter().find(|dir| !lists(dir, "cgroup.subtree_control"))?;
-    lists(lacking, "cgroup.controllers").then(|| lacking.to_path_buf())
+    up.retain(|dir| !lists(dir, "cgroup.subtree_control"));
+    match up.first() {
+        Some(topmost) if lists(topmost, "cgroup.controllers") => {
+            up.into_iter().map(Path::to_path_buf).collect()
+        }
+        _ => Vec::new(),
+    }
 }
 
-/// Returns the name of the nearest ancestor that isn't threaded: the domain to which the memory is
-/// charged.
+/// Returns the name of the nearest ancestor that isn't within a threaded subtree: the domain to
+/// which the memory is charged.
 fn domain_of(path: &Path, mount: &Mount) -> String {
-    let threaded = |dir: &&Path| read_in(dir, "cgroup.type").is_ok_and(|kind| kind.trim() == "threaded");
+    let threaded = |dir: &&Path| {
+        read_in(dir, "cgroup.type").is_ok_and(|kind| matches!(kind.trim(), "threaded" | "domain invalid"))
+    };
     let domain = path.ancestors().skip(1).find(|dir| !threaded(dir));
     domain.and_then(|dir| mount.name_of(dir)).map_or_else(|| "the parent".to_owned(), |name| name.to_string())
 }

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 use thiserror::Error;
 
-use super::{mount, systemd};
+use super::owner::Denied;
+use super::{systemd, v1};
 use crate::host::files::is_shortage;
 use crate::host::kernel::Version;
 use crate::host::proc::read_bytes;
@@ -26,6 +27,8 @@ pub enum CgroupError {
     OthersName { word: String, candidates: Vec<String> },
     #[error("{word}: {why}")]
     BadName { word: String, why: &'static str },
+    #[error("{why}")]
+    Misspelt { why: Box<Self>, meant: String },
     #[error("{word}: no cgroup matches")]
     NoMatch { word: String },
     #[error("{word}: malformed glob: {why}")]
@@ -43,13 +46,17 @@ pub enum CgroupError {
     #[error("{name}: the memory controller is disabled on this host")]
     ControllerDisabled { name: String },
     #[error("{name}: the memory controller is not enabled in cgroup.subtree_control of {parent}")]
-    ControllerOff { name: String, parent: String, parent_path: PathBuf },
+    ControllerOff { name: String, parent: String, lacking: Vec<PathBuf>, occupied: bool },
+    #[error("{name}: the memory controller is not enabled above what is mounted here")]
+    ControllerHidden { name: String },
     #[error("{name}: a threaded cgroup, whose memory is charged to {domain}")]
     Threaded { name: String, domain: String },
+    #[error("{name}: a cgroup within a threaded one (domain invalid), whose memory is charged to {domain}")]
+    DomainInvalid { name: String, domain: String },
     #[error("{name}: this kernel ({release}) has no memory.reclaim, which requires Linux 5.19")]
     OldKernel { name: String, release: String },
     #[error("{}: permission denied", .file.display())]
-    Permission { name: String, file: PathBuf },
+    Permission { name: String, file: PathBuf, denied: Denied },
     #[error("{}: the cgroup file system is mounted read-only", .file.display())]
     ReadOnly { file: PathBuf },
     #[error("{word}: the process is in {name}, outside the mounted subtree ({})", .root.display())]
@@ -63,7 +70,7 @@ pub enum CgroupError {
     #[error("{name}: this kernel ({release}) has no reclaim file for NUMA nodes, which requires Linux 6.17")]
     NodeWithoutReclaim { name: String, release: String },
     #[error("{}: permission denied", .file.display())]
-    RootOnly { file: PathBuf },
+    RootOnly { file: PathBuf, denied: Denied },
     #[error("{}: sysfs is mounted read-only", .file.display())]
     SysReadOnly { file: PathBuf },
     #[error("{word}: ambiguous, matches {}", several(.candidates))]
@@ -109,7 +116,7 @@ impl CgroupError {
 
     pub(crate) fn no_cgroup2() -> Self {
         let mountinfo = read_bytes("/proc/self/mountinfo").unwrap_or_default();
-        Self::NoCgroup2 { memory_v1: mount::memory_on_v1(&mountinfo) }
+        Self::NoCgroup2 { memory_v1: v1::memory_on_v1(&mountinfo) }
     }
 
     /// Returns the word that names nothing existing, if the error is only that.
@@ -120,6 +127,7 @@ impl CgroupError {
             | Self::OthersName { word, .. }
             | Self::NoMatch { word }
             | Self::NoProcess { word } => Some(word),
+            Self::Misspelt { why, .. } => why.word(),
             _ => None,
         }
     }
@@ -132,6 +140,11 @@ impl CgroupError {
             Self::NoSuchCgroup { near, .. } if !near.is_empty() => {
                 format!("similar names: {}", near.join(", "))
             }
+            Self::Misspelt { meant, .. } => meant.clone(),
+            Self::NoMatch { word } if !word.contains('/') && !word.contains("**") => format!(
+                "list the cgroups with: memctl stat -r ({} matches at every level)",
+                systemd::quoted(&format!("**/{word}"))
+            ),
             Self::NoSuchCgroup { .. } | Self::NoMatch { .. } => {
                 "list the cgroups with: memctl stat -r".into()
             }
@@ -144,14 +157,25 @@ impl CgroupError {
             Self::NoCgroup2 { memory_v1: None } => "mount -t cgroup2 none /sys/fs/cgroup".into(),
             Self::Version1 { .. } | Self::NoCgroup2 { .. } | Self::ControllerOnV1 { .. } => UNIFY.into(),
             Self::ControllerDisabled { .. } => "look for cgroup_disable=memory in /proc/cmdline".into(),
-            Self::ControllerOff { name, parent_path, .. } => {
-                let file = parent_path.join("cgroup.subtree_control");
-                systemd::account(name, &file.display().to_string(), systemd::by_systemd())
+            Self::ControllerOff { name, parent, lacking, occupied } => {
+                let file = |path: &PathBuf| path.join("cgroup.subtree_control").display().to_string();
+                let files: Vec<_> = lacking.iter().map(file).collect();
+                let command = systemd::account(name, &files, systemd::by_systemd());
+                if *occupied {
+                    format!("move the processes of {parent} to a cgroup below it, then: {command}")
+                } else {
+                    command
+                }
             }
-            Self::Threaded { domain, .. } => format!("reclaim from {domain} instead"),
+            Self::ControllerHidden { .. } => {
+                "add +memory to cgroup.subtree_control of each cgroup above, where these are mounted".into()
+            }
+            Self::Threaded { domain, .. } | Self::DomainInvalid { domain, .. } => {
+                format!("reclaim from {domain} instead")
+            }
             Self::OldKernel { .. } => "upgrade to Linux 5.19 or later".into(),
-            Self::Permission { name, file } => {
-                systemd::permit(name, &file.display().to_string(), systemd::by_systemd())
+            Self::Permission { name, file, denied } => {
+                systemd::permit(name, &file.display().to_string(), *denied, systemd::by_systemd())
             }
             Self::NoSuchNode { nodes, .. } if nodes.is_empty() => {
                 "this host shows no NUMA nodes (/sys/devices/system/node)".into()
@@ -167,6 +191,13 @@ impl CgroupError {
             }
             Self::NodeWithoutReclaim { .. } => {
                 "use the root cgroup, which covers all nodes: memctl reclaim / SIZE".into()
+            }
+            Self::RootOnly { denied: Denied::ByNamespace { .. }, .. } => {
+                "run as root outside of this user namespace: only the host's root may reclaim from a node"
+                    .into()
+            }
+            Self::RootOnly { denied: Denied::ByPolicy, .. } => {
+                "look for a denial by a security module (SELinux, AppArmor)".into()
             }
             Self::RootOnly { .. } => "run as root: only root may reclaim from a node".into(),
             Self::ReadOnly { .. } | Self::SysReadOnly { .. } => {
@@ -196,7 +227,7 @@ impl CgroupError {
 }
 
 /// Lists the first of several names, and the number of further ones.
-fn several(names: &[String]) -> String {
+pub(crate) fn several(names: &[String]) -> String {
     const SHOWN: usize = 5;
     let shown = names.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
     match names.len().saturating_sub(SHOWN) {

@@ -1,4 +1,4 @@
-//! Mount points of cgroup2, and controllers that are still on cgroup v1.
+//! Mount points of cgroup2.
 //!
 //! The kernel escapes blank, tab, newline and backslash in mountinfo (`mangle` of
 //! `fs/proc_namespace.c`), and passes every other byte on: mount points need not be UTF-8. So texts
@@ -15,7 +15,7 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{AtFlags, StatxFlags};
 
 use super::Name;
-use crate::host::proc::{read_bytes, read_system_file, unescape};
+use crate::host::proc::{read_bytes, unescape};
 
 /// Mounted cgroup2 hierarchy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,29 +136,44 @@ pub(super) fn mount_id(dir: &OwnedFd) -> Option<u64> {
 }
 
 /// Joins two paths; joining an empty path would add a slash.
-pub(super) fn join(top: &Path, below: &Path) -> PathBuf {
+pub(crate) fn join(top: &Path, below: &Path) -> PathBuf {
     if below.as_os_str().is_empty() { top.to_path_buf() } else { top.join(below) }
 }
 
-/// Cgroup2 mounts of this mount namespace, in the order of mountinfo.
+/// Cgroup2 mounts of this mount namespace, in the order of mountinfo, but those that this user
+/// can't reach last.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Mounts(Vec<Mount>);
+pub(crate) struct Mounts {
+    list: Vec<Mount>,
+    /// Number of mounts that this user can reach.
+    reachable: usize,
+}
 
 impl Mounts {
-    /// Reads `/proc/self/mountinfo`. Leaves out a mount covered by another one, since its mount
-    /// point leads elsewhere.
+    /// Reads `/proc/self/mountinfo`. Leaves out a mount that another one covers, at the same mount
+    /// point or above it, since its mount point leads elsewhere. The kernel is asked, by opening
+    /// each: the file doesn't list mounts in the order in which they cover each other, since a
+    /// moved mount keeps its place in the list.
     ///
     /// # Errors
     /// The error from reading that file.
     pub(crate) fn read() -> io::Result<Self> {
-        let mut mounts = Self::parse(&crate::host::proc::read_bytes("/proc/self/mountinfo")?);
-        let leads_there = |mount: &Mount| match super::open_directory(&mount.point) {
-            // Without a mount id, the text of mountinfo must do.
-            Ok(dir) => mount_id(&dir).is_none_or(|id| mount.id == Some(id)),
-            // Keep a mount without permission, so that any use reports the error.
-            Err(e) => e.kind() == io::ErrorKind::PermissionDenied,
-        };
-        mounts.0.retain(leads_there);
+        #[cfg(test)]
+        tests::READ.set(tests::READ.get() + 1);
+        let all = Self::parse(&read_bytes("/proc/self/mountinfo")?).list;
+        let (mut list, mut denied) = (Vec::with_capacity(all.len()), Vec::new());
+        for mount in all {
+            match super::open_directory(&mount.point) {
+                // Without a mount id, the text of mountinfo must do.
+                Ok(dir) if mount_id(&dir).is_none_or(|id| mount.id == Some(id)) => list.push(mount),
+                // Keep a mount without permission, so that any use reports the error.
+                Err(e) if e.kind() == io::ErrorKind::PermissionDenied => denied.push(mount),
+                Ok(_) | Err(_) => {}
+            }
+        }
+        let reachable = list.len();
+        list.append(&mut denied);
+        let mut mounts = Self { list, reachable };
         mounts.name_tops();
         Ok(mounts)
     }
@@ -166,10 +181,11 @@ impl Mounts {
     /// Parses the bytes of a mountinfo.
     #[must_use]
     pub(crate) fn parse(mountinfo: &[u8]) -> Self {
-        let mut mounts = Self(lines(mountinfo).filter_map(Mount::parse_line).collect());
+        let list: Vec<_> = lines(mountinfo).filter_map(Mount::parse_line).collect();
+        let mut mounts = Self { reachable: list.len(), list };
         // Only mount points within a hierarchy are kept; nearly everywhere there are none.
         for point in lines(mountinfo).filter_map(|line| fields(halves(line)?[0]).nth(4)).map(unescape) {
-            for mount in &mut mounts.0 {
+            for mount in &mut mounts.list {
                 if point.starts_with(&mount.point) && point != mount.point {
                     mount.inner.push(point.clone());
                 }
@@ -182,8 +198,14 @@ impl Mounts {
     /// Names the mounts that names don't begin from: by the cgroup's name in the widest mount, or
     /// else by the mount point.
     fn name_tops(&mut self) {
-        let Some(widest) = self.widest().cloned() else { return };
-        for mount in self.0.iter_mut().filter(|mount| mount.root != widest.root) {
+        let Some(widest) = self.widest().map(|widest| Mount { top: "/".into(), ..widest.clone() }) else {
+            return;
+        };
+        for mount in &mut self.list {
+            if mount.root == widest.root {
+                mount.top = "/".into();
+                continue;
+            }
             let within = widest.directory_of(&mount.root);
             let name = within.and_then(|path| Some(widest.top.join(path.strip_prefix(&widest.point).ok()?)));
             mount.top = name.unwrap_or_else(|| mount.point.clone());
@@ -193,39 +215,55 @@ impl Mounts {
     /// Returns the mount with this id.
     #[must_use]
     pub(crate) fn of_id(&self, id: u64) -> Option<&Mount> {
-        self.0.iter().find(|mount| mount.id == Some(id))
+        self.list.iter().find(|mount| mount.id == Some(id))
     }
 
-    /// Returns the mount that shows most of the hierarchy, the first of equals; names begin there.
-    /// The root of a mount from outside of a cgroup namespace begins with `/..`, once for each
-    /// level above the namespace's root.
+    /// Returns the mount that shows most of the hierarchy, of those that this user can reach; names
+    /// begin there. Of equals, the first that can be written to.
     #[must_use]
     pub(crate) fn widest(&self) -> Option<&Mount> {
-        let is_up = |component: &Component<'_>| matches!(component, Component::ParentDir);
-        let up = |mount: &Mount| mount.root.components().filter(is_up).count();
-        self.0.iter().min_by_key(|mount| (Reverse(up(mount)), mount.root.components().count()))
+        let reachable = if self.reachable == 0 { &self.list[..] } else { &self.list[..self.reachable] };
+        let narrowness = |mount: &&Mount| {
+            let (up, down) = levels(&mount.root);
+            (Reverse(up), down, mount.read_only)
+        };
+        reachable.iter().min_by_key(narrowness)
+    }
+
+    /// Returns all mounts, in the order of mountinfo, those that this user can't reach last.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Mount> {
+        self.list.iter()
     }
 
     /// Returns the mount whose mount point is nearest above `path`, judging by text alone.
     #[must_use]
     pub(crate) fn around(&self, path: &Path) -> Option<&Mount> {
-        let around = self.0.iter().filter(|mount| path.starts_with(&mount.point));
+        let around = self.list.iter().filter(|mount| path.starts_with(&mount.point));
         around.max_by_key(|mount| mount.point.components().count())
     }
 }
 
-fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(super) fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     text.split(|&byte| byte == b'\n')
 }
 
-fn fields(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(super) fn fields(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     text.split(|&byte| byte == b' ')
 }
 
 /// Splits a line of mountinfo at ` - `, which no field contains, since blanks are escaped.
-fn halves(line: &[u8]) -> Option<[&[u8]; 2]> {
+pub(super) fn halves(line: &[u8]) -> Option<[&[u8]; 2]> {
     let at = line.windows(3).position(|window| window == b" - ")?;
     Some([&line[..at], &line[at + 3..]])
+}
+
+/// Returns the position of a mount's root in the hierarchy: its number of levels above the root of
+/// this cgroup namespace, and below that level. The root of a mount from outside of the namespace
+/// begins with `/..`, once for each level above.
+pub(crate) fn levels(root: &Path) -> (usize, usize) {
+    let names = || root.components().filter(|component| *component != Component::RootDir);
+    let up = names().filter(|component| *component == Component::ParentDir).count();
+    (up, names().count() - up)
 }
 
 /// Returns why ancestors are hidden. The root of a mount made outside of this namespace begins with
@@ -242,48 +280,16 @@ pub(crate) fn own_cgroup(text: &[u8]) -> Option<&Path> {
     Some(Path::new(OsStr::from_bytes(name)))
 }
 
-/// Returns the mount point of the memory controller, if the bytes of a `/proc/self/mountinfo` show
-/// it mounted as cgroup v1.
-#[must_use]
-pub(crate) fn memory_on_v1(mountinfo: &[u8]) -> Option<PathBuf> {
-    lines(mountinfo).find_map(|line| {
-        let [mount, file_system] = halves(line)?;
-        let mut tail = fields(file_system);
-        let is_v1 = tail.next()? == b"cgroup";
-        let memory = tail.nth(1)?.split(|&byte| byte == b',').any(|option| option == b"memory");
-        (is_v1 && memory).then(|| fields(mount).nth(4).map(unescape)).flatten()
-    })
-}
-
-/// Returns the place of the memory controller, if it is on a hierarchy of version 1, mounted or
-/// not.
-pub(crate) fn controller_on_v1() -> Option<PathBuf> {
-    let mountinfo = read_bytes("/proc/self/mountinfo").unwrap_or_default();
-    memory_on_v1(&mountinfo).or_else(|| {
-        let cgroups = read_system_file("/proc/cgroups").unwrap_or_default();
-        let found = controller(&cgroups, "memory").filter(|found| found.enabled && found.hierarchy != 0)?;
-        Some(PathBuf::from(format!("hierarchy {}", found.hierarchy)))
-    })
-}
-
-/// Line of `/proc/cgroups`.
-#[derive(Debug, PartialEq, Eq)]
-struct Controller {
-    hierarchy: u32,
-    enabled: bool,
-}
-
-fn controller(text: &str, name: &str) -> Option<Controller> {
-    let line = text.lines().map(str::split_whitespace).find_map(|mut f| (f.next()? == name).then_some(f))?;
-    let mut fields = line;
-    let hierarchy = fields.next()?.parse().ok()?;
-    Some(Controller { hierarchy, enabled: fields.nth(1)? == "1" })
-}
-
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::cell::Cell;
+
+    thread_local! {
+        /// Number of times that this thread has read the mounts.
+        pub(crate) static READ: Cell<usize> = const { Cell::new(0) };
+    }
 
     const UNIFIED: &[u8] = b"24 30 0:22 / /proc rw shared:5 - proc proc rw\n\
         35 24 0:30 / /sys/fs/cgroup rw,nosuid,nodev,noexec,relatime shared:9 - cgroup2 cgroup2 rw,nsdelegate\n";
@@ -349,6 +355,23 @@ mod tests {
     }
 
     #[test]
+    fn of_equals_the_one_that_can_be_written_to_and_reached_is_taken() {
+        let text = b"1 9 0:3 / /a ro - cgroup2 none rw\n2 9 0:3 / /b rw - cgroup2 none rw\n\
+            3 9 0:3 / /c rw - cgroup2 none rw\n4 9 0:3 /x /d rw - cgroup2 none rw\n";
+        let mut mounts = Mounts::parse(text);
+        assert_eq!(mounts.widest().unwrap().id, Some(2));
+        mounts.list.rotate_left(3);
+        let widest = |mounts: &Mounts, reachable| Mounts { reachable, ..mounts.clone() }.widest().unwrap().id;
+        assert_eq!(mounts.list[0].id, Some(4));
+        // None can be reached: the error is the widest one's.
+        assert_eq!([1, 2, 3, 4, 0].map(|n| widest(&mounts, n)), [4, 1, 2, 2, 2].map(Some));
+        assert_eq!(
+            ["/", "/a/b", "/..", "/../../a"].map(Path::new).map(levels),
+            [(0, 0), (0, 2), (1, 0), (2, 1)]
+        );
+    }
+
+    #[test]
     fn names_start_at_the_mount() {
         let mount = widest(UNIFIED).unwrap();
         assert_eq!(&*mount.name_of(Path::new("/sys/fs/cgroup")).unwrap(), "/");
@@ -369,27 +392,16 @@ mod tests {
     }
 
     #[test]
-    fn a_controller_on_v1_is_seen() {
-        assert_eq!(memory_on_v1(HYBRID), Some(PathBuf::from("/sys/fs/cgroup/memory")));
-        assert_eq!(memory_on_v1(UNIFIED), None);
+    fn the_membership_is_any_bytes() {
         assert_eq!(own_cgroup(b"12:memory:/x\n0::/user.slice/a b\n"), Some(Path::new("/user.slice/a b")));
         assert_eq!(own_cgroup(b"0::/j\xe9b\n"), Some(Path::new(OsStr::from_bytes(b"/j\xe9b"))));
         assert_eq!(own_cgroup(b"12:memory:/x\n"), None);
     }
 
-    #[test]
-    fn proc_cgroups_tells_of_version_one_and_of_disabling() {
-        let text =
-            "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpu\t0\t3\t1\nmemory\t7\t9\t1\npids\t0\t1\t0\n";
-        assert_eq!(controller(text, "memory"), Some(Controller { hierarchy: 7, enabled: true }));
-        assert_eq!(controller(text, "pids"), Some(Controller { hierarchy: 0, enabled: false }));
-        assert_eq!(controller(text, "hugetlb"), None);
-    }
-
     proptest! {
         #[test]
         fn any_bytes_are_read(text in proptest::collection::vec(any::<u8>(), 0..300)) {
-            let _ = (Mounts::parse(&text), memory_on_v1(&text), own_cgroup(&text), unescape(&text));
+            let _ = (Mounts::parse(&text), own_cgroup(&text), unescape(&text));
         }
 
         #[test]

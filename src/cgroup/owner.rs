@@ -10,7 +10,7 @@
 use rustix::fs::{AtFlags, Stat};
 
 use super::{Cgroup, reclaim};
-use crate::host::proc::read_system_file;
+use crate::host::user::UserNamespace;
 
 /// Owner and permission bits of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +48,13 @@ impl Owner {
     /// Describes which users may write to the file, apart from those with root's capabilities.
     #[must_use]
     pub(crate) fn words(&self) -> String {
+        self.words_in(&UserNamespace::of_self())
+    }
+
+    fn words_in(&self, namespace: &UserNamespace) -> String {
+        if namespace.is_unmapped(self.uid) && !self.by_all() {
+            return "owned by a user who has no ID in this user namespace".into();
+        }
         let user = if self.uid == 0 { "root".to_owned() } else { format!("uid {}", self.uid) };
         if self.by_all() {
             return "writable by everyone".into();
@@ -57,6 +64,45 @@ impl Owner {
             format!("delegated to {user}{group}")
         } else {
             format!("owned by {user}, not delegated")
+        }
+    }
+}
+
+/// Reason why this process may not write to a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Denied {
+    /// The file belongs to another user.
+    ByOwner,
+    /// The file's owner has no ID in this user namespace. `outside` is the ID of this process's
+    /// user outside of it.
+    ByNamespace {
+        /// User ID.
+        outside: Option<u32>,
+    },
+    /// This process is root, without `CAP_DAC_OVERRIDE`, and the file belongs to this user.
+    ByCapabilities {
+        /// User ID.
+        uid: u32,
+    },
+    /// This process's user owns the file: a security module, say, keeps it from writing.
+    ByPolicy,
+}
+
+impl Denied {
+    /// Returns why this process may not write to a file with this owner.
+    #[must_use]
+    pub(crate) fn of(owner: Option<Owner>) -> Self {
+        Self::of_user(owner, rustix::process::geteuid().as_raw(), &UserNamespace::of_self())
+    }
+
+    fn of_user(owner: Option<Owner>, user: u32, namespace: &UserNamespace) -> Self {
+        match owner {
+            Some(owner) if namespace.is_unmapped(owner.uid) => {
+                Self::ByNamespace { outside: namespace.outside(user) }
+            }
+            Some(owner) if owner.uid == user => Self::ByPolicy,
+            Some(owner) if user == 0 => Self::ByCapabilities { uid: owner.uid },
+            _ => Self::ByOwner,
         }
     }
 }
@@ -85,10 +131,7 @@ impl Asker {
     /// Returns the user who runs this process.
     #[must_use]
     pub(crate) fn of_self() -> Self {
-        /// `DEFAULT_OVERFLOWUID`, include/linux/highuid.h.
-        const OVERFLOW: u32 = 65534;
-        let text = read_system_file("/proc/sys/kernel/overflowuid").ok();
-        let overflow = text.and_then(|text| text.trim().parse().ok()).unwrap_or(OVERFLOW);
+        let overflow = UserNamespace::of_self().overflow;
         Self { uid: rustix::process::geteuid().as_raw(), root: 0, overflow }
     }
 
@@ -162,6 +205,24 @@ mod tests {
         }
         assert!(!user.trusts(owned(0, 27, 0o775)) && !user.trusts(owned(0, 0, 0o757)));
         assert!(user.trusts(owned(0, 27, 0o755)) && user.trusts(owned(1000, 27, 0o775)));
+    }
+
+    #[test]
+    fn why_a_file_is_denied_depends_on_both_users() {
+        let host = UserNamespace::parse("0 0 4294967295\n", None);
+        let inner = UserNamespace::parse("0 1000 1\n", None);
+        let of = |uid, user, namespace| {
+            Denied::of_user(Some(Owner { uid, gid: uid, mode: 0o200 }), user, namespace)
+        };
+        assert_eq!(of(0, 1000, &host), Denied::ByOwner);
+        assert_eq!(of(65534, 1000, &host), Denied::ByOwner);
+        assert_eq!(of(1000, 0, &host), Denied::ByCapabilities { uid: 1000 });
+        assert_eq!([of(0, 0, &host), of(7, 7, &host)], [Denied::ByPolicy; 2]);
+        assert_eq!(of(65534, 0, &inner), Denied::ByNamespace { outside: Some(1000) });
+        assert_eq!(Denied::of_user(None, 0, &inner), Denied::ByOwner);
+        let nobody = Owner { uid: 65534, gid: 65534, mode: 0o200 };
+        assert_eq!(nobody.words_in(&inner), "owned by a user who has no ID in this user namespace");
+        assert_eq!(nobody.words_in(&host), "delegated to uid 65534");
     }
 
     #[test]

@@ -83,7 +83,7 @@ impl CgroupPath {
 }
 
 /// Returns the inode of a directory, which is the id of a cgroup.
-pub(super) fn id_of(dir: impl AsFd) -> Result<u64, Errno> {
+pub(crate) fn id_of(dir: impl AsFd) -> Result<u64, Errno> {
     rustix::fs::fstat(dir).map(|stat| stat.st_ino)
 }
 
@@ -194,7 +194,7 @@ fn is_mount_top(dir: &OwnedFd) -> Result<bool, Errno> {
 }
 
 /// Returns whether a path leads to the cgroup with this id.
-pub(super) fn leads_to(path: &Path, id: u64) -> bool {
+pub(crate) fn leads_to(path: &Path, id: u64) -> bool {
     open_directory(path)
         .is_ok_and(|dir| id_of(&dir) == Ok(id) && file_system(&dir) == Ok(FileSystem::Cgroup2))
 }

@@ -9,6 +9,7 @@
 use std::borrow::Cow;
 
 use super::naming::Named;
+use super::owner::Denied;
 
 /// Returns whether systemd manages this host, as `sd_booted`(3) does.
 #[must_use]
@@ -29,7 +30,7 @@ fn of_a_user(name: &str) -> bool {
 }
 
 /// Quotes a name or path for a shell, since the hints are commands to copy.
-fn quoted(text: &str) -> Cow<'_, str> {
+pub(crate) fn quoted(text: &str) -> Cow<'_, str> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_./:=@%+,-".contains(&byte);
     if text.bytes().all(plain) { text.into() } else { format!("'{}'", text.replace('\'', r"'\''")).into() }
 }
@@ -37,8 +38,24 @@ fn quoted(text: &str) -> Cow<'_, str> {
 /// Describes how a user gets permission to reclaim from the cgroup with this name. `file` is its
 /// `memory.reclaim`; `by_systemd` is true on a host that systemd manages.
 #[must_use]
-pub(crate) fn permit(name: &str, file: &str, by_systemd: bool) -> String {
+pub(crate) fn permit(name: &str, file: &str, denied: Denied, by_systemd: bool) -> String {
     let file = quoted(file);
+    match denied {
+        Denied::ByOwner => {}
+        Denied::ByNamespace { outside } => {
+            let user = outside.map_or_else(|| "USER".to_owned(), |uid| uid.to_string());
+            return format!(
+                "run as root outside of this user namespace, or delegate the file there: chown {user} {file}"
+            );
+        }
+        Denied::ByCapabilities { uid } => {
+            return format!("run with CAP_DAC_OVERRIDE, or as uid {uid}, the owner of the file");
+        }
+        Denied::ByPolicy => {
+            return "this user owns the file: look for a denial by a security module (SELinux, AppArmor)"
+                .into();
+        }
+    }
     if !by_systemd {
         return match name {
             "/" => "run as root, or name a cgroup of your own".into(),
@@ -55,13 +72,17 @@ pub(crate) fn permit(name: &str, file: &str, by_systemd: bool) -> String {
     }
 }
 
-/// Returns the command that enables the memory controller for the cgroup with this name, whose
-/// parent doesn't pass the controller on, by a write to `file`. For a unit the file is systemd's,
-/// which would soon overwrite it, so the command sets a property.
+/// Returns the command that enables the memory controller for the cgroup with this name, which the
+/// parents don't pass on, by writes to `files`, the topmost first. For a unit the files are
+/// systemd's, which would soon overwrite them, so the command sets a property.
 #[must_use]
-pub(crate) fn account(name: &str, file: &str, by_systemd: bool) -> String {
+pub(crate) fn account(name: &str, files: &[String], by_systemd: bool) -> String {
     let Some(unit) = unit(name).filter(|_| by_systemd) else {
-        return format!("echo +memory > {}", quoted(file));
+        let quoted: Vec<_> = files.iter().map(|file| quoted(file)).collect();
+        return match &quoted[..] {
+            [only] => format!("echo +memory > {only}"),
+            several => format!("echo +memory | tee {}", several.join(" ")),
+        };
     };
     let user = if of_a_user(name) { "--user " } else { "" };
     format!("systemctl {user}set-property {} MemoryAccounting=yes", quoted(unit))
@@ -75,7 +96,7 @@ mod tests {
 
     #[test]
     fn how_to_be_permitted_depends_on_whose_the_cgroup_is() {
-        let hint = |name: &str| permit(name, "FILE", true);
+        let hint = |name: &str| permit(name, "FILE", Denied::ByOwner, true);
         assert!(hint("/system.slice/nginx.service").contains("Delegate=memory"));
         assert!(hint(OWN).contains("Delegate=memory"));
         assert!(hint(&format!("{OWN}/app.slice/mine.service")).contains("the user who owns the unit"));
@@ -91,19 +112,23 @@ mod tests {
 
     #[test]
     fn accounting_is_turned_on_by_who_manages_the_cgroup() {
-        let hint = |name: &str| account(name, "FILE", true);
+        let files = ["FILE".to_owned()];
+        let hint = |name: &str| account(name, &files, true);
         assert_eq!(hint("/app"), "echo +memory > FILE");
         assert_eq!(hint("/system.slice/nginx.service/inner"), "echo +memory > FILE");
         assert_eq!(hint("/a.slice/b.service"), "systemctl set-property b.service MemoryAccounting=yes");
         let own = hint(&format!("{OWN}/a.slice/b.service"));
         assert_eq!(own, "systemctl --user set-property b.service MemoryAccounting=yes");
-        assert_eq!(account("/a.slice/b.service", "FILE", false), "echo +memory > FILE");
-        assert!(permit("/a.slice/b.service", "FILE", false).ends_with("chown USER FILE"));
-        assert_eq!(permit("/", "FILE", false), "run as root, or name a cgroup of your own");
+        assert_eq!(account("/a.slice/b.service", &files, false), "echo +memory > FILE");
+        let files = ["A".to_owned(), "A/b c".to_owned()];
+        assert_eq!(account("/a/b c/d", &files, false), "echo +memory | tee A 'A/b c'");
+        let by_hand = |name: &str| permit(name, "FILE", Denied::ByOwner, false);
+        assert!(by_hand("/a.slice/b.service").ends_with("chown USER FILE"));
+        assert_eq!(by_hand("/"), "run as root, or name a cgroup of your own");
         assert_eq!(hint(r"/a\x2db.mount"), r"systemctl set-property 'a\x2db.mount' MemoryAccounting=yes");
         let hint = hint("/x;reboot;.service");
         assert_eq!(hint, "systemctl set-property 'x;reboot;.service' MemoryAccounting=yes");
-        assert_eq!(account("/a;b", "/cg/a';b/f", true), r"echo +memory > '/cg/a'\'';b/f'");
-        assert!(permit("/a b/c", "/cg/a b/c/f", true).ends_with("chown USER '/cg/a b/c/f'"));
+        assert_eq!(account("/a;b", &["/cg/a';b/f".to_owned()], true), r"echo +memory > '/cg/a'\'';b/f'");
+        assert!(permit("/a b/c", "/cg/a b/c/f", Denied::ByOwner, true).ends_with("chown USER '/cg/a b/c/f'"));
     }
 }

@@ -14,17 +14,17 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
+use std::sync::OnceLock;
 
 use super::pattern::has_special;
 use super::search::Search;
-use super::suggest::{self, shown};
 use crate::cgroup::diagnose::not_a_cgroup;
 use crate::cgroup::error::CgroupError;
 use crate::cgroup::mount::{Mount, Mounts};
 use crate::cgroup::naming::{Named, ROOT};
+use crate::cgroup::open_directory;
 use crate::cgroup::owner::Asker;
 use crate::cgroup::path::{CgroupPath, identify};
-use crate::cgroup::{mount, open_directory, tree};
 use crate::node;
 
 /// Resolver of names, all from one read of the mounts.
@@ -32,6 +32,8 @@ use crate::node;
 pub struct Locator {
     mounts: Mounts,
     asker: Asker,
+    /// Root of this cgroup namespace, once it was searched for.
+    namespace_root: OnceLock<Option<PathBuf>>,
 }
 
 /// Result of the lookup of a word without a search.
@@ -61,19 +63,38 @@ impl Locator {
     /// [`CgroupError`], if the mounts can't be read.
     pub(crate) fn new() -> Result<Self, CgroupError> {
         let mounts = Mounts::read().map_err(|e| CgroupError::io("/proc/self/mountinfo", &e))?;
-        Ok(Self { mounts, asker: Asker::of_self() })
+        Ok(Self { mounts, asker: Asker::of_self(), namespace_root: OnceLock::new() })
     }
 
     /// Returns a locator for a directory in place of a hierarchy.
     #[cfg(test)]
     pub(super) fn faked(point: &Path) -> Self {
         let line = format!("35 24 0:30 / {} rw - cgroup2 cgroup2 rw\n", point.display());
-        Self { mounts: Mounts::parse(line.as_bytes()), asker: Asker::faked() }
+        let mounts = Mounts::parse(line.as_bytes());
+        Self { mounts, asker: Asker::faked(), namespace_root: OnceLock::new() }
     }
 
     /// Returns the user whose names count.
     pub(super) fn asker(&self) -> Asker {
         self.asker
+    }
+
+    /// Returns the mounts.
+    pub(crate) fn mounts(&self) -> &Mounts {
+        &self.mounts
+    }
+
+    /// Returns the mount points, that from which names begin first.
+    pub(crate) fn mount_points(&self) -> Vec<PathBuf> {
+        let first = self.mounts.widest().map(|mount| &mount.point);
+        let others = self.mounts.iter().map(|mount| &mount.point).filter(|point| Some(*point) != first);
+        first.into_iter().chain(others).cloned().collect()
+    }
+
+    /// Returns the root of this cgroup namespace in the mount that names begin from, if that mount
+    /// was made outside of the namespace.
+    pub(super) fn namespace_root(&self) -> Option<&Path> {
+        self.namespace_root.get_or_init(|| self.find_namespace_root()).as_deref()
     }
 
     /// Returns the mount that names begin from.
@@ -133,14 +154,6 @@ impl Locator {
         }
     }
 
-    /// Adds to the error of a word that names nothing what a person may want to know.
-    pub(super) fn explain(&self, why: CgroupError, word: &OsStr) -> CgroupError {
-        match self.mount() {
-            Ok(mount) => suggest::explain(why, word, mount, self.asker),
-            Err(_) => why,
-        }
-    }
-
     /// Looks a word up as far as no search is needed.
     pub(super) fn look_up(&self, word: &OsStr) -> Result<Lookup, CgroupError> {
         // An empty variable in a script doesn't mean the root, but joining an empty path would give
@@ -172,13 +185,17 @@ impl Locator {
         // A name, possibly preceded by the mount point.
         let below = given.strip_prefix(&mount.point).or_else(|_| given.strip_prefix("/")).unwrap_or(given);
         let in_mount = mount.point.join(below);
-        if let Some(located) = self.opened(&in_mount, &in_mount)? {
+        // A file's name alone is hardly meant to be the root's.
+        let is_directory = below.iter().count() != 1 || !is_cgroup_file(&in_mount);
+        if is_directory && let Some(located) = self.opened(&in_mount, &in_mount)? {
             return Ok(Lookup::Found(located));
         }
         if let Some(number) = word.to_str().and_then(node::parse) {
             return Err(CgroupError::IsNode { word: shown(word), number: number? });
         }
-        match Named::parse(word) {
+        // Completion of a unit with cgroups below ends in a slash.
+        let name = OsStr::from_bytes(word.as_bytes().strip_suffix(b"/").unwrap_or(word.as_bytes()));
+        match Named::parse(name) {
             Some(Ok(Named::Pid(pid))) => self.of_process(&pid.to_string(), word).map(Lookup::Found),
             Some(Ok(Named::Unit(unit))) if unit == ROOT => {
                 self.existing(&mount.point, word).map(Lookup::Found)
@@ -190,50 +207,32 @@ impl Locator {
         }
     }
 
-    /// Returns the cgroup that a path leads to, or `None` if the path leads nowhere. Errors name
-    /// the path as `called`.
+    /// Returns the cgroup that a path leads to, as its directory or one of its files, or `None` if
+    /// the path leads nowhere. Errors name the path as `called`.
     fn opened(&self, path: &Path, called: &Path) -> Result<Option<CgroupPath>, CgroupError> {
-        let opened = open_directory(path).and_then(|dir| identify(&dir, path, &self.mounts));
-        match opened {
-            Ok(located) => Ok(Some(located)),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            // The path goes through a file of a cgroup, so there is no cgroup.
-            Err(e) if e.kind() == io::ErrorKind::NotADirectory && !path.exists() => Ok(None),
+        let identified =
+            |path: &Path| open_directory(path).and_then(|dir| identify(&dir, path, &self.mounts));
+        match identified(path) {
+            Ok(located) => Ok(Some(self.with_ancestors(located))),
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                // A file of a cgroup stands for the cgroup.
+                let directory = path.parent().filter(|_| is_cgroup_file(path));
+                match directory.map(identified) {
+                    Some(Ok(located)) => Ok(Some(self.with_ancestors(located))),
+                    // The path goes through a file of a cgroup, so there is no cgroup.
+                    _ if !path.exists() => Ok(None),
+                    _ => Err(not_a_cgroup(path, called, &e)),
+                }
+            }
             Err(e) => Err(not_a_cgroup(path, called, &e)),
         }
     }
 
     /// Returns the cgroup that a path must lead to.
-    fn existing(&self, path: &Path, word: &OsStr) -> Result<CgroupPath, CgroupError> {
+    pub(super) fn existing(&self, path: &Path, word: &OsStr) -> Result<CgroupPath, CgroupError> {
         match self.opened(path, path)? {
             Some(located) => Ok(located),
             None => Err(none(word)),
-        }
-    }
-
-    /// Returns the cgroup that a process runs in.
-    fn of_process(&self, process: &str, word: &OsStr) -> Result<CgroupPath, CgroupError> {
-        let file = format!("/proc/{process}/cgroup");
-        let text = crate::host::proc::read_bytes(&file).map_err(|e| match e.kind() {
-            io::ErrorKind::NotFound => CgroupError::NoProcess { word: shown(word) },
-            _ => CgroupError::io(&file, &e),
-        })?;
-        let mount = self.mount()?;
-        let cgroup = mount::own_cgroup(&text).unwrap_or(Path::new(""));
-        // The cgroup lists the process, unless the process is a zombie or the cgroup threaded. The
-        // kernel marks a removed cgroup with a suffix that another cgroup can have in its name.
-        // Names between this namespace's root and a mount from outside of it can't be determined.
-        let removed = cgroup.as_os_str().as_bytes().ends_with(b" (deleted)");
-        let by_name = mount.directory_of(cgroup).filter(|path| !removed || lists(path, process));
-        let path = by_name.or_else(|| tree::top_and_walk(mount).find(|path| lists(path, process)));
-        match path {
-            Some(path) => self.existing(&path, word),
-            None if removed => Err(CgroupError::Ended { word: shown(word) }),
-            None => Err(CgroupError::OutOfSight {
-                word: shown(word),
-                name: cgroup.display().to_string(),
-                root: mount.root.clone(),
-            }),
         }
     }
 
@@ -277,11 +276,11 @@ impl Locator {
     }
 }
 
-/// Returns whether a process is in a cgroup.
-fn lists(path: &Path, process: &str) -> bool {
-    let own = std::process::id().to_string();
-    let pid = if process == "self" { own.as_str() } else { process };
-    crate::host::proc::read_in(path, "cgroup.procs").is_ok_and(|procs| procs.lines().any(|line| line == pid))
+/// Returns whether a path ends in the name of a cgroup's file: one that exists, or the one that is
+/// written to, which not every kernel and cgroup has.
+fn is_cgroup_file(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().as_bytes();
+    !path.as_os_str().as_bytes().ends_with(b"/") && (name == b"memory.reclaim" || path.is_file())
 }
 
 /// Returns whether a path begins at the working directory; names begin at the mount otherwise.
@@ -298,4 +297,9 @@ fn from_here(path: &Path) -> PathBuf {
 /// Returns the plain error for a word that names nothing.
 fn none(word: &OsStr) -> CgroupError {
     CgroupError::NoSuchCgroup { word: shown(word), near: Vec::new() }
+}
+
+/// Converts a word to text for a message.
+pub(super) fn shown(word: &OsStr) -> String {
+    word.to_string_lossy().into_owned()
 }

@@ -4,33 +4,51 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use super::locate::Locator;
+use super::meant;
 use super::search::Search;
 use crate::cgroup::error::CgroupError;
-use crate::cgroup::mount::{Mount, controller_on_v1};
+use crate::cgroup::mount::Mount;
 use crate::cgroup::naming::Named;
-use crate::cgroup::owner::Asker;
 use crate::cgroup::tree;
+use crate::cgroup::v1::controller_on_v1;
 
-/// Explains the error of a word that names nothing: with the cgroups of other users that have the
-/// name, or similar names. Where the memory controller is on version 1, no name would do.
-pub(super) fn explain(why: CgroupError, word: &OsStr, mount: &Mount, asker: Asker) -> CgroupError {
-    let CgroupError::NoSuchCgroup { word: name, .. } = &why else { return why };
-    if let Some(elsewhere) = elsewhere(name, mount) {
-        return elsewhere;
-    }
-    if let Some(Ok(named)) = Named::parse(word) {
-        let mut search = Search::default();
-        search.named(0, named);
-        let mut candidates = Vec::new();
-        search.run(mount, asker, true, &mut |_, entry| {
-            candidates.extend(mount.name_of(&entry.path).map(|name| name.to_string()));
-        });
-        if !candidates.is_empty() {
-            candidates.sort();
-            return CgroupError::OthersName { word: name.clone(), candidates };
+impl Locator {
+    /// Explains the error of a word that names nothing: by what its form shows was meant, with the
+    /// cgroups of other users that have the name, or similar names. Where the memory controller is on
+    /// version 1, no name would do.
+    pub(super) fn explain(&self, why: CgroupError, word: &OsStr) -> CgroupError {
+        let Ok(mount) = self.mount() else { return why };
+        let names_nothing = match &why {
+            CgroupError::NoSuchCgroup { word, .. } | CgroupError::NoMatch { word } => {
+                if let Some(elsewhere) = elsewhere(word, mount) {
+                    return elsewhere;
+                }
+                true
+            }
+            CgroupError::BadName { .. } | CgroupError::NotACgroup { .. } | CgroupError::Version1 { .. } => {
+                true
+            }
+            _ => false,
+        };
+        if let Some(meant) = names_nothing.then(|| meant::advice(word, self)).flatten() {
+            return CgroupError::Misspelt { why: Box::new(why), meant };
         }
+        let CgroupError::NoSuchCgroup { word: name, .. } = &why else { return why };
+        if let Some(Ok(named)) = Named::parse(word) {
+            let mut search = Search::default();
+            search.named(0, named);
+            let mut candidates = Vec::new();
+            search.run(mount, self.asker(), true, &mut |_, entry| {
+                candidates.extend(mount.name_of(&entry.path).map(|name| name.to_string()));
+            });
+            if !candidates.is_empty() {
+                candidates.sort();
+                return CgroupError::OthersName { word: name.clone(), candidates };
+            }
+        }
+        CgroupError::NoSuchCgroup { word: name.clone(), near: nearest(Path::new(word), mount) }
     }
-    CgroupError::NoSuchCgroup { word: name.clone(), near: nearest(Path::new(word), mount) }
 }
 
 /// Returns the error if the memory controller isn't in this hierarchy at all.
@@ -74,11 +92,6 @@ fn alike(wanted: &str, name: &str) -> f64 {
     let begins = wanted.len() >= BEGINNING && name.starts_with(wanted);
     let typed_anew = strsim::osa_distance(wanted, name);
     if begins || typed_anew <= (wanted.len() / 3).max(1) { strsim::jaro_winkler(wanted, name) } else { 0.0 }
-}
-
-/// Converts a word to text for a message.
-pub(super) fn shown(word: &OsStr) -> String {
-    word.to_string_lossy().into_owned()
 }
 
 #[cfg(test)]

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::locate::shown;
 use super::pattern::{Matcher, Pattern, PatternSet, has_special};
-use super::suggest::shown;
 use super::{Locator, Match, Scope, Selected, Selector, select_by};
 use crate::cgroup::error::{CgroupError, GlobError};
 use crate::cgroup::mount::Mount;
@@ -136,6 +136,8 @@ pub struct Watchlist {
     waits: bool,
     /// Essential cgroups. Compiled when a glob first matches, since compiling takes a while.
     spared: OnceCell<Spared>,
+    /// Mounts at the beginning, for the first search.
+    at_start: Locator,
     /// State at the last walk of the hierarchy.
     seen: Option<Seen>,
     /// Reader of the root's `cgroup.stat`.
@@ -268,8 +270,9 @@ impl Watchlist {
             exclude: lists.iter().flat_map(|words| words.excluded.iter().cloned()).collect(),
             waits: true,
             spared: OnceCell::new(),
+            root: root(&locator),
+            at_start: locator,
             seen: None,
-            root: root(),
             text: String::new(),
         })
     }
@@ -288,9 +291,8 @@ impl Watchlist {
     /// first word that doesn't name one cgroup. But a glob may match nothing, if there is a cgroup
     /// below which it could match later.
     pub fn first(&self) -> Result<Found, CgroupError> {
-        let locator = Locator::new()?;
-        locator.mount()?;
-        self.first_by(&locator)
+        self.at_start.mount()?;
+        self.first_by(&self.at_start)
     }
 
     fn first_by(&self, locator: &Locator) -> Result<Found, CgroupError> {
@@ -316,14 +318,13 @@ impl Watchlist {
     /// Returns the globs to exclude that match no existing cgroup, which may be mistyped.
     #[must_use]
     pub fn useless(&self) -> Vec<&OsStr> {
-        let Ok(locator) = Locator::new() else { return Vec::new() };
+        let locator = &self.at_start;
         let widest = locator.mount().cloned().map(Arc::new).ok();
         let mut useless: Vec<_> = self.exclude.iter().map(OsString::as_os_str).collect();
         let mut rest: Vec<(&OsStr, Excluded, Arc<Mount>)> = Vec::new();
         for word in &self.exclude {
-            let mount = Scope::of(word, &locator).mount.or_else(|| widest.clone());
-            if let (Ok(excluded), Some(mount)) = (Excluded::new(std::slice::from_ref(word), &locator), mount)
-            {
+            let mount = Scope::of(word, locator).mount.or_else(|| widest.clone());
+            if let (Ok(excluded), Some(mount)) = (Excluded::new(std::slice::from_ref(word), locator), mount) {
                 rest.push((word, excluded, mount));
             }
         }
@@ -402,8 +403,8 @@ impl Watchlist {
 
 /// Opens the root's `cgroup.stat`. It is held open, since a host with many mounts has much to read
 /// before the root is found.
-fn root() -> Option<Reader> {
-    let mount = Mount::find().ok()??;
+fn root(locator: &Locator) -> Option<Reader> {
+    let mount = locator.mount().ok()?;
     Reader::at(crate::cgroup::open_directory(&mount.point).ok()?, "cgroup.stat").ok()
 }
 
@@ -483,6 +484,21 @@ mod tests {
         assert!(matches!(why, CgroupError::Ambiguous { .. }), "{why}");
         let why = Watchlist::new(&lists[2]).unwrap().first_by(&locator).unwrap_err();
         assert!(matches!(why, CgroupError::OthersName { .. }), "{why}");
+    }
+
+    #[test]
+    fn mounts_are_read_once_at_the_start_and_once_a_search() {
+        use crate::cgroup::mount::tests::READ;
+        let words = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>();
+        let wanted = words(&["a", "b.service", "c*", "pid:1", "self", "container:0123"]);
+        let list = Words { wanted, excluded: words(&["d", "*.scope", "/sys/fs/cgroup/e"]) };
+        let before = READ.get();
+        let Ok(watchlist) = Watchlist::of(&[list.clone(), list]) else { return };
+        let _ = (watchlist.first(), watchlist.useless());
+        assert_eq!(READ.get() - before, 1);
+        watchlist.search(&|_| false);
+        watchlist.search(&|_| false);
+        assert_eq!(READ.get() - before, 3);
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod embedded;
 mod environment;
 mod events;
 mod harness;
+mod hints;
 mod kernel_selftests;
 mod limits;
 mod man;
@@ -32,6 +33,7 @@ mod overhead;
 mod paths;
 mod plan;
 mod plot;
+mod pods;
 mod pressure;
 mod reclaim;
 mod rules;
@@ -79,6 +81,8 @@ fn main() {
         targets::cases(),
         paths::cases(),
         names::cases(),
+        pods::cases(),
+        hints::cases(),
         node::cases(),
         systemd::cases(),
         oomd::cases(),
