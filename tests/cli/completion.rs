@@ -220,14 +220,18 @@ fn completes(way: &Way) {
     shell.lists("memctl reclaim --max\t\t\t", &["--max-pressure", "--max-rate"]);
 }
 
-fn bash_completes_live_cgroups() {
-    completes(&BASH);
-    // Within double quotes, it is the shell's history.
+/// Checks that no part of a name is read as the shell's history.
+fn completes_history(way: &Way) {
     let history = Cgroup::new("wow!x");
-    let mut shell = Shell::start(&BASH);
+    let mut shell = Shell::start(way);
     for open in ["", "'", "\""] {
         shell.completes(&format!("memctl reclaim {open}wo\t"), &["memctl", "reclaim", history.name()]);
     }
+}
+
+fn bash_completes_live_cgroups() {
+    completes(&BASH);
+    completes_history(&BASH);
 }
 
 fn zsh_completes_live_cgroups() {
@@ -244,4 +248,5 @@ fn zsh_finds_it_by_itself() {
 
 fn fish_completes_live_cgroups() {
     completes(&FISH);
+    completes_history(&FISH);
 }
