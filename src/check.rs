@@ -12,8 +12,8 @@ use crate::cgroup::owner::Owner;
 use crate::cgroup::stat::MemoryStat;
 use crate::cgroup::swap_room::SwapBound;
 use crate::cgroup::zswap::Zswap;
-use crate::cgroup::{CgroupPath, Conditions, Name, hugetlb};
-use crate::host::Host;
+use crate::cgroup::{CgroupPath, Conditions, Name, hugetlb, pressure};
+use crate::host::{Host, PsiState};
 use crate::kind::{Kind, Swappiness};
 use crate::reclaim::{
     Goal, Measure, Obstacle, OpenTarget, Reclaimable, Report, Request, RequestEvent, StoppedBy, Target,
@@ -73,7 +73,7 @@ pub fn check(word: &OsStr, write: bool, tell: &mut dyn FnMut(RequestEvent)) -> C
         Err(why) => {
             let of_node = word.to_string_lossy().starts_with(node::PREFIX);
             findings.push(bad(if of_node { "node" } else { "cgroup" }, &why));
-            findings.extend(around(&host, !of_node));
+            findings.extend(around(&host, host.psi, !of_node));
             return CheckReport {
                 // The target doesn't exist, and so has no path.
                 name: word.to_string_lossy().into_owned().into(),
@@ -93,7 +93,7 @@ pub fn check(word: &OsStr, write: bool, tell: &mut dyn FnMut(RequestEvent)) -> C
         Ok(place) => place,
         Err(why) => {
             findings.push(refused(&wanted, &why));
-            findings.extend(around(&host, matches!(wanted, TargetSpec::Cgroup(_))));
+            findings.extend(around(&host, psi_of(&wanted, &host), matches!(wanted, TargetSpec::Cgroup(_))));
             return CheckReport { name, findings, reclaimable: None };
         }
     };
@@ -115,7 +115,7 @@ pub fn check(word: &OsStr, write: bool, tell: &mut dyn FnMut(RequestEvent)) -> C
     let stat = target.stat(true);
     findings.push(measure(target, stat.as_ref()));
     let (stat, conditions) = (stat.unwrap_or_default(), target.conditions());
-    findings.extend(around(&host, !of_node));
+    findings.extend(around(&host, target.psi(), !of_node));
     if let TargetSpec::Cgroup(Match { located, .. }) = &wanted {
         findings.extend(killers::killers(located, &Killers::ask(&located.mount)));
     }
@@ -129,6 +129,16 @@ pub fn check(word: &OsStr, write: bool, tell: &mut dyn FnMut(RequestEvent)) -> C
         findings.push(tried(target, tell));
     }
     CheckReport { name, findings, reclaimable: Some(reclaimable) }
+}
+
+/// Returns the state of PSI for a target that can't be opened for reclaim.
+fn psi_of(wanted: &TargetSpec, host: &Host) -> PsiState {
+    match wanted {
+        TargetSpec::Cgroup(Match { located, .. }) => {
+            located.open().map_or(host.psi, |cgroup| pressure::state(&cgroup))
+        }
+        TargetSpec::Node(_) => host.psi,
+    }
 }
 
 /// Returns the target of a word, given the cgroup that it names: a cgroup may be named like a node.

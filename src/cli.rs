@@ -273,7 +273,7 @@ pub struct Watch {
     /// Reclaim all, file (Linux 6.11) or anon (6.16)
     ///
     /// anon needs room in swap. By default, page cache is reclaimed, and anonymous memory if swap
-    /// is on zram, zswap or non-rotating disks.
+    /// is known to be fast: on zram, zswap or non-rotating disks.
     #[arg(long = "type", value_name = "TYPE", conflicts_with = "swappiness", hide_possible_values = true)]
     pub kind: Option<MemoryType>,
     /// Balance anon and file: 0..200 (6.11), max (6.16)
@@ -369,7 +369,8 @@ pub struct Reclaim {
     /// Limits the share of the last 10 s (at first, of the time since the start) in which tasks of
     /// the cgroup were stalled on memory (PSI some). Defaults to 10% for the root cgroup, for
     /// node:N (which uses the host's pressure) and for max, which nothing else limits; otherwise
-    /// there is no default. Checked from half a second on. 100% disables the limit.
+    /// there is no default. Checked from half a second on. 100% disables the limit. Where stalls
+    /// can't be seen (PSI is off, or hidden), PCT is refused, and a default is noted as not kept.
     #[arg(long, value_name = "PCT")]
     pub max_pressure: Option<Percent>,
     /// Stop when a GiB costs more than SECONDS of CPU time

@@ -5,31 +5,40 @@ use rustix::process::{Resource, getrlimit};
 
 use kernel::kernel_release;
 use proc::{flat_keyed, meminfo_bytes, page_size, read_system_file};
-use swap_areas::{SwapDevice, devices};
+use swap_areas::{SwapAreas, SwapSpace};
 use zswap::ZswapPool;
 
+pub mod block;
 pub mod files;
 pub mod kernel;
 pub mod locks;
+mod mounts;
 pub mod proc;
+pub mod psi;
 pub mod reader;
 pub mod swap_areas;
+pub mod swap_summary;
 pub mod user;
 pub mod zram;
 pub mod zswap;
 
 pub use locks::LockHolder;
+pub use psi::PsiState;
 pub use reader::Reader;
 
 /// Features of the host. Unknown values are `None`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Host {
     /// Release of the kernel, as in `uname -r`.
     pub release: Option<String>,
-    /// True if the kernel keeps PSI.
-    pub psi: bool,
-    /// Swap areas, in the order in which the kernel fills them.
-    pub swaps: Vec<SwapDevice>,
+    /// State of PSI on the host.
+    pub psi: PsiState,
+    /// Swap areas.
+    pub swaps: SwapAreas,
+    /// Size of all swap; `None` if the system's figures can't be true.
+    pub swap_space: Option<SwapSpace>,
+    /// Total and free swap that `/proc/meminfo` shows instead, if it shows something else.
+    pub swap_shown: Option<(u64, u64)>,
     /// Pool of zswap; `None` where zswap isn't built in.
     pub zswap: Option<ZswapPool>,
     /// Multi-generational LRU; `None` where it isn't built in.
@@ -37,7 +46,7 @@ pub(crate) struct Host {
     /// `vm.swappiness`.
     pub swappiness: Option<u8>,
     /// Huge pages set aside, bytes: never reclaimed.
-    pub hugetlb: u64,
+    pub hugetlb: Option<u64>,
     /// Pages pinned by a device, such as a virtual machine's, or by `io_uring`, bytes (`FOLL_PIN`,
     /// since 5.7).
     pub pinned: Option<u64>,
@@ -71,17 +80,20 @@ impl Host {
     #[must_use]
     pub(crate) fn read() -> Self {
         let read = |path: &str| read_system_file(path).ok();
-        let meminfo = read("/proc/meminfo").unwrap_or_default();
+        let meminfo = read("/proc/meminfo");
         let mglru = read("/sys/kernel/mm/lru_gen/enabled");
         let min_ttl = read("/sys/kernel/mm/lru_gen/min_ttl_ms");
+        let swap_space = SwapSpace::read();
         Self {
             release: kernel_release(),
-            psi: read("/proc/pressure/memory").is_some(),
-            swaps: devices(),
+            psi: PsiState::of_host(),
+            swaps: SwapAreas::read(),
+            swap_space,
+            swap_shown: swap_space.and_then(SwapSpace::shown_otherwise),
             zswap: ZswapPool::of_host(),
             mglru: mglru.and_then(|enabled| Mglru::parse(&enabled, min_ttl.as_deref())),
             swappiness: proc::swappiness(),
-            hugetlb: meminfo_bytes(&meminfo, "Hugetlb").unwrap_or(0),
+            hugetlb: meminfo.as_deref().and_then(|meminfo| meminfo_bytes(meminfo, "Hugetlb")),
             pinned: read("/proc/vmstat").as_deref().and_then(pinned),
             rights: Rights::of_self(),
         }

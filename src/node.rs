@@ -21,7 +21,7 @@ use crate::cgroup::{Name, open_directory, pressure};
 use crate::host::files::optional;
 use crate::host::kernel::kernel_release;
 use crate::host::proc::{cpus, page_size, read_system_file};
-use crate::host::{LockHolder, Reader, zram};
+use crate::host::{LockHolder, PsiState, Reader, zram};
 use crate::kind::Swappiness;
 
 /// Directory of the nodes.
@@ -213,6 +213,18 @@ impl Node {
     /// Returns the content of the host's zram swap, if the host swaps to zram.
     pub(crate) fn zram(&mut self) -> Option<zram::Zram> {
         self.zram.read(&mut self.text)
+    }
+
+    /// Returns the state of PSI for it.
+    #[must_use]
+    pub(crate) fn psi(&self) -> PsiState {
+        if self.pressure.is_some() { PsiState::On } else { PsiState::of_host() }
+    }
+
+    /// Returns whether all memory that swap takes in zram is visible.
+    #[must_use]
+    pub(crate) fn sees_zram(&self) -> bool {
+        self.zram.is_complete()
     }
 
     /// Gathers the conditions that can prevent reclaim.

@@ -7,6 +7,7 @@
 mod account;
 pub mod action;
 mod ancestors;
+pub mod blind;
 pub mod config;
 mod context;
 mod control;

@@ -14,7 +14,7 @@ use crate::host::proc::{parse_number, read_in, read_system_file, swappiness};
 /// Conditions that can prevent reclaim from a cgroup. Unknown values are `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Conditions {
-    /// Amount of anonymous memory that can still be swapped out.
+    /// Amount of anonymous memory that can still be swapped out; `None` if unknown.
     pub swap: Option<SwapRoom>,
     /// Direct children that have a `memory.min`. Deeper protection counts only within theirs.
     pub protected: Vec<Protected>,
@@ -111,7 +111,7 @@ impl Conditions {
     #[must_use]
     pub(crate) fn of(cgroup: &Cgroup, mount: &Mount) -> Self {
         Self {
-            swap: Some(SwapRoom::of(cgroup.path(), mount)),
+            swap: SwapRoom::of(cgroup.path(), mount),
             protected: protected(cgroup.path(), mount, None),
             own_min: cgroup.number("memory.min").ok().map(|min| min.unwrap_or(u64::MAX)),
             pressure: cgroup.read("memory.pressure").ok().as_deref().and_then(some_avg10),
@@ -125,7 +125,7 @@ impl Conditions {
         let mount = Mount::find().ok().flatten();
         let pressure = read_system_file("/proc/pressure/memory").ok();
         Self {
-            swap: Some(SwapRoom::of_host()),
+            swap: SwapRoom::of_host(),
             protected: mount.map_or_else(Vec::new, |mount| protected(&mount.point, &mount, Some(number))),
             pressure: pressure.as_deref().and_then(some_avg10),
             ..Self::of_host()

@@ -12,7 +12,7 @@ use super::{Cgroup, CgroupPath, Conditions, Mount, diagnose, pressure};
 use crate::cgroup::error::CgroupError;
 use crate::host::files::optional;
 use crate::host::proc::{cpus, page_size, parse_number};
-use crate::host::{Reader, zram};
+use crate::host::{PsiState, Reader, zram};
 use crate::kind::Swappiness;
 
 /// Names of the LRU lists in `/proc/vmstat`, without their `nr_`.
@@ -155,6 +155,18 @@ impl MemoryCgroup {
     /// Returns the content of the host's zram swap, if the host swaps to zram.
     pub(crate) fn zram(&mut self) -> Option<zram::Zram> {
         self.zram.read(&mut self.text)
+    }
+
+    /// Returns the state of PSI for it.
+    #[must_use]
+    pub(crate) fn psi(&self) -> PsiState {
+        pressure::state(&self.cgroup)
+    }
+
+    /// Returns whether all memory that swap takes in zram is visible.
+    #[must_use]
+    pub(crate) fn sees_zram(&self) -> bool {
+        self.zram.is_complete()
     }
 
     /// Gathers the conditions that can prevent reclaim.

@@ -2,7 +2,25 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::host::Reader;
+use super::Cgroup;
+use crate::host::{PsiState, Reader};
+
+/// Returns the state of PSI for a cgroup. An owner can switch it off for the cgroup alone
+/// (`cgroup.pressure`, since 6.1): the cgroup then has no `memory.pressure`.
+#[must_use]
+pub(crate) fn state(cgroup: &Cgroup) -> PsiState {
+    let is_read = cgroup.read("memory.pressure").is_ok_and(|text| some_total(&text).is_some());
+    if is_read {
+        return PsiState::On;
+    }
+    if cgroup.read("cgroup.pressure").is_ok_and(|text| text.trim() == "0") {
+        return PsiState::OffHere;
+    }
+    match PsiState::of_host() {
+        PsiState::Off => PsiState::Off,
+        _ => PsiState::Unknown,
+    }
+}
 
 /// Returns the `some` total of a pressure file's text: microseconds in which at least one task was
 /// stalled.

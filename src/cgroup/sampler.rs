@@ -143,6 +143,21 @@ impl Sampler {
         Some(field.parse::<f64>().ok()? / 100.0)
     }
 
+    /// Returns whether all its tasks are frozen (paused), as far as `cgroup.events` says so.
+    pub(crate) fn is_frozen(&self, text: &mut String) -> bool {
+        self.flat("cgroup.events", "frozen", text) == Some(1)
+    }
+
+    /// Reads the CPU time used so far (`usage_usec` of `cpu.stat`), microseconds.
+    pub(crate) fn cpu(&self, text: &mut String) -> Option<u64> {
+        self.flat("cpu.stat", "usage_usec", text)
+    }
+
+    fn flat(&self, file: &str, key: &str, text: &mut String) -> Option<u64> {
+        self.cgroup.reader(file).ok()?.read(text).ok()?;
+        flat_keyed(text, key)
+    }
+
     fn number(&self, file: &str, text: &mut String) -> Result<Option<u64>, Errno> {
         self.cgroup.reader(file)?.read(text)?;
         parse_number(text)

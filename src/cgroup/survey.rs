@@ -96,7 +96,7 @@ impl Reading {
 #[derive(Clone, Debug)]
 struct Above {
     bound: Option<BindingLimit>,
-    room: SwapRoom,
+    room: Option<SwapRoom>,
 }
 
 /// Cgroup whose children are visited.
@@ -283,7 +283,7 @@ impl Survey {
             }
         };
         let limits = limits(&dir, &mut reading, above);
-        reading.conditions.swap = Some(limits.room.clone());
+        reading.conditions.swap.clone_from(&limits.room);
         reading.conditions.swappiness = self.swappiness;
         let children = directories(&dir).unwrap_or_else(|errno| {
             if !matches!(errno, Errno::NODEV | Errno::NOENT) {
@@ -324,8 +324,12 @@ fn limits(dir: &OwnedFd, reading: &mut Reading, above: &Above) -> Above {
     reading.swap_max = ceiling(dir, c"memory.swap.max");
     let own = BindingLimit::of(&reading.name, reading.high, reading.max, reading.current);
     reading.bound = BindingLimit::tighter(own, above.bound.as_ref());
-    let room =
-        above.room.clone().within(&reading.name, reading.swap_max.and_then(Ceiling::bytes), reading.swap);
+    let room = SwapRoom::within(
+        above.room.clone(),
+        &reading.name,
+        reading.swap_max.and_then(Ceiling::bytes),
+        reading.swap,
+    );
     Above { bound: reading.bound.clone(), room }
 }
 

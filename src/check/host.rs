@@ -1,33 +1,24 @@
 //! Checks of the host that are the same for every cgroup. None of them keeps reclaim from working.
 
 use super::finding::{Finding, State};
-use crate::host::swap_areas::SwapDevice;
+use crate::host::swap_areas::{SwapAreas, SwapDevice, SwapSpace};
 use crate::host::zswap::ZswapPool;
-use crate::host::{Host, Mglru, Rights};
+use crate::host::{Host, Mglru, PsiState, Rights};
 
 /// Checks the host, one property after the other; with `watchable` also properties that only a
-/// watch needs.
-pub(super) fn around(host: &Host, watchable: bool) -> Vec<Finding> {
-    let mut findings = vec![if host.psi {
-        Finding::new("pressure", State::Good, "PSI is on")
-    } else {
-        Finding::new(
-            "pressure",
-            State::Note,
-            "PSI is off: no stall figures, and --max-pressure has no effect",
-        )
-        .todo("boot with psi=1")
-    }];
-    findings.push(swaps(host));
+/// watch needs. `psi` is the state of PSI for the target.
+pub(super) fn around(host: &Host, psi: PsiState, watchable: bool) -> Vec<Finding> {
+    let mut findings = vec![pressure(psi)];
+    findings.extend(swaps(host));
     findings.extend(host.zswap.as_ref().map(|pool| zswap(pool, &host.swaps)));
     findings.extend(host.mglru.map(lru));
     if watchable {
         findings.push(locking(host.rights));
-        findings.extend(host.psi.then(|| triggers(host.rights)));
+        findings.extend((psi == PsiState::On).then(|| triggers(host.rights)));
     }
-    if host.hugetlb > 0 {
+    if let Some(hugetlb) = host.hugetlb.filter(|&bytes| bytes > 0) {
         let words = "of huge pages are allocated on this host and never reclaimed";
-        findings.push(Finding::bytes("hugetlb", State::Note, host.hugetlb, words));
+        findings.push(Finding::bytes("hugetlb", State::Note, hugetlb, words));
     }
     // Pins for the length of one direct write come and go.
     if let Some(pinned) = host.pinned.filter(|&bytes| bytes >= 1 << 20) {
@@ -38,27 +29,65 @@ pub(super) fn around(host: &Host, watchable: bool) -> Vec<Finding> {
     findings
 }
 
-fn swaps(host: &Host) -> Finding {
-    let Some(first) = host.swaps.first() else {
+fn pressure(psi: PsiState) -> Finding {
+    let Some(why) = psi.reason() else { return Finding::new("pressure", State::Good, "PSI is on") };
+    let words = format!("{why}: no stall figures, and --max-pressure can't be kept");
+    let finding = Finding::new("pressure", State::Note, words);
+    match psi {
+        PsiState::On | PsiState::Off => finding.todo("boot with psi=1"),
+        PsiState::OffHere => finding.todo("write 1 to its cgroup.pressure"),
+        PsiState::Unknown => Finding { state: State::Unknown, ..finding },
+    }
+}
+
+fn swaps(host: &Host) -> Vec<Finding> {
+    let mut findings = vec![swap(host)];
+    if let Some((total, free)) = host.swap_shown {
+        let what = match (total, free) {
+            (total, free) if free > total => {
+                "impossible figures for swap (more free than there is)".to_owned()
+            }
+            (0, _) => "no swap".to_owned(),
+            _ => "another amount of swap".to_owned(),
+        };
+        let words = format!(
+            "/proc/meminfo shows {what}: another program writes it (lxcfs?), and the kernel's own figure counts"
+        );
+        findings.push(Finding::new("swap shown", State::Note, words));
+    }
+    findings
+}
+
+fn swap(host: &Host) -> Finding {
+    let SwapAreas { visible, is_complete } = &host.swaps;
+    if host.swap_space.map_or(visible.is_empty() && *is_complete, |space| space.total == 0) {
         let words = "none: only page cache can be reclaimed";
         return Finding::new("swap", State::Note, words).todo("add swap (zram is enough)");
-    };
+    }
     if host.swappiness == Some(0) {
         let words = "vm.swappiness is 0: anonymous memory isn't reclaimed by default (see --swappiness)";
         return Finding::new("swap", State::Note, words).todo("sysctl vm.swappiness=60");
     }
-    let names: Vec<_> = host
-        .swaps
-        .iter()
-        .map(|swap| format!("{} (priority {})", swap.path.display(), swap.priority))
-        .collect();
-    let free = host.swaps.iter().map(SwapDevice::free).sum();
+    let names = visible.iter().map(|swap| {
+        format!("{} ({}, priority {})", swap.path.display(), swap.medium().words(), swap.priority)
+    });
+    let hidden = (!is_complete).then(|| "an area that isn't visible here".to_owned());
+    let names: Vec<_> = names.chain(hidden).collect();
+    let Some(SwapSpace { free, .. }) = host.swap_space else {
+        let words = format!("the amount of free swap is unknown: {}", names.join(", then "));
+        return Finding::new("swap", State::Unknown, words);
+    };
     let finding = Finding::bytes("swap", State::Good, free, format!("free: {}", names.join(", then ")));
     if free == 0 {
         let finding = Finding { state: State::Note, ..finding };
         return finding.todo("add swap: without free swap, only page cache can be reclaimed");
     }
-    if !first.is_zram() && host.swaps.iter().any(SwapDevice::is_zram) {
+    if host.swaps.may_hide_zram() {
+        let finding = Finding { state: State::Unknown, ..finding };
+        return finding
+            .todo("show all of /proc and /sys here (no ProcSubset=pid): a watch can't tell slow swap");
+    }
+    if !visible.first().is_none_or(SwapDevice::is_zram) && host.swaps.has_zram() {
         let finding = Finding { state: State::Note, ..finding };
         return finding.todo("give zram the higher priority (swapon -p): the disk is filled first");
     }
@@ -66,11 +95,11 @@ fn swaps(host: &Host) -> Finding {
 }
 
 /// Checks zswap, which lies in front of all swaps, whatever their priority.
-fn zswap(pool: &ZswapPool, swaps: &[SwapDevice]) -> Finding {
+fn zswap(pool: &ZswapPool, swaps: &SwapAreas) -> Finding {
     if !pool.enabled {
         return Finding::new("zswap", State::Good, "off");
     }
-    if swaps.is_empty() {
+    if swaps.visible.is_empty() && swaps.is_complete {
         let words = "on, but unused without a swap device";
         return Finding::new("zswap", State::Note, words).todo("add swap, which zswap requires");
     }
@@ -90,7 +119,7 @@ fn zswap(pool: &ZswapPool, swaps: &[SwapDevice]) -> Finding {
             Finding::new("zswap", State::Good, words)
         }
     };
-    if swaps.iter().any(SwapDevice::is_zram) {
+    if swaps.has_zram() {
         let finding = Finding { state: State::Note, ..finding };
         return finding
             .todo("use either zswap or zram: pages that zswap writes to zram are compressed twice");
@@ -153,38 +182,99 @@ fn triggers(rights: Rights) -> Finding {
 mod tests {
     use super::super::{CheckReport, Fact};
     use super::*;
+    use crate::host::block::{Disk, Medium};
 
     fn host() -> Host {
         let rights = Rights { ipc_lock: true, sys_resource: true, memlock: Some(0) };
-        Host { psi: true, swappiness: Some(60), rights, ..Host::default() }
+        Host {
+            release: None,
+            psi: PsiState::On,
+            swaps: areas(&[]),
+            swap_space: Some(SwapSpace { total: 0, free: 0 }),
+            swap_shown: None,
+            zswap: None,
+            mglru: None,
+            swappiness: Some(60),
+            hugetlb: Some(0),
+            pinned: None,
+            rights,
+        }
     }
 
-    fn swap(name: &str, priority: i32, used: u64) -> SwapDevice {
-        SwapDevice { path: name.into(), size: 10, used, priority }
+    const ZRAM: (&str, Medium) = ("/dev/zram0", Medium::Zram);
+    const DISK: (&str, Medium) = ("/dev/sda", Medium::Rotating);
+
+    fn areas(all: &[(&str, Medium)]) -> SwapAreas {
+        let area = |(path, medium): &(&str, Medium)| SwapDevice {
+            path: path.into(),
+            is_device: true,
+            size: 10,
+            used: 0,
+            priority: 5,
+            disks: vec![Disk { medium: *medium, dir: None }],
+        };
+        SwapAreas { visible: all.iter().map(area).collect(), is_complete: true }
+    }
+
+    fn on(all: &[(&str, Medium)], free: u64) -> Host {
+        let swap_space = Some(SwapSpace { total: 20, free });
+        Host { swaps: areas(all), swap_space, ..host() }
+    }
+
+    #[test]
+    fn each_state_of_psi_is_told() {
+        let of = |psi| (pressure(psi).state, pressure(psi).todo.is_some());
+        assert_eq!((of(PsiState::On), of(PsiState::Off)), ((State::Good, false), (State::Note, true)));
+        assert_eq!(of(PsiState::OffHere), (State::Note, true));
+        assert_eq!(of(PsiState::Unknown), (State::Unknown, false));
     }
 
     #[test]
     fn zram_behind_a_disk_is_told() {
-        let wrong = Host { swaps: vec![swap("/dev/sda", 5, 0), swap("/dev/zram0", -2, 0)], ..host() };
-        let finding = swaps(&wrong);
+        let finding = swap(&on(&[DISK, ZRAM], 16));
         assert!(
             finding.state == State::Note && finding.todo.is_some_and(|todo| todo.contains("higher priority"))
         );
-        let right = Host { swaps: vec![swap("/dev/zram0", 100, 4), swap("/dev/sda", 5, 0)], ..host() };
-        let words = "free: /dev/zram0 (priority 100), then /dev/sda (priority 5)";
-        assert_eq!(swaps(&right), Finding::bytes("swap", State::Good, 16, words));
-        assert_eq!(swaps(&host()).state, State::Note);
-        assert_eq!(swaps(&Host { swappiness: Some(0), ..right }).state, State::Note);
-        assert_eq!(swaps(&Host { swaps: vec![swap("/dev/sda", 5, 10)], ..host() }).state, State::Note);
+        let right = on(&[ZRAM, DISK], 16);
+        let words = "free: /dev/zram0 (zram, priority 5), then /dev/sda (rotating disk, priority 5)";
+        assert_eq!(swap(&right), Finding::bytes("swap", State::Good, 16, words));
+        assert_eq!(swap(&host()).state, State::Note);
+        assert_eq!(swap(&Host { swappiness: Some(0), ..right }).state, State::Note);
+        assert_eq!(swap(&on(&[DISK], 0)).state, State::Note);
+    }
+
+    #[test]
+    fn what_cannot_be_seen_of_swap_is_unknown() {
+        let words = |host: &Host| match swap(host) {
+            Finding { state, fact: Fact::Words(words) | Fact::Bytes(_, words), .. } => (state, words),
+        };
+        let hidden = Host { swaps: SwapAreas { is_complete: false, ..areas(&[]) }, ..on(&[], 16) };
+        assert_eq!(words(&hidden), (State::Unknown, "free: an area that isn't visible here".into()));
+        let odd = on(&[("/odd", Medium::Unknown)], 16);
+        assert_eq!(words(&odd), (State::Unknown, "free: /odd (unknown device, priority 5)".into()));
+        let impossible = Host { swap_space: None, ..on(&[ZRAM], 16) };
+        let (state, words) = words(&impossible);
+        assert!(
+            state == State::Unknown && words.starts_with("the amount of free swap is unknown"),
+            "{words}"
+        );
+        for (shown, word) in [((0, 0), "no swap"), ((0, u64::MAX), "impossible"), ((9, 5), "another amount")]
+        {
+            let findings = swaps(&Host { swap_shown: Some(shown), ..on(&[ZRAM], 16) });
+            assert!(findings.len() == 2 && findings[1].state == State::Note);
+            assert!(matches!(&findings[1].fact, Fact::Words(words) if words.contains(word)), "{findings:?}");
+        }
     }
 
     #[test]
     fn zswap_needs_swap_behind_it_and_no_zram() {
         let on = ZswapPool { enabled: true, max_percent: Some(20), limit: Some(100), used: Some(30) };
-        let (disk, zram) = ([swap("/dev/sda", 5, 0)], [swap("/dev/zram0", 5, 0)]);
+        let (none, disk, zram) = (areas(&[]), areas(&[DISK]), areas(&[ZRAM]));
         let words = "are free in the pool (20% of memory at most), which fills up before any swap";
         assert_eq!(zswap(&on, &disk), Finding::bytes("zswap", State::Good, 70, words));
-        assert_eq!((zswap(&on, &[]).state, zswap(&on, &zram).state), (State::Note, State::Note));
+        assert_eq!((zswap(&on, &none).state, zswap(&on, &zram).state), (State::Note, State::Note));
+        let hidden = SwapAreas { is_complete: false, ..none };
+        assert_eq!(zswap(&on, &hidden).state, State::Good);
         assert_eq!(zswap(&ZswapPool { used: Some(100), ..on }, &disk).state, State::Note);
         assert_eq!(zswap(&ZswapPool { used: None, ..on }, &disk).state, State::Good);
         assert_eq!(zswap(&ZswapPool::default(), &zram).fact, Fact::Words("off".into()));
@@ -208,12 +298,13 @@ mod tests {
     #[test]
     fn what_is_missing_around_is_no_obstacle() {
         let rights = Rights { memlock: Some(65536), ..Rights::default() };
-        let bare = Host { psi: false, rights, hugetlb: 1 << 30, pinned: Some(1 << 30), ..host() };
-        let checked = CheckReport { name: "/".into(), findings: around(&bare, true), reclaimable: None };
+        let bare = Host { rights, hugetlb: Some(1 << 30), pinned: Some(1 << 30), ..host() };
+        let checked =
+            CheckReport { name: "/".into(), findings: around(&bare, PsiState::Off, true), reclaimable: None };
         assert!(checked.works());
         assert_eq!(checked.findings.iter().filter(|finding| finding.state == State::Note).count(), 5);
         let busy = Host { pinned: Some(8192), mglru: Some(Mglru { on: true, min_ttl_ms: 5 }), ..host() };
-        let findings = around(&busy, false);
+        let findings = around(&busy, PsiState::On, false);
         assert!(findings.iter().all(|finding| !matches!(finding.about, "locking" | "triggers")));
         assert!(findings.iter().all(|finding| finding.about != "pinned"));
         assert!(findings.iter().any(|finding| finding.about == "lru" && finding.state == State::Good));

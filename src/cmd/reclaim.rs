@@ -8,7 +8,7 @@ use memctl::kind;
 use memctl::reclaim::batch::{self, InOrder, Job, Outcomes, Scheduler, Total, settle};
 use memctl::reclaim::{self, Goal, OpenTarget, Plan, Rate, RecentStalls, Request, Tolerance, TotalPlan};
 use memctl::select::{TargetSpec, places};
-use memctl::size::{Amount, Percent, looks_like_size};
+use memctl::size::{Amount, looks_like_size};
 use rustix::io::Errno;
 
 use crate::cli::{Global, MemoryType, Reclaim};
@@ -146,9 +146,15 @@ fn prepare(args: &Reclaim, words: &[OsString], goal: Goal, loudness: Verbosity) 
             }
             Err(why) => return Err(why.into()),
         };
-        let request = request(args, goal, rate.clone(), place.is_of_the_host());
+        let mut request = request(args, goal, rate.clone());
         let check = if args.dry_run { Request::check_without_a_write } else { Request::check };
         check(&request, place.target()).map_err(|why| Error::from(why).context(place.name()))?;
+        if request.max_pressure.is_none() && (place.is_of_the_host() || goal == Goal::Reclaim(Amount::Max)) {
+            request.max_pressure = DEFAULT_MAX_PRESSURE.parse().ok();
+            if let (Some(most), Some(why)) = (request.max_pressure, place.target().psi().reason()) {
+                notes::unbounded(&place.name().to_string(), most, why, loudness);
+            }
+        }
         jobs.push(Job { place, request, lock: !args.no_lock, usual: None, stalls: RecentStalls::default() });
     }
     if jobs.is_empty() {
@@ -240,9 +246,7 @@ fn last_size(words: &[OsString]) -> Option<&str> {
     last.to_str().filter(|last| looks_like_size(last))
 }
 
-fn request(args: &Reclaim, goal: Goal, rate: Option<Arc<Rate>>, of_the_host: bool) -> Request {
-    let unbounded = of_the_host || goal == Goal::Reclaim(Amount::Max);
-    let default: Option<Percent> = DEFAULT_MAX_PRESSURE.parse().ok().filter(|_| unbounded);
+fn request(args: &Reclaim, goal: Goal, rate: Option<Arc<Rate>>) -> Request {
     let kind = match (args.kind, args.swappiness) {
         (None | Some(MemoryType::All), Some(swappiness)) => kind::Kind::Weighed(swappiness),
         (given, _) => given.map(Into::into).unwrap_or_default(),
@@ -252,7 +256,7 @@ fn request(args: &Reclaim, goal: Goal, rate: Option<Arc<Rate>>, of_the_host: boo
         kind,
         chunk: args.chunk,
         timeout: args.timeout,
-        max_pressure: args.max_pressure.or(default),
+        max_pressure: args.max_pressure,
         max_cost: args.max_cost,
         rate,
         tolerance: args.tolerance.map_or(Tolerance::Folio, Tolerance::Share),

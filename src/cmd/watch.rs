@@ -10,6 +10,7 @@ use memctl::cgroup::join::{JoinError, Joined};
 use memctl::clock;
 use memctl::host::files;
 use memctl::kind::Kind;
+use memctl::reclaim::Refusal;
 use memctl::select::locate;
 use memctl::select::watchlist::Assigned;
 use memctl::size::Percent;
@@ -175,7 +176,8 @@ fn start(plan: &WatchPlan, dry_run: bool) -> Result<Start> {
         let located = Arc::new(selected.located);
         match members.add(Arc::clone(&located), Rc::clone(rule)) {
             Ok(()) => watched.push(RuledCgroup { located, rule: Rc::clone(rule) }),
-            Err(WatchError::Refused(why)) => {
+            // The same for every cgroup.
+            Err(WatchError::Refused(why)) if !matches!(why, Refusal::NoPressure(_)) => {
                 return Err(Error::from(why).context(option_of(rule.bounds.kind)));
             }
             Err(WatchError::Cgroup(_)) if selected.by_glob => {}

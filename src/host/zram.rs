@@ -5,9 +5,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::io::Errno;
 
+use super::block::Medium;
 use super::files::optional;
-use super::proc::{errno_of, read_system_file};
 use super::reader::Reader;
+use super::swap_areas::SwapAreas;
 
 /// Content of all zram devices used as swap, bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,10 +32,11 @@ impl Zram {
         if original == 0 { 0 } else { (u128::from(used) * u128::from(here) / u128::from(original)) as u64 }
     }
 
-    /// Reads the content of all zram devices used as swap; `None` if there are none.
+    /// Reads the content of the zram devices among the areas; `None` if there are none, or one
+    /// can't be read.
     #[must_use]
-    pub(crate) fn read_all() -> Option<Self> {
-        Devices::find().ok()?.read(&mut String::new())
+    pub(crate) fn read(areas: &SwapAreas) -> Option<Self> {
+        Devices::among(areas).ok()?.read(&mut String::new())
     }
 
     /// Parses an `mm_stat`.
@@ -48,7 +50,11 @@ impl Zram {
 
 /// Zram devices used as swap, held open.
 #[derive(Debug)]
-pub(crate) struct Devices(Vec<Reader>);
+pub(crate) struct Devices {
+    files: Vec<Reader>,
+    /// True if every area was examined, and every zram device can be read.
+    is_complete: bool,
+}
 
 impl Devices {
     /// Finds and opens the devices.
@@ -56,34 +62,43 @@ impl Devices {
     /// # Errors
     /// The kernel's error, if descriptors or memory are short.
     pub(crate) fn find() -> Result<Self, Errno> {
-        let swaps = optional(read_system_file("/proc/swaps").map_err(|e| errno_of(&e)))?.unwrap_or_default();
-        let open = |name: &str| optional(Reader::open(format!("/sys/block/{name}/mm_stat"))).transpose();
-        names(&swaps).filter_map(open).collect::<Result<_, _>>().map(Self)
+        Self::among(&SwapAreas::read())
+    }
+
+    fn among(areas: &SwapAreas) -> Result<Self, Errno> {
+        let (mut files, mut is_complete) = (Vec::new(), !areas.may_hide_zram());
+        for disk in areas.disks().filter(|disk| disk.medium == Medium::Zram) {
+            let file = disk.dir.as_ref().map(|dir| optional(Reader::open(dir.join("mm_stat"))));
+            match file.transpose()?.flatten() {
+                Some(file) => files.push(file),
+                None => is_complete = false,
+            }
+        }
+        Ok(Self { files, is_complete })
+    }
+
+    /// Returns whether all memory that swap takes in zram is visible.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.is_complete
     }
 
     /// Returns the descriptors that they hold.
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.0.iter().map(AsFd::as_fd)
+        self.files.iter().map(AsFd::as_fd)
     }
 
     /// Reads the devices' content; `None` if there are no devices.
     pub(crate) fn read(&self, text: &mut String) -> Option<Zram> {
         let mut all: Option<Zram> = None;
-        for device in &self.0 {
+        for device in &self.files {
             device.read(text).ok()?;
             let one = Zram::parse(text)?;
             let sum = all.get_or_insert_default();
-            sum.original += one.original;
-            sum.used += one.used;
+            sum.original = sum.original.saturating_add(one.original);
+            sum.used = sum.used.saturating_add(one.used);
         }
         all
     }
-}
-
-/// Returns the names of the zram devices in the text of `/proc/swaps`.
-fn names(swaps: &str) -> impl Iterator<Item = &str> {
-    let devices = swaps.lines().skip(1).filter_map(|line| line.split_ascii_whitespace().next());
-    devices.filter_map(|path| path.strip_prefix("/dev/")).filter(|name| name.starts_with("zram"))
 }
 
 #[cfg(test)]
@@ -93,10 +108,7 @@ mod tests {
     const M: u64 = 1 << 20;
 
     #[test]
-    fn devices_and_their_figures_are_read() {
-        let swaps =
-            "Filename\tType\tSize\tUsed\tPriority\n/dev/sda2 partition 9 0 -2\n/dev/zram0 partition 9 0 -3\n";
-        assert_eq!(names(swaps).collect::<Vec<_>>(), ["zram0"]);
+    fn figures_are_read() {
         let text = "    4096       63    20480        0    20480        0        0        0        0\n";
         assert_eq!(Zram::parse(text), Some(Zram { original: 4096, used: 20480 }));
         assert_eq!((Zram::parse(""), Zram::parse("1 2\n"), Zram::parse("a b c")), (None, None, None));

@@ -39,6 +39,8 @@ pub struct Reclaimed<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     measure_doubtful: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    guards_blind: Option<[&'static str; 1]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     overshot_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     overshot_asked_bytes: Option<u64>,
@@ -77,7 +79,8 @@ pub struct Reclaimed<'a> {
     zswap_grown_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     zram_grown_estimate_bytes: Option<u64>,
-    net_saved_bytes: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    net_saved_bytes: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     over_swapped_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -104,7 +107,8 @@ pub struct TotalReclaimed {
     total_difference_bytes: Option<i64>,
     total_verdict: Option<&'static str>,
     total_stopped_by: &'static str,
-    total_net_saved_bytes: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    total_net_saved_bytes: Option<i64>,
     total_chunks: u32,
     total_elapsed_usec: u64,
     total_cpu_usec: u64,
@@ -152,6 +156,8 @@ pub struct Planned<'a> {
     protected_bytes: u64,
     unevictable_bytes: u64,
     guards: Vec<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    guards_blind: Option<[&'static str; 1]>,
 }
 
 impl<'a> From<&'a DryRun> for Planned<'a> {
@@ -176,6 +182,7 @@ impl<'a> From<&'a DryRun> for Planned<'a> {
             protected_bytes: there.protected,
             unevictable_bytes: there.unevictable,
             guards: plan.guards.iter().map(|guard| guard.word()).chain(locked.then_some("lock")).collect(),
+            guards_blind: plan.pressure_blind().then_some(["pressure"]),
         }
     }
 }
@@ -267,6 +274,7 @@ impl<'a> Reclaimed<'a> {
             measured_by: report.measure(),
             slab_reclaimed_bytes: Some(report.slab_reclaimed).filter(|&slab| slab > 0),
             measure_doubtful: report.measure_doubtful.then_some(true),
+            guards_blind: report.pressure_blind.then_some(["pressure"]),
             overshot_bytes: report.overshot.map(|write| write.fell),
             overshot_asked_bytes: report.overshot.map(|write| write.asked),
             difference_bytes: judged.and_then(Report::difference),

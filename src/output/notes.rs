@@ -7,6 +7,7 @@ use memctl::cgroup::error::CgroupError;
 use memctl::host::LockHolder;
 use memctl::reclaim::RequestEvent;
 use memctl::record::{Record, VERSION};
+use memctl::size::Percent;
 use memctl::watch::notes::Note;
 use memctl::watch::policy::above::Limit;
 use rustix::io::Errno;
@@ -82,6 +83,16 @@ pub fn locked(cgroup: &str, holder: LockHolder, loudness: Verbosity) {
     }
 }
 
+/// Prints a note that the default bound on stalls can't be kept.
+pub fn unbounded(name: &str, most: Percent, why: &str, loudness: Verbosity) {
+    if loudness != Verbosity::Quiet {
+        eprint_line(&format!(
+            "memctl: {}: the default --max-pressure of {most} can't be kept: {why}; nothing else stops the request",
+            escaped(name)
+        ));
+    }
+}
+
 /// Prints a note that some cgroups below another one aren't shown, since they are nested too deeply.
 pub fn left_out(cgroup: &str, count: usize, loudness: Verbosity) {
     if loudness != Verbosity::Quiet {
@@ -139,6 +150,11 @@ pub fn of_watch(note: &Note) -> Option<String> {
              (memory full avg10)",
             hundredths(Limit::Unknown.threshold())
         ),
+        Note::WritesUnknown => {
+            "the host's writes to swap can't be read (/proc/vmstat): --swap-writes counts \
+             what this watch reclaims alone"
+                .to_owned()
+        }
         Note::NoWorkers => {
             "no thread can be started: cgroups are reclaimed from one after the other".to_owned()
         }

@@ -203,7 +203,7 @@ fn would_stop(DryRun { plan, locked, .. }: &DryRun) -> Vec<String> {
     let slow = plan.guards.iter().any(|guard| matches!(guard, Blocker::Timeout(_)));
     stops.extend(plan.timeout.filter(|_| !slow).map(|timeout| format!("--timeout, after {}", time(timeout))));
     let pressed = plan.guards.iter().any(|guard| matches!(guard, Blocker::Pressure(_)));
-    stops.extend(plan.max_pressure.filter(|_| !pressed).map(|most| {
+    stops.extend(plan.max_pressure.filter(|_| !pressed && !plan.pressure_blind()).map(|most| {
         let now =
             plan.pressure.map_or_else(String::new, |now| format!(" ({} in the last 10 s)", percent(now)));
         format!("--max-pressure, once stalled for more than {most} of the time{now}")

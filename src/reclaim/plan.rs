@@ -178,6 +178,12 @@ impl Plan {
         })
     }
 
+    /// Returns whether the stalls that the request bounds can't be seen.
+    #[must_use]
+    pub fn pressure_blind(&self) -> bool {
+        self.max_pressure.is_some_and(|most| most.ratio() < 1.0) && self.pressure.is_none()
+    }
+
     /// Returns the most bytes that the request would reclaim.
     #[must_use]
     pub fn expected(&self) -> u64 {

@@ -127,6 +127,8 @@ pub struct Report {
     /// Memory that the compressed copies in zram took, an estimate; `None` if the host doesn't swap
     /// to zram. They are charged to no cgroup.
     pub zram_grown: Option<u64>,
+    /// True if memory went to swap that may be zram, and can't be examined.
+    pub copies_unknown: bool,
     /// Bytes demoted to a slower tier: not part of those reclaimed.
     pub demoted: Option<u64>,
     /// Number of writes.
@@ -149,6 +151,8 @@ pub struct Report {
     pub waited_for_slab: Duration,
     /// Bound on the share of the time in which the cgroup may be stalled.
     pub max_pressure: Option<Percent>,
+    /// True if the stalls that `max_pressure` bounds couldn't be seen at some time.
+    pub pressure_blind: bool,
     /// Bound on the cost, in seconds of CPU time per GiB.
     pub max_cost: Option<f64>,
     /// Recent cost, in seconds of CPU time per GiB, if enough was spent for a measurement.
@@ -203,6 +207,8 @@ impl Report {
             zswapped: sum(self.zswapped, later.zswapped),
             zswap_grown: sum(self.zswap_grown, later.zswap_grown),
             zram_grown: sum(self.zram_grown, later.zram_grown),
+            copies_unknown: self.copies_unknown || later.copies_unknown,
+            pressure_blind: self.pressure_blind || later.pressure_blind,
             demoted: sum(self.demoted, later.demoted),
             chunks: self.chunks + later.chunks,
             elapsed: self.elapsed + later.elapsed,
@@ -270,11 +276,11 @@ impl Report {
     }
 
     /// Returns the host's gain in bytes: the bytes reclaimed, less the compressed copies that stay
-    /// in memory.
+    /// in memory. `None` if memory went to swap that may be zram, and can't be examined.
     #[must_use]
-    pub fn saved(&self) -> i64 {
+    pub fn saved(&self) -> Option<i64> {
         let copies = self.zswap_grown.unwrap_or(0).saturating_add(self.zram_grown.unwrap_or(0));
-        self.reclaimed as i64 - copies as i64
+        (!self.copies_unknown).then(|| self.reclaimed as i64 - copies as i64)
     }
 
     /// Returns the bytes that the cgroup allocated during the request.

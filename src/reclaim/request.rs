@@ -8,6 +8,7 @@ use thiserror::Error;
 
 use super::{Rate, Target, TargetKind};
 use crate::cgroup::swap_room::{SwapBound, SwapRoom};
+use crate::host::PsiState;
 use crate::kind::{Kind, Swappiness};
 use crate::size::{Amount, Percent, whole_pages};
 
@@ -104,6 +105,8 @@ pub enum Refusal {
     NoSwapRoom(SwapRoom),
     #[error("{} has no memory.current, which a percentage or --to requires", nameless(*.0))]
     NoUsage(TargetKind),
+    #[error("max-pressure can't be kept: {}", .0.reason().unwrap_or("no stall figures"))]
+    NoPressure(PsiState),
     #[error("{0}")]
     Unreadable(Errno),
 }
@@ -137,6 +140,11 @@ impl Refusal {
             }
             Self::NoSwapRoom(_) => Some("add swap (zram is enough), or use --type file"),
             Self::NoUsage(_) => Some("give the size in bytes, such as 10M"),
+            Self::NoPressure(PsiState::Off) => Some("boot with psi=1, or omit --max-pressure"),
+            Self::NoPressure(PsiState::OffHere) => {
+                Some("write 1 to its cgroup.pressure, or omit --max-pressure")
+            }
+            Self::NoPressure(_) => Some("omit --max-pressure"),
             Self::Unreadable(_) => None,
         }
     }
@@ -179,11 +187,20 @@ impl Request {
         {
             return Err(Refusal::NoSwapRoom(room));
         }
+        if self.bounds_pressure() && target.stalled().is_none() {
+            return Err(Refusal::NoPressure(target.psi()));
+        }
         let needs_usage = !matches!(self.goal, Goal::Reclaim(Amount::Bytes(_) | Amount::Max));
         if needs_usage && !target.has_current() {
             return Err(Refusal::NoUsage(target.subject()));
         }
         Ok(())
+    }
+
+    /// Returns whether the stalls of the target are bounded: at 100% they aren't.
+    #[must_use]
+    pub(super) fn bounds_pressure(&self) -> bool {
+        self.max_pressure.is_some_and(|most| most.ratio() < 1.0)
     }
 
     /// Returns the bytes to reclaim from a cgroup with a usage of `used` bytes, in whole pages of

@@ -140,6 +140,8 @@ struct Run<'a, T: Target + ?Sized> {
     zram_before: Option<Zram>,
     stalled_before: Option<Duration>,
     stalls: RecentStalls,
+    /// Number of times that the stall counter couldn't be read.
+    unseen_stalls: u32,
     /// Time and value of the latest stall counter that could be read.
     stall_sample: Option<(Duration, Duration)>,
     pressure_checked_at: Duration,
@@ -212,6 +214,7 @@ impl<'a, T: Target + ?Sized> Run<'a, T> {
             zram_before,
             stalled_before,
             stalls,
+            unseen_stalls: u32::from(stalled_before.is_none()),
             stall_sample: stalled_before.map(|stalled| (began, stalled)),
             pressure_checked_at: began,
             writing: Duration::ZERO,
@@ -326,7 +329,10 @@ impl<'a, T: Target + ?Sized> Run<'a, T> {
     /// Returns the share of the recent time in which the cgroup was stalled, once it is known.
     fn recent_stalls(&mut self, now: Duration) -> Option<f64> {
         // While the counter can't be read, nothing is recorded.
-        let stalled = self.target.stalled()?;
+        let Some(stalled) = self.target.stalled() else {
+            self.unseen_stalls = self.unseen_stalls.saturating_add(1);
+            return None;
+        };
         let (then, before) = self.stall_sample.replace((now, stalled))?;
         self.stalls.record(now.saturating_sub(then), stalled.saturating_sub(before));
         self.stalls.share()

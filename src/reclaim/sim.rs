@@ -15,6 +15,7 @@ use super::Target;
 use crate::cgroup::Conditions;
 use crate::cgroup::stat::MemoryStat;
 use crate::cgroup::swap_room::{SwapBound, SwapRoom};
+use crate::host::PsiState;
 use crate::host::zram::Zram;
 use crate::kind::Swappiness;
 
@@ -52,6 +53,8 @@ pub(crate) struct Sim {
     /// Pages written to swap and still in memory, until reclaim visits them again.
     pub swap_cache: u64,
     pub swap_room: u64,
+    /// State of PSI; stalls are counted only where it is on.
+    pub psi: PsiState,
     /// Speed of the swap in pages per second; `None` for at once, like zram.
     pub swap_speed: Option<u64>,
     pub manners: Manners,
@@ -116,6 +119,7 @@ impl Sim {
             writeback: 0,
             swap_cache: 0,
             swap_room: 0,
+            psi: PsiState::On,
             swap_speed: None,
             manners: Manners::Honest,
             counters: Counters::Proactive,
@@ -300,6 +304,9 @@ impl Target for Sim {
     }
 
     fn stalled(&mut self) -> Option<Duration> {
+        if self.psi != PsiState::On {
+            return None;
+        }
         let now = self.clock.get();
         let standstill = self.stalled_from.map_or(Duration::ZERO, |from| now.saturating_sub(from));
         Some(now.saturating_sub(standstill) * self.stall_percent / 100 + standstill)
@@ -311,6 +318,14 @@ impl Target for Sim {
 
     fn zram(&mut self) -> Option<Zram> {
         None
+    }
+
+    fn psi(&self) -> PsiState {
+        self.psi
+    }
+
+    fn sees_zram(&self) -> bool {
+        true
     }
 
     fn conditions(&mut self) -> Conditions {

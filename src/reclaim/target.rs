@@ -7,6 +7,7 @@ use rustix::io::Errno;
 use crate::cgroup::stat::MemoryStat;
 use crate::cgroup::{Conditions, MemoryCgroup};
 use crate::clock;
+use crate::host::PsiState;
 use crate::host::zram::Zram;
 use crate::kind::Swappiness;
 use crate::node::Node;
@@ -57,6 +58,13 @@ pub trait Target {
 
     /// Returns the contents of the host's zram swap, if the host swaps to zram.
     fn zram(&mut self) -> Option<Zram>;
+
+    /// Returns the state of PSI for the target. For a node, that is the host's.
+    fn psi(&self) -> PsiState;
+
+    /// Returns whether all memory that swap takes in zram is visible: every swap area could be
+    /// examined.
+    fn sees_zram(&self) -> bool;
 
     /// Returns the conditions that could limit reclaim. Slow to gather: read when reclaim fell
     /// short, and before forecasts.
@@ -112,6 +120,14 @@ macro_rules! forward {
 
             fn zram(&mut self) -> Option<Zram> {
                 <$target>::zram(self)
+            }
+
+            fn psi(&self) -> PsiState {
+                <$target>::psi(self)
+            }
+
+            fn sees_zram(&self) -> bool {
+                <$target>::sees_zram(self)
             }
 
             fn conditions(&mut self) -> Conditions {

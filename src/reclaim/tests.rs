@@ -11,9 +11,10 @@ mod slab;
 
 use super::sim::{Counters, Manners, PAGE, Sim};
 use super::{
-    Goal, LARGE_FOLIO, Measure, Obstacle, Rate, RecentStalls, Report, Request, RequestEvent, StoppedBy,
-    Verdict, run, run_after,
+    Goal, LARGE_FOLIO, Measure, Obstacle, Rate, RecentStalls, Refusal, Report, Request, RequestEvent,
+    StoppedBy, Verdict, run, run_after,
 };
+use crate::host::PsiState;
 use crate::kind::Kind;
 use crate::size::Amount;
 
@@ -539,4 +540,17 @@ fn a_kernel_that_always_says_success_is_not_asked_for_ever() {
     let report = bounded(&mut sim, &request(593_588_225));
     assert_eq!(report.stopped_by, StoppedBy::Exhausted);
     assert!(report.chunks < 10_000, "{}", report.chunks);
+}
+
+#[test]
+fn a_bound_on_stalls_that_are_invisible_is_refused_or_told() {
+    let mut sim = Sim { psi: PsiState::Off, ..Sim::new(100 * M) };
+    let bound = |most: &str| Request { max_pressure: Some(most.parse().unwrap()), ..request(10 * M) };
+    assert!(matches!(bound("5%").check(&mut sim), Err(Refusal::NoPressure(PsiState::Off))));
+    assert!(sim.asked.is_empty());
+    assert!(bound("100%").check(&mut sim).is_ok() && request(10 * M).check(&mut sim).is_ok());
+    let blind = |request: &Request, sim: &mut Sim| reclaim(sim, request).pressure_blind;
+    assert!(blind(&bound("5%"), &mut sim));
+    assert!(!blind(&bound("100%"), &mut sim) && !blind(&request(10 * M), &mut sim));
+    assert!(!blind(&bound("5%"), &mut Sim::new(100 * M)));
 }

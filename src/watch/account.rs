@@ -10,6 +10,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use super::action::ActionResult;
+use super::blind::BlindGuards;
 use super::context::Context;
 use super::event::{EventKind, ReclaimTally, Room, Summary, UsageSample};
 use super::policy::guard::Guard;
@@ -248,7 +249,7 @@ impl Account {
             watched: cx.now.saturating_sub(self.began),
             direct,
             stalled: stalled.map(|(now, before)| Duration::from_micros(now.saturating_sub(before))),
-            above_blind: false,
+            blind: BlindGuards::default(),
             gone,
             unfinished: false,
             total: self.work.as_ref().map_or_else(ReclaimTally::default, |work| work.total),

@@ -26,6 +26,7 @@ use super::swap_monitor::SwapMonitor;
 use super::system::{ANCESTOR, DONE, System};
 use super::worker::{Done, WriteJob};
 use crate::cgroup::join::Joined;
+use crate::kind::Kind;
 
 mod limit_events;
 mod membership;
@@ -353,6 +354,9 @@ impl<S: System> Control<'_, S> {
         let (lock, located) = (member.locks(now), Arc::clone(&member.located));
         let mut job = WriteJob { slot, id, located, handle: member.handle.take(), allowed: *allowed, lock };
         member.begin(allowed, &mut self.cx);
+        if allowed.kind != Kind::File && self.cx.host.swap.is_news_that_writes_are_unknown() {
+            self.emit_note(&Note::WritesUnknown);
+        }
         if self.members.len() > 1 {
             self.dispatcher.started(owner, ticket, now);
             match self.cx.system.start(job) {

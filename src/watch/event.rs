@@ -5,9 +5,10 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use super::action::ActionResult;
+use super::blind::BlindGuards;
 use super::policy::guard::Guard;
 use super::policy::savings::Saved;
-use super::policy::working_set::WorkingSet;
+use super::policy::working_set::{Idle, WorkingSet};
 use crate::cgroup::Name;
 use crate::cgroup::limit::LimitFile;
 
@@ -121,8 +122,8 @@ pub struct UsageSample {
     /// Time for which its tasks were stalled on memory (PSI `some`); `None` where the kernel
     /// doesn't report it.
     pub stalled: Option<Duration>,
-    /// True if the guard `above` can't see the pressure now.
-    pub above_blind: bool,
+    /// Guards that lack information now.
+    pub blind: BlindGuards,
 }
 
 /// Totals of actions. Amounts are bytes.
@@ -188,6 +189,8 @@ pub struct MemberView<'a> {
 pub struct EstimateSummary {
     /// Estimate of the working set, after the first knee.
     pub set: Option<WorkingSet>,
+    /// Reason why nothing was learned of the working set lately.
+    pub idle: Option<Idle>,
     /// Savings.
     pub saved: Saved,
 }
@@ -227,8 +230,8 @@ pub struct Summary {
     pub swapped: Option<u64>,
     /// Largest single reclaim that a dry run omitted; 0 otherwise.
     pub would: u64,
-    /// True if the guard `above` could not see the pressure at some time.
-    pub above_blind: bool,
+    /// Guards that lacked information at some time.
+    pub blind: BlindGuards,
     /// True if the cgroup was removed meanwhile.
     pub gone: bool,
     /// True if a write was still in progress at the end, whose result isn't known.

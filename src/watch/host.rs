@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::blind::BlindGuards;
 use super::killers::{AboveVerdict, KillerWatch};
 use super::policy::guard::Guard;
 use super::swap_monitor::SwapMonitor;
@@ -15,34 +16,48 @@ pub(crate) struct HostState {
     pub killers: KillerWatch,
 }
 
-/// Visibility of pressure to the guard `above`, for one cgroup.
+/// Visibility to the guards of one cgroup.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Visibility {
-    /// State at the last sample, and at any time.
-    is_blind: bool,
-    was_blind: bool,
+    /// Guards that were blind at the last sample, and at any time.
+    now: BlindGuards,
+    ever: BlindGuards,
 }
 
 impl Visibility {
     /// Records a verdict. Returns the guard, if it holds, and the earliest time of its release, if
     /// that is to come.
     pub(crate) fn held(&mut self, verdict: AboveVerdict, now: Duration) -> Option<(Guard, Option<Duration>)> {
-        self.is_blind = verdict.is_blind;
-        self.was_blind |= verdict.is_blind;
+        self.note(BlindGuards { above: verdict.is_blind, ..self.now });
         verdict
             .held
             .map(|(pressure, until)| (Guard::Above(pressure), Some(until).filter(|&until| until > now)))
     }
 
-    /// Returns whether the pressure was invisible at the last sample.
-    #[must_use]
-    pub(crate) fn is_blind(self) -> bool {
-        self.is_blind
+    /// Records whether the cgroup's stalls are invisible.
+    pub(crate) fn note_pressure(&mut self, is_blind: bool) {
+        self.note(BlindGuards { pressure: is_blind, ..self.now });
     }
 
-    /// Returns whether the pressure was invisible at some time.
+    /// Records whether the host's writes to swap are invisible.
+    pub(crate) fn note_writes(&mut self, is_blind: bool) {
+        self.note(BlindGuards { swap_writes: is_blind, ..self.now });
+    }
+
+    /// Returns the guards that were blind at the last sample.
     #[must_use]
-    pub(crate) fn was_blind(self) -> bool {
-        self.was_blind
+    pub(crate) fn blind(self) -> BlindGuards {
+        self.now
+    }
+
+    /// Returns the guards that were blind at some time.
+    #[must_use]
+    pub(crate) fn ever_blind(self) -> BlindGuards {
+        self.ever
+    }
+
+    fn note(&mut self, now: BlindGuards) {
+        self.now = now;
+        self.ever.add(now);
     }
 }

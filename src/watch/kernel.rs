@@ -11,6 +11,8 @@ use rustix::io::Errno;
 
 use super::action::Alarm;
 use super::config::rule::WatchError;
+use super::policy::guard::Bounds;
+use super::policy::working_set::Activity;
 use super::poller::Poller;
 use super::system::{Answer, DONE, Sample, System};
 use super::worker::{Done, STACK, Worker, WriteJob, open, serve};
@@ -24,8 +26,8 @@ use crate::cgroup::trigger::Trigger;
 use crate::cgroup::{CgroupPath, MemoryCgroup, Mount, Name, Sampler, pressure};
 use crate::clock;
 use crate::host::files::may_stay_open;
-use crate::host::swap_areas::{SwapOutCounter, SwapSummary};
-use crate::kind::Kind;
+use crate::host::swap_areas::SwapOutCounter;
+use crate::host::swap_summary::SwapSummary;
 use crate::reclaim::pool::{Message, Pool};
 use crate::reclaim::{Goal, Request};
 use crate::size::Amount;
@@ -119,19 +121,17 @@ impl System for Kernel {
         located.above().take(most).collect()
     }
 
-    fn check(&mut self, located: &CgroupPath, kind: Option<Kind>, dry_run: bool) -> Result<(), WatchError> {
+    fn check(&mut self, located: &CgroupPath, bounds: &Bounds, dry_run: bool) -> Result<(), WatchError> {
         let mut target = MemoryCgroup::open(located).map_err(|why| match why {
             CgroupError::Shortage { errno, .. } => WatchError::Errno(errno),
             why => WatchError::Cgroup(why),
         })?;
-        match kind.filter(|&kind| kind != Kind::All) {
-            None => Ok(()),
-            Some(kind) => {
-                let request = Request::new(Goal::Reclaim(Amount::Max), kind);
-                let check = if dry_run { Request::check_without_a_write } else { Request::check };
-                Ok(check(&request, &mut target)?)
-            }
-        }
+        let request = Request {
+            max_pressure: bounds.max_pressure,
+            ..Request::new(Goal::Reclaim(Amount::Max), bounds.kind.unwrap_or_default())
+        };
+        let check = if dry_run { Request::check_without_a_write } else { Request::check };
+        Ok(check(&request, &mut target)?)
     }
 
     fn swap_areas(&mut self) -> SwapSummary {
@@ -279,6 +279,10 @@ impl Sample for Sampler {
 
     fn waited(&self, text: &mut String) -> Option<u64> {
         Self::waited(self, text)
+    }
+
+    fn activity(&self, text: &mut String) -> Activity {
+        Activity { is_frozen: self.is_frozen(text), cpu: self.cpu(text).map(Duration::from_micros) }
     }
 
     fn pressure_before(&self, text: &mut String) -> Option<f64> {

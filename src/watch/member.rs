@@ -109,8 +109,8 @@ pub(crate) struct Member<S: System> {
     sampled_current: u64,
     stall: Option<(Duration, u64)>,
     stalled_share: f64,
-    /// Visibility of pressure to the guard `above`.
-    above: Visibility,
+    /// Visibility to the guards.
+    visibility: Visibility,
     account: Account,
 }
 
@@ -163,7 +163,7 @@ impl<S: System> Member<S> {
             sampled_current: 0,
             stall: None,
             stalled_share: 0.0,
-            above: Visibility::default(),
+            visibility: Visibility::default(),
         })
     }
 
@@ -318,7 +318,7 @@ impl<S: System> Member<S> {
                 // A step that isn't done must not make the next one larger.
                 probe.interrupted();
                 return Ok(self.hold(guard, Some(end), cx));
-            } else if let Some((guard, until)) = self.above.held(cx.verdict(&self.located), now) {
+            } else if let Some((guard, until)) = self.visibility.held(cx.verdict(&self.located), now) {
                 probe.interrupted();
                 return Ok(self.hold(guard, until, cx));
             } else {
@@ -341,20 +341,21 @@ impl<S: System> Member<S> {
         let for_headroom = self.limits.for_headroom();
         if !self.presses
             && for_headroom < missing
-            && let Some((guard, until)) = self.above.held(cx.verdict(&self.located), now)
+            && let Some((guard, until)) = self.visibility.held(cx.verdict(&self.located), now)
         {
             if for_headroom == 0 {
                 return Ok(self.hold(guard, until, cx));
             }
             missing = for_headroom;
         }
-        if self.rule.bounds.max_pressure.is_some() {
+        if self.rule.bounds.max_pressure.is_some_and(|most| most.ratio() < 1.0) {
             self.read_stall(now, &mut cx.text);
         }
         let can_choose = self.handle.as_ref().is_none_or(|handle| handle.can_choose());
         let own = CgroupState { current, protection: self.protection, stalled: self.stalled_share };
         let down_to = current.saturating_sub(missing);
         let swap = cx.swap();
+        self.visibility.note_writes(swap.is_uncounted && self.rule.bounds.kind != Some(Kind::File));
         let (sampler, text) = (&self.limits.own.sampler, &mut cx.text);
         let cache = &mut || sampler.stat(text).map_or(0, |stat| stat.cache_beside_anon());
         match self.rule.bounds.allow(down_to, own, swap, can_choose, cache) {
@@ -434,7 +435,12 @@ impl<S: System> Member<S> {
 
     fn read_stall(&mut self, now: Duration, text: &mut String) {
         let due = self.stall.is_none_or(|(at, _)| now.saturating_sub(at) >= SETTINGS_INTERVAL);
-        let Some(stalled) = due.then(|| self.limits.own.sampler.stalled(text)).flatten() else { return };
+        if !due {
+            return;
+        }
+        let stalled = self.limits.own.sampler.stalled(text);
+        self.visibility.note_pressure(stalled.is_none());
+        let Some(stalled) = stalled else { return };
         if let Some((at, before)) = self.stall.replace((now, stalled)) {
             let time = now.saturating_sub(at).as_micros().max(1) as f64;
             self.stalled_share = stalled.saturating_sub(before) as f64 / time;

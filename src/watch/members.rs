@@ -52,7 +52,7 @@ impl Members {
     pub fn add(&mut self, located: Arc<CgroupPath>, rule: Rc<Rule>) -> Result<(), WatchError> {
         let Some(system) = &mut self.system else { return Ok(()) };
         let (id, now) = (located.id, system.now());
-        let checked = system.check(&located, rule.bounds.kind, self.dry_run);
+        let checked = system.check(&located, &rule.bounds, self.dry_run);
         let added = checked.and_then(|()| self.add_unchecked(located, rule));
         if let Err(WatchError::Errno(errno)) = added {
             // The caller reports it.

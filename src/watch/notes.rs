@@ -18,6 +18,8 @@ pub enum Note {
     Asked,
     /// The set of monitored cgroups isn't known.
     Blind(Unknown),
+    /// The host's writes to swap can't be read, and are limited.
+    WritesUnknown,
     /// No thread could be started: this thread writes itself.
     NoWorkers,
     /// A cgroup can't be watched for now, and maybe others. They are tried again.

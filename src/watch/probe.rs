@@ -10,7 +10,7 @@ use super::context::Context;
 use super::event::{EstimateSummary, EventKind};
 use super::policy::pressure::{PressureDecision, PressurePolicy, PressureSample};
 use super::policy::savings::{Saving, SavingsSample};
-use super::policy::working_set::{Estimate, WorkingSet};
+use super::policy::working_set::{Activity, Estimate, WorkingSet};
 use super::system::{Sample, System};
 use crate::cgroup::stat::MemoryStat;
 use crate::host::proc::page_size;
@@ -38,8 +38,8 @@ pub(crate) struct PressureProbe {
     estimate: Estimate,
     reported: Option<WorkingSet>,
     saving: Saving,
-    /// Memory taken by a byte in swap, as a share of it.
-    copied: f64,
+    /// Memory taken by a byte in swap, as a share of it; `None` if unknown.
+    copied: Option<f64>,
     /// Bytes reclaimed since the last knee.
     reclaimed: u64,
     /// Number of knees.
@@ -68,7 +68,7 @@ impl PressureProbe {
             estimate: Estimate::default(),
             reported: None,
             saving: Saving::default(),
-            copied: 0.0,
+            copied: None,
             reclaimed: 0,
             knees: 0,
             level: None,
@@ -115,6 +115,8 @@ impl PressureProbe {
         let copied = cx.swap().copied;
         let (now, text) = (cx.now, &mut cx.text);
         let stat = sampler.stat(text)?;
+        let activity = sampler.activity(text);
+        self.estimate.observe(activity);
         self.record_savings(sampler, current, &stat, copied, text);
         let swapped_out = stat.pswpout.unwrap_or(0) + stat.zswpout.unwrap_or(0);
         let sample = PressureSample {
@@ -141,7 +143,7 @@ impl PressureProbe {
                 self.level = Some(current);
                 let counts = self.knees >= SORTING_KNEES || self.reclaimed >= current / APPROACH_DIVISOR;
                 let is_reported = self.reported.is_some() || counts;
-                let report = is_reported.then(|| self.knee(now, current)).flatten();
+                let report = is_reported.then(|| self.knee(now, current, activity)).flatten();
                 self.knees = self.knees.saturating_add(1);
                 Probed { until, missing: 0, report }
             }
@@ -162,10 +164,10 @@ impl PressureProbe {
 
     /// Records that nothing more could be reclaimed: the memory that is left is taken to be in use.
     /// Returns the event for it, if the working set is news.
-    pub(crate) fn exhausted(&mut self, now: Duration, current: u64) -> Option<EventKind> {
+    pub(crate) fn exhausted(&mut self, now: Duration, current: u64, activity: Activity) -> Option<EventKind> {
         self.policy.exhausted(now);
         self.level = Some(current);
-        self.knee(now, current)
+        self.knee(now, current, activity)
     }
 
     /// Records that a writer had to wait for a device: users of the remaining memory would as well.
@@ -185,7 +187,7 @@ impl PressureProbe {
         sampler: &impl Sample,
         current: u64,
         stat: &MemoryStat,
-        copied: f64,
+        copied: Option<f64>,
         text: &mut String,
     ) {
         self.copied = copied;
@@ -203,13 +205,19 @@ impl PressureProbe {
     /// Returns the results so far.
     #[must_use]
     pub(crate) fn found(&self, now: Duration) -> EstimateSummary {
-        EstimateSummary { set: self.estimate.working_set(now), saved: self.saving.saved() }
+        EstimateSummary {
+            set: self.estimate.working_set(now),
+            idle: self.estimate.idle(),
+            saved: self.saving.saved(),
+        }
     }
 
     /// Records a knee. Returns the event for it, if the working set is news.
-    fn knee(&mut self, now: Duration, current: u64) -> Option<EventKind> {
+    fn knee(&mut self, now: Duration, current: u64, activity: Activity) -> Option<EventKind> {
         self.reclaimed = 0;
-        self.estimate.knee(now, current);
+        if !self.estimate.knee(now, current, activity) {
+            return None;
+        }
         let set = self.estimate.working_set(now)?;
         let is_news = self.reported.is_none_or(|reported| {
             let differs = reported.bytes.abs_diff(set.bytes) as f64 > MIN_DIFFERENCE * reported.bytes as f64;

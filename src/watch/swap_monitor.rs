@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use super::policy::guard::SwapState;
+use super::policy::guard::{SwapSpeed, SwapState};
 use super::system::System;
-use crate::host::swap_areas::SwapSummary;
+use crate::host::swap_areas::Speed;
+use crate::host::swap_summary::SwapSummary;
 
 /// Interval between samples, unless writes to swap are limited.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -26,6 +27,8 @@ pub(crate) struct SwapMonitor {
     reserved: u64,
     areas: Option<(Duration, SwapSummary)>,
     state: SwapState,
+    /// True if it was noted that writes can't be counted.
+    is_noted: bool,
 }
 
 impl SwapMonitor {
@@ -46,6 +49,11 @@ impl SwapMonitor {
         self.state.writable.is_some()
     }
 
+    /// Returns whether writes are limited and can't be counted; true only once.
+    pub(crate) fn is_news_that_writes_are_unknown(&mut self) -> bool {
+        self.state.is_uncounted && !std::mem::replace(&mut self.is_noted, true)
+    }
+
     /// Records that up to `bytes` of anonymous memory are requested.
     pub(crate) fn reserve(&mut self, bytes: u64) {
         self.reserved = self.reserved.saturating_add(bytes);
@@ -54,6 +62,10 @@ impl SwapMonitor {
     /// Records the end of such a request.
     pub(crate) fn release(&mut self, bytes: u64) {
         self.reserved = self.reserved.saturating_sub(bytes);
+        if self.state.is_uncounted {
+            // No counter will show them.
+            self.writable -= bytes as f64;
+        }
     }
 
     /// Returns the state at a time.
@@ -72,12 +84,15 @@ impl SwapMonitor {
         if limit.is_none() && self.sampled_at.is_some_and(|at| now.saturating_sub(at) < INTERVAL) {
             return self.state;
         }
+        let mut is_counted = true;
         if let Some(limit) = limit {
             let earned = self.sampled_at.map_or(1.0, |at| now.saturating_sub(at).as_secs_f64());
             self.writable = (self.writable + limit as f64 * earned).min(limit as f64);
             // Swap to a disk may have been added only now: earlier writes don't count. A counter
             // that can't be read now is read later; until then no writes are known.
-            if let Some(counted) = system.swapped_out() {
+            let counted = system.swapped_out();
+            is_counted = counted.is_some();
+            if let Some(counted) = counted {
                 self.writable -= counted.saturating_sub(self.counted.unwrap_or(counted)) as f64;
                 self.counted = Some(counted);
             }
@@ -87,12 +102,18 @@ impl SwapMonitor {
         self.sampled_at = Some(now);
         let writable = (self.writable.max(0.0) as u64).saturating_sub(self.reserved);
         self.state = SwapState {
-            total: areas.total,
-            free: system.swap_free(),
+            // Of unknown size, swap counts as full.
+            total: areas.space.map_or(u64::MAX, |space| space.total),
+            free: areas.space.map_or(0, |_| system.swap_free()),
             writable: limit.map(|_| writable),
             copied: areas.copied,
-            quick: areas.quick,
+            speed: match areas.speed {
+                Speed::Fast => SwapSpeed::Fast,
+                Speed::Slow => SwapSpeed::Slow,
+                Speed::Unknown => SwapSpeed::Unknown,
+            },
             waits: areas.wears,
+            is_uncounted: limit.is_some() && !is_counted,
         };
         self.state
     }

@@ -11,14 +11,15 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use super::config::rule::WatchError;
+use super::policy::guard::Bounds;
+use super::policy::working_set::Activity;
 use super::worker::{Done, LockableTarget, WriteJob};
 use crate::cgroup::killers::Killers;
 use crate::cgroup::limit::LimitFile;
 use crate::cgroup::sampler::LimitEvents;
 use crate::cgroup::stat::MemoryStat;
 use crate::cgroup::{CgroupPath, Mount, Name};
-use crate::host::swap_areas::SwapSummary;
-use crate::kind::Kind;
+use crate::host::swap_summary::SwapSummary;
 
 /// Id of an event that says that a worker has finished. Members have their slot as id, and
 /// ancestors their cgroup id with the bit `ANCESTOR` set.
@@ -73,6 +74,9 @@ pub(crate) trait Sample: Debug {
     /// Reads the `some` total of `io.pressure`, microseconds; `None` where it can't be read.
     fn waited(&self, text: &mut String) -> Option<u64>;
 
+    /// Reads what shows whether its tasks run.
+    fn activity(&self, text: &mut String) -> Activity;
+
     /// Reads the share of the last five minutes, from 0 to 1, for which tasks were stalled.
     fn pressure_before(&self, text: &mut String) -> Option<f64>;
 }
@@ -108,12 +112,12 @@ pub(crate) trait System {
     /// Returns the `most` nearest ancestors of a cgroup that could be found, the nearest first.
     fn above(&mut self, located: &CgroupPath, most: usize) -> Vec<CgroupPath>;
 
-    /// Checks that a kind of memory can be reclaimed from a cgroup. A dry run writes nothing for
-    /// it.
+    /// Checks that memory can be reclaimed from a cgroup within such bounds: of that kind, and with
+    /// the stalls in sight, if they are bounded. A dry run writes nothing for it.
     ///
     /// # Errors
     /// [`WatchError`], the reason why not.
-    fn check(&mut self, located: &CgroupPath, kind: Option<Kind>, dry_run: bool) -> Result<(), WatchError>;
+    fn check(&mut self, located: &CgroupPath, bounds: &Bounds, dry_run: bool) -> Result<(), WatchError>;
 
     /// Reads the state of the host's swap areas.
     fn swap_areas(&mut self) -> SwapSummary;

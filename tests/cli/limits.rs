@@ -144,7 +144,7 @@ fn what_is_left_out_by_many_names() {
     assert_eq!(ran.stderr, "memctl: --exclude one: no cgroup matches now\n");
 }
 
-/// The guest's swap is a rotating disk, as far as its kernel knows.
+/// The guest's swap is a virtual disk, which says nothing of its speed.
 fn the_guard_that_keeps_from_swap_is_named() {
     for (words, guard) in [
         (&[][..], "slow_swap"),

@@ -18,6 +18,7 @@ mod embedded;
 mod environment;
 mod events;
 mod harness;
+mod hidden;
 mod hints;
 mod kernel_selftests;
 mod limits;
@@ -89,6 +90,7 @@ fn main() {
         stat::cases(),
         completion::cases(),
         total::cases(),
+        hidden::cases(),
         limits::cases(),
         pressure::cases(),
         rules::cases(),

@@ -2,13 +2,16 @@
 
 use std::process::Command;
 
+use crate::check::finding;
 use crate::environment::{Case, list};
-use crate::harness::{Cgroup, M, number, report, run};
+use crate::harness::{Cgroup, M, number, parse, report, run};
+use crate::watch::{events, of};
 use crate::workload::Work;
 
 pub fn cases() -> Vec<Case> {
     list![
-        "guest reclaim" => zram_takes_some_of_it_back;
+        "guest reclaim" => zram_takes_some_of_it_back, zram_is_known_whatever_its_path,
+            swap_files_and_virtual_disks;
         "guest reclaim zswap" => zswap_takes_some_of_it_back
     ]
 }
@@ -23,6 +26,11 @@ struct Zram;
 
 impl Zram {
     pub fn on() -> Self {
+        Self::on_by(|| busybox(&["swapon", "/dev/zram0"]))
+    }
+
+    /// Makes it the only swap; `swapon` switches it on.
+    fn on_by(swapon: impl FnOnce()) -> Self {
         let modules = std::fs::read_to_string("/modules/order-zram").expect("the list of modules");
         for module in modules.lines() {
             let name = module.trim_end_matches(".ko").replace('-', "_");
@@ -30,11 +38,12 @@ impl Zram {
                 busybox(&["insmod", &format!("/modules/{module}")]);
             }
         }
-        std::fs::write("/sys/block/zram0/disksize", "256M").expect("size zram");
+        std::fs::write("/sys/block/zram0/disksize", "250M").expect("size zram");
         busybox(&["mkswap", "/dev/zram0"]);
         busybox(&["swapoff", "/dev/vdb"]);
-        busybox(&["swapon", "/dev/zram0"]);
-        Self
+        let zram = Self;
+        swapon();
+        zram
     }
 
     /// Returns the memory that it uses.
@@ -69,6 +78,75 @@ fn zram_takes_some_of_it_back() {
         "{}",
         ran.stdout
     );
+}
+
+/// Asserts that the only swap is recognized as zram.
+#[track_caller]
+fn assert_zram(path: &str) {
+    let swaps = std::fs::read_to_string("/proc/swaps").expect("the kernel's list");
+    assert!(swaps.contains(&format!("\n{path} ")), "{swaps}");
+    let app = Cgroup::new("app");
+    app.uses(&Work::Anon(60 * M));
+    let line = parse(&run(&["check", "app", "--json"]).stdout);
+    let says = finding(&line, "swap")["says"].as_str().expect("text");
+    assert!(says.contains(&format!("{path} (zram, priority ")), "{says}");
+    let report = report(&["reclaim", "app", "20M"], 0);
+    let told = number(&report, "zram_grown_estimate_bytes");
+    assert_eq!(number(&report, "net_saved_bytes"), number(&report, "reclaimed_bytes") - told);
+    let events = events(&["app", "--keep", "20M", "--duration", "4s"]);
+    assert!(of(&events, "hold").iter().all(|hold| hold["guard"] != "slow_swap"), "{events:?}");
+    assert!(app.current() < 30 * M, "{}: {events:?}", app.current());
+}
+
+fn zram_is_known_whatever_its_path() {
+    {
+        // In a mount namespace that ends at once: its mount can't be reached from here.
+        let swapon = "mkdir -p /run/dev && mount -t devtmpfs dev /run/dev && swapon /run/dev/zram0";
+        let _zram = Zram::on_by(|| busybox(&["unshare", "-m", "sh", "-c", swapon]));
+        assert_zram("/zram0");
+    }
+    let _ = std::fs::create_dir("/dev/block");
+    let path = "/dev/block/swap of\u{e9}";
+    let _zram = Zram::on_by(|| {
+        let number = std::fs::read_to_string("/sys/block/zram0/dev").expect("its number");
+        let (major, minor) = number.trim().split_once(':').expect("two numbers");
+        busybox(&["mknod", path, "b", major, minor]);
+        busybox(&["swapon", path]);
+    });
+    // The kernel escapes the blank.
+    let swaps = std::fs::read_to_string("/proc/swaps").expect("the kernel's list");
+    assert!(swaps.contains("/dev/block/swap\\040of\u{e9}"), "{swaps}");
+    let line = parse(&run(&["check", "--json"]).stdout);
+    let says = finding(&line, "swap")["says"].as_str().expect("text");
+    assert!(says.contains("/dev/block/swap of\u{e9} (zram, priority "), "{says}");
+    std::fs::remove_file(path).expect("a node");
+    let line = parse(&run(&["check", "--json"]).stdout);
+    let says = finding(&line, "swap")["says"].as_str().expect("text");
+    assert!(says.contains(" (zram, priority "), "by its size: {says}");
+}
+
+fn swap_files_and_virtual_disks() {
+    const FILE: &str = "/data/zram0 swap";
+    let file = std::fs::File::create(FILE).expect("a file");
+    rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, 16 * M).expect("room for it");
+    drop(file);
+    busybox(&["mkswap", FILE]);
+    busybox(&["swapon", FILE]);
+    let line = parse(&run(&["check", "--json"]).stdout);
+    busybox(&["swapoff", FILE]);
+    std::fs::remove_file(FILE).expect("the file");
+    let says = finding(&line, "swap")["says"].as_str().expect("text");
+    for area in
+        ["/dev/vdb (disk of unknown speed, priority ", "/data/zram0 swap (disk of unknown speed, priority "]
+    {
+        assert!(says.contains(area), "{says}");
+    }
+    // An administrator who knows better says so.
+    std::fs::write("/sys/block/vdb/queue/rotational", "0").expect("a writable queue");
+    let line = parse(&run(&["check", "--json"]).stdout);
+    std::fs::write("/sys/block/vdb/queue/rotational", "1").expect("a writable queue");
+    let says = finding(&line, "swap")["says"].as_str().expect("text");
+    assert!(says.contains("/dev/vdb (non-rotating disk, priority "), "{says}");
 }
 
 /// zswap, until this is dropped.

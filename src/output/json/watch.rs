@@ -1,9 +1,10 @@
 //! Events of `memctl watch`, as lines of JSON.
 
+use memctl::watch::blind::BlindGuards;
 use memctl::watch::event::{Ended, EstimateSummary, Event, EventKind, ReclaimTally, Summary, UsageSample};
 use memctl::watch::policy::guard::Guard;
 use memctl::watch::policy::savings::Saved;
-use memctl::watch::policy::working_set::WorkingSet;
+use memctl::watch::policy::working_set::{Idle, WorkingSet};
 use serde::Serialize;
 
 use super::super::format::errno_text;
@@ -38,6 +39,8 @@ pub struct Happened<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     lock_pid: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    swap_speed: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
     #[serde(flatten)]
     working_set: Option<WorkingSetFound>,
@@ -66,12 +69,12 @@ struct Sampled {
     #[serde(skip_serializing_if = "Option::is_none")]
     estimated_working_set_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    guards_blind: Option<[&'static str; 1]>,
+    guards_blind: Option<Vec<&'static str>>,
 }
 
-/// Returns the list of blind guards: `above` or none.
-fn guards_blind(above: bool) -> Option<[&'static str; 1]> {
-    above.then(|| [Guard::Above(0).word()])
+/// Returns the list of blind guards, if there are any.
+fn guards_blind(blind: BlindGuards) -> Option<Vec<&'static str>> {
+    Some(blind.words()).filter(|words| !words.is_empty())
 }
 
 impl From<&UsageSample> for Sampled {
@@ -82,7 +85,7 @@ impl From<&UsageSample> for Sampled {
             stalled_usec: sample.stalled.map(usec),
             swap_bytes: sample.swapped,
             estimated_working_set_bytes: sample.working_set,
-            guards_blind: guards_blind(sample.above_blind),
+            guards_blind: guards_blind(sample.blind),
         }
     }
 }
@@ -184,7 +187,8 @@ impl From<&WorkingSet> for WorkingSetFound {
 #[allow(clippy::struct_field_names)]
 #[derive(Serialize)]
 struct WhatWasSaved {
-    net_saved_bytes: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    net_saved_bytes: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     zram_estimate_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -195,7 +199,7 @@ impl From<&Saved> for WhatWasSaved {
     fn from(saved: &Saved) -> Self {
         Self {
             net_saved_bytes: saved.net(),
-            zram_estimate_bytes: (saved.zram > 0).then_some(saved.zram),
+            zram_estimate_bytes: saved.zram.filter(|&bytes| bytes > 0),
             demoted_bytes: (saved.demoted > 0).then_some(saved.demoted),
         }
     }
@@ -262,8 +266,12 @@ impl<'a> From<&'a Event<'a>> for Happened<'a> {
             EventKind::Hold { guard, wait } => {
                 happened.event = "hold";
                 happened.guard = Some(guard.word());
-                if let Guard::Lock(pid) = guard {
-                    happened.lock_pid = *pid;
+                match guard {
+                    Guard::Lock(pid) => happened.lock_pid = *pid,
+                    Guard::SlowSwap { is_known } => {
+                        happened.swap_speed = Some(if *is_known { "slow" } else { "unknown" });
+                    }
+                    _ => {}
                 }
                 happened.wait_usec = wait.map(usec);
             }
@@ -334,7 +342,7 @@ pub struct WatchSummary<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     guard: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    guards_blind: Option<[&'static str; 1]>,
+    guards_blind: Option<Vec<&'static str>>,
     chunks: u32,
     writing_usec: u64,
     cpu_usec: u64,
@@ -347,6 +355,9 @@ pub struct WatchSummary<'a> {
     swap_bytes: Option<u64>,
     #[serde(flatten)]
     working_set: Option<WorkingSetFound>,
+    /// Reason why nothing was learned of the working set lately.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_estimated: Option<&'static str>,
     #[serde(flatten)]
     saved: Option<WhatWasSaved>,
 }
@@ -368,7 +379,7 @@ impl<'a> From<&'a Summary> for WatchSummary<'a> {
             outrun: summary.outrun,
             held: summary.held,
             guard: summary.last_held.map(Guard::word),
-            guards_blind: guards_blind(summary.above_blind),
+            guards_blind: guards_blind(summary.blind),
             chunks: summary.total.writes,
             writing_usec: usec(summary.total.writing),
             cpu_usec: usec(summary.total.cpu),
@@ -381,6 +392,7 @@ impl<'a> From<&'a Summary> for WatchSummary<'a> {
                 .and_then(|found: EstimateSummary| found.set)
                 .as_ref()
                 .map(WorkingSetFound::from),
+            not_estimated: summary.found.and_then(|found| found.idle).map(Idle::word),
             saved: summary.found.map(|found| WhatWasSaved::from(&found.saved)),
         }
     }
@@ -466,5 +478,9 @@ mod tests {
         let lock = hold(Guard::Lock(Some(42)));
         assert_eq!((&lock["guard"], &lock["lock_pid"]), (&"lock".into(), &42.into()));
         assert!(hold(Guard::NoRoom).get("lock_pid").is_none());
+        for (is_known, speed) in [(true, "slow"), (false, "unknown")] {
+            let slow = hold(Guard::SlowSwap { is_known });
+            assert_eq!((&slow["guard"], &slow["swap_speed"]), (&"slow_swap".into(), &speed.into()));
+        }
     }
 }

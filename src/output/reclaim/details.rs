@@ -92,6 +92,9 @@ pub fn why(report: &Report) -> String {
 pub fn net_saving<'a>(reports: impl Iterator<Item = &'a Report> + Clone) -> Option<String> {
     let zswap: u64 = reports.clone().filter_map(|report| report.zswap_grown).sum();
     let zram: u64 = reports.clone().filter_map(|report| report.zram_grown).sum();
+    if reports.clone().any(|report| report.copies_unknown) {
+        return Some("unknown: memory went to swap that can't be examined, and may be zram".into());
+    }
     let copies = match (zswap, zram) {
         (0, 0) => return None,
         (_, 0) => format!("minus {} for compressed copies in zswap", size(zswap)),
@@ -106,7 +109,7 @@ pub fn net_saving<'a>(reports: impl Iterator<Item = &'a Report> + Clone) -> Opti
     };
     let about = if zram > 0 { "about " } else { "" };
     // Copies can take more than was freed.
-    let saved: i64 = reports.map(Report::saved).sum();
+    let saved = reports.filter_map(Report::saved).fold(0, i64::saturating_add);
     let sign = if saved < 0 { "-" } else { "" };
     Some(format!("{about}{sign}{}: {copies}", size(saved.unsigned_abs())))
 }

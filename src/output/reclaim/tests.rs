@@ -33,6 +33,8 @@ fn report() -> Report {
         zswapped: None,
         zswap_grown: None,
         zram_grown: None,
+        copies_unknown: false,
+        pressure_blind: false,
         demoted: None,
         chunks: 12,
         elapsed: Duration::from_millis(41),

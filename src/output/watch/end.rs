@@ -1,6 +1,7 @@
 //! Results of a watch, as tables at its end.
 
 use memctl::watch::event::{Ended, Summary};
+use memctl::watch::policy::working_set::Idle;
 
 use serde::Serialize;
 
@@ -65,13 +66,15 @@ const OTHERS: usize = 64;
 fn estimates(ended: &Ended, width: Option<u16>) -> String {
     let mut table = plain_table();
     table.set_header(["CGROUP", "WORKING SET", "CONFIDENCE", "AGE", "MEMORY.MAX", "SWAP", "SAVED"]);
-    let (mut zram, mut demoted, mut missing) = (0, 0, None);
+    let (mut zram, mut demoted, mut missing, mut idle) = (0, 0, None, Vec::new());
     for one in &ended.each {
         let Some(found) = one.found else { continue };
         let or_none = |bytes: Option<u64>| bytes.map_or_else(|| "-".into(), compact);
         let set = found.set;
-        (zram, demoted) = (zram + found.saved.zram, demoted + found.saved.demoted);
-        if set.is_none() && !one.gone {
+        (zram, demoted) = (zram + found.saved.zram.unwrap_or(0), demoted + found.saved.demoted);
+        if let Some(why) = found.idle {
+            idle.push(format!("{}: {}", escaped(&one.cgroup), silent(why)));
+        } else if set.is_none() && !one.gone {
             missing = missing.or(Some(one.last_held));
         }
         table.add_row([
@@ -95,8 +98,16 @@ fn estimates(ended: &Ended, width: Option<u16>) -> String {
             None => "not found: too few refaults so far; try a longer --duration".to_owned(),
         }),
     ];
-    let body: String = lines.chain(notes.into_iter().flatten()).map(|line| line + "\n").collect();
+    let body: String = lines.chain(notes.into_iter().flatten()).chain(idle).map(|line| line + "\n").collect();
     format!("{DIM}{header}{DIM:#}\n{body}")
+}
+
+/// Returns the text for a cgroup of which nothing was learned, since no task ran.
+fn silent(why: Idle) -> &'static str {
+    match why {
+        Idle::Frozen => "frozen (paused): nothing can be learned of its working set until it runs",
+        Idle::NoCpu => "used no CPU lately: nothing can be learned of its working set until it does",
+    }
 }
 
 /// Returns the line on the guards that blocked actions.

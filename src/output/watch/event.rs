@@ -143,7 +143,10 @@ pub fn guarded(guard: Guard) -> String {
         Guard::Pressure => "stalled more than --max-pressure allows".into(),
         Guard::SwapFree => "only anonymous memory is left, and --swap-free prevents swapping".into(),
         Guard::SwapWrites => "only anonymous memory is left, and --swap-writes prevents swapping".into(),
-        Guard::SlowSwap => {
+        Guard::SlowSwap { is_known: false } => {
+            "only anonymous memory is left, and the speed of swap is unknown (--type all swaps anyway)".into()
+        }
+        Guard::SlowSwap { is_known: true } => {
             "only anonymous memory is left, and swap is a rotating disk (--type all swaps anyway)".into()
         }
         Guard::Refaults(share) => format!(
@@ -165,7 +168,8 @@ pub fn guarded(guard: Guard) -> String {
 
 /// Returns the net saving, formatted by `unit`; negative if copies take more than that.
 pub fn net(saved: &Saved, unit: &dyn Fn(u64) -> String) -> String {
-    let about = if saved.zram > 0 { "~" } else { "" };
-    let sign = if saved.net() < 0 { "-" } else { "" };
-    format!("{about}{sign}{}", unit(saved.net().unsigned_abs()))
+    let Some(net) = saved.net() else { return "unknown".into() };
+    let about = if saved.zram > Some(0) { "~" } else { "" };
+    let sign = if net < 0 { "-" } else { "" };
+    format!("{about}{sign}{}", unit(net.unsigned_abs()))
 }

@@ -271,7 +271,7 @@ mod tests {
         assert_eq!(wide[1], format!("{row}▇▇▇▇          writes are blocked"));
         assert!(painted(40, 3500).iter().all(|line| line.chars().count() <= 40));
         let set = WorkingSet { bytes: 61 << 20, confidence: 0.8, age: Duration::ZERO, suggested: 70 << 20 };
-        let found = EstimateSummary { set: Some(set), saved: Saved::default() };
+        let found = EstimateSummary { set: Some(set), idle: None, saved: Saved::default() };
         let pressed = MemberView { room: None, found: Some(found), stalled: None, ..view };
         let painted = table.painted(&mut [pressed].into_iter(), began, (80, 24));
         let plain = anstream::adapter::strip_str(&painted).to_string();

@@ -56,7 +56,7 @@ impl<S: System> Control<'_, S> {
     fn add(&mut self, RuledCgroup { located, rule }: RuledCgroup, grace: Duration) {
         let id = located.id;
         let name = located.name.clone();
-        let checked = self.cx.system.check(&located, rule.bounds.kind, self.settings.dry_run);
+        let checked = self.cx.system.check(&located, &rule.bounds, self.settings.dry_run);
         let member =
             checked.and_then(|()| Member::new(located, rule, &mut self.ancestors, grace, &mut self.cx));
         let member = match member {

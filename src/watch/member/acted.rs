@@ -98,7 +98,8 @@ impl<S: System> Member<S> {
         if shortage.missing == 0
             && let Some(probe) = &mut self.probe
         {
-            let report = probe.exhausted(cx.now, result.current);
+            let activity = self.limits.own.sampler.activity(&mut cx.text);
+            let report = probe.exhausted(cx.now, result.current, activity);
             self.due = shortage.until.min(probe.due());
             if let Some(what) = report {
                 cx.emit(&self.located.name, what);

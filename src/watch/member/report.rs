@@ -62,8 +62,7 @@ impl<S: System> Member<S> {
         let found = self.probe.as_ref().and_then(|probe| probe.found(cx.now).set);
         if let Ok(sample) = self.account.sample(&self.limits.own.sampler, &mut cx.text) {
             let (limit, working_set) = (self.limits.own.limit, found.map(|set| set.bytes));
-            let above_blind = self.above.is_blind();
-            let sample = UsageSample { limit, working_set, above_blind, ..sample };
+            let sample = UsageSample { limit, working_set, blind: self.visibility.blind(), ..sample };
             cx.emit(&self.located.name, EventKind::Sample(sample));
         }
     }
@@ -110,7 +109,7 @@ impl<S: System> Member<S> {
         Summary {
             rule: self.rule.name.as_deref().map(str::to_owned),
             found: self.probe.as_ref().map(|probe| probe.found(cx.now)),
-            above_blind: self.above.was_blind(),
+            blind: self.visibility.ever_blind(),
             unfinished,
             ..self.account.close(sampler, gone, cx)
         }

@@ -24,8 +24,20 @@ pub struct Bounds {
     /// Maximum share of the time for which the cgroup may be stalled.
     pub max_pressure: Option<Percent>,
     /// Kind of memory to reclaim. `None` means page cache, and anonymous memory as well where swap
-    /// is fast: zram, zswap, no rotating disk.
+    /// is known to be fast: zram, zswap, no rotating disk.
     pub kind: Option<Kind>,
+}
+
+/// Speed of swap.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum SwapSpeed {
+    /// Memory, or disks that don't rotate.
+    Fast,
+    /// A rotating disk among them.
+    Slow,
+    /// Unknown, and so not known to be fast.
+    #[default]
+    Unknown,
 }
 
 /// State of the host's swap. Amounts are bytes.
@@ -39,11 +51,14 @@ pub(crate) struct SwapState {
     /// `None` without such a limit, or where no device wears out.
     pub writable: Option<u64>,
     /// Memory taken by a swapped-out byte, as a share of it: in zram. An average over the host.
-    pub copied: f64,
-    /// True if swap uses no rotating disk, and writes don't wear a device out at once.
-    pub quick: bool,
-    /// True if some of the swap is a device with slow writes: neither zram, nor behind zswap.
+    /// `None` if some of the swap can't be examined.
+    pub copied: Option<f64>,
+    /// Speed of the slowest area.
+    pub speed: SwapSpeed,
+    /// True if some of the swap may be a device with slow writes: neither zram, nor behind zswap.
     pub waits: bool,
+    /// True if writes are limited, but can't be counted.
+    pub is_uncounted: bool,
 }
 
 /// State of the cgroup. Amounts are bytes.
@@ -68,8 +83,12 @@ pub enum Guard {
     SwapFree,
     /// Only anonymous memory would be reclaimed, and too much is written to swap already.
     SwapWrites,
-    /// The host's swap is slow, and the kernel has no way to spare anonymous memory.
-    SlowSwap,
+    /// The host's swap is slow, or its speed is unknown, and the kernel has no way to spare
+    /// anonymous memory.
+    SlowSwap {
+        /// True if the speed is known.
+        is_known: bool,
+    },
     /// Reclaimed memory refaults: the refaulted share.
     Refaults(f64),
     /// Nothing more could be reclaimed.
@@ -96,7 +115,7 @@ impl Guard {
             Self::Pressure => "pressure",
             Self::SwapFree => "swap_free",
             Self::SwapWrites => "swap_writes",
-            Self::SlowSwap => "slow_swap",
+            Self::SlowSwap { .. } => "slow_swap",
             Self::Refaults(_) => "refaults",
             Self::Exhausted => "exhausted",
             Self::Cpu => "cpu",
@@ -182,8 +201,8 @@ impl Bounds {
 
     /// Returns the kind to reclaim and the maximum bytes at a time, if anonymous memory is allowed.
     fn anon(&self, swap: SwapState) -> Result<(Kind, u64), Guard> {
-        if self.kind.is_none() && swap.total > 0 && !swap.quick {
-            return Err(Guard::SlowSwap);
+        if self.kind.is_none() && swap.total > 0 && swap.speed != SwapSpeed::Fast {
+            return Err(Guard::SlowSwap { is_known: swap.speed == SwapSpeed::Slow });
         }
         let room = swap.free.saturating_sub((self.swap_free.ratio() * swap.total as f64) as u64);
         if room < MIN_ROOM {
@@ -218,9 +237,10 @@ mod tests {
         total: 400 * M,
         free: 300 * M,
         writable: Some(50 * M),
-        copied: 0.0,
-        quick: true,
+        copied: Some(0.0),
+        speed: SwapSpeed::Fast,
         waits: true,
+        is_uncounted: false,
     };
 
     #[test]
@@ -254,16 +274,20 @@ mod tests {
         assert_eq!(kind_of(Some(Kind::Anon), short, true), Err(Guard::SwapFree));
         let busy = SwapState { writable: Some(0), ..SWAP };
         assert_eq!(kind_of(Some(Kind::Anon), busy, true), Err(Guard::SwapWrites));
-        let slow = SwapState { quick: false, ..SWAP };
+        let slow = SwapState { speed: SwapSpeed::Slow, ..SWAP };
+        let silent = SwapState { speed: SwapSpeed::Unknown, ..SWAP };
         assert_eq!(kind_of(None, slow, true), Ok(Kind::File));
-        assert_eq!(kind_of(None, slow, false), Err(Guard::SlowSwap));
+        assert_eq!(kind_of(None, slow, false), Err(Guard::SlowSwap { is_known: true }));
+        assert_eq!(kind_of(None, silent, true), Ok(Kind::File), "unknown is not fast");
+        assert_eq!(kind_of(None, silent, false), Err(Guard::SlowSwap { is_known: false }));
         let allowed = bounds(None).allow(60 * M, OWN, slow, false, &mut || 80 * M);
         assert_eq!(allowed.map(|allowed| allowed.kind), Ok(Kind::All));
         let why =
             |swap| bounds(None).allow(60 * M, OWN, swap, true, &mut || 0).map(|allowed| allowed.spared_by);
         assert_eq!(
             [SWAP, slow, short, busy].map(why),
-            [None, Some(Guard::SlowSwap), Some(Guard::SwapFree), Some(Guard::SwapWrites)].map(Ok)
+            [None, Some(Guard::SlowSwap { is_known: true }), Some(Guard::SwapFree), Some(Guard::SwapWrites)]
+                .map(Ok)
         );
         assert_eq!(kind_of(Some(Kind::All), slow, false), Ok(Kind::All), "as asked");
         assert_eq!(kind_of(Some(Kind::File), short, false), Ok(Kind::File));

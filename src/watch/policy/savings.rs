@@ -1,23 +1,30 @@
 //! Savings of reclaim: a pure function of usage and of the contents of swap.
 
 /// Memory saved. Amounts are bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Saved {
     /// Peak usage since the watch began minus current usage, as far as it was reclaimed. Memory in
     /// zswap is charged, and therefore left out.
     pub gross: u64,
     /// Space that compressed copies of it take in zram, charged to no cgroup: an estimate from the
-    /// size of all of zram.
-    pub zram: u64,
+    /// size of all of zram. `None` if memory went to swap that may be zram, and can't be examined.
+    pub zram: Option<u64>,
     /// Bytes demoted to slower memory instead, which stay charged.
     pub demoted: u64,
 }
 
+impl Default for Saved {
+    fn default() -> Self {
+        Self { gross: 0, zram: Some(0), demoted: 0 }
+    }
+}
+
 impl Saved {
-    /// Returns the net gain of the host. Copies can take more than was saved.
+    /// Returns the net gain of the host, as far as it is known. Copies can take more than was
+    /// saved.
     #[must_use]
-    pub fn net(&self) -> i64 {
-        self.gross as i64 - self.zram as i64
+    pub fn net(&self) -> Option<i64> {
+        self.zram.map(|zram| self.gross as i64 - zram as i64)
     }
 }
 
@@ -28,8 +35,8 @@ pub(crate) struct SavingsSample {
     pub current: u64,
     /// Bytes in swap, uncompressed and outside zswap.
     pub swapped: u64,
-    /// Memory taken by a byte in swap, as a share of it: in zram.
-    pub copied: f64,
+    /// Memory taken by a byte in swap, as a share of it: in zram. `None` if that is unknown.
+    pub copied: Option<f64>,
     /// Bytes demoted since the cgroup was created.
     pub demoted: u64,
 }
@@ -56,7 +63,10 @@ impl Saving {
         let swapped = sample.swapped.saturating_sub(first.swapped);
         self.saved = Saved {
             gross: (self.largest - sample.current).min(self.reclaimed),
-            zram: (swapped as f64 * sample.copied) as u64,
+            zram: match sample.copied {
+                _ if swapped == 0 => Some(0),
+                copied => copied.map(|copied| (swapped as f64 * copied) as u64),
+            },
             demoted: sample.demoted.saturating_sub(first.demoted),
         };
     }
@@ -77,15 +87,20 @@ mod tests {
     #[test]
     fn the_size_of_copies_is_subtracted() {
         let mut saving = Saving::default();
-        let sample = SavingsSample { current: 500 * M, swapped: 10 * M, copied: 0.25, demoted: 3 * M };
+        let sample = SavingsSample { current: 500 * M, swapped: 10 * M, copied: Some(0.25), demoted: 3 * M };
         saving.record(sample);
         assert_eq!(saving.saved(), Saved::default());
         saving.reclaimed(400 * M);
         saving.record(SavingsSample { current: 100 * M, swapped: 250 * M, demoted: 5 * M, ..sample });
         let saved = saving.saved();
-        assert_eq!(saved, Saved { gross: 400 * M, zram: 60 * M, demoted: 2 * M });
-        assert_eq!(saved.net(), 340 * M as i64);
-        assert_eq!(Saved { gross: 0, zram: M, demoted: 0 }.net(), -(M as i64));
+        assert_eq!(saved, Saved { gross: 400 * M, zram: Some(60 * M), demoted: 2 * M });
+        assert_eq!(saved.net(), Some(340 * M as i64));
+        assert_eq!(Saved { gross: 0, zram: Some(M), demoted: 0 }.net(), Some(-(M as i64)));
+        let hidden = SavingsSample { copied: None, current: 90 * M, swapped: 10 * M, ..sample };
+        saving.record(hidden);
+        assert_eq!(saving.saved().net(), Some(400 * M as i64), "nothing more went to swap");
+        saving.record(SavingsSample { swapped: 20 * M, ..hidden });
+        assert_eq!(saving.saved().net(), None);
     }
 
     #[test]

@@ -30,6 +30,35 @@ pub struct WorkingSet {
     pub suggested: u64,
 }
 
+/// What shows whether the tasks of a cgroup run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Activity {
+    /// True if all tasks are frozen (`frozen` of `cgroup.events`): paused.
+    pub is_frozen: bool,
+    /// CPU time used so far (`usage_usec` of `cpu.stat`); `None` where it can't be read.
+    pub cpu: Option<Duration>,
+}
+
+/// Reason why a knee says nothing of the working set: no task ran, so that nothing could refault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Idle {
+    /// The cgroup is frozen (paused).
+    Frozen,
+    /// Its tasks used no CPU since the last knee.
+    NoCpu,
+}
+
+impl Idle {
+    /// Returns its name in JSON.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Frozen => "frozen",
+            Self::NoCpu => "idle",
+        }
+    }
+}
+
 /// The knees of one cgroup.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Estimate {
@@ -39,11 +68,43 @@ pub(crate) struct Estimate {
     last: Duration,
     /// Largest usage since the first knee.
     peak: u64,
+    /// CPU time that the tasks had used at the last knee, or at the first sample.
+    cpu: Option<Duration>,
+    /// Reason why the latest knee didn't count.
+    idle: Option<Idle>,
 }
 
 impl Estimate {
-    /// Records a knee.
-    pub(crate) fn knee(&mut self, now: Duration, usage: u64) {
+    /// Records the activity at a sample.
+    pub(crate) fn observe(&mut self, activity: Activity) {
+        self.cpu = self.cpu.or(activity.cpu);
+        if activity.is_frozen {
+            self.idle = Some(Idle::Frozen);
+        } else if self.idle == Some(Idle::Frozen) {
+            self.idle = None;
+        }
+    }
+
+    /// Returns the reason why the latest knee didn't count.
+    #[must_use]
+    pub(crate) fn idle(&self) -> Option<Idle> {
+        self.idle
+    }
+
+    /// Records a knee. Returns whether it counts: memory that no task could have used is no working
+    /// set.
+    pub(crate) fn knee(&mut self, now: Duration, usage: u64, activity: Activity) -> bool {
+        let ran = activity.cpu.zip(self.cpu).is_none_or(|(now, before)| now > before);
+        self.idle = if activity.is_frozen { Some(Idle::Frozen) } else { (!ran).then_some(Idle::NoCpu) };
+        if self.idle.is_some() {
+            return false;
+        }
+        self.cpu = activity.cpu.or(self.cpu);
+        self.record(now, usage);
+        true
+    }
+
+    fn record(&mut self, now: Duration, usage: u64) {
         let differs = |bytes: u64| bytes.abs_diff(usage) as f64 > MAX_DISTANCE * bytes as f64;
         if self.median().is_some_and(differs) {
             (self.count, self.peak) = (0, 0);
@@ -104,7 +165,7 @@ mod tests {
     fn estimated(knees: &[u64]) -> WorkingSet {
         let mut estimate = Estimate::default();
         for (time, knee) in knees.iter().enumerate() {
-            estimate.knee(at(time as u64), knee * M);
+            estimate.record(at(time as u64), knee * M);
         }
         estimate.working_set(at(knees.len() as u64)).expect("there was a knee")
     }
@@ -120,7 +181,7 @@ mod tests {
             "the nearer the better"
         );
         let mut estimate = Estimate::default();
-        estimate.knee(at(0), 60 * M);
+        estimate.record(at(0), 60 * M);
         let later = estimate.working_set(at(600)).expect("there was a knee");
         assert!((0.24..0.26).contains(&later.confidence), "{later:?}");
     }
@@ -131,7 +192,7 @@ mod tests {
         assert_eq!(estimated(&[60, 64, 60]).suggested, 75 * M, "70.4, and 4 for the spread");
         let mut estimate = Estimate::default();
         estimate.used(500 * M);
-        estimate.knee(at(0), 60 * M);
+        estimate.record(at(0), 60 * M);
         estimate.used(80 * M);
         assert_eq!(estimate.working_set(at(1)).map(|set| set.suggested), Some(88 * M));
     }
@@ -142,5 +203,30 @@ mod tests {
         assert_eq!((changed.bytes, changed.suggested), (120 * M, 132 * M));
         assert!(changed.confidence < 0.5);
         assert_eq!(estimated(&[60, 62, 64, 66, 68]).bytes, 64 * M, "a drift is none");
+    }
+
+    #[test]
+    fn silence_is_no_evidence() {
+        let running = |cpu| Activity { is_frozen: false, cpu: Some(at(cpu)) };
+        let mut estimate = Estimate::default();
+        estimate.observe(running(5));
+        assert!(!estimate.knee(at(1), 60 * M, running(5)));
+        assert_eq!((estimate.working_set(at(1)), estimate.idle()), (None, Some(Idle::NoCpu)));
+        let frozen = Activity { is_frozen: true, ..running(6) };
+        assert!(!estimate.knee(at(2), 60 * M, frozen), "it ran, and was frozen before the knee");
+        assert_eq!((estimate.working_set(at(2)), estimate.idle()), (None, Some(Idle::Frozen)));
+        estimate.observe(running(6));
+        assert_eq!(estimate.idle(), None);
+        estimate.observe(frozen);
+        assert_eq!(estimate.idle(), Some(Idle::Frozen), "without a knee as well");
+        assert!(estimate.knee(at(3), 60 * M, running(6)));
+        let set = estimate.working_set(at(3)).expect("a knee");
+        assert_eq!(estimate.idle(), None);
+        // Knees of an idle cgroup neither confirm nor move the estimate.
+        assert!(!estimate.knee(at(4), 10 * M, running(6)) && !estimate.knee(at(5), 10 * M, frozen));
+        let later = estimate.working_set(at(5)).expect("a knee");
+        assert!(later.bytes == set.bytes && later.confidence < set.confidence && later.age == at(2));
+        // Where CPU time can't be read, nothing is known of it.
+        assert!(Estimate::default().knee(at(1), M, Activity::default()));
     }
 }

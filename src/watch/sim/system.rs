@@ -16,12 +16,16 @@ use crate::cgroup::limit::LimitFile;
 use crate::cgroup::sampler::LimitEvents;
 use crate::cgroup::stat::MemoryStat;
 use crate::cgroup::{CgroupPath, Conditions, Mount, Name};
-use crate::host::swap_areas::SwapSummary;
+use crate::host::PsiState;
+use crate::host::swap_areas::{Speed, SwapSpace};
+use crate::host::swap_summary::SwapSummary;
 use crate::host::zram::Zram;
-use crate::kind::{Kind, Swappiness};
+use crate::kind::Swappiness;
 use crate::reclaim::Target;
 use crate::watch::action::{Action, LockedBy};
 use crate::watch::config::rule::WatchError;
+use crate::watch::policy::guard::Bounds;
+use crate::watch::policy::working_set::Activity;
 use crate::watch::system::{Answer, DONE, Sample, System};
 use crate::watch::worker::{Done, LockableTarget, WriteJob};
 
@@ -188,7 +192,7 @@ impl System for SimSystem {
         parent.map(|id| path_of(id, None)).into_iter().collect()
     }
 
-    fn check(&mut self, located: &CgroupPath, _: Option<Kind>, _: bool) -> Result<(), WatchError> {
+    fn check(&mut self, located: &CgroupPath, _: &Bounds, _: bool) -> Result<(), WatchError> {
         self.call();
         match self.shared.borrow_mut().world.read_error(located.id) {
             Some(errno) => Err(WatchError::Errno(errno)),
@@ -197,7 +201,8 @@ impl System for SimSystem {
     }
 
     fn swap_areas(&mut self) -> SwapSummary {
-        SwapSummary { total: 8192 * M, free: 8192 * M, quick: true, copied: 0.25, wears: false }
+        let space = Some(SwapSpace { total: 8192 * M, free: 8192 * M });
+        SwapSummary { space, speed: Speed::Fast, copied: Some(0.25), wears: false }
     }
 
     fn swap_free(&mut self) -> u64 {
@@ -366,6 +371,11 @@ impl Sample for SimSampler {
         Some(0)
     }
 
+    fn activity(&self, _: &mut String) -> Activity {
+        let cpu = self.readable().ok().map(|()| self.shared.borrow().world.now);
+        Activity { is_frozen: false, cpu }
+    }
+
     fn pressure_before(&self, _: &mut String) -> Option<f64> {
         Some(0.0)
     }
@@ -408,6 +418,14 @@ impl Target for SimTarget {
 
     fn zram(&mut self) -> Option<Zram> {
         None
+    }
+
+    fn psi(&self) -> PsiState {
+        PsiState::On
+    }
+
+    fn sees_zram(&self) -> bool {
+        true
     }
 
     fn conditions(&mut self) -> Conditions {
