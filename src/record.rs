@@ -22,6 +22,11 @@ pub const VERSION: u64 = 1;
 const MOST_CGROUPS: usize = 20_000;
 const MOST_POINTS: usize = 400_000;
 
+/// Maximum number of bytes in the names of cgroups and rules, and of marks for met limits, kept for
+/// all cgroups together.
+const MOST_NAME_BYTES: usize = 64 << 20;
+const MOST_MARKS: usize = 400_000;
+
 /// Initial distance between points, in seconds, below which they are merged when too many are kept;
 /// then twice that.
 const FIRST_GAP: f64 = 0.25;
@@ -59,6 +64,8 @@ struct Reader {
     /// look alike.
     places: HashMap<(String, Option<String>), usize>,
     points: usize,
+    name_bytes: usize,
+    marks: usize,
     gap: f64,
 }
 
@@ -136,13 +143,19 @@ impl Reader {
         // Lines without a cgroup concern the watch as a whole, or are of a later version.
         let Some(name) = &line.cgroup else { return Ok(()) };
         let key = (name.clone(), line.path_bytes.clone());
+        let refused = |what: String| Err(RecordError::Line { line: number, column: 1, what });
+        let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        if line.event == "start" {
+            self.name_bytes += length(&line.rule);
+        }
         let place = match self.places.get(&key) {
             Some(&place) => place,
             None if self.places.len() >= MOST_CGROUPS => {
-                let what = format!("the record has more than {MOST_CGROUPS} cgroups");
-                return Err(RecordError::Line { line: number, column: 1, what });
+                return refused(format!("the record has more than {MOST_CGROUPS} cgroups"));
             }
             None => {
+                // As a key, too.
+                self.name_bytes += 2 * (name.len() + length(&line.path_bytes));
                 let mut course = Course::named(name.clone());
                 course.path_bytes.clone_from(&line.path_bytes);
                 self.record.courses.push(course);
@@ -150,7 +163,16 @@ impl Reader {
                 self.record.courses.len() - 1
             }
         };
-        self.points += self.record.courses[place].enter(line, at, self.gap);
+        if self.name_bytes > MOST_NAME_BYTES {
+            return refused(format!("the names in the record have more than {} MiB", MOST_NAME_BYTES >> 20));
+        }
+        let course = &mut self.record.courses[place];
+        let marks = course.outrun.len();
+        self.points += course.enter(line, at, self.gap);
+        self.marks += course.outrun.len() - marks;
+        if self.marks > MOST_MARKS {
+            self.marks -= course.outrun.pop().iter().count();
+        }
         while self.points > MOST_POINTS {
             self.gap = (self.gap * 2.0).max(FIRST_GAP);
             self.points = self.record.courses.iter_mut().map(|course| course.thin(self.gap)).sum();

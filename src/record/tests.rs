@@ -223,3 +223,27 @@ fn cgroups_that_read_alike_have_courses_of_their_own() {
         .collect();
     assert_eq!(courses, [(Some("/cg/j%E9b"), Some(5)), (Some("/cg/j%E8b"), Some(7))]);
 }
+
+#[test]
+fn names_and_marks_are_bounded_for_all_cgroups_together() {
+    let mut text = String::new();
+    let long = "x".repeat(30_000);
+    for number in 0..1200 {
+        let _ = writeln!(
+            text,
+            "{{\"event\":\"sample\",\"at_usec\":1,\"cgroup\":\"/{number}{long}\",\"current_bytes\":1}}"
+        );
+    }
+    let why = refused(text.as_bytes());
+    assert!(why.ends_with("the names in the record have more than 64 MiB"), "{}", &why[..200.min(why.len())]);
+    text.clear();
+    for number in 0..450 {
+        let name = format!("\"at_usec\":1,\"cgroup\":\"/{number}\"");
+        let _ = writeln!(text, "{{\"event\":\"sample\",{name},\"current_bytes\":1}}");
+        (0..1000).for_each(|_| {
+            let _ = writeln!(text, "{{\"event\":\"outrun\",{name}}}");
+        });
+    }
+    let marks: usize = read(&text).courses.iter().map(|course| course.outrun.len()).sum();
+    assert_eq!(marks, MOST_MARKS);
+}
