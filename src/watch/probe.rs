@@ -26,6 +26,10 @@ const PEEK_INTERVAL: Duration = Duration::from_secs(2);
 const CHANGE_DIVISOR: u64 = 8;
 const MIN_CHANGE: u64 = 2 << 20;
 
+/// Interval between readings of the activity of tasks, beside those at a knee: before 6.16 or so, the
+/// kernel folds the counters of all controllers for each.
+const ACTIVITY_INTERVAL: Duration = Duration::from_secs(2);
+
 /// Divisor of the usage that gives the bytes reclaimed for the first knee to count, and number of
 /// knees after which every knee counts.
 const APPROACH_DIVISOR: u64 = 50;
@@ -37,6 +41,8 @@ pub(crate) struct PressureProbe {
     policy: PressurePolicy,
     estimate: Estimate,
     reported: Option<WorkingSet>,
+    /// Time at which the activity of its tasks was last read.
+    observed_at: Option<Duration>,
     saving: Saving,
     /// Memory taken by a byte in swap, as a share of it; `None` if unknown.
     copied: Option<f64>,
@@ -67,6 +73,7 @@ impl PressureProbe {
             policy: PressurePolicy::new(target),
             estimate: Estimate::default(),
             reported: None,
+            observed_at: None,
             saving: Saving::default(),
             copied: None,
             reclaimed: 0,
@@ -115,8 +122,10 @@ impl PressureProbe {
         let copied = cx.swap().copied;
         let (now, text) = (cx.now, &mut cx.text);
         let stat = sampler.stat(text)?;
-        let activity = sampler.activity(text);
-        self.estimate.observe(activity);
+        if self.observed_at.is_none_or(|at| now.saturating_sub(at) >= ACTIVITY_INTERVAL) {
+            self.observed_at = Some(now);
+            self.estimate.observe(sampler.activity(text));
+        }
         self.record_savings(sampler, current, &stat, copied, text);
         let swapped_out = stat.pswpout.unwrap_or(0) + stat.zswpout.unwrap_or(0);
         let sample = PressureSample {
@@ -143,7 +152,7 @@ impl PressureProbe {
                 self.level = Some(current);
                 let counts = self.knees >= SORTING_KNEES || self.reclaimed >= current / APPROACH_DIVISOR;
                 let is_reported = self.reported.is_some() || counts;
-                let report = is_reported.then(|| self.knee(now, current, activity)).flatten();
+                let report = is_reported.then(|| self.knee(now, current, sampler.activity(text))).flatten();
                 self.knees = self.knees.saturating_add(1);
                 Probed { until, missing: 0, report }
             }

@@ -18,7 +18,10 @@ pub fn cases() -> Vec<Case> {
             ids_count_whoever_made_the_name,
             an_ambiguous_name_lists_the_candidates,
             a_strangers_name_is_never_taken;
-        "guest reclaim" => reclaim_from_a_unit, an_ambiguous_name_is_the_trouble_of_its_rule
+        "guest reclaim" =>
+            reclaim_from_a_unit,
+            a_containers_limit_is_lowered_below_its_usage,
+            an_ambiguous_name_is_the_trouble_of_its_rule
     ]
 }
 
@@ -61,6 +64,23 @@ fn a_process_by_its_number() {
     assert_fails(&["stat", &word], 1, &format!("memctl: {word}: no such process"));
     let line = "memctl: pid:one: not a process ID (as in pid:1234)";
     assert_fails(&["stat", "pid:one"], 1, line);
+}
+
+/// Kubernetes refuses to lower a limit below the usage (resize in place).
+fn a_containers_limit_is_lowered_below_its_usage() {
+    const LIMIT: u64 = 300 * M;
+    let pod = Cgroup::new("kubepods.slice");
+    let app = pod.child(&format!("cri-containerd-{ONE}.scope"));
+    app.write("memory.max", &(600 * M).to_string());
+    app.uses(&Work::Anon(100 * M)).uses(&Work::File(400 * M));
+    assert!(app.current() > 480 * M, "{}", app.current());
+    let report = report(&["reclaim", "--to", "300M", "container:1123"], 0);
+    assert!(app.current() <= LIMIT, "{}: {report}", app.current());
+    assert!(number(&report, "reclaimed_bytes") > 150 * M as i64, "{report}");
+    app.write("memory.max", &LIMIT.to_string());
+    let events = app.read("memory.events");
+    assert!(events.contains("oom 0\n") && events.contains("oom_kill 0\n"), "{events}");
+    assert!(app.current() > 200 * M, "its processes live: {}", app.current());
 }
 
 fn containers_by_the_beginning_of_their_id() {
