@@ -9,6 +9,7 @@
 use libtest_mimic::{Arguments, Completion, Trial};
 
 mod allocations;
+mod boot;
 mod check;
 #[path = "../../src/cli.rs"]
 #[allow(dead_code, missing_docs)]
@@ -78,6 +79,7 @@ fn main() {
         options::cases(),
         multiple::cases(),
         settle::cases(),
+        boot::cases(),
         check::cases(),
         targets::cases(),
         paths::cases(),

@@ -14,13 +14,13 @@ die() { say "$@"; exit 1; }
 # kernel_names: prints the names in the table, one per line.
 kernel_names() { awk '!/^#/ && NF { print $1 }' "$vm/kernels.tsv"; }
 
-# kernel_row NAME: sets `suite`, `metapackage` and `features` from the table.
+# kernel_row NAME: sets `suite`, `metapackage`, `features` and `words` from the table.
 kernel_row() {
     local row
-    row=$(awk -v name="$1" '!/^#/ && $1 == name { print $2, $3, $4 }' "$vm/kernels.tsv")
+    row=$(awk -v name="$1" '!/^#/ && $1 == name { print $2, $3, $4, $5 }' "$vm/kernels.tsv")
     [ -n "$row" ] || die "$1: no such kernel: the table has $(kernel_names | paste -sd' ')"
     # shellcheck disable=SC2034
-    read -r suite metapackage features <<<"$row"
+    read -r suite metapackage features words <<<"$row"
 }
 
 # record_to FILE: passes its input on, except the lines of a record, which go to FILE.
