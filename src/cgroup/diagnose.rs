@@ -83,7 +83,7 @@ fn absent(cgroup: &Cgroup, mount: &Mount) -> CgroupError {
     let lacking = lacking_parents(cgroup.path(), mount);
     if let Some(topmost) = lacking.first() {
         let parent = mount.name_of(topmost).unwrap_or_default().to_string();
-        let occupied = lacking.iter().find(|dir| is_occupied(dir));
+        let occupied = lacking.iter().take(MAX_OCCUPIED).find(|dir| is_occupied(dir));
         let parent = occupied.and_then(|dir| mount.name_of(dir)).map_or(parent, |name| name.to_string());
         return CgroupError::ControllerOff { name, parent, occupied: occupied.is_some(), lacking };
     }
@@ -104,6 +104,9 @@ pub fn none_below(located: &CgroupPath) -> Option<CgroupError> {
     Some(absent(&cgroup, &located.mount))
 }
 
+/// Maximum number of ancestors that are examined for processes: a user may nest cgroups deeply.
+const MAX_OCCUPIED: usize = 16;
+
 /// Returns whether processes in a cgroup keep it from passing controllers on (`EBUSY`). Only the
 /// root, which has no type, may have both.
 fn is_occupied(dir: &Path) -> bool {
@@ -120,12 +123,15 @@ fn lacking_parents(path: &Path, mount: &Mount) -> Vec<PathBuf> {
         let text = read_in(dir, file).unwrap_or_default();
         text.split_whitespace().any(|controller| controller == "memory")
     };
-    up.retain(|dir| !lists(dir, "cgroup.subtree_control"));
-    match up.first() {
-        Some(topmost) if lists(topmost, "cgroup.controllers") => {
-            up.into_iter().map(Path::to_path_buf).collect()
-        }
-        _ => Vec::new(),
+    // None below such a cgroup has the controller to pass on.
+    let Some(topmost) = up.iter().position(|dir| !lists(dir, "cgroup.subtree_control")) else {
+        return Vec::new();
+    };
+    let lacking = &up[topmost..];
+    if lists(lacking[0], "cgroup.controllers") {
+        lacking.iter().map(|dir| dir.to_path_buf()).collect()
+    } else {
+        Vec::new()
     }
 }
 

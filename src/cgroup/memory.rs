@@ -1,5 +1,6 @@
 //! Cgroup to sample and to reclaim from, with its files held open.
 
+use std::cell::OnceCell;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +33,8 @@ pub struct MemoryCgroup {
     pressure: Option<Reader>,
     /// `cpu.stat`: a read makes kernels before 6.16 or so fold the counters of all controllers.
     folding: Option<Reader>,
-    zram: zram::Devices,
+    /// Found when it is first asked for: a watch, which opens many cgroups, never does.
+    zram: OnceCell<zram::Devices>,
     blind_spot: u64,
     text: String,
 }
@@ -78,7 +80,7 @@ impl MemoryCgroup {
             swap_current: has("memory.swap.current")?,
             pressure: has("memory.pressure")?,
             folding: has("cpu.stat")?,
-            zram: zram::Devices::find()?,
+            zram: OnceCell::new(),
             blind_spot: blind_spot(),
             text: String::new(),
             cgroup,
@@ -91,7 +93,7 @@ impl MemoryCgroup {
         [self.cgroup.as_fd(), self.reclaim.as_fd(), self.stat.as_fd()]
             .into_iter()
             .chain(optional.into_iter().flatten().map(AsFd::as_fd))
-            .chain(self.zram.descriptors())
+            .chain(self.zram.get().into_iter().flat_map(zram::Devices::descriptors))
     }
 
     /// Returns the cgroup.
@@ -154,7 +156,7 @@ impl MemoryCgroup {
 
     /// Returns the content of the host's zram swap, if the host swaps to zram.
     pub(crate) fn zram(&mut self) -> Option<zram::Zram> {
-        self.zram.read(&mut self.text)
+        self.zram.get_or_init(zram::Devices::find).read(&mut self.text)
     }
 
     /// Returns the state of PSI for it.
@@ -166,7 +168,7 @@ impl MemoryCgroup {
     /// Returns whether all memory that swap takes in zram is visible.
     #[must_use]
     pub(crate) fn sees_zram(&self) -> bool {
-        self.zram.is_complete()
+        self.zram.get_or_init(zram::Devices::find).is_complete()
     }
 
     /// Gathers the conditions that can prevent reclaim.

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use memctl::cgroup::MemoryCgroup;
 use memctl::cgroup::join::{JoinError, Joined};
 use memctl::clock;
 use memctl::host::files;
@@ -174,7 +175,14 @@ fn start(plan: &WatchPlan, dry_run: bool) -> Result<Start> {
         }
         let name = selected.located.name.clone();
         let located = Arc::new(selected.located);
-        match members.add(Arc::clone(&located), Rc::clone(rule)) {
+        let added = members.add(Arc::clone(&located), Rc::clone(rule)).map_err(|why| match why {
+            // Where it was named, the user wants to know the reason.
+            WatchError::Cgroup(why) if !selected.by_glob => {
+                WatchError::Cgroup(MemoryCgroup::open(&located).err().unwrap_or(why))
+            }
+            why => why,
+        });
+        match added {
             Ok(()) => watched.push(RuledCgroup { located, rule: Rc::clone(rule) }),
             // The same for every cgroup.
             Err(WatchError::Refused(why)) if !matches!(why, Refusal::NoPressure(_)) => {

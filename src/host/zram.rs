@@ -57,12 +57,10 @@ pub(crate) struct Devices {
 }
 
 impl Devices {
-    /// Finds and opens the devices.
-    ///
-    /// # Errors
-    /// The kernel's error, if descriptors or memory are short.
-    pub(crate) fn find() -> Result<Self, Errno> {
-        Self::among(&SwapAreas::read())
+    /// Finds and opens the devices. Where descriptors or memory are short, they count as hidden.
+    #[must_use]
+    pub(crate) fn find() -> Self {
+        Self::among(&SwapAreas::read()).unwrap_or(Self { files: Vec::new(), is_complete: false })
     }
 
     fn among(areas: &SwapAreas) -> Result<Self, Errno> {

@@ -25,7 +25,7 @@ use crate::cgroup::stat::MemoryStat;
 use crate::cgroup::trigger::Trigger;
 use crate::cgroup::{CgroupPath, MemoryCgroup, Mount, Name, Sampler, pressure};
 use crate::clock;
-use crate::host::files::may_stay_open;
+use crate::host::files::{is_shortage, may_stay_open};
 use crate::host::swap_areas::SwapOutCounter;
 use crate::host::swap_summary::SwapSummary;
 use crate::reclaim::pool::{Message, Pool};
@@ -122,9 +122,11 @@ impl System for Kernel {
     }
 
     fn check(&mut self, located: &CgroupPath, bounds: &Bounds, dry_run: bool) -> Result<(), WatchError> {
-        let mut target = MemoryCgroup::open(located).map_err(|why| match why {
-            CgroupError::Shortage { errno, .. } => WatchError::Errno(errno),
-            why => WatchError::Cgroup(why),
+        // The reason isn't looked for: in a deep hierarchy that takes hundreds of system calls for
+        // each cgroup, and its owner can make a thousand.
+        let mut target = MemoryCgroup::reopen(located).map_err(|errno| match errno {
+            errno if is_shortage(errno) => WatchError::Errno(errno),
+            errno => WatchError::Cgroup(CgroupError::io(&located.path, &errno.into())),
         })?;
         let request = Request {
             max_pressure: bounds.max_pressure,
