@@ -58,18 +58,17 @@ impl Drop for Sleeper {
 }
 
 /// A directory of the hierarchy, mounted in a second place.
-struct Bind(PathBuf);
+pub struct Bind(PathBuf);
 
 impl Bind {
-    fn new(source: &Path, target: &str) -> Self {
+    pub fn new(source: &Path, target: &str) -> Self {
         std::fs::create_dir_all(target).expect("a directory");
         rustix::mount::mount_bind(source, target).expect("a bind mount");
         Self(target.into())
     }
 
-    fn read_only(&self) {
-        let flags = MountFlags::BIND | MountFlags::RDONLY;
-        rustix::mount::mount_remount(&self.0, flags, c"").expect("remount it read-only");
+    pub fn remount(&self, flags: MountFlags) {
+        rustix::mount::mount_remount(&self.0, MountFlags::BIND | flags, c"").expect("remount it");
     }
 }
 
@@ -438,7 +437,7 @@ fn the_mount_that_can_be_written_to_is_taken() {
     rustix::mount::mount_change("/sys/fs/cgroup", MountPropagationFlags::PRIVATE)
         .expect("a mount of its own");
     let over = Bind::new(&root(), "/sys/fs/cgroup");
-    over.read_only();
+    over.remount(MountFlags::RDONLY);
     let by = |word: &str| run(&["reclaim", word, "4M", "--json"]);
     let (writable, other) = (by("/tmp/writable/app"), by("/sys/fs/cgroup/app"));
     drop((over, whole));

@@ -2,14 +2,15 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
-use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
+use rustix::mount::{MountFlags, MountPropagationFlags};
 
 use crate::environment::{Case, list};
 use crate::harness::{Cgroup, Finished, M, memctl, number, parse, root, run};
 use crate::namespace::Namespace;
+use crate::paths::Bind;
 
 pub fn cases() -> Vec<Case> {
     list![
@@ -20,27 +21,6 @@ pub fn cases() -> Vec<Case> {
             a_mount_that_cannot_be_reached_is_no_use;
         "guest reclaim" => no_glob_takes_memctl_itself, of_equal_mounts_the_writable_one_is_taken
     ]
-}
-
-/// A part of the hierarchy, mounted in a second place.
-struct Bind(PathBuf);
-
-impl Bind {
-    fn new(source: &Path, target: &str) -> Self {
-        std::fs::create_dir_all(target).expect("a directory");
-        rustix::mount::mount_bind(source, target).expect("a bind mount");
-        Self(target.into())
-    }
-
-    fn remount(&self, flags: MountFlags) {
-        rustix::mount::mount_remount(&self.0, MountFlags::BIND | flags, c"").expect("remount it");
-    }
-}
-
-impl Drop for Bind {
-    fn drop(&mut self) {
-        rustix::mount::unmount(&self.0, UnmountFlags::DETACH).expect("unmount it");
-    }
 }
 
 #[track_caller]
