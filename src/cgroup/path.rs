@@ -16,6 +16,7 @@ use rustix::io::Errno;
 
 use super::mount::{Mount, Mounts, join, mount_id};
 use super::{Cgroup, FileSystem, Name, file_system, open_directory};
+use crate::host::proc::errno_of;
 
 /// Path, name and id of a cgroup that was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,7 +73,7 @@ impl CgroupPath {
 
     /// Opens the directory alone.
     pub(crate) fn open_directory(&self) -> Result<OwnedFd, Errno> {
-        let dir = open_directory(&self.path).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
+        let dir = open_directory(&self.path).map_err(|e| errno_of(&e))?;
         self.verify(id_of(&dir)?)?;
         Ok(dir)
     }

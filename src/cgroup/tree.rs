@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use super::owner::{Asker, Owner};
 use super::path::leads_to;
 use super::{Mount, open_directory};
+use crate::host::proc::errno_of;
 
 /// Maximum number of levels below the top of a mount that a walk descends.
 pub(crate) const MAX_DEPTH: usize = 256;
@@ -147,8 +148,7 @@ impl<'a> Walk<'a> {
     /// Opens a part of the mount, level by level, since its owners matter from the top down.
     fn begin(&mut self, below: &Path) -> Result<(), Errno> {
         self.path.clone_from(&self.mount.point);
-        let top =
-            open_directory(&self.mount.point).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO));
+        let top = open_directory(&self.mount.point).map_err(|e| errno_of(&e));
         let mut dir = top?;
         let mut stat = rustix::fs::fstat(&dir)?;
         let mut owners = vec![Owner::from(&stat)];

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::cgroup::error::error_text;
 use crate::cgroup::is_populated;
-use crate::host::files::is_shortage;
+use crate::host::files::optional;
 use crate::host::proc::{errno_of, read_system_file};
 
 /// Directories of systemd-oomd's rulesets (systemd.resource-control(5), `OOMRules=`).
@@ -79,9 +79,12 @@ pub(super) fn running(point: &Path) -> Running {
 /// Searches all processes. `/proc` may hide other users' processes (`hidepid=`), and PID 1 with
 /// them.
 fn by_processes(proc: &Path) -> io::Result<Running> {
-    let name =
-        |process: &Path| -> io::Result<String> { read_system_file(&process.join("comm").to_string_lossy()) };
-    if shown(name(&proc.join("1")))?.is_none() {
+    // `None` if the process is hidden or has ended.
+    let name = |process: &Path| {
+        let comm = read_system_file(&process.join("comm").to_string_lossy());
+        optional(comm.map_err(|why| errno_of(&why)))
+    };
+    if name(&proc.join("1"))?.is_none() {
         return Ok(Running::Hidden);
     }
     let mut running = Running::No;
@@ -90,21 +93,13 @@ fn by_processes(proc: &Path) -> io::Result<Running> {
         if !entry.file_name().as_encoded_bytes().first().is_some_and(u8::is_ascii_digit) {
             continue;
         }
-        match shown(name(&entry.path()))?.and_then(|comm| Killer::of_process(&comm)) {
+        match name(&entry.path())?.and_then(|comm| Killer::of_process(&comm)) {
             Some(Killer::Oomd) => return Ok(Running::Killer(Killer::Oomd)),
             Some(killer) => running = Running::Killer(killer),
             None => {}
         }
     }
     Ok(running)
-}
-
-/// Returns the name of a process; `None` if it is hidden or has ended.
-fn shown(name: io::Result<String>) -> io::Result<Option<String>> {
-    match name {
-        Err(why) if is_shortage(errno_of(&why)) => Err(why),
-        name => Ok(name.ok()),
-    }
 }
 
 #[cfg(test)]
