@@ -11,14 +11,12 @@ use super::dispatcher::{Dispatcher, Ticket};
 use super::event::{Ended, EventKind, ReclaimTally, Summary};
 use super::host::HostState;
 use super::kernel::MAX_WORKERS;
-use super::level::Level;
 use super::member::{Activity, Member, Step};
 use super::muted::Muted;
 use super::notes::{Note, Noted, notes};
 use super::options::{Reload, RuledCgroup, Select, Show, WatchOptions};
 use super::policy::cpu_budget::CpuBudget;
 use super::policy::guard::{Allowed, Guard};
-use super::policy::headroom::crowd;
 use super::policy::sampling_interval::SampleCost;
 use super::rejected::Rejected;
 use super::schedule::Schedule;
@@ -28,6 +26,7 @@ use super::worker::{Done, WriteJob};
 use crate::cgroup::join::Joined;
 use crate::kind::Kind;
 
+mod intervals;
 mod limit_events;
 mod membership;
 mod trigger;
@@ -245,25 +244,6 @@ impl<S: System> Control<'_, S> {
             sample.min(member.report_due().unwrap_or(Duration::MAX))
         });
         self.schedule.set(slot, due);
-    }
-
-    fn adjust_intervals(&mut self) {
-        if !self.cost.is_due(self.cx.now) {
-            return;
-        }
-        let crowd = crowd(self.members.len());
-        let mut samples = 0u32;
-        self.each_level(|level| {
-            level.set_crowd(crowd);
-            samples = samples.saturating_add(level.interval().samples());
-        });
-        let cost = self.cost.measure(self.cx.now, self.cx.system.cpu(), samples);
-        self.each_level(|level| level.interval().adjust(cost));
-    }
-
-    fn each_level(&mut self, mut act: impl FnMut(&mut Level<S::Sampler>)) {
-        self.members.iter_mut().flatten().for_each(|member| act(&mut member.limits.own));
-        self.ancestors.levels().for_each(|level| act(&mut level.borrow_mut()));
     }
 
     fn sample_due(&mut self) {
