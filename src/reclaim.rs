@@ -20,6 +20,7 @@ pub mod share;
 pub(crate) mod sim;
 mod stalls;
 mod subject;
+mod swap_out;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -32,7 +33,7 @@ pub use place::OpenTarget;
 pub use plan::{Blocker, Plan, Reclaimable, TotalPlan, share_rate};
 pub use rate::Rate;
 pub use report::{Report, StoppedBy, Verdict};
-pub use request::{Goal, LARGE_FOLIO, Refusal, Request, Tolerance};
+pub use request::{Alarm, Goal, LARGE_FOLIO, Refusal, Request, Tolerance};
 pub(crate) use run::run_after;
 pub use run::{RequestEvent, run};
 pub use settle::{Activity, Refaulted, Settled};

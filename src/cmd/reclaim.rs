@@ -259,6 +259,7 @@ fn request(args: &Reclaim, goal: Goal, rate: Option<Arc<Rate>>) -> Request {
         max_pressure: args.max_pressure,
         max_cost: args.max_cost,
         rate,
+        alarm: Some(signal::alarm),
         tolerance: args.tolerance.map_or(Tolerance::Folio, Tolerance::Share),
     }
 }

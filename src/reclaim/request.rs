@@ -12,6 +12,10 @@ use crate::host::PsiState;
 use crate::kind::{Kind, Swappiness};
 use crate::size::{Amount, Percent, whole_pages};
 
+/// Function that interrupts the calling thread's system call after a time, and again and again at
+/// this interval; `None` cancels it.
+pub type Alarm = fn(Option<Duration>);
+
 /// A request.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -30,6 +34,8 @@ pub struct Request {
     pub max_cost: Option<f64>,
     /// Bound on the rate, shared with all other requests that hold it.
     pub rate: Option<Arc<Rate>>,
+    /// Alarm that ends a write early where it may wait for a swap device; `None` for no limit.
+    pub alarm: Option<Alarm>,
     /// Deviation from the request that still counts as exact; by default [`Tolerance::Folio`].
     pub tolerance: Tolerance,
 }
@@ -46,6 +52,7 @@ impl Request {
             max_pressure: None,
             max_cost: None,
             rate: None,
+            alarm: None,
             tolerance: Tolerance::Folio,
         }
     }

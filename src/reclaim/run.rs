@@ -17,6 +17,7 @@ use rustix::io::Errno;
 use super::cost::RecentCost;
 use super::ledger::Ledger;
 use super::overshoot::Writes;
+use super::swap_out::SwapOut;
 use super::{Pace, RecentStalls, Report, Request, StoppedBy, Target, chunk};
 use crate::host::proc::page_size;
 use crate::host::zram::Zram;
@@ -35,6 +36,9 @@ const STRAY_SIGNALS: u32 = 64;
 
 /// Interval between samples while waiting.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Duration of a wait from which everything is sampled anew.
+const SHORTEST_WAIT: Duration = Duration::from_millis(1);
 
 /// Ratio of time in writes to the cost of reading the counters, from which they are read again.
 const STAT_SHARE: u32 = 400;
@@ -115,6 +119,8 @@ enum Step {
     Partial,
     /// The kernel freed nothing.
     Nothing,
+    /// The write was interrupted, since it might wait for a swap device, before it freed anything.
+    Late,
     /// A stray signal, not meant for memctl, ended the write before it freed anything.
     Stray,
     /// The kernel freed nothing since another writer reclaims from the node at this moment (7.3).
@@ -161,9 +167,7 @@ struct Run<'a, T: Target + ?Sized> {
     stat_is_fresh: bool,
     /// Bytes that successful writes promised since a measure last moved.
     unproven: u64,
-    /// True if pages were observed on their way to swap.
-    slow_swap: bool,
-    writeback_waited: Duration,
+    swap: SwapOut,
     counters_waited: Duration,
     waited_for_slab: Duration,
     growing: bool,
@@ -198,6 +202,7 @@ impl<'a, T: Target + ?Sized> Run<'a, T> {
         // free.
         let requested = request.bytes(usage, page);
         let exactly = target.accepts(Swappiness::Value(60)).unwrap_or(false);
+        let swap = SwapOut::new(request.kind.takes_anon().then(|| target.swap_usage()).flatten());
         Ok(Self {
             target,
             stop,
@@ -228,8 +233,7 @@ impl<'a, T: Target + ?Sized> Run<'a, T> {
             stat_cost,
             stat_is_fresh: true,
             unproven: 0,
-            slow_swap: false,
-            writeback_waited: Duration::ZERO,
+            swap,
             counters_waited: Duration::ZERO,
             waited_for_slab: Duration::ZERO,
             growing: false,
@@ -259,7 +263,7 @@ impl<'a, T: Target + ?Sized> Run<'a, T> {
                 None => self.pace.chunk(missing, ready.min(self.slab_bound(missing)), self.page),
             };
             let mut chunk = self.take_turn(chunk)?;
-            if self.target.now().saturating_sub(before) >= POLL_INTERVAL / 2 {
+            if self.target.now().saturating_sub(before) >= SHORTEST_WAIT {
                 // Memory that was on its way may have left during the wait.
                 self.sample_usage()?;
                 chunk = chunk::in_pages(chunk, self.missing()?.unwrap_or(u64::MAX), self.page);
@@ -275,7 +279,8 @@ impl<'a, T: Target + ?Sized> Run<'a, T> {
                     return Err(StoppedBy::Exhausted);
                 }
                 Step::Full | Step::Partial => {
-                    (self.retries, self.strays, self.busy) = (0, 0, Duration::ZERO);
+                    (self.retries, self.strays) = (0, 0);
+                    (self.busy, self.swap.idle) = (Duration::ZERO, Duration::ZERO);
                 }
                 Step::Busy if self.busy >= BUSY_TIMEOUT => return Err(StoppedBy::Exhausted),
                 Step::Busy => {
@@ -284,10 +289,11 @@ impl<'a, T: Target + ?Sized> Run<'a, T> {
                     self.turns_waited += POLL_INTERVAL;
                 }
                 Step::Stray if self.strays < STRAY_SIGNALS => self.strays += 1,
-                Step::Stray | Step::Nothing => {
+                Step::Late if self.swap.has_moved || self.swap.allow_more_time() => self.retries = 0,
+                Step::Late | Step::Stray | Step::Nothing => {
                     self.retries += 1;
                     if self.retries == RETRIES {
-                        if !self.await_writeback()? && !self.await_last_slab()? {
+                        if !self.await_some_writeback()? && !self.await_last_slab()? {
                             return Err(StoppedBy::Exhausted);
                         }
                         self.retries = 0;
@@ -350,8 +356,11 @@ impl<'a, T: Target + ?Sized> Run<'a, T> {
         }
         let Some(requested) = self.requested else {
             // All there is: once as much as there was at the start.
-            let done = self.chunks > 0 && self.ledger.moved_with_slab() >= self.all;
-            return if done { Err(StoppedBy::Exhausted) } else { Ok(None) };
+            if self.chunks > 0 && self.ledger.moved_with_slab() >= self.all {
+                return Err(StoppedBy::Exhausted);
+            }
+            self.give_up_on_growth()?;
+            return Ok(None);
         };
         if self.ledger.estimate() >= requested {
             // An estimate from the usage may be due to the application: the counters decide.
@@ -374,7 +383,7 @@ impl<'a, T: Target + ?Sized> Run<'a, T> {
     fn give_up_on_growth(&mut self) -> Flow {
         const TIMES: u64 = 4;
         const LEAST: u64 = 16 << 20;
-        let enough = self.requested.unwrap_or(0).saturating_mul(TIMES).saturating_add(LEAST);
+        let enough = self.requested.unwrap_or(self.all).saturating_mul(TIMES).saturating_add(LEAST);
         if self.ledger.most() < enough {
             return Ok(());
         }
@@ -409,8 +418,16 @@ impl<'a, T: Target + ?Sized> Run<'a, T> {
         let before = self.ledger.estimate();
         // The CPU clock is read within the wall clock's interval, so that the CPU time never
         // exceeds the wall time.
+        let alarm = self.request.alarm.zip(self.write_timeout(chunk));
         let (began, cpu) = (self.target.now(), self.target.cpu());
+        if let Some((alarm, timeout)) = alarm {
+            alarm(Some(timeout));
+        }
         let answer = self.target.reclaim(chunk, self.request.kind.swappiness());
+        if let Some((alarm, _)) = alarm {
+            alarm(None);
+        }
+        let is_late = answer == Err(Errno::INTR) && alarm.is_some() && !(self.stop)();
         let cpu = self.target.cpu().saturating_sub(cpu);
         let took = self.target.now().saturating_sub(began);
         self.cpu += cpu;
@@ -418,12 +435,16 @@ impl<'a, T: Target + ?Sized> Run<'a, T> {
         self.since_stat += took;
         self.chunks += 1;
         self.stat_is_fresh = false;
-        self.pace.record(chunk, took);
+        if !is_late {
+            self.pace.record(chunk, took);
+        }
+        self.sample_swap(chunk)?;
 
         let step = match answer {
             Ok(()) => self.believe(chunk),
             Err(Errno::AGAIN) => self.progress_or(Step::Nothing),
             Err(Errno::BUSY) => self.progress_or(Step::Busy),
+            Err(Errno::INTR) if is_late => self.progress_or(Step::Late),
             Err(Errno::INTR) => self.progress_or(Step::Stray),
             Err(Errno::NODEV | Errno::NOENT) => Err(StoppedBy::Removed),
             Err(errno) => Err(StoppedBy::Failed(errno)),
@@ -487,7 +508,7 @@ impl<'a, T: Target + ?Sized> Run<'a, T> {
         self.since_stat = Duration::ZERO;
         self.stat_is_fresh = flush;
         let moved = self.ledger.enter_stat(stat);
-        self.slow_swap |= self.swap_is_slow();
+        self.judge_swap();
         Ok(moved)
     }
 

@@ -44,6 +44,7 @@ pub(crate) enum Counters {
 
 /// The simulated kernel with its one cgroup. Amounts are pages.
 #[derive(Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "settings that are independent of each other")]
 pub(crate) struct Sim {
     // Settings.
     pub file: u64,
@@ -57,6 +58,10 @@ pub(crate) struct Sim {
     pub psi: PsiState,
     /// Speed of the swap in pages per second; `None` for at once, like zram.
     pub swap_speed: Option<u64>,
+    /// Pages per millisecond that a batch submits to swap.
+    pub submit_speed: u64,
+    /// Whether the alarm ends a batch while it submits: since 7.2.
+    pub is_interruptible: bool,
     pub manners: Manners,
     pub counters: Counters,
     /// Maximum ratio of the pages that a batch frees to those requested.
@@ -100,6 +105,7 @@ pub(crate) struct Sim {
     pub demoted: u64,
     pub swapped: u64,
     pub asked: Vec<u64>,
+    pub asked_at: Duration,
     /// State before each request: pages in use, and pages that the application had freed.
     pub at_ask: Vec<(u64, u64)>,
     pub slab_freed: u64,
@@ -121,6 +127,8 @@ impl Sim {
             swap_room: 0,
             psi: PsiState::On,
             swap_speed: None,
+            submit_speed: 1 << 30,
+            is_interruptible: false,
             manners: Manners::Honest,
             counters: Counters::Proactive,
             overshoot: 1,
@@ -147,6 +155,7 @@ impl Sim {
             demoted: 0,
             swapped: 0,
             asked: Vec::new(),
+            asked_at: Duration::ZERO,
             at_ask: Vec::new(),
             slab_freed: 0,
             hidden_freed: 0,
@@ -238,16 +247,14 @@ impl Sim {
 
             freed += taken;
         }
-        if anon {
+        if anon && self.swap_speed.is_none() {
             let room = self.swap_room.saturating_sub(self.writeback);
             let out = take(&mut self.anon, (most - freed).min(room));
             self.swap_room -= out;
             self.swapped += out;
-            if self.swap_speed.is_some() {
-                self.writeback += out;
-            } else {
-                freed += out;
-            }
+            freed += out;
+        } else if anon {
+            freed = self.sweep(freed, most);
         }
         self.stolen += freed;
         // The harder the kernel has to search, the harder it shrinks slab.
@@ -260,6 +267,46 @@ impl Sim {
         self.hidden_freed += take(&mut self.hidden, self.hidden_along);
         freed + if self.loop_counts_slab { slab } else { 0 }
     }
+
+    /// Submits anonymous memory to a device, ever more of it the less the batch has `freed`, and
+    /// takes what the device has written meanwhile (`do_try_to_free_pages`: a part of the lists at
+    /// each priority, from 12 to 0). Returns the pages freed.
+    fn sweep(&mut self, mut freed: u64, most: u64) -> u64 {
+        let lists = self.anon;
+        for priority in (0..=12).rev() {
+            if freed >= most.min(32) || self.has_alarm() {
+                break;
+            }
+            let out = (lists >> priority).min(self.anon).min(self.swap_room.saturating_sub(self.writeback));
+            self.anon -= out;
+            self.swap_room -= out;
+            self.swapped += out;
+            self.writeback += out;
+            self.elapse(Duration::from_micros(out * 1000 / self.submit_speed));
+            if !self.stuck {
+                let written = (most - freed).min(self.swap_cache);
+                self.swap_cache -= written;
+                freed += written;
+            }
+        }
+        freed
+    }
+
+    /// Returns whether the alarm has gone off during the write.
+    fn has_alarm(&self) -> bool {
+        let armed = ALARM.get().map(|after| self.asked_at + after);
+        self.is_interruptible && self.passed(armed)
+    }
+}
+
+thread_local! {
+    /// Alarm of the simulated kernel.
+    static ALARM: Cell<Option<Duration>> = const { Cell::new(None) };
+}
+
+/// Sets the alarm of the simulated kernels of this thread.
+pub(crate) fn alarm(after: Option<Duration>) {
+    ALARM.set(after);
 }
 
 impl Target for Sim {
@@ -337,6 +384,7 @@ impl Target for Sim {
         const RETRIES: u32 = 16;
         assert!(bytes > 0 && bytes.is_multiple_of(PAGE), "the kernel would round {bytes} down");
         self.asked.push(bytes);
+        self.asked_at = self.clock.get();
         self.at_ask.push((self.usage_bytes() / PAGE, self.freed_by_app));
         self.live()?;
         if self.clock.get() < self.busy_until {
@@ -349,7 +397,8 @@ impl Target for Sim {
         let wanted = bytes / PAGE;
         let (mut reclaimed, mut retries) = (0, RETRIES);
         while reclaimed < wanted {
-            if self.passed(self.signal_at) {
+            let armed = ALARM.get().map(|after| self.asked_at + after);
+            if self.passed(self.signal_at) || self.passed(armed) {
                 return Err(Errno::INTR);
             }
             self.live()?;

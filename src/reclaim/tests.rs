@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 mod slab;
 
-use super::sim::{Counters, Manners, PAGE, Sim};
+use super::sim::{self, Counters, Manners, PAGE, Sim};
 use super::{
     Goal, LARGE_FOLIO, Measure, Obstacle, Rate, RecentStalls, Refusal, Report, Request, RequestEvent,
     StoppedBy, Verdict, run, run_after,
@@ -210,7 +210,8 @@ fn the_timeout_bounds_the_wait_for_lagging_counters_too() {
 fn slow_swap_is_waited_for_and_the_rest_asked_again() {
     let anon = 40 * M / PAGE;
     // 20 MiB a second: long after the kernel gave up, but within the wait.
-    let mut sim = Sim { anon, swap_room: 4 * anon, swap_speed: Some(5_120), ..Sim::new(0) };
+    let slow = Sim { anon, swap_room: 4 * anon, swap_speed: Some(5_120), ..Sim::new(0) };
+    let mut sim = Sim { submit_speed: 8, ..slow };
     let mut waits = 0;
     let signal = sim.signal();
     let tell = &mut |event| waits += u32::from(matches!(event, RequestEvent::AwaitingWriteback { .. }));
@@ -226,13 +227,48 @@ fn slow_swap_is_waited_for_and_the_rest_asked_again() {
 }
 
 #[test]
-fn too_slow_a_swap_is_named_and_over_swap_flagged() {
+fn slow_swap_is_followed_and_not_flooded() {
+    let anon = 100 * M / PAGE;
+    // 1 and 4 MiB a second; 16 and 250 MiB a second are submitted.
+    for (speed, submit_speed) in [(256, 4), (256, 64), (1024, 4), (1024, 64)] {
+        let slow = || Sim {
+            anon,
+            swap_room: 4 * anon,
+            swap_speed: Some(speed),
+            submit_speed,
+            is_interruptible: true,
+            ..Sim::new(0)
+        };
+        let mut sim = slow();
+        let report = reclaim(&mut sim, &Request { alarm: Some(sim::alarm), ..request(20 * M) });
+        assert_eq!((report.stopped_by, report.verdict()), (StoppedBy::Reached, Some(Verdict::Exact)));
+        assert!(report.swapped_out.unwrap() <= 30 * M, "{speed} {submit_speed}: {:?}", report.swapped_out);
+        // What one write of 128 KiB submits can't be bounded there; no second one follows it.
+        let mut sim = Sim { is_interruptible: false, ..slow() };
+        let report = reclaim(&mut sim, &Request { alarm: Some(sim::alarm), ..request(20 * M) });
+        assert_eq!(report.stopped_by, StoppedBy::Reached);
+        let most = if submit_speed == 4 { 40 * M } else { 100 * M };
+        assert!(report.swapped_out.unwrap() <= most, "{speed} {submit_speed}: {:?}", report.swapped_out);
+    }
+}
+
+#[test]
+fn a_swap_device_that_hangs_is_named() {
     let anon = 400 * M / PAGE;
-    let mut sim = Sim { anon, swap_room: 4 * anon, swap_speed: Some(256), ..Sim::new(0) };
+    let mut sim = Sim { anon, swap_room: 4 * anon, swap_speed: Some(0), ..Sim::new(0) };
     let report = reclaim(&mut sim, &request(20 * M));
     assert_eq!((report.stopped_by, report.verdict()), (StoppedBy::Exhausted, Some(Verdict::Under)));
     assert!(report.obstacles.iter().any(|o| matches!(o, Obstacle::Writeback(_))), "{:?}", report.obstacles);
     assert!(report.elapsed < Duration::from_secs(10), "{:?}", report.elapsed);
+}
+
+#[test]
+fn fast_swap_is_not_slowed_down() {
+    let anon = 1000 * M / PAGE;
+    let mut sim = Sim { anon, swap_room: 4 * anon, is_interruptible: true, ..Sim::new(0) };
+    let report = reclaim(&mut sim, &Request { alarm: Some(sim::alarm), ..request(500 * M) });
+    assert_eq!((report.stopped_by, report.verdict()), (StoppedBy::Reached, Some(Verdict::Exact)));
+    assert!(report.chunks < 40 && report.waited_for_swap.is_zero(), "{} writes", report.chunks);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use crate::host::proc::page_size;
 use crate::kind::Swappiness;
-use crate::reclaim::{Pace, Target};
+use crate::reclaim::{Alarm, Pace, Target};
 
 /// Number of consecutive writes that may reclaim nothing.
 const RETRIES: u32 = 3;
@@ -97,9 +97,6 @@ impl ActionResult {
 /// disk of 4 MB/s (Linux 7.3). From 7.2 on an interrupted write ends amid a batch, before that
 /// after one.
 pub(crate) const WRITE_TIMEOUT: Duration = Duration::from_millis(5);
-
-/// Function that interrupts the calling thread's system call after a time; `None` cancels it.
-pub(crate) type Alarm = fn(Option<Duration>);
 
 /// Time after which an action ends, so that others get their turn: it goes on in a later one.
 pub(crate) const SLICE: Duration = Duration::from_millis(50);

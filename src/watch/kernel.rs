@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use super::action::Alarm;
 use super::config::rule::WatchError;
 use super::policy::guard::Bounds;
 use super::policy::working_set::Activity;
@@ -29,7 +28,7 @@ use crate::host::files::{is_shortage, may_stay_open};
 use crate::host::swap_areas::SwapOutCounter;
 use crate::host::swap_summary::SwapSummary;
 use crate::reclaim::pool::{Message, Pool};
-use crate::reclaim::{Goal, Request};
+use crate::reclaim::{Alarm, Goal, Request};
 use crate::size::Amount;
 
 /// Maximum number of worker threads. As many are used as jobs run at the same time, and hardly ever

@@ -1,12 +1,12 @@
 //! Settings and callbacks of a watch.
 
+use crate::reclaim::Alarm;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::action::Alarm;
 use super::config::rule::Rule;
 use super::event::{Event, MemberView};
 use super::notes::Note;

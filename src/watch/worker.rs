@@ -5,12 +5,12 @@ use std::sync::{Arc, OnceLock};
 
 use rustix::io::Errno;
 
-use super::action::{Action, ActionResult, Alarm, EndReason, Interrupt, LockedBy, lost};
+use super::action::{Action, ActionResult, EndReason, Interrupt, LockedBy, lost};
 use super::policy::guard::Allowed;
 use crate::cgroup::{CgroupPath, MemoryCgroup};
 use crate::kind::{Kind, Swappiness};
 use crate::reclaim::pool::Work;
-use crate::reclaim::{Pace, Target};
+use crate::reclaim::{Alarm, Pace, Target};
 
 /// Stack size of a worker, bytes: workers need next to none.
 pub(crate) const STACK: usize = 128 << 10;

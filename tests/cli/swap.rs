@@ -3,16 +3,17 @@
 use std::process::Command;
 
 use crate::environment::{Case, list};
-use crate::harness::{Cgroup, M, assert_fails, number, parse, report, run};
+use crate::harness::{Cgroup, M, assert_fails, number, report, run};
 use crate::watch::events;
 use crate::workload::Work;
 
 pub fn cases() -> Vec<Case> {
     list![
-        "guest reclaim" => without_swap, a_limit_on_swap_is_named, swap_that_runs_out_ends_it, slow_swap;
+        "guest reclaim" => without_swap, a_limit_on_swap_is_named, swap_that_runs_out_ends_it;
+        "guest reclaim !prompt" => slow_swap;
         "guest swappiness-max" => only_anon_without_swap;
         "guest reclaim pswpout" => fast_swap;
-        "guest prompt" => a_watch_does_not_flood_slow_swap
+        "guest prompt" => slow_swap_and_prompt_signals, a_watch_does_not_flood_slow_swap
     ]
 }
 
@@ -104,22 +105,44 @@ fn fast_swap() {
     assert!(number(&report, "anon_freed_bytes") >= 36 << 20, "{report}");
 }
 
-/// Four megabytes a second: most of the request is still under writeback when the kernel gives up.
-/// memctl waits for it, for two seconds at most, and names the rest that is missing then.
-fn slow_swap() {
+/// Asks for 20 MiB of anonymous memory with swap at 4 MB/s, and returns the report.
+fn slowly_swapped() -> serde_json::Value {
     let _slow = Swap::only(Some(SLOW));
     let app = Cgroup::new("app");
-    app.uses(&Work::Anon(60 * M));
-    let ran = run(&["reclaim", "app", "4M", "--json"]);
-    let report = parse(&ran.stdout);
-    let reclaimed = number(&report, "reclaimed_bytes");
-    assert!(number(&report, "elapsed_usec") < 20_000_000, "{report}");
-    match ran.status {
-        Some(0) => assert!(reclaimed >= 3900 << 10, "{report}"),
-        Some(3) => assert!(report["obstacles"].to_string().contains("writeback"), "{report}"),
-        other => panic!("{other:?}: {report}"),
-    }
+    app.uses(&Work::Anon(100 * M));
+    let report = report(&["reclaim", "app", "20M", "--timeout", "60s"], 0);
+    eprintln!(
+        "swapped out {} KiB for {} KiB in {} ms, {} writes",
+        number(&report, "swapped_out_bytes") as u64 >> 10,
+        number(&report, "reclaimed_bytes") as u64 >> 10,
+        number(&report, "elapsed_usec") as u64 / 1000,
+        number(&report, "chunks")
+    );
     app.rest();
+    report
+}
+
+/// Returns the middle one of three amounts swapped out for 20 MiB: the emulated disk is shared with
+/// other guests. At four megabytes a second the kernel itself would queue up to all of the memory
+/// for the first few pages.
+fn swapped_slowly() -> u64 {
+    let mut swapped: Vec<u64> =
+        (0..3).map(|_| number(&slowly_swapped(), "swapped_out_bytes") as u64).collect();
+    swapped.sort_unstable();
+    swapped[1]
+}
+
+/// A small request ends as soon as the disk has written its first pages: 20 to 27 MiB.
+fn slow_swap() {
+    let swapped = swapped_slowly();
+    assert!(swapped <= 40 * M, "{swapped}");
+}
+
+/// There the kernel submits huge pages, in writes that only a signal ends: 28 MiB, and more where
+/// the emulator is short of CPU time, so that the signal comes late.
+fn slow_swap_and_prompt_signals() {
+    let swapped = swapped_slowly();
+    assert!(swapped <= 50 * M, "{swapped}");
 }
 
 /// Nothing is freed until the disk has written it, so the kernel would queue more and more.

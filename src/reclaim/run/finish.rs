@@ -94,7 +94,7 @@ impl<T: Target + ?Sized> Run<'_, T> {
             writing: self.writing,
             cpu: self.cpu,
             stalled,
-            waited_for_swap: self.writeback_waited,
+            waited_for_swap: self.swap.waited,
             waited_for_counters: self.counters_waited,
             waited_for_others: self.turns_waited,
             waited_for_slab: self.waited_for_slab,

@@ -1,0 +1,102 @@
+//! What a request knows about the memory that it sends to swap, and about the device.
+
+use std::time::Duration;
+
+use super::chunk;
+
+/// Bytes that must have gone to swap, and left memory at once, to show a fast swap.
+pub(crate) const MIN_FAST_SWAP: u64 = 2 << 20;
+
+/// Time in which the device should write what one request submits: requests grow below the first,
+/// and shrink above the second.
+const SHORT_DRAIN: Duration = Duration::from_millis(20);
+const LONG_DRAIN: Duration = Duration::from_millis(100);
+
+/// First time limit for a write while swap isn't known to be fast, and the longest. From 7.2 on an
+/// interrupted write ends amid a batch, before that after one.
+const FIRST_WRITE_TIMEOUT: Duration = Duration::from_millis(2);
+const MAX_WRITE_TIMEOUT: Duration = Duration::from_millis(64);
+
+/// Speed of swap, as far as the request has found out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Speed {
+    Unknown,
+    /// Pages left memory at once.
+    Fast,
+    /// Pages were observed on their way.
+    Slow,
+}
+
+/// Knowledge about memory on its way to swap. Amounts are bytes.
+#[derive(Debug)]
+pub(crate) struct SwapOut {
+    pub speed: Speed,
+    /// Swap usage at the start and at the latest sample; `None` where it can't be read.
+    started: Option<u64>,
+    pub usage: Option<u64>,
+    /// True if the latest write swapped anything out.
+    pub has_moved: bool,
+    /// Pages that are written and that reclaim doesn't take: in use again, for example.
+    pub kept: u64,
+    /// Size of a request that submits.
+    submit: u64,
+    /// Time spent waiting since anything was reclaimed.
+    pub idle: Duration,
+    /// Time for which the device wrote what the latest request submitted.
+    drain: Duration,
+    /// Time limit for a write.
+    pub timeout: Duration,
+    /// Time spent waiting.
+    pub waited: Duration,
+}
+
+impl SwapOut {
+    /// Creates the state of a request that begins with this usage of swap.
+    pub(crate) fn new(usage: Option<u64>) -> Self {
+        Self {
+            speed: Speed::Unknown,
+            started: usage,
+            usage,
+            has_moved: false,
+            kept: 0,
+            submit: chunk::SMALLEST,
+            idle: Duration::ZERO,
+            drain: Duration::ZERO,
+            timeout: FIRST_WRITE_TIMEOUT,
+            waited: Duration::ZERO,
+        }
+    }
+
+    /// Records that a write was interrupted before anything moved. Returns whether the next one has
+    /// more time.
+    pub(crate) fn allow_more_time(&mut self) -> bool {
+        let allowed = self.timeout;
+        self.timeout = (2 * self.timeout).min(MAX_WRITE_TIMEOUT);
+        self.timeout > allowed
+    }
+
+    /// Returns the bytes swapped out since the start.
+    #[must_use]
+    pub(crate) fn swapped(&self) -> u64 {
+        self.usage.zip(self.started).map_or(0, |(now, start)| now.saturating_sub(start))
+    }
+
+    /// Records time spent waiting for the device.
+    pub(crate) fn add_wait(&mut self, time: Duration) {
+        for waited in [&mut self.waited, &mut self.drain, &mut self.idle] {
+            *waited += time;
+        }
+    }
+
+    /// Returns the size of the next request that submits, by the time that the device took for the
+    /// latest one.
+    pub(crate) fn next_submit(&mut self) -> u64 {
+        if self.drain > LONG_DRAIN {
+            self.submit = (self.submit / 2).max(chunk::SMALLEST);
+        } else if self.drain < SHORT_DRAIN {
+            self.submit = self.submit.saturating_mul(2);
+        }
+        self.drain = Duration::ZERO;
+        self.submit
+    }
+}
