@@ -1,22 +1,29 @@
 //! `memory.pressure`: time in which tasks of the cgroup were stalled for want of memory (PSI).
 
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use super::Cgroup;
 use crate::host::{PsiState, Reader};
 
-/// Returns the state of PSI for a cgroup. An owner can switch it off for the cgroup alone
-/// (`cgroup.pressure`, since 6.1): the cgroup then has no `memory.pressure`.
+/// Returns the state of PSI for a cgroup.
 #[must_use]
 pub(crate) fn state(cgroup: &Cgroup) -> PsiState {
     let is_read = cgroup.read("memory.pressure").is_ok_and(|text| some_total(&text).is_some());
-    if is_read {
-        return PsiState::On;
-    }
-    if cgroup.read("cgroup.pressure").is_ok_and(|text| text.trim() == "0") {
+    if is_read { PsiState::On } else { state_without_figures(cgroup, PsiState::of_host) }
+}
+
+/// Returns the state of PSI for the cgroup in `dir`, whose `memory.pressure` has no figures; `host`
+/// returns the state of the host. An owner can switch PSI off for the cgroup alone
+/// (`cgroup.pressure`, since 6.1): the cgroup then has no `memory.pressure`.
+#[must_use]
+pub(crate) fn state_without_figures(dir: impl AsFd, host: impl FnOnce() -> PsiState) -> PsiState {
+    let mut text = String::new();
+    let is_read = Reader::at(dir, "cgroup.pressure").and_then(|file| file.read(&mut text)).is_ok();
+    if is_read && text.trim() == "0" {
         return PsiState::OffHere;
     }
-    match PsiState::of_host() {
+    match host() {
         PsiState::Off => PsiState::Off,
         _ => PsiState::Unknown,
     }
@@ -99,5 +106,20 @@ mod tests {
         assert_eq!((Pressure::parse(""), Pressure::parse("some avg10=x.y total=1\n")), (None, None));
         assert_eq!(some_total(""), None);
         assert_eq!(some_total("full total=3\n"), None);
+    }
+
+    #[test]
+    fn no_figures_are_no_proof_that_psi_is_off() {
+        let dir = tempfile::tempdir().unwrap();
+        let cgroup = super::super::open_directory(dir.path()).unwrap();
+        let state = |host| state_without_figures(&cgroup, || host);
+        assert_eq!(
+            [PsiState::On, PsiState::Off, PsiState::Unknown].map(state),
+            [PsiState::Unknown, PsiState::Off, PsiState::Unknown]
+        );
+        std::fs::write(dir.path().join("cgroup.pressure"), "1\n").unwrap();
+        assert_eq!(state(PsiState::On), PsiState::Unknown);
+        std::fs::write(dir.path().join("cgroup.pressure"), "0\n").unwrap();
+        assert_eq!(state(PsiState::On), PsiState::OffHere);
     }
 }

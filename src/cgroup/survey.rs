@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rustix::fs::{Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -19,12 +19,12 @@ use rustix::io::Errno;
 use super::conditions::Protected;
 use super::limit::{BindingLimit, Ceiling};
 use super::path::id_of;
-use super::pressure::Pressure;
+use super::pressure::{self, Pressure};
 use super::stat::{MemoryStat, PackedStat, StatParser};
 use super::swap_room::SwapRoom;
 use super::{CgroupPath, Conditions, Name, open_directory};
-use crate::host::Reader;
 use crate::host::proc::{parse_number, swappiness};
+use crate::host::{PsiState, Reader};
 
 mod walk;
 
@@ -53,6 +53,8 @@ pub struct Reading {
     pub low: Option<Ceiling>,
     /// `memory.pressure`.
     pub pressure: Option<Pressure>,
+    /// State of PSI, which says why there is no pressure, if there is none.
+    pub psi: PsiState,
     /// Limit that binds, as far as this namespace can see.
     pub bound: Option<BindingLimit>,
     /// Conditions that can prevent reclaim.
@@ -150,6 +152,8 @@ struct Found {
 #[derive(Debug)]
 pub struct Survey {
     swappiness: Option<u8>,
+    /// State of PSI on the host, read for the first cgroup without figures.
+    psi: OnceLock<PsiState>,
     /// Number of levels below the requested cgroup to read as well.
     depth: usize,
     /// Maximum number of threads, the calling one among them.
@@ -187,7 +191,7 @@ impl Survey {
     #[must_use]
     pub fn new(depth: usize, jobs: usize) -> Self {
         let (left_out, unreadable) = (AtomicUsize::new(0), Mutex::default());
-        Self { swappiness: swappiness(), depth, threads: jobs, left_out, unreadable }
+        Self { swappiness: swappiness(), psi: OnceLock::new(), depth, threads: jobs, left_out, unreadable }
     }
 
     /// Returns the number of cgroups that were left out so far, each with all below it, since they
@@ -281,6 +285,10 @@ impl Survey {
                 }
                 return Default::default();
             }
+        };
+        reading.psi = match reading.pressure {
+            Some(_) => PsiState::On,
+            None => pressure::state_without_figures(&dir, || *self.psi.get_or_init(PsiState::of_host)),
         };
         let limits = limits(&dir, &mut reading, above);
         reading.conditions.swap.clone_from(&limits.room);

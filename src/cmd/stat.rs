@@ -48,6 +48,13 @@ pub fn run(args: &Stat, global: &Global) -> Result<Exit> {
         let nothing = view.rows().is_empty();
         let silent = nothing || loudness == Verbosity::Quiet && !args.json;
         let heard = silent || screen.show(&view)?;
+        // A page and JSON give the reason themselves.
+        let has_rows = again || matches!(view, StatView::Rows(_));
+        if has_rows && !args.json && look == 1 && loudness != Verbosity::Quiet {
+            for note in notes::without_pressure(view.rows()) {
+                output::eprint_line(&note);
+            }
+        }
         if nothing && unreadable.is_empty() && look == 1 {
             if let Some(why) = locate("/").ok().and_then(|root| diagnose::none_below(&root)) {
                 return Err(why.into());

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use super::proc::errno_of;
 
 /// State of PSI, of the host or of one cgroup.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PsiState {
     /// Stall figures are kept, and can be read here.
     On,
@@ -17,6 +17,7 @@ pub enum PsiState {
     /// The kernel keeps none for this cgroup: its `cgroup.pressure` is 0.
     OffHere,
     /// Stall figures can't be read here, whether or not the kernel keeps them.
+    #[default]
     Unknown,
 }
 
@@ -39,6 +40,17 @@ impl PsiState {
                 Self::Off
             }
             _ => Self::Unknown,
+        }
+    }
+
+    /// Returns the word for the state in JSON.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::On => "on",
+            Self::Off => "off",
+            Self::OffHere => "off_for_cgroup",
+            Self::Unknown => "unknown",
         }
     }
 

@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use super::format::{counted, escaped, hundredths, size, time};
 use super::{Verbosity, eprint_line};
 use crate::output::format::errno_text;
-use crate::output::view::Waiting;
+use crate::output::view::{Row, Waiting};
 
 /// Prints the line of `-v` for a step of a request, with the cgroup's name where several are in
 /// progress.
@@ -102,6 +102,14 @@ pub fn left_out(cgroup: &str, count: usize, loudness: Verbosity) {
     }
 }
 
+/// Returns notes on cgroups without figures of pressure, one for each reason.
+pub fn without_pressure(rows: &[Row]) -> Vec<String> {
+    let without = rows.iter().filter_map(|shown| Some((&*shown.reading.name, shown.reading.psi.reason()?)));
+    let note =
+        |(names, why): (String, &str)| format!("memctl: {}: STALL% is unknown: {why}", escaped(&names));
+    by_reason(without).map(note).collect()
+}
+
 /// Returns the warning that a watch of memctl's own cgroup might reclaim memctl itself.
 pub fn unlocked(cgroup: &str) -> String {
     format!(
@@ -113,19 +121,24 @@ pub fn unlocked(cgroup: &str) -> String {
 pub fn not_watched(waiting: &Waiting) -> Vec<String> {
     let unmatched =
         waiting.unmatched.iter().map(|word| format!("{word}: no cgroup matches yet; waiting for one"));
-    // One note for each reason.
+    let unlimited = by_reason(waiting.unlimited.iter().map(|(name, why)| (&**name, &**why)))
+        .map(|(names, why)| format!("{names}: not watched yet: {why}"));
+    unmatched.chain(unlimited).collect()
+}
+
+/// Returns each reason once, with the first of the names that it is for and the number of others.
+fn by_reason<'a>(each: impl Iterator<Item = (&'a str, &'a str)>) -> impl Iterator<Item = (String, &'a str)> {
     let mut reasons: Vec<(&str, &str, usize)> = Vec::new();
-    for (name, why) in &waiting.unlimited {
-        match reasons.iter_mut().find(|(_, reason, _)| reason == why) {
+    for (name, why) in each {
+        match reasons.iter_mut().find(|(_, reason, _)| *reason == why) {
             Some((_, _, more)) => *more += 1,
             None => reasons.push((name, why, 0)),
         }
     }
-    let unlimited = reasons.into_iter().map(|(name, why, more)| {
+    reasons.into_iter().map(|(name, why, more)| {
         let more = if more > 0 { format!(" (and {more} more)") } else { String::new() };
-        format!("{name}{more}: not watched yet: {why}")
-    });
-    unmatched.chain(unlimited).collect()
+        (format!("{name}{more}"), why)
+    })
 }
 
 /// Returns the text of a note on a word that can't be resolved now, of a rule if it has a name.

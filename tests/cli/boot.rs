@@ -2,14 +2,16 @@
 
 use crate::check::finding;
 use crate::environment::{Case, list};
-use crate::harness::{Cgroup, M, assert_fails, parse, report, run};
+use crate::harness::{Cgroup, M, assert_fails, number, parse, report, run};
+use crate::hidden::assert_pressure_unknown;
 use crate::watch::{of, parsed};
 use crate::workload::Work;
 
 pub fn cases() -> Vec<Case> {
     list![
         "boot psi-off" => pressure_is_off;
-        "boot memory-off" => the_memory_controller_is_off
+        "boot memory-off" => the_memory_controller_is_off;
+        "boot no-swap-accounting" => swap_is_accounted_to_nobody
     ]
 }
 
@@ -19,6 +21,7 @@ fn pressure_is_off() {
     let before = app.current();
     let line = parse(&run(&["check", "app", "--json"]).stdout);
     assert_eq!(finding(&line, "pressure")["state"], "note", "{line}");
+    assert_pressure_unknown("off", "PSI is off on this host");
     for words in [
         &["reclaim", "app", "5M", "--max-pressure", "5%"][..],
         &["reclaim", "app", "5M", "--max-pressure", "5%", "--dry-run"],
@@ -59,4 +62,31 @@ fn the_memory_controller_is_off() {
     assert!(ran.status == Some(1) && ran.stdout.contains("disabled on this host"), "{ran:?}");
     assert!(ran.stdout.contains("cgroup_disable=memory"), "{ran:?}");
     assert!(!app.path().join("memory.current").exists());
+}
+
+fn swap_is_accounted_to_nobody() {
+    let app = Cgroup::new("app");
+    app.uses(&Work::Anon(30 * M));
+    assert!(!app.path().join("memory.swap.current").exists() && app.path().join("memory.stat").exists());
+    let line = parse(&run(&["stat", "app", "--json"]).stdout);
+    assert_eq!(line.get("swap_bytes"), None, "{line}");
+    // Without accounting there is no limit either: the room is the host's.
+    assert!(number(&line, "swap_room_bytes") > 256 * M as i64, "{line}");
+    assert!(number(&line, "reclaimable_bytes") > 25 * M as i64, "{line}");
+    let page = run(&["stat", "app"]).stdout;
+    let swap = page.lines().find_map(|line| line.strip_prefix("swap")).expect("a line").trim();
+    assert!(swap.starts_with("unknown: no memory.swap.current, room for "), "{page}");
+    let table = run(&["stat", "app", "-n", "1", "-i", "1s"]).stdout;
+    let cells: Vec<_> = table.lines().map(|line| line.split_whitespace().nth(6)).collect();
+    assert_eq!(cells, [Some("SWAP"), Some("-")], "{table}");
+    let line = parse(&run(&["check", "app", "--json"]).stdout);
+    let swap = finding(&line, "swap");
+    assert!(swap["amount_bytes"].as_u64() > Some(256 * M), "{line}");
+    assert!(!line.to_string().contains("no swap") && !line.to_string().contains("swap room"), "{line}");
+    // 6.1, the first kernel in the table with memory.reclaim, always accounts for swap.
+    for words in [&["reclaim", "app", "5M", "--dry-run"][..], &["watch", "app", "--keep", "10M", "--dry-run"]]
+    {
+        let ran = run(words);
+        assert!(ran.status == Some(1) && ran.stderr.contains("has no memory.reclaim"), "{ran:?}");
+    }
 }

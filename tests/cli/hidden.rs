@@ -108,6 +108,21 @@ fn swap_that_is_shown_wrongly() {
     assert!(!line.to_string().contains("swap shown"), "{line}");
 }
 
+/// Asserts that stat shows no stall of `app`, and says why, in all of its forms.
+#[track_caller]
+pub fn assert_pressure_unknown(psi: &str, why: &str) {
+    let line = parse(&run(&["stat", "app", "--json"]).stdout);
+    assert_eq!((&line["psi"], line.get("pressure")), (&psi.into(), None), "{line}");
+    let page = run(&["stat", "app"]).stdout;
+    let pressure = page.lines().find_map(|line| line.strip_prefix("pressure")).expect("a line");
+    assert_eq!(pressure.trim(), format!("unknown: {why}"), "{page}");
+    let table = run(&["stat", "app", "-n", "2", "-i", "100ms"]);
+    let stalls: Vec<_> = table.stdout.lines().map(|line| line.split_whitespace().nth(9)).collect();
+    assert_eq!(stalls, [Some("STALL%"), Some("-"), Some("-")], "{table:?}");
+    assert_eq!(table.stderr, format!("memctl: /app: STALL% is unknown: {why}\n"), "once");
+    assert_eq!(run(&["stat", "app", "-n", "2", "-i", "100ms", "-q"]).stderr, "");
+}
+
 fn pressure_that_is_off_for_one_cgroup() {
     let app = Cgroup::new("app");
     app.uses(&Work::File(30 * M));
@@ -119,6 +134,10 @@ fn pressure_that_is_off_for_one_cgroup() {
     assert!(pressure["says"].as_str().is_some_and(|says| says.contains("for this cgroup")), "{line}");
     let root = parse(&run(&["check", "--json"]).stdout);
     assert_eq!(finding(&root, "pressure")["state"], "ok", "{root}");
+
+    assert_pressure_unknown("off_for_cgroup", "PSI is off for this cgroup (cgroup.pressure is 0)");
+    let root = parse(&run(&["stat", "/", "--json"]).stdout);
+    assert_eq!((&root["psi"], root["pressure"].is_object()), (&"on".into(), true), "{root}");
 
     let why = "max-pressure can't be kept: PSI is off for this cgroup (cgroup.pressure is 0)";
     let line = format!("memctl: /app: {why}");
@@ -143,6 +162,10 @@ fn pressure_that_is_off_for_one_cgroup() {
 
     // The hint holds.
     app.write("cgroup.pressure", "1");
+    let line = parse(&run(&["stat", "app", "--json"]).stdout);
+    assert_eq!((&line["psi"], line["pressure"]["some_avg10_ratio"].is_f64()), (&"on".into(), true), "{line}");
+    let page = run(&["stat", "app"]).stdout;
+    assert!(page.contains("% of the last 10 s") && !page.contains("unknown"), "{page}");
     app.uses(&Work::File(20 * M));
     let report = report(&["reclaim", "app", "5M", "--max-pressure", "50%"], 0);
     assert!(report.get("guards_blind").is_none(), "{report}");

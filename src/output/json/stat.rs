@@ -62,6 +62,7 @@ pub struct Stated<'a> {
     hidden_by: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pressure: Option<PressureKeys>,
+    psi: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     refaulted_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -206,6 +207,7 @@ impl<'a> From<&'a Row> for Stated<'a> {
             protected_bytes: reclaimable.protected,
             hidden_by: hidden.map(Hidden::word),
             pressure: reading.pressure.map(PressureKeys::from),
+            psi: reading.psi.word(),
             refaulted_bytes: stat.refaulted(),
             restored_bytes: stat.restored(),
             reclaimed_bytes: stat.pgsteal.map(|pages| pages * page),

@@ -4,6 +4,7 @@
 use memctl::cgroup::limit::{BindingLimit, Ceiling};
 use memctl::cgroup::pressure::{Pressure, Stall};
 use memctl::cgroup::swap_room::SwapBound;
+use memctl::host::PsiState;
 
 use super::details;
 use crate::output::format::{Size, escaped, time};
@@ -70,7 +71,7 @@ pub fn lines(shown: &Row, size: Size) -> Vec<(String, String)> {
         ("headroom", Some(headroom(shown, size))),
         ("beyond", shown.hidden.map(details::beyond)),
         ("protection", joined(&[limited("min", reading.min), limited("low", reading.low)])),
-        ("pressure", reading.pressure.map(pressure)),
+        ("pressure", reading.pressure.map(pressure).or_else(|| no_pressure(reading.psi))),
         ("io pressure", details.and_then(|details| details.io_pressure).map(pressure)),
         ("events", details.and_then(details::events)),
         ("reclaimed", reclaimed(shown, size)),
@@ -112,7 +113,12 @@ fn ceiling(limit: Ceiling, size: Size) -> String {
 
 fn swap(shown: &Row, size: Size) -> Option<String> {
     let reading = &shown.reading;
-    let used = size(reading.swap?);
+    let used = match reading.swap {
+        Some(used) => size(used),
+        // Nothing can be told where there is no swap either.
+        None if reading.conditions.swap.as_ref().is_none_or(|room| room.bytes == 0) => return None,
+        None => "unknown: no memory.swap.current".to_owned(),
+    };
     let max = reading.swap_max.map_or_else(String::new, |max| format!(", limit {}", ceiling(max, size)));
     let room = reading.conditions.swap.as_ref();
     let room = room.map_or_else(String::new, |room| format!(", room for {}", size(room.bytes)));
@@ -151,6 +157,10 @@ fn pressure(pressure: Pressure) -> String {
     };
     let full = pressure.full.map_or_else(String::new, |full| format!("; {}", told("full", full)));
     told("some", pressure.some) + &full
+}
+
+fn no_pressure(psi: PsiState) -> Option<String> {
+    Some(format!("unknown: {}", psi.reason()?))
 }
 
 fn rates(shown: &Row, size: Size) -> Option<String> {
