@@ -49,7 +49,8 @@ impl SwapRoom {
     }
 
     /// Returns the room left of `room` after applying a level's `memory.swap.max` (`None` for max)
-    /// and `memory.swap.current`. A limit of 0 leaves none, however much is free.
+    /// and `memory.swap.current`. A limit of 0 leaves none, however much is free. Below a limit, an
+    /// unknown usage leaves an unknown amount.
     #[must_use]
     pub(crate) fn within(
         room: Option<Self>,
@@ -57,7 +58,11 @@ impl SwapRoom {
         max: Option<u64>,
         current: Option<u64>,
     ) -> Option<Self> {
-        let left = max.map_or(u64::MAX, |max| max.saturating_sub(current.unwrap_or(0)));
+        let left = match max {
+            None => u64::MAX,
+            Some(0) => 0,
+            Some(max) => max.saturating_sub(current?),
+        };
         let limited = || Self { bytes: left, bound: SwapBound::Limit(name.to_owned()) };
         match room {
             Some(room) if left >= room.bytes => Some(room),
@@ -114,6 +119,11 @@ mod tests {
     #[test]
     fn an_unknown_amount_of_swap_is_no_room_and_no_lack_of_it() {
         let of = |max| SwapRoom::from_levels(None, [level("/a", max, 10)].into_iter());
+        let uncounted = |host, max| SwapRoom::from_levels(host, [(Name::from("/a"), max, None)].into_iter());
+        assert_eq!(uncounted(HOST, Some(1 << 20)), None, "some of the limit is used");
+        assert_eq!(uncounted(HOST, Some(0)).map(|room| room.bytes), Some(0));
+        let free = SwapRoom { bytes: 600 << 10, bound: SwapBound::Free };
+        assert_eq!(uncounted(HOST, None), Some(free), "no accounting, no limit");
         assert_eq!((of(None), of(Some(1 << 30))), (None, None));
         assert_eq!(of(Some(10)), Some(SwapRoom { bytes: 0, bound: SwapBound::Limit("/a".into()) }));
     }

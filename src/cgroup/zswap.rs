@@ -51,18 +51,26 @@ impl Zswap {
     /// Computes the state from the pool and the levels, the cgroup's own level first.
     fn new(pool: &ZswapPool, levels: impl Iterator<Item = Level>) -> Self {
         let mut zswap = Self { enabled: pool.enabled, room: pool.room(), ..Self::default() };
+        // Below a limit, an unknown usage leaves an unknown amount, unless another leaves none.
+        let mut is_known = true;
         for (at, level) in levels.enumerate() {
             if at == 0 {
                 (zswap.max, zswap.writeback) = (level.max, level.writeback);
             }
-            let left =
-                level.max.and_then(Ceiling::bytes).map(|max| max.saturating_sub(level.current.unwrap_or(0)));
-            if let Some(left) = left.filter(|&left| zswap.room.is_none_or(|room| left < room)) {
-                (zswap.room, zswap.bound) = (Some(left), Some(level.name.clone()));
+            let left = |max: u64| if max == 0 { Some(0) } else { Some(max.saturating_sub(level.current?)) };
+            match level.max.and_then(Ceiling::bytes).map(left) {
+                Some(Some(left)) if zswap.room.is_none_or(|room| left < room) => {
+                    (zswap.room, zswap.bound) = (Some(left), Some(level.name.clone()));
+                }
+                Some(None) => is_known = false,
+                _ => {}
             }
             if level.writeback == Some(false) && zswap.kept.is_none() {
                 zswap.kept = Some(level.name);
             }
+        }
+        if !is_known && zswap.room != Some(0) {
+            (zswap.room, zswap.bound) = (None, None);
         }
         zswap
     }
@@ -103,6 +111,9 @@ mod tests {
         assert_eq!((bound.bound.as_deref(), bound.kept.as_deref()), (Some("/a"), Some("/a")));
         let closed = Zswap::new(&POOL, [level("/a", Ceiling::Bytes(0), 4096, true)].into_iter());
         assert_eq!(closed.room, Some(0));
+        let uncounted = |max| Level { current: None, ..level("/a", Ceiling::Bytes(max), 0, true) };
+        let of = |max| Zswap::new(&POOL, [uncounted(max)].into_iter()).room;
+        assert_eq!((of(4096), of(0)), (None, Some(0)));
         let unknown =
             Zswap::new(&ZswapPool::default(), [level("/a", Ceiling::Bytes(10), 4, true)].into_iter());
         assert_eq!((unknown.room, unknown.enabled), (Some(6), false));

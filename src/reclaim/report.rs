@@ -127,7 +127,8 @@ pub struct Report {
     /// Memory that the compressed copies in zram took, an estimate; `None` if the host doesn't swap
     /// to zram. They are charged to no cgroup.
     pub zram_grown: Option<u64>,
-    /// True if memory went to swap that may be zram, and can't be examined.
+    /// True if memory went to swap that may be zram, and can't be examined, or if the kernel
+    /// doesn't count what went to zram.
     pub copies_unknown: bool,
     /// Bytes demoted to a slower tier: not part of those reclaimed.
     pub demoted: Option<u64>,
@@ -276,7 +277,7 @@ impl Report {
     }
 
     /// Returns the host's gain in bytes: the bytes reclaimed, less the compressed copies that stay
-    /// in memory. `None` if memory went to swap that may be zram, and can't be examined.
+    /// in memory. `None` if the size of the copies is unknown.
     #[must_use]
     pub fn saved(&self) -> Option<i64> {
         let copies = self.zswap_grown.unwrap_or(0).saturating_add(self.zram_grown.unwrap_or(0));

@@ -42,6 +42,14 @@ pub(crate) enum Counters {
     Missing,
 }
 
+/// Accounting of swap to cgroups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SwapAccounting {
+    On,
+    /// Neither counters nor `memory.swap.current`: `swapaccount=0`, before 6.1.
+    Off,
+}
+
 /// The simulated kernel with its one cgroup. Amounts are pages.
 #[derive(Debug)]
 #[allow(clippy::struct_excessive_bools, reason = "settings that are independent of each other")]
@@ -62,6 +70,9 @@ pub(crate) struct Sim {
     pub submit_speed: u64,
     /// Whether the alarm ends a batch while it submits: since 7.2.
     pub is_interruptible: bool,
+    /// Size of a copy in zram, in percent of the page; `None` if swap is no zram.
+    pub zram_percent: Option<u64>,
+    pub swap_accounting: SwapAccounting,
     pub manners: Manners,
     pub counters: Counters,
     /// Maximum ratio of the pages that a batch frees to those requested.
@@ -129,6 +140,8 @@ impl Sim {
             swap_speed: None,
             submit_speed: 1 << 30,
             is_interruptible: false,
+            zram_percent: None,
+            swap_accounting: SwapAccounting::On,
             manners: Manners::Honest,
             counters: Counters::Proactive,
             overshoot: 1,
@@ -334,7 +347,7 @@ impl Target for Sim {
             slab_reclaimable: Some((self.slab + self.slab_pending() + self.slab_freed.min(lag)) * PAGE),
             file_writeback: Some(self.writeback * PAGE),
             swapcached: Some((self.writeback + self.swap_cache) * PAGE),
-            pswpout: Some(self.swapped),
+            pswpout: (self.swap_accounting == SwapAccounting::On).then_some(self.swapped),
             ..MemoryStat::default()
         };
         match self.counters {
@@ -360,11 +373,12 @@ impl Target for Sim {
     }
 
     fn swap_usage(&mut self) -> Option<u64> {
-        Some(self.swapped * PAGE)
+        (self.swap_accounting == SwapAccounting::On).then_some(self.swapped * PAGE)
     }
 
     fn zram(&mut self) -> Option<Zram> {
-        None
+        let original = self.swapped * PAGE;
+        self.zram_percent.map(|percent| Zram { original, used: original * percent / 100 })
     }
 
     fn psi(&self) -> PsiState {

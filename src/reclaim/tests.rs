@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 mod slab;
 
-use super::sim::{self, Counters, Manners, PAGE, Sim};
+use super::sim::{self, Counters, Manners, PAGE, Sim, SwapAccounting};
 use super::{
     Goal, LARGE_FOLIO, Measure, Obstacle, Rate, RecentStalls, Refusal, Report, Request, RequestEvent,
     StoppedBy, Verdict, run, run_after,
@@ -287,6 +287,30 @@ fn the_root_does_not_ask_on_for_what_its_counters_have_yet_to_show() {
     let report = reclaim(&mut sim, &request(M));
     assert!(sim.truth() <= 3 * M, "{}", sim.truth());
     assert_eq!(report.stopped_by, StoppedBy::Reached);
+}
+
+#[test]
+fn what_isnt_counted_is_neither_no_swap_nor_a_saving() {
+    let zram = |swap_accounting| Sim {
+        anon: 100 * M / PAGE,
+        swap_room: 100 * M / PAGE,
+        zram_percent: Some(40),
+        swap_accounting,
+        ..Sim::new(0)
+    };
+    let of = |mut sim: Sim, kind| {
+        let request = Request::new(Goal::Reclaim(Amount::Bytes(50 * M)), kind);
+        let report = reclaim(&mut sim, &request);
+        (report.swapped_out, report.zram_grown, report.saved())
+    };
+    let counted = (Some(50 * M), Some(20 * M), Some(30 * M as i64));
+    assert_eq!(of(zram(SwapAccounting::On), Kind::All), counted);
+    assert_eq!(of(zram(SwapAccounting::Off), Kind::All), (None, None, None));
+    // Nothing went to zram, whoever counts it.
+    let cache = Sim { anon: 0, file: 100 * M / PAGE, ..zram(SwapAccounting::Off) };
+    assert_eq!(of(cache, Kind::All), (None, None, Some(50 * M as i64)));
+    let disk = Sim { zram_percent: None, ..zram(SwapAccounting::Off) };
+    assert_eq!(of(disk, Kind::All), (None, None, Some(50 * M as i64)));
 }
 
 #[test]

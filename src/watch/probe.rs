@@ -200,7 +200,8 @@ impl PressureProbe {
         text: &mut String,
     ) {
         self.copied = copied;
-        let swapped = sampler.swapped(text).unwrap_or(0).saturating_sub(stat.zswapped.unwrap_or(0));
+        let swapped = sampler.swapped(text);
+        let swapped = swapped.map(|bytes| bytes.saturating_sub(stat.zswapped.unwrap_or(0)));
         let demoted = stat.pgdemote_proactive.unwrap_or(0) * page_size();
         self.saving.record(SavingsSample { current, swapped, copied, demoted });
     }

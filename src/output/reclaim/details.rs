@@ -93,7 +93,9 @@ pub fn net_saving<'a>(reports: impl Iterator<Item = &'a Report> + Clone) -> Opti
     let zswap: u64 = reports.clone().filter_map(|report| report.zswap_grown).sum();
     let zram: u64 = reports.clone().filter_map(|report| report.zram_grown).sum();
     if reports.clone().any(|report| report.copies_unknown) {
-        return Some("unknown: memory went to swap that can't be examined, and may be zram".into());
+        return Some(
+            "unknown: the kernel doesn't tell how much went to zram, or to swap that may be zram".into(),
+        );
     }
     let copies = match (zswap, zram) {
         (0, 0) => return None,

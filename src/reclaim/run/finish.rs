@@ -59,6 +59,11 @@ impl<T: Target + ?Sized> Run<'_, T> {
         // A node doesn't count pages that went to swap, but anonymous pages that were reclaimed.
         let left = swapped.or_else(|| pages(start.pgsteal_anon, end.pgsteal_anon));
         let zram_grown = self.zram_before.zip(zram_now).zip(left);
+        let is_uncounted = match (self.zram_before, zram_now) {
+            (Some(before), Some(now)) => left.is_none() && now.original > before.original,
+            (Some(_), None) => left != Some(0),
+            (None, _) => false,
+        };
         let freed = |from: Option<u64>, to: Option<u64>| Some(from?.saturating_sub(to?));
         let (by_usage, has_current) = (self.down_to.is_some(), self.target.has_current());
         let usage = self.target.measures(end).usage;
@@ -86,7 +91,8 @@ impl<T: Target + ?Sized> Run<'_, T> {
             swapped_out: swapped,
             zswapped: pages(start.zswpout, end.zswpout),
             zswap_grown: end.zswap.zip(start.zswap).map(|(end, start)| end.saturating_sub(start)),
-            copies_unknown: left != Some(0) && !self.target.sees_zram(),
+            copies_unknown: self.request.kind.takes_anon() && is_uncounted
+                || left != Some(0) && !self.target.sees_zram(),
             zram_grown: zram_grown.map(|((before, now), swapped)| Zram::taken(before, now, swapped)),
             demoted: self.ledger.tells_demotions().then(|| self.ledger.demoted()),
             chunks: self.chunks,

@@ -7,7 +7,8 @@ pub struct Saved {
     /// zswap is charged, and therefore left out.
     pub gross: u64,
     /// Space that compressed copies of it take in zram, charged to no cgroup: an estimate from the
-    /// size of all of zram. `None` if memory went to swap that may be zram, and can't be examined.
+    /// size of all of zram. `None` if memory went to swap that may be zram, and can't be
+    /// examined, or if the kernel doesn't count what went to zram.
     pub zram: Option<u64>,
     /// Bytes demoted to slower memory instead, which stay charged.
     pub demoted: u64,
@@ -33,8 +34,8 @@ impl Saved {
 pub(crate) struct SavingsSample {
     /// Usage.
     pub current: u64,
-    /// Bytes in swap, uncompressed and outside zswap.
-    pub swapped: u64,
+    /// Bytes in swap, uncompressed and outside zswap; `None` if the kernel doesn't count them.
+    pub swapped: Option<u64>,
     /// Memory taken by a byte in swap, as a share of it: in zram. `None` if that is unknown.
     pub copied: Option<f64>,
     /// Bytes demoted since the cgroup was created.
@@ -60,12 +61,14 @@ impl Saving {
     pub(crate) fn record(&mut self, sample: SavingsSample) {
         let first = *self.first.get_or_insert(sample);
         self.largest = self.largest.max(sample.current);
-        let swapped = sample.swapped.saturating_sub(first.swapped);
+        let swapped = sample.swapped.zip(first.swapped).map(|(now, first)| now.saturating_sub(first));
         self.saved = Saved {
             gross: (self.largest - sample.current).min(self.reclaimed),
-            zram: match sample.copied {
-                _ if swapped == 0 => Some(0),
-                copied => copied.map(|copied| (swapped as f64 * copied) as u64),
+            zram: match (swapped, sample.copied) {
+                (Some(0), _) | (_, Some(0.0)) => Some(0),
+                (swapped, copied) => {
+                    swapped.zip(copied).map(|(swapped, copied)| (swapped as f64 * copied) as u64)
+                }
             },
             demoted: sample.demoted.saturating_sub(first.demoted),
         };
@@ -87,20 +90,25 @@ mod tests {
     #[test]
     fn the_size_of_copies_is_subtracted() {
         let mut saving = Saving::default();
-        let sample = SavingsSample { current: 500 * M, swapped: 10 * M, copied: Some(0.25), demoted: 3 * M };
+        let sample =
+            SavingsSample { current: 500 * M, swapped: Some(10 * M), copied: Some(0.25), demoted: 3 * M };
         saving.record(sample);
         assert_eq!(saving.saved(), Saved::default());
         saving.reclaimed(400 * M);
-        saving.record(SavingsSample { current: 100 * M, swapped: 250 * M, demoted: 5 * M, ..sample });
+        saving.record(SavingsSample { current: 100 * M, swapped: Some(250 * M), demoted: 5 * M, ..sample });
         let saved = saving.saved();
         assert_eq!(saved, Saved { gross: 400 * M, zram: Some(60 * M), demoted: 2 * M });
         assert_eq!(saved.net(), Some(340 * M as i64));
         assert_eq!(Saved { gross: 0, zram: Some(M), demoted: 0 }.net(), Some(-(M as i64)));
-        let hidden = SavingsSample { copied: None, current: 90 * M, swapped: 10 * M, ..sample };
+        let hidden = SavingsSample { copied: None, current: 90 * M, swapped: Some(10 * M), ..sample };
         saving.record(hidden);
         assert_eq!(saving.saved().net(), Some(400 * M as i64), "nothing more went to swap");
-        saving.record(SavingsSample { swapped: 20 * M, ..hidden });
+        saving.record(SavingsSample { swapped: Some(20 * M), ..hidden });
         assert_eq!(saving.saved().net(), None);
+        saving.record(SavingsSample { swapped: None, ..sample });
+        assert_eq!(saving.saved().zram, None, "an unknown amount is in zram");
+        saving.record(SavingsSample { swapped: None, copied: Some(0.0), ..sample });
+        assert_eq!(saving.saved().zram, Some(0), "no swap is zram");
     }
 
     #[test]
