@@ -2,6 +2,7 @@
 //! huge and pinned pages, and the rights of this process.
 
 use rustix::process::{Resource, getrlimit};
+use rustix::thread::{CapabilitySet, capabilities};
 
 use kernel::kernel_release;
 use proc::{flat_keyed, meminfo_bytes, page_size, read_system_file};
@@ -71,6 +72,9 @@ pub struct Rights {
     pub ipc_lock: bool,
     /// Right to raise its own limits, and to set PSI triggers with any window (`CAP_SYS_RESOURCE`).
     pub sys_resource: bool,
+    /// Right to write to a file whatever its owner and mode (`CAP_DAC_OVERRIDE`). In a user
+    /// namespace, only if the file's owner and group have IDs there.
+    pub dac_override: bool,
     /// Limit on locked memory (`RLIMIT_MEMLOCK`), bytes; `None` is no limit.
     pub memlock: Option<u64>,
 }
@@ -114,15 +118,18 @@ impl Rights {
     /// Returns the rights of this process.
     #[must_use]
     pub fn of_self() -> Self {
-        let status = read_system_file("/proc/self/status").unwrap_or_default();
-        Self::new(&status, getrlimit(Resource::Memlock).current)
+        // capget(2) fails only for another process. Needs no /proc.
+        let effective = capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
+        Self::new(effective, getrlimit(Resource::Memlock).current)
     }
 
-    /// Parses the text of a `/proc/PID/status`: 14 is `CAP_IPC_LOCK`, 24 `CAP_SYS_RESOURCE`.
-    fn new(status: &str, memlock: Option<u64>) -> Self {
-        let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-        let bits = effective.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok()).unwrap_or(0);
-        Self { ipc_lock: bits & 1 << 14 != 0, sys_resource: bits & 1 << 24 != 0, memlock }
+    fn new(effective: CapabilitySet, memlock: Option<u64>) -> Self {
+        Self {
+            ipc_lock: effective.contains(CapabilitySet::IPC_LOCK),
+            sys_resource: effective.contains(CapabilitySet::SYS_RESOURCE),
+            dac_override: effective.contains(CapabilitySet::DAC_OVERRIDE),
+            memlock,
+        }
     }
 }
 
@@ -157,11 +164,17 @@ mod tests {
 
     #[test]
     fn capabilities_are_read() {
-        let all = Rights::new("Name:\tx\nCapEff:\t000001ffffffffff\n", None);
-        assert_eq!(all, Rights { ipc_lock: true, sys_resource: true, memlock: None });
-        let lock = Rights::new("CapEff:\t0000000000004000\n", Some(1));
-        assert_eq!((lock.ipc_lock, lock.sys_resource, lock.memlock), (true, false, Some(1)));
-        assert!(!Rights::new("", None).ipc_lock);
+        // As in CapEff of /proc/PID/status, which is where the kernel shows them to others.
+        let of = |bits| Rights::new(CapabilitySet::from_bits_retain(bits), Some(1));
+        let all = Rights { ipc_lock: true, sys_resource: true, dac_override: true, memlock: Some(1) };
+        assert_eq!(of(0x0000_01ff_ffff_ffff), all);
+        assert_eq!(of(1 << 14), Rights { ipc_lock: true, memlock: Some(1), ..Rights::default() });
+        assert_eq!(of(1 << 24), Rights { sys_resource: true, memlock: Some(1), ..Rights::default() });
+        assert_eq!(of(1 << 1), Rights { dac_override: true, memlock: Some(1), ..Rights::default() });
+        let status = read_system_file("/proc/self/status").unwrap();
+        let shown = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap();
+        let shown = u64::from_str_radix(shown.trim(), 16).unwrap();
+        assert_eq!(Rights { memlock: Some(1), ..Rights::of_self() }, of(shown));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 use thiserror::Error;
 
-use super::owner::Denied;
+use super::owner::{BY_POLICY, Denied};
 use super::{systemd, v1};
 use crate::host::files::is_shortage;
 use crate::host::kernel::Version;
@@ -196,9 +196,7 @@ impl CgroupError {
                 "run as root outside of this user namespace: only the host's root may reclaim from a node"
                     .into()
             }
-            Self::RootOnly { denied: Denied::ByPolicy, .. } => {
-                "look for a denial by a security module (SELinux, AppArmor)".into()
-            }
+            Self::RootOnly { denied: Denied::ByPolicy, .. } => BY_POLICY.into(),
             Self::RootOnly { .. } => "run as root: only root may reclaim from a node".into(),
             Self::ReadOnly { .. } | Self::SysReadOnly { .. } => {
                 "run memctl on the host, or mount the file system rw (usually read-only in containers)".into()

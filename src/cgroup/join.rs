@@ -4,6 +4,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::error::{CgroupError, error_text};
+use super::owner::{Denied, Owner};
 use super::{Cgroup, CgroupPath, Name, diagnose, is_populated, tree};
 
 /// Name of the file that moves processes.
@@ -30,6 +31,8 @@ pub enum JoinError {
         name: String,
         /// Error from the kernel.
         errno: Errno,
+        /// Reason for a refusal for want of permission.
+        denied: Denied,
     },
 }
 
@@ -40,10 +43,17 @@ impl JoinError {
         match self {
             Self::Place(place) => place.hint(),
             Self::Refused { errno: Errno::BUSY, .. } => Some("join a cgroup below".into()),
-            Self::Refused { errno: Errno::ACCESS | Errno::PERM, .. } => Some(
-                "run as root, or get write access to cgroup.procs here and in the nearest common ancestor"
+            Self::Refused { errno: Errno::ACCESS | Errno::PERM, denied, .. } => Some(match denied {
+                Denied::ByCapabilities { uid } => {
+                    format!("run with CAP_DAC_OVERRIDE, or as uid {uid}, the owner of cgroup.procs")
+                }
+                Denied::ByPolicy | Denied::ByMode => {
+                    "get write access to cgroup.procs here and in the nearest common ancestor".into()
+                }
+                Denied::ByOwner | Denied::ByNamespace { .. } => "run as root, or get write access to \
+                     cgroup.procs here and in the nearest common ancestor"
                     .into(),
-            ),
+            }),
             Self::Refused { .. } => None,
         }
     }
@@ -67,7 +77,10 @@ impl Joined {
     pub fn enter(located: &CgroupPath, before: Option<&CgroupPath>) -> Result<Self, JoinError> {
         let before = before.and_then(|located| located.open().ok());
         let cgroup = diagnose::open(located)?;
-        let refused = |errno| JoinError::Refused { name: located.name.to_string(), errno };
+        let refused = |errno| {
+            let denied = Denied::of(Owner::of_file(&cgroup, PROCS));
+            JoinError::Refused { name: located.name.to_string(), errno, denied }
+        };
         move_to(&cgroup).map_err(refused)?;
         Ok(Self { cgroup, before })
     }

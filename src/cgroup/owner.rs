@@ -7,9 +7,13 @@
 //! (`user@1000.service`, or a service with `User=` and `Delegate=`) to the unit's user, but the
 //! directory that it is in belongs to root.
 
+use std::os::fd::AsFd;
+
 use rustix::fs::{AtFlags, Stat};
+use rustix::process::{getegid, geteuid, getgroups};
 
 use super::{Cgroup, reclaim};
+use crate::host::Rights;
 use crate::host::user::UserNamespace;
 
 /// Owner and permission bits of a file.
@@ -27,8 +31,13 @@ impl Owner {
     /// Returns the owner of the cgroup's `memory.reclaim`, if the cgroup has one.
     #[must_use]
     pub(crate) fn of(cgroup: &Cgroup) -> Option<Self> {
-        let stat = rustix::fs::statat(cgroup, reclaim::FILE, AtFlags::empty()).ok()?;
-        Some(Self { uid: stat.st_uid, gid: stat.st_gid, mode: stat.st_mode & 0o7777 })
+        Self::of_file(cgroup, reclaim::FILE)
+    }
+
+    /// Returns the owner of a file in a directory.
+    #[must_use]
+    pub(crate) fn of_file(dir: impl AsFd, file: &str) -> Option<Self> {
+        Some(Self::from(&rustix::fs::statat(dir, file, AtFlags::empty()).ok()?))
     }
 
     /// Returns whether a user other than root may write to the file.
@@ -84,24 +93,66 @@ pub enum Denied {
         /// User ID.
         uid: u32,
     },
-    /// This process's user owns the file: a security module, say, keeps it from writing.
+    /// This process's user owns the file, whose mode keeps its owner from writing.
+    ByMode,
+    /// Owner, mode and capabilities allow this process to write: a security module, say, doesn't.
     ByPolicy,
+}
+
+/// Advice for [`Denied::ByPolicy`].
+pub(crate) const BY_POLICY: &str = "owner, mode and capabilities allow this: look for a denial by a security module (SELinux, AppArmor, Landlock)";
+
+/// Process that wants to write to a file.
+#[derive(Clone, Debug, Default)]
+struct Writer {
+    /// Effective user ID.
+    uid: u32,
+    /// Effective and supplementary group IDs.
+    gids: Vec<u32>,
+    /// True if the process has `CAP_DAC_OVERRIDE`.
+    overrides: bool,
+}
+
+impl Writer {
+    fn of_self() -> Self {
+        let groups = getgroups().unwrap_or_default();
+        let gids = groups.into_iter().chain([getegid()]).map(rustix::process::Gid::as_raw).collect();
+        Self { uid: geteuid().as_raw(), gids, overrides: Rights::of_self().dac_override }
+    }
+
+    /// Returns whether the mode of a file with this owner lets the process write. The bits of one
+    /// class alone count (`path_resolution(7)`).
+    fn is_allowed_by(&self, owner: Owner, namespace: &UserNamespace) -> bool {
+        let is_in = |gid| self.gids.contains(&gid) && !namespace.is_unmapped(gid);
+        match owner {
+            Owner { uid, mode, .. } if uid == self.uid && !namespace.is_unmapped(uid) => mode & 0o200 != 0,
+            Owner { gid, .. } if is_in(gid) => owner.by_group(),
+            _ => owner.by_all(),
+        }
+    }
 }
 
 impl Denied {
     /// Returns why this process may not write to a file with this owner.
     #[must_use]
     pub(crate) fn of(owner: Option<Owner>) -> Self {
-        Self::of_user(owner, rustix::process::geteuid().as_raw(), &UserNamespace::of_self())
+        Self::of_writer(owner, &Writer::of_self(), &UserNamespace::of_self())
     }
 
-    fn of_user(owner: Option<Owner>, user: u32, namespace: &UserNamespace) -> Self {
-        match owner {
-            Some(owner) if namespace.is_unmapped(owner.uid) => {
-                Self::ByNamespace { outside: namespace.outside(user) }
+    fn of_writer(owner: Option<Owner>, writer: &Writer, namespace: &UserNamespace) -> Self {
+        let Some(owner) = owner else { return Self::ByOwner };
+        // Capabilities count for files of the namespace's users and groups alone
+        // (`privileged_wrt_inode_uidgid`, kernel/capability.c).
+        let is_foreign = namespace.is_unmapped(owner.uid) || namespace.is_unmapped(owner.gid);
+        match writer {
+            _ if writer.is_allowed_by(owner, namespace) => Self::ByPolicy,
+            Writer { overrides: true, .. } if !is_foreign => Self::ByPolicy,
+            _ if namespace.is_unmapped(owner.uid) => {
+                Self::ByNamespace { outside: namespace.outside(writer.uid) }
             }
-            Some(owner) if owner.uid == user => Self::ByPolicy,
-            Some(owner) if user == 0 => Self::ByCapabilities { uid: owner.uid },
+            _ if owner.uid == writer.uid => Self::ByMode,
+            Writer { overrides: true, .. } => Self::ByNamespace { outside: namespace.outside(writer.uid) },
+            Writer { uid: 0, .. } => Self::ByCapabilities { uid: owner.uid },
             _ => Self::ByOwner,
         }
     }
@@ -132,7 +183,7 @@ impl Asker {
     #[must_use]
     pub(crate) fn of_self() -> Self {
         let overflow = UserNamespace::of_self().overflow;
-        Self { uid: rustix::process::geteuid().as_raw(), root: 0, overflow }
+        Self { uid: geteuid().as_raw(), root: 0, overflow }
     }
 
     /// Returns whether the name of a cgroup counts, by the directories above it, from the mount down.
@@ -154,7 +205,7 @@ impl Asker {
     /// anybody may write to is then a stranger's.
     #[cfg(test)]
     pub(crate) fn faked() -> Self {
-        Self { uid: u32::MAX - 1, root: rustix::process::geteuid().as_raw(), overflow: 65534 }
+        Self { uid: u32::MAX - 1, root: geteuid().as_raw(), overflow: 65534 }
     }
 }
 
@@ -211,15 +262,31 @@ mod tests {
     fn why_a_file_is_denied_depends_on_both_users() {
         let host = UserNamespace::parse("0 0 4294967295\n", None);
         let inner = UserNamespace::parse("0 1000 1\n", None);
+        let writer = |uid| Writer { uid, gids: vec![uid], overrides: false };
         let of = |uid, user, namespace| {
-            Denied::of_user(Some(Owner { uid, gid: uid, mode: 0o200 }), user, namespace)
+            Denied::of_writer(Some(Owner { uid, gid: uid, mode: 0o200 }), &writer(user), namespace)
         };
         assert_eq!(of(0, 1000, &host), Denied::ByOwner);
         assert_eq!(of(65534, 1000, &host), Denied::ByOwner);
         assert_eq!(of(1000, 0, &host), Denied::ByCapabilities { uid: 1000 });
         assert_eq!([of(0, 0, &host), of(7, 7, &host)], [Denied::ByPolicy; 2]);
         assert_eq!(of(65534, 0, &inner), Denied::ByNamespace { outside: Some(1000) });
-        assert_eq!(Denied::of_user(None, 0, &inner), Denied::ByOwner);
+        assert_eq!(Denied::of_writer(None, &writer(0), &inner), Denied::ByOwner);
+        // Capabilities, not the number of the user, override the mode.
+        let capable = |uid| Writer { overrides: true, ..writer(uid) };
+        let owned = |uid, gid, mode| Some(Owner { uid, gid, mode });
+        let with = |owner, user, namespace| Denied::of_writer(owner, &user, namespace);
+        assert_eq!(with(owned(0, 0, 0o200), capable(1000), &host), Denied::ByPolicy);
+        assert_eq!(with(owned(1000, 1000, 0o200), capable(0), &host), Denied::ByPolicy);
+        let outside = Some(1000);
+        assert_eq!(with(owned(65534, 0, 0o200), capable(0), &inner), Denied::ByNamespace { outside });
+        assert_eq!(with(owned(0, 65534, 0), capable(0), &inner), Denied::ByMode);
+        assert_eq!(with(owned(7, 65534, 0o200), capable(0), &inner), Denied::ByNamespace { outside });
+        // The mode counts by the class of the user alone.
+        assert_eq!(with(owned(7, 7, 0o022), writer(7), &host), Denied::ByMode);
+        assert_eq!(with(owned(0, 7, 0o220), writer(7), &host), Denied::ByPolicy);
+        assert_eq!(with(owned(0, 7, 0o202), writer(7), &host), Denied::ByOwner);
+        assert_eq!(with(owned(0, 0, 0o202), writer(7), &host), Denied::ByPolicy);
         let nobody = Owner { uid: 65534, gid: 65534, mode: 0o200 };
         assert_eq!(nobody.words_in(&inner), "owned by a user who has no ID in this user namespace");
         assert_eq!(nobody.words_in(&host), "delegated to uid 65534");

@@ -9,7 +9,7 @@
 use std::borrow::Cow;
 
 use super::naming::Named;
-use super::owner::Denied;
+use super::owner::{BY_POLICY, Denied};
 
 /// Returns whether systemd manages this host, as `sd_booted`(3) does.
 #[must_use]
@@ -51,10 +51,8 @@ pub(crate) fn permit(name: &str, file: &str, denied: Denied, by_systemd: bool) -
         Denied::ByCapabilities { uid } => {
             return format!("run with CAP_DAC_OVERRIDE, or as uid {uid}, the owner of the file");
         }
-        Denied::ByPolicy => {
-            return "this user owns the file: look for a denial by a security module (SELinux, AppArmor)"
-                .into();
-        }
+        Denied::ByMode => return format!("let the file's owner write: chmod u+w {file}"),
+        Denied::ByPolicy => return BY_POLICY.into(),
     }
     if !by_systemd {
         return match name {

@@ -185,7 +185,7 @@ mod tests {
     use crate::host::block::{Disk, Medium};
 
     fn host() -> Host {
-        let rights = Rights { ipc_lock: true, sys_resource: true, memlock: Some(0) };
+        let rights = Rights { ipc_lock: true, sys_resource: true, memlock: Some(0), ..Rights::default() };
         Host {
             release: None,
             psi: PsiState::On,
@@ -282,7 +282,7 @@ mod tests {
 
     #[test]
     fn any_one_of_three_lets_a_watch_lock_its_memory() {
-        let none = Rights { ipc_lock: false, sys_resource: false, memlock: Some(65536) };
+        let none = Rights { memlock: Some(65536), ..Rights::default() };
         assert_eq!(locking(none).state, State::Note);
         for rights in [
             Rights { ipc_lock: true, ..none },

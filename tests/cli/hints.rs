@@ -1,13 +1,16 @@
 //! Hints: each case does what the hint says, in the very state that it is given for, and sees it
 //! help.
 
+use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::environment::{Case, list};
-use crate::harness::{Cgroup, Finished, assert_fails, memctl, parse, refused, run};
+use crate::harness::{Cgroup, Finished, M, assert_fails, memctl, parse, refused, run};
 use crate::namespace::run_inside;
+use crate::rights::{APP, Change, run_with};
+use crate::workload::Work;
 
 pub fn cases() -> Vec<Case> {
     list![
@@ -19,12 +22,12 @@ pub fn cases() -> Vec<Case> {
             a_controller_is_passed_on_by_every_level,
             processes_are_moved_away_first,
             a_controller_that_is_off_above_is_no_disabled_one;
-        "guest reclaim" => a_user_without_an_id_is_told_as_such, memory_of_threads_is_charged_elsewhere
+        "guest reclaim" => a_user_without_an_id_is_told_as_such, memory_of_threads_is_charged_elsewhere,
+            roots_missing_capability_is_named,
+            an_owner_without_the_mode_changes_it,
+            what_a_security_module_denies_is_told_as_such
     ]
 }
-
-/// The unprivileged user of the guest.
-const APP: u32 = 1000;
 
 /// Returns the hint of a failed run.
 #[track_caller]
@@ -281,4 +284,72 @@ fn memory_of_threads_is_charged_elsewhere() {
     drop(scope);
     std::fs::write(top, "-pids").expect("as it was");
     assert!(matches!(ran.status, Some(0 | 3)), "{}", ran.stderr);
+}
+
+/// Runs memctl as the unprivileged user.
+fn as_app(words: &[&str]) -> Finished {
+    memctl(words).uid(APP).gid(APP).current_dir("/").output().expect("it runs").into()
+}
+
+/// Asserts that a request was served, as far as the memory went.
+#[track_caller]
+fn assert_served(ran: &Finished) {
+    assert!(matches!(ran.status, Some(0 | 3)), "{ran:?}");
+}
+
+const RECLAIM: [&str; 3] = ["reclaim", "app", "1M"];
+const FILE: &str = "/sys/fs/cgroup/app/memory.reclaim";
+
+fn roots_missing_capability_is_named() {
+    let app = Cgroup::new("app");
+    app.uses(&Work::File(10 * M));
+    let line = format!("memctl: {FILE}: permission denied");
+    // Root owns the file, and needs no capability.
+    assert_served(&run_with(&[Change::Without], &RECLAIM));
+    let ran = refused(as_app(&RECLAIM), &RECLAIM, 1, &line);
+    assert!(hint(&ran).starts_with("run as root, or"), "{ran:?}");
+    chown(FILE, Some(APP), Some(APP)).expect("delegate it");
+    let ran = refused(run_with(&[Change::Without], &RECLAIM), &RECLAIM, 1, &line);
+    assert_eq!(hint(&ran), format!("run with CAP_DAC_OVERRIDE, or as uid {APP}, the owner of the file"));
+    let checked = run_with(&[Change::Without], &["check", "app"]).stdout;
+    assert!(checked.contains("CAP_DAC_OVERRIDE"), "{checked}");
+    // Either helps.
+    assert_served(&run(&RECLAIM));
+    assert_served(&as_app(&RECLAIM));
+    // The capability helps a user as well.
+    chown(FILE, Some(0), Some(0)).expect("take it back");
+    assert_served(&run_with(&[Change::With], &RECLAIM));
+
+    let other = Cgroup::new("other");
+    chown(other.path().join("cgroup.procs"), Some(APP), Some(APP)).expect("delegate it");
+    let words = ["watch", "app", "--keep", "1G", "--join", "other", "--duration", "1s"];
+    let line = "memctl: /other: can't join: permission denied";
+    let ran = refused(run_with(&[Change::Without], &words), &words, 1, line);
+    assert_eq!(hint(&ran), format!("run with CAP_DAC_OVERRIDE, or as uid {APP}, the owner of cgroup.procs"));
+    assert_eq!(run(&words).status, Some(0));
+}
+
+fn an_owner_without_the_mode_changes_it() {
+    let app = Cgroup::new("app");
+    app.uses(&Work::File(10 * M));
+    shell(&format!("chown {APP} {FILE} && chmod 0 {FILE}"));
+    let ran = refused(as_app(&RECLAIM), &RECLAIM, 1, &format!("memctl: {FILE}: permission denied"));
+    let hint = hint(&ran);
+    let command = hint.rsplit(": ").next().expect("a command");
+    assert_eq!(command, format!("chmod u+w {FILE}"), "{hint}");
+    shell(command);
+    assert_served(&as_app(&RECLAIM));
+}
+
+fn what_a_security_module_denies_is_told_as_such() {
+    let app = Cgroup::new("app");
+    app.uses(&Work::File(10 * M));
+    let line = format!("memctl: {FILE}: permission denied");
+    for changes in
+        [&[Change::Confined][..], &[Change::Without, Change::Confined], &[Change::With, Change::Confined]]
+    {
+        let ran = refused(run_with(changes, &RECLAIM), &RECLAIM, 1, &line);
+        let hint = hint(&ran);
+        assert!(hint.contains("security module") && !hint.contains("root"), "{changes:?}: {hint}");
+    }
 }

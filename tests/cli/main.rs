@@ -38,6 +38,7 @@ mod plot;
 mod pods;
 mod pressure;
 mod reclaim;
+mod rights;
 mod rules;
 mod settle;
 mod signals;
@@ -65,6 +66,9 @@ fn main() {
     }
     if let Some(attacker) = trouble::asked_for() {
         return attacker.run();
+    }
+    if let Some(asked) = rights::asked_for() {
+        rights::become_memctl(asked);
     }
     let here = Place::here();
     println!("place: {here}");
