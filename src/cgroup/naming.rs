@@ -93,11 +93,12 @@ impl Named {
 }
 
 /// Returns the ID of the container whose directory has this name: 64 digits at the end of the
-/// name's stem, with no other digit or letter in front.
+/// name or of a scope's, with no other digit or letter in front. A service with an ID in its name
+/// is beside the container: Podman checks the health of a container in `ID.service`, and runs its
+/// monitor in `container-ID.service` (podman-generate-systemd(1)).
 #[must_use]
 pub(crate) fn container_id(directory: &str) -> Option<&str> {
-    let stem = [".scope", ".service"].iter().find_map(|suffix| directory.strip_suffix(suffix));
-    let stem = stem.unwrap_or(directory);
+    let stem = directory.strip_suffix(".scope").unwrap_or(directory);
     let (before, id) = stem.split_at_checked(stem.len().checked_sub(ID)?)?;
     // The monitor of podman and cri-o has a cgroup of its own beside the container's.
     let alone = !before.ends_with(|c: char| c.is_alphanumeric()) && !before.ends_with("conmon-");
@@ -178,7 +179,8 @@ mod tests {
             format!("libpod-{ONE}"),
             format!("libpod-payload-{ONE}"),
             format!("nerdctl-{ONE}.scope"),
-            format!("my-runtime-{ONE}.service"),
+            format!("my-runtime-{ONE}.scope"),
+            format!("{ONE}.scope"),
             format!("system.slice:docker:{ONE}"),
             format!("kubepods-besteffort-pod{}.slice:cri-containerd:{ONE}", POD.replace('-', "_")),
             ONE.to_owned(),
@@ -189,6 +191,12 @@ mod tests {
         // The monitor beside a container is not the container.
         assert_eq!(container_id(&format!("libpod-conmon-{ONE}.scope")), None);
         assert_eq!(container_id(&format!("crio-conmon-{ONE}.scope")), None);
+        // Neither are services with its ID.
+        for service in ["", "container-", "libpod-", "docker-", "cri-containerd-"] {
+            let service = format!("{service}{ONE}.service");
+            assert!(container_id(&service).is_none() && !short.is(&service), "{service}");
+        }
+        assert_eq!(container_id(&format!("{ONE}-{}.timer", &ONE[..16])), None);
         // Neither is a pod of podman's, nor anything with more or fewer digits.
         for other in [
             format!("machine-libpod_pod_{ONE}.slice"),

@@ -74,7 +74,9 @@ fn id(text: &str, locator: &Locator) -> Option<String> {
     let last = text.trim_end_matches('/').rsplit('/').next()?;
     let after = last.rsplit([':', '=']).next()?.to_lowercase();
     let digits = after.len() >= ID_SHOWN && after.bytes().all(|b| b.is_ascii_hexdigit());
-    let container = container_id(last).map(str::to_owned).or_else(|| digits.then(|| after.clone()));
+    // A service isn't the container, but who names one by its ID means the container.
+    let directory = last.strip_suffix(".service").unwrap_or(last);
+    let container = container_id(directory).map(str::to_owned).or_else(|| digits.then(|| after.clone()));
     let container = container.map(|id| format!("container:{id}"));
     let pod = pod_uid(last).or_else(|| pod_uid(&format!("pod{after}"))).map(|uid| format!("pod:{uid}"));
     let named = |word: &String| word != text && locator.find(OsStr::new(word)).is_ok();

@@ -128,7 +128,10 @@ fn ids_count_whoever_made_the_name() {
     let quadlet = system.child("web.service");
     let payload = quadlet.child(&format!("libpod-payload-{}", id("a4")));
     let _monitor = system.child(&format!("libpod-conmon-{}.scope", id("a4")));
-    let fresh = system.child(&format!("never-heard-of-{}.service", id("a5")));
+    let fresh = system.child(&format!("never-heard-of-{}.scope", id("a5")));
+    // Podman checks the health of a container in a transient service beside it.
+    let _health = system.child(&format!("{}.service", id("a4")));
+    let _wrapper = system.child(&format!("container-{}.service", id("a5")));
     let static_pod = kubelet.child("kubelet-kubepods-pod1864dd0546310be9937c37cf88024cb8.slice");
     for (word, cgroup) in [
         ("container:a1", &inner),
