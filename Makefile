@@ -9,7 +9,8 @@ STATIC = -C target-feature=+crt-static
 demo check test msrv: export RUSTFLAGS = $(STATIC)
 
 .PHONY: help demo check test msrv deny deny-advisories fuzz words sim sim-mutants kills attack soak \
-	bench-reclaim bench-stat bench-watch bench-pressure bench-oomd install clean-cache
+	bench-reclaim bench-stat bench-watch bench-pressure bench-oomd bench-mounts \
+	install clean-cache
 
 help:
 	@echo 'make demo             boot a real kernel and show memctl at work on it'
@@ -31,6 +32,7 @@ help:
 	@echo 'make bench-watch      measure what watch spares an application, beside a loop in the shell'
 	@echo 'make bench-pressure   measure what watch --pressure finds, and what that costs an application'
 	@echo 'make bench-oomd       measure whom systemd-oomd kills with memctl at work and without (ROUNDS=10)'
+	@echo 'make bench-mounts     measure what thousands of mounts cost memctl (MOUNTS=20000)'
 	@echo 'make install          install what `cargo build --release` built (PREFIX=$(PREFIX) DESTDIR=$(DESTDIR))'
 	@echo 'make clean-cache      remove the kernels, disks and tools that other targets fetched and made'
 
@@ -106,6 +108,10 @@ bench-pressure:
 bench-oomd:
 	tests/vm/setup
 	tests/vm/bench-oomd $(ROUNDS)
+
+bench-mounts:
+	tests/vm/setup
+	paths=$$(tests/vm/build) && eval "$$paths" && export MEMCTL_BIN CLI_TESTS && tests/vm/bench-mounts $(MOUNTS)
 
 install:
 	@[ -x target/release/memctl ] || { echo 'make install: target/release/memctl: not there: run cargo build --release first' >&2; exit 1; }

@@ -24,6 +24,7 @@ mod hints;
 mod kernel_selftests;
 mod limits;
 mod man;
+mod mounts;
 mod multiple;
 mod names;
 mod namespace;
@@ -69,6 +70,9 @@ fn main() {
     }
     if let Some(asked) = rights::asked_for() {
         rights::become_memctl(asked);
+    }
+    if let Some(count) = mounts::asked_for() {
+        return mounts::make(count);
     }
     let here = Place::here();
     println!("place: {here}");
