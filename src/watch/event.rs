@@ -79,6 +79,8 @@ pub enum EventKind {
     WorkingSet {
         /// Estimate of the working set.
         set: WorkingSet,
+        /// True if the estimate is an upper bound: see [`EstimateSummary`].
+        is_at_most: bool,
         /// Savings so far.
         saved: Saved,
     },
@@ -115,6 +117,8 @@ pub struct UsageSample {
     pub swapped: Option<u64>,
     /// Estimate of the working set.
     pub working_set: Option<u64>,
+    /// True if the estimate is an upper bound: see [`EstimateSummary`].
+    pub is_at_most: bool,
     /// Bytes reclaimed.
     pub reclaimed: u64,
     /// Bytes refaulted: page cache and swap-ins.
@@ -189,6 +193,9 @@ pub struct MemberView<'a> {
 pub struct EstimateSummary {
     /// Estimate of the working set, after the first knee.
     pub set: Option<WorkingSet>,
+    /// True if the estimate is an upper bound: memory stayed that may be idle, since a guard spares
+    /// it, its kind isn't reclaimed, or there is no room for it in swap.
+    pub is_at_most: bool,
     /// Reason why nothing was learned of the working set lately.
     pub idle: Option<Idle>,
     /// Savings.

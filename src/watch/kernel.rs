@@ -21,12 +21,15 @@ use crate::cgroup::limit::LimitFile;
 use crate::cgroup::memory::blind_spot;
 use crate::cgroup::sampler::LimitEvents;
 use crate::cgroup::stat::MemoryStat;
+use crate::cgroup::swap_room::SwapRoom;
 use crate::cgroup::trigger::Trigger;
 use crate::cgroup::{CgroupPath, MemoryCgroup, Mount, Name, Sampler, pressure};
 use crate::clock;
 use crate::host::files::{is_shortage, may_stay_open};
+use crate::host::proc::swappiness;
 use crate::host::swap_areas::SwapOutCounter;
 use crate::host::swap_summary::SwapSummary;
+use crate::kind::Kind;
 use crate::reclaim::pool::{Message, Pool};
 use crate::reclaim::{Alarm, Goal, Request};
 use crate::size::Amount;
@@ -145,6 +148,13 @@ impl System for Kernel {
 
     fn swapped_out(&mut self) -> Option<u64> {
         self.swapped_out.read()
+    }
+
+    fn can_swap(&mut self, located: &CgroupPath, kind: Kind) -> bool {
+        /// Room that counts, bytes: some pages are freed all the time.
+        const MIN_ROOM: u64 = 1 << 20;
+        let is_off = kind == Kind::All && swappiness() == Some(0);
+        !is_off && SwapRoom::of(&located.path, &located.mount).is_none_or(|room| room.bytes >= MIN_ROOM)
     }
 
     fn ask_killers(&mut self, mount: &Arc<Mount>) -> bool {

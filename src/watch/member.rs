@@ -322,7 +322,8 @@ impl<S: System> Member<S> {
                 probe.interrupted();
                 return Ok(self.hold(guard, until, cx));
             } else {
-                let probed = probe.sample(&self.limits.own.sampler, current, cx)?;
+                let subject = (&*self.located, self.rule.bounds.kind.unwrap_or_default());
+                let probed = probe.sample(&self.limits.own.sampler, subject, current, cx)?;
                 (until, missing) = (until.min(probed.until), probed.missing);
                 probed.report.into_iter().for_each(|what| cx.emit(&self.located.name, what));
             }
@@ -358,7 +359,13 @@ impl<S: System> Member<S> {
         self.visibility.note_writes(swap.is_uncounted && self.rule.bounds.kind != Some(Kind::File));
         let (sampler, text) = (&self.limits.own.sampler, &mut cx.text);
         let cache = &mut || sampler.stat(text).map_or(0, |stat| stat.cache_beside_anon());
-        match self.rule.bounds.allow(down_to, own, swap, can_choose, cache) {
+        let answer = self.rule.bounds.allow(down_to, own, swap, can_choose, cache);
+        if self.presses
+            && let Some(probe) = &mut self.probe
+        {
+            probe.spares(self.rule.bounds.spared(swap, answer == Err(Guard::Floor)));
+        }
+        match answer {
             Ok(allowed) => {
                 self.hold.allowed(allowed.spared_by);
                 // No task waits for reclaim with `--pressure`; reclaim for the headroom is needed

@@ -8,12 +8,15 @@ use rustix::io::Errno;
 use super::action::ActionResult;
 use super::context::Context;
 use super::event::{EstimateSummary, EventKind};
+use super::policy::guard::Spared;
 use super::policy::pressure::{PressureDecision, PressurePolicy, PressureSample};
 use super::policy::savings::{Saving, SavingsSample};
-use super::policy::working_set::{Activity, Estimate, WorkingSet};
+use super::policy::working_set::{Estimate, WorkingSet};
 use super::system::{Sample, System};
+use crate::cgroup::CgroupPath;
 use crate::cgroup::stat::MemoryStat;
 use crate::host::proc::page_size;
+use crate::kind::Kind;
 
 /// Relative difference from the last reported working set, and gain of confidence, from which it is
 /// reported again.
@@ -35,6 +38,11 @@ const ACTIVITY_INTERVAL: Duration = Duration::from_secs(2);
 const APPROACH_DIVISOR: u64 = 50;
 const SORTING_KNEES: u32 = 2;
 
+/// Bytes that may be idle and stay, from which an estimate is an upper bound; also as a divisor of
+/// the usage.
+const MIN_SPARED: u64 = 1 << 20;
+const SPARED_DIVISOR: u64 = 10;
+
 /// The policy for one cgroup, and its results.
 #[derive(Debug)]
 pub(crate) struct PressureProbe {
@@ -50,6 +58,10 @@ pub(crate) struct PressureProbe {
     reclaimed: u64,
     /// Number of knees.
     knees: u32,
+    /// Memory that stayed in the last decision although it may be idle.
+    spared: Option<Spared>,
+    /// True if such memory stayed at the last knee.
+    is_at_most: bool,
     /// Usage at the last knee, while nothing is reclaimed.
     level: Option<u64>,
 }
@@ -78,6 +90,8 @@ impl PressureProbe {
             copied: None,
             reclaimed: 0,
             knees: 0,
+            spared: None,
+            is_at_most: false,
             level: None,
         }
     }
@@ -104,18 +118,25 @@ impl PressureProbe {
         None
     }
 
+    /// Records the memory that stays in a decision although it may be idle.
+    pub(crate) fn spares(&mut self, spared: Option<Spared>) {
+        self.spared = spared;
+    }
+
     /// Records that due reclaim is held back.
     pub(crate) fn interrupted(&mut self) {
         self.policy.interrupted();
     }
 
-    /// Samples the cgroup, with `current` bytes of usage, when that is due.
+    /// Samples the cgroup, with `current` bytes of usage, when that is due. `kind` is the kind that
+    /// requests are for.
     ///
     /// # Errors
     /// `ENODEV` when the cgroup was removed.
     pub(crate) fn sample(
         &mut self,
         sampler: &impl Sample,
+        (located, kind): (&CgroupPath, Kind),
         current: u64,
         cx: &mut Context<'_, impl System>,
     ) -> Result<Probed, Errno> {
@@ -152,7 +173,12 @@ impl PressureProbe {
                 self.level = Some(current);
                 let counts = self.knees >= SORTING_KNEES || self.reclaimed >= current / APPROACH_DIVISOR;
                 let is_reported = self.reported.is_some() || counts;
-                let report = is_reported.then(|| self.knee(now, current, sampler.activity(text))).flatten();
+                let report = if is_reported {
+                    let spares = self.spares_memory(current, &stat, || cx.system.can_swap(located, kind));
+                    self.knee(sampler, current, spares, now, text)
+                } else {
+                    None
+                };
                 self.knees = self.knees.saturating_add(1);
                 Probed { until, missing: 0, report }
             }
@@ -173,10 +199,33 @@ impl PressureProbe {
 
     /// Records that nothing more could be reclaimed: the memory that is left is taken to be in use.
     /// Returns the event for it, if the working set is news.
-    pub(crate) fn exhausted(&mut self, now: Duration, current: u64, activity: Activity) -> Option<EventKind> {
-        self.policy.exhausted(now);
+    ///
+    /// # Errors
+    /// `ENODEV` when the cgroup was removed.
+    pub(crate) fn exhausted(
+        &mut self,
+        sampler: &impl Sample,
+        (located, kind): (&CgroupPath, Kind),
+        current: u64,
+        cx: &mut Context<'_, impl System>,
+    ) -> Result<Option<EventKind>, Errno> {
+        self.policy.exhausted(cx.now);
         self.level = Some(current);
-        self.knee(now, current, activity)
+        let stat = sampler.stat(&mut cx.text)?;
+        let spares = self.spares_memory(current, &stat, || cx.system.can_swap(located, kind));
+        Ok(self.knee(sampler, current, spares, cx.now, &mut cx.text))
+    }
+
+    /// Returns whether memory stays that may be idle, and so isn't part of the working set.
+    fn spares_memory(&self, current: u64, stat: &MemoryStat, can_swap: impl FnOnce() -> bool) -> bool {
+        let counts = |bytes: u64| bytes >= (current / SPARED_DIVISOR).max(MIN_SPARED);
+        let (file, anon) = (counts(stat.evictable_file()), counts(stat.evictable_anon()));
+        match self.spared {
+            Some(Spared::All) => true,
+            Some(Spared::Anon) => anon,
+            Some(Spared::File) => file || anon && !can_swap(),
+            None => anon && !can_swap(),
+        }
     }
 
     /// Records that a writer had to wait for a device: users of the remaining memory would as well.
@@ -217,25 +266,34 @@ impl PressureProbe {
     pub(crate) fn found(&self, now: Duration) -> EstimateSummary {
         EstimateSummary {
             set: self.estimate.working_set(now),
+            is_at_most: self.is_at_most,
             idle: self.estimate.idle(),
             saved: self.saving.saved(),
         }
     }
 
     /// Records a knee. Returns the event for it, if the working set is news.
-    fn knee(&mut self, now: Duration, current: u64, activity: Activity) -> Option<EventKind> {
+    fn knee(
+        &mut self,
+        sampler: &impl Sample,
+        current: u64,
+        spares_memory: bool,
+        now: Duration,
+        text: &mut String,
+    ) -> Option<EventKind> {
         self.reclaimed = 0;
-        if !self.estimate.knee(now, current, activity) {
+        if !self.estimate.knee(now, current, sampler.activity(text)) {
             return None;
         }
+        let is_other = std::mem::replace(&mut self.is_at_most, spares_memory) != spares_memory;
         let set = self.estimate.working_set(now)?;
         let is_news = self.reported.is_none_or(|reported| {
             let differs = reported.bytes.abs_diff(set.bytes) as f64 > MIN_DIFFERENCE * reported.bytes as f64;
-            differs || set.confidence >= reported.confidence + MIN_GAIN
+            is_other || differs || set.confidence >= reported.confidence + MIN_GAIN
         });
         is_news.then(|| {
             self.reported = Some(set);
-            EventKind::WorkingSet { set, saved: self.saving.saved() }
+            EventKind::WorkingSet { set, is_at_most: spares_memory, saved: self.saving.saved() }
         })
     }
 }

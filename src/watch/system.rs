@@ -20,6 +20,7 @@ use crate::cgroup::sampler::LimitEvents;
 use crate::cgroup::stat::MemoryStat;
 use crate::cgroup::{CgroupPath, Mount, Name};
 use crate::host::swap_summary::SwapSummary;
+use crate::kind::Kind;
 
 /// Id of an event that says that a worker has finished. Members have their slot as id, and
 /// ancestors their cgroup id with the bit `ANCESTOR` set.
@@ -128,6 +129,10 @@ pub(crate) trait System {
     /// Returns the memory swapped out since the host was started, bytes; `None` where it can't be
     /// read.
     fn swapped_out(&mut self) -> Option<u64>;
+
+    /// Returns whether the kernel can swap out memory of this cgroup for a request of that kind, as
+    /// far as is known: there is room in swap below each `memory.swap.max`.
+    fn can_swap(&mut self, located: &CgroupPath, kind: Kind) -> bool;
 
     /// Begins a query for the cgroups that OOM killers monitor. Returns false if it can't.
     fn ask_killers(&mut self, mount: &Arc<Mount>) -> bool;

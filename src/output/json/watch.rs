@@ -68,6 +68,8 @@ struct Sampled {
     swap_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     estimated_working_set_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    estimated_at_most: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     guards_blind: Option<Vec<&'static str>>,
 }
@@ -85,6 +87,7 @@ impl From<&UsageSample> for Sampled {
             stalled_usec: sample.stalled.map(usec),
             swap_bytes: sample.swapped,
             estimated_working_set_bytes: sample.working_set,
+            estimated_at_most: sample.working_set.is_some() && sample.is_at_most,
             guards_blind: guards_blind(sample.blind),
         }
     }
@@ -167,15 +170,19 @@ impl Limit {
 #[derive(Serialize)]
 struct WorkingSetFound {
     estimated_working_set_bytes: u64,
+    /// True if the working set may be smaller: memory stayed that may be idle.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    estimated_at_most: bool,
     estimated_confidence_ratio: f64,
     estimated_age_usec: u64,
     suggested_max_bytes: u64,
 }
 
-impl From<&WorkingSet> for WorkingSetFound {
-    fn from(set: &WorkingSet) -> Self {
+impl WorkingSetFound {
+    fn new(set: &WorkingSet, is_at_most: bool) -> Self {
         Self {
             estimated_working_set_bytes: set.bytes,
+            estimated_at_most: is_at_most,
             estimated_confidence_ratio: set.confidence,
             estimated_age_usec: usec(set.age),
             suggested_max_bytes: set.suggested,
@@ -286,10 +293,10 @@ impl<'a> From<&'a Event<'a>> for Happened<'a> {
                 happened.requested_bytes = Some(*requested);
                 happened.target_bytes = Some(*down_to);
             }
-            EventKind::WorkingSet { set, saved } => {
+            EventKind::WorkingSet { set, is_at_most, saved } => {
                 happened.event = "working_set";
                 happened.saved = Some(WhatWasSaved::from(saved));
-                happened.working_set = Some(WorkingSetFound::from(set));
+                happened.working_set = Some(WorkingSetFound::new(set, *is_at_most));
             }
             EventKind::Sample(sample) => {
                 happened.event = "sample";
@@ -389,9 +396,7 @@ impl<'a> From<&'a Summary> for WatchSummary<'a> {
             swap_bytes: summary.swapped,
             working_set: summary
                 .found
-                .and_then(|found: EstimateSummary| found.set)
-                .as_ref()
-                .map(WorkingSetFound::from),
+                .and_then(|found: EstimateSummary| Some(WorkingSetFound::new(&found.set?, found.is_at_most))),
             not_estimated: summary.found.and_then(|found| found.idle).map(Idle::word),
             saved: summary.found.map(|found| WhatWasSaved::from(&found.saved)),
         }

@@ -11,7 +11,7 @@ use super::super::table::{DIM, figures, plain_table};
 use super::super::{Verbosity, terminal_width};
 use super::WatchScreen;
 use super::dry_run::foretold;
-use super::event::{guarded, net};
+use super::event::{at_most, guarded, net};
 use crate::output::table::named;
 
 impl WatchScreen {
@@ -67,11 +67,13 @@ fn estimates(ended: &Ended, width: Option<u16>) -> String {
     let mut table = plain_table();
     table.set_header(["CGROUP", "WORKING SET", "CONFIDENCE", "AGE", "MEMORY.MAX", "SWAP", "SAVED"]);
     let (mut zram, mut demoted, mut missing, mut idle) = (0, 0, None, Vec::new());
+    let mut is_bounded = false;
     for one in &ended.each {
         let Some(found) = one.found else { continue };
         let or_none = |bytes: Option<u64>| bytes.map_or_else(|| "-".into(), compact);
         let set = found.set;
         (zram, demoted) = (zram + found.saved.zram.unwrap_or(0), demoted + found.saved.demoted);
+        is_bounded |= set.is_some() && found.is_at_most;
         if let Some(why) = found.idle {
             idle.push(format!("{}: {}", escaped(&one.cgroup), silent(why)));
         } else if set.is_none() && !one.gone {
@@ -79,7 +81,10 @@ fn estimates(ended: &Ended, width: Option<u16>) -> String {
         }
         table.add_row([
             named(&one.cgroup, width, OTHERS),
-            set.map_or_else(|| "not found".into(), |set| compact(set.bytes)),
+            set.map_or_else(
+                || "not found".into(),
+                |set| at_most(found.is_at_most).to_owned() + &compact(set.bytes),
+            ),
             set.map_or_else(|| "-".into(), |set| format!("{:.0}%", 100.0 * set.confidence)),
             set.map_or_else(|| "-".into(), |set| time(set.age)),
             or_none(set.map(|set| set.suggested)),
@@ -91,6 +96,8 @@ fn estimates(ended: &Ended, width: Option<u16>) -> String {
     let copies =
         || format!("~ minus about {} for compressed copies in zram (estimated from mm_stat)", size(zram));
     let notes = [
+        is_bounded
+            .then(|| "at most: some memory that may be idle can't be reclaimed, or is spared".to_owned()),
         (zram > 0).then(copies),
         (demoted > 0).then(|| format!("in addition, {} demoted to slower memory", size(demoted))),
         missing.map(|held| match held {

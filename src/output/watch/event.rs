@@ -58,7 +58,7 @@ fn what(what: &EventKind) -> String {
             format!("outrun: {} free, more needed", size(*free))
         }
         EventKind::Would { requested, .. } => format!("would reclaim {}", size(*requested)),
-        EventKind::WorkingSet { set, saved } => found(set, saved),
+        EventKind::WorkingSet { set, is_at_most, saved } => found(set, *is_at_most, saved),
         // Only a record has samples.
         EventKind::Sample(sample) => format!("{} used", size(sample.current)),
         EventKind::Blind { error } => format!("can't be watched for now: {}", errno_text(*error)),
@@ -84,7 +84,9 @@ pub fn brief(what: &EventKind) -> String {
         EventKind::Hold { guard, .. } => format!("held: {}", guard.word().replace('_', " ")),
         EventKind::Outrun { needed, .. } => format!("outrun: needed {}", compact(*needed)),
         EventKind::Would { requested, .. } => format!("would reclaim {}", compact(*requested)),
-        EventKind::WorkingSet { set, .. } => format!("working set {}", compact(set.bytes)),
+        EventKind::WorkingSet { set, is_at_most, .. } => {
+            format!("working set {}{}", at_most(*is_at_most), compact(set.bytes))
+        }
         EventKind::Blind { .. } => "can't be read".into(),
         EventKind::Recovered => "watched again".into(),
         EventKind::Gone | EventKind::Released => "gone".into(),
@@ -107,9 +109,15 @@ fn reclaimed(tally: &ReclaimTally) -> String {
     )
 }
 
-fn found(set: &WorkingSet, saved: &Saved) -> String {
+/// Returns the words in front of an estimate that is an upper bound; nothing for others.
+pub fn at_most(is_at_most: bool) -> &'static str {
+    if is_at_most { "at most " } else { "" }
+}
+
+fn found(set: &WorkingSet, is_at_most: bool, saved: &Saved) -> String {
     format!(
-        "working set: {} (confidence {:.0}%); suggested memory.max {}; saved {}",
+        "working set: {}{} (confidence {:.0}%); suggested memory.max {}; saved {}",
+        at_most(is_at_most),
         size(set.bytes),
         100.0 * set.confidence,
         size(set.suggested),

@@ -122,9 +122,12 @@ impl Table {
                 limit.map_or_else(String::new, |_| bar(share)),
                 or_none(view.room.map(|room| room.free)),
                 or_none(view.room.map(|room| room.low)),
-                view.found.and_then(|found| found.set).map_or_else(
+                view.found.and_then(|found| Some((found.set?, found.is_at_most))).map_or_else(
                     || "-".to_owned(),
-                    |set| format!("{} {:>2.0}%", compact(set.bytes), 100.0 * set.confidence),
+                    |(set, is_at_most)| {
+                        let sign = if is_at_most { "≤" } else { "" };
+                        format!("{sign}{} {:>2.0}%", compact(set.bytes), 100.0 * set.confidence)
+                    },
                 ),
                 growth(view.growth),
                 compact(view.reclaimed),
@@ -271,13 +274,13 @@ mod tests {
         assert_eq!(wide[1], format!("{row}▇▇▇▇          writes are blocked"));
         assert!(painted(40, 3500).iter().all(|line| line.chars().count() <= 40));
         let set = WorkingSet { bytes: 61 << 20, confidence: 0.8, age: Duration::ZERO, suggested: 70 << 20 };
-        let found = EstimateSummary { set: Some(set), idle: None, saved: Saved::default() };
+        let found = EstimateSummary { set: Some(set), is_at_most: true, idle: None, saved: Saved::default() };
         let pressed = MemberView { room: None, found: Some(found), stalled: None, ..view };
         let painted = table.painted(&mut [pressed].into_iter(), began, (80, 24));
         let plain = anstream::adapter::strip_str(&painted).to_string();
         let rows = [
             "CGROUP  USED  WORKING SET  GROWTH/s  RECLAIM  STALL%",
-            "/app    192M      61M 80%    +12.5M       3G       -  writes are blocked",
+            "/app    192M     ≤61M 80%    +12.5M       3G       -  writes are blocked",
         ];
         assert_eq!(plain.lines().collect::<Vec<_>>(), rows);
         table.remember(&Event { what: EventKind::Gone, ..event }, "gone".into());

@@ -98,8 +98,8 @@ impl<S: System> Member<S> {
         if shortage.missing == 0
             && let Some(probe) = &mut self.probe
         {
-            let activity = self.limits.own.sampler.activity(&mut cx.text);
-            let report = probe.exhausted(cx.now, result.current, activity);
+            let subject = (&*self.located, self.rule.bounds.kind.unwrap_or_default());
+            let report = probe.exhausted(&self.limits.own.sampler, subject, result.current, cx)?;
             self.due = shortage.until.min(probe.due());
             if let Some(what) = report {
                 cx.emit(&self.located.name, what);

@@ -59,10 +59,12 @@ impl<S: System> Member<S> {
             return;
         }
         (self.sampled_at, self.sampled_current) = (cx.now, current);
-        let found = self.probe.as_ref().and_then(|probe| probe.found(cx.now).set);
+        let found = self.probe.as_ref().map(|probe| probe.found(cx.now));
+        let (set, is_at_most) = found.map_or((None, false), |found| (found.set, found.is_at_most));
         if let Ok(sample) = self.account.sample(&self.limits.own.sampler, &mut cx.text) {
-            let (limit, working_set) = (self.limits.own.limit, found.map(|set| set.bytes));
-            let sample = UsageSample { limit, working_set, blind: self.visibility.blind(), ..sample };
+            let (limit, working_set) = (self.limits.own.limit, set.map(|set| set.bytes));
+            let blind = self.visibility.blind();
+            let sample = UsageSample { limit, working_set, is_at_most, blind, ..sample };
             cx.emit(&self.located.name, EventKind::Sample(sample));
         }
     }

@@ -127,6 +127,17 @@ impl Guard {
     }
 }
 
+/// Memory that stays in the cgroup although it may be idle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Spared {
+    /// Page cache.
+    File,
+    /// Anonymous memory and tmpfs.
+    Anon,
+    /// Memory of any kind, below the usage at which a guard holds.
+    All,
+}
+
 /// Reclaim that the bounds allow.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Allowed {
@@ -196,6 +207,19 @@ impl Bounds {
                 Ok(Allowed { down_to, most: u64::MAX, kind: Kind::All, spared_by: Some(guard), waits })
             }
             Err(guard) => Err(guard),
+        }
+    }
+
+    /// Returns the memory that stays although it may be idle, in this state of swap; `is_at_floor`
+    /// if the floor or the cgroup's protection holds.
+    #[must_use]
+    pub(crate) fn spared(&self, swap: SwapState, is_at_floor: bool) -> Option<Spared> {
+        match (self.kind, self.anon(swap)) {
+            _ if is_at_floor => Some(Spared::All),
+            (Some(Kind::Anon), Ok(_)) => Some(Spared::File),
+            (Some(Kind::Anon), Err(_)) => Some(Spared::All),
+            (Some(Kind::File), _) | (_, Err(_)) => Some(Spared::Anon),
+            (_, Ok(_)) => None,
         }
     }
 
@@ -299,6 +323,25 @@ mod tests {
         assert_eq!(kind_of(Some(weighed), SwapState::default(), true), Ok(weighed));
         // Without any swap: nothing can go wrong there.
         assert_eq!(kind_of(None, SwapState::default(), false), Ok(Kind::All));
+    }
+
+    #[test]
+    fn what_may_be_idle_and_stays_is_known() {
+        let of = |kind, swap| bounds(kind).spared(swap, false);
+        assert_eq!((of(None, SWAP), of(Some(Kind::All), SWAP)), (None, None));
+        let slow = SwapState { speed: SwapSpeed::Slow, ..SWAP };
+        let unknown = SwapState { speed: SwapSpeed::Unknown, ..SWAP };
+        let busy = SwapState { writable: Some(0), ..SWAP };
+        let short = SwapState { free: 90 * M, ..SWAP };
+        for swap in [slow, unknown, busy, short, SwapState::default()] {
+            assert_eq!(of(None, swap), Some(Spared::Anon), "{swap:?}");
+            assert_eq!(of(Some(Kind::File), swap), Some(Spared::Anon), "{swap:?}");
+        }
+        assert_eq!(of(Some(Kind::All), slow), None, "as asked");
+        assert_eq!(of(Some(Kind::File), SWAP), Some(Spared::Anon));
+        let anon = [SWAP, short].map(|swap| of(Some(Kind::Anon), swap));
+        assert_eq!(anon, [Some(Spared::File), Some(Spared::All)]);
+        assert_eq!(bounds(None).spared(SWAP, true), Some(Spared::All));
     }
 
     #[test]

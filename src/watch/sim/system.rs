@@ -20,7 +20,7 @@ use crate::host::PsiState;
 use crate::host::swap_areas::{Speed, SwapSpace};
 use crate::host::swap_summary::SwapSummary;
 use crate::host::zram::Zram;
-use crate::kind::Swappiness;
+use crate::kind::{Kind, Swappiness};
 use crate::reclaim::Target;
 use crate::watch::action::{Action, LockedBy};
 use crate::watch::config::rule::WatchError;
@@ -211,6 +211,10 @@ impl System for SimSystem {
 
     fn swapped_out(&mut self) -> Option<u64> {
         Some(0)
+    }
+
+    fn can_swap(&mut self, _: &CgroupPath, _: Kind) -> bool {
+        true
     }
 
     fn ask_killers(&mut self, _: &Arc<Mount>) -> bool {
