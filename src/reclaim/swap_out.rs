@@ -75,10 +75,10 @@ impl SwapOut {
         self.timeout > allowed
     }
 
-    /// Returns the bytes swapped out since the start.
+    /// Returns the bytes swapped out since the start, where swap is accounted for.
     #[must_use]
-    pub(crate) fn swapped(&self) -> u64 {
-        self.usage.zip(self.started).map_or(0, |(now, start)| now.saturating_sub(start))
+    pub(crate) fn swapped(&self) -> Option<u64> {
+        self.usage.zip(self.started).map(|(now, start)| now.saturating_sub(start))
     }
 
     /// Records time spent waiting for the device.

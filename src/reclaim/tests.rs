@@ -269,6 +269,10 @@ fn fast_swap_is_not_slowed_down() {
     let report = reclaim(&mut sim, &Request { alarm: Some(sim::alarm), ..request(500 * M) });
     assert_eq!((report.stopped_by, report.verdict()), (StoppedBy::Reached, Some(Verdict::Exact)));
     assert!(report.chunks < 40 && report.waited_for_swap.is_zero(), "{} writes", report.chunks);
+    // Nor where swap usage isn't known.
+    let mut sim = Sim { anon, swap_room: 4 * anon, swap_accounting: SwapAccounting::Off, ..Sim::new(0) };
+    let report = reclaim(&mut sim, &request(500 * M));
+    assert!(report.verdict() == Some(Verdict::Exact) && report.chunks < 40, "{} writes", report.chunks);
 }
 
 #[test]

@@ -48,7 +48,7 @@ impl<T: Target + ?Sized> Run<'_, T> {
             self.in_flight() >= MIN_SLOW_SWAP || self.on_its_way().saturating_sub(before) >= MIN_SLOW_SWAP;
         if self.request.kind.takes_anon() && waits {
             self.swap.speed = Speed::Slow;
-        } else if self.swap.speed == Speed::Unknown && self.swap.swapped() >= MIN_FAST_SWAP {
+        } else if self.swap.speed == Speed::Unknown && self.swapped() >= MIN_FAST_SWAP {
             self.swap.speed = Speed::Fast;
         }
     }
@@ -56,6 +56,12 @@ impl<T: Target + ?Sized> Run<'_, T> {
     /// Returns the bytes of page cache that a request is met by before it needs anonymous memory.
     fn cache(&self) -> u64 {
         if self.request.kind.takes_file() { self.ledger.stat().cache_beside_anon() / 2 } else { 0 }
+    }
+
+    /// Returns the bytes swapped out since the start, or else reclaimed: for the root, a node, and
+    /// without accounting, swap usage isn't known.
+    fn swapped(&self) -> u64 {
+        self.swap.swapped().unwrap_or_else(|| self.ledger.estimate())
     }
 
     /// Returns the time limit for a write that asks for this many bytes; `None` for no limit.
@@ -103,7 +109,7 @@ impl<T: Target + ?Sized> Run<'_, T> {
         match self.swap.speed {
             Speed::Fast => return Ok(u64::MAX),
             Speed::Unknown if !self.request.kind.takes_anon() => return Ok(u64::MAX),
-            Speed::Unknown => return Ok(chunk::SMALLEST.max(self.cache()).max(2 * self.swap.swapped())),
+            Speed::Unknown => return Ok(chunk::SMALLEST.max(self.cache()).max(2 * self.swapped())),
             Speed::Slow => {}
         }
         self.sample_counters(true)?;
