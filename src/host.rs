@@ -85,8 +85,6 @@ impl Host {
     pub(crate) fn read() -> Self {
         let read = |path: &str| read_system_file(path).ok();
         let meminfo = read("/proc/meminfo");
-        let mglru = read("/sys/kernel/mm/lru_gen/enabled");
-        let min_ttl = read("/sys/kernel/mm/lru_gen/min_ttl_ms");
         let swap_space = SwapSpace::read();
         Self {
             release: kernel_release(),
@@ -95,7 +93,7 @@ impl Host {
             swap_space,
             swap_shown: swap_space.and_then(SwapSpace::shown_otherwise),
             zswap: ZswapPool::of_host(),
-            mglru: mglru.and_then(|enabled| Mglru::parse(&enabled, min_ttl.as_deref())),
+            mglru: Mglru::read(),
             swappiness: proc::swappiness(),
             hugetlb: meminfo.as_deref().and_then(|meminfo| meminfo_bytes(meminfo, "Hugetlb")),
             pinned: read("/proc/vmstat").as_deref().and_then(pinned),
@@ -105,6 +103,13 @@ impl Host {
 }
 
 impl Mglru {
+    /// Reads the state of the LRU; `None` where the kernel doesn't have it.
+    pub(crate) fn read() -> Option<Self> {
+        let enabled = read_system_file("/sys/kernel/mm/lru_gen/enabled").ok()?;
+        let min_ttl = read_system_file("/sys/kernel/mm/lru_gen/min_ttl_ms").ok();
+        Self::parse(&enabled, min_ttl.as_deref())
+    }
+
     /// Parses the files of the LRU. The first bit of `enabled` is the LRU itself (`LRU_GEN_CORE`,
     /// mm/vmscan.c); the others are details of its operation.
     fn parse(enabled: &str, min_ttl: Option<&str>) -> Option<Self> {

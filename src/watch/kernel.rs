@@ -11,6 +11,7 @@ use rustix::io::Errno;
 
 use super::config::rule::WatchError;
 use super::policy::guard::Bounds;
+use super::policy::refaults::Lru;
 use super::policy::working_set::Activity;
 use super::poller::Poller;
 use super::system::{Answer, DONE, Sample, System};
@@ -25,6 +26,7 @@ use crate::cgroup::swap_room::SwapRoom;
 use crate::cgroup::trigger::Trigger;
 use crate::cgroup::{CgroupPath, MemoryCgroup, Mount, Name, Sampler, pressure};
 use crate::clock;
+use crate::host::Mglru;
 use crate::host::files::{is_shortage, may_stay_open};
 use crate::host::proc::swappiness;
 use crate::host::swap_areas::SwapOutCounter;
@@ -136,6 +138,10 @@ impl System for Kernel {
         };
         let check = if dry_run { Request::check_without_a_write } else { Request::check };
         Ok(check(&request, &mut target)?)
+    }
+
+    fn lru(&self) -> Lru {
+        if Mglru::read().is_some_and(|lru| lru.on) { Lru::Generations } else { Lru::Classic }
     }
 
     fn swap_areas(&mut self) -> SwapSummary {

@@ -8,12 +8,15 @@ use rustix::io::Errno;
 use super::config::rule::Rule;
 use super::context::Context;
 use super::event::{EventKind, Room};
+use super::policy::brake::Wanted;
+use super::policy::guard::Need;
 use super::policy::headroom::{Decision, Headroom, HeadroomPolicy, HeadroomSample, Motion};
 use super::policy::sampling_interval::SamplingInterval;
 use super::policy::shares::Shares;
 use super::system::{Sample, System};
 use crate::cgroup::limit::LimitFile;
 use crate::cgroup::sampler::LimitEvents;
+use crate::cgroup::stat::MemoryStat;
 use crate::host::proc::page_size;
 
 /// Interval between reads of a limit; the longer one applies at rest, where a lower limit is no
@@ -24,6 +27,9 @@ const SETTINGS_INTERVAL_AT_REST: Duration = Duration::from_secs(10);
 /// Minimum interval between reports of a limit that is met repeatedly, unless over a quarter more
 /// was needed than reported.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Time for which a limit counts as met lately.
+const MET_TIME: Duration = Duration::from_secs(60);
 
 /// Time for which a decision on an ancestor serves all cgroups below it: the shortest window of
 /// the arrival curve.
@@ -53,7 +59,12 @@ pub(crate) struct Level<F> {
     keep: Option<u64>,
     settings_read_at: Duration,
     hits: Option<LimitEvents>,
+    /// Pages reclaimed directly at the last met limit. Before 6.15 that includes the reclaim of
+    /// watches; `ours` are the bytes of these since then.
     direct: Option<u64>,
+    ours: u64,
+    /// Time at which the limit was met last.
+    met_at: Option<Duration>,
     /// Time of the last report of a met limit, and the bytes needed then.
     outrun_reported: Option<(Duration, u64)>,
     /// Decision of the last sample, its time, and the usage since then as far as it is known.
@@ -84,6 +95,8 @@ impl<F: Sample> Level<F> {
             settings_read_at: cx.now,
             hits: sampler.hits(&mut cx.text),
             direct: sampler.stat(&mut cx.text)?.pgsteal_direct,
+            ours: 0,
+            met_at: None,
             outrun_reported: None,
             decision: None,
             current: 0,
@@ -183,6 +196,19 @@ impl<F: Sample> Level<F> {
         self.current
     }
 
+    /// Returns the number of times that the limit was met so far; `None` where that can't be read.
+    #[must_use]
+    pub(crate) fn met(&self) -> Option<u64> {
+        self.hits.map(|hits| hits.high + hits.max)
+    }
+
+    /// Records counters: what was reclaimed since the last met limit wasn't reclaimed by tasks.
+    pub(crate) fn rebase(&mut self, stat: &MemoryStat, text: &mut String) {
+        if self.sampler.hits(text) == self.hits {
+            (self.direct, self.ours) = (stat.pgsteal_direct.or(self.direct), 0);
+        }
+    }
+
     /// Returns the room below the limit if usage is `freed` bytes less than at the last sample, and
     /// the bytes by which the limit is exceeded; `None` without a limit.
     #[must_use]
@@ -211,6 +237,27 @@ impl<F: Sample> Level<F> {
         self.policy.low(self.limit)
     }
 
+    /// Returns the bytes to keep free where nothing bounds them.
+    #[must_use]
+    pub(crate) fn wanted(&self) -> Wanted {
+        self.policy.wanted(self.limit)
+    }
+
+    /// Returns the need of reclaim, for the headroom alone.
+    #[must_use]
+    pub(crate) fn need(&self, now: Duration) -> Need {
+        let free = self.limit.saturating_sub(self.current);
+        Need {
+            lacks: self.wanted().reserve.min(self.low()).saturating_sub(free),
+            was_met: self.met_at.is_some_and(|at| now.saturating_sub(at) < MET_TIME),
+        }
+    }
+
+    /// Sets the bound on the bytes kept free.
+    pub(crate) fn bound(&mut self, kept: Option<u64>) {
+        self.policy.kept = kept;
+    }
+
     /// Returns the recent arrivals in bytes per second.
     #[must_use]
     pub(crate) fn growth(&self) -> f64 {
@@ -235,19 +282,25 @@ impl<F: Sample> Level<F> {
     /// Records bytes reclaimed from it or from below it.
     pub(crate) fn reclaimed(&mut self, bytes: u64) {
         self.policy.reclaimed(bytes);
+        self.ours = self.ours.saturating_add(bytes);
         self.current = self.current.saturating_sub(bytes);
     }
 
     /// Handles a limit event: learns by how much the limit was exceeded, and returns the headroom
-    /// that would have been needed.
+    /// that would have been needed. `is_quiet` says that no write is in progress below it.
     ///
     /// # Errors
     /// The kernel's error.
-    pub(crate) fn outrun(&mut self, cx: &mut Context<'_, impl System>) -> Result<Option<Outrun>, Errno> {
+    pub(crate) fn outrun(
+        &mut self,
+        is_quiet: bool,
+        cx: &mut Context<'_, impl System>,
+    ) -> Result<Option<Outrun>, Errno> {
         let Some(hits) = self.sampler.hits(&mut cx.text) else { return Ok(None) };
         if self.hits.replace(hits) == Some(hits) {
             return Ok(None);
         }
+        self.met_at = Some(cx.now);
         // The limit may have changed since the last sample.
         self.read_limit(&mut cx.text)?;
         self.settings_read_at = cx.now;
@@ -255,10 +308,17 @@ impl<F: Sample> Level<F> {
         let free = last.map_or(0, |last| self.limit.saturating_sub(last.current));
         let current = self.sampler.current(&mut cx.text)?;
         let stat = self.sampler.stat(&mut cx.text)?;
-        // Before 6.15 the counter includes proactive reclaim, which was recorded already.
-        let direct = match (stat.pgsteal_proactive, stat.pgsteal_direct, self.direct) {
-            (Some(_), Some(now), Some(before)) => now.saturating_sub(before) * page_size(),
-            _ => 0,
+        let direct = match stat.pgsteal_direct.zip(self.direct) {
+            Some((now, before)) => now.saturating_sub(before) * page_size(),
+            None => 0,
+        };
+        // Before 6.15 the counter includes proactive reclaim, which was recorded already. It may lag.
+        let ours = std::mem::take(&mut self.ours);
+        let direct = if stat.pgsteal_proactive.is_some() {
+            direct
+        } else {
+            self.ours = ours.saturating_sub(direct).min(cx.system.blind_spot());
+            if is_quiet { direct.saturating_sub(ours) } else { 0 }
         };
         self.direct = stat.pgsteal_direct.or(self.direct);
         self.policy.reclaimed(direct);

@@ -13,10 +13,10 @@ use super::context::Context;
 use super::dispatcher::owner_key;
 use super::event::EventKind;
 use super::host::Visibility;
-use super::level::{Level, Outrun, SETTINGS_INTERVAL};
+use super::level::Level;
 use super::limits::Limits;
 use super::policy::backoff::Doubling;
-use super::policy::guard::{Allowed, CgroupState, Guard};
+use super::policy::guard::{Allowed, CgroupState, Guard, Need};
 use super::policy::hold::HoldState;
 use super::policy::lock::LockPatience;
 use super::probe::PressureProbe;
@@ -26,6 +26,7 @@ use crate::cgroup::CgroupPath;
 use crate::kind::Kind;
 
 mod acted;
+mod events;
 mod report;
 
 /// Sampling interval while a guard holds.
@@ -258,14 +259,8 @@ impl<S: System> Member<S> {
             self.protection = self.limits.own.sampler.protection(&mut cx.text)?;
             self.settings_read_at = cx.now;
         }
-        if self.hit && self.rule.keeps_free() {
-            let outrun = self.limits.own.outrun(cx)?;
-            if let Some(Outrun { what, is_news }) = outrun {
-                self.outrun();
-                if is_news {
-                    cx.emit(&self.located.name, what);
-                }
-            }
+        if self.hit {
+            self.read_outrun(cx)?;
         }
         self.hit = false;
         self.flush(false, cx);
@@ -301,6 +296,8 @@ impl<S: System> Member<S> {
         let now = cx.now;
         let blocked = self.hold.blocked_until(now);
         self.limits.set_available(if blocked.is_some() { 0 } else { self.spare(current) });
+        let kept = self.hold.brake.kept(now, self.limits.own.wanted());
+        self.limits.own.bound(kept);
         let shortage = self.limits.shortage(current, cx)?;
         let (mut until, mut missing) = (shortage.until, shortage.missing);
         let own = &self.limits.own;
@@ -357,9 +354,11 @@ impl<S: System> Member<S> {
         let down_to = current.saturating_sub(missing);
         let swap = cx.swap();
         self.visibility.note_writes(swap.is_uncounted && self.rule.bounds.kind != Some(Kind::File));
+        let is_needed = !self.presses && self.limits.own.file.is_some();
+        let need = if is_needed { self.limits.own.need(now) } else { Need::default() };
         let (sampler, text) = (&self.limits.own.sampler, &mut cx.text);
         let cache = &mut || sampler.stat(text).map_or(0, |stat| stat.cache_beside_anon());
-        let answer = self.rule.bounds.allow(down_to, own, swap, can_choose, cache);
+        let answer = self.rule.bounds.allow(down_to, own, swap, need, can_choose, cache);
         if self.presses
             && let Some(probe) = &mut self.probe
         {
@@ -437,20 +436,6 @@ impl<S: System> Member<S> {
                 presses
             }
             Activity::Idle | Activity::Queued => false,
-        }
-    }
-
-    fn read_stall(&mut self, now: Duration, text: &mut String) {
-        let due = self.stall.is_none_or(|(at, _)| now.saturating_sub(at) >= SETTINGS_INTERVAL);
-        if !due {
-            return;
-        }
-        let stalled = self.limits.own.sampler.stalled(text);
-        self.visibility.note_pressure(stalled.is_none());
-        let Some(stalled) = stalled else { return };
-        if let Some((at, before)) = self.stall.replace((now, stalled)) {
-            let time = now.saturating_sub(at).as_micros().max(1) as f64;
-            self.stalled_share = stalled.saturating_sub(before) as f64 / time;
         }
     }
 }

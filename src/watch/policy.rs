@@ -4,6 +4,7 @@
 pub mod above;
 pub mod arrival;
 pub mod backoff;
+pub mod brake;
 pub mod cpu_budget;
 pub mod guard;
 pub mod headroom;

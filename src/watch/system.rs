@@ -12,6 +12,7 @@ use rustix::io::Errno;
 
 use super::config::rule::WatchError;
 use super::policy::guard::Bounds;
+use super::policy::refaults::Lru;
 use super::policy::working_set::Activity;
 use super::worker::{Done, LockableTarget, WriteJob};
 use crate::cgroup::killers::Killers;
@@ -119,6 +120,9 @@ pub(crate) trait System {
     /// # Errors
     /// [`WatchError`], the reason why not.
     fn check(&mut self, located: &CgroupPath, bounds: &Bounds, dry_run: bool) -> Result<(), WatchError>;
+
+    /// Reads which LRU the kernel uses: an administrator may switch it.
+    fn lru(&self) -> Lru;
 
     /// Reads the state of the host's swap areas.
     fn swap_areas(&mut self) -> SwapSummary;

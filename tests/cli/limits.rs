@@ -11,6 +11,7 @@ pub fn cases() -> Vec<Case> {
         "" => a_malformed_glob_to_exclude;
         "guest reclaim" =>
             a_limit_that_goes_and_comes_back,
+            a_file_that_is_streamed_again_and_again,
             usage_stays_below_what_is_to_be_kept,
             what_has_no_limit_is_told_of,
             what_is_left_out_by_many_names;
@@ -58,6 +59,27 @@ fn a_limit_that_is_lowered() {
     let limit = of(&all, "limit");
     assert_eq!(limit.last().map(|limit| &limit["limit_file"]), Some(&"memory.high".into()), "{all:?}");
     assert!(app.current() <= 33 * M, "{}: {all:?}", app.current());
+}
+
+/// Some kernels count an activation for each refault: that is no use.
+fn a_file_that_is_streamed_again_and_again() {
+    let app = limited("app", 96 * M);
+    let file = "/data/streamed";
+    std::fs::File::create(file).and_then(|file| file.set_len(160 * M)).expect("a file");
+    let child = begin(&["app", "--headroom", "16M", "--json"]);
+    let script = "echo 0 >\"$0\"; for round in 1 2 3 4; do for step in $(seq 0 19); do \
+                  dd if=\"$1\" of=/dev/null bs=1M count=8 skip=$((8 * step)) 2>/dev/null; sleep 0.2; done; done";
+    let ran = std::process::Command::new("/bin/sh")
+        .args(["-c", script])
+        .arg(app.path().join("cgroup.procs"))
+        .arg(file)
+        .status();
+    let all = ended(child);
+    std::fs::remove_file(file).expect("the file");
+    assert!(ran.is_ok_and(|status| status.success()), "the application runs");
+    let taken = app.stat("pgsteal") * rustix::param::page_size() as u64;
+    let ours = number(of(&all, "summary")[0], "reclaimed_bytes");
+    assert!(taken >= 200 * M && ours as u64 >= taken / 4 * 3, "{ours} of {taken}: {all:?}");
 }
 
 fn usage_stays_below_what_is_to_be_kept() {

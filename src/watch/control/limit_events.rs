@@ -39,7 +39,7 @@ impl<S: System> Control<'_, S> {
     pub(super) fn ancestor_hit(&mut self, id: u64) {
         self.muted.mute(ANCESTOR | id, self.cx.now + MUTE);
         let Some(level) = self.ancestors.get(id) else { return };
-        let outrun = level.borrow_mut().outrun(&mut self.cx).ok().flatten();
+        let outrun = level.borrow_mut().outrun(false, &mut self.cx).ok().flatten();
         let was_met = outrun.is_some();
         if let Some(Outrun { what, is_news: true }) = outrun {
             self.cx.emit(level.borrow().sampler.name(), what);

@@ -11,6 +11,7 @@ use super::super::policy::refaults::RefaultCounters;
 use super::super::policy::sampling_interval::MIN_INTERVAL;
 use super::super::system::{Sample, System};
 use super::{Member, Step};
+use crate::host::proc::page_size;
 
 /// Maximum number of times the delay after an action without visible effect doubles (to 0.8 s).
 const MAX_STUCK: u32 = 4;
@@ -120,20 +121,29 @@ impl<S: System> Member<S> {
         result: &ActionResult,
         cx: &mut Context<'_, S>,
     ) -> Result<Option<Step>, Errno> {
-        if !self.hold.refaults.is_due(cx.now) {
+        if !self.hold.brake.is_due(cx.now) {
             return Ok(None);
         }
+        // A limit that was met before a hold must not end it.
+        self.read_outrun(cx)?;
         let stat = self.limits.own.sampler.stat(&mut cx.text)?;
         let stalled = self.limits.own.sampler.stalled(&mut cx.text).map(Duration::from_micros);
+        self.limits.own.rebase(&stat, &mut cx.text);
+        let bytes = |pages: Option<u64>| pages.unwrap_or(0) * page_size();
         let counters = RefaultCounters {
-            restored: stat.back_in_use(),
             refaulted: stat.refaulted().unwrap_or(0),
+            refaulted_file: bytes(stat.workingset_refault_file),
+            activated_file: bytes(stat.workingset_activate_file),
+            restored_file: bytes(stat.workingset_restore_file),
+            swapped_in: stat.swapped_in().unwrap_or(0),
             stalled,
+            met: self.limits.own.met(),
+            lru: cx.system.lru(),
         };
-        let share = self.hold.refaults.check(cx.now, counters);
+        let share = self.hold.brake.check(cx.now, counters, self.limits.own.wanted());
         self.hold.over();
         let Some(share) = share else { return Ok(None) };
-        let until = self.hold.refaults.holds(cx.now);
+        let until = self.hold.brake.holds(cx.now);
         self.limits.set_available(0);
         self.limits.shortage(result.current, cx)?;
         Ok(Some(self.hold(Guard::Refaults(share), until, cx)))
@@ -145,7 +155,7 @@ impl<S: System> Member<S> {
         self.account.record(now, result, self.limits.room(fell));
         self.limits.reclaimed(result.reclaimed, result.cpu);
         if !presses {
-            self.hold.refaults.reclaimed(result.reclaimed);
+            self.hold.brake.reclaimed(result.reclaimed);
         }
         match &mut self.probe {
             Some(probe) if presses => probe.acted(result),

@@ -72,6 +72,15 @@ pub(crate) struct CgroupState {
     pub stalled: f64,
 }
 
+/// Need of reclaim for the headroom: none of `--pressure` and `--keep`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Need {
+    /// Bytes by which the free memory falls short of what may arrive before reclaim can react.
+    pub lacks: u64,
+    /// True if the limit was met lately.
+    pub was_met: bool,
+}
+
 /// Reason for which a policy was held back.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Guard {
@@ -158,6 +167,9 @@ impl Bounds {
     /// says whether the kernel can reclaim page cache alone; `cache` returns how much page cache
     /// could be evicted, and is called only if that matters.
     ///
+    /// Swap that isn't known to be fast gives way to a `need`, since the application would swap in
+    /// its own time: where page cache can't be chosen, or where there isn't enough of it.
+    ///
     /// # Errors
     /// The reason for which nothing is allowed.
     pub(crate) fn allow(
@@ -165,6 +177,7 @@ impl Bounds {
         down_to: u64,
         own: CgroupState,
         swap: SwapState,
+        need: Need,
         can_choose: bool,
         cache: &mut dyn FnMut() -> u64,
     ) -> Result<Allowed, Guard> {
@@ -184,6 +197,9 @@ impl Bounds {
         let all = |kind| {
             Ok(Allowed { down_to, most: u64::MAX, kind, spared_by: None, waits: waits && kind != Kind::File })
         };
+        let spared =
+            |kind, guard, waits| Ok(Allowed { down_to, most: u64::MAX, kind, spared_by: Some(guard), waits });
+        let needed = need.lacks.min(missing);
         match self.anon(swap) {
             _ if self.kind == Some(Kind::File) => all(Kind::File),
             // Without swap no anonymous memory is reclaimed, whatever the request.
@@ -195,18 +211,22 @@ impl Bounds {
             Ok((kind, room)) => {
                 Ok(Allowed { down_to: own.current - room, most: room, kind, spared_by: None, waits })
             }
-            Err(guard) if can_choose && self.kind != Some(Kind::Anon) => Ok(Allowed {
-                down_to,
-                most: u64::MAX,
-                kind: Kind::File,
-                spared_by: Some(guard),
-                waits: false,
-            }),
-            // The kernel can't be restricted to page cache, but prefers it where there is plenty.
-            Err(guard) if self.kind.is_none() && plenty() => {
-                Ok(Allowed { down_to, most: u64::MAX, kind: Kind::All, spared_by: Some(guard), waits })
+            Err(guard) if can_choose && self.kind != Some(Kind::Anon) => {
+                match self.give_way(guard, swap, if need.was_met { needed } else { 0 }) {
+                    Some(most) if cache() < needed => {
+                        let down_to = own.current - most;
+                        Ok(Allowed { down_to, most, kind: Kind::All, spared_by: Some(guard), waits })
+                    }
+                    _ => spared(Kind::File, guard, false),
+                }
             }
-            Err(guard) => Err(guard),
+            // The kernel can't be restricted to page cache, but prefers it where there is plenty.
+            Err(guard) if self.kind.is_none() && plenty() => spared(Kind::All, guard, waits),
+            Err(guard) => {
+                let most = self.give_way(guard, swap, needed).ok_or(guard)?;
+                let down_to = own.current - most;
+                Ok(Allowed { down_to, most, kind: Kind::All, spared_by: Some(guard), waits })
+            }
         }
     }
 
@@ -223,11 +243,22 @@ impl Bounds {
         }
     }
 
+    /// Returns the bytes to reclaim of any kind, though a guard would spare anonymous memory.
+    fn give_way(&self, guard: Guard, swap: SwapState, needed: u64) -> Option<u64> {
+        let is_default = matches!(guard, Guard::SlowSwap { .. });
+        self.room(swap).ok().map(|room| room.min(needed)).filter(|&most| is_default && most >= MIN_ROOM)
+    }
+
     /// Returns the kind to reclaim and the maximum bytes at a time, if anonymous memory is allowed.
     fn anon(&self, swap: SwapState) -> Result<(Kind, u64), Guard> {
         if self.kind.is_none() && swap.total > 0 && swap.speed != SwapSpeed::Fast {
             return Err(Guard::SlowSwap { is_known: swap.speed == SwapSpeed::Slow });
         }
+        Ok((self.kind.unwrap_or_default(), self.room(swap)?))
+    }
+
+    /// Returns the maximum bytes that may be swapped out at a time.
+    fn room(&self, swap: SwapState) -> Result<u64, Guard> {
         let room = swap.free.saturating_sub((self.swap_free.ratio() * swap.total as f64) as u64);
         if room < MIN_ROOM {
             return Err(Guard::SwapFree);
@@ -236,7 +267,7 @@ impl Bounds {
         if writable < MIN_ROOM {
             return Err(Guard::SwapWrites);
         }
-        Ok((self.kind.unwrap_or_default(), room.min(writable)))
+        Ok(room.min(writable))
     }
 }
 
@@ -269,7 +300,9 @@ mod tests {
 
     #[test]
     fn the_floor_and_protection_are_never_undercut() {
-        let allow = |down_to, own| bounds(Some(Kind::All)).allow(down_to, own, SWAP, true, &mut || 0);
+        let allow = |down_to, own| {
+            bounds(Some(Kind::All)).allow(down_to, own, SWAP, Need::default(), true, &mut || 0)
+        };
         assert_eq!(allow(10 * M, OWN).map(|allowed| allowed.down_to), Ok(52 * M));
         assert_eq!(
             allow(10 * M, CgroupState { protection: 70 * M, ..OWN }).map(|allowed| allowed.down_to),
@@ -280,7 +313,9 @@ mod tests {
         let unprotected = Bounds { floor: 0, ..bounds(Some(Kind::All)) };
         let own = CgroupState { protection: 0, ..OWN };
         assert_eq!(
-            unprotected.allow(51 * M, own, SWAP, true, &mut || 0).map(|allowed| allowed.down_to),
+            unprotected
+                .allow(51 * M, own, SWAP, Need::default(), true, &mut || 0)
+                .map(|allowed| allowed.down_to),
             Ok(51 * M)
         );
         assert_eq!(allow(10 * M, CgroupState { stalled: 0.2, ..OWN }), Err(Guard::Pressure));
@@ -289,7 +324,9 @@ mod tests {
     #[test]
     fn anonymous_memory_is_spared_where_swap_is_scarce_busy_or_slow() {
         let kind_of = |kind, swap, can_choose| {
-            bounds(kind).allow(60 * M, OWN, swap, can_choose, &mut || 0).map(|allowed| allowed.kind)
+            bounds(kind)
+                .allow(60 * M, OWN, swap, Need::default(), can_choose, &mut || 0)
+                .map(|allowed| allowed.kind)
         };
         assert_eq!(kind_of(None, SWAP, true), Ok(Kind::All));
         let short = SwapState { free: 90 * M, ..SWAP };
@@ -304,10 +341,13 @@ mod tests {
         assert_eq!(kind_of(None, slow, false), Err(Guard::SlowSwap { is_known: true }));
         assert_eq!(kind_of(None, silent, true), Ok(Kind::File), "unknown is not fast");
         assert_eq!(kind_of(None, silent, false), Err(Guard::SlowSwap { is_known: false }));
-        let allowed = bounds(None).allow(60 * M, OWN, slow, false, &mut || 80 * M);
+        let allowed = bounds(None).allow(60 * M, OWN, slow, Need::default(), false, &mut || 80 * M);
         assert_eq!(allowed.map(|allowed| allowed.kind), Ok(Kind::All));
-        let why =
-            |swap| bounds(None).allow(60 * M, OWN, swap, true, &mut || 0).map(|allowed| allowed.spared_by);
+        let why = |swap| {
+            bounds(None)
+                .allow(60 * M, OWN, swap, Need::default(), true, &mut || 0)
+                .map(|allowed| allowed.spared_by)
+        };
         assert_eq!(
             [SWAP, slow, short, busy].map(why),
             [None, Some(Guard::SlowSwap { is_known: true }), Some(Guard::SwapFree), Some(Guard::SwapWrites)]
@@ -346,7 +386,8 @@ mod tests {
 
     #[test]
     fn swap_outs_are_bounded_at_a_time() {
-        let allow = |kind, swap, cache| bounds(kind).allow(60 * M, OWN, swap, true, &mut || cache);
+        let allow =
+            |kind, swap, cache| bounds(kind).allow(60 * M, OWN, swap, Need::default(), true, &mut || cache);
         let down_to =
             |kind, swap, cache| allow(kind, swap, cache).map(|allowed| (allowed.down_to, allowed.kind));
         let little = SwapState { writable: Some(M), ..SWAP };
@@ -357,5 +398,24 @@ mod tests {
         assert_eq!(down_to(Some(Kind::All), nearly_full, 0), Ok((90 * M, Kind::All)), "a quarter stays free");
         let unbounded = SwapState { writable: None, ..SWAP };
         assert_eq!(down_to(Some(Kind::All), unbounded, 0), Ok((60 * M, Kind::All)));
+    }
+
+    #[test]
+    fn slow_swap_gives_way_to_a_need() {
+        let slow = SwapState { speed: SwapSpeed::Slow, ..SWAP };
+        let allow = |kind, swap, (lacks, was_met), can_choose, cache| {
+            let need = Need { lacks: lacks * M, was_met };
+            let allowed = bounds(kind).allow(60 * M, OWN, swap, need, can_choose, &mut || cache * M);
+            allowed.map(|allowed| (allowed.kind, allowed.most))
+        };
+        let file = Ok((Kind::File, u64::MAX));
+        assert_eq!(allow(None, slow, (10, true), true, 20), file, "page cache first");
+        assert_eq!(allow(None, slow, (10, false), true, 5), file, "the limit isn't met");
+        assert_eq!(allow(None, slow, (10, true), true, 5), Ok((Kind::All, 10 * M)));
+        assert_eq!(allow(None, slow, (10, false), false, 20), Ok((Kind::All, 10 * M)));
+        assert_eq!(allow(None, slow, (90, false), false, 20), Ok((Kind::All, 40 * M)), "what is missing");
+        let short = SwapState { free: 90 * M, ..slow };
+        assert_eq!(allow(None, short, (10, true), false, 20), Err(Guard::SlowSwap { is_known: true }));
+        assert_eq!(allow(Some(Kind::All), short, (10, true), false, 20), Err(Guard::SwapFree), "as given");
     }
 }

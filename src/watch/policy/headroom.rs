@@ -10,6 +10,7 @@
 use std::time::Duration;
 
 use super::arrival::ArrivalCurve;
+use super::brake::Wanted;
 use super::sampling_interval::SamplingInterval;
 
 /// Sampling intervals at rest, near the watermark and far from it.
@@ -127,6 +128,8 @@ pub(crate) struct HeadroomPolicy {
     reserves: bool,
     /// True if the last reclaim ended before it came down to the upper watermark, and goes on.
     goes_on: bool,
+    /// Bound on the bytes kept free, where reclaimed memory comes back; `None` for no bound.
+    pub kept: Option<u64>,
     curve: ArrivalCurve,
     /// Bytes reclaimed so far, by memctl and, as far as known, by others: these bytes had arrived
     /// too.
@@ -153,6 +156,7 @@ impl HeadroomPolicy {
             crowd: 1,
             reserves,
             goes_on: false,
+            kept: None,
             curve: ArrivalCurve::default(),
             reclaimed: 0,
             last: None,
@@ -241,7 +245,15 @@ impl HeadroomPolicy {
     /// Returns the lower watermark: bytes to keep free below `limit`.
     #[must_use]
     pub(crate) fn low(&self, limit: u64) -> u64 {
-        self.headroom.below(limit).max(self.reserve(limit))
+        let full = self.wanted(limit).full;
+        self.kept.map_or(full, |kept| kept.min(full))
+    }
+
+    /// Returns the bytes to keep free below `limit` where nothing bounds them.
+    #[must_use]
+    pub(crate) fn wanted(&self, limit: u64) -> Wanted {
+        let reserve = self.reserve(limit);
+        Wanted { full: self.headroom.below(limit).max(reserve), reserve }
     }
 
     /// Returns the maximum bytes that may arrive before reclaim can react, by the arrivals so far.

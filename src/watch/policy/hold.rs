@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use super::backoff::Backoff;
+use super::brake::Brake;
 use super::guard::Guard;
-use super::refaults::RefaultDetector;
 
 /// Minimum time between reports of the same guard: it may hold again and again, with a little
 /// reclaimed in between.
@@ -14,8 +14,8 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 /// Hold state of one cgroup.
 #[derive(Debug)]
 pub(crate) struct HoldState {
-    /// Detector of refaults.
-    pub refaults: RefaultDetector,
+    /// Brake for memory that comes back.
+    pub brake: Brake,
     exhausted: Backoff<1, 60>,
     /// End of the grace period, before which nothing is reclaimed.
     grace: Duration,
@@ -32,7 +32,7 @@ impl HoldState {
     #[must_use]
     pub(crate) fn new(grace: Duration) -> Self {
         Self {
-            refaults: RefaultDetector::default(),
+            brake: Brake::default(),
             exhausted: Backoff::default(),
             grace,
             reason: None,
@@ -54,7 +54,7 @@ impl HoldState {
             return Some((Guard::Grace, self.grace));
         }
         let exhausted = self.exhausted.waits(now).map(|until| (self.nothing_left(), until));
-        exhausted.or_else(|| self.refaults.holds(now).map(|until| (self.refaulting(), until)))
+        exhausted.or_else(|| self.brake.holds(now).map(|until| (self.refaulting(), until)))
     }
 
     /// Records that a reclaim was allowed, perhaps without anonymous memory.

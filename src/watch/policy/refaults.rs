@@ -1,9 +1,14 @@
-//! Detection of refaults, which keeps a policy from reclaiming memory in use. Pure functions of time
-//! and of the refaults.
+//! Detection of refaults of reclaimed memory, and what they are evidence of. Pure functions of time
+//! and of counters.
+//!
+//! The counters of `memory.stat` have no common meaning. On the classic LRU, an activation is a
+//! refault after less was evicted than there is memory: evidence of use. The multi-generational LRU
+//! of some kernels counts an activation for every refault of its oldest generation, so that a file
+//! streamed through the cache activates all of its pages; restores are evidence there. Later kernels
+//! count activations in page faults only. What a kernel does is seen in the counters, since
+//! distributions backport such changes.
 
 use std::time::Duration;
-
-use super::backoff::Backoff;
 
 /// Minimum bytes reclaimed before refaults are judged.
 const MIN_JUDGED_BYTES: u64 = 8 << 20;
@@ -16,7 +21,7 @@ const CLEAN_CHECKS: u32 = 3;
 /// Share of the reclaimed bytes above which refaults of the working set mean that the memory wasn't
 /// cold. A file that is streamed again and again has no such refaults; memory that is touched all
 /// the time began with 28% and came down to 5% (Linux 7.3, MGLRU).
-const MAX_RESTORE_SHARE: f64 = 0.1;
+const MAX_IN_USE_SHARE: f64 = 0.1;
 
 /// Share of the reclaimed bytes above which all refaults count, in use before or not, if tasks are
 /// stalled for more than a share `MIN_STALL_SHARE` of the time as well. A stream with read-ahead
@@ -24,15 +29,50 @@ const MAX_RESTORE_SHARE: f64 = 0.1;
 const MAX_REFAULT_SHARE: f64 = 0.5;
 const MIN_STALL_SHARE: f64 = 0.01;
 
+/// Share of the refaults of page cache from which activations may mean nothing: the kernel counts
+/// one for each.
+const ALL_ACTIVATED_SHARE: f64 = 0.9;
+
+/// LRU by which a kernel sorts page cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Lru {
+    /// Two lists: active and inactive.
+    #[default]
+    Classic,
+    /// The multi-generational LRU.
+    Generations,
+}
+
 /// Counters of a cgroup since its creation.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct RefaultCounters {
-    /// Bytes refaulted that belong to the working set: restores, activations, swap-ins.
-    pub restored: u64,
     /// Bytes refaulted in all.
     pub refaulted: u64,
+    /// Bytes of page cache refaulted.
+    pub refaulted_file: u64,
+    /// Bytes of page cache activated at a refault.
+    pub activated_file: u64,
+    /// Bytes of page cache restored at a refault.
+    pub restored_file: u64,
+    /// Bytes read back from swap.
+    pub swapped_in: u64,
     /// Time for which tasks were stalled on memory (PSI `some`); `None` where it can't be read.
     pub stalled: Option<Duration>,
+    /// Number of times that its limit was met; `None` where it can't be read.
+    pub met: Option<u64>,
+    /// LRU in use.
+    pub lru: Lru,
+}
+
+/// Meaning of the refaults since the last check, with the share of the reclaimed bytes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Verdict {
+    /// Little of the memory was in use.
+    Clean,
+    /// Much came back, perhaps because it is in use, perhaps because a file is read again and again.
+    Doubtful(f64),
+    /// Memory in use was reclaimed.
+    InUse(f64),
 }
 
 /// Detector of refaults of reclaimed memory.
@@ -42,7 +82,6 @@ pub(crate) struct RefaultDetector {
     reclaimed: u64,
     /// Number of consecutive checks without refaults.
     clean: u32,
-    backoff: Backoff<5, 600>,
 }
 
 impl RefaultDetector {
@@ -63,41 +102,52 @@ impl RefaultDetector {
         }
     }
 
-    /// Records the counters. Returns the share of the reclaimed bytes that refaulted, if that is
-    /// too much; the detector then holds for some time.
-    pub(crate) fn check(&mut self, now: Duration, counters: RefaultCounters) -> Option<f64> {
+    /// Records the counters, and judges the refaults since the last check. `None` at the first one,
+    /// and after a switch of the LRU: a window that spans it has counters of both.
+    pub(crate) fn check(&mut self, now: Duration, counters: RefaultCounters) -> Option<Verdict> {
         let began = self.began.replace((now, counters));
         let reclaimed = std::mem::take(&mut self.reclaimed);
-        let (began, before) = began?;
-        let share = |now: u64, before: u64| now.saturating_sub(before) as f64 / reclaimed.max(1) as f64;
-        let restored = share(counters.restored, before.restored);
-        let refaulted = share(counters.refaulted, before.refaulted);
-        let time = now.saturating_sub(began).as_secs_f64();
-        // Where it can't be read, refaults alone decide.
-        let stalled = counters
-            .stalled
-            .zip(before.stalled)
-            .is_none_or(|(now, before)| now.saturating_sub(before).as_secs_f64() > MIN_STALL_SHARE * time);
-        let share = match restored {
-            restored if restored > MAX_RESTORE_SHARE => restored,
-            _ if refaulted > MAX_REFAULT_SHARE && stalled => refaulted,
-            _ => {
-                self.backoff.worked();
-                self.clean = self.clean.saturating_add(1);
-                return None;
-            }
-        };
-        self.backoff.failed(now);
-        self.clean = 0;
-        // Refaults during the hold are not due to its reclaim.
-        self.began = None;
-        Some(share)
+        let (began, before) = began.filter(|(_, before)| before.lru == counters.lru)?;
+        let verdict = judge(reclaimed, now.saturating_sub(began), &before, &counters);
+        self.clean = if verdict == Verdict::Clean { self.clean.saturating_add(1) } else { 0 };
+        Some(verdict)
     }
 
-    /// Returns the end of the hold, if there is one.
-    #[must_use]
-    pub(crate) fn holds(&self, now: Duration) -> Option<Duration> {
-        self.backoff.waits(now)
+    /// Forgets the last check: refaults during a hold are not due to reclaim before it.
+    pub(crate) fn restart(&mut self) {
+        (self.began, self.reclaimed) = (None, 0);
+    }
+}
+
+/// Returns the meaning of the refaults between two reads of the counters, `time` apart, with
+/// `reclaimed` bytes.
+fn judge(reclaimed: u64, time: Duration, before: &RefaultCounters, now: &RefaultCounters) -> Verdict {
+    let since = |count: fn(&RefaultCounters) -> u64| count(now).saturating_sub(count(before));
+    let share = |bytes: u64| bytes as f64 / reclaimed.max(1) as f64;
+    let refaulted_file = since(|counters| counters.refaulted_file);
+    let activated = since(|counters| counters.activated_file);
+    let restored = since(|counters| counters.restored_file);
+    let is_blurred = now.lru == Lru::Generations
+        && activated as f64 >= ALL_ACTIVATED_SHARE * refaulted_file as f64
+        && restored < activated / 2;
+    let file = if is_blurred { restored } else { activated.max(restored) };
+    let in_use = share(file + since(|counters| counters.swapped_in));
+    if in_use > MAX_IN_USE_SHARE {
+        return Verdict::InUse(in_use);
+    }
+    let refaulted = share(since(|counters| counters.refaulted));
+    if refaulted <= MAX_REFAULT_SHARE {
+        return Verdict::Clean;
+    }
+    // Where stalls can't be read, refaults alone decide. A limit that is met stalls tasks as well.
+    let stalled = now.stalled.zip(before.stalled).is_none_or(|(now, before)| {
+        now.saturating_sub(before).as_secs_f64() > MIN_STALL_SHARE * time.as_secs_f64()
+    });
+    let was_met = now.met.zip(before.met).is_some_and(|(now, before)| now > before);
+    match stalled && !was_met {
+        true => Verdict::InUse(refaulted),
+        false if is_blurred => Verdict::Doubtful(refaulted),
+        false => Verdict::Clean,
     }
 }
 
@@ -107,51 +157,82 @@ mod tests {
 
     const M: u64 = 1 << 20;
 
-    fn at(seconds: u64) -> Duration {
-        Duration::from_secs(seconds)
+    /// Counters of a kernel, in MiB: of page cache refaulted, activated and restored.
+    fn file(lru: Lru, [refaulted, activated, restored]: [u64; 3]) -> RefaultCounters {
+        RefaultCounters {
+            refaulted: refaulted * M,
+            refaulted_file: refaulted * M,
+            activated_file: activated * M,
+            restored_file: restored * M,
+            stalled: Some(Duration::ZERO),
+            met: Some(0),
+            lru,
+            ..RefaultCounters::default()
+        }
     }
 
-    fn counters(restored: u64) -> RefaultCounters {
-        RefaultCounters { restored: restored * M, refaulted: restored * M, stalled: Some(Duration::ZERO) }
-    }
-
-    #[test]
-    fn refaults_with_stalls_hold_reclaim_back() {
-        let judged = |refaulted: u64, stalled: u64| {
-            let mut detector = RefaultDetector::default();
-            detector.check(
-                at(0),
-                RefaultCounters { stalled: Some(Duration::ZERO), ..RefaultCounters::default() },
-            );
-            detector.reclaimed(20 * M);
-            let stalled = Some(Duration::from_millis(stalled));
-            detector.check(at(2), RefaultCounters { restored: 0, refaulted: refaulted * M, stalled })
+    /// Judges a window of 2 s in which 20 MiB were reclaimed.
+    fn judged(now: RefaultCounters) -> Verdict {
+        let before = RefaultCounters {
+            stalled: Some(Duration::ZERO),
+            met: Some(0),
+            lru: now.lru,
+            ..RefaultCounters::default()
         };
-        assert_eq!(judged(16, 100), Some(0.8));
-        assert_eq!(judged(16, 2), None, "a stream: no task waits");
-        assert_eq!(judged(6, 100), None, "the stall has other reasons");
+        judge(20 * M, 2 * Duration::from_secs(1), &before, &now)
     }
 
     #[test]
-    fn restores_hold_reclaim_back_longer_each_time() {
+    fn a_stream_is_not_in_use_on_any_kernel() {
+        assert_eq!(judged(file(Lru::Classic, [20, 0, 0])), Verdict::Clean);
+        assert_eq!(judged(file(Lru::Generations, [20, 20, 0])), Verdict::Doubtful(1.0), "each activates");
+        assert_eq!(judged(file(Lru::Generations, [20, 0, 0])), Verdict::Clean, "only page faults activate");
+    }
+
+    #[test]
+    fn memory_in_use_is_noticed_on_every_kernel() {
+        assert_eq!(judged(file(Lru::Classic, [16, 16, 0])), Verdict::InUse(0.8));
+        assert_eq!(judged(file(Lru::Generations, [16, 16, 4])), Verdict::InUse(0.2));
+        assert_eq!(judged(file(Lru::Generations, [16, 8, 0])), Verdict::InUse(0.4));
+        assert_eq!(judged(file(Lru::Generations, [16, 0, 12])), Verdict::InUse(0.6));
+        let swapped = RefaultCounters { swapped_in: 5 * M, ..file(Lru::Generations, [0, 0, 0]) };
+        assert_eq!(judged(swapped), Verdict::InUse(0.25));
+        assert_eq!(judged(file(Lru::Classic, [16, 1, 1])), Verdict::Clean, "a twentieth");
+    }
+
+    #[test]
+    fn stalls_count_only_where_no_limit_caused_them() {
+        let stalled = |refaulted, millis, met| {
+            judged(RefaultCounters {
+                stalled: Some(Duration::from_millis(millis)),
+                met: Some(met),
+                ..file(Lru::Classic, [refaulted, 0, 0])
+            })
+        };
+        assert_eq!(stalled(16, 100, 0), Verdict::InUse(0.8));
+        assert_eq!(stalled(16, 2, 0), Verdict::Clean, "a stream: no task waits");
+        assert_eq!(stalled(6, 100, 0), Verdict::Clean, "the stall has other reasons");
+        assert_eq!(stalled(16, 100, 1), Verdict::Clean, "the stall of the limit itself");
+        let unknown = RefaultCounters { stalled: None, ..file(Lru::Classic, [16, 0, 0]) };
+        assert_eq!(judged(unknown), Verdict::InUse(0.8));
+    }
+
+    #[test]
+    fn a_window_needs_time_bytes_and_one_lru() {
+        let at = Duration::from_secs;
         let mut detector = RefaultDetector::default();
         detector.reclaimed(M);
         assert!(detector.is_due(at(0)));
-        assert_eq!(detector.check(at(0), counters(100)), None, "earlier refaults have other causes");
+        let counters = |restored| file(Lru::Generations, [restored, 0, restored]);
+        assert_eq!(detector.check(at(0), counters(100)), None, "earlier refaults");
         detector.reclaimed(20 * M);
         assert!(!detector.is_due(at(1)) && detector.is_due(at(2)));
-        assert_eq!(
-            (detector.check(at(2), counters(101)), detector.holds(at(2))),
-            (None, None),
-            "a twentieth"
-        );
+        assert_eq!(detector.check(at(2), counters(116)), Some(Verdict::InUse(0.8)));
         detector.reclaimed(20 * M);
-        assert_eq!(detector.check(at(4), counters(117)), Some(0.8));
-        assert_eq!((detector.holds(at(8)), detector.holds(at(9))), (Some(at(9)), None));
-        detector.reclaimed(M);
-        assert_eq!(detector.check(at(10), counters(200)), None);
+        let switched = file(Lru::Classic, [140, 140, 140]);
+        assert_eq!(detector.check(at(4), switched), None, "a switch of the LRU");
+        detector.restart();
         detector.reclaimed(20 * M);
-        assert_eq!(detector.check(at(12), counters(220)), Some(1.0));
-        assert!(detector.holds(at(21)).is_some(), "twice as long");
+        assert_eq!(detector.check(at(9), file(Lru::Classic, [200, 200, 200])), None, "a hold");
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use super::check::Checks;
-use super::plan::M;
+use super::plan::{M, Refaults};
 use super::world::{BLIND_SPOT, World};
 use crate::cgroup::killers::Killers;
 use crate::cgroup::limit::LimitFile;
@@ -25,6 +25,7 @@ use crate::reclaim::Target;
 use crate::watch::action::{Action, LockedBy};
 use crate::watch::config::rule::WatchError;
 use crate::watch::policy::guard::Bounds;
+use crate::watch::policy::refaults::Lru;
 use crate::watch::policy::working_set::Activity;
 use crate::watch::system::{Answer, DONE, Sample, System};
 use crate::watch::worker::{Done, LockableTarget, WriteJob};
@@ -197,6 +198,13 @@ impl System for SimSystem {
         match self.shared.borrow_mut().world.read_error(located.id) {
             Some(errno) => Err(WatchError::Errno(errno)),
             None => Ok(()),
+        }
+    }
+
+    fn lru(&self) -> Lru {
+        match self.shared.borrow().world.plan.kernel.refaults {
+            Refaults::Activations => Lru::Classic,
+            Refaults::Restores | Refaults::SwapIns => Lru::Generations,
         }
     }
 

@@ -1,0 +1,45 @@
+//! Events at the limit of a watched cgroup, and stalls of its tasks.
+
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+use super::super::context::Context;
+use super::super::level::{Outrun, SETTINGS_INTERVAL};
+use super::super::system::{Sample, System};
+use super::Member;
+
+impl<S: System> Member<S> {
+    /// Reads whether its own limit was met.
+    pub(super) fn read_outrun(&mut self, cx: &mut Context<'_, S>) -> Result<(), Errno> {
+        if !self.rule.keeps_free() {
+            return Ok(());
+        }
+        let Some(Outrun { what, is_news }) = self.limits.own.outrun(true, cx)? else { return Ok(()) };
+        self.outrun();
+        // A limit that the user set is below the one that was met.
+        let own = &self.limits.own;
+        if own.file.is_some() && self.hold.brake.met(cx.now, own.wanted()) {
+            self.hold.over();
+        }
+        if is_news {
+            cx.emit(&self.located.name, what);
+        }
+        Ok(())
+    }
+
+    /// Reads the share of the time for which its tasks were stalled, if that is due.
+    pub(super) fn read_stall(&mut self, now: Duration, text: &mut String) {
+        let due = self.stall.is_none_or(|(at, _)| now.saturating_sub(at) >= SETTINGS_INTERVAL);
+        if !due {
+            return;
+        }
+        let stalled = self.limits.own.sampler.stalled(text);
+        self.visibility.note_pressure(stalled.is_none());
+        let Some(stalled) = stalled else { return };
+        if let Some((at, before)) = self.stall.replace((now, stalled)) {
+            let time = now.saturating_sub(at).as_micros().max(1) as f64;
+            self.stalled_share = stalled.saturating_sub(before) as f64 / time;
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! Brake of `--headroom`: decides how much to keep free where reclaimed memory comes back. A pure
+//! function of time, refaults and met limits.
+//!
+//! If usage would stay below the limit by itself, holding costs nothing, and reclaim thrashes:
+//! nothing is kept free for some time, and little after that. If it arrives at the limit all the same, holding only moves the reclaim
+//! into the application's own time: what the cgroup allocates at once is kept free then, half of
+//! that each time memory in use comes back, and a step more after each check without refaults. Which
+//! of the two it is shows as soon as reclaim is held: then the limit is met, or it isn't.
+
+use std::time::Duration;
+
+use super::backoff::Backoff;
+use super::refaults::{RefaultCounters, RefaultDetector, Verdict};
+
+/// Minimum bytes kept free beside an application that meets its limit.
+const MIN_KEPT: u64 = 1 << 20;
+
+/// Divisor of the full amount that is one step up.
+const STEP_DIVISOR: u64 = 8;
+
+/// Minimum time between raises due to met limits: a cgroup at its limit meets it a hundred times a
+/// second.
+const RAISE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Time after which a step more is tried, without evidence.
+const RETRY_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Bytes to keep free below a limit, where nothing comes back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    /// The larger of headroom and reserve.
+    pub full: u64,
+    /// What may arrive before reclaim can react.
+    pub reserve: u64,
+}
+
+/// The brake of one cgroup.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Brake {
+    detector: RefaultDetector,
+    /// The hold, in which nothing is kept free.
+    hold: Backoff<5, 600>,
+    /// True if what came back before the hold was surely in use.
+    is_sure: bool,
+    /// Time for which the cgroup is known to arrive at its limit.
+    arrives: Backoff<60, 600>,
+    /// Bound on the bytes kept free; `None` for no bound.
+    kept: Option<u64>,
+    raised_at: Duration,
+}
+
+impl Brake {
+    /// Records bytes reclaimed for a limit.
+    pub(crate) fn reclaimed(&mut self, bytes: u64) {
+        self.detector.reclaimed(bytes);
+    }
+
+    /// Returns whether [`Brake::check`] is due: reading the counters is expensive.
+    #[must_use]
+    pub(crate) fn is_due(&self, now: Duration) -> bool {
+        self.detector.is_due(now)
+    }
+
+    /// Records the counters. Returns the share of the reclaimed bytes that refaulted, if that is
+    /// too much and begins a hold.
+    pub(crate) fn check(&mut self, now: Duration, counters: RefaultCounters, wanted: Wanted) -> Option<f64> {
+        let verdict = self.detector.check(now, counters)?;
+        let arrives = self.arrives.waits(now).is_some();
+        let (share, is_sure) = match verdict {
+            Verdict::InUse(_) if arrives => {
+                let kept = self.kept.unwrap_or(wanted.full).min(wanted.full) / 2;
+                self.kept = Some(kept.max(MIN_KEPT));
+                return None;
+            }
+            Verdict::InUse(share) => (share, true),
+            Verdict::Doubtful(share) if !arrives => (share, false),
+            Verdict::Clean | Verdict::Doubtful(_) => {
+                self.hold.worked();
+                self.raise(0, wanted);
+                return None;
+            }
+        };
+        self.hold.failed(now);
+        self.is_sure = is_sure;
+        // Usage that leaves that much free afterwards is left alone for good.
+        (self.kept, self.raised_at) = (Some(step(wanted)), now);
+        self.detector.restart();
+        Some(share)
+    }
+
+    /// Records that the limit was met. Returns true if that ends a hold.
+    pub(crate) fn met(&mut self, now: Duration, wanted: Wanted) -> bool {
+        if self.hold.waits(now).is_none() {
+            if self.kept.is_some() && now.saturating_sub(self.raised_at) >= RAISE_INTERVAL {
+                self.raised_at = now;
+                self.raise(wanted.reserve, wanted);
+            }
+            return false;
+        }
+        self.hold.worked();
+        self.arrives.failed(now);
+        self.raised_at = now;
+        self.kept = self.is_sure.then(|| wanted.reserve.max(MIN_KEPT));
+        true
+    }
+
+    /// Returns the end of the hold, if there is one.
+    #[must_use]
+    pub(crate) fn holds(&self, now: Duration) -> Option<Duration> {
+        self.hold.waits(now)
+    }
+
+    /// Returns the maximum bytes to keep free; `None` for no bound. What was in use once may not be
+    /// later, so the bound rises by and by.
+    pub(crate) fn kept(&mut self, now: Duration, wanted: Wanted) -> Option<u64> {
+        let is_due = now.saturating_sub(self.raised_at) >= RETRY_INTERVAL;
+        if self.kept.is_some() && is_due && self.hold.waits(now).is_none() {
+            self.raised_at = now;
+            self.raise(0, wanted);
+        }
+        self.kept
+    }
+
+    /// Raises the bound by a step, to `least` at least, and drops it once it bounds nothing.
+    fn raise(&mut self, least: u64, wanted: Wanted) {
+        self.kept = self.kept.map(|kept| (kept + step(wanted)).max(least)).filter(|&kept| kept < wanted.full);
+    }
+}
+
+/// Returns one step up.
+fn step(wanted: Wanted) -> u64 {
+    (wanted.full / STEP_DIVISOR).max(MIN_KEPT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::refaults::Lru;
+    use super::*;
+
+    const M: u64 = 1 << 20;
+    const WANTED: Wanted = Wanted { full: 32 * M, reserve: 12 * M };
+
+    fn at(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    /// Reclaims 20 MiB, and checks: `refaulted` MiB came back so far, and `restored` of these are
+    /// known to be in use.
+    fn check(brake: &mut Brake, now: u64, refaulted: u64, restored: u64) -> Option<f64> {
+        let counters = RefaultCounters {
+            refaulted: refaulted * M,
+            refaulted_file: refaulted * M,
+            activated_file: refaulted * M,
+            restored_file: restored * M,
+            stalled: Some(Duration::ZERO),
+            met: Some(0),
+            lru: Lru::Generations,
+            ..RefaultCounters::default()
+        };
+        brake.reclaimed(20 * M);
+        brake.check(at(now), counters, WANTED)
+    }
+
+    #[test]
+    fn usage_that_stays_below_the_limit_is_left_alone_longer_each_time() {
+        let mut brake = Brake::default();
+        assert_eq!(check(&mut brake, 0, 0, 0), None);
+        assert_eq!(check(&mut brake, 2, 16, 16), Some(0.8));
+        assert_eq!((brake.holds(at(6)), brake.holds(at(7))), (Some(at(7)), None));
+        assert_eq!(check(&mut brake, 8, 30, 30), None, "not due to reclaim");
+        assert_eq!(check(&mut brake, 10, 46, 46), Some(0.8));
+        assert_eq!(brake.holds(at(19)), Some(at(20)), "twice as long");
+        assert_eq!(brake.kept, Some(4 * M), "a step, which may be free without reclaim");
+    }
+
+    #[test]
+    fn an_application_that_meets_its_limit_is_not_left_alone() {
+        let mut brake = Brake::default();
+        check(&mut brake, 0, 0, 0);
+        check(&mut brake, 2, 16, 16);
+        assert!(brake.met(at(3), WANTED), "the hold ends");
+        assert_eq!((brake.holds(at(3)), brake.kept), (None, Some(12 * M)));
+        check(&mut brake, 4, 16, 16);
+        check(&mut brake, 5, 16, 16);
+        assert_eq!(brake.kept, Some(16 * M), "a step more");
+        assert_eq!((check(&mut brake, 6, 36, 36), brake.holds(at(6))), (None, None));
+        assert_eq!(brake.kept, Some(8 * M), "half of it");
+        for (now, refaulted) in (8..20).step_by(2).zip((52..).step_by(16)) {
+            assert_eq!(check(&mut brake, now, refaulted, refaulted), None);
+        }
+        assert_eq!(brake.kept, Some(M), "never nothing");
+        assert!(!brake.met(at(21), WANTED));
+        assert_eq!(brake.kept, Some(12 * M), "what arrives at once");
+        assert!(!brake.met(at(21), WANTED));
+        assert_eq!(brake.kept, Some(12 * M), "once a second");
+        for now in (22..40).step_by(2) {
+            check(&mut brake, now, 200, 200);
+        }
+        assert_eq!(brake.kept, None, "nothing comes back");
+    }
+
+    #[test]
+    fn a_stream_is_told_from_use_by_a_hold() {
+        let mut brake = Brake::default();
+        check(&mut brake, 0, 0, 0);
+        assert_eq!(check(&mut brake, 2, 20, 0), Some(1.0));
+        assert!(brake.met(at(3), WANTED));
+        assert_eq!(brake.kept, None, "all of the headroom");
+        for now in 2..30 {
+            assert_eq!(check(&mut brake, 2 * now, 20 * now, 0), None, "{now}");
+        }
+        assert_eq!(check(&mut brake, 64, 20 * 30, 0), Some(1.0), "asked again");
+        assert!(brake.met(at(65), WANTED));
+        assert_eq!(check(&mut brake, 66, 20 * 41, 0), None);
+        assert_eq!(check(&mut brake, 180, 20 * 42, 0), None, "known for twice as long");
+    }
+
+    #[test]
+    fn what_is_left_alone_is_tried_again_by_and_by() {
+        let mut brake = Brake::default();
+        check(&mut brake, 0, 0, 0);
+        check(&mut brake, 2, 16, 16);
+        assert_eq!(brake.kept(at(60), WANTED), Some(4 * M));
+        assert_eq!(brake.kept(at(62), WANTED), Some(8 * M));
+        assert_eq!(brake.kept(at(63), WANTED), Some(8 * M));
+        let later: Vec<_> = (3..9).map(|minute| brake.kept(at(60 * minute), WANTED)).collect();
+        assert_eq!(later.last(), Some(&None), "{later:?}");
+    }
+}
