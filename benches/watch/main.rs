@@ -39,10 +39,14 @@ struct Shape {
     saw: u64,
 }
 
-const SHAPES: [Shape; 5] = [
+const SHAPES: [Shape; 7] = [
     Shape { name: "stream", limit: 256, stream: 60, file: 700, hot: 60, burst: 30, leak: 0, saw: 0 },
     Shape { name: "narrow", limit: 192, stream: 45, file: 700, hot: 60, burst: 30, leak: 0, saw: 0 },
     Shape { name: "bursts", limit: 1024, stream: 60, file: 1400, hot: 60, burst: 100, leak: 0, saw: 0 },
+    // Read again and again: a file that fits below the limit, but not below the headroom, and one
+    // that is a little larger than the limit.
+    Shape { name: "fits", limit: 192, stream: 120, file: 178, hot: 1, burst: 0, leak: 0, saw: 0 },
+    Shape { name: "loop", limit: 192, stream: 120, file: 200, hot: 1, burst: 0, leak: 0, saw: 0 },
     Shape { name: "leak", limit: 256, stream: 20, file: 700, hot: 40, burst: 0, leak: 8, saw: 0 },
     Shape { name: "sawtooth", limit: 256, stream: 40, file: 700, hot: 40, burst: 0, leak: 0, saw: 80 },
 ];
@@ -236,7 +240,15 @@ fn measure(shape: &Shape, command: &[String], seconds: u64) -> Result<String> {
         }
         std::thread::sleep(Duration::from_millis(50));
     }
-    let direct = |from: &Counters, to: &Counters| (to.direct - from.direct) as f64 / M as f64;
+    // Before 6.15 the kernel counts all reclaim as direct. What a watch knows that it didn't do is in
+    // its summary, with what kernels before 6.9 reclaim beyond the request: if the limit wasn't met,
+    // nothing of it was the application's.
+    let total = (after.proactive.unwrap_or(0) - before.proactive.unwrap_or(0)) as f64 / M as f64
+        + (after.direct - before.direct) as f64 / M as f64;
+    let claimed = spent.direct.filter(|_| after.proactive.is_none());
+    let direct = |from: &Counters, to: &Counters| {
+        claimed.unwrap_or_else(|| (to.direct - from.direct) as f64) / M as f64
+    };
     let mut out = String::new();
     let _ = write!(
         out,
@@ -250,12 +262,17 @@ fn measure(shape: &Shape, command: &[String], seconds: u64) -> Result<String> {
         if spent.late_writing > 0.0 { spent.late_cpu / spent.late_writing } else { 0.0 },
         streamed / M
     );
-    let all = (after.proactive - before.proactive) as f64 / M as f64 + direct(&before, &after);
     let _ = write!(
         out,
-        "  direct {:.1}% of {all:.0}M, {:.1}M of it late",
-        100.0 * direct(&before, &after) / all.max(1.0),
-        direct(&learned, &after)
+        "  direct {:.1}% of {total:.0}M{}, limit met {} times, refaults {:.0}M",
+        100.0 * direct(&before, &after) / total.max(1.0),
+        if claimed.is_none() {
+            format!(", {:.1}M of it late", direct(&learned, &after))
+        } else {
+            String::new()
+        },
+        after.met - before.met,
+        (after.refaulted - before.refaulted) as f64 / M as f64
     );
     Ok(out)
 }
@@ -268,6 +285,8 @@ struct Spent {
     writing: f64,
     late_cpu: f64,
     late_writing: f64,
+    /// Bytes reclaimed by the application itself, if the controller reports that.
+    direct: Option<f64>,
 }
 
 /// Stops a controller that had finished learning after `learning`, with `cpu_learning` spent by
@@ -287,6 +306,7 @@ fn end(mut child: Child, learning: Duration, cpu_learning: f64) -> Result<Spent>
         let usec = |key: &str| line[key].as_f64().map(|usec| usec / 1e6);
         if line["event"] == "summary" {
             spent.writing += usec("cpu_usec").unwrap_or(0.0);
+            spent.direct = line["direct_bytes"].as_f64();
         }
         if line["event"] == "reclaim" && usec("at_usec") > Some(learning.as_secs_f64()) {
             spent.late_writing += usec("cpu_usec").unwrap_or(0.0);
@@ -307,22 +327,29 @@ fn cpu_ticks(child: &Child) -> Result<f64> {
 
 struct Counters {
     direct: u64,
-    proactive: u64,
+    refaulted: u64,
+    /// Number of times that the limit was met.
+    met: u64,
+    /// `None` where it isn't counted for itself.
+    proactive: Option<u64>,
     stalled: u64,
 }
 
 impl Counters {
     fn of(app: &Path) -> Result<Self> {
         let stat = std::fs::read_to_string(app.join("memory.stat"))?;
-        let pages = |key: &str| -> u64 {
-            let line = stat.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
-            line.and_then(|pages| pages.parse().ok()).unwrap_or(0)
+        let events = std::fs::read_to_string(app.join("memory.events"))?;
+        let value = |text: &str, key: &str| -> Option<u64> {
+            text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.parse().ok())
         };
+        let bytes = |key: &str| value(&stat, key).map(|pages| pages * 4096);
         let pressure = std::fs::read_to_string(app.join("memory.pressure"))?;
         let stalled = pressure.lines().next().and_then(|line| line.rsplit_once("total=")?.1.parse().ok());
         Ok(Self {
-            direct: pages("pgsteal_direct") * 4096,
-            proactive: pages("pgsteal_proactive") * 4096,
+            met: value(&events, "max").unwrap_or(0),
+            refaulted: bytes("workingset_refault_file").unwrap_or(0),
+            direct: bytes("pgsteal_direct").unwrap_or(0),
+            proactive: bytes("pgsteal_proactive"),
             stalled: stalled.unwrap_or(0),
         })
     }
