@@ -255,10 +255,6 @@ impl<S: System> Member<S> {
     fn try_sample(&mut self, cx: &mut Context<'_, S>) -> Result<Step, Errno> {
         // First, since this file is held open: an error on it is about the cgroup itself.
         let current = self.limits.own.sampler.current(&mut cx.text)?;
-        if cx.now.saturating_sub(self.settings_read_at) >= self.limits.own.settings_interval(cx.now) {
-            self.protection = self.limits.own.sampler.protection(&mut cx.text)?;
-            self.settings_read_at = cx.now;
-        }
         if self.hit {
             self.read_outrun(cx)?;
         }
@@ -294,6 +290,11 @@ impl<S: System> Member<S> {
 
     fn decide(&mut self, current: u64, cx: &mut Context<'_, S>) -> Result<Step, Errno> {
         let now = cx.now;
+        // Here and not with the sample: slices of a long reclaim follow each other without one.
+        if now.saturating_sub(self.settings_read_at) >= self.limits.own.settings_interval(now) {
+            self.protection = self.limits.own.sampler.protection(&mut cx.text)?;
+            self.settings_read_at = now;
+        }
         let blocked = self.hold.blocked_until(now);
         self.limits.set_available(if blocked.is_some() { 0 } else { self.spare(current) });
         let kept = self.hold.brake.kept(now, self.limits.own.wanted());
