@@ -192,7 +192,8 @@ impl Account {
 
     /// Returns the report on the work since the last one, if that is long enough ago, or at the
     /// `end`. While a write is in progress, the counters contain a part of it: they correct no
-    /// estimate upwards.
+    /// estimate upwards. While the counters can't be read, the report is put off, since an estimate
+    /// in it could not be corrected any more.
     pub(crate) fn flush(
         &mut self,
         sampler: &impl Sample,
@@ -202,8 +203,13 @@ impl Account {
     ) -> Option<EventKind> {
         let work = self.work.as_mut()?;
         work.began.take_if(|began| end || cx.now.saturating_sub(*began) >= REPORT_INTERVAL)?;
+        let stat = sampler.stat(&mut cx.text);
+        if stat.is_err() && !end {
+            work.began = Some(cx.now);
+            return None;
+        }
         // A cgroup that is gone has no counters any more.
-        if let Ok(stat) = sampler.stat(&mut cx.text) {
+        if let Ok(stat) = stat {
             let counted = Counters::of(&stat).counted(&self.first);
             let estimate = work.total.reclaimed;
             let corrected = counted.correct(estimate, work.at_most, cx.system.blind_spot());
