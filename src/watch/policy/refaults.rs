@@ -14,9 +14,11 @@ use std::time::Duration;
 const MIN_JUDGED_BYTES: u64 = 8 << 20;
 
 /// Interval between checks: the kernel folds its counters every 2 s. Reading them is expensive, so
-/// after `CLEAN_CHECKS` checks without refaults they are read half as often.
+/// after `CLEAN_CHECKS` checks without refaults they are read half as often, unless at least
+/// `MANY_BYTES` were reclaimed: beside that, a reading costs little.
 const WINDOW: Duration = Duration::from_secs(2);
 const CLEAN_CHECKS: u32 = 3;
+const MANY_BYTES: u64 = 8 * MIN_JUDGED_BYTES;
 
 /// Share of the reclaimed bytes above which refaults of the working set mean that the memory wasn't
 /// cold. A file that is streamed again and again has no such refaults; memory that is touched all
@@ -96,7 +98,8 @@ impl RefaultDetector {
         match self.began {
             None => self.reclaimed > 0,
             Some((began, _)) => {
-                let window = if self.clean >= CLEAN_CHECKS { 2 * WINDOW } else { WINDOW };
+                let is_rare = self.clean >= CLEAN_CHECKS && self.reclaimed < MANY_BYTES;
+                let window = if is_rare { 2 * WINDOW } else { WINDOW };
                 self.reclaimed >= MIN_JUDGED_BYTES && now.saturating_sub(began) >= window
             }
         }
@@ -215,6 +218,23 @@ mod tests {
         assert_eq!(stalled(16, 100, 1), Verdict::Clean, "the stall of the limit itself");
         let unknown = RefaultCounters { stalled: None, ..file(Lru::Classic, [16, 0, 0]) };
         assert_eq!(judged(unknown), Verdict::InUse(0.8));
+    }
+
+    #[test]
+    fn checks_without_refaults_are_rare_unless_much_is_reclaimed() {
+        let at = Duration::from_secs;
+        let mut detector = RefaultDetector::default();
+        for check in 0..=u64::from(CLEAN_CHECKS) {
+            detector.reclaimed(MIN_JUDGED_BYTES);
+            assert!(detector.is_due(at(2 * check)));
+            let verdict = detector.check(at(2 * check), file(Lru::Generations, [0; 3]));
+            assert_eq!(verdict, (check > 0).then_some(Verdict::Clean));
+        }
+        let last = 2 * u64::from(CLEAN_CHECKS);
+        detector.reclaimed(MIN_JUDGED_BYTES);
+        assert!(!detector.is_due(at(last + 3)) && detector.is_due(at(last + 4)));
+        detector.reclaimed(MANY_BYTES);
+        assert!(!detector.is_due(at(last + 1)) && detector.is_due(at(last + 2)));
     }
 
     #[test]
