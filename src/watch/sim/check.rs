@@ -7,7 +7,6 @@ use super::plan::{CgroupPlan, M, Plan, RulePlan};
 use super::system::path_of;
 use super::world::{BEGIN, BLIND_SPOT, World};
 use crate::watch::event::{Ended, Event, EventKind};
-use crate::watch::policy::guard::Guard;
 
 /// Time without trouble after which a cgroup must be kept below its limit: a window of the arrival
 /// curve, and the longest interval between two samples.
@@ -15,6 +14,12 @@ const CALM: Duration = Duration::from_secs(8);
 
 /// Time within which a watch must have ended.
 const END: Duration = Duration::from_secs(1);
+
+/// Number of workers.
+pub(super) const WORKERS: usize = 4;
+
+/// Bytes that the watch reclaimed from a cgroup, and bytes that refaulted.
+type Flows = (u64, u64);
 
 /// Facts about one cgroup.
 #[derive(Debug, Default)]
@@ -25,10 +30,9 @@ struct Facts {
     hits: u64,
     /// Bytes reclaimed by the last action due to `--pressure`.
     last_press: Option<u64>,
-    /// Bytes reclaimed and refaulted at the beginning of a window, and its beginning.
-    window: Option<(Duration, u64, u64)>,
-    /// Time of the last hold for refaults, or with nothing left.
-    braked: Duration,
+    /// Beginning of an interval, the flows then, and the number of intervals in a row before it in
+    /// which most of what was reclaimed came back.
+    interval: Option<(Duration, Flows, u32)>,
     blind: bool,
     /// Time of the last hold.
     held: Duration,
@@ -60,7 +64,9 @@ impl Checks {
     #[allow(clippy::needless_pass_by_value)] // Made for this.
     fn fail(&mut self, what: String) {
         if self.violations.len() < 10 {
-            self.violations.push(format!("{:.3} s: {what}", (self.now.saturating_sub(BEGIN)).as_secs_f64()));
+            let at = (self.now.saturating_sub(BEGIN)).as_secs_f64();
+            self.trace.push(format!("violation at {at:.3} s: {what}"));
+            self.violations.push(format!("{at:.3} s: {what}"));
         }
     }
 
@@ -103,9 +109,10 @@ impl Checks {
         let speed = (world.plan.kernel.speed * M) as f64;
         let tenant_limited = sim.parent.is_some_and(|parent| world.sims[&parent].limit < u64::MAX);
         let least = (plan.floor.max(sim.low / M) * M) as f64 + (8 * M) as f64;
-        // When all workers hang, further ones stay away from cgroups below the same parent.
-        let siblings = world.sims.values().filter(|one| one.parent == sim.parent && one.hung > now);
-        let is_avoided = siblings.count() >= 4;
+        // An owner with a hanging write waits for the last worker, which others may need. When all
+        // workers hang, further ones stay away from cgroups below the same parent.
+        let hanging = || world.sims.values().filter(|one| one.hangs_until > now);
+        let is_avoided = hanging().count() + 1 >= WORKERS && hanging().any(|one| one.parent == sim.parent);
         let facts = self.facts(id);
         // Growth that reclaim can't keep up with, or memory that can't be reclaimed.
         let is_hard = sim.growth > speed * 0.4
@@ -190,23 +197,26 @@ impl Checks {
 
     /// Checks that memory in use isn't reclaimed again and again.
     fn thrashing(&mut self, world: &World, id: u64, plan: &CgroupPlan) {
-        const WINDOW: Duration = Duration::from_secs(20);
+        const INTERVAL: Duration = Duration::from_secs(2);
+        // The watch compares what it reclaimed with what came back every 2 s, and every 4 s where
+        // nothing did so far; then it holds for at least 5 s. Up to four intervals may pass before
+        // it can know, the first and the last in part.
+        const MOST: u32 = 4;
         let (sim, now) = (&world.sims[&id], world.now);
-        let wants_below = !matches!(plan.rule, RulePlan::Pressure);
+        let flows = (sim.counters.ours, sim.counters.refaulted);
         let facts = self.facts(id);
-        let Some((began, ours, refaulted)) = facts.window else {
-            facts.window = Some((now, sim.counters.ours, sim.counters.refaulted));
-            return;
-        };
-        if now.saturating_sub(began) < WINDOW {
+        let (began, before, count) = *facts.interval.get_or_insert((now, flows, 0));
+        if now.saturating_sub(began) < INTERVAL {
             return;
         }
-        let (reclaimed, back) = (sim.counters.ours - ours, sim.counters.refaulted - refaulted);
-        facts.window = Some((now, sim.counters.ours, sim.counters.refaulted));
-        let is_braked = facts.braked >= began;
-        // The watch holds from a half on, over windows of its own.
-        if wants_below && reclaimed > 200 * M && back > reclaimed / 5 * 3 && !is_braked {
-            self.fail(format!("job{id} thrashes: {back} of {reclaimed} bytes came back within 20 s"));
+        let (reclaimed, back) = (flows.0 - before.0, flows.1 - before.1);
+        let wants_below = !matches!(plan.rule, RulePlan::Pressure);
+        // The watch holds from a half on, over intervals of its own.
+        let most_came_back = wants_below && reclaimed > 20 * M && back > reclaimed / 5 * 3;
+        let count = if most_came_back { count + 1 } else { 0 };
+        facts.interval = Some((now, flows, count));
+        if count == MOST + 1 {
+            self.fail(format!("job{id} thrashes: {back} of {reclaimed} bytes came back within 2 s"));
         }
     }
 
@@ -289,12 +299,7 @@ impl Checks {
                 }
                 self.facts(id).last_press = Some(result.reclaimed);
             }
-            EventKind::Hold { guard, .. } => {
-                (self.facts(id).excused, self.facts(id).held) = (now, now);
-                if matches!(guard, Guard::Refaults(_) | Guard::Exhausted | Guard::Floor | Guard::Lock(_)) {
-                    self.facts(id).braked = now;
-                }
-            }
+            EventKind::Hold { .. } => (self.facts(id).excused, self.facts(id).held) = (now, now),
             EventKind::Blind { .. } => self.facts(id).blind = true,
             EventKind::Recovered => {
                 (self.facts(id).blind, self.facts(id).excused) = (false, now);

@@ -15,7 +15,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
-use super::check::Checks;
+use super::check::{Checks, WORKERS};
 use super::plan::{CgroupPlan, M, Plan, RulePlan, plans};
 use super::system::{Shared, SimSystem, path_of};
 use super::world::{BEGIN, World};
@@ -28,7 +28,7 @@ use crate::watch::options::{Reload, RuledCgroup, WatchOptions};
 use crate::watch::rejected::Rejected;
 
 /// Seeds of worlds that failed once.
-const CASES: [u64; 1] = [21_252];
+const CASES: [u64; 3] = [21_252, 106_610, 133_142];
 
 /// Result of a run.
 struct Run {
@@ -94,6 +94,7 @@ fn run(plan: &Plan) -> Run {
         duration: Some(Duration::from_secs(plan.seconds)),
         each_action: true,
         follows: true,
+        workers: WORKERS,
         select: Some(&mut select),
         reload: Some(&mut reload),
         ..WatchOptions::new(&stop, &mut emit)
@@ -220,11 +221,12 @@ fn the_same_seed_gives_the_same_trace() {
     assert!(BEGIN > Duration::ZERO);
 }
 
-/// Prints the trace of the world that `MEMCTL_SIM_FROM` names.
+/// Prints the trace of the world that `MEMCTL_SIM_FROM` names, or of the smallest one found that
+/// fails as well, with the violations where they occurred.
 #[test]
 #[ignore = "for a person: MEMCTL_SIM_FROM=SEED cargo test --lib -- --ignored --nocapture trace_of"]
 fn trace_of_a_world() {
-    let plan = planned(seeds().start).current();
+    let (plan, _) = shrunk(seeds().start);
     let run = run(&plan);
     println!("{plan:#?}\n{}\n{:#?}", run.trace.join("\n"), run.violations);
 }

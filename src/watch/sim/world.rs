@@ -60,6 +60,8 @@ pub(super) struct Sim {
     pub stalled: f64,
     pub advanced: Duration,
     pub hangs: Option<(Duration, Duration)>,
+    /// End of the last write that hung.
+    pub hangs_until: Duration,
     pub unreadable: Failing,
     pub unwritable: Failing,
     pub no_pressure: Duration,
@@ -96,6 +98,7 @@ impl Sim {
             stalled: 0.0,
             advanced: now,
             hangs: None,
+            hangs_until: Duration::ZERO,
             unreadable: None,
             unwritable: None,
             no_pressure: Duration::ZERO,
@@ -501,6 +504,7 @@ impl World {
         let hangs = sim.hangs.filter(|&(until, _)| at < until).map(|(_, time)| time);
         if let Some(time) = hangs {
             took += time;
+            sim.hangs_until = at + took;
             self.count("write hung");
         }
         if kernel.overshoot > 100 && freed > bytes {
