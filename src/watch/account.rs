@@ -291,7 +291,14 @@ impl ReclaimTally {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+    use std::sync::Arc;
+
     use super::*;
+    use crate::cgroup::{CgroupPath, Mount};
+    use crate::watch::action::EndReason;
+    use crate::watch::host::HostState;
+    use crate::watch::kernel::Kernel;
 
     const M: u64 = 1 << 20;
 
@@ -307,6 +314,44 @@ mod tests {
         assert_eq!(correct(Counted::All(60 * M), 50, 60), 50 * M);
         assert_eq!(correct(Counted::All(40 * M), 50, 60), 40 * M);
         assert_eq!(correct(Counted::Unknown, 50, 60), 50 * M);
+    }
+
+    #[test]
+    fn a_report_waits_while_the_counters_cant_be_read() {
+        let tree = tempfile::tempdir().unwrap();
+        let (path, away) = (tree.path().join("one"), tree.path().join("away"));
+        let stat = path.join("memory.stat");
+        std::fs::create_dir(&path).unwrap();
+        std::fs::write(path.join("memory.current"), "0\n").unwrap();
+        std::fs::write(&stat, "pgsteal_proactive 0\n").unwrap();
+        let id = std::fs::metadata(&path).unwrap().ino();
+        let mount = Arc::new(Mount::whole(tree.path().to_owned(), true));
+        let located = CgroupPath { path: path.into(), name: "/one".into(), mount, id };
+        let mut cx = Context {
+            system: Kernel::new().unwrap(),
+            host: HostState::default(),
+            text: String::new(),
+            now: Duration::ZERO,
+            began: Duration::ZERO,
+            emit: &mut |_| {},
+        };
+        let sampler = cx.system.open(&located).unwrap();
+        let mut account = Account::open(&sampler, &mut cx).unwrap();
+        // The kernel claims it, and did nothing.
+        let (reclaimed, at_most) = (M << 20, M << 20);
+        let claimed = ActionResult { reclaimed, at_most, ..ActionResult::nothing(EndReason::Done) };
+        account.record(cx.now, &claimed, None);
+        let mut flush_at = |seconds, end| {
+            cx.now = Duration::from_secs(seconds);
+            account.flush(&sampler, end, false, &mut cx)
+        };
+        std::fs::rename(&stat, &away).unwrap();
+        assert_eq!(flush_at(2, false), None);
+        std::fs::rename(&away, &stat).unwrap();
+        assert_eq!(flush_at(2, false), None, "not before another interval");
+        let Some(EventKind::Reclaim(tally)) = flush_at(3, false) else { panic!("no report") };
+        assert_eq!((tally.reclaimed, tally.is_counted), (0, true));
+        assert_eq!(flush_at(9, true), None, "there is nothing else to report");
     }
 
     #[test]
