@@ -2,10 +2,11 @@
 //! function of time, refaults and met limits.
 //!
 //! If usage would stay below the limit by itself, holding costs nothing, and reclaim thrashes:
-//! nothing is kept free for some time, and little after that. If it arrives at the limit all the same, holding only moves the reclaim
-//! into the application's own time: what the cgroup allocates at once is kept free then, half of
-//! that each time memory in use comes back, and a step more after each check without refaults. Which
-//! of the two it is shows as soon as reclaim is held: then the limit is met, or it isn't.
+//! nothing is kept free for some time, and little after that. If it arrives at the limit all the
+//! same, holding only moves the reclaim into the application's own time: what the cgroup allocates
+//! at once is kept free then, half of that each time memory in use comes back, and a step more
+//! after each check without refaults. Which of the two it is shows as soon as reclaim is held: then
+//! the limit is met, or it isn't.
 
 use std::time::Duration;
 

@@ -213,6 +213,10 @@ impl Checks {
         let wants_below = !matches!(plan.rule, RulePlan::Pressure);
         // The watch holds from a half on, over intervals of its own.
         let most_came_back = wants_below && reclaimed > 20 * M && back > reclaimed / 5 * 3;
+        // Memory in use that doesn't fit below the limit comes back whoever reclaims it: a little
+        // is kept free then, so that the application reclaims less by itself.
+        let fits = sim.hot + sim.outside + M as f64 <= sim.limit as f64;
+        let most_came_back = most_came_back && fits;
         let count = if most_came_back { count + 1 } else { 0 };
         facts.interval = Some((now, flows, count));
         if count == MOST + 1 {
