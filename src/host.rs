@@ -1,6 +1,7 @@
 //! Features of the host that matter to reclaim: swap devices and their order, zswap, MGLRU, PSI,
 //! huge and pinned pages, and the rights of this process.
 
+use rustix::fs::{Mode, OFlags};
 use rustix::process::{Resource, getrlimit};
 use rustix::thread::{CapabilitySet, capabilities};
 
@@ -102,12 +103,25 @@ impl Host {
     }
 }
 
+/// File with the state of the multi-generational LRU.
+const LRU_GEN: &str = "/sys/kernel/mm/lru_gen/enabled";
+
 impl Mglru {
     /// Reads the state of the LRU; `None` where the kernel doesn't have it.
     pub(crate) fn read() -> Option<Self> {
-        let enabled = read_system_file("/sys/kernel/mm/lru_gen/enabled").ok()?;
+        let enabled = read_system_file(LRU_GEN).ok()?;
         let min_ttl = read_system_file("/sys/kernel/mm/lru_gen/min_ttl_ms").ok();
         Self::parse(&enabled, min_ttl.as_deref())
+    }
+
+    /// Returns whether the kernel uses this LRU now. Allocates nothing, since it is asked again and
+    /// again.
+    pub(crate) fn is_on() -> bool {
+        let mut text = [0; 16];
+        let file = rustix::fs::open(LRU_GEN, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        let length = file.and_then(|file| rustix::io::read(file, &mut text));
+        let text = length.ok().and_then(|length| std::str::from_utf8(&text[..length]).ok());
+        text.and_then(|text| Self::parse(text, None)).is_some_and(|lru| lru.on)
     }
 
     /// Parses the files of the LRU. The first bit of `enabled` is the LRU itself (`LRU_GEN_CORE`,

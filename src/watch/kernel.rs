@@ -141,7 +141,7 @@ impl System for Kernel {
     }
 
     fn lru(&self) -> Lru {
-        if Mglru::read().is_some_and(|lru| lru.on) { Lru::Generations } else { Lru::Classic }
+        if Mglru::is_on() { Lru::Generations } else { Lru::Classic }
     }
 
     fn swap_areas(&mut self) -> SwapSummary {
