@@ -104,7 +104,7 @@ impl PressureProbe {
     /// Returns the time until which a cgroup with `current` bytes of usage needs nothing; `None` if
     /// it is due.
     pub(crate) fn rests_until(&mut self, now: Duration, current: u64) -> Option<Duration> {
-        self.estimate.used(current);
+        self.estimate.used(now, current);
         if now >= self.policy.due() {
             return None;
         }

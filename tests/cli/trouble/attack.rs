@@ -238,9 +238,10 @@ fn a_stranger_misleads_no_watch() {
     }
     assert!(took < Duration::from_secs(2), "{took:?}");
     assert!(made >= 4 * seconds && nested == levels, "{made} made, {nested} levels");
-    // The guest's processors are busy with the attack: 99 of 100 times count.
+    // The guest's processors are busy with the attack: 99 of 100 times count. The longest is what
+    // the emulator adds.
     let longest = at(&attacked, 100);
-    assert!(longest < Duration::from_secs(2), "{longest:?}");
+    assert!(longest < Duration::from_secs(4), "{longest:?}");
     let (calm, attacked) = (at(&calm, 99), at(&attacked, 99));
     assert!(attacked <= 2 * calm + Duration::from_millis(500), "{attacked:?} instead of {calm:?}");
 }
