@@ -258,11 +258,12 @@ impl Checks {
         if least > 0 && sim.told < least + bytes {
             self.fail(format!("job{id}: {bytes} of {} bytes are requested, {least} are to stay", sim.told));
         }
-        // A setting is read every 10 s at rest, at the next sample, which may be 5 s away.
-        let is_known = now.saturating_sub(sim.changed) > Duration::from_secs(16);
+        // What was begun before it was told may go on for a slice, or for as long as a write hangs.
+        let (limit, told_at) = sim.told_limit;
+        let is_known = now.saturating_sub(told_at.max(sim.hung)) > Duration::from_secs(1);
         if let RulePlan::Headroom { mib, pressure: false, .. } = plan.rule
             && is_known
-            && sim.limit <= mib * M
+            && limit <= mib * M
             && sim.parent.is_none_or(|parent| world.sims[&parent].limit == u64::MAX)
         {
             self.fail(format!("job{id}: reclaimed for a headroom that is all of the limit"));

@@ -341,9 +341,15 @@ impl Sample for SimSampler {
 
     fn limit(&self, _: &mut String) -> Result<Option<(u64, LimitFile)>, Errno> {
         self.readable()?;
-        let world = &self.shared.borrow().world;
-        let sim = &world.sims[&self.id];
-        if world.now < sim.closed_until {
+        let world = &mut self.shared.borrow_mut().world;
+        let now = world.now;
+        let Some(sim) = world.sims.get_mut(&self.id) else { return Err(Errno::NODEV) };
+        let is_closed = now < sim.closed_until;
+        let limit = if is_closed { 0 } else { sim.limit };
+        if sim.told_limit.0 != limit {
+            sim.told_limit = (limit, now);
+        }
+        if is_closed {
             return Ok(Some((0, LimitFile::High)));
         }
         Ok((sim.limit < u64::MAX).then_some((sim.limit, LimitFile::Max)))

@@ -57,6 +57,8 @@ pub(super) struct Sim {
     pub writes: u64,
     /// Usage as the writer read it last.
     pub told: u64,
+    /// Limit that the watch was told last, and since when.
+    pub told_limit: (u64, Duration),
     pub stalled: f64,
     pub advanced: Duration,
     pub hangs: Option<(Duration, Duration)>,
@@ -95,6 +97,7 @@ impl Sim {
             hits: 0,
             writes: 0,
             told: 0,
+            told_limit: (u64::MAX, now),
             stalled: 0.0,
             advanced: now,
             hangs: None,
