@@ -296,7 +296,8 @@ impl<S: System> Member<S> {
             self.settings_read_at = now;
         }
         let blocked = self.hold.blocked_until(now);
-        self.limits.set_available(if blocked.is_some() { 0 } else { self.spare(current) });
+        let gives_nothing = blocked.is_some() || self.hold.brake.returns(now);
+        self.limits.set_available(if gives_nothing { 0 } else { self.spare(current) });
         let kept = self.hold.brake.kept(now, self.limits.own.wanted());
         self.limits.own.bound(kept);
         let shortage = self.limits.shortage(current, cx)?;
@@ -387,6 +388,7 @@ impl<S: System> Member<S> {
     pub(crate) fn offer(&mut self, cx: &mut Context<'_, S>) {
         if let Ok(current) = self.limits.own.sampler.current(&mut cx.text)
             && self.hold.blocked_until(cx.now).is_none()
+            && !self.hold.brake.returns(cx.now)
         {
             self.limits.set_available(self.spare(current));
         }

@@ -61,21 +61,31 @@ fn looking_and_reclaiming_allocate_nothing() {
         let located = std::sync::Arc::new(memctl::select::locate(name).expect("it is there"));
         members.add(located, rule.clone()).expect("it has a limit");
     }
-    let began = Instant::now();
+    // A cgroup's account is allocated at its first action.
+    let (acted, settled) =
+        (std::cell::RefCell::new(std::collections::BTreeSet::new()), std::cell::Cell::new(None));
+    let mut emit = |event: memctl::watch::event::Event<'_>| {
+        if settled.get().is_none() && matches!(event.what, memctl::watch::event::EventKind::Acted(_)) {
+            acted.borrow_mut().insert(event.cgroup.to_string());
+            settled.set((acted.borrow().len() == 2).then(Instant::now));
+        }
+    };
+    let since = || settled.get().map_or(0, |at| at.elapsed().as_secs());
     let stop = || {
-        crate::allocations::count((3..7).contains(&began.elapsed().as_secs()));
-        false
+        crate::allocations::count((2..6).contains(&since()));
+        since() >= 6
     };
     let ended = members.watch(options::WatchOptions {
         workers: 2,
-        duration: Some(Duration::from_secs(8)),
+        duration: Some(Duration::from_secs(60)),
         each_action: true,
-        ..options::WatchOptions::new(&stop, &mut |_| {})
+        ..options::WatchOptions::new(&stop, &mut emit)
     });
     let (count, origins) = crate::allocations::counted();
+    assert!(since() >= 6, "both are reclaimed from");
     let chunks = ended.expect("it can watch").each.iter().map(|one| one.total.writes).sum::<u32>();
     assert!(chunks > 50, "it had much to do: {chunks}");
-    assert_eq!(count, 0, "allocations between 3 s and 7 s: {}", origins.join("\n"));
+    assert_eq!(count, 0, "allocations in four seconds: {}", origins.join("\n"));
 }
 
 fn no_more_than_a_share_of_a_cpu() {

@@ -23,6 +23,10 @@ const STEP_DIVISOR: u64 = 8;
 /// second.
 const RAISE_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Time for which a cgroup gives nothing for the limits above it, once memory in use came back
+/// although nothing holds: its own limit is met, the others' need not be.
+const RETURN_TIME: Duration = Duration::from_secs(10);
+
 /// Time after which a step more is tried, without evidence.
 const RETRY_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -48,6 +52,8 @@ pub(crate) struct Brake {
     /// Bound on the bytes kept free; `None` for no bound.
     kept: Option<u64>,
     raised_at: Duration,
+    /// Time at which memory in use was last seen to come back while nothing holds.
+    returned_at: Option<Duration>,
 }
 
 impl Brake {
@@ -71,6 +77,7 @@ impl Brake {
             Verdict::InUse(_) if arrives => {
                 let kept = self.kept.unwrap_or(wanted.full).min(wanted.full) / 2;
                 self.kept = Some(kept.max(MIN_KEPT));
+                self.returned_at = Some(now);
                 return None;
             }
             Verdict::InUse(share) => (share, true),
@@ -103,6 +110,12 @@ impl Brake {
         self.raised_at = now;
         self.kept = self.is_sure.then(|| wanted.reserve.max(MIN_KEPT));
         true
+    }
+
+    /// Returns whether memory in use came back lately, though nothing holds.
+    #[must_use]
+    pub(crate) fn returns(&self, now: Duration) -> bool {
+        self.returned_at.is_some_and(|at| now.saturating_sub(at) < RETURN_TIME)
     }
 
     /// Returns the end of the hold, if there is one.
@@ -190,6 +203,7 @@ mod tests {
             assert_eq!(check(&mut brake, now, refaulted, refaulted), None);
         }
         assert_eq!(brake.kept, Some(M), "never nothing");
+        assert!(brake.returns(at(27)) && !brake.returns(at(28)), "the last check was at 18 s");
         assert!(!brake.met(at(21), WANTED));
         assert_eq!(brake.kept, Some(12 * M), "what arrives at once");
         assert!(!brake.met(at(21), WANTED));
