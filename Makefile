@@ -9,7 +9,7 @@ STATIC = -C target-feature=+crt-static
 demo check test msrv: export RUSTFLAGS = $(STATIC)
 
 .PHONY: help demo check test msrv deny deny-advisories fuzz words sim sim-mutants kills attack soak \
-	bench-reclaim bench-stat bench-watch bench-pressure bench-oomd bench-mounts \
+	bench-reclaim bench-stat bench-watch bench-pressure bench-oomd bench-mounts bench-swap \
 	install clean-cache
 
 help:
@@ -32,6 +32,7 @@ help:
 	@echo 'make bench-watch      measure what watch spares an application, beside a loop in the shell'
 	@echo 'make bench-pressure   measure what watch --pressure finds, and what that costs an application'
 	@echo 'make bench-oomd       measure whom systemd-oomd kills with memctl at work and without (ROUNDS=10)'
+	@echo 'make bench-swap       measure what is swapped out to a slow disk, beside bare writes (RUNS=5)'
 	@echo 'make bench-mounts     measure what thousands of mounts cost memctl (MOUNTS=20000)'
 	@echo 'make install          install what `cargo build --release` built (PREFIX=$(PREFIX) DESTDIR=$(DESTDIR))'
 	@echo 'make clean-cache      remove the kernels, disks and tools that other targets fetched and made'
@@ -108,6 +109,10 @@ bench-pressure:
 bench-oomd:
 	tests/vm/setup
 	tests/vm/bench-oomd $(ROUNDS)
+
+bench-swap:
+	tests/vm/setup
+	tests/vm/bench-swap $(RUNS)
 
 bench-mounts:
 	tests/vm/setup
