@@ -132,17 +132,18 @@ fn swapped_slowly() -> u64 {
     swapped[1]
 }
 
-/// A small request ends as soon as the disk has written its first pages: 20 to 35 MiB.
+/// A small request ends as soon as the disk has written its first pages: 20 to 50 MiB, more where
+/// the emulator is short of CPU time. Without that it is all of the memory.
 fn slow_swap() {
     let swapped = swapped_slowly();
-    assert!(swapped <= 50 * M, "{swapped}");
+    assert!(swapped <= 60 * M, "{swapped}");
 }
 
 /// There the kernel submits huge pages, in writes that only a signal ends: 28 MiB, and more where
 /// the emulator is short of CPU time, so that the signal comes late.
 fn slow_swap_and_prompt_signals() {
     let swapped = swapped_slowly();
-    assert!(swapped <= 50 * M, "{swapped}");
+    assert!(swapped <= 60 * M, "{swapped}");
 }
 
 /// Nothing is freed until the disk has written it, so the kernel would queue more and more.
