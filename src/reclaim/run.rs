@@ -202,7 +202,8 @@ impl<'a, T: Target + ?Sized> Run<'a, T> {
         // free.
         let requested = request.bytes(usage, page);
         let exactly = target.accepts(Swappiness::Value(60)).unwrap_or(false);
-        let swap = SwapOut::new(request.kind.takes_anon().then(|| target.swap_usage()).flatten());
+        let swap_usage = request.kind.takes_anon().then(|| target.swap_usage()).flatten();
+        let swap = SwapOut::new(swap_usage, stat.swapcached.unwrap_or(0));
         Ok(Self {
             target,
             stop,
@@ -259,7 +260,11 @@ impl<'a, T: Target + ?Sized> Run<'a, T> {
             let before = self.target.now();
             let ready = self.await_swap(missing)?;
             let chunk = match self.request.chunk {
-                Some(fixed) => chunk::in_pages(fixed, missing, self.page),
+                Some(fixed) => {
+                    let fixed =
+                        if self.swap.is_slow() { fixed.min(ready.max(chunk::SMALLEST)) } else { fixed };
+                    chunk::in_pages(fixed, missing, self.page)
+                }
                 None => self.pace.chunk(missing, ready.min(self.slab_bound(missing)), self.page),
             };
             let mut chunk = self.take_turn(chunk)?;
@@ -280,7 +285,8 @@ impl<'a, T: Target + ?Sized> Run<'a, T> {
                 }
                 Step::Full | Step::Partial => {
                     (self.retries, self.strays) = (0, 0);
-                    (self.busy, self.swap.idle) = (Duration::ZERO, Duration::ZERO);
+                    self.swap.succeeded(self.ledger.stat().file_writeback.unwrap_or(0));
+                    self.busy = Duration::ZERO;
                 }
                 Step::Busy if self.busy >= BUSY_TIMEOUT => return Err(StoppedBy::Exhausted),
                 Step::Busy => {

@@ -62,6 +62,10 @@ pub(crate) struct Sim {
     /// Pages written to swap and still in memory, until reclaim visits them again.
     pub swap_cache: u64,
     pub swap_room: u64,
+    /// Pages in the swap cache that are in use, and pages of files that the application writes all
+    /// the time.
+    pub in_use: u64,
+    pub app_writes: u64,
     /// State of PSI; stalls are counted only where it is on.
     pub psi: PsiState,
     /// Speed of the swap in pages per second; `None` for at once, like zram.
@@ -136,6 +140,8 @@ impl Sim {
             writeback: 0,
             swap_cache: 0,
             swap_room: 0,
+            in_use: 0,
+            app_writes: 0,
             psi: PsiState::On,
             swap_speed: None,
             submit_speed: 1 << 30,
@@ -190,7 +196,7 @@ impl Sim {
     }
 
     pub(crate) fn usage_bytes(&self) -> u64 {
-        let lists = self.file + self.anon + self.writeback + self.swap_cache + self.demoted;
+        let lists = self.file + self.anon + self.writeback + self.swap_cache + self.in_use + self.demoted;
         let beside = if self.root { 0 } else { self.slab + self.slab_pending() + self.hidden };
         (lists + beside) * PAGE
     }
@@ -345,8 +351,8 @@ impl Target for Sim {
             inactive_file: Some(self.file * PAGE),
             active_file: Some(0),
             slab_reclaimable: Some((self.slab + self.slab_pending() + self.slab_freed.min(lag)) * PAGE),
-            file_writeback: Some(self.writeback * PAGE),
-            swapcached: Some((self.writeback + self.swap_cache) * PAGE),
+            file_writeback: Some((self.writeback + self.app_writes) * PAGE),
+            swapcached: Some((self.writeback + self.swap_cache + self.in_use) * PAGE),
             pswpout: (self.swap_accounting == SwapAccounting::On).then_some(self.swapped),
             ..MemoryStat::default()
         };

@@ -15,7 +15,7 @@ const LONG_DRAIN: Duration = Duration::from_millis(100);
 /// First time limit for a write while swap isn't known to be fast, and the longest. From 7.2 on an
 /// interrupted write ends amid a batch, before that after one.
 const FIRST_WRITE_TIMEOUT: Duration = Duration::from_millis(2);
-const MAX_WRITE_TIMEOUT: Duration = Duration::from_millis(64);
+const MAX_WRITE_TIMEOUT: Duration = Duration::from_millis(2048);
 
 /// Speed of swap, as far as the request has found out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,8 +36,15 @@ pub(crate) struct SwapOut {
     pub usage: Option<u64>,
     /// True if the latest write swapped anything out.
     pub has_moved: bool,
-    /// Pages that are written and that reclaim doesn't take: in use again, for example.
+    /// Pages that are written and that reclaim doesn't take: in use again, for example. Those that
+    /// were there before count as such.
     pub kept: u64,
+    /// Fewest pages that were on their way so far.
+    pub lowest: u64,
+    /// True after a request that tests whether what seems to be written still is being written.
+    pub has_probed: bool,
+    /// Bytes under writeback that aren't on their way to swap: the application writes files.
+    pub foreign: u64,
     /// Size of a request that submits.
     submit: u64,
     /// Time spent waiting since anything was reclaimed.
@@ -51,20 +58,45 @@ pub(crate) struct SwapOut {
 }
 
 impl SwapOut {
-    /// Creates the state of a request that begins with this usage of swap.
-    pub(crate) fn new(usage: Option<u64>) -> Self {
+    /// Creates the state of a request that begins with this usage of swap, and with `cached` bytes
+    /// in the swap cache.
+    pub(crate) fn new(usage: Option<u64>, cached: u64) -> Self {
         Self {
             speed: Speed::Unknown,
             started: usage,
             usage,
             has_moved: false,
-            kept: 0,
+            kept: cached,
+            lowest: cached,
+            has_probed: false,
+            foreign: 0,
             submit: chunk::SMALLEST,
             idle: Duration::ZERO,
             drain: Duration::ZERO,
             timeout: FIRST_WRITE_TIMEOUT,
             waited: Duration::ZERO,
         }
+    }
+
+    /// Returns whether pages were observed on their way.
+    #[must_use]
+    pub(crate) fn is_slow(&self) -> bool {
+        self.speed == Speed::Slow
+    }
+
+    /// Records that something was reclaimed, while `writeback` bytes were under writeback.
+    pub(crate) fn succeeded(&mut self, writeback: u64) {
+        self.idle = Duration::ZERO;
+        if std::mem::take(&mut self.has_probed) {
+            self.foreign = writeback;
+        }
+    }
+
+    /// Records the bytes on their way, and under writeback in all.
+    pub(crate) fn sampled(&mut self, on_its_way: u64, writeback: u64) {
+        self.kept = self.kept.min(on_its_way);
+        self.lowest = self.lowest.min(on_its_way);
+        self.foreign = self.foreign.min(writeback);
     }
 
     /// Records that a write was interrupted before anything moved. Returns whether the next one has

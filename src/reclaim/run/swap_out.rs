@@ -12,9 +12,10 @@
 use std::time::Duration;
 
 use super::{POLL_INTERVAL, RequestEvent, Run, StoppedBy, Target, chunk};
+use crate::cgroup::stat::MemoryStat;
 use crate::reclaim::swap_out::{MIN_FAST_SWAP, Speed};
 
-/// Maximum wait while nothing is reclaimed. The counters can be 2 s old, and a disk of 4 MB/s takes
+/// Maximum wait while nothing is reclaimed or written. The counters can be 2 s old, and a disk of 4 MB/s takes
 /// 1 s for the 4 MiB that Linux 7.3 submits as one request.
 const NO_PROGRESS_TIMEOUT: Duration = Duration::from_secs(6);
 
@@ -33,7 +34,8 @@ impl<T: Target + ?Sized> Run<'_, T> {
 
     /// Returns the bytes on their way that are being written.
     fn in_flight(&self) -> u64 {
-        self.on_its_way().min(self.ledger.stat().file_writeback.unwrap_or(0))
+        let writeback = self.ledger.stat().file_writeback.unwrap_or(0);
+        self.on_its_way().min(writeback.saturating_sub(self.swap.foreign))
     }
 
     /// Returns the bytes on their way that are written: the next request takes them at once.
@@ -43,9 +45,10 @@ impl<T: Target + ?Sized> Run<'_, T> {
 
     /// Concludes the speed of swap from the counters.
     pub(super) fn judge_swap(&mut self) {
-        let before = self.ledger.start().1.swapcached.unwrap_or(0);
-        let waits =
-            self.in_flight() >= MIN_SLOW_SWAP || self.on_its_way().saturating_sub(before) >= MIN_SLOW_SWAP;
+        let writeback = self.ledger.stat().file_writeback.unwrap_or(0);
+        self.swap.sampled(self.on_its_way(), writeback);
+        // The application's own swap cache and its writes to files say nothing about swap.
+        let waits = self.on_its_way() - self.swap.lowest >= MIN_SLOW_SWAP;
         if self.request.kind.takes_anon() && waits {
             self.swap.speed = Speed::Slow;
         } else if self.swap.speed == Speed::Unknown && self.swapped() >= MIN_FAST_SWAP {
@@ -58,10 +61,12 @@ impl<T: Target + ?Sized> Run<'_, T> {
         if self.request.kind.takes_file() { self.ledger.stat().cache_beside_anon() / 2 } else { 0 }
     }
 
-    /// Returns the bytes swapped out since the start, or else reclaimed: for the root, a node, and
-    /// without accounting, swap usage isn't known.
+    /// Returns the bytes swapped out since the start. For the root, a node, and without accounting,
+    /// swap usage isn't known: it is what was reclaimed then, as far as anonymous memory shrank.
     fn swapped(&self) -> u64 {
-        self.swap.swapped().unwrap_or_else(|| self.ledger.estimate())
+        let anon = |stat: &MemoryStat| stat.anon.unwrap_or(0);
+        let shrank = anon(self.ledger.start().1).saturating_sub(anon(self.ledger.stat()));
+        self.swap.swapped().unwrap_or_else(|| self.ledger.estimate().min(shrank))
     }
 
     /// Returns the time limit for a write that asks for this many bytes; `None` for no limit.
@@ -121,7 +126,11 @@ impl<T: Target + ?Sized> Run<'_, T> {
         }
         let enough = 2 * chunk::SMALLEST;
         if self.written() < enough && self.in_flight() > 0 && !self.await_writeback(enough)? {
-            return Err(StoppedBy::Exhausted);
+            if std::mem::replace(&mut self.swap.has_probed, true) {
+                return Err(StoppedBy::Exhausted);
+            }
+            // Perhaps all is written, and the application writes files.
+            return Ok(chunk::SMALLEST);
         }
         // If the kernel found less than it is asked for, it would submit more. A huge page that is
         // written leaves as a whole.
@@ -144,6 +153,7 @@ impl<T: Target + ?Sized> Run<'_, T> {
     /// was reclaimed for too long.
     fn await_writeback(&mut self, enough: u64) -> Result<bool, StoppedBy> {
         let (mut interval, mut told) = (FIRST_INTERVAL, None);
+        let mut least = self.in_flight();
         while self.in_flight() > 0 && self.written() < enough {
             if self.swap.idle >= NO_PROGRESS_TIMEOUT {
                 return Ok(false);
@@ -158,6 +168,11 @@ impl<T: Target + ?Sized> Run<'_, T> {
             self.may_go_on()?;
             self.sample_usage()?;
             self.sample_counters(true)?;
+            // The device works, perhaps for others first.
+            if self.in_flight() < least {
+                least = self.in_flight();
+                self.swap.idle = Duration::ZERO;
+            }
         }
         Ok(true)
     }
