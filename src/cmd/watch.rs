@@ -6,6 +6,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::io::Errno;
+
 use memctl::cgroup::MemoryCgroup;
 use memctl::cgroup::join::{JoinError, Joined};
 use memctl::clock;
@@ -188,7 +190,9 @@ fn start(plan: &WatchPlan, dry_run: bool) -> Result<Start> {
             Err(WatchError::Refused(why)) if !matches!(why, Refusal::NoPressure(_)) => {
                 return Err(Error::from(why).context(option_of(rule.bounds.kind)));
             }
-            Err(WatchError::Cgroup(_)) if selected.by_glob => {}
+            // Unreclaimable, or removed since it was found.
+            Err(WatchError::Cgroup(_) | WatchError::Errno(Errno::NOENT | Errno::NODEV | Errno::STALE))
+                if selected.by_glob => {}
             // The cgroup may still get a limit.
             Err(why) if selected.by_glob || plan.waits => unlimited.push((name, reason(&why))),
             Err(WatchError::Cgroup(why)) => return Err(why.into()),

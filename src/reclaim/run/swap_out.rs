@@ -74,7 +74,10 @@ impl<T: Target + ?Sized> Run<'_, T> {
         let may_wait = match self.swap.speed {
             Speed::Fast => false,
             Speed::Slow => true,
-            Speed::Unknown => self.request.kind.takes_anon() && chunk > self.cache(),
+            // A size that was given is kept as long as nothing speaks against it.
+            Speed::Unknown => {
+                self.request.chunk.is_none() && self.request.kind.takes_anon() && chunk > self.cache()
+            }
         };
         may_wait.then_some(self.swap.timeout)
     }
