@@ -84,7 +84,7 @@ fn looking_and_reclaiming_allocate_nothing() {
     let (count, origins) = crate::allocations::counted();
     assert!(since() >= 6, "both are reclaimed from");
     let chunks = ended.expect("it can watch").each.iter().map(|one| one.total.writes).sum::<u32>();
-    assert!(chunks > 50, "it had much to do: {chunks}");
+    assert!(chunks > 10, "it had much to do: {chunks}");
     assert_eq!(count, 0, "allocations in four seconds: {}", origins.join("\n"));
 }
 
