@@ -285,7 +285,7 @@ impl<'a, T: Target + ?Sized> Run<'a, T> {
                 }
                 Step::Full | Step::Partial => {
                     (self.retries, self.strays) = (0, 0);
-                    self.swap.succeeded(self.ledger.stat().file_writeback.unwrap_or(0));
+                    self.swap.succeeded(self.writeback());
                     self.busy = Duration::ZERO;
                 }
                 Step::Busy if self.busy >= BUSY_TIMEOUT => return Err(StoppedBy::Exhausted),

@@ -15,8 +15,8 @@ use super::{POLL_INTERVAL, RequestEvent, Run, StoppedBy, Target, chunk};
 use crate::cgroup::stat::MemoryStat;
 use crate::reclaim::swap_out::{MIN_FAST_SWAP, Speed};
 
-/// Maximum wait while nothing is reclaimed or written. The counters can be 2 s old, and a disk of 4 MB/s takes
-/// 1 s for the 4 MiB that Linux 7.3 submits as one request.
+/// Maximum wait while nothing is reclaimed or written. The counters can be 2 s old, and a disk of
+/// 4 MB/s takes 1 s for the 4 MiB that Linux 7.3 submits as one request.
 const NO_PROGRESS_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// Shortest interval between samples while waiting.
@@ -32,10 +32,14 @@ impl<T: Target + ?Sized> Run<'_, T> {
         self.ledger.stat().swapcached.unwrap_or(0)
     }
 
+    /// Returns the bytes under writeback, to swap and to files.
+    pub(super) fn writeback(&self) -> u64 {
+        self.ledger.stat().file_writeback.unwrap_or(0)
+    }
+
     /// Returns the bytes on their way that are being written.
     fn in_flight(&self) -> u64 {
-        let writeback = self.ledger.stat().file_writeback.unwrap_or(0);
-        self.on_its_way().min(writeback.saturating_sub(self.swap.foreign))
+        self.on_its_way().min(self.writeback().saturating_sub(self.swap.foreign))
     }
 
     /// Returns the bytes on their way that are written: the next request takes them at once.
@@ -45,8 +49,7 @@ impl<T: Target + ?Sized> Run<'_, T> {
 
     /// Concludes the speed of swap from the counters.
     pub(super) fn judge_swap(&mut self) {
-        let writeback = self.ledger.stat().file_writeback.unwrap_or(0);
-        self.swap.sampled(self.on_its_way(), writeback);
+        self.swap.sampled(self.on_its_way(), self.writeback());
         // The application's own swap cache and its writes to files say nothing about swap.
         let waits = self.on_its_way() - self.swap.lowest >= MIN_SLOW_SWAP;
         if self.request.kind.takes_anon() && waits {
@@ -153,7 +156,7 @@ impl<T: Target + ?Sized> Run<'_, T> {
     }
 
     /// Waits until `enough` bytes are written, or all that are in flight. Returns false if nothing
-    /// was reclaimed for too long.
+    /// was reclaimed or written for too long.
     fn await_writeback(&mut self, enough: u64) -> Result<bool, StoppedBy> {
         let (mut interval, mut told) = (FIRST_INTERVAL, None);
         let mut least = self.in_flight();
