@@ -297,7 +297,6 @@ mod tests {
     use super::*;
     use crate::cgroup::{CgroupPath, Mount};
     use crate::watch::action::EndReason;
-    use crate::watch::host::HostState;
     use crate::watch::kernel::Kernel;
 
     const M: u64 = 1 << 20;
@@ -327,14 +326,8 @@ mod tests {
         let id = std::fs::metadata(&path).unwrap().ino();
         let mount = Arc::new(Mount::whole(tree.path().to_owned(), true));
         let located = CgroupPath { path: path.into(), name: "/one".into(), mount, id };
-        let mut cx = Context {
-            system: Kernel::new().unwrap(),
-            host: HostState::default(),
-            text: String::new(),
-            now: Duration::ZERO,
-            began: Duration::ZERO,
-            emit: &mut |_| {},
-        };
+        let mut emit = |_: crate::watch::event::Event<'_>| {};
+        let mut cx = Context::at_start(Kernel::new().unwrap(), &mut emit);
         let sampler = cx.system.open(&located).unwrap();
         let mut account = Account::open(&sampler, &mut cx).unwrap();
         // The kernel claims it, and did nothing.

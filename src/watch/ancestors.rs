@@ -91,13 +91,11 @@ impl<F: Sample> Ancestors<F> {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::time::Duration;
 
     use super::*;
     use crate::cgroup::Mount;
     use crate::size::Amount;
     use crate::watch::config::rule::RuleSpec;
-    use crate::watch::host::HostState;
     use crate::watch::kernel::Kernel;
 
     const M: u64 = 1 << 20;
@@ -124,14 +122,8 @@ mod tests {
         };
         let (small, large) = (rule(8), rule(32));
         let mut ancestors = Ancestors::default();
-        let mut cx = Context {
-            system: Kernel::new().unwrap(),
-            host: HostState::default(),
-            text: String::new(),
-            now: Duration::ZERO,
-            began: Duration::ZERO,
-            emit: &mut |_| {},
-        };
+        let mut emit = |_: crate::watch::event::Event<'_>| {};
+        let mut cx = Context::at_start(Kernel::new().unwrap(), &mut emit);
         let of_one = ancestors.of(&below[0], &small, &mut cx).unwrap();
         let low = || of_one[0].borrow().low();
         assert_eq!((of_one.len(), low()), (1, 8 * M));

@@ -25,6 +25,15 @@ pub(crate) struct Context<'a, S: System> {
     pub emit: &'a mut dyn FnMut(Event<'_>),
 }
 
+#[cfg(test)]
+impl<'a, S: System> Context<'a, S> {
+    /// Creates the context of a watch that begins at time 0.
+    pub(crate) fn at_start(system: S, emit: &'a mut dyn FnMut(Event<'_>)) -> Self {
+        let (host, zero) = (HostState::default(), Duration::ZERO);
+        Self { system, host, text: String::new(), now: zero, began: zero, emit }
+    }
+}
+
 impl<S: System> Context<'_, S> {
     /// Sets the time of the step to the current time, and returns it.
     pub(crate) fn refresh(&mut self) -> Duration {
