@@ -124,7 +124,8 @@ pub(crate) struct Ledger {
     at_stat: Witnesses,
     now: Witnesses,
     lowest: u64,
-    /// Largest decrease of slab observed.
+    /// Most bytes that the counters showed as freed or demoted, and the largest decrease of slab.
+    moved_most: u64,
     slab_fell_most: u64,
 }
 
@@ -165,6 +166,7 @@ impl Ledger {
             at_stat: now,
             now,
             lowest: usage,
+            moved_most: 0,
             slab_fell_most: 0,
         }
     }
@@ -203,17 +205,18 @@ impl Ledger {
         fell
     }
 
-    /// Records fresh counters. Returns whether they moved: more was reclaimed, or slab is below all
-    /// earlier values, by more than the kernel's batch of charges blurs.
+    /// Records fresh counters. Returns whether they moved: they are above all earlier values, or
+    /// slab is below, by more than the kernel's batch of charges blurs.
     pub(crate) fn enter_stat(&mut self, stat: MemoryStat) -> bool {
-        let before = self.moved();
         self.stat = stat;
         self.at_stat = self.now;
         let slab_fell = self.slab_fell() > self.slab_fell_most + BLUR_PAGES * self.page;
         if slab_fell {
             self.slab_fell_most = self.slab_fell();
         }
-        slab_fell || self.moved() > before
+        let has_counted = self.moved() > self.moved_most;
+        self.moved_most = self.moved_most.max(self.moved());
+        slab_fell || has_counted
     }
 
     /// Returns the bytes freed or demoted since the start, by the counters: progress, if not all of

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
+use self::progress::Progress;
 use super::cost::RecentCost;
 use super::ledger::Ledger;
 use super::overshoot::Writes;
@@ -25,6 +26,7 @@ use crate::kind::Swappiness;
 
 mod finish;
 mod overshoot;
+mod progress;
 mod swap_out;
 
 /// Number of writes in a row without any progress that means exhaustion.
@@ -166,7 +168,7 @@ struct Run<'a, T: Target + ?Sized> {
     /// and read.
     stat_is_fresh: bool,
     /// Bytes that successful writes promised since a measure last moved.
-    unproven: u64,
+    progress: Progress,
     swap: SwapOut,
     counters_waited: Duration,
     waited_for_slab: Duration,
@@ -233,7 +235,7 @@ impl<'a, T: Target + ?Sized> Run<'a, T> {
             since_stat: Duration::ZERO,
             stat_cost,
             stat_is_fresh: true,
-            unproven: 0,
+            progress: Progress::default(),
             swap,
             counters_waited: Duration::ZERO,
             waited_for_slab: Duration::ZERO,
@@ -441,6 +443,7 @@ impl<'a, T: Target + ?Sized> Run<'a, T> {
         self.since_stat += took;
         self.chunks += 1;
         self.stat_is_fresh = false;
+        self.progress.begin();
         if !is_late {
             self.pace.record(chunk, took);
         }
@@ -473,61 +476,7 @@ impl<'a, T: Target + ?Sized> Run<'a, T> {
         step
     }
 
-    /// Credits the kernel's claim on a chunk, as long as a measure moves now and then.
-    fn believe(&mut self, chunk: u64) -> Result<Step, StoppedBy> {
-        self.ledger.credit(chunk);
-        let before = self.ledger.usage();
-        self.sample_usage()?;
-        let fell = before.saturating_sub(self.ledger.usage());
-        self.unproven = if fell >= chunk / 2 { 0 } else { self.unproven.saturating_add(chunk) };
-        if self.unproven <= self.target.blind_spot() {
-            return Ok(Step::Full);
-        }
-        // More was promised than the counters can be blind to: they must have moved by now.
-        let moved = self.ledger.moved_with_slab();
-        if !self.sample_counters(false)? {
-            return Ok(Step::Nothing);
-        }
-        // A kernel that always claims success (September 2020) keeps its promise in part.
-        let kept = self.ledger.moved_with_slab().saturating_sub(moved) >= self.unproven / 2;
-        self.unproven = 0;
-        Ok(if kept { Step::Full } else { Step::Partial })
-    }
-
-    /// Returns whether a write that failed made progress all the same: [`Step::Partial`] if so,
-    /// else `otherwise`.
-    fn progress_or(&mut self, otherwise: Step) -> Result<Step, StoppedBy> {
-        let fell = self.sample_usage()?;
-        let counted = self.sample_counters(false)?;
-        Ok(if fell || counted { Step::Partial } else { otherwise })
-    }
-
-    fn sample_usage(&mut self) -> Result<bool, StoppedBy> {
-        let usage = self.target.usage().map_err(lost)?;
-        Ok(self.ledger.enter_usage(usage))
-    }
-
-    fn sample_counters(&mut self, flush: bool) -> Result<bool, StoppedBy> {
-        let before = self.target.now();
-        let stat = self.target.stat(flush).map_err(lost)?;
-        self.stat_cost = self.target.now().saturating_sub(before);
-        self.since_stat = Duration::ZERO;
-        self.stat_is_fresh = flush;
-        let moved = self.ledger.enter_stat(stat);
-        self.judge_swap();
-        Ok(moved)
-    }
-
     fn stalled(&mut self) -> Option<Duration> {
         Some(self.target.stalled()?.saturating_sub(self.stalled_before?))
-    }
-}
-
-/// Returns the reason for a sample that can't be read any more: the cgroup is gone, or the kernel
-/// returned an error that it shouldn't.
-fn lost(errno: Errno) -> StoppedBy {
-    match errno {
-        Errno::NODEV | Errno::NOENT => StoppedBy::Removed,
-        errno => StoppedBy::Failed(errno),
     }
 }

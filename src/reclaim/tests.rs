@@ -80,6 +80,18 @@ fn another_one_at_the_node_is_waited_for_but_not_for_ever() {
     assert!(report.elapsed < Duration::from_secs(3) && report.waited_for_swap.is_zero(), "{report:?}");
 }
 
+/// Where swap usage can't be read, the counters are read after each write, before it is judged.
+#[test]
+fn progress_counts_whoever_read_it_first() {
+    for swap_accounting in [SwapAccounting::On, SwapAccounting::Off] {
+        // As much is allocated as is reclaimed: the counters alone show it.
+        let growth = 1_000_000;
+        let mut sim = Sim { growth, swap_accounting, batch_time: Duration::from_millis(5), ..Sim::new(100 * M) };
+        let report = reclaim(&mut sim, &request(20 * M));
+        assert_eq!(summary(&report), (20 * M, StoppedBy::Reached, Some(Verdict::Exact)), "{swap_accounting:?}");
+    }
+}
+
 #[test]
 fn small_shortfalls_are_not_excused_by_folios() {
     let mut sim = Sim::new(M / 2);
