@@ -447,7 +447,7 @@ impl<'a, T: Target + ?Sized> Run<'a, T> {
         if !is_late {
             self.pace.record(chunk, took);
         }
-        self.sample_swap(chunk)?;
+        self.sample_swap()?;
 
         let step = match answer {
             Ok(()) => self.believe(chunk),

@@ -12,6 +12,9 @@ pub(crate) const MIN_FAST_SWAP: u64 = 2 << 20;
 const SHORT_DRAIN: Duration = Duration::from_millis(20);
 const LONG_DRAIN: Duration = Duration::from_millis(100);
 
+/// Longest pause before a request that submits.
+const MAX_PAUSE: Duration = Duration::from_millis(500);
+
 /// First time limit for a write while swap isn't known to be fast, and the longest. From 7.2 on an
 /// interrupted write ends amid a batch, before that after one.
 const FIRST_WRITE_TIMEOUT: Duration = Duration::from_millis(2);
@@ -51,6 +54,9 @@ pub(crate) struct SwapOut {
     pub idle: Duration,
     /// Time for which the device wrote what the latest request submitted.
     drain: Duration,
+    /// Time since the device last made progress, and the time that the step before it took.
+    step: Duration,
+    latest_step: Duration,
     /// Time limit for a write.
     pub timeout: Duration,
     /// Time spent waiting.
@@ -73,6 +79,8 @@ impl SwapOut {
             submit: chunk::SMALLEST,
             idle: Duration::ZERO,
             drain: Duration::ZERO,
+            step: Duration::ZERO,
+            latest_step: Duration::ZERO,
             timeout: FIRST_WRITE_TIMEOUT,
             waited: Duration::ZERO,
         }
@@ -92,9 +100,9 @@ impl SwapOut {
         }
     }
 
-    /// Records the bytes on their way, and under writeback in all.
-    pub(crate) fn sampled(&mut self, on_its_way: u64, writeback: u64) {
-        self.kept = self.kept.min(on_its_way);
+    /// Records the bytes on their way, those of them in flight, and those under writeback in all.
+    pub(crate) fn sampled(&mut self, on_its_way: u64, in_flight: u64, writeback: u64) {
+        self.kept = self.kept.min(on_its_way.saturating_sub(in_flight));
         self.lowest = self.lowest.min(on_its_way);
         self.foreign = self.foreign.min(writeback);
     }
@@ -115,9 +123,20 @@ impl SwapOut {
 
     /// Records time spent waiting for the device.
     pub(crate) fn add_wait(&mut self, time: Duration) {
-        for waited in [&mut self.waited, &mut self.drain, &mut self.idle] {
+        for waited in [&mut self.waited, &mut self.drain, &mut self.step, &mut self.idle] {
             *waited += time;
         }
+    }
+
+    /// Records that the device made progress.
+    pub(crate) fn progressed(&mut self) {
+        self.latest_step = std::mem::take(&mut self.step);
+    }
+
+    /// Returns the time to wait before the next request that submits, once.
+    pub(crate) fn pause(&mut self) -> Duration {
+        self.step = Duration::ZERO;
+        std::mem::take(&mut self.latest_step).min(MAX_PAUSE)
     }
 
     /// Returns the size of the next request that submits, by the time that the device took for the

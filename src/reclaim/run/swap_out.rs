@@ -49,7 +49,7 @@ impl<T: Target + ?Sized> Run<'_, T> {
 
     /// Concludes the speed of swap from the counters.
     pub(super) fn judge_swap(&mut self) {
-        self.swap.sampled(self.on_its_way(), self.writeback());
+        self.swap.sampled(self.on_its_way(), self.in_flight(), self.writeback());
         // The application's own swap cache and its writes to files say nothing about swap.
         let waits = self.on_its_way() - self.swap.lowest >= MIN_SLOW_SWAP;
         if self.request.kind.takes_anon() && waits {
@@ -85,9 +85,9 @@ impl<T: Target + ?Sized> Run<'_, T> {
         may_wait.then_some(self.swap.timeout)
     }
 
-    /// Samples the usage of swap after a write for `asked` bytes, and the counters if it rose: while
-    /// the speed of swap isn't known, one write can fill a slow device's queue.
-    pub(super) fn sample_swap(&mut self, asked: u64) -> Result<(), StoppedBy> {
+    /// Samples the usage of swap after a write, and the counters if it rose: while the speed of swap
+    /// isn't known, one write can fill a slow device's queue.
+    pub(super) fn sample_swap(&mut self) -> Result<(), StoppedBy> {
         self.swap.has_moved = false;
         if self.swap.speed == Speed::Fast || !self.request.kind.takes_anon() {
             return Ok(());
@@ -99,10 +99,11 @@ impl<T: Target + ?Sized> Run<'_, T> {
             return Ok(());
         }
         self.swap.has_moved = rose.is_some();
-        let written = self.written();
-        self.sample_counters(self.swap.speed == Speed::Slow)?;
-        if written >= asked && rose > Some(asked) {
-            // Enough was written, and the kernel submitted more instead of taking it.
+        let before = self.on_its_way();
+        self.sample_counters(self.swap.is_slow())?;
+        if rose.is_some() || self.on_its_way() > before {
+            // The kernel submitted, so it found no more that was written. What is written now was
+            // written while the kernel held it: such pages aren't moved to where it looks next.
             self.swap.kept += self.written();
         }
         Ok(())
@@ -144,6 +145,7 @@ impl<T: Target + ?Sized> Run<'_, T> {
         if written >= enough {
             return Ok(written / 2);
         }
+        self.await_device()?;
         Ok(self.swap.next_submit())
     }
 
@@ -153,6 +155,20 @@ impl<T: Target + ?Sized> Run<'_, T> {
         let was_in_flight = self.in_flight() > 0;
         let enough = self.written() + chunk::SMALLEST;
         Ok(self.await_writeback(enough)? && was_in_flight)
+    }
+
+    /// Waits as long as the device took for its latest write: a device whose rate is limited can't
+    /// begin earlier, and the kernel submits ever more until the first page is written.
+    fn await_device(&mut self) -> Result<(), StoppedBy> {
+        let mut left = self.swap.pause();
+        while !left.is_zero() {
+            let interval = left.min(POLL_INTERVAL);
+            self.target.pause(interval);
+            self.swap.waited += interval;
+            self.may_go_on()?;
+            left -= interval;
+        }
+        Ok(())
     }
 
     /// Waits until `enough` bytes are written, or all that are in flight. Returns false if nothing
@@ -178,6 +194,7 @@ impl<T: Target + ?Sized> Run<'_, T> {
             if self.in_flight() < least {
                 least = self.in_flight();
                 self.swap.idle = Duration::ZERO;
+                self.swap.progressed();
             }
         }
         Ok(true)
