@@ -48,8 +48,9 @@ pub(crate) struct SwapOut {
     pub has_probed: bool,
     /// Bytes under writeback that aren't on their way to swap: the application writes files.
     pub foreign: u64,
-    /// Size of a request that submits.
+    /// Size of a request that submits, and whether any submitted since that was set.
     submit: u64,
+    pub has_submitted: bool,
     /// Time spent waiting since anything was reclaimed.
     pub idle: Duration,
     /// Time for which the device wrote what the latest request submitted.
@@ -77,6 +78,7 @@ impl SwapOut {
             has_probed: false,
             foreign: 0,
             submit: chunk::SMALLEST,
+            has_submitted: false,
             idle: Duration::ZERO,
             drain: Duration::ZERO,
             step: Duration::ZERO,
@@ -140,8 +142,11 @@ impl SwapOut {
     }
 
     /// Returns the size of the next request that submits, by the time that the device took for the
-    /// latest one.
+    /// latest one. If that found enough that was written, it shows nothing about the device.
     pub(crate) fn next_submit(&mut self) -> u64 {
+        if !std::mem::take(&mut self.has_submitted) {
+            return self.submit;
+        }
         if self.drain > LONG_DRAIN {
             self.submit = (self.submit / 2).max(chunk::SMALLEST);
         } else if self.drain < SHORT_DRAIN {

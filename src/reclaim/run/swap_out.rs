@@ -105,6 +105,7 @@ impl<T: Target + ?Sized> Run<'_, T> {
             // The kernel submitted, so it found no more that was written. What is written now was
             // written while the kernel held it: such pages aren't moved to where it looks next.
             self.swap.kept += self.written();
+            self.swap.has_submitted = true;
         }
         Ok(())
     }
