@@ -167,7 +167,7 @@ struct Run<'a, T: Target + ?Sized> {
     /// True if nothing was written since the counters were folded, as far as the kernel does so,
     /// and read.
     stat_is_fresh: bool,
-    /// Bytes that successful writes promised since a measure last moved.
+    /// Measures that moved since the latest write, and claims that none has proved yet.
     progress: Progress,
     swap: SwapOut,
     counters_waited: Duration,
