@@ -8,6 +8,7 @@ use rustix::thread::{CapabilitySet, capabilities};
 use kernel::kernel_release;
 use proc::{flat_keyed, meminfo_bytes, page_size, read_system_file};
 use swap_areas::{SwapAreas, SwapSpace};
+use user::UserNamespace;
 use zswap::ZswapPool;
 
 pub mod block;
@@ -67,11 +68,15 @@ pub(crate) struct Mglru {
 }
 
 /// Rights of a process.
+#[allow(clippy::struct_excessive_bools)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rights {
-    /// Right to lock any amount of memory (`CAP_IPC_LOCK`).
+    /// Right to lock any amount of memory (`CAP_IPC_LOCK`), which the root of another user
+    /// namespace than the host's doesn't have (`capable()` of mm/mlock.c).
     pub ipc_lock: bool,
-    /// Right to raise its own limits, and to set PSI triggers with any window (`CAP_SYS_RESOURCE`).
+    /// Right to raise its own limits (`CAP_SYS_RESOURCE`), in the host's user namespace only.
+    pub raises_limits: bool,
+    /// Right to set PSI triggers with any window (`CAP_SYS_RESOURCE`, in any user namespace).
     pub sys_resource: bool,
     /// Right to write to a file whatever its owner and mode (`CAP_DAC_OVERRIDE`). In a user
     /// namespace, only if the file's owner and group have IDs there.
@@ -137,14 +142,16 @@ impl Rights {
     /// Returns the rights of this process.
     #[must_use]
     pub fn of_self() -> Self {
-        // capget(2) fails only for another process. Needs no /proc.
+        // capget(2) fails only for another process.
         let effective = capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
-        Self::new(effective, getrlimit(Resource::Memlock).current)
+        let memlock = getrlimit(Resource::Memlock).current;
+        Self::new(effective, memlock, UserNamespace::of_self().is_whole())
     }
 
-    fn new(effective: CapabilitySet, memlock: Option<u64>) -> Self {
+    fn new(effective: CapabilitySet, memlock: Option<u64>, is_host: bool) -> Self {
         Self {
-            ipc_lock: effective.contains(CapabilitySet::IPC_LOCK),
+            ipc_lock: is_host && effective.contains(CapabilitySet::IPC_LOCK),
+            raises_limits: is_host && effective.contains(CapabilitySet::SYS_RESOURCE),
             sys_resource: effective.contains(CapabilitySet::SYS_RESOURCE),
             dac_override: effective.contains(CapabilitySet::DAC_OVERRIDE),
             memlock,
@@ -184,12 +191,15 @@ mod tests {
     #[test]
     fn capabilities_are_read() {
         // As in CapEff of /proc/PID/status, which is where the kernel shows them to others.
-        let of = |bits| Rights::new(CapabilitySet::from_bits_retain(bits), Some(1));
-        let all = Rights { ipc_lock: true, sys_resource: true, dac_override: true, memlock: Some(1) };
-        assert_eq!(of(0x0000_01ff_ffff_ffff), all);
-        assert_eq!(of(1 << 14), Rights { ipc_lock: true, memlock: Some(1), ..Rights::default() });
-        assert_eq!(of(1 << 24), Rights { sys_resource: true, memlock: Some(1), ..Rights::default() });
-        assert_eq!(of(1 << 1), Rights { dac_override: true, memlock: Some(1), ..Rights::default() });
+        let new = |bits, is_host| Rights::new(CapabilitySet::from_bits_retain(bits), Some(1), is_host);
+        let inner = Rights { sys_resource: true, dac_override: true, memlock: Some(1), ..Rights::default() };
+        let all = Rights { ipc_lock: true, raises_limits: true, ..inner };
+        assert_eq!([true, false].map(|is_host| new(0x0000_01ff_ffff_ffff, is_host)), [all, inner]);
+        let of = |bits| new(bits, UserNamespace::of_self().is_whole());
+        let none = Rights { memlock: Some(1), ..Rights::default() };
+        assert_eq!(new(1 << 14, true), Rights { ipc_lock: true, ..none });
+        assert_eq!(new(1 << 24, true), Rights { raises_limits: true, sys_resource: true, ..none });
+        assert_eq!(new(1 << 1, true), Rights { dac_override: true, ..none });
         let status = read_system_file("/proc/self/status").unwrap();
         let shown = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap();
         let shown = u64::from_str_radix(shown.trim(), 16).unwrap();

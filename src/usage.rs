@@ -71,18 +71,21 @@ fn dashed(error: &clap::Error, words: &[String]) -> Option<(String, String)> {
 }
 
 /// Returns a message on the missing arguments. clap would name all words of `reclaim` as missing,
-/// even where --to has the amount.
+/// even where --to or --total has the amount.
 fn missing(error: &clap::Error, verb: Option<&str>, words: &[String]) -> String {
     let missing = strings(error, ContextKind::InvalidArg);
     let is_missing = |what: &str| missing.iter().any(|arg| arg.contains(what));
     if is_missing("--headroom") && !is_missing("CGROUP") {
         return "--ancestors: requires --headroom".to_owned();
     }
-    let to = words.iter().any(|word| word == "--to" || word.starts_with("--to="));
+    let is_amount = |word: &str| {
+        ["--to", "--total"].contains(&word) || word.starts_with("--to=") || word.starts_with("--total=")
+    };
+    let has_amount = words.iter().any(|word| is_amount(word));
     let message = match verb {
         Some("plot") if is_missing("RECORD") => "plot: RECORD and -o FILE.svg are required",
         Some("plot") => "plot: -o FILE.svg is required",
-        Some("reclaim") if to => "reclaim: a CGROUP is required",
+        Some("reclaim") if has_amount => "reclaim: a CGROUP is required",
         Some("reclaim") => "reclaim: a CGROUP and a SIZE are required",
         _ => "a CGROUP is required",
     };

@@ -147,9 +147,13 @@ fn domain_of(path: &Path, mount: &Mount) -> String {
 
 /// Returns an error that says what is there instead of a cgroup.
 pub(crate) fn not_a_cgroup(path: &Path, called: &Path, error: &io::Error) -> CgroupError {
-    let on_v1 = || open_directory(path).and_then(|dir| Ok(file_system(&dir)?));
+    // A file of a cgroup stands for the cgroup, in version 1 too.
+    let directory = path.parent().filter(|_| error.kind() == io::ErrorKind::NotADirectory).unwrap_or(path);
+    let on_v1 = || open_directory(directory).and_then(|dir| Ok(file_system(&dir)?));
     match error.kind() {
-        io::ErrorKind::InvalidInput if matches!(on_v1(), Ok(FileSystem::Cgroup1)) => {
+        io::ErrorKind::InvalidInput | io::ErrorKind::NotADirectory
+            if matches!(on_v1(), Ok(FileSystem::Cgroup1)) =>
+        {
             CgroupError::Version1 { path: called.to_path_buf() }
         }
         io::ErrorKind::InvalidInput | io::ErrorKind::NotADirectory => {

@@ -260,8 +260,8 @@ mod tests {
 
     #[test]
     fn why_a_file_is_denied_depends_on_both_users() {
-        let host = UserNamespace::parse("0 0 4294967295\n", None);
-        let inner = UserNamespace::parse("0 1000 1\n", None);
+        let host = UserNamespace::parse(Some("0 0 4294967295\n"), None);
+        let inner = UserNamespace::parse(Some("0 1000 1\n"), None);
         let writer = |uid| Writer { uid, gids: vec![uid], overrides: false };
         let of = |uid, user, namespace| {
             Denied::of_writer(Some(Owner { uid, gid: uid, mode: 0o200 }), &writer(user), namespace)
@@ -272,6 +272,9 @@ mod tests {
         assert_eq!([of(0, 0, &host), of(7, 7, &host)], [Denied::ByPolicy; 2]);
         assert_eq!(of(65534, 0, &inner), Denied::ByNamespace { outside: Some(1000) });
         assert_eq!(Denied::of_writer(None, &writer(0), &inner), Denied::ByOwner);
+        // Without a mapping, this user looks like any owner.
+        let without = UserNamespace::parse(Some(""), None);
+        assert_eq!(of(65534, 65534, &without), Denied::ByNamespace { outside: None });
         // Capabilities, not the number of the user, override the mode.
         let capable = |uid| Writer { overrides: true, ..writer(uid) };
         let owned = |uid, gid, mode| Some(Owner { uid, gid, mode });

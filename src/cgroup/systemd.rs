@@ -29,10 +29,30 @@ fn of_a_user(name: &str) -> bool {
     above.split('/').any(|unit| unit.starts_with("user@") && unit.ends_with(".service"))
 }
 
-/// Quotes a name or path for a shell, since the hints are commands to copy.
+/// Quotes a name or path for a shell, since the hints are commands to copy. Control characters,
+/// which messages don't show as they are, take the form `$'…'` (POSIX.1-2024).
 pub(crate) fn quoted(text: &str) -> Cow<'_, str> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_./:=@%+,-".contains(&byte);
-    if text.bytes().all(plain) { text.into() } else { format!("'{}'", text.replace('\'', r"'\''")).into() }
+    if !text.is_empty() && text.bytes().all(plain) {
+        return text.into();
+    }
+    if !text.contains(char::is_control) {
+        return format!("'{}'", text.replace('\'', r"'\''")).into();
+    }
+    let mut quoted = "$'".to_owned();
+    for character in text.chars() {
+        match character {
+            '\'' | '\\' => quoted.extend(['\\', character]),
+            control if control.is_control() => {
+                // By bytes: a control character of Unicode has several.
+                let bytes = control.to_string().into_bytes();
+                quoted.extend(bytes.iter().map(|byte| format!("\\{byte:03o}")));
+            }
+            other => quoted.push(other),
+        }
+    }
+    quoted.push('\'');
+    quoted.into()
 }
 
 /// Describes how a user gets permission to reclaim from the cgroup with this name. `file` is its
@@ -128,5 +148,6 @@ mod tests {
         assert_eq!(hint, "systemctl set-property 'x;reboot;.service' MemoryAccounting=yes");
         assert_eq!(account("/a;b", &["/cg/a';b/f".to_owned()], true), r"echo +memory > '/cg/a'\'';b/f'");
         assert!(permit("/a b/c", "/cg/a b/c/f", Denied::ByOwner, true).ends_with("chown USER '/cg/a b/c/f'"));
+        assert_eq!(quoted("a\n\u{85}\\'b"), r"$'a\012\302\205\\\'b'");
     }
 }

@@ -153,7 +153,7 @@ fn locking(rights: Rights) -> Finding {
         Rights { memlock: None, .. } => {
             good("this user may lock memory (no RLIMIT_MEMLOCK), so a watch isn't reclaimed itself")
         }
-        Rights { sys_resource: true, .. } => {
+        Rights { raises_limits: true, .. } => {
             good("this user may raise RLIMIT_MEMLOCK (CAP_SYS_RESOURCE), so a watch isn't reclaimed itself")
         }
         Rights { memlock: Some(limit), .. } => {
@@ -286,13 +286,14 @@ mod tests {
         assert_eq!(locking(none).state, State::Note);
         for rights in [
             Rights { ipc_lock: true, ..none },
-            Rights { sys_resource: true, ..none },
+            Rights { raises_limits: true, ..none },
             Rights { memlock: None, ..none },
         ] {
             assert_eq!(locking(rights).state, State::Good);
         }
-        assert_eq!(triggers(none).state, State::Note);
-        assert_eq!(triggers(Rights { sys_resource: true, ..none }).state, State::Good);
+        let inner = Rights { sys_resource: true, ..none };
+        assert_eq!((locking(inner).state, triggers(none).state), (State::Note, State::Note));
+        assert_eq!(triggers(inner).state, State::Good);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use super::search::Search;
 use crate::cgroup::error::CgroupError;
 use crate::cgroup::mount::Mount;
 use crate::cgroup::naming::Named;
+use crate::cgroup::systemd::quoted;
 use crate::cgroup::tree;
 use crate::cgroup::v1::controller_on_v1;
 
@@ -78,7 +79,7 @@ fn nearest(path: &Path, mount: &Mount) -> Vec<String> {
             let score = alike(&last).max(alike(stem));
             // A name that can't be typed as it is displayed is no suggestion.
             let name = mount.name_of(&found).filter(|name| name.path_not_utf8().is_none())?;
-            (score >= ALIKE).then(|| (score, name.trim_start_matches('/').to_owned()))
+            (score >= ALIKE).then(|| (score, quoted(name.trim_start_matches('/')).into_owned()))
         })
         .collect();
     scored.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(&b.1)));

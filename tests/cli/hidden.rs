@@ -12,7 +12,7 @@ use crate::workload::Work;
 pub fn cases() -> Vec<Case> {
     list![
         "guest reclaim" => a_proc_that_shows_processes_only, swap_that_is_shown_wrongly,
-            pressure_that_is_off_for_one_cgroup, what_is_frozen_has_no_estimate;
+            pressure_that_is_off_for_one_cgroup, without_any_proc, what_is_frozen_has_no_estimate;
         "guest swappiness" => page_cache_alone_goes_where_swap_is_hidden;
         "guest node-reclaim" => a_node_without_visible_pressure
     ]
@@ -59,6 +59,14 @@ fn a_proc_that_shows_processes_only() {
     let report = parse(&ran.stdout);
     assert!(number(&report, "reclaimed_bytes") > 8 * M as i64, "{report}");
     assert!(report.get("net_saved_bytes").is_none(), "{report}");
+}
+
+fn without_any_proc() {
+    let line = "memctl: /proc/self/mountinfo: no such file or directory\n";
+    for words in [&["stat"][..], &["watch", "app", "--keep", "1G", "--duration", "1s"]] {
+        let ran = run_after("umount -l /proc", words);
+        assert_eq!((ran.status, ran.stderr.as_str()), (Some(1), line), "{words:?}");
+    }
 }
 
 fn page_cache_alone_goes_where_swap_is_hidden() {

@@ -6,9 +6,10 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use crate::check::finding;
 use crate::environment::{Case, list};
-use crate::harness::{Cgroup, Finished, M, assert_fails, memctl, parse, refused, run};
-use crate::namespace::run_inside;
+use crate::harness::{Cgroup, Finished, M, assert_fails, memctl, parse, refused, report, run};
+use crate::namespace::{NOBODY, ROOT, run_as_a_namespaces, run_inside};
 use crate::rights::{APP, Change, run_with};
 use crate::workload::Work;
 
@@ -25,7 +26,8 @@ pub fn cases() -> Vec<Case> {
         "guest reclaim" => a_user_without_an_id_is_told_as_such, memory_of_threads_is_charged_elsewhere,
             roots_missing_capability_is_named,
             an_owner_without_the_mode_changes_it,
-            what_a_security_module_denies_is_told_as_such
+            what_a_security_module_denies_is_told_as_such;
+        "guest node-reclaim" => a_node_is_for_the_hosts_root
     ]
 }
 
@@ -225,33 +227,45 @@ fn a_controller_that_is_off_above_is_no_disabled_one() {
     drop(made);
 }
 
-/// Runs memctl as an unprivileged user who is root of a user namespace.
-fn as_root_of_a_namespace(words: &[&str]) -> Finished {
-    let mut command = Command::new("/bin/busybox");
-    command.args(["unshare", "-U", "-r"]).arg(memctl([""; 0]).get_program()).args(words);
-    command.uid(APP).gid(APP).current_dir("/").output().expect("it runs").into()
-}
-
 fn a_user_without_an_id_is_told_as_such() {
-    // Debian's own switch, which newer kernels have on.
-    let switch = Path::new("/proc/sys/kernel/unprivileged_userns_clone");
-    if switch.exists() {
-        std::fs::write(switch, "1").expect("allow user namespaces");
-    }
     let _app = Cgroup::new("app");
     let file = "/sys/fs/cgroup/app/memory.reclaim";
     let words = ["reclaim", "app", "1M"];
     let line = format!("memctl: {file}: permission denied");
-    let ran = refused(as_root_of_a_namespace(&words), &words, 1, &line);
+    let ran = refused(run_as_a_namespaces(ROOT, &words), &words, 1, &line);
     let hint = hint(&ran);
-    let checked = as_root_of_a_namespace(&["check", "app"]).stdout;
+    let checked = run_as_a_namespaces(ROOT, &["check", "app"]).stdout;
     assert!(checked.contains("owned by a user who has no ID in this user namespace"), "{checked}");
     assert!(!checked.contains("65534") && !ran.stderr.contains("65534"), "{checked}");
+    // Capabilities of a namespace's root are none for mlock(2).
+    assert!(checked.contains("\nlocking     note"), "{checked}");
+    // Before the namespace has a mapping, this user has no ID in it either.
+    let nobody = refused(run_as_a_namespaces(NOBODY, &words), &words, 1, &line);
+    assert!(self::hint(&nobody).ends_with(&format!(": chown USER {file}")), "{nobody:?}");
     let command = hint.rsplit(": ").next().expect("a command");
     assert_eq!(command, format!("chown {APP} {file}"), "{hint}");
     shell(command);
-    let ran = as_root_of_a_namespace(&words);
+    let ran = run_as_a_namespaces(ROOT, &words);
     assert!(matches!(ran.status, Some(0 | 3)), "{}", ran.stderr);
+}
+
+fn a_node_is_for_the_hosts_root() {
+    let app = Cgroup::new("app");
+    app.uses(&Work::File(40 * M));
+    let before = app.current();
+    let words = ["reclaim", "node:0", "5M"];
+    let line = "memctl: /sys/devices/system/node/node0/reclaim: permission denied";
+    let advice = "run as root outside of this user namespace: only the host's root may reclaim from a node";
+    for user in [ROOT, NOBODY] {
+        let ran = refused(run_as_a_namespaces(user, &words), &words, 1, line);
+        assert_eq!(hint(&ran), advice, "{user:?}");
+        let ran = run_as_a_namespaces(user, &["check", "node:0", "--json"]);
+        let checked = parse(&ran.stdout);
+        assert_eq!((ran.status, &checked["works"]), (Some(1), &false.into()), "{checked}");
+        assert_eq!(finding(&checked, "reclaim")["todo"], advice, "{checked}");
+    }
+    app.assert_untouched(before);
+    report(&words, 0);
 }
 
 /// Case of a scope in which a controller for threads was enabled: it is a domain for threads, and

@@ -1,4 +1,5 @@
-//! memctl inside a cgroup namespace: this test binary, run again under another name.
+//! memctl inside a cgroup namespace, for which this test binary is run again under another name, and
+//! inside a user namespace.
 
 use std::io::Read;
 use std::os::fd::AsFd;
@@ -10,6 +11,7 @@ use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
 use crate::harness::{Cgroup, Finished, memctl, root};
+use crate::rights::APP;
 
 const MARK: &str = "memctl-test-namespace";
 
@@ -63,6 +65,24 @@ impl Drop for Namespace {
 pub fn run_inside(cgroup: &Path, words: &[&str]) -> Finished {
     let mut command = Command::new(std::env::current_exe().expect("this binary"));
     command.args([MARK, "new"]).arg(cgroup).args(words).output().expect("it runs").into()
+}
+
+/// Options of unshare(1) for a user namespace in which the unprivileged user is root.
+pub const ROOT: &[&str] = &["-r"];
+
+/// The same for a namespace without a mapping, in which nobody has an ID.
+pub const NOBODY: &[&str] = &[];
+
+/// Runs memctl as the unprivileged user in a user namespace.
+pub fn run_as_a_namespaces(user: &[&str], words: &[&str]) -> Finished {
+    // Debian's own switch, which newer kernels have on.
+    let switch = Path::new("/proc/sys/kernel/unprivileged_userns_clone");
+    if switch.exists() {
+        std::fs::write(switch, "1").expect("allow user namespaces");
+    }
+    let mut command = Command::new("/bin/busybox");
+    command.args(["unshare", "-U"]).args(user).arg(memctl([""; 0]).get_program()).args(words);
+    command.uid(APP).gid(APP).current_dir("/").output().expect("it runs").into()
 }
 
 /// Returns the namespace for which this process was started, if it was.

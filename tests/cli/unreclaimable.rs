@@ -131,11 +131,10 @@ impl Drop for Mounted {
 
 fn a_cgroup_of_version_one() {
     let _v1 = Mounted::new("/tmp/v1", "cgroup", "none,name=test");
-    assert_fails(
-        &["reclaim", "/tmp/v1", "10M"],
-        1,
-        "memctl: /tmp/v1: a cgroup of version 1, which has no memory.reclaim",
-    );
+    for word in ["/tmp/v1", "/tmp/v1/cgroup.procs"] {
+        let line = format!("memctl: {word}: a cgroup of version 1, which has no memory.reclaim");
+        assert_fails(&["reclaim", word, "10M"], 1, &line);
+    }
 }
 
 fn controller_not_enabled() {

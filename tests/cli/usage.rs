@@ -69,7 +69,9 @@ fn words_that_do_not_make_a_request() {
     assert_fails(&["reclaim", "--to", "10M", "app", "5M"], 2, "memctl: 5M: SIZE can't be combined with --to");
     assert_fails(&["check", "app", "other"], 2, "memctl: other: check takes a single cgroup");
     assert_fails(&["reclaim"], 2, "memctl: reclaim: a CGROUP and a SIZE are required");
-    assert_fails(&["reclaim", "--to", "1G"], 2, "memctl: reclaim: a CGROUP is required");
+    for option in ["--to", "--total"] {
+        assert_fails(&["reclaim", option, "1G"], 2, "memctl: reclaim: a CGROUP is required");
+    }
     assert_fails(&["reclaim", "app", ""], 2, "memctl: a size can't be empty");
     assert_fails(
         &["reclaim", "app", "5M", "--swappiness", "-1"],

@@ -52,10 +52,11 @@ impl WatchPlan {
         }
         let rule = rule(args)?;
         let words = Words { wanted: args.words.clone(), excluded: args.exclude.clone() };
-        let watchlist = Watchlist::new(&words).map_err(|why| {
-            Error::usage(why)
+        let watchlist = Watchlist::new(&words).map_err(|why| match why {
+            CgroupError::BadGlob { .. } => Error::usage(why)
                 .context("--exclude")
-                .with_hint(Some("use *, ?, [...], {a,b}; ** crosses levels"))
+                .with_hint(Some("use *, ?, [...], {a,b}; ** crosses levels")),
+            _ => why.into(),
         })?;
         Ok(Self {
             watchlist,
