@@ -10,6 +10,7 @@ mod overshoot;
 mod place;
 mod plan;
 pub mod pool;
+mod progress;
 mod rate;
 mod report;
 mod request;

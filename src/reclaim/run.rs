@@ -14,10 +14,10 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use self::progress::Progress;
 use super::cost::RecentCost;
 use super::ledger::Ledger;
 use super::overshoot::Writes;
+use super::progress::Progress;
 use super::swap_out::SwapOut;
 use super::{Pace, RecentStalls, Report, Request, StoppedBy, Target, chunk};
 use crate::host::proc::page_size;

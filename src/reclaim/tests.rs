@@ -86,9 +86,14 @@ fn progress_counts_whoever_read_it_first() {
     for swap_accounting in [SwapAccounting::On, SwapAccounting::Off] {
         // As much is allocated as is reclaimed: the counters alone show it.
         let growth = 1_000_000;
-        let mut sim = Sim { growth, swap_accounting, batch_time: Duration::from_millis(5), ..Sim::new(100 * M) };
+        let mut sim =
+            Sim { growth, swap_accounting, batch_time: Duration::from_millis(5), ..Sim::new(100 * M) };
         let report = reclaim(&mut sim, &request(20 * M));
-        assert_eq!(summary(&report), (20 * M, StoppedBy::Reached, Some(Verdict::Exact)), "{swap_accounting:?}");
+        assert_eq!(
+            summary(&report),
+            (20 * M, StoppedBy::Reached, Some(Verdict::Exact)),
+            "{swap_accounting:?}"
+        );
     }
 }
 

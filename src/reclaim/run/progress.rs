@@ -7,32 +7,6 @@ use rustix::io::Errno;
 use super::{Run, Step};
 use crate::reclaim::{StoppedBy, Target};
 
-/// Measures that moved since the latest write, and claims of the kernel that none has proved yet.
-///
-/// The samples may be taken by anybody: each marks here what it saw, so that whoever reads first
-/// takes no progress away from whoever judges.
-#[derive(Debug, Default)]
-pub(super) struct Progress {
-    has_fallen: bool,
-    has_counted: bool,
-    /// Bytes that the kernel claimed since its claims were last proved.
-    unproven: u64,
-    /// Bytes that the counters showed then, and whether they moved since.
-    proven_at: u64,
-    counted_since: bool,
-}
-
-impl Progress {
-    /// Begins anew: what moves from now on is due to the write that was just issued.
-    pub(super) fn begin(&mut self) {
-        (self.has_fallen, self.has_counted) = (false, false);
-    }
-
-    fn prove(&mut self, moved: u64) {
-        (self.unproven, self.proven_at, self.counted_since) = (0, moved, false);
-    }
-}
-
 impl<T: Target + ?Sized> Run<'_, T> {
     /// Credits the kernel's claim on a chunk, as long as a measure moves now and then.
     pub(super) fn believe(&mut self, chunk: u64) -> Result<Step, StoppedBy> {
