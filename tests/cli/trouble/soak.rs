@@ -163,10 +163,17 @@ fn a_soak_counts_right_and_grows_by_nothing() {
         "{total} reported, {by_kernel} by the kernel: {:+.3}%",
         100.0 * difference
     );
-    let (first, second) = measured.split_at(measured.len() / 2);
+    // A slow machine takes minutes until there are as many cgroups as there should be.
     let most = |of: &dyn Fn(&Resources) -> u64, all: &[Resources]| all.iter().map(of).max().unwrap_or(0);
+    let files = most(&|one| one.descriptors, &measured);
+    let full = measured.iter().position(|one| one.descriptors * 5 >= files * 4).unwrap_or(0);
+    let full = if measured.len() - full < 4 { 0 } else { full };
+    let (measured, spent) = (&measured[full..], &spent[full.min(spent.len())..]);
+    let (first, second) = measured.split_at(measured.len() / 2);
     let (rss, more) = (most(&|one| one.rss_kib, first), most(&|one| one.rss_kib, second));
-    assert!(more <= rss + 256, "{more} KiB after {rss}: {measured:?}");
+    // The summaries of the last thousand that are gone are kept, at most 1 KiB each.
+    let kept = gone.len().min(1000) as u64 / 2;
+    assert!(more <= rss + 256 + kept, "{more} KiB after {rss}: {measured:?}");
     let median = |all: &[i64]| {
         let mut sorted = all.to_vec();
         sorted.sort_unstable();
