@@ -12,7 +12,9 @@ pub(crate) const MIN_FAST_SWAP: u64 = 2 << 20;
 const SHORT_DRAIN: Duration = Duration::from_millis(20);
 const LONG_DRAIN: Duration = Duration::from_millis(100);
 
-/// Longest pause before a request that submits.
+/// Shortest and longest pause before a request that submits. A device that writes something every
+/// few samples needs none.
+const MIN_PAUSE: Duration = Duration::from_millis(60);
 const MAX_PAUSE: Duration = Duration::from_millis(500);
 
 /// First time limit for a write while swap isn't known to be fast, and the longest. From 7.2 on an
@@ -138,7 +140,8 @@ impl SwapOut {
     /// Returns the time to wait before the next request that submits, once.
     pub(crate) fn pause(&mut self) -> Duration {
         self.step = Duration::ZERO;
-        std::mem::take(&mut self.latest_step).min(MAX_PAUSE)
+        let step = std::mem::take(&mut self.latest_step);
+        if step < MIN_PAUSE { Duration::ZERO } else { step.min(MAX_PAUSE) }
     }
 
     /// Returns the size of the next request that submits, by the time that the device took for the
