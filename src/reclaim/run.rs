@@ -385,13 +385,18 @@ impl<'a, T: Target + ?Sized> Run<'a, T> {
         }
     }
 
+    /// Returns the bytes beyond which the application gets back what is taken from it.
+    fn excessive(&self) -> u64 {
+        const TIMES: u64 = 4;
+        const LEAST: u64 = 16 << 20;
+        self.requested.unwrap_or(self.all).saturating_mul(TIMES).saturating_add(LEAST)
+    }
+
     /// Gives up on a cgroup that grows as fast as it is reclaimed from: `--to` chases the usage,
     /// and so does any request where no counter shows what was reclaimed. Such a cgroup would keep
     /// the loop running for ever.
     fn give_up_on_growth(&mut self) -> Flow {
-        const TIMES: u64 = 4;
-        const LEAST: u64 = 16 << 20;
-        let enough = self.requested.unwrap_or(self.all).saturating_mul(TIMES).saturating_add(LEAST);
+        let enough = self.excessive();
         if self.ledger.most() < enough {
             return Ok(());
         }
@@ -423,6 +428,7 @@ impl<'a, T: Target + ?Sized> Run<'a, T> {
     /// Asks for one chunk and measures the effect.
     fn ask(&mut self, chunk: u64) -> Result<Step, StoppedBy> {
         (self.emit)(RequestEvent::Asking { bytes: chunk });
+        self.prepare_swap();
         let before = self.ledger.estimate();
         // The CPU clock is read within the wall clock's interval, so that the CPU time never
         // exceeds the wall time.

@@ -5,12 +5,15 @@
 //! It has its own clock, and it can free slab along without counting it, over-reclaim, lag in its
 //! counters, swap slowly, demote, lie, lose the cgroup, and be interrupted.
 
+mod device;
+
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
 use rustix::io::Errno;
 
+use self::device::Device;
 use super::Target;
 use crate::cgroup::Conditions;
 use crate::cgroup::stat::MemoryStat;
@@ -70,6 +73,13 @@ pub(crate) struct Sim {
     pub psi: PsiState,
     /// Speed of the swap in pages per second; `None` for at once, like zram.
     pub swap_speed: Option<u64>,
+    pub device: Device,
+    /// Pages per second that the application takes back from those on their way to swap, and that
+    /// it allocates.
+    pub touch_speed: u64,
+    pub anon_growth: u64,
+    /// Pages that the application reads back from swap, and the moment when it does.
+    pub reads_back: Option<(Duration, u64)>,
     /// Pages per millisecond that a batch submits to swap.
     pub submit_speed: u64,
     /// Whether the alarm ends a batch while it submits: since 7.2.
@@ -119,6 +129,8 @@ pub(crate) struct Sim {
     pub stolen: u64,
     pub demoted: u64,
     pub swapped: u64,
+    /// Pages whose copies in swap the application made obsolete.
+    pub taken_back: u64,
     pub asked: Vec<u64>,
     pub asked_at: Duration,
     /// State before each request: pages in use, and pages that the application had freed.
@@ -144,6 +156,10 @@ impl Sim {
             app_writes: 0,
             psi: PsiState::On,
             swap_speed: None,
+            device: Device::default(),
+            touch_speed: 0,
+            anon_growth: 0,
+            reads_back: None,
             submit_speed: 1 << 30,
             is_interruptible: false,
             zram_percent: None,
@@ -173,6 +189,7 @@ impl Sim {
             stolen: 0,
             demoted: 0,
             swapped: 0,
+            taken_back: 0,
             asked: Vec::new(),
             asked_at: Duration::ZERO,
             at_ask: Vec::new(),
@@ -195,8 +212,13 @@ impl Sim {
         if self.counters == Counters::Total { (self.stolen + self.slab_freed) * PAGE } else { self.truth() }
     }
 
+    /// Returns the pages on their way to swap, written ones included.
+    fn on_its_way(&self) -> u64 {
+        self.writeback + self.swap_cache + self.device.far
+    }
+
     pub(crate) fn usage_bytes(&self) -> u64 {
-        let lists = self.file + self.anon + self.writeback + self.swap_cache + self.in_use + self.demoted;
+        let lists = self.file + self.anon + self.on_its_way() + self.in_use + self.demoted;
         let beside = if self.root { 0 } else { self.slab + self.slab_pending() + self.hidden };
         (lists + beside) * PAGE
     }
@@ -237,9 +259,9 @@ impl Sim {
             let file = (i128::from(self.file) + pages).max(0) as u64;
             self.freed_by_app += self.file.saturating_sub(file);
             self.file = file;
-            let written = self.swap_speed.map_or(0, |speed| speed * since as u64 / 1000).min(self.writeback);
-            self.writeback -= written;
-            self.swap_cache += written;
+            self.device.elapse(since as u64, self.swap_speed);
+            self.write_out();
+            self.app_uses_swap(since as u64);
         }
     }
 
@@ -287,30 +309,6 @@ impl Sim {
         freed + if self.loop_counts_slab { slab } else { 0 }
     }
 
-    /// Submits anonymous memory to a device, ever more of it the less the batch has `freed`, and
-    /// takes what the device has written meanwhile (`do_try_to_free_pages`: a part of the lists at
-    /// each priority, from 12 to 0). Returns the pages freed.
-    fn sweep(&mut self, mut freed: u64, most: u64) -> u64 {
-        let lists = self.anon;
-        for priority in (0..=12).rev() {
-            if freed >= most.min(32) || self.has_alarm() {
-                break;
-            }
-            let out = (lists >> priority).min(self.anon).min(self.swap_room.saturating_sub(self.writeback));
-            self.anon -= out;
-            self.swap_room -= out;
-            self.swapped += out;
-            self.writeback += out;
-            self.elapse(Duration::from_micros(out * 1000 / self.submit_speed));
-            if !self.stuck {
-                let written = (most - freed).min(self.swap_cache);
-                self.swap_cache -= written;
-                freed += written;
-            }
-        }
-        freed
-    }
-
     /// Returns whether the alarm has gone off during the write.
     fn has_alarm(&self) -> bool {
         let armed = ALARM.get().map(|after| self.asked_at + after);
@@ -345,14 +343,14 @@ impl Target for Sim {
         let demoted = Some(self.demoted.saturating_sub(lag));
         let mut stat = MemoryStat {
             anon: Some(self.anon * PAGE),
-            file: Some((self.file + self.demoted + self.writeback + self.swap_cache) * PAGE),
-            inactive_anon: Some((self.anon + self.writeback + self.swap_cache) * PAGE),
+            file: Some((self.file + self.demoted + self.on_its_way()) * PAGE),
+            inactive_anon: Some((self.anon + self.on_its_way()) * PAGE),
             active_anon: Some(0),
             inactive_file: Some(self.file * PAGE),
             active_file: Some(0),
             slab_reclaimable: Some((self.slab + self.slab_pending() + self.slab_freed.min(lag)) * PAGE),
             file_writeback: Some((self.writeback + self.app_writes) * PAGE),
-            swapcached: Some((self.writeback + self.swap_cache + self.in_use) * PAGE),
+            swapcached: Some((self.on_its_way() + self.in_use) * PAGE),
             pswpout: (self.swap_accounting == SwapAccounting::On).then_some(self.swapped),
             ..MemoryStat::default()
         };
@@ -379,7 +377,7 @@ impl Target for Sim {
     }
 
     fn swap_usage(&mut self) -> Option<u64> {
-        (self.swap_accounting == SwapAccounting::On).then_some(self.swapped * PAGE)
+        (self.swap_accounting == SwapAccounting::On).then_some((self.swapped - self.taken_back) * PAGE)
     }
 
     fn zram(&mut self) -> Option<Zram> {
@@ -416,6 +414,7 @@ impl Target for Sim {
         }
         let wanted = bytes / PAGE;
         let (mut reclaimed, mut retries) = (0, RETRIES);
+        self.device.is_submitting = true;
         while reclaimed < wanted {
             let armed = ALARM.get().map(|after| self.asked_at + after);
             if self.passed(self.signal_at) || self.passed(armed) {
@@ -451,6 +450,7 @@ impl Target for Sim {
     }
 
     fn pause(&mut self, time: Duration) {
+        self.device.is_submitting = false;
         self.elapse(time);
     }
 }

@@ -53,6 +53,8 @@ pub(crate) struct SwapOut {
     /// Size of a request that submits, and whether any submitted since that was set.
     submit: u64,
     pub has_submitted: bool,
+    /// Bytes submitted since the start, as far as that was noticed.
+    pub submitted: u64,
     /// Time spent waiting since anything was reclaimed.
     pub idle: Duration,
     /// Time for which the device wrote what the latest request submitted.
@@ -81,6 +83,7 @@ impl SwapOut {
             foreign: 0,
             submit: chunk::SMALLEST,
             has_submitted: false,
+            submitted: 0,
             idle: Duration::ZERO,
             drain: Duration::ZERO,
             step: Duration::ZERO,

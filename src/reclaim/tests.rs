@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use rustix::io::Errno;
 
 mod slab;
+mod swap;
 
 use super::sim::{self, Counters, Manners, PAGE, Sim, SwapAccounting};
 use super::{

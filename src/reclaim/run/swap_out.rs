@@ -85,6 +85,14 @@ impl<T: Target + ?Sized> Run<'_, T> {
         may_wait.then_some(self.swap.timeout)
     }
 
+    /// Samples the usage of swap before a write to a slow one: the application may have freed some
+    /// since the write before, which would hide what this one submits.
+    pub(super) fn prepare_swap(&mut self) {
+        if self.swap.is_slow() && self.swap.usage.is_some() {
+            self.swap.usage = self.target.swap_usage();
+        }
+    }
+
     /// Samples the usage of swap after a write, and the counters if it rose: while the speed of swap
     /// isn't known, one write can fill a slow device's queue.
     pub(super) fn sample_swap(&mut self) -> Result<(), StoppedBy> {
@@ -99,9 +107,11 @@ impl<T: Target + ?Sized> Run<'_, T> {
             return Ok(());
         }
         self.swap.has_moved = rose.is_some();
-        let before = self.on_its_way();
+        let cached = self.on_its_way();
         self.sample_counters(self.swap.is_slow())?;
-        if rose.is_some() || self.on_its_way() > before {
+        let submitted = rose.unwrap_or(self.on_its_way().saturating_sub(cached));
+        self.swap.submitted = self.swap.submitted.saturating_add(submitted);
+        if submitted > 0 {
             // The kernel submitted, so it found no more that was written. What is written now was
             // written while the kernel held it: such pages aren't moved to where it looks next.
             self.swap.kept += self.written();
@@ -146,8 +156,20 @@ impl<T: Target + ?Sized> Run<'_, T> {
         if written >= enough {
             return Ok(written / 2);
         }
+        self.give_up_on_swap()?;
         self.await_device()?;
         Ok(self.swap.next_submit())
+    }
+
+    /// Gives up on a cgroup that takes back what is swapped out before it leaves memory: the device
+    /// makes progress, and the request doesn't.
+    fn give_up_on_swap(&mut self) -> Result<(), StoppedBy> {
+        let left = self.ledger.most().saturating_add(self.on_its_way());
+        if self.swap.submitted.saturating_sub(left) < self.excessive() {
+            return Ok(());
+        }
+        self.growing = true;
+        Err(StoppedBy::Exhausted)
     }
 
     /// Waits until some of the pages in flight are written, and returns whether there were any, and
@@ -158,7 +180,7 @@ impl<T: Target + ?Sized> Run<'_, T> {
         Ok(self.await_writeback(enough)? && was_in_flight)
     }
 
-    /// Waits as long as the device took for its latest write: a device whose rate is limited can't
+    /// Waits as long as a slow device took for its latest step: a device whose rate is limited can't
     /// begin earlier, and the kernel submits ever more until the first page is written.
     fn await_device(&mut self) -> Result<(), StoppedBy> {
         let mut left = self.swap.pause();
