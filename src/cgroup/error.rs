@@ -63,6 +63,8 @@ pub enum CgroupError {
     OutOfSight { word: String, name: String, root: PathBuf },
     #[error("{word}: no such process")]
     NoProcess { word: String },
+    #[error("{word}: a process of another user, which /proc doesn't show (hidepid)")]
+    HiddenProcess { word: String },
     #[error("{word}: no such NUMA node")]
     NoSuchNode { word: String, nodes: Vec<String> },
     #[error("{word}: a NUMA node, not a cgroup")]
@@ -177,6 +179,7 @@ impl CgroupError {
             Self::Permission { name, file, denied } => {
                 systemd::permit(name, &file.display().to_string(), *denied, systemd::by_systemd())
             }
+            Self::HiddenProcess { .. } => "run as root, or name its cgroup".into(),
             Self::NoSuchNode { nodes, .. } if nodes.is_empty() => {
                 "this host shows no NUMA nodes (/sys/devices/system/node)".into()
             }

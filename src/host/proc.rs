@@ -10,6 +10,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
 
 /// Reads a file under `/proc` or `/sys` as text. Bytes that aren't UTF-8 are replaced: use
 /// [`read_bytes`] for files with names in them.
@@ -40,6 +41,13 @@ pub(crate) fn read_bytes(path: &str) -> io::Result<Vec<u8>> {
 /// affects no other line.
 pub(crate) fn text_of(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned())
+}
+
+/// Returns whether a process with this ID exists, whether `/proc` shows it (`hidepid=`, proc(5)) or
+/// not. False for what is no process ID.
+pub(crate) fn process_exists(pid: &str) -> bool {
+    let pid = pid.parse().ok().filter(|&pid| pid > 0).and_then(Pid::from_raw);
+    pid.is_some_and(|pid| matches!(test_kill_process(pid), Ok(()) | Err(Errno::PERM)))
 }
 
 /// Parses a number as cgroup files spell it; `max` is `None`.

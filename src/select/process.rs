@@ -16,7 +16,7 @@ use crate::cgroup::mount::{self, Mount, join, levels};
 use crate::cgroup::owner::Asker;
 use crate::cgroup::path::{CgroupPath, id_of, leads_to};
 use crate::cgroup::{open_directory, tree};
-use crate::host::proc::{read_bytes, read_in};
+use crate::host::proc::{process_exists, read_bytes, read_in};
 
 /// Mark that the kernel appends to the path of a process whose cgroup was removed
 /// (`proc_cgroup_show`, kernel/cgroup/cgroup.c). The name of another cgroup can end so, too.
@@ -27,6 +27,9 @@ impl Locator {
     pub(super) fn of_process(&self, process: &str, word: &OsStr) -> Result<CgroupPath, CgroupError> {
         let file = format!("/proc/{process}/cgroup");
         let text = read_bytes(&file).map_err(|e| match e.kind() {
+            io::ErrorKind::NotFound if process_exists(process) => {
+                CgroupError::HiddenProcess { word: shown(word) }
+            }
             io::ErrorKind::NotFound => CgroupError::NoProcess { word: shown(word) },
             _ => CgroupError::io(&file, &e),
         })?;

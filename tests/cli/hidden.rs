@@ -5,7 +5,8 @@ use std::process::Command;
 
 use crate::check::finding;
 use crate::environment::{Case, list};
-use crate::harness::{Cgroup, Finished, M, assert_fails, number, parse, report, run};
+use crate::harness::{Cgroup, Finished, M, assert_fails, memctl, number, parse, report, run};
+use crate::rights::APP;
 use crate::watch::{of, parsed};
 use crate::workload::Work;
 
@@ -13,6 +14,7 @@ pub fn cases() -> Vec<Case> {
     list![
         "guest reclaim" => a_proc_that_shows_processes_only, swap_that_is_shown_wrongly,
             pressure_that_is_off_for_one_cgroup, without_any_proc, what_is_frozen_has_no_estimate;
+        "guest" => a_hidden_process_is_no_absent_one;
         "guest swappiness" => page_cache_alone_goes_where_swap_is_hidden;
         "guest node-reclaim" => a_node_without_visible_pressure
     ]
@@ -66,6 +68,44 @@ fn without_any_proc() {
     for words in [&["stat"][..], &["watch", "app", "--keep", "1G", "--duration", "1s"]] {
         let ran = run_after("umount -l /proc", words);
         assert_eq!((ran.status, ran.stderr.as_str()), (Some(1), line), "{words:?}");
+    }
+}
+
+/// Mounts `/proc` so that each user sees only their own processes, until dropped.
+struct HidePid;
+
+impl HidePid {
+    fn new() -> Self {
+        Self::mount("2").then_some(Self).expect("mount /proc with hidepid=2")
+    }
+
+    fn mount(level: &str) -> bool {
+        let options = format!("remount,hidepid={level}");
+        Command::new("/bin/busybox")
+            .args(["mount", "-o", &options, "/proc"])
+            .status()
+            .expect("busybox")
+            .success()
+    }
+}
+
+impl Drop for HidePid {
+    fn drop(&mut self) {
+        assert!(Self::mount("0") || std::thread::panicking(), "mount /proc again");
+    }
+}
+
+fn a_hidden_process_is_no_absent_one() {
+    use std::os::unix::process::CommandExt;
+    let _hidden = HidePid::new();
+    let line = |pid: &str| match pid {
+        "1" => "memctl: pid:1: a process of another user, which /proc doesn't show (hidepid)\n".to_owned(),
+        pid => format!("memctl: pid:{pid}: no such process\n"),
+    };
+    for pid in ["1", "4194304"] {
+        let mut command = memctl(["stat", &format!("pid:{pid}")]);
+        let ran: Finished = command.uid(APP).gid(APP).output().expect("memctl runs").into();
+        assert_eq!((ran.status, ran.stderr.lines().next()), (Some(1), line(pid).lines().next()), "{pid}");
     }
 }
 
