@@ -110,7 +110,9 @@ fn dentries_of_several() {
     assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""), "{}", ran.stdout);
     let lines: Vec<_> = ran.stdout.lines().map(|line| parse(&format!("{line}\n"))).collect();
     let fell = before - one.current() - other.current();
-    assert_close("the total", number(&lines[2], "total_reclaimed_bytes") as u64, fell);
+    // What a busy kernel frees after the end, a few MiB, isn't in the report.
+    let told = number(&lines[2], "total_reclaimed_bytes") as u64;
+    assert!(told <= fell + M && told + 6 * M >= fell, "{told} told, {fell} fell: {}", ran.stdout);
     let ran = run(&["reclaim", "one", "other", "2M", "--json"]);
     assert!(matches!(ran.status, Some(0 | 3)), "{}", ran.stdout);
 }
