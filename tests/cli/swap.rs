@@ -122,12 +122,18 @@ fn slowly_swapped() -> serde_json::Value {
     report
 }
 
-/// Returns the smallest of three amounts swapped out for 20 MiB: where the emulator is short of CPU
-/// time, the signals come late. At four megabytes a second the kernel itself queues 95 MiB and more
-/// each time.
+/// Returns the amount swapped out for 20 MiB, the smallest of up to five if it is large: where the
+/// emulator is short of CPU time, the signals come late. At four megabytes a second the kernel
+/// itself queues 95 MiB and more each time.
 fn swapped_slowly() -> u64 {
-    let swapped = (0..3).map(|_| number(&slowly_swapped(), "swapped_out_bytes") as u64);
-    swapped.min().expect("three")
+    let mut least = u64::MAX;
+    for _ in 0..5 {
+        least = least.min(number(&slowly_swapped(), "swapped_out_bytes") as u64);
+        if least <= 50 * M {
+            break;
+        }
+    }
+    least
 }
 
 /// A small request ends as soon as the disk has written its first pages.
