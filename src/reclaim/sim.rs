@@ -5,8 +5,6 @@
 //! It has its own clock, and it can free slab along without counting it, over-reclaim, lag in its
 //! counters, swap slowly, demote, lie, lose the cgroup, and be interrupted.
 
-mod device;
-
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
@@ -21,6 +19,8 @@ use crate::cgroup::swap_room::{SwapBound, SwapRoom};
 use crate::host::PsiState;
 use crate::host::zram::Zram;
 use crate::kind::Swappiness;
+
+mod device;
 
 pub(crate) const PAGE: u64 = 4096;
 
@@ -74,12 +74,8 @@ pub(crate) struct Sim {
     /// Speed of the swap in pages per second; `None` for at once, like zram.
     pub swap_speed: Option<u64>,
     pub device: Device,
-    /// Pages per second that the application takes back from those on their way to swap, and that
-    /// it allocates.
+    /// Pages per second that the application takes back from those on their way to swap.
     pub touch_speed: u64,
-    pub anon_growth: u64,
-    /// Pages that the application reads back from swap, and the moment when it does.
-    pub reads_back: Option<(Duration, u64)>,
     /// Pages per millisecond that a batch submits to swap.
     pub submit_speed: u64,
     /// Whether the alarm ends a batch while it submits: since 7.2.
@@ -158,8 +154,6 @@ impl Sim {
             swap_speed: None,
             device: Device::default(),
             touch_speed: 0,
-            anon_growth: 0,
-            reads_back: None,
             submit_speed: 1 << 30,
             is_interruptible: false,
             zram_percent: None,
@@ -214,7 +208,7 @@ impl Sim {
 
     /// Returns the pages on their way to swap, written ones included.
     fn on_its_way(&self) -> u64 {
-        self.writeback + self.swap_cache + self.device.far
+        self.writeback + self.swap_cache
     }
 
     pub(crate) fn usage_bytes(&self) -> u64 {
@@ -261,7 +255,7 @@ impl Sim {
             self.file = file;
             self.device.elapse(since as u64, self.swap_speed);
             self.write_out();
-            self.app_uses_swap(since as u64);
+            self.app_takes_back(since as u64);
         }
     }
 
@@ -414,7 +408,6 @@ impl Target for Sim {
         }
         let wanted = bytes / PAGE;
         let (mut reclaimed, mut retries) = (0, RETRIES);
-        self.device.is_submitting = true;
         while reclaimed < wanted {
             let armed = ALARM.get().map(|after| self.asked_at + after);
             if self.passed(self.signal_at) || self.passed(armed) {
@@ -450,7 +443,6 @@ impl Target for Sim {
     }
 
     fn pause(&mut self, time: Duration) {
-        self.device.is_submitting = false;
         self.elapse(time);
     }
 }

@@ -9,20 +9,13 @@ use super::Sim;
 pub(crate) struct Device {
     /// Pages that it writes as one: none of them is written before all are.
     pub step: u64,
-    /// Whether pages that are written during a request aren't found at once by the kernel, but
-    /// only with the rest of the lists.
-    pub leaves_behind: bool,
-    /// Pages that are written and left behind so.
-    pub far: u64,
-    /// Whether a request is submitting.
-    pub is_submitting: bool,
     /// Thousandths of pages that it can have written since its latest write.
     ready: u64,
 }
 
 impl Default for Device {
     fn default() -> Self {
-        Self { step: 1, leaves_behind: false, far: 0, is_submitting: false, ready: 0 }
+        Self { step: 1, ready: 0 }
     }
 }
 
@@ -40,23 +33,16 @@ impl Sim {
         let written = (self.device.ready / 1000 / step * step).min(self.writeback);
         self.writeback -= written;
         self.device.ready = if self.writeback == 0 { 0 } else { self.device.ready - 1000 * written };
-        if self.device.is_submitting && self.device.leaves_behind {
-            self.device.far += written;
-        } else {
-            self.swap_cache += written;
-        }
+        self.swap_cache += written;
     }
 
-    /// The application reads back from swap, takes back what is on its way there, and allocates.
-    pub(super) fn app_uses_swap(&mut self, millis: u64) {
-        if let Some((_, pages)) = self.reads_back.take_if(|&mut (at, _)| at <= self.clock.get()) {
-            self.in_use += pages;
-        }
+    /// The application takes back what is on its way to swap.
+    pub(super) fn app_takes_back(&mut self, millis: u64) {
         let touched = (self.touch_speed * millis / 1000).min(self.swap_cache);
         self.swap_cache -= touched;
         self.swap_room += touched;
         self.taken_back += touched;
-        self.anon += touched + self.anon_growth * millis / 1000;
+        self.anon += touched;
     }
 
     /// Submits anonymous memory to a device, ever more of it the less the batch has `freed`, and
@@ -75,9 +61,6 @@ impl Sim {
             self.writeback += out;
             self.elapse(Duration::from_micros(out * 1000 / self.submit_speed));
             if !self.stuck {
-                let found = (self.device.far >> priority).min(most.saturating_sub(freed));
-                self.device.far -= found;
-                freed += found;
                 let written = (most - freed).min(self.swap_cache);
                 self.swap_cache -= written;
                 freed += written;
