@@ -71,9 +71,10 @@ fn a_thread_of_the_application_reclaims_ahead() {
     run(&["reclaim", root().to_str().expect("UTF-8"), "max", "-q"]);
     let with = stream(file, &["10%"]);
     std::fs::remove_file(file).expect("the file");
-    assert!(without.direct_bytes > 50 * M && without.limit_events > 50, "the load is one: {without:?}");
+    // How many events that is depends on the folios of the page cache: one may stand for 2 MiB.
+    assert!(without.direct_bytes > 50 * M && without.limit_events > 20, "the load is one: {without:?}");
     assert!(with.direct_bytes * 50 <= without.direct_bytes, "{with:?}, without {without:?}");
-    assert!(with.limit_events * 50 <= without.limit_events, "{with:?}, without {without:?}");
+    assert!(with.limit_events * 20 <= without.limit_events, "{with:?}, without {without:?}");
 }
 
 fn run_in_shell(line: &str) -> bool {
