@@ -341,7 +341,9 @@ fn judged(report: &Report) -> Finding {
                 StoppedBy::Failed(errno) => {
                     (State::Bad, format!("the kernel refused: {}", error_text(&errno.into())))
                 }
-                StoppedBy::Removed => (State::Bad, "removed meanwhile".into()),
+                StoppedBy::Removed => {
+                    (State::Bad, "removed meanwhile, or its memory controller switched off".into())
+                }
                 StoppedBy::Timeout => (State::Note, unproven("the kernel was still busy after 10 s")),
                 _ => (State::Note, unproven(why_not(&report.obstacles))),
             };

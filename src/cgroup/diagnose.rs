@@ -41,6 +41,18 @@ pub fn unreadable(located: &CgroupPath, errno: Errno) -> CgroupError {
     }
 }
 
+/// Returns why the memory files of the cgroup at `located`, which were open, are gone.
+#[must_use]
+pub fn lost(located: &CgroupPath) -> CgroupError {
+    match open(located) {
+        Ok(cgroup) if cgroup.has("memory.stat") => {
+            CgroupError::ControllerAway { name: located.name.to_string() }
+        }
+        Ok(cgroup) => absent(&cgroup, &located.mount),
+        Err(why) => why,
+    }
+}
+
 /// Opens the cgroup at `located`.
 ///
 /// # Errors

@@ -47,6 +47,8 @@ pub enum CgroupError {
     ControllerDisabled { name: String },
     #[error("{name}: the memory controller is not enabled in cgroup.subtree_control of {parent}")]
     ControllerOff { name: String, parent: String, lacking: Vec<PathBuf>, occupied: bool },
+    #[error("{name}: the memory controller was switched off meanwhile, and on again")]
+    ControllerAway { name: String },
     #[error("{name}: the memory controller is not enabled above what is mounted here")]
     ControllerHidden { name: String },
     #[error("{name}: a threaded cgroup, whose memory is charged to {domain}")]
@@ -219,6 +221,7 @@ impl CgroupError {
             | Self::TooDeep { .. }
             | Self::NotSearched { .. }
             | Self::Ended { .. }
+            | Self::ControllerAway { .. }
             | Self::Removed { .. }
             | Self::Replaced { .. }
             | Self::Shortage { .. }

@@ -2,14 +2,13 @@
 
 use std::cell::OnceCell;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::io::Errno;
 
 use super::reclaim::ReclaimFile;
 use super::stat::MemoryStat;
-use super::{Cgroup, CgroupPath, Conditions, Mount, diagnose, pressure};
+use super::{Cgroup, CgroupPath, Conditions, diagnose, pressure};
 use crate::cgroup::error::CgroupError;
 use crate::host::files::optional;
 use crate::host::proc::{cpus, page_size, parse_number};
@@ -23,7 +22,7 @@ const LRU_LISTS: [&str; 5] = ["inactive_anon", "active_anon", "inactive_file", "
 #[derive(Debug)]
 pub struct MemoryCgroup {
     cgroup: Cgroup,
-    mount: Arc<Mount>,
+    located: CgroupPath,
     reclaim: ReclaimFile,
     stat: Reader,
     /// Optional files: the root lacks two, PSI may be off, swap may not be built in.
@@ -72,7 +71,7 @@ impl MemoryCgroup {
         let vmstat =
             if cgroup.has("memory.current") { None } else { optional(Reader::open("/proc/vmstat"))? };
         Ok(Self {
-            mount: Arc::clone(&located.mount),
+            located: located.clone(),
             reclaim,
             stat,
             vmstat,
@@ -115,6 +114,12 @@ impl MemoryCgroup {
         let pages = text.lines().filter_map(|line| line.strip_prefix("nr_")?.split_once(' '));
         let lru = pages.filter(|(key, _)| LRU_LISTS.contains(key));
         Ok(lru.filter_map(|(_, pages)| pages.parse::<u64>().ok()).sum::<u64>() * page_size())
+    }
+
+    /// Returns the path by which it was opened.
+    #[must_use]
+    pub(crate) fn located(&self) -> &CgroupPath {
+        &self.located
     }
 
     /// Returns whether the cgroup has a `memory.current`.
@@ -174,7 +179,7 @@ impl MemoryCgroup {
     /// Gathers the conditions that can prevent reclaim.
     #[must_use]
     pub(crate) fn conditions(&self) -> Conditions {
-        Conditions::of(&self.cgroup, &self.mount)
+        Conditions::of(&self.cgroup, &self.located.mount)
     }
 
     /// Requests reclaim of `bytes` with one write(2).

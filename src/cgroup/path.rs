@@ -6,8 +6,10 @@
 //! text that readlink(2) gives, or where another mount covers a directory. So every path derived
 //! from the text is opened, and accepted only if it leads to the same inode.
 
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -129,11 +131,23 @@ pub(crate) fn identify(dir: &OwnedFd, given: &Path, mounts: &Mounts) -> io::Resu
 }
 
 /// Returns the descriptor's mount, if this mount namespace lists it, and the path below, if the
-/// path leads to the cgroup.
+/// path leads to the cgroup, or led to it before the cgroup was removed.
 fn listed(dir: &OwnedFd, text: &Path, id: u64, mounts: &Mounts) -> Option<(Mount, PathBuf)> {
     let mount = mounts.of_id(mount_id(dir)?)?;
     let below = text.strip_prefix(&mount.point).ok()?;
-    leads_to(text, id).then(|| (mount.clone(), below.to_path_buf()))
+    let below = if leads_to(text, id) { Some(below) } else { former(below).filter(|_| is_removed(dir)) };
+    below.map(|below| (mount.clone(), below.to_path_buf()))
+}
+
+/// Returns a path without the kernel's note that nothing is there any more.
+fn former(path: &Path) -> Option<&Path> {
+    path.as_os_str().as_bytes().strip_suffix(b" (deleted)").map(|path| Path::new(OsStr::from_bytes(path)))
+}
+
+/// Returns whether the cgroup of a directory was removed: every other one has this file.
+fn is_removed(dir: &OwnedFd) -> bool {
+    let found = rustix::fs::statat(dir, "cgroup.controllers", AtFlags::empty());
+    matches!(found, Err(Errno::NOENT | Errno::NODEV))
 }
 
 /// Returns a mount that this mount namespace doesn't list, or that another mount covers, and the

@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
 
 use memctl::cgroup::error::CgroupError;
+use memctl::cgroup::{CgroupPath, Name, diagnose};
 use memctl::kind;
 use memctl::reclaim::batch::{self, InOrder, Job, Outcomes, Scheduler, Total, settle};
 use memctl::reclaim::{self, Goal, OpenTarget, Plan, Rate, RecentStalls, Request, Tolerance, TotalPlan};
@@ -59,6 +60,7 @@ pub fn run(args: &Reclaim, global: &Global) -> Result<Exit> {
 /// Runs the requests, and shows their progress.
 fn serve(jobs: Vec<Job>, args: &Reclaim, loudness: Verbosity) -> Result<Outcomes> {
     let names = names(&jobs);
+    let targets = targets(&jobs);
     let parallel = usize::from(args.jobs);
     match args.total {
         None => {
@@ -67,7 +69,7 @@ fn serve(jobs: Vec<Job>, args: &Reclaim, loudness: Verbosity) -> Result<Outcomes
         }
         Some(amount) => {
             let total = Total::new(jobs, amount, is_stopped);
-            let total = total.map_err(|(index, errno)| unreadable(&names[index], errno))?;
+            let total = total.map_err(|(index, errno)| unreadable(&targets[index], errno))?;
             let progress = ProgressBars::of_total(&names, total.requested(), loudness.progress());
             run_batch(total, &names, progress, parallel, loudness)
         }
@@ -125,8 +127,15 @@ fn names(jobs: &[Job]) -> Vec<String> {
     jobs.iter().map(|job| job.place.name().to_string()).collect()
 }
 
-fn unreadable(name: &str, errno: Errno) -> Error {
-    Error::new(output::format::errno_text(errno)).context(name)
+fn targets(jobs: &[Job]) -> Vec<(Name, Option<CgroupPath>)> {
+    jobs.iter().map(|job| (job.place.name().clone(), job.place.located().cloned())).collect()
+}
+
+fn unreadable((name, located): &(Name, Option<CgroupPath>), errno: Errno) -> Error {
+    match located {
+        Some(located) if matches!(errno, Errno::NODEV | Errno::NOENT) => diagnose::lost(located).into(),
+        _ => Error::new(output::format::errno_text(errno)).context(name),
+    }
 }
 
 /// Opens the cgroups and checks that the kernel can serve the requests.
@@ -168,8 +177,8 @@ fn prepare(args: &Reclaim, words: &[OsString], goal: Goal, loudness: Verbosity) 
 
 /// Prints the forecast of the requests, without a write.
 fn foretell(mut jobs: Vec<Job>, args: &Reclaim, loudness: Verbosity) -> Result<Exit> {
-    let names = names(&jobs);
-    let lost = |index: usize, errno| unreadable(&names[index], errno);
+    let targets = targets(&jobs);
+    let lost = |index: usize, errno| unreadable(&targets[index], errno);
     let whole = args.total.map(|amount| Total::foretell(&mut jobs, amount)).transpose();
     let whole = whole.map_err(|(index, errno)| lost(index, errno))?;
     let mut plans = Vec::new();

@@ -2,8 +2,10 @@
 
 use anstyle::{AnsiColor, Style};
 use clap::error::ErrorKind;
-use memctl::reclaim::StoppedBy;
+use memctl::cgroup::diagnose;
 use memctl::reclaim::batch::Outcome;
+use memctl::reclaim::{Report, StoppedBy};
+use rustix::io::Errno;
 
 use super::eprint_line;
 use super::format::{errno_text, escaped};
@@ -24,9 +26,16 @@ pub fn print(error: &Error) -> Exit {
 /// Prints the error of one of several requests, if it had one.
 pub fn print_outcome(outcome: &Outcome) {
     let name = &outcome.name;
-    let report = match &outcome.report {
-        Ok(report) => report,
-        Err(errno) => return print_lines(&format!("{name}: {}", errno_text(*errno)), None),
+    let report = match (&outcome.report, &outcome.located) {
+        (
+            Ok(Report { stopped_by: StoppedBy::Removed, .. }) | Err(Errno::NODEV | Errno::NOENT),
+            Some(located),
+        ) => {
+            let why = diagnose::lost(located);
+            return print_lines(&why.to_string(), why.hint().as_deref());
+        }
+        (Ok(report), _) => report,
+        (Err(errno), _) => return print_lines(&format!("{name}: {}", errno_text(*errno)), None),
     };
     match report.stopped_by {
         StoppedBy::Failed(errno) => {

@@ -168,6 +168,9 @@ pub fn of_watch(note: &Note) -> Option<String> {
              what this watch reclaims alone"
                 .to_owned()
         }
+        Note::StallsUnknown { cgroup } => format!(
+            "{cgroup}: memory pressure can't be read, so --pressure goes by refaults alone (why: memctl check)"
+        ),
         Note::NoWorkers => {
             "no thread can be started: cgroups are reclaimed from one after the other".to_owned()
         }

@@ -15,7 +15,7 @@ use rustix::io::Errno;
 
 use super::pool::{Message, Pool, Work};
 use super::{Activity, OpenTarget, RecentStalls, Report, Request, RequestEvent, run_after};
-use crate::cgroup::Name;
+use crate::cgroup::{CgroupPath, Name};
 use crate::clock::timespec;
 use crate::host::LockHolder;
 
@@ -68,6 +68,8 @@ pub struct Outcome {
     pub name: Name,
     /// Directory of the cgroup or node.
     pub path: PathBuf,
+    /// Where the cgroup was found; `None` for a node.
+    pub located: Option<CgroupPath>,
     /// Report, or an error if the request never began.
     pub report: Result<Report, Errno>,
 }
@@ -76,7 +78,12 @@ impl Outcome {
     /// Creates the outcome of a job whose thread hasn't returned.
     #[must_use]
     pub(crate) fn pending(place: &OpenTarget) -> Self {
-        Self { name: place.name().clone(), path: place.path().to_path_buf(), report: Err(Errno::CANCELED) }
+        Self {
+            name: place.name().clone(),
+            path: place.path().to_path_buf(),
+            located: place.located().cloned(),
+            report: Err(Errno::CANCELED),
+        }
     }
 }
 

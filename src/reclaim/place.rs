@@ -6,7 +6,7 @@ use rustix::io::Errno;
 
 use super::Target;
 use crate::cgroup::error::CgroupError;
-use crate::cgroup::{MemoryCgroup, Name};
+use crate::cgroup::{CgroupPath, MemoryCgroup, Name};
 use crate::host::LockHolder;
 use crate::node::Node;
 use crate::select::TargetSpec;
@@ -47,6 +47,15 @@ impl OpenTarget {
         match self {
             Self::Cgroup(cgroup) => cgroup.cgroup().path(),
             Self::Node(node) => node.path(),
+        }
+    }
+
+    /// Returns the path by which a cgroup was opened; `None` for a node.
+    #[must_use]
+    pub fn located(&self) -> Option<&CgroupPath> {
+        match self {
+            Self::Cgroup(cgroup) => Some(cgroup.located()),
+            Self::Node(_) => None,
         }
     }
 

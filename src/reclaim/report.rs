@@ -27,7 +27,7 @@ pub enum StoppedBy {
     Pressure,
     /// Reclaim cost more CPU time than was allowed.
     Cost,
-    /// The cgroup was removed meanwhile.
+    /// The cgroup was removed meanwhile, or its memory controller switched off.
     Removed,
     /// The kernel returned an error that it shouldn't.
     Failed(Errno),

@@ -8,6 +8,7 @@ use super::locate::Locator;
 use super::pattern::{Pattern, has_special};
 use super::process::word_of_proc;
 use super::search::Search;
+use crate::cgroup::error::CgroupError;
 use crate::cgroup::naming::{Named, container_id, pod_uid};
 use crate::cgroup::systemd::quoted;
 use crate::node;
@@ -25,7 +26,10 @@ pub(super) fn advice(word: &OsStr, locator: &Locator) -> Option<String> {
     }
     let text = word.to_str()?;
     if let Some(name) = name_of(text, locator) {
-        return Some(format!("write it as {}", quoted(&name)));
+        return Some(match locator.find(OsStr::new(&name)) {
+            Err(why @ CgroupError::Ambiguous { .. }) => why.to_string(),
+            _ => format!("write it as {}", quoted(&name)),
+        });
     }
     if looks_like_size(text) && text.bytes().any(|byte| byte.is_ascii_alphabetic() || byte == b'%') {
         return Some(
@@ -79,19 +83,22 @@ fn id(text: &str, locator: &Locator) -> Option<String> {
     let container = container_id(directory).map(str::to_owned).or_else(|| digits.then(|| after.clone()));
     let container = container.map(|id| format!("container:{id}"));
     let pod = pod_uid(last).or_else(|| pod_uid(&format!("pod{after}"))).map(|uid| format!("pod:{uid}"));
-    let named = |word: &String| word != text && locator.find(OsStr::new(word)).is_ok();
+    let named = |word: &String| {
+        word != text && matches!(locator.find(OsStr::new(word)), Ok(_) | Err(CgroupError::Ambiguous { .. }))
+    };
     container.into_iter().chain(pod).find(named)
 }
 
 /// Returns the path of a cgroup, from one with a prefix that isn't part of it: `memory:app` of
-/// libcgroup, `0::/app` of proc, the mount point of a controller of version 1, or the mount point
+/// libcgroup, `0::/app` of proc, `file:///…` of a file manager, the mount point of a controller of version 1, or the mount point
 /// without its slash.
 fn path(text: &str, locator: &Locator) -> Option<String> {
     /// Directories of a host that has version 1 at the same mount point.
     const VERSION_1: [&str; 3] = ["memory", "unified", "systemd"];
     let leads = |word: &str| !word.is_empty() && locator.find(OsStr::new(word)).is_ok();
     if let Some(rest) = text.rsplit([':', '=']).next().filter(|rest| *rest != text && leads(rest)) {
-        return Some(rest.to_owned());
+        let slashes = rest.len() - rest.trim_start_matches('/').len();
+        return Some(rest[slashes.saturating_sub(1)..].to_owned());
     }
     let absolute = format!("/{text}");
     let point = locator.mount().ok()?.point.to_str()?;

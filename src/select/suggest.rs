@@ -21,15 +21,15 @@ impl Locator {
     pub(super) fn explain(&self, why: CgroupError, word: &OsStr) -> CgroupError {
         let Ok(mount) = self.mount() else { return why };
         let names_nothing = match &why {
-            CgroupError::NoSuchCgroup { word, .. } | CgroupError::NoMatch { word } => {
+            CgroupError::NoSuchCgroup { word, .. }
+            | CgroupError::NoMatch { word }
+            | CgroupError::BadName { word, .. } => {
                 if let Some(elsewhere) = elsewhere(word, mount) {
                     return elsewhere;
                 }
                 true
             }
-            CgroupError::BadName { .. } | CgroupError::NotACgroup { .. } | CgroupError::Version1 { .. } => {
-                true
-            }
+            CgroupError::NotACgroup { .. } | CgroupError::Version1 { .. } => true,
             _ => false,
         };
         if let Some(meant) = names_nothing.then(|| meant::advice(word, self)).flatten() {

@@ -324,6 +324,7 @@ impl<S: System> Member<S> {
                 let subject = (&*self.located, self.rule.bounds.kind.unwrap_or_default());
                 let probed = probe.sample(&self.limits.own.sampler, subject, current, cx)?;
                 (until, missing) = (until.min(probed.until), probed.missing);
+                self.visibility.note_pressure(probed.is_blind);
                 probed.report.into_iter().for_each(|what| cx.emit(&self.located.name, what));
             }
         }
@@ -452,6 +453,9 @@ fn can_be_watched<F: Sample>(
     let unlimited = own.limit == u64::MAX && above.iter().all(|level| level.borrow().limit == u64::MAX);
     if rule.pressure.is_none() && unlimited {
         return Err(if rule.ancestors { WatchError::NoLimitAbove } else { WatchError::NoLimit });
+    }
+    if own.limit == 0 {
+        return Err(WatchError::ZeroLimit(own.file));
     }
     if rule.headroom.below(own.limit) >= own.limit {
         return Err(WatchError::NoRoom(own.limit));

@@ -20,6 +20,11 @@ pub enum Note {
     Blind(Unknown),
     /// The host's writes to swap can't be read, and are limited.
     WritesUnknown,
+    /// The stalls of a cgroup can't be read, and `--pressure` is to bound them.
+    StallsUnknown {
+        /// The cgroup.
+        cgroup: String,
+    },
     /// No thread could be started: this thread writes itself.
     NoWorkers,
     /// A cgroup can't be watched for now, and maybe others. They are tried again.
@@ -52,6 +57,8 @@ pub enum Note {
 pub(crate) struct Noted {
     blind: Option<Unknown>,
     swap_free: bool,
+    /// True if it was noted that the stalls of a cgroup can't be read.
+    pub stalls: bool,
 }
 
 /// Returns the new notes for the watched cgroups.

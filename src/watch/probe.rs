@@ -75,6 +75,8 @@ pub(crate) struct Probed {
     pub missing: u64,
     /// Event to emit.
     pub report: Option<EventKind>,
+    /// True if the cgroup's stalls can't be read.
+    pub is_blind: bool,
 }
 
 impl PressureProbe {
@@ -161,12 +163,13 @@ impl PressureProbe {
             scanned: stat.pgscan_proactive.or(stat.pgscan).unwrap_or(0) * page_size(),
             taken: stat.pgsteal_proactive.or(stat.pgsteal).unwrap_or(0) * page_size(),
         };
+        let is_blind = sample.stalled.is_none();
         Ok(match self.policy.decide(sample) {
             PressureDecision::Reclaim(bytes) => {
                 self.level = None;
-                Probed { until: self.policy.due(), missing: bytes.min(current), report: None }
+                Probed { until: self.policy.due(), missing: bytes.min(current), report: None, is_blind }
             }
-            PressureDecision::Rest(until) => Probed { until, missing: 0, report: None },
+            PressureDecision::Rest(until) => Probed { until, missing: 0, report: None, is_blind },
             PressureDecision::Knee(until) => {
                 // The very first reclaims find unsorted lists: refaults after them say nothing
                 // about the rest.
@@ -180,7 +183,7 @@ impl PressureProbe {
                     None
                 };
                 self.knees = self.knees.saturating_add(1);
-                Probed { until, missing: 0, report }
+                Probed { until, missing: 0, report, is_blind }
             }
         })
     }

@@ -208,6 +208,15 @@ fn pressure_that_is_off_for_one_cgroup() {
     let ran = run(&["reclaim", "app", "max", "--json", "-q"]);
     assert_eq!(parse(&ran.stdout)["guards_blind"], serde_json::json!(["pressure"]), "{ran:?}");
 
+    // A watch that is to bound stalls says that it can't see them.
+    app.uses(&Work::File(20 * M));
+    let ran = run(&["watch", "app", "--pressure", "1%", "--duration", "4s", "--json"]);
+    let note = "memctl: /app: memory pressure can't be read, so --pressure goes by refaults alone";
+    assert_eq!(ran.stderr.matches(note).count(), 1, "{ran:?}");
+    let summary = &of(&parsed(&ran.stdout), "summary")[0].clone();
+    let blind = summary["guards_blind"].as_array().is_some_and(|all| all.contains(&"pressure".into()));
+    assert!(blind, "{summary}");
+
     // The hint holds.
     app.write("cgroup.pressure", "1");
     let line = parse(&run(&["stat", "app", "--json"]).stdout);

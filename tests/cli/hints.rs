@@ -22,8 +22,10 @@ pub fn cases() -> Vec<Case> {
             a_name_with_a_dash_is_given_after_two,
             a_controller_is_passed_on_by_every_level,
             processes_are_moved_away_first,
+            a_word_that_may_mean_several_names_them,
+            a_limit_of_nothing_is_named,
             a_controller_that_is_off_above_is_no_disabled_one;
-        "guest reclaim" => a_user_without_an_id_is_told_as_such, memory_of_threads_is_charged_elsewhere,
+        "guest reclaim" => a_controller_that_is_switched_off_meanwhile, a_user_without_an_id_is_told_as_such, memory_of_threads_is_charged_elsewhere,
             roots_missing_capability_is_named,
             an_owner_without_the_mode_changes_it,
             what_a_security_module_denies_is_told_as_such;
@@ -103,6 +105,7 @@ fn a_word_of_another_tool_is_translated() {
         ("0::/app".to_owned(), "/app"),
         ("unit:nginx.service".to_owned(), "/system.slice/nginx.service"),
         ("sys/fs/cgroup/app".to_owned(), "/app"),
+        ("file:///sys/fs/cgroup/app".to_owned(), "/app"),
         ("/sys/fs/cgroup/memory/app".to_owned(), "/app"),
         ("/sys/fs/cgroup/unified/app".to_owned(), "/app"),
     ];
@@ -112,6 +115,7 @@ fn a_word_of_another_tool_is_translated() {
         let hint = hint(&ran);
         let meant = hint.strip_prefix("write it as ").unwrap_or_else(|| panic!("{word}: {hint}"));
         assert_named(meant, name);
+        assert!(!meant.starts_with("//"), "{meant}");
     }
     let node = hint(&run(&["reclaim", "node0", "1M"]));
     assert_eq!(node, "write it as node:0");
@@ -126,6 +130,62 @@ fn a_word_of_another_tool_is_translated() {
     assert_named("app/", "/app");
     assert_named("nginx.service/", "/system.slice/nginx.service");
     child.kill().and_then(|()| child.wait()).expect("it ends");
+}
+
+fn a_word_that_may_mean_several_names_them() {
+    const ID: &str = "2123456789abcdef0123456789abcdef0123456789abcdef0123456789abcde";
+    let slice = Cgroup::new("system.slice");
+    let both = ["0", "1"].map(|digit| slice.child(&format!("docker-{ID}{digit}.scope")));
+    let ran = run(&["stat", &format!("docker://{}", &ID[..12])]);
+    let hint = hint(&ran);
+    assert!(hint.starts_with(&format!("container:{}: ambiguous, matches ", &ID[..12])), "{hint}");
+    for one in &both {
+        assert!(hint.contains(one.name()), "{hint}");
+        assert_named(one.name(), &format!("/{}", one.name()));
+    }
+}
+
+fn a_limit_of_nothing_is_named() {
+    let app = Cgroup::new("app");
+    app.write("memory.high", "0");
+    let line = "memctl: /app: memory.high is 0, and nothing can be kept free below that";
+    for rule in ["--keep", "--headroom"] {
+        let words = ["watch", "app", rule, "20M", "--duration", "1s"];
+        assert!(hint(&assert_fails(&words, 1, line)).ends_with("write max to the file"));
+    }
+    app.write("memory.high", "max");
+    assert_eq!(run(&["watch", "app", "--keep", "20M", "--duration", "1s"]).status, Some(0));
+}
+
+/// Its files are gone, and the cgroup is there: between two looks, and while requests go on.
+fn a_controller_that_is_switched_off_meanwhile() {
+    let app = Cgroup::new("app");
+    let job = app.child("job");
+    let control = |text| app.write("cgroup.subtree_control", text);
+    let begin = || {
+        let began = memctl(["reclaim", "app/job", "1M", "--settle", "10s"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it runs");
+        // It measures the usual refaults for 2 s before the request.
+        std::thread::sleep(std::time::Duration::from_secs(1));
+        began
+    };
+    let running = begin();
+    control("-memory");
+    let ran: Finished = running.wait_with_output().expect("it ends").into();
+    let line = "memctl: /app/job: the memory controller is not enabled in cgroup.subtree_control of /app";
+    assert_eq!((ran.status, ran.stderr.lines().next()), (Some(1), Some(line)), "{ran:?}");
+    shell(&hint(&ran));
+    assert_named("app/job", "/app/job");
+    let running = begin();
+    control("-memory");
+    control("+memory");
+    let ran: Finished = running.wait_with_output().expect("it ends").into();
+    let line = "memctl: /app/job: the memory controller was switched off meanwhile, and on again\n";
+    assert_eq!((ran.status, ran.stderr.as_str()), (Some(1), line), "{ran:?}");
+    drop(job);
 }
 
 fn a_glob_is_given_for_any_level() {

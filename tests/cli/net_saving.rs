@@ -10,7 +10,7 @@ use crate::workload::Work;
 
 pub fn cases() -> Vec<Case> {
     list![
-        "guest reclaim" => zram_takes_some_of_it_back, zram_is_known_whatever_its_path,
+        "guest reclaim" => zram_takes_some_of_it_back, zram_is_known_whatever_its_path, a_swap_file_on_zram_is_zram,
             swap_files_and_virtual_disks;
         "guest reclaim zswap" => zswap_takes_some_of_it_back
     ]
@@ -31,6 +31,16 @@ impl Zram {
 
     /// Makes it the only swap; `swapon` switches it on.
     fn on_by(swapon: impl FnOnce()) -> Self {
+        Self::load();
+        busybox(&["mkswap", "/dev/zram0"]);
+        busybox(&["swapoff", "/dev/vdb"]);
+        let zram = Self;
+        swapon();
+        zram
+    }
+
+    /// Makes the device.
+    fn load() {
         let modules = std::fs::read_to_string("/modules/order-zram").expect("the list of modules");
         for module in modules.lines() {
             let name = module.trim_end_matches(".ko").replace('-', "_");
@@ -39,11 +49,6 @@ impl Zram {
             }
         }
         std::fs::write("/sys/block/zram0/disksize", "250M").expect("size zram");
-        busybox(&["mkswap", "/dev/zram0"]);
-        busybox(&["swapoff", "/dev/vdb"]);
-        let zram = Self;
-        swapon();
-        zram
     }
 
     /// Returns the memory that it uses.
@@ -123,6 +128,42 @@ fn zram_is_known_whatever_its_path() {
     let line = parse(&run(&["check", "--json"]).stdout);
     let says = finding(&line, "swap")["says"].as_str().expect("text");
     assert!(says.contains(" (zram, priority "), "by its size: {says}");
+}
+
+/// A swap file on ext2 on zram as the only swap, until this is dropped.
+struct FileOnZram;
+
+impl FileOnZram {
+    const PATH: &str = "/run/ext/swapfile";
+
+    fn on() -> Self {
+        Zram::load();
+        let file = Self;
+        // zram has no smaller blocks than a page.
+        busybox(&["mke2fs", "-b", "4096", "/dev/zram0"]);
+        std::fs::create_dir_all("/run/ext").expect("a mount point");
+        busybox(&["mount", "-t", "ext4", "/dev/zram0", "/run/ext"]);
+        // Written, since a file with holes is no swap.
+        busybox(&["dd", "if=/dev/zero", &format!("of={}", Self::PATH), "bs=1M", "count=150"]);
+        busybox(&["mkswap", Self::PATH]);
+        busybox(&["swapon", Self::PATH]);
+        busybox(&["swapoff", "/dev/vdb"]);
+        file
+    }
+}
+
+impl Drop for FileOnZram {
+    fn drop(&mut self) {
+        busybox(&["swapon", "/dev/vdb"]);
+        busybox(&["swapoff", Self::PATH]);
+        busybox(&["umount", "/run/ext"]);
+        let _ = std::fs::write("/sys/block/zram0/reset", "1");
+    }
+}
+
+fn a_swap_file_on_zram_is_zram() {
+    let _swap = FileOnZram::on();
+    assert_zram(FileOnZram::PATH);
 }
 
 fn swap_files_and_virtual_disks() {

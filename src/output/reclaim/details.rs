@@ -140,7 +140,7 @@ pub fn came_back(settled: &Settled) -> String {
 /// Returns the text for a target that was removed.
 pub fn removed(subject: TargetKind) -> &'static str {
     match subject {
-        TargetKind::Cgroup => "the cgroup was removed meanwhile",
+        TargetKind::Cgroup => "the cgroup was removed meanwhile, or its memory controller switched off",
         TargetKind::Node(_) => "the node went offline meanwhile",
     }
 }

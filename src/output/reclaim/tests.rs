@@ -161,7 +161,7 @@ fn every_end_has_its_words() {
         (StoppedBy::Timeout, "--timeout ran out after 41 ms"),
         (StoppedBy::Pressure, "the cgroup was recently stalled for more than --max-pressure"),
         (StoppedBy::Cost, "the CPU cost exceeded --max-cost"),
-        (StoppedBy::Removed, "the cgroup was removed meanwhile"),
+        (StoppedBy::Removed, "the cgroup was removed meanwhile, or its memory controller switched off"),
         (StoppedBy::Failed(Errno::INVAL), "the kernel refused: invalid argument"),
     ];
     for (stopped_by, words) in ends {

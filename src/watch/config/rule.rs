@@ -5,6 +5,7 @@ use std::rc::Rc;
 use rustix::io::Errno;
 
 use crate::cgroup::error::{CgroupError, MORE_FILES, error_text};
+use crate::cgroup::limit::LimitFile;
 use crate::kind::Kind;
 use crate::reclaim::Refusal;
 use crate::size::{Amount, Percent};
@@ -140,6 +141,9 @@ pub enum WatchError {
     /// The headroom is all of the limit, in bytes.
     #[error("the headroom must be less than the limit of {0} bytes")]
     NoRoom(u64),
+    /// The limit is 0: that in a file, or `--keep`.
+    #[error("{} is 0, and nothing can be kept free below that", .0.map_or("keep", LimitFile::name))]
+    ZeroLimit(Option<LimitFile>),
 }
 
 impl WatchError {
@@ -156,6 +160,8 @@ impl WatchError {
                 "set a limit for memctl to keep, without OOM kills: --keep SIZE"
             }
             Self::NoRoom(_) => "set a headroom below the limit",
+            Self::ZeroLimit(Some(_)) => "raise the limit, or write max to the file",
+            Self::ZeroLimit(None) => "keep a size above 0",
         };
         Some(hint.to_owned())
     }

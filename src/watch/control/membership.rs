@@ -143,6 +143,11 @@ impl<S: System> Control<'_, S> {
         self.cx.host.killers.added(&member.located);
         let start = member.limits.start(member.rule(), &mut self.cx);
         self.cx.emit(&member.located.name, start);
+        if !self.noted.stalls && member.is_blind_to_stalls(&mut self.cx.text) {
+            self.noted.stalls = true;
+            let cgroup = member.located.name.to_string();
+            self.emit_note(&Note::StallsUnknown { cgroup });
+        }
         self.listen(slot);
         self.plan(slot);
     }

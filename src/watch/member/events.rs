@@ -28,6 +28,11 @@ impl<S: System> Member<S> {
         Ok(())
     }
 
+    /// Returns whether its stalls can't be read, which `--pressure` is to bound.
+    pub(crate) fn is_blind_to_stalls(&self, text: &mut String) -> bool {
+        self.probe.is_some() && self.limits.own.sampler.stalled(text).is_none()
+    }
+
     /// Reads the share of the time for which its tasks were stalled, if that is due.
     pub(super) fn read_stall(&mut self, now: Duration, text: &mut String) {
         let due = self.stall.is_none_or(|(at, _)| now.saturating_sub(at) >= SETTINGS_INTERVAL);
