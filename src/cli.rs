@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, ColorChoice, Parser, Subcommand, ValueEnum};
+use memctl::duration::parse_duration;
 use memctl::kind::Swappiness;
 use memctl::size::{
     Amount, Percent, parse_bytes_or_zero, parse_headroom, parse_only_bytes, parse_some_percent,
@@ -20,7 +21,7 @@ mod examples;
 mod values;
 
 use examples::{AFTER, AFTER_CHECK, AFTER_PLOT, AFTER_RECLAIM, AFTER_STAT, AFTER_WATCH};
-use values::{SizeOrMax, amount, bytes_or_max, duration, seconds};
+use values::{SizeOrMax, amount, bytes_or_max, seconds};
 
 /// Reclaim memory from cgroups and report the result
 ///
@@ -152,7 +153,7 @@ pub struct Stat {
     /// Repaints the table on a terminal; elsewhere prints a new one for each update. Shows, since
     /// the previous update, refaults and reclaimed memory per second, and the share of scanned
     /// pages that was reclaimed. A bare number is in seconds. Defaults to 1s with -n.
-    #[arg(short, long, value_name = "DUR", value_parser = duration)]
+    #[arg(short, long, value_name = "DUR", value_parser = parse_duration)]
     pub interval: Option<Duration>,
     /// Stop after N updates [default: 1; unlimited with -i]
     #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -235,12 +236,18 @@ pub struct Watch {
     /// end, prints its size and a suggested memory.max.
     #[arg(long, conflicts_with_all = ["headroom", "keep", "dry_run"])]
     pub estimate: bool,
+    /// Count memory that is touched within DUR as in use [default: 60s]
+    ///
+    /// After each press of --pressure or --estimate, nothing is reclaimed for DUR: what comes back
+    /// in that time is in use. A suggested memory.max is printed after the first such time.
+    #[arg(long, value_name = "DUR", value_parser = parse_duration)]
+    pub reuse: Option<Duration>,
     /// Watch cgroups by the rules in FILE
     ///
     /// FILE is in TOML: see watch.toml(5). Each cgroup follows the most specific rule that matches
     /// it. The file is read again on SIGHUP; if it contains an error, the old rules stay in force.
     /// memctl check --config FILE shows which cgroups each rule matches.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["words", "headroom", "keep", "pressure", "estimate", "floor", "swap_free",
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["words", "headroom", "keep", "pressure", "estimate", "reuse", "floor", "swap_free",
         "swap_writes", "max_pressure", "exclude", "kind", "swappiness", "ancestors", "no_lock"])]
     pub config: Option<PathBuf>,
     /// Never reclaim below a usage of SIZE
@@ -301,7 +308,7 @@ pub struct Watch {
     #[arg(long)]
     pub no_lock: bool,
     /// Stop after DUR: 500ms, 10s, 2m, or bare seconds
-    #[arg(long, value_name = "DUR", value_parser = duration)]
+    #[arg(long, value_name = "DUR", value_parser = parse_duration)]
     pub duration: Option<Duration>,
     /// Report what would be reclaimed; write nothing
     #[arg(long)]
@@ -362,7 +369,7 @@ pub struct Reclaim {
     #[arg(long, value_name = "N")]
     pub swappiness: Option<Swappiness>,
     /// Stop after DUR: 500ms, 10s, 2m, or bare seconds
-    #[arg(long, value_name = "DUR", value_parser = duration)]
+    #[arg(long, value_name = "DUR", value_parser = parse_duration)]
     pub timeout: Option<Duration>,
     /// Stop when stalled for more than PCT of the time
     ///
@@ -393,7 +400,7 @@ pub struct Reclaim {
     /// comparison, the usual rates are measured before the request, for DUR or 2 s, whichever is
     /// less. Several cgroups are watched together, after the last request. A signal ends this phase
     /// early.
-    #[arg(long, value_name = "DUR", value_parser = duration)]
+    #[arg(long, value_name = "DUR", value_parser = parse_duration)]
     pub settle: Option<Duration>,
     /// Don't wait for other memctl processes that reclaim from the same cgroup
     ///

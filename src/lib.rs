@@ -54,6 +54,7 @@
 //! answer don't have to reclaim.
 
 pub mod cgroup;
+pub mod duration;
 pub mod host;
 pub mod kind;
 pub mod reclaim;

@@ -78,6 +78,15 @@ pub fn all(memctl: &str) -> Result<Vec<Controller>> {
     Ok(all)
 }
 
+/// What memctl told.
+#[derive(Default)]
+pub struct Told {
+    /// Working sets, with their times, in MiB.
+    pub sets: Vec<(Duration, u64)>,
+    /// The limit that it suggested at the end, bytes.
+    pub suggested: Option<u64>,
+}
+
 /// Lines of output, with their times.
 type Said = Vec<(Instant, String)>;
 
@@ -116,9 +125,9 @@ impl Running {
         Ok(nanos / 1e9)
     }
 
-    /// Stops the controller. Returns the working sets that it reported, with their times, in MiB.
-    pub fn end(self, began: Instant) -> Result<Vec<(Duration, u64)>> {
-        let Some((mut child, said)) = self.0 else { return Ok(Vec::new()) };
+    /// Stops the controller. Returns what it told.
+    pub fn end(self, began: Instant) -> Result<Told> {
+        let Some((mut child, said)) = self.0 else { return Ok(Told::default()) };
         kill_process_group(Pid::from_child(&child), Signal::TERM)?;
         child.wait()?;
         let said = said.join().ok().context("a thread that reads")?;
@@ -137,6 +146,10 @@ impl Running {
                 event["estimated_working_set_bytes"].as_u64().filter(|_| event["event"] == "working_set")?;
             Some((at.saturating_duration_since(began), bytes >> 20))
         };
-        Ok(said.iter().filter_map(told).collect())
+        let suggested = said.iter().rev().find_map(|(_, line)| {
+            let event: Value = serde_json::from_str(line).ok()?;
+            event["suggested_max_bytes"].as_u64()
+        });
+        Ok(Told { sets: said.iter().filter_map(told).collect(), suggested })
     }
 }

@@ -19,6 +19,10 @@ const PAGE: u64 = 4096;
 const BATCH: u64 = 256;
 const EACH: Duration = Duration::from_millis(2);
 
+/// Distance of pages touched one after the other, where each is touched once in a time: a prime, so
+/// that all have their turn.
+const STRIDE: u64 = 7919;
+
 /// Runs the application. For each line on its input it prints the number of batches since the last,
 /// and the slowest.
 pub fn load(shape: Shape) -> Result<()> {
@@ -41,14 +45,20 @@ fn work(shape: Shape, anon: &mut [u8], file: &File, told: &Receiver<String>) -> 
     let (mut batches, mut slowest) = (0u64, Duration::ZERO);
     let (began, mut due) = (Instant::now(), Instant::now());
     let mut page = [0; 8];
+    let mut touched = 0u64;
     loop {
         let start = Instant::now();
+        let pages = (hot + shape.hot_file) * M / PAGE;
+        let batch = match shape.reuse {
+            0 => BATCH,
+            seconds => (began.elapsed().as_secs_f64() * (pages / seconds) as f64) as u64 - touched,
+        };
         let moved = (began.elapsed().as_secs_f64() * shape.drift * M as f64) as u64 / PAGE;
-        for _ in 0..BATCH {
+        for _ in 0..batch {
             // Knuth's MMIX generator: the upper bits are the good ones.
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            let pages = (hot + shape.hot_file) * M / PAGE;
-            let chosen = (random >> 33) % pages;
+            let chosen = if shape.reuse == 0 { random >> 33 } else { touched * STRIDE } % pages;
+            touched += 1;
             if let Some(of_file) = chosen.checked_sub(hot * M / PAGE) {
                 file.read_exact_at(&mut page, of_file * PAGE)?;
             } else {

@@ -16,7 +16,7 @@ mod controller;
 mod guest;
 mod load;
 
-use controller::{Controller, Running};
+use controller::{Controller, Running, Told};
 use guest::{Swap, Swapped, number, stall};
 use load::{FILE, Load};
 
@@ -49,6 +49,8 @@ struct Shape {
     hot_file: u64,
     /// Speed at which the hot part of the anonymous memory moves on, in MiB per second.
     drift: f64,
+    /// Seconds in which each hot page is touched once; 0 for random pages all the time.
+    reuse: u64,
     /// True if that part doubles, and halves.
     changes: bool,
     swap: Swap,
@@ -61,10 +63,11 @@ const MAIN: Shape = Shape {
     file: 200,
     hot_file: 0,
     drift: 0.0,
+    reuse: 0,
     changes: false,
     swap: Swap::Zram,
 };
-const SHAPES: [Shape; 7] = [
+const SHAPES: [Shape; 10] = [
     MAIN,
     Shape { name: "cache", anon: 40, hot: 10, file: 400, hot_file: 60, ..MAIN },
     Shape { name: "large", anon: 550, hot: 90, ..MAIN },
@@ -72,6 +75,9 @@ const SHAPES: [Shape; 7] = [
     Shape { name: "noswap", swap: Swap::None, ..MAIN },
     Shape { name: "slowswap", swap: Swap::Slow, ..MAIN },
     Shape { name: "change", changes: true, ..MAIN },
+    Shape { name: "reuse10", hot: 120, reuse: 10, ..MAIN },
+    Shape { name: "reuse30", hot: 120, reuse: 30, ..MAIN },
+    Shape { name: "reuse60", hot: 120, reuse: 60, ..MAIN },
 ];
 
 impl Shape {
@@ -129,6 +135,9 @@ fn compare(shape: &Shape, memctl: &str, seconds: u64, times: u32) -> Result<()> 
             if shape.changes && !controller.command.is_empty() {
                 course.tell_changes(shape);
             }
+            if let Some(limit) = course.told.suggested {
+                println!("  {}", under(shape, limit, course.batches)?);
+            }
             courses.push(course);
             drop(swap);
         }
@@ -170,8 +179,7 @@ struct Course {
     /// Batches per second, after the working set was found.
     batches: f64,
     seen: Vec<Seen>,
-    /// Working sets that memctl reported, in MiB.
-    told: Vec<(Duration, u64)>,
+    told: Told,
 }
 
 impl Course {
@@ -238,7 +246,7 @@ impl Course {
         };
         let told = |from: Duration, wanted: u64| {
             let near = |told: u64| (told * M).abs_diff(wanted) as f64 <= (FOUND - 1.0) * wanted as f64;
-            let told = self.told.iter().find(|&&(at, told)| at > from && near(told));
+            let told = self.told.sets.iter().find(|&&(at, told)| at > from && near(told));
             told.map_or_else(
                 || "never".to_owned(),
                 |&(at, _)| format!("{:.1} s", at.saturating_sub(from).as_secs_f64()),
@@ -256,6 +264,34 @@ impl Course {
             told(halved, small)
         );
     }
+}
+
+/// Starts the application anew under a limit, without a controller, and returns the result, with that
+/// of the run before (`batches` per second) beside it.
+fn under(shape: &Shape, limit: u64, batches: f64) -> Result<String> {
+    const WARM_UP: Duration = Duration::from_secs(20);
+    const MEASURED: Duration = Duration::from_secs(60);
+    let app = PathBuf::from(CGROUPS).join("app");
+    std::fs::create_dir_all(&app)?;
+    std::fs::write(app.join("memory.max"), limit.to_string())?;
+    std::fs::File::create(FILE)?.set_len(shape.file * M)?;
+    let mut load = Load::begin(shape, &app)?;
+    std::thread::sleep(WARM_UP);
+    load.ask("now")?;
+    let stalled = stall(&app)?;
+    std::thread::sleep(MEASURED);
+    let (anew, worst) = load.ask("now")?;
+    let stalled = (stall(&app)? - stalled) as f64 / MEASURED.as_micros() as f64;
+    load.end()?;
+    std::fs::remove_file(FILE)?;
+    remove(&app);
+    Ok(format!(
+        "with memory.max = {}M as suggested, started anew without a controller: {anew:.1} batches/s ({:.0}%), stalled \
+         {:.1}% of the time, worst {worst:.1} ms",
+        limit / M,
+        100.0 * anew / batches,
+        100.0 * stalled
+    ))
 }
 
 fn measure(shape: &Shape, controller: &Controller, seconds: u64) -> Result<Course> {

@@ -20,7 +20,7 @@ mod values;
 pub use mistake::Mistake;
 
 use crate::kind::Kind;
-use values::{Bound, Headroom, Names, Percentage, Share, Size, Swappiness, Type};
+use values::{Bound, Headroom, Names, Percentage, Share, Size, Swappiness, Time, Type};
 
 /// Supported version of the format.
 pub(crate) const VERSION: u64 = 1;
@@ -91,6 +91,7 @@ struct Table {
     headroom: Option<Headroom>,
     keep: Option<Size>,
     pressure: Option<Share>,
+    reuse: Option<Time>,
     floor: Option<Size>,
     swap_free: Option<Percentage>,
     max_pressure: Option<Percentage>,
@@ -112,6 +113,7 @@ impl Table {
             headroom: self.headroom.map(|headroom| headroom.0),
             keep: self.keep.map(|keep| keep.0),
             pressure: self.pressure.map(|pressure| pressure.0),
+            reuse: self.reuse.map(|time| time.0),
             floor: self.floor.map_or(0, |floor| floor.0),
             swap_free: self.swap_free.map(|share| share.0),
             max_pressure: self.max_pressure.map(|share| share.0),

@@ -149,7 +149,7 @@ impl<S: System> Member<S> {
             activity: Activity::Idle,
             due: cx.now,
             hit: false,
-            probe: rule.pressure.map(|target| Box::new(PressureProbe::new(target))),
+            probe: rule.pressure.map(|target| Box::new(PressureProbe::new(target, rule.reuse))),
             presses: false,
             rule,
             hold: HoldState::new(cx.now + grace),
@@ -182,8 +182,8 @@ impl<S: System> Member<S> {
         self.limits.adopt(&rule, above, &mut cx.text)?;
         can_be_watched(&rule, &self.limits.own, &self.limits.above)?;
         match (rule.pressure, &mut self.probe) {
-            (Some(target), Some(probe)) => probe.adopt(target),
-            (target, probe) => *probe = target.map(|target| Box::new(PressureProbe::new(target))),
+            (Some(target), Some(probe)) => probe.adopt(target, rule.reuse),
+            (target, probe) => *probe = target.map(|target| Box::new(PressureProbe::new(target, rule.reuse))),
         }
         if self.rule != rule {
             // Earlier reasons to hold may no longer apply.

@@ -12,6 +12,7 @@ pub mod hold;
 pub mod lock;
 pub mod pressure;
 pub mod refaults;
+pub mod reuse;
 pub mod sampling_interval;
 pub mod savings;
 pub mod shares;

@@ -11,7 +11,7 @@ use super::event::{EstimateSummary, EventKind};
 use super::policy::guard::Spared;
 use super::policy::pressure::{PressureDecision, PressurePolicy, PressureSample};
 use super::policy::savings::{Saving, SavingsSample};
-use super::policy::working_set::{Estimate, WorkingSet};
+use super::policy::working_set::{Estimate, Knee, WorkingSet};
 use super::system::{Sample, System};
 use crate::cgroup::CgroupPath;
 use crate::cgroup::stat::MemoryStat;
@@ -23,20 +23,9 @@ use crate::kind::Kind;
 const MIN_DIFFERENCE: f64 = 0.1;
 const MIN_GAIN: f64 = 0.2;
 
-/// Interval between readings of the usage while the policy holds, and divisor of the usage that
-/// gives the change from which the workload counts as changed.
-const PEEK_INTERVAL: Duration = Duration::from_secs(2);
-const CHANGE_DIVISOR: u64 = 8;
-const MIN_CHANGE: u64 = 2 << 20;
-
 /// Interval between readings of the activity of tasks, beside those at a knee: before 6.16 or so, the
 /// kernel folds the counters of all controllers for each.
 const ACTIVITY_INTERVAL: Duration = Duration::from_secs(2);
-
-/// Divisor of the usage that gives the bytes reclaimed for the first knee to count, and number of
-/// knees after which every knee counts.
-const APPROACH_DIVISOR: u64 = 50;
-const SORTING_KNEES: u32 = 2;
 
 /// Bytes that may be idle and stay, from which an estimate is an upper bound; also as a divisor of
 /// the usage.
@@ -54,16 +43,10 @@ pub(crate) struct PressureProbe {
     saving: Saving,
     /// Memory taken by a byte in swap, as a share of it; `None` if unknown.
     copied: Option<f64>,
-    /// Bytes reclaimed since the last knee.
-    reclaimed: u64,
-    /// Number of knees.
-    knees: u32,
     /// Memory that stayed in the last decision although it may be idle.
     spared: Option<Spared>,
     /// True if such memory stayed at the last knee.
     is_at_most: bool,
-    /// Usage at the last knee, while nothing is reclaimed.
-    level: Option<u64>,
 }
 
 /// Result of a sample.
@@ -80,44 +63,33 @@ pub(crate) struct Probed {
 }
 
 impl PressureProbe {
-    /// Creates a probe for a cgroup that may be stalled for a share `target` of the time.
+    /// Creates a probe for a cgroup that may be stalled for a share `target` of the time, and whose
+    /// memory is in use if it is touched within `reuse`.
     #[must_use]
-    pub(crate) fn new(target: f64) -> Self {
+    pub(crate) fn new(target: f64, reuse: Duration) -> Self {
         Self {
-            policy: PressurePolicy::new(target),
-            estimate: Estimate::default(),
+            policy: PressurePolicy::new(target, reuse),
+            estimate: Estimate::new(reuse),
             reported: None,
             observed_at: None,
             saving: Saving::default(),
             copied: None,
-            reclaimed: 0,
-            knees: 0,
             spared: None,
             is_at_most: false,
-            level: None,
         }
     }
 
-    /// Sets another target share of stall.
-    pub(crate) fn adopt(&mut self, target: f64) {
-        self.policy.adopt(target);
+    /// Sets another target share of stall and another reuse time.
+    pub(crate) fn adopt(&mut self, target: f64, reuse: Duration) {
+        self.policy.adopt(target, reuse);
+        self.estimate.reuse = reuse;
     }
 
     /// Returns the time until which a cgroup with `current` bytes of usage needs nothing; `None` if
     /// it is due.
     pub(crate) fn rests_until(&mut self, now: Duration, current: u64) -> Option<Duration> {
         self.estimate.used(now, current);
-        if now >= self.policy.due() {
-            return None;
-        }
-        let same = |level: u64| current.abs_diff(level) <= (level / CHANGE_DIVISOR).max(MIN_CHANGE);
-        if self.level.is_none_or(same) {
-            return Some(self.policy.due().min(now + PEEK_INTERVAL));
-        }
-        // Another workload: no need to wait for the next probe.
-        self.policy.changed(now);
-        self.level = None;
-        None
+        self.policy.rests_until(now, current)
     }
 
     /// Records the memory that stays in a decision although it may be idle.
@@ -157,6 +129,7 @@ impl PressureProbe {
             stalled: sampler.stalled(text).map(Duration::from_micros),
             waited: sampler.waited(text).map(Duration::from_micros),
             returned: stat.back_in_use(),
+            refaulted: stat.refaulted().unwrap_or(0).max(stat.back_in_use()),
             file: stat.evictable_file(),
             swapped_out: swapped_out * page_size(),
             writeback: stat.file_writeback.unwrap_or(0),
@@ -166,31 +139,24 @@ impl PressureProbe {
         let is_blind = sample.stalled.is_none();
         Ok(match self.policy.decide(sample) {
             PressureDecision::Reclaim(bytes) => {
-                self.level = None;
                 Probed { until: self.policy.due(), missing: bytes.min(current), report: None, is_blind }
             }
             PressureDecision::Rest(until) => Probed { until, missing: 0, report: None, is_blind },
             PressureDecision::Knee(until) => {
-                // The very first reclaims find unsorted lists: refaults after them say nothing
-                // about the rest.
-                self.level = Some(current);
-                let counts = self.knees >= SORTING_KNEES || self.reclaimed >= current / APPROACH_DIVISOR;
-                let is_reported = self.reported.is_some() || counts;
-                let report = if is_reported {
-                    let spares = self.spares_memory(current, &stat, || cx.system.can_swap(located, kind));
-                    self.knee(sampler, current, spares, now, text)
-                } else {
-                    None
-                };
-                self.knees = self.knees.saturating_add(1);
+                let spares = self.spares_memory(current, &stat, || cx.system.can_swap(located, kind));
+                let report = self.knee(sampler, Knee::Met(current), spares, now, text);
                 Probed { until, missing: 0, report, is_blind }
+            }
+            PressureDecision::Settled(usage) => {
+                let spares = self.spares_memory(current, &stat, || cx.system.can_swap(located, kind));
+                let report = self.knee(sampler, Knee::Settled(usage), spares, now, text);
+                Probed { until: self.policy.due(), missing: 0, report, is_blind }
             }
         })
     }
 
     /// Records the result of an action.
     pub(crate) fn acted(&mut self, acted: &ActionResult) {
-        self.reclaimed += acted.reclaimed;
         self.saving.reclaimed(acted.reclaimed);
         self.policy.reclaimed(acted.reclaimed, acted.writing.saturating_sub(acted.cpu));
     }
@@ -212,11 +178,10 @@ impl PressureProbe {
         current: u64,
         cx: &mut Context<'_, impl System>,
     ) -> Result<Option<EventKind>, Errno> {
-        self.policy.exhausted(cx.now);
-        self.level = Some(current);
+        self.policy.exhausted(cx.now, current);
         let stat = sampler.stat(&mut cx.text)?;
         let spares = self.spares_memory(current, &stat, || cx.system.can_swap(located, kind));
-        Ok(self.knee(sampler, current, spares, cx.now, &mut cx.text))
+        Ok(self.knee(sampler, Knee::Met(current), spares, cx.now, &mut cx.text))
     }
 
     /// Returns whether memory stays that may be idle, and so isn't part of the working set.
@@ -233,7 +198,7 @@ impl PressureProbe {
 
     /// Records that a writer had to wait for a device: users of the remaining memory would as well.
     pub(crate) fn late(&mut self, now: Duration) {
-        self.policy.exhausted(now);
+        self.policy.late(now);
     }
 
     /// Updates the savings for the last time.
@@ -279,20 +244,20 @@ impl PressureProbe {
     fn knee(
         &mut self,
         sampler: &impl Sample,
-        current: u64,
+        knee: Knee,
         spares_memory: bool,
         now: Duration,
         text: &mut String,
     ) -> Option<EventKind> {
-        self.reclaimed = 0;
-        if !self.estimate.knee(now, current, sampler.activity(text)) {
+        if !self.estimate.knee(now, knee, sampler.activity(text)) {
             return None;
         }
         let is_other = std::mem::replace(&mut self.is_at_most, spares_memory) != spares_memory;
         let set = self.estimate.working_set(now)?;
         let is_news = self.reported.is_none_or(|reported| {
             let differs = reported.bytes.abs_diff(set.bytes) as f64 > MIN_DIFFERENCE * reported.bytes as f64;
-            is_other || differs || set.confidence >= reported.confidence + MIN_GAIN
+            let is_first = set.suggested.is_some() && reported.suggested.is_none();
+            is_other || differs || is_first || set.confidence >= reported.confidence + MIN_GAIN
         });
         is_news.then(|| {
             self.reported = Some(set);

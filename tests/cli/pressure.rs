@@ -26,6 +26,8 @@ fn an_estimate_stands_alone() {
         assert_eq!(ran.status, Some(2), "{words:?}: {}", ran.stderr);
         assert!(ran.stderr.contains("--estimate"), "{}", ran.stderr);
     }
+    let line = "memctl: --reuse: requires --pressure or --estimate";
+    assert_fails(&["watch", "app", "--keep", "10M", "--reuse", "5s"], 2, line);
     let line = "memctl: invalid value 'much' for '--pressure <PCT>': not a percentage (as in 5%, 0.1%)";
     assert_fails(&["watch", "app", "--pressure", "much"], 2, line);
 }
@@ -40,7 +42,7 @@ fn in_use(name: &str, hot: u64, cold: u64) -> Cgroup {
 
 fn what_is_not_in_use_leaves() {
     let app = in_use("app", 24 * M, 90 * M);
-    let events = events(&["app", "--pressure", "0.1%", "--duration", "40s"]);
+    let events = events(&["app", "--pressure", "0.1%", "--reuse", "5s", "--duration", "40s"]);
     let current = app.current();
     assert!((22 * M..=40 * M).contains(&current), "{current}: {events:?}");
     let start = of(&events, "start")[0];
@@ -50,6 +52,11 @@ fn what_is_not_in_use_leaves() {
     let bytes = number(set, "estimated_working_set_bytes");
     assert!((22 * M as i64..=40 * M as i64).contains(&bytes), "{set}");
     assert!(number(set, "suggested_max_bytes") > bytes, "{set}");
+    assert_eq!(number(set, "reuse_usec"), 5_000_000, "{set}");
+    let range = number(set, "estimated_least_bytes")..=number(set, "estimated_most_bytes");
+    assert!(range.contains(&bytes), "{set}");
+    let first = found[0];
+    assert!(first.get("suggested_max_bytes").is_none(), "nothing has had the time to come back: {first}");
     let confidence = set["estimated_confidence_ratio"].as_f64().expect("a ratio");
     assert!(confidence > 0.3 && confidence < 1.0, "{set}");
     let summary = of(&events, "summary")[0];
@@ -63,8 +70,10 @@ fn an_estimate_is_all_that_is_told() {
     assert_eq!(ran.status, Some(0), "{}", ran.stderr);
     assert_eq!(ran.stderr, "memctl: the estimate really reclaims idle memory to find the working set\n");
     let lines: Vec<_> = ran.stdout.lines().collect();
-    assert!(lines.len() == 2 && lines[0].starts_with("CGROUP  WORKING SET  CONFIDENCE"), "{}", ran.stdout);
+    assert!(lines.len() == 3 && lines[0].starts_with("CGROUP  WORKING SET  CONFIDENCE"), "{}", ran.stdout);
     assert!(lines[1].starts_with("/app") && lines[1].contains('%'), "{}", ran.stdout);
+    let early = "no memory.max is suggested before 1m have passed since the first knee: ";
+    assert!(lines[2].starts_with(early) && lines[2].ends_with("(--reuse)"), "{}", ran.stdout);
     assert!(!ran.stdout.contains("at most"), "{}", ran.stdout);
     assert!(app.stolen() > 0);
 }

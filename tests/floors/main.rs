@@ -31,7 +31,7 @@ const FLOORS: &[&[&str]] = &[
     &["lib::host", "lib::record"],
     // Policies use no clock, file or cgroup.
     &["lib::watch::policy", "lib::clock"],
-    &["lib::kind", "lib::size"],
+    &["lib::duration", "lib::kind", "lib::size"],
 ];
 
 /// Returns the floor of a module, counted from the top, and its room.

@@ -161,6 +161,7 @@ fn rule(args: &Watch) -> Result<Rule> {
         headroom: args.headroom,
         keep: args.keep,
         pressure: args.pressure.or_else(gently),
+        reuse: args.reuse,
         floor: args.floor,
         swap_free: Some(args.swap_free),
         max_pressure: args.max_pressure,
@@ -180,5 +181,6 @@ fn rule(args: &Watch) -> Result<Rule> {
             Error::usage("--headroom: must be less than the limit").with_hint(Some("give less than 100%"))
         }
         InvalidRule::NoHeadroom => Error::usage("--ancestors: requires --headroom"),
+        InvalidRule::NoPressure => Error::usage("--reuse: requires --pressure or --estimate"),
     })
 }

@@ -10,6 +10,7 @@ use memctl::size::Percent;
 use memctl::watch::config::Rules;
 use memctl::watch::config::rule::Rule;
 use memctl::watch::policy::headroom::Headroom;
+use memctl::watch::policy::reuse::DEFAULT_REUSE;
 use serde::Serialize;
 
 use super::super::format::{compact, counted, escaped};
@@ -134,6 +135,7 @@ fn wants(rule: &Rule) -> String {
         },
         rule.keep.map(|bytes| format!("keep {}", compact(bytes))),
         rule.pressure.map(|of_it| format!("pressure {}", share(of_it))),
+        (rule.reuse != DEFAULT_REUSE).then(|| format!("reuse {}", humantime::format_duration(rule.reuse))),
         (bounds.floor > 0).then(|| format!("floor {}", compact(bounds.floor))),
         (bounds.swap_free != Percent::QUARTER).then(|| format!("swap-free {}", bounds.swap_free)),
         bounds.max_pressure.map(|most| format!("max-pressure {most}")),

@@ -175,7 +175,12 @@ struct WorkingSetFound {
     estimated_at_most: bool,
     estimated_confidence_ratio: f64,
     estimated_age_usec: u64,
-    suggested_max_bytes: u64,
+    estimated_least_bytes: u64,
+    estimated_most_bytes: u64,
+    reuse_usec: u64,
+    /// Absent before the first reuse time is over.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    suggested_max_bytes: Option<u64>,
 }
 
 impl WorkingSetFound {
@@ -185,6 +190,9 @@ impl WorkingSetFound {
             estimated_at_most: is_at_most,
             estimated_confidence_ratio: set.confidence,
             estimated_age_usec: usec(set.age),
+            estimated_least_bytes: set.range.0,
+            estimated_most_bytes: set.range.1,
+            reuse_usec: usec(set.reuse),
             suggested_max_bytes: set.suggested,
         }
     }

@@ -67,12 +67,13 @@ fn estimates(ended: &Ended, width: Option<u16>) -> String {
     let mut table = plain_table();
     table.set_header(["CGROUP", "WORKING SET", "CONFIDENCE", "AGE", "MEMORY.MAX", "SWAP", "SAVED"]);
     let (mut zram, mut demoted, mut missing, mut idle) = (0, 0, None, Vec::new());
-    let mut is_bounded = false;
+    let (mut is_bounded, mut early) = (false, None);
     for one in &ended.each {
         let Some(found) = one.found else { continue };
         let or_none = |bytes: Option<u64>| bytes.map_or_else(|| "-".into(), compact);
         let set = found.set;
         (zram, demoted) = (zram + found.saved.zram.unwrap_or(0), demoted + found.saved.demoted);
+        early = early.or(set.filter(|set| set.suggested.is_none()).map(|set| set.reuse));
         is_bounded |= set.is_some() && found.is_at_most;
         if let Some(why) = found.idle {
             idle.push(format!("{}: {}", escaped(&one.cgroup), silent(why)));
@@ -87,7 +88,7 @@ fn estimates(ended: &Ended, width: Option<u16>) -> String {
             ),
             set.map_or_else(|| "-".into(), |set| format!("{:.0}%", 100.0 * set.confidence)),
             set.map_or_else(|| "-".into(), |set| time(set.age)),
-            or_none(set.map(|set| set.suggested)),
+            or_none(set.and_then(|set| set.suggested)),
             or_none(one.swapped),
             net(&found.saved, &compact),
         ]);
@@ -98,6 +99,13 @@ fn estimates(ended: &Ended, width: Option<u16>) -> String {
     let notes = [
         is_bounded
             .then(|| "at most: some memory that may be idle can't be reclaimed, or is spared".to_owned()),
+        early.map(|reuse| {
+            format!(
+                "no memory.max is suggested before {0} have passed since the first knee: what is touched every {0} \
+                 must have come back (--reuse)",
+                time(reuse)
+            )
+        }),
         (zram > 0).then(copies),
         (demoted > 0).then(|| format!("in addition, {} demoted to slower memory", size(demoted))),
         missing.map(|held| match held {

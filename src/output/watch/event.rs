@@ -115,12 +115,15 @@ pub fn at_most(is_at_most: bool) -> &'static str {
 }
 
 fn found(set: &WorkingSet, is_at_most: bool, saved: &Saved) -> String {
+    let suggested = match set.suggested {
+        Some(bytes) => format!("suggested memory.max {}", size(bytes)),
+        None => format!("what is touched less than all the time has {} to come back", time(set.reuse)),
+    };
     format!(
-        "working set: {}{} (confidence {:.0}%); suggested memory.max {}; saved {}",
+        "working set: {}{} (confidence {:.0}%); {suggested}; saved {}",
         at_most(is_at_most),
         size(set.bytes),
         100.0 * set.confidence,
-        size(set.suggested),
         net(saved, &size)
     )
 }

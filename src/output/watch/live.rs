@@ -273,7 +273,14 @@ mod tests {
         let row = "/app    192M   256M  ██████░░   64M   26M    +12.5M       3G    25.0  ";
         assert_eq!(wide[1], format!("{row}▇▇▇▇          writes are blocked"));
         assert!(painted(40, 3500).iter().all(|line| line.chars().count() <= 40));
-        let set = WorkingSet { bytes: 61 << 20, confidence: 0.8, age: Duration::ZERO, suggested: 70 << 20 };
+        let set = WorkingSet {
+            bytes: 61 << 20,
+            confidence: 0.8,
+            age: Duration::ZERO,
+            range: (60 << 20, 62 << 20),
+            reuse: Duration::from_secs(60),
+            suggested: Some(70 << 20),
+        };
         let found = EstimateSummary { set: Some(set), is_at_most: true, idle: None, saved: Saved::default() };
         let pressed = MemberView { room: None, found: Some(found), stalled: None, ..view };
         let painted = table.painted(&mut [pressed].into_iter(), began, (80, 24));

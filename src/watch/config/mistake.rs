@@ -5,8 +5,18 @@ use super::{MAX_BYTES, MAX_RULES, MAX_WORDS, VERSION};
 use crate::cgroup::error::GlobError;
 
 /// Keys that only a rule has, and that users write outside of one.
-const RULE_KEYS: [&str; 9] =
-    ["match", "exclude", "headroom", "keep", "pressure", "floor", "swap-free", "max-pressure", "type"];
+const RULE_KEYS: [&str; 10] = [
+    "match",
+    "exclude",
+    "headroom",
+    "keep",
+    "pressure",
+    "reuse",
+    "floor",
+    "swap-free",
+    "max-pressure",
+    "type",
+];
 
 /// A mistake in a file of rules.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

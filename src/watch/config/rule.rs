@@ -1,6 +1,7 @@
 //! The rule for a cgroup, and the errors of rules that are invalid or can't be applied.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use rustix::io::Errno;
 
@@ -11,6 +12,7 @@ use crate::reclaim::Refusal;
 use crate::size::{Amount, Percent};
 use crate::watch::policy::guard::Bounds;
 use crate::watch::policy::headroom::Headroom;
+use crate::watch::policy::reuse::DEFAULT_REUSE;
 
 /// Settings for a cgroup, as the user gives them.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -21,6 +23,8 @@ pub struct RuleSpec {
     pub keep: Option<u64>,
     /// Target share of the time for which `--pressure` stalls the cgroup.
     pub pressure: Option<Percent>,
+    /// Time within which memory in use is touched, for `pressure`; a minute by default.
+    pub reuse: Option<Duration>,
     /// Minimum usage, bytes.
     pub floor: u64,
     /// Share of the host's swap that must be free for anonymous memory to be reclaimed; a quarter
@@ -48,6 +52,9 @@ pub enum InvalidRule {
     /// Ancestors are set without headroom, for which alone their limits count.
     #[error("ancestors requires headroom")]
     NoHeadroom,
+    /// A reuse time is set without pressure, for which alone it counts.
+    #[error("reuse requires pressure")]
+    NoPressure,
 }
 
 impl RuleSpec {
@@ -64,10 +71,14 @@ impl RuleSpec {
             None if self.ancestors => return Err(InvalidRule::NoHeadroom),
             None => Headroom::Bytes(0),
         };
+        if self.reuse.is_some() && self.pressure.is_none() {
+            return Err(InvalidRule::NoPressure);
+        }
         Ok(Rule {
             name: None,
             headroom,
             pressure: self.pressure.map(Percent::ratio),
+            reuse: self.reuse.unwrap_or(DEFAULT_REUSE),
             keep: self.keep,
             ancestors: self.ancestors,
             lock: !self.no_lock,
@@ -90,6 +101,8 @@ pub struct Rule {
     pub headroom: Headroom,
     /// Target share of stall; `None` where nothing is reclaimed beyond the headroom.
     pub pressure: Option<f64>,
+    /// Time within which memory in use is touched.
+    pub reuse: Duration,
     /// A limit set by the user, bytes. The lower of it and of the cgroup's own counts.
     pub keep: Option<u64>,
     /// True if the limits of ancestors count as well.

@@ -2,9 +2,11 @@
 //! same.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
 
+use crate::duration::parse_duration;
 use crate::kind::{self, Kind};
 use crate::size::{self, Amount, Percent};
 
@@ -74,6 +76,8 @@ words! {
     Percentage(Percent), "a percentage, as in \"25%\"", str::parse::<Percent>;
     /// A percentage above 0.
     Share(Percent), "a percentage, as in \"0.1%\"", size::parse_some_percent;
+    /// A time above 0.
+    Time(Duration), "a duration, as in \"60s\"", parse_duration;
     /// A rate in bytes per second, or no limit.
     Bound(Option<u64>), "a size, or \"max\"", size::parse_bytes_or_max;
     /// Kind of memory to reclaim.

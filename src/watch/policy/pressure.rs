@@ -12,10 +12,12 @@
 //! Refaults (restores and swap-ins) are the first sign that the remaining memory is in use. Stall
 //! comes later and has a budget: the target's share of the time. Another sign is poor scan
 //! efficiency, much scanned for little reclaimed, twice in a row: once may only mean that the lists
-//! weren't sorted. At the knee the policy holds. It probes again after a delay that grows up to
-//! `MAX_HOLD`.
+//! weren't sorted. At the knee the policy holds for the reuse time, and counts what comes back late
+//! (see [reuse](super::reuse)): that decides on the depth of the next press.
 
 use std::time::Duration;
+
+use super::reuse::{Checked, Reuse, ReuseSample};
 
 /// Interval between reclaims while nothing refaults.
 pub(crate) const STEP_INTERVAL: Duration = Duration::from_millis(250);
@@ -27,12 +29,22 @@ const MAX_RATE_SHARE: f64 = 0.1;
 /// Factor by which steps grow each second.
 const GROWTH: f64 = 2.0;
 
-/// First hold after a knee; it doubles at each further knee, up to `MAX_HOLD`.
+/// First hold where the lists aren't sorted yet, or a device is slow; it doubles at each further one,
+/// up to `MAX_HOLD`.
 const FIRST_HOLD: Duration = Duration::from_secs(2);
 /// Longest hold, see `FIRST_HOLD`.
 pub(crate) const MAX_HOLD: Duration = Duration::from_secs(16);
 
-/// Time constant within which reclaimed memory that is in use is expected to refault.
+/// Divisor of the usage that gives the bytes reclaimed for the first knees to count, and number of
+/// knees after which every knee counts: the very first reclaims find unsorted lists, and refaults
+/// after them say nothing about the rest.
+const APPROACH_DIVISOR: u64 = 50;
+const SORTING_KNEES: u32 = 2;
+
+/// Interval between readings of the usage while the policy holds.
+const PEEK_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Time constant within which reclaimed memory that is touched all the time refaults.
 const WINDOW: Duration = Duration::from_secs(2);
 
 /// Share of the reclaimed bytes above which refaults mean that the memory was in use.
@@ -80,6 +92,8 @@ pub(crate) struct PressureSample {
     pub waited: Option<Duration>,
     /// Refaulted bytes that are in use: restores and swap-ins.
     pub returned: u64,
+    /// All refaulted bytes.
+    pub refaulted: u64,
     /// Page cache that could be evicted now.
     pub file: u64,
     /// Bytes swapped out.
@@ -100,8 +114,11 @@ pub(crate) enum PressureDecision {
     Rest(Duration),
     /// Reclaim this many bytes.
     Reclaim(u64),
-    /// All memory that is left is in use: do nothing until this time.
+    /// All memory that is left is touched all the time: do nothing until this time.
     Knee(Duration),
+    /// The reuse time after a press is over: this usage, bytes, is the working set's. The next
+    /// sample is due at once.
+    Settled(u64),
 }
 
 /// State of swapping during an approach.
@@ -136,7 +153,13 @@ pub(crate) struct PressurePolicy {
     stall_per_byte: f64,
     /// State of swapping, with the bytes swapped out at the beginning.
     swap: Swapping,
-    /// Length of the last hold; zero during an approach.
+    /// Bytes reclaimed that haven't come back.
+    out: f64,
+    /// Check of what was reclaimed.
+    reuse: Reuse,
+    /// Number of knees, up to `SORTING_KNEES`.
+    knees: u32,
+    /// Length of the last short hold.
     hold: Duration,
     /// True once a hold ended the first approach: at a knee, or with nothing more to reclaim.
     found: bool,
@@ -145,9 +168,10 @@ pub(crate) struct PressurePolicy {
 }
 
 impl PressurePolicy {
-    /// Creates the policy for a cgroup that may be stalled for a share `target` of the time.
+    /// Creates the policy for a cgroup that may be stalled for a share `target` of the time, and whose
+    /// memory is in use if it is touched within `reuse`.
     #[must_use]
-    pub(crate) fn new(target: f64) -> Self {
+    pub(crate) fn new(target: f64, reuse: Duration) -> Self {
         Self {
             target,
             rate: MIN_RATE as f64,
@@ -161,15 +185,19 @@ impl PressurePolicy {
             budget: APPROACH_BUDGET.as_micros() as f64,
             stall_per_byte: INITIAL_STALL_PER_BYTE,
             swap: Swapping::Begun,
+            out: 0.0,
+            reuse: Reuse::new(reuse),
+            knees: 0,
             hold: Duration::ZERO,
             found: false,
             poor: 0,
         }
     }
 
-    /// Sets another target share of stall; learned state is kept.
-    pub(crate) fn adopt(&mut self, target: f64) {
+    /// Sets another target share of stall and another reuse time; learned state is kept.
+    pub(crate) fn adopt(&mut self, target: f64, reuse: Duration) {
         self.target = target;
+        self.reuse.adopt(reuse);
     }
 
     /// Returns the time at which the policy needs its next sample.
@@ -178,10 +206,19 @@ impl PressurePolicy {
         self.due
     }
 
+    /// Returns the time until which a cgroup with `current` bytes of usage needs nothing; `None` if a
+    /// sample is due.
+    pub(crate) fn rests_until(&mut self, now: Duration, current: u64) -> Option<Duration> {
+        let changed = self.reuse.peek(current);
+        (now < self.due && !changed).then(|| self.due.min(now + PEEK_INTERVAL))
+    }
+
     /// Records reclaimed bytes, and the time that the write waited, for example for a slow swap
     /// device.
     pub(crate) fn reclaimed(&mut self, bytes: u64, waited: Duration) {
         self.reclaimed += bytes as f64;
+        self.out += bytes as f64;
+        self.reuse.reclaimed(bytes);
         // Steps grow by the bytes reclaimed, not by those requested: a guard may have held a step
         // back, and the next one must not be larger for that.
         if self.requested.take().is_some() {
@@ -211,7 +248,8 @@ impl PressurePolicy {
         };
         let waited = since(sample.waited, last.waited);
         let fade = (-time / WINDOW.as_secs_f64()).exp();
-        let excess = (refaulted - self.usual * time).max(0.0);
+        // More than was reclaimed can't come back from it.
+        let excess = (refaulted - self.usual * time).max(0.0).min(self.out);
         self.returned = self.returned * fade + excess;
         // The I/O of the cgroup itself doesn't count; but when memory refaults, the tasks wait for
         // that I/O.
@@ -221,11 +259,14 @@ impl PressurePolicy {
         if refaulted >= MIN_MEASURED_BYTES && is_stall_known {
             self.stall_per_byte += 0.5 * (stalled / refaulted - self.stall_per_byte);
         }
-        if self.reclaimed < 1.0 {
+        // What may still come back from earlier presses isn't usual, however late it comes.
+        let others = (refaulted - self.out).max(0.0);
+        if self.out < 1.0 || others > 0.0 {
             let weight = (time / 10.0).min(1.0);
-            self.usual += weight * (refaulted / time - self.usual);
+            self.usual += weight * (others / time - self.usual);
             self.usual_wait += weight * (waited / time - self.usual_wait);
         }
+        self.out = (self.out - sample.refaulted.saturating_sub(last.refaulted) as f64).max(0.0);
         let settled = self.target * BUDGET_TIME.as_micros() as f64;
         let (most, refill) = if self.found {
             (settled, self.target)
@@ -233,6 +274,12 @@ impl PressurePolicy {
             (settled.max(APPROACH_BUDGET.as_micros() as f64), APPROACH_REFILL * self.target)
         };
         self.budget = (self.budget + refill * time * 1e6 - stalled).clamp(-settled, most);
+        let for_check = ReuseSample { at: sample.at, current: sample.current, refaulted: sample.refaulted };
+        let checked = self.reuse.judge(for_check);
+        if checked.is_some() {
+            // It is the check that judges what came back meanwhile.
+            self.returned = 0.0;
+        }
         let share = self.returned / self.reclaimed.max(1.0);
         let is_in_use = self.returned > NOISE_BYTES as f64 && share > KNEE_SHARE;
         self.reclaimed = if self.reclaimed * fade < 4096.0 { 0.0 } else { self.reclaimed * fade };
@@ -244,8 +291,25 @@ impl PressurePolicy {
                 self.rate = MIN_RATE as f64;
             }
         }
+        match checked {
+            Some(Checked::Waiting(until)) => {
+                self.due = until;
+                return PressureDecision::Rest(until);
+            }
+            Some(Checked::Over(Some(usage))) => {
+                self.due = sample.at + STEP_INTERVAL;
+                return PressureDecision::Settled(usage);
+            }
+            Some(Checked::Over(None) | Checked::Changed) | None => {}
+        }
         if is_in_use || self.poor > 1 {
-            return PressureDecision::Knee(self.hold(sample.at));
+            return self.knee(for_check);
+        }
+        let left = self.reuse.left(sample.current);
+        if (left as f64) < MIN_RATE as f64 * STEP_INTERVAL.as_secs_f64() {
+            self.due = self.reuse.begin(for_check, false);
+            self.rest_for_long();
+            return PressureDecision::Rest(self.due);
         }
         if self.budget < 0.0 {
             let until_paid =
@@ -275,15 +339,9 @@ impl PressurePolicy {
         }
         self.rate = self.rate.clamp(MIN_RATE as f64, most);
         self.due = sample.at + STEP_INTERVAL;
-        let step = self.rate * STEP_INTERVAL.as_secs_f64();
+        let step = (self.rate * STEP_INTERVAL.as_secs_f64()).min(left as f64);
         self.requested = Some(step);
         PressureDecision::Reclaim(step as u64)
-    }
-
-    /// Records that the working set seems to have changed: samples at once, and restarts with short
-    /// holds.
-    pub(crate) fn changed(&mut self, now: Duration) {
-        (self.hold, self.due) = (Duration::ZERO, now);
     }
 
     /// Records that the policy was held back for some time: refaults and stall from that time don't
@@ -295,18 +353,44 @@ impl PressurePolicy {
         (self.reclaimed, self.returned, self.poor) = (0.0, 0.0, 0);
     }
 
-    /// Records that nothing more could be reclaimed.
-    pub(crate) fn exhausted(&mut self, now: Duration) {
+    /// Records that nothing more could be reclaimed from `current` bytes of usage: a knee.
+    pub(crate) fn exhausted(&mut self, now: Duration, current: u64) {
+        let refaulted = self.last.map_or(0, |last| last.refaulted);
+        self.due = self.reuse.begin(ReuseSample { at: now, current, refaulted }, true);
+        self.rest_for_long();
+    }
+
+    /// Records that a write had to wait for a device: users of the memory that is left would as well.
+    pub(crate) fn late(&mut self, now: Duration) {
         self.hold(now);
+    }
+
+    /// Holds at a knee: until what was reclaimed would have come back, or, where the lists aren't
+    /// sorted yet, for a short time.
+    fn knee(&mut self, sample: ReuseSample) -> PressureDecision {
+        let counts =
+            self.knees >= SORTING_KNEES || self.reuse.pressed() >= (sample.current / APPROACH_DIVISOR) as f64;
+        self.knees = (self.knees + 1).min(SORTING_KNEES);
+        if !counts {
+            return PressureDecision::Rest(self.hold(sample.at));
+        }
+        self.due = self.reuse.begin(sample, true);
+        self.rest_for_long();
+        PressureDecision::Knee(self.due)
     }
 
     fn hold(&mut self, now: Duration) -> Duration {
         self.hold = (self.hold * 2).clamp(FIRST_HOLD, MAX_HOLD);
+        self.rest_for_long();
+        self.due = now + self.hold;
+        self.due
+    }
+
+    /// Forgets what belongs to an approach.
+    fn rest_for_long(&mut self) {
         (self.found, self.poor) = (true, 0);
         (self.rate, self.requested) = (MIN_RATE as f64, None);
         (self.reclaimed, self.returned) = (0.0, 0.0);
-        self.due = now + self.hold;
-        self.due
     }
 }
 

@@ -1,5 +1,5 @@
 //! Estimate of the working set from the knees that the [`--pressure` policy](super::pressure)
-//! found. A pure function of those knees.
+//! found, and from what came back after them. A pure function of those.
 
 use std::time::Duration;
 
@@ -21,22 +21,39 @@ const REGROWN_DIVISOR: u64 = 50;
 /// Time without a knee in which confidence halves.
 const HALF_LIFE: Duration = Duration::from_secs(600);
 
+/// Confidence in a knee before it is known what comes back.
+const MET_CONFIDENCE: f64 = 0.25;
+
 /// Divisor of the largest usage that gives the margin of a suggested limit above it.
 const MARGIN_DIVISOR: u64 = 10;
 
 /// Estimate of a working set. Amounts are bytes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct WorkingSet {
-    /// Median usage at the last knees.
+    /// Median usage after the last knees, with what came back within the reuse time. Before the first
+    /// such time is over: the usage at the knee, below which memory is touched all the time.
     pub bytes: u64,
+    /// The least and the most of those usages.
+    pub range: (u64, u64),
     /// Confidence from 0 to 1: rises with the number of knees and their closeness, falls with their
     /// age.
     pub confidence: f64,
     /// Time since the last knee.
     pub age: Duration,
+    /// Reuse time: memory that is touched less often doesn't belong to the working set.
+    pub reuse: Duration,
     /// Suggested `memory.max`: a tenth above the largest usage since the first of those knees, plus
-    /// their spread.
-    pub suggested: u64,
+    /// their spread. `None` before the first reuse time is over.
+    pub suggested: Option<u64>,
+}
+
+/// Usage that shows the size of the working set, bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Knee {
+    /// The usage below which memory is touched all the time.
+    Met(u64),
+    /// The usage after the reuse time, with what came back.
+    Settled(u64),
 }
 
 /// What shows whether the tasks of a cgroup run.
@@ -68,10 +85,18 @@ impl Idle {
     }
 }
 
-/// Knees of one working set.
+/// A knee of which it isn't known yet what comes back.
+#[derive(Clone, Copy, Debug)]
+struct Met {
+    usage: u64,
+    /// Largest usage since.
+    peak: u64,
+}
+
+/// Usages that settled after the knees of one working set.
 #[derive(Clone, Copy, Debug, Default)]
 struct Knees {
-    /// Usage at the last knees, oldest first.
+    /// The last usages, oldest first.
     usages: [u64; MAX_KNEES],
     count: usize,
     /// Largest usage since the first knee.
@@ -109,9 +134,13 @@ impl Knees {
 /// The knees of one cgroup.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Estimate {
+    /// Reuse time.
+    pub reuse: Duration,
     knees: Knees,
     /// Last knees of another working set, if more follow.
     other: Knees,
+    /// Usage at the last knee, as long as none has settled since the working set changed.
+    met: Option<Met>,
     /// Time of the last knee, and the usage then.
     last: Duration,
     last_usage: u64,
@@ -124,6 +153,12 @@ pub(crate) struct Estimate {
 }
 
 impl Estimate {
+    /// Creates the estimate for memory that is in use if it is touched within `reuse`.
+    #[must_use]
+    pub(crate) fn new(reuse: Duration) -> Self {
+        Self { reuse, ..Self::default() }
+    }
+
     /// Records the activity at a sample.
     pub(crate) fn observe(&mut self, activity: Activity) {
         self.cpu = self.cpu.or(activity.cpu);
@@ -142,15 +177,29 @@ impl Estimate {
 
     /// Records a knee. Returns whether it counts: memory that no task could have used is no working
     /// set.
-    pub(crate) fn knee(&mut self, now: Duration, usage: u64, activity: Activity) -> bool {
+    pub(crate) fn knee(&mut self, now: Duration, knee: Knee, activity: Activity) -> bool {
         let ran = activity.cpu.zip(self.cpu).is_none_or(|(now, before)| now > before);
         self.idle = if activity.is_frozen { Some(Idle::Frozen) } else { (!ran).then_some(Idle::NoCpu) };
         if self.idle.is_some() {
             return false;
         }
         self.cpu = activity.cpu.or(self.cpu);
-        self.record(now, usage);
+        match knee {
+            Knee::Met(usage) => self.meet(now, usage),
+            Knee::Settled(usage) => self.record(now, usage),
+        }
         true
+    }
+
+    /// Records a knee, of which it isn't known yet what comes back. Only growth counts: less may
+    /// be pressed out for a moment.
+    fn meet(&mut self, now: Duration, usage: u64) {
+        let known = self.knees.median();
+        if known.is_none_or(|bytes| usage > bytes && self.knees.differ_from(usage)) {
+            (self.knees, self.other) = (Knees::default(), Knees::default());
+            self.met = Some(Met { usage, peak: usage });
+            (self.last, self.last_usage) = (now, usage);
+        }
     }
 
     fn record(&mut self, now: Duration, usage: u64) {
@@ -158,6 +207,8 @@ impl Estimate {
         if !self.knees.differ_from(usage) {
             self.other = Knees::default();
             self.knees.record(usage);
+            let peak = self.met.take().map_or(0, |met| met.peak);
+            self.knees.peak = self.knees.peak.max(peak);
             return;
         }
         if self.other.differ_from(usage) {
@@ -172,6 +223,9 @@ impl Estimate {
 
     /// Records the usage between knees.
     pub(crate) fn used(&mut self, now: Duration, usage: u64) {
+        if let Some(met) = &mut self.met {
+            met.peak = met.peak.max(usage);
+        }
         for knees in [&mut self.knees, &mut self.other] {
             if knees.count > 0 {
                 knees.peak = knees.peak.max(usage);
@@ -191,22 +245,35 @@ impl Estimate {
     /// Returns the estimate; `None` before the first knee.
     #[must_use]
     pub(crate) fn working_set(&self, now: Duration) -> Option<WorkingSet> {
+        let age = now.saturating_sub(self.last);
+        let fresh = 0.5f64.powf(age.as_secs_f64() / HALF_LIFE.as_secs_f64());
+        if let Some(Met { usage: bytes, .. }) = self.met {
+            let confidence = MET_CONFIDENCE * fresh;
+            return Some(WorkingSet {
+                bytes,
+                range: (bytes, bytes),
+                confidence,
+                age,
+                reuse: self.reuse,
+                suggested: None,
+            });
+        }
         let bytes = self.knees.median()?;
         let known = self.knees.all();
         let (least, most) = (known.iter().min()?, known.iter().max()?);
-        let age = now.saturating_sub(self.last);
         let often = known.len() as f64 / (known.len() + 1) as f64;
         // Smaller ones don't count yet, but they are a reason for doubt.
         let lowest = self.other.all().iter().min().unwrap_or(least).min(least);
         let near = 1.0 - ((most - lowest) as f64 / bytes.max(1) as f64).min(1.0);
-        let fresh = 0.5f64.powf(age.as_secs_f64() / HALF_LIFE.as_secs_f64());
         let peak = self.knees.peak.max(self.regrown(now).unwrap_or(0));
         let suggested = peak + peak / MARGIN_DIVISOR + (most - least);
         Some(WorkingSet {
             bytes,
+            range: (*least, *most),
             confidence: often * near * fresh,
             age,
-            suggested: suggested.next_multiple_of(1 << 20),
+            reuse: self.reuse,
+            suggested: Some(suggested.next_multiple_of(1 << 20)),
         })
     }
 }
@@ -247,19 +314,19 @@ mod tests {
 
     #[test]
     fn a_limit_leaves_a_margin_above_the_largest_usage() {
-        assert_eq!(estimated(&[60]).suggested, 66 * M);
-        assert_eq!(estimated(&[60, 64, 60]).suggested, 75 * M, "70.4, and 4 for the spread");
+        assert_eq!(estimated(&[60]).suggested, Some(66 * M));
+        assert_eq!(estimated(&[60, 64, 60]).suggested, Some(75 * M), "70.4, and 4 for the spread");
         let mut estimate = Estimate::default();
         estimate.used(at(0), 500 * M);
         estimate.record(at(0), 60 * M);
         estimate.used(at(0), 80 * M);
-        assert_eq!(estimate.working_set(at(1)).map(|set| set.suggested), Some(88 * M));
+        assert_eq!(estimate.working_set(at(1)).and_then(|set| set.suggested), Some(88 * M));
     }
 
     #[test]
     fn another_working_set_begins_anew() {
         let changed = estimated(&[60, 60, 60, 120]);
-        assert_eq!((changed.bytes, changed.suggested), (120 * M, 132 * M));
+        assert_eq!((changed.bytes, changed.suggested), (120 * M, Some(132 * M)));
         assert!(changed.confidence < 0.5);
         assert_eq!(estimated(&[60, 62, 64, 66, 68]).bytes, 64 * M, "a drift is none");
     }
@@ -268,12 +335,12 @@ mod tests {
     fn a_smaller_working_set_takes_several_knees() {
         assert_eq!(estimated(&[300, 60]).bytes, 60 * M, "a single knee is no working set yet");
         let once = estimated(&[148, 148, 148, 48]);
-        assert_eq!((once.bytes, once.suggested), (148 * M, 163 * M));
+        assert_eq!((once.bytes, once.suggested), (148 * M, Some(163 * M)));
         assert!(once.confidence < 0.3, "but there is doubt: {once:?}");
         assert_eq!(estimated(&[148, 148, 48, 93, 45]).bytes, 148 * M, "they contradict each other");
         assert_eq!(estimated(&[120, 120, 60, 120, 60, 60]).bytes, 120 * M);
         let shrunk = estimated(&[120, 120, 120, 60, 62, 58]);
-        assert_eq!((shrunk.bytes, shrunk.suggested), (60 * M, 73 * M), "68.2, and 4 for the spread");
+        assert_eq!((shrunk.bytes, shrunk.suggested), (60 * M, Some(73 * M)), "68.2, and 4 for the spread");
     }
 
     #[test]
@@ -285,16 +352,36 @@ mod tests {
             estimate.used(at(second), if second == 10 { 90 * M } else { 61 * M });
         }
         let suggested = |second| estimate.working_set(at(second)).map(|set| (set.bytes, set.suggested));
-        assert_eq!(suggested(31), Some((60 * M, 99 * M)));
-        assert_eq!(suggested(311), Some((60 * M, 99 * M)), "the peak of this set");
+        assert_eq!(suggested(31), Some((60 * M, Some(99 * M))));
+        assert_eq!(suggested(311), Some((60 * M, Some(99 * M))), "the peak of this set");
         let mut estimate = Estimate::default();
         for (second, knee) in [(0, 148), (10, 48), (20, 30)] {
             estimate.record(at(second), knee * M);
             estimate.used(at(second + 5), if second == 10 { 93 * M } else { knee * M });
         }
         let suggested = |second| estimate.working_set(at(second)).map(|set| (set.bytes, set.suggested));
-        assert_eq!(suggested(30), Some((30 * M, 103 * M)), "93 came back after the second knee");
-        assert_eq!(suggested(400), Some((30 * M, 33 * M)), "long ago");
+        assert_eq!(suggested(30), Some((30 * M, Some(103 * M))), "93 came back after the second knee");
+        assert_eq!(suggested(400), Some((30 * M, Some(33 * M))), "long ago");
+    }
+
+    #[test]
+    fn before_the_reuse_time_is_over_no_limit_is_suggested() {
+        let activity = Activity::default();
+        let mut estimate = Estimate::new(at(60));
+        assert!(estimate.knee(at(0), Knee::Met(40 * M), activity));
+        let met = estimate.working_set(at(0)).expect("a knee");
+        assert_eq!((met.bytes, met.suggested, met.reuse), (40 * M, None, at(60)));
+        assert!(met.confidence < 0.3, "{met:?}");
+        estimate.used(at(30), 125 * M);
+        estimate.knee(at(60), Knee::Settled(120 * M), activity);
+        let set = estimate.working_set(at(60)).expect("it settled");
+        assert_eq!((set.bytes, set.range, set.suggested), (120 * M, (120 * M, 120 * M), Some(138 * M)));
+        // Less may be pressed out for a moment; more is a larger working set.
+        estimate.knee(at(70), Knee::Met(40 * M), activity);
+        assert_eq!(estimate.working_set(at(60)), Some(set));
+        estimate.knee(at(80), Knee::Met(200 * M), activity);
+        let larger = estimate.working_set(at(80)).expect("a knee");
+        assert_eq!((larger.bytes, larger.suggested), (200 * M, None));
     }
 
     #[test]
@@ -302,23 +389,29 @@ mod tests {
         let running = |cpu| Activity { is_frozen: false, cpu: Some(at(cpu)) };
         let mut estimate = Estimate::default();
         estimate.observe(running(5));
-        assert!(!estimate.knee(at(1), 60 * M, running(5)));
+        assert!(!estimate.knee(at(1), Knee::Settled(60 * M), running(5)));
         assert_eq!((estimate.working_set(at(1)), estimate.idle()), (None, Some(Idle::NoCpu)));
         let frozen = Activity { is_frozen: true, ..running(6) };
-        assert!(!estimate.knee(at(2), 60 * M, frozen), "it ran, and was frozen before the knee");
+        assert!(
+            !estimate.knee(at(2), Knee::Settled(60 * M), frozen),
+            "it ran, and was frozen before the knee"
+        );
         assert_eq!((estimate.working_set(at(2)), estimate.idle()), (None, Some(Idle::Frozen)));
         estimate.observe(running(6));
         assert_eq!(estimate.idle(), None);
         estimate.observe(frozen);
         assert_eq!(estimate.idle(), Some(Idle::Frozen), "without a knee as well");
-        assert!(estimate.knee(at(3), 60 * M, running(6)));
+        assert!(estimate.knee(at(3), Knee::Settled(60 * M), running(6)));
         let set = estimate.working_set(at(3)).expect("a knee");
         assert_eq!(estimate.idle(), None);
         // Knees of an idle cgroup neither confirm nor move the estimate.
-        assert!(!estimate.knee(at(4), 10 * M, running(6)) && !estimate.knee(at(5), 10 * M, frozen));
+        assert!(
+            !estimate.knee(at(4), Knee::Settled(10 * M), running(6))
+                && !estimate.knee(at(5), Knee::Settled(10 * M), frozen)
+        );
         let later = estimate.working_set(at(5)).expect("a knee");
         assert!(later.bytes == set.bytes && later.confidence < set.confidence && later.age == at(2));
         // Where CPU time can't be read, nothing is known of it.
-        assert!(Estimate::default().knee(at(1), M, Activity::default()));
+        assert!(Estimate::default().knee(at(1), Knee::Settled(M), Activity::default()));
     }
 }
