@@ -308,7 +308,12 @@ impl PressurePolicy {
         let left = self.reuse.left(sample.current);
         if (left as f64) < MIN_RATE as f64 * STEP_INTERVAL.as_secs_f64() {
             self.due = self.reuse.begin(for_check, false);
-            self.rest_for_long();
+            if self.reuse.approaches() {
+                // The lists stay sorted for a pause.
+                (self.rate, self.requested) = (self.rate / 2.0, None);
+            } else {
+                self.rest_for_long();
+            }
             return PressureDecision::Rest(self.due);
         }
         if self.budget < 0.0 {

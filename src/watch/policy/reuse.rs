@@ -6,6 +6,10 @@
 //! tenth: a policy that believes it goes deeper with each approach (a database with 130 MiB in
 //! use was pressed to 37 MiB). So after each press nothing more is reclaimed for the reuse time,
 //! and what has come back by its end decides on the depth of the next press.
+//!
+//! The first approach, most of which is cold memory, would take too long that way. It pauses after
+//! each two fifths of the usage: what is touched all the time comes back within `SETTLING`; if more
+//! comes back, at a rate that would bring back much of it within the reuse time, the approach ends.
 
 use std::time::Duration;
 
@@ -15,7 +19,13 @@ pub const DEFAULT_REUSE: Duration = Duration::from_secs(60);
 /// Share of the usage that a press takes at most after one of which more than `BACK_SHARE` came
 /// back; it doubles after each other one.
 const LEAST_DEPTH: f64 = 0.05;
-/// The same after the first approach, if little came back.
+/// Share of the usage after which the first approach pauses, and the lengths of the two parts of the
+/// pause.
+const APPROACH_DEPTH: f64 = 0.4;
+const SETTLING: Duration = Duration::from_secs(2);
+const MEASURING: Duration = Duration::from_secs(2);
+
+/// Share of the usage that a press takes at most after the first approach, if little came back.
 const FIRST_DEPTH: f64 = 0.2;
 const BACK_SHARE: f64 = 0.1;
 
@@ -62,13 +72,29 @@ struct Check {
     peak: u64,
     /// True if memory in use was met at the beginning.
     at_knee: bool,
+    stage: Stage,
+}
+
+/// Stage of a check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// A pause of the approach: what is touched all the time comes back.
+    Settling,
+    /// A pause of the approach: what still comes back is counted.
+    Measuring,
+    /// The check that ends the approach.
+    First,
+    /// A later check.
+    Later,
 }
 
 /// State of the check of one cgroup.
 #[derive(Clone, Debug)]
 pub(crate) struct Reuse {
     time: Duration,
-    /// Share of the usage that this press may take; infinite in the first approach.
+    /// True in the first approach.
+    approaches: bool,
+    /// Share of the usage that this press may take.
     depth: f64,
     /// Usage at the beginning of this press.
     from: Option<u64>,
@@ -81,12 +107,18 @@ impl Reuse {
     /// Creates the state for memory that is in use if it is touched within `time`.
     #[must_use]
     pub(crate) fn new(time: Duration) -> Self {
-        Self { time, depth: f64::INFINITY, from: None, pressed: 0.0, check: None }
+        Self { time, approaches: true, depth: APPROACH_DEPTH, from: None, pressed: 0.0, check: None }
     }
 
     /// Sets another time.
     pub(crate) fn adopt(&mut self, time: Duration) {
         self.time = time;
+    }
+
+    /// Returns whether this is the first approach.
+    #[must_use]
+    pub(crate) fn approaches(&self) -> bool {
+        self.approaches
     }
 
     /// Records reclaimed bytes.
@@ -108,11 +140,28 @@ impl Reuse {
         (self.depth * from.max(1) as f64 - self.pressed).max(0.0).round() as u64
     }
 
-    /// Begins a check, and returns its end.
+    /// Begins a check, and returns its end: that of a pause in the first approach, or else the end of
+    /// the reuse time.
     pub(crate) fn begin(&mut self, sample: ReuseSample, at_knee: bool) -> Duration {
+        let stage = match (self.approaches, at_knee) {
+            (true, true) => Stage::First,
+            (true, false) => Stage::Settling,
+            (false, _) => Stage::Later,
+        };
+        self.approaches &= !at_knee;
+        self.check_from(sample, at_knee, stage)
+    }
+
+    fn check_from(&mut self, sample: ReuseSample, at_knee: bool, stage: Stage) -> Duration {
         let ReuseSample { at, current, refaulted } = sample;
-        let until = at + self.time;
-        self.check = Some(Check { until, usage: current, refaulted, seen: current, peak: current, at_knee });
+        let until = at
+            + match stage {
+                Stage::Settling => SETTLING,
+                Stage::Measuring => MEASURING,
+                Stage::First | Stage::Later => self.time,
+            };
+        self.check =
+            Some(Check { until, usage: current, refaulted, seen: current, peak: current, at_knee, stage });
         until
     }
 
@@ -131,7 +180,7 @@ impl Reuse {
         if sample.at < check.until {
             let new = sample.current.saturating_sub(check.usage).saturating_sub(refaulted);
             let (limit, fell) = (change_of(check.usage), check.usage.saturating_sub(sample.current));
-            if new <= limit && fell <= limit {
+            if new <= limit && fell <= limit || check.is_pause() {
                 check.seen = sample.current;
                 return Some(Checked::Waiting(check.until));
             }
@@ -142,19 +191,43 @@ impl Reuse {
         // Growth by new memory is no refault, and refaults of what the kernel evicted by itself
         // don't make the usage grow.
         let back = refaulted.min(check.peak.saturating_sub(check.usage));
+        if check.is_pause() {
+            return Some(self.judge_pause(sample, back));
+        }
         let is_in_use = back as f64 > (BACK_SHARE * self.pressed).max(NOISE_BYTES);
         let set = (is_in_use || check.at_knee).then_some(check.usage + back);
-        self.next(match self.depth {
+        let stage = check.stage;
+        self.next(match stage {
             _ if is_in_use => LEAST_DEPTH,
-            depth if depth.is_infinite() => FIRST_DEPTH,
-            depth => (2.0 * depth).min(1.0),
+            Stage::First => FIRST_DEPTH,
+            _ => (2.0 * self.depth).min(1.0),
         });
         Some(Checked::Over(set))
+    }
+
+    /// Judges what came `back` in a part of a pause.
+    fn judge_pause(&mut self, sample: ReuseSample, back: u64) -> Checked {
+        if self.check.is_some_and(|check| check.stage == Stage::Settling) {
+            return Checked::Waiting(self.check_from(sample, false, Stage::Measuring));
+        }
+        let later = back as f64 * self.time.as_secs_f64() / MEASURING.as_secs_f64();
+        if later > (BACK_SHARE * self.pressed).max(NOISE_BYTES) {
+            self.approaches = false;
+            return Checked::Waiting(self.check_from(sample, false, Stage::First));
+        }
+        self.next(APPROACH_DEPTH);
+        Checked::Over(None)
     }
 
     /// Begins a press of this depth.
     fn next(&mut self, depth: f64) {
         (self.depth, self.from, self.pressed, self.check) = (depth, None, 0.0, None);
+    }
+}
+
+impl Check {
+    fn is_pause(&self) -> bool {
+        matches!(self.stage, Stage::Settling | Stage::Measuring)
     }
 }
 
@@ -176,7 +249,8 @@ mod tests {
     fn checking(at_knee: bool) -> Reuse {
         let mut reuse = Reuse::new(Duration::from_secs(60));
         assert_eq!(reuse.judge(sample(0, 130, 0)), None);
-        assert_eq!(reuse.left(130 * M), u64::MAX);
+        assert_eq!(reuse.left(130 * M), 52 * M, "two fifths");
+        reuse.approaches = at_knee;
         reuse.reclaimed(90 * M);
         assert_eq!(reuse.begin(sample(3, 40, 10), at_knee), Duration::from_secs(63));
         reuse
@@ -199,8 +273,8 @@ mod tests {
 
     #[test]
     fn what_stays_away_lets_the_next_press_go_deeper() {
-        let mut reuse = checking(false);
-        assert_eq!(reuse.judge(sample(63, 45, 12)), Some(Checked::Over(None)), "2 of 90 MiB");
+        let mut reuse = checking(true);
+        assert_eq!(reuse.judge(sample(63, 45, 12)), Some(Checked::Over(Some(42 * M))), "2 of 90 MiB");
         for depth in [20, 40, 80, 100, 100] {
             assert_eq!(reuse.left(40 * M), depth * 40 * M / 100);
             reuse.reclaimed(8 * M);
@@ -209,6 +283,26 @@ mod tests {
         }
         let mut reuse = checking(true);
         assert_eq!(reuse.judge(sample(63, 40, 10)), Some(Checked::Over(Some(40 * M))), "a knee all the same");
+    }
+
+    #[test]
+    fn the_approach_ends_where_memory_keeps_coming_back() {
+        let seconds = |second| Some(Checked::Waiting(Duration::from_secs(second)));
+        for (back, end) in [(0, Some(Checked::Over(None))), (1, seconds(64))] {
+            let mut reuse = Reuse::new(Duration::from_secs(60));
+            assert_eq!(reuse.left(250 * M), 100 * M);
+            reuse.reclaimed(100 * M);
+            assert_eq!(reuse.begin(sample(0, 200, 0), false), Duration::from_secs(2));
+            assert_eq!(reuse.judge(sample(1, 205, 5)), seconds(2));
+            assert_eq!(reuse.judge(sample(2, 210, 10)), seconds(4), "at once: touched all the time");
+            let after = sample(4, 210 + back, 10 + back);
+            assert_eq!(reuse.judge(after), end, "a MiB in 2 s are 30 in a minute");
+            if back == 0 {
+                assert_eq!(reuse.left(210 * M), 84 * M, "it goes on");
+            } else {
+                assert_eq!(reuse.judge(sample(64, 240, 40)), Some(Checked::Over(Some(240 * M))));
+            }
+        }
     }
 
     #[test]

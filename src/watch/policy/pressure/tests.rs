@@ -147,7 +147,7 @@ impl Run {
 #[test]
 fn the_working_set_is_found_and_followed() {
     let mut run = Run::new(App::new(60.0, 440.0));
-    assert!(run.run(45).over() < 1.15, "{:?}", run.app);
+    assert!(run.run(50).over() < 1.15, "{:?}", run.app);
     run.run(75);
     assert!(run.app.stalled < 200_000.0, "{:?}", run.app);
     assert!(
@@ -316,6 +316,25 @@ proptest! {
         let (share, more) = if settled { (1.0, 60_000.0) } else { (APPROACH_REFILL, 800_000.0) };
         let least = MIN_RATE as f64 * STEP_INTERVAL.as_secs_f64() * 8.0 * 4.0 * price;
         prop_assert!(run.app.stalled - before <= 60_000.0 * share + more + least, "{} us", run.app.stalled - before);
+    }
+
+    /// Each hot byte is touched once in `seconds`, on the average.
+    #[test]
+    fn any_reuse_is_found_and_kept(
+        hot in 20.0f64..2000.0,
+        cold in 0.0f64..1.0,
+        seconds in 0.5f64..30.0,
+        price in 0.0f64..0.05,
+    ) {
+        let mut run = Run::new(App { needed: 1.0 / seconds, price, ..App::new(hot, cold * hot) });
+        run.run(200);
+        for _ in 0..20 {
+            run.run(30);
+            prop_assert!(run.app.current() > 0.8 * hot * M, "{:?}", run.app);
+        }
+        let good = |&&set: &&u64| (set as f64 - hot).abs() < 0.15 * hot.max(run.app.current() / M);
+        let found = run.settled.iter().filter(good).count();
+        prop_assert!(found + 2 >= run.settled.len(), "{:?}", run.settled);
     }
 
     #[test]
