@@ -66,7 +66,7 @@ fn what_is_not_in_use_leaves() {
 
 fn an_estimate_is_all_that_is_told() {
     let app = in_use("app", 8 * M, 30 * M);
-    let ran = run(&["watch", "app", "--estimate", "--duration", "25s"]);
+    let ran = run(&["watch", "app", "--estimate", "--duration", "40s"]);
     assert_eq!(ran.status, Some(0), "{}", ran.stderr);
     assert_eq!(ran.stderr, "memctl: the estimate really reclaims idle memory to find the working set\n");
     let lines: Vec<_> = ran.stdout.lines().collect();
