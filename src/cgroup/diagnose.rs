@@ -35,6 +35,7 @@ pub(crate) fn explain(cgroup: &Cgroup, located: &CgroupPath, errno: Errno) -> Cg
 pub fn unreadable(located: &CgroupPath, errno: Errno) -> CgroupError {
     match open(located) {
         Ok(cgroup) if errno == Errno::NOENT => absent(&cgroup, &located.mount),
+        Err(why) if errno == Errno::NOENT => why,
         _ if errno == Errno::STALE => replaced(located),
         _ if errno == Errno::NODEV => removed(located),
         _ => CgroupError::io(&*located.name, &errno.into()),
