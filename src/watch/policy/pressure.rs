@@ -55,6 +55,9 @@ const KNEE_SHARE: f64 = 0.1;
 /// `MIN_SCANNED` bytes are too few for a conclusion.
 const POOR_EFFICIENCY: f64 = 0.2;
 const MIN_SCANNED: u64 = 1 << 20;
+/// Number of such samples in a press that are a knee even if others are between them: new memory
+/// that arrives meanwhile is reclaimed well.
+const POOR_IN_ALL: u32 = 4;
 
 /// Refaults up to this many bytes are noise.
 const NOISE_BYTES: u64 = 64 << 10;
@@ -157,6 +160,8 @@ pub(crate) struct PressurePolicy {
     out: f64,
     /// Check of what was reclaimed.
     reuse: Reuse,
+    /// True while new memory is pressed out during a check.
+    presses_new: bool,
     /// Number of knees, up to `SORTING_KNEES`.
     knees: u32,
     /// Length of the last short hold.
@@ -165,6 +170,8 @@ pub(crate) struct PressurePolicy {
     found: bool,
     /// Number of consecutive samples in which much was scanned and little reclaimed.
     poor: u32,
+    /// The same since the last hold, consecutive or not.
+    poor_in_all: u32,
 }
 
 impl PressurePolicy {
@@ -187,10 +194,12 @@ impl PressurePolicy {
             swap: Swapping::Begun,
             out: 0.0,
             reuse: Reuse::new(reuse),
+            presses_new: false,
             knees: 0,
             hold: Duration::ZERO,
             found: false,
             poor: 0,
+            poor_in_all: 0,
         }
     }
 
@@ -239,73 +248,36 @@ impl PressurePolicy {
             self.due = sample.at + 4 * STEP_INTERVAL;
             return PressureDecision::Rest(self.due);
         };
-        let time = sample.at.saturating_sub(last.at).as_secs_f64().max(1e-3);
-        let refaulted = sample.returned.saturating_sub(last.returned) as f64;
-        let since = |now: Option<Duration>, before: Option<Duration>| match now.zip(before) {
-            Some((now, before)) => now.saturating_sub(before).as_micros() as f64,
-            // A counter that couldn't be read says nothing of this interval.
-            None => 0.0,
-        };
-        let waited = since(sample.waited, last.waited);
-        let fade = (-time / WINDOW.as_secs_f64()).exp();
-        // More than was reclaimed can't come back from it.
-        let excess = (refaulted - self.usual * time).max(0.0).min(self.out);
-        self.returned = self.returned * fade + excess;
-        // The I/O of the cgroup itself doesn't count; but when memory refaults, the tasks wait for
-        // that I/O.
-        let io = if excess > NOISE_BYTES as f64 { (waited - self.usual_wait * time).max(0.0) } else { 0.0 };
-        let is_stall_known = sample.stalled.is_some() && last.stalled.is_some();
-        let stalled = since(sample.stalled, last.stalled).max(io);
-        if refaulted >= MIN_MEASURED_BYTES && is_stall_known {
-            self.stall_per_byte += 0.5 * (stalled / refaulted - self.stall_per_byte);
-        }
-        // What may still come back from earlier presses isn't usual, however late it comes.
-        let others = (refaulted - self.out).max(0.0);
-        if self.out < 1.0 || others > 0.0 {
-            let weight = (time / 10.0).min(1.0);
-            self.usual += weight * (others / time - self.usual);
-            self.usual_wait += weight * (waited / time - self.usual_wait);
-        }
-        self.out = (self.out - sample.refaulted.saturating_sub(last.refaulted) as f64).max(0.0);
-        let settled = self.target * BUDGET_TIME.as_micros() as f64;
-        let (most, refill) = if self.found {
-            (settled, self.target)
-        } else {
-            (settled.max(APPROACH_BUDGET.as_micros() as f64), APPROACH_REFILL * self.target)
-        };
-        self.budget = (self.budget + refill * time * 1e6 - stalled).clamp(-settled, most);
+        self.learn(&sample, &last);
         let for_check = ReuseSample { at: sample.at, current: sample.current, refaulted: sample.refaulted };
         let checked = self.reuse.judge(for_check);
-        if checked.is_some() {
+        let presses_new = matches!(checked, Some(Checked::New(_)));
+        if checked.is_some() && !(presses_new && self.presses_new) {
             // It is the check that judges what came back meanwhile.
             self.returned = 0.0;
         }
-        let share = self.returned / self.reclaimed.max(1.0);
-        let is_in_use = self.returned > NOISE_BYTES as f64 && share > KNEE_SHARE;
-        self.reclaimed = if self.reclaimed * fade < 4096.0 { 0.0 } else { self.reclaimed * fade };
-        let scanned = sample.scanned.saturating_sub(last.scanned);
-        if scanned >= MIN_SCANNED {
-            let taken = sample.taken.saturating_sub(last.taken);
-            self.poor = if (taken as f64) < POOR_EFFICIENCY * scanned as f64 { self.poor + 1 } else { 0 };
-            if self.poor > 0 {
-                self.rate = MIN_RATE as f64;
-            }
-        }
+        self.presses_new = presses_new;
+        let is_in_use = self.judge(&sample, &last);
+        let mut new = None;
         match checked {
             Some(Checked::Waiting(until)) => {
+                if !self.reuse.approaches() {
+                    self.rest_for_long();
+                }
                 self.due = until;
                 return PressureDecision::Rest(until);
             }
+            Some(Checked::New(bytes)) => new = Some(bytes),
             Some(Checked::Over(Some(usage))) => {
                 self.due = sample.at + STEP_INTERVAL;
                 return PressureDecision::Settled(usage);
             }
-            Some(Checked::Over(None) | Checked::Changed) | None => {}
+            Some(Checked::Over(None) | Checked::Void) | None => {}
         }
-        if is_in_use || self.poor > 1 {
+        if is_in_use {
             return self.knee(for_check);
         }
-        let left = self.reuse.left(sample.current);
+        let left = new.unwrap_or_else(|| self.reuse.left(sample.current));
         if (left as f64) < MIN_RATE as f64 * STEP_INTERVAL.as_secs_f64() {
             self.due = self.reuse.begin(for_check, false);
             if self.reuse.approaches() {
@@ -316,9 +288,14 @@ impl PressurePolicy {
             }
             return PressureDecision::Rest(self.due);
         }
+        self.step(&sample, left)
+    }
+
+    /// Decides on the next step, of at most `left` bytes.
+    fn step(&mut self, sample: &PressureSample, left: u64) -> PressureDecision {
         if self.budget < 0.0 {
-            let until_paid =
-                (-self.budget / (refill * 1e6)).clamp(STEP_INTERVAL.as_secs_f64(), MAX_HOLD.as_secs_f64());
+            let until_paid = (-self.budget / (self.refill() * 1e6))
+                .clamp(STEP_INTERVAL.as_secs_f64(), MAX_HOLD.as_secs_f64());
             self.due = sample.at + Duration::from_secs_f64(until_paid);
             return PressureDecision::Rest(self.due);
         }
@@ -347,6 +324,65 @@ impl PressurePolicy {
         let step = (self.rate * STEP_INTERVAL.as_secs_f64()).min(left as f64);
         self.requested = Some(step);
         PressureDecision::Reclaim(step as u64)
+    }
+
+    /// Learns from the time between two samples: what came back, what is usual, and the stall that it
+    /// cost.
+    fn learn(&mut self, sample: &PressureSample, last: &PressureSample) {
+        let time = sample.at.saturating_sub(last.at).as_secs_f64().max(1e-3);
+        let refaulted = sample.returned.saturating_sub(last.returned) as f64;
+        let since = |now: Option<Duration>, before: Option<Duration>| match now.zip(before) {
+            Some((now, before)) => now.saturating_sub(before).as_micros() as f64,
+            // A counter that couldn't be read says nothing of this interval.
+            None => 0.0,
+        };
+        let waited = since(sample.waited, last.waited);
+        // More than was reclaimed can't come back from it.
+        let excess = (refaulted - self.usual * time).max(0.0).min(self.out);
+        self.returned = self.returned * fade(time) + excess;
+        // The I/O of the cgroup itself doesn't count; but when memory refaults, the tasks wait for
+        // that I/O.
+        let io = if excess > NOISE_BYTES as f64 { (waited - self.usual_wait * time).max(0.0) } else { 0.0 };
+        let is_stall_known = sample.stalled.is_some() && last.stalled.is_some();
+        let stalled = since(sample.stalled, last.stalled).max(io);
+        if refaulted >= MIN_MEASURED_BYTES && is_stall_known {
+            self.stall_per_byte += 0.5 * (stalled / refaulted - self.stall_per_byte);
+        }
+        // What may still come back from earlier presses isn't usual, however late it comes.
+        let others = (refaulted - self.out).max(0.0);
+        if self.out < 1.0 || others > 0.0 {
+            let weight = (time / 10.0).min(1.0);
+            self.usual += weight * (others / time - self.usual);
+            self.usual_wait += weight * (waited / time - self.usual_wait);
+        }
+        self.out = (self.out - sample.refaulted.saturating_sub(last.refaulted) as f64).max(0.0);
+        let settled = self.target * BUDGET_TIME.as_micros() as f64;
+        let most = if self.found { settled } else { settled.max(APPROACH_BUDGET.as_micros() as f64) };
+        self.budget = (self.budget + self.refill() * time * 1e6 - stalled).clamp(-settled, most);
+    }
+
+    /// Returns the microseconds of stall that each microsecond allows.
+    fn refill(&self) -> f64 {
+        if self.found { self.target } else { APPROACH_REFILL * self.target }
+    }
+
+    /// Judges what was reclaimed until a sample. Returns whether it was in use: much of it came back at
+    /// once, or the kernel had to scan much for it.
+    fn judge(&mut self, sample: &PressureSample, last: &PressureSample) -> bool {
+        let share = self.returned / self.reclaimed.max(1.0);
+        let is_in_use = self.returned > NOISE_BYTES as f64 && share > KNEE_SHARE;
+        let rest = self.reclaimed * fade(sample.at.saturating_sub(last.at).as_secs_f64());
+        self.reclaimed = if rest < 4096.0 { 0.0 } else { rest };
+        let scanned = sample.scanned.saturating_sub(last.scanned);
+        if scanned >= MIN_SCANNED {
+            let taken = sample.taken.saturating_sub(last.taken);
+            self.poor = if (taken as f64) < POOR_EFFICIENCY * scanned as f64 { self.poor + 1 } else { 0 };
+            if self.poor > 0 {
+                self.rate = MIN_RATE as f64;
+                self.poor_in_all += 1;
+            }
+        }
+        is_in_use || self.poor > 1 || self.poor_in_all >= POOR_IN_ALL
     }
 
     /// Records that the policy was held back for some time: refaults and stall from that time don't
@@ -393,10 +429,15 @@ impl PressurePolicy {
 
     /// Forgets what belongs to an approach.
     fn rest_for_long(&mut self) {
-        (self.found, self.poor) = (true, 0);
+        (self.found, self.poor, self.poor_in_all) = (true, 0, 0);
         (self.rate, self.requested) = (MIN_RATE as f64, None);
         (self.reclaimed, self.returned) = (0.0, 0.0);
     }
+}
+
+/// Returns the weight of what was seen `seconds` ago.
+fn fade(seconds: f64) -> f64 {
+    (-seconds / WINDOW.as_secs_f64()).exp()
 }
 
 #[cfg(test)]

@@ -29,6 +29,9 @@ const MEASURING: Duration = Duration::from_secs(2);
 const FIRST_DEPTH: f64 = 0.2;
 const BACK_SHARE: f64 = 0.1;
 
+/// Divisor of the depth that gives the rest which ends a press.
+const NEAR_DIVISOR: u64 = 8;
+
 /// Bytes that come back at least for the memory to have been in use.
 const NOISE_BYTES: f64 = (256 << 10) as f64;
 
@@ -53,8 +56,11 @@ pub(crate) struct ReuseSample {
 pub(crate) enum Checked {
     /// The check goes on until this time.
     Waiting(Duration),
-    /// The workload changed, other than by refaults: there is something to press out at once.
-    Changed,
+    /// This many bytes are new, and no refaults: they may be pressed out at once, while the check goes
+    /// on. A service that writes a log grows all the time.
+    New(u64),
+    /// Memory was freed: the check is void.
+    Void,
     /// The time is over. The usage is that of the working set, if the memory that is left, with
     /// what came back, is in use; `None` if less may do.
     Over(Option<u64>),
@@ -72,6 +78,8 @@ struct Check {
     peak: u64,
     /// True if memory in use was met at the beginning.
     at_knee: bool,
+    /// True while new memory is pressed out.
+    is_pressing: bool,
     stage: Stage,
 }
 
@@ -123,7 +131,10 @@ impl Reuse {
 
     /// Records reclaimed bytes.
     pub(crate) fn reclaimed(&mut self, bytes: u64) {
-        self.pressed += bytes as f64;
+        // New memory that is pressed out during a check says nothing of the press before.
+        if self.check.is_none() {
+            self.pressed += bytes as f64;
+        }
     }
 
     /// Returns the bytes reclaimed in this press.
@@ -133,11 +144,14 @@ impl Reuse {
     }
 
     /// Returns the bytes that this press may still take from `current` bytes of usage: none once it
-    /// is to be checked.
+    /// is to be checked. What is new since the press began is taken first, and in addition.
     #[must_use]
     pub(crate) fn left(&mut self, current: u64) -> u64 {
         let from = *self.from.get_or_insert(current);
-        (self.depth * from.max(1) as f64 - self.pressed).max(0.0).round() as u64
+        let depth = self.depth_of(from);
+        let left = current.saturating_sub(from - depth);
+        // Near its end a press might take just as much as arrives, for ever.
+        if left <= depth / NEAR_DIVISOR { 0 } else { left }
     }
 
     /// Begins a check, and returns its end: that of a pause in the first approach, or else the end of
@@ -160,8 +174,16 @@ impl Reuse {
                 Stage::Measuring => MEASURING,
                 Stage::First | Stage::Later => self.time,
             };
-        self.check =
-            Some(Check { until, usage: current, refaulted, seen: current, peak: current, at_knee, stage });
+        self.check = Some(Check {
+            until,
+            usage: current,
+            refaulted,
+            seen: current,
+            peak: current,
+            at_knee,
+            is_pressing: false,
+            stage,
+        });
         until
     }
 
@@ -180,24 +202,25 @@ impl Reuse {
         if sample.at < check.until {
             let new = sample.current.saturating_sub(check.usage).saturating_sub(refaulted);
             let (limit, fell) = (change_of(check.usage), check.usage.saturating_sub(sample.current));
-            if new <= limit && fell <= limit || check.is_pause() {
-                check.seen = sample.current;
-                return Some(Checked::Waiting(check.until));
+            if fell > limit && !check.is_pause() {
+                self.next(LEAST_DEPTH);
+                return Some(Checked::Void);
             }
-            // What is new may be pressed out; of the rest, not more than usual.
-            self.next(LEAST_DEPTH.max(new as f64 / sample.current.max(1) as f64));
-            return Some(Checked::Changed);
+            let enough = if check.is_pressing { limit / 4 } else { limit };
+            check.is_pressing = new > enough && !check.is_pause();
+            check.seen = sample.current;
+            return Some(if check.is_pressing { Checked::New(new) } else { Checked::Waiting(check.until) });
         }
         // Growth by new memory is no refault, and refaults of what the kernel evicted by itself
         // don't make the usage grow.
         let back = refaulted.min(check.peak.saturating_sub(check.usage));
+        let check = *check;
         if check.is_pause() {
             return Some(self.judge_pause(sample, back));
         }
-        let is_in_use = back as f64 > (BACK_SHARE * self.pressed).max(NOISE_BYTES);
+        let is_in_use = self.is_much(back as f64);
         let set = (is_in_use || check.at_knee).then_some(check.usage + back);
-        let stage = check.stage;
-        self.next(match stage {
+        self.next(match check.stage {
             _ if is_in_use => LEAST_DEPTH,
             Stage::First => FIRST_DEPTH,
             _ => (2.0 * self.depth).min(1.0),
@@ -211,12 +234,23 @@ impl Reuse {
             return Checked::Waiting(self.check_from(sample, false, Stage::Measuring));
         }
         let later = back as f64 * self.time.as_secs_f64() / MEASURING.as_secs_f64();
-        if later > (BACK_SHARE * self.pressed).max(NOISE_BYTES) {
+        if self.is_much(later) {
             self.approaches = false;
             return Checked::Waiting(self.check_from(sample, false, Stage::First));
         }
         self.next(APPROACH_DEPTH);
         Checked::Over(None)
+    }
+
+    /// Returns the bytes that a press takes at most from `usage`.
+    fn depth_of(&self, usage: u64) -> u64 {
+        (self.depth * usage as f64).round() as u64
+    }
+
+    /// Returns whether so many bytes are much of what was pressed out, apart from new memory.
+    fn is_much(&self, back: f64) -> bool {
+        let most = self.from.map_or(0, |from| self.depth_of(from)) as f64;
+        back > (BACK_SHARE * self.pressed.min(most)).max(NOISE_BYTES)
     }
 
     /// Begins a press of this depth.
@@ -308,11 +342,20 @@ mod tests {
     #[test]
     fn a_change_is_pressed_at_once() {
         let mut reuse = checking(true);
-        assert_eq!(reuse.judge(sample(10, 80, 10)), Some(Checked::Changed), "40 MiB are new");
-        assert_eq!(reuse.left(80 * M), 40 * M);
-        assert_eq!(reuse.judge(sample(11, 80, 10)), None);
+        let waiting = Some(Checked::Waiting(Duration::from_secs(63)));
+        assert_eq!(reuse.judge(sample(10, 80, 10)), Some(Checked::New(40 * M)));
+        reuse.reclaimed(30 * M);
+        assert_eq!(reuse.judge(sample(11, 50, 10)), Some(Checked::New(10 * M)));
+        reuse.reclaimed(9 * M);
+        assert_eq!(reuse.judge(sample(12, 41, 10)), waiting, "the check goes on");
+        assert_eq!(reuse.judge(sample(40, 60, 30)), waiting);
+        assert_eq!(
+            reuse.judge(sample(63, 115, 85)),
+            Some(Checked::Over(Some(115 * M))),
+            "75 of 90 came back"
+        );
         let mut reuse = checking(true);
-        assert_eq!(reuse.judge(sample(10, 20, 10)), Some(Checked::Changed), "20 MiB were freed");
+        assert_eq!(reuse.judge(sample(10, 20, 10)), Some(Checked::Void), "20 MiB were freed");
         assert_eq!(reuse.left(20 * M), M);
     }
 

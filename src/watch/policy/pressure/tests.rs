@@ -21,6 +21,8 @@ struct App {
     price: f64,
     /// Stall by other causes, share of the time.
     other: f64,
+    /// New memory, never touched again, bytes per second.
+    fresh: f64,
     stalled: f64,
     returned: f64,
     /// Bytes scanned and reclaimed. Where no cold memory is left, all memory in use is scanned.
@@ -40,6 +42,7 @@ impl App {
             // 100 us a page.
             price: 100.0 / 4096.0,
             other: 0.0,
+            fresh: 0.0,
             stalled: 0.0,
             returned: 0.0,
             scanned: 0.0,
@@ -56,6 +59,7 @@ impl App {
         self.hot_outside -= back;
         self.hot += back;
         self.returned += back;
+        self.cold += self.fresh * seconds;
         self.stalled += back * self.price + self.other * seconds * 1e6;
     }
 
@@ -170,6 +174,21 @@ fn growth_that_was_not_evicted_is_pressed_at_once() {
     run.run(300);
     run.app.cold += 100.0 * M;
     assert!(run.run(40).over() < 1.2, "{:?}", run.app);
+}
+
+/// A service that writes a log, or streams a file.
+#[test]
+fn a_working_set_is_found_beside_memory_that_only_grows() {
+    for rate in [1.0, 2.0, 5.0] {
+        let mut run = Run::new(App { fresh: rate * M, ..App::new(120.0, 100.0) });
+        run.run(130);
+        for _ in 0..20 {
+            run.run(20);
+            assert!((0.9..1.5).contains(&run.over()), "{rate}: {:?}", run.app);
+        }
+        let good = run.settled.iter().filter(|&&set| (108..=150).contains(&set)).count();
+        assert!(run.settled.len() > 3 && good + 1 >= run.settled.len(), "{rate}: {:?}", run.settled);
+    }
 }
 
 /// Rows of a database, keys of a cache: the window of 2 s sees a tenth of such reuse at most.
