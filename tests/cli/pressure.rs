@@ -42,7 +42,7 @@ fn in_use(name: &str, hot: u64, cold: u64) -> Cgroup {
 
 fn what_is_not_in_use_leaves() {
     let app = in_use("app", 24 * M, 90 * M);
-    let events = events(&["app", "--pressure", "0.1%", "--reuse", "5s", "--duration", "40s"]);
+    let events = events(&["app", "--pressure", "0.1%", "--reuse", "5s", "--duration", "60s"]);
     let current = app.current();
     assert!((22 * M..=40 * M).contains(&current), "{current}: {events:?}");
     let start = of(&events, "start")[0];
@@ -82,18 +82,18 @@ fn an_estimate_is_a_bound_where_memory_is_spared() {
     // The guest's swap is on a virtual disk, whose speed is unknown: idle anonymous memory stays.
     let app = in_use("app", 8 * M, 20 * M);
     app.uses(&Work::Anon(30 * M));
-    let told = events(&["app", "--pressure", "0.1%", "--duration", "25s"]);
+    let told = events(&["app", "--pressure", "0.1%", "--duration", "40s"]);
     let summary = of(&told, "summary")[0];
     let bytes = number(summary, "estimated_working_set_bytes");
     assert!((36 * M as i64..=60 * M as i64).contains(&bytes), "{summary}");
     assert_eq!(summary["estimated_at_most"], true, "{told:?}");
     assert!(of(&told, "working_set").iter().all(|set| set["estimated_at_most"] == true), "{told:?}");
     assert!(app.stat("anon") > 29 * M, "{}", app.stat("anon"));
-    let ran = run(&["watch", "app", "--estimate", "--duration", "25s"]);
+    let ran = run(&["watch", "app", "--estimate", "--duration", "40s"]);
     assert!(ran.stdout.contains("  at most "), "{}", ran.stdout);
     // Where it may be swapped out and has no room, it stays as well.
     app.write("memory.swap.max", "0");
-    let told = events(&["app", "--pressure", "0.1%", "--type", "all", "--duration", "25s"]);
+    let told = events(&["app", "--pressure", "0.1%", "--type", "all", "--duration", "40s"]);
     assert_eq!(of(&told, "summary")[0]["estimated_at_most"], true, "{told:?}");
     assert!(app.stat("anon") > 29 * M, "{}", app.stat("anon"));
 }
