@@ -144,7 +144,7 @@ impl From<Step> for Progress {
 struct Thread {
     /// Bytes that the write in flight asked for, or 0.
     in_flight: AtomicU64,
-    /// End of the request's time, in milliseconds since the beginning, or 0.
+    /// End of the request's time, in microseconds since the beginning, or 0.
     deadline: AtomicU64,
 }
 
@@ -262,7 +262,7 @@ impl Work for Writers {
             emit(Step::Locked(index, holder));
         }
         if let Some(timeout) = job.request.timeout {
-            let deadline = (self.began.elapsed() + timeout).as_millis() as u64;
+            let deadline = (self.began.elapsed() + timeout).as_micros() as u64;
             thread.deadline.store(deadline.max(1), Ordering::Relaxed);
         }
         let Job { place, request, stalls, .. } = &mut *job;
@@ -292,7 +292,7 @@ impl Writers {
 
     fn is_late(&self, thread: usize) -> bool {
         let deadline = self.threads[thread].deadline.load(Ordering::Relaxed);
-        deadline > 0 && self.began.elapsed().as_millis() as u64 >= deadline
+        deadline > 0 && self.began.elapsed().as_micros() as u64 >= deadline
     }
 
     /// Returns the bytes that the largest write in flight asked for, if there is one.

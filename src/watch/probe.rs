@@ -82,7 +82,7 @@ impl PressureProbe {
     /// Sets another target share of stall and another reuse time.
     pub(crate) fn adopt(&mut self, target: f64, reuse: Duration) {
         self.policy.adopt(target, reuse);
-        self.estimate.reuse = reuse;
+        self.estimate.adopt(reuse);
     }
 
     /// Returns the time until which a cgroup with `current` bytes of usage needs nothing; `None` if

@@ -125,7 +125,9 @@ fn page_cache_alone_goes_where_swap_is_hidden() {
     let summary = of(&events, "summary")[0];
     // The host's pressure is hidden as well.
     assert_eq!(summary["guards_blind"], serde_json::json!(["above", "swap_writes"]), "{events:?}");
-    assert!(of(&events, "hold").iter().any(|hold| hold["guard"] == "swap_writes"), "{events:?}");
+    // On a machine short of CPU the kernel may have taken all of it before the first write was ended.
+    let is_held = of(&events, "hold").iter().any(|hold| hold["guard"] == "swap_writes");
+    assert!(is_held || app.current() < 10 * M, "{}: {events:?}", app.current());
 }
 
 /// Mounts a `/proc/meminfo` and a `/proc/swaps` as lxcfs shows them: this total and free swap.

@@ -23,9 +23,9 @@ pub fn cases() -> Vec<Case> {
             a_controller_is_passed_on_by_every_level,
             processes_are_moved_away_first,
             a_word_that_may_mean_several_names_them,
-            a_limit_of_nothing_is_named,
             a_controller_that_is_off_above_is_no_disabled_one;
-        "guest reclaim" => a_controller_that_is_switched_off_meanwhile, a_user_without_an_id_is_told_as_such, memory_of_threads_is_charged_elsewhere,
+        "guest reclaim" => a_controller_that_is_switched_off_meanwhile, a_limit_of_nothing_is_named,
+            a_user_without_an_id_is_told_as_such, memory_of_threads_is_charged_elsewhere,
             roots_missing_capability_is_named,
             an_owner_without_the_mode_changes_it,
             what_a_security_module_denies_is_told_as_such;

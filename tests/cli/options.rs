@@ -118,8 +118,8 @@ fn a_timeout() {
     assert_eq!((&report["stopped_by"], &report["verdict"]), (&"timeout".into(), &"under".into()));
     let (elapsed, reclaimed) = (number(&report, "elapsed_usec"), number(&report, "reclaimed_bytes") as u64);
     // Chunks of a page would take many times as long for all of it; scheduling delays of memctl are
-    // another matter.
-    assert!((50_000..5_000_000).contains(&elapsed) && reclaimed < 180 * M, "{report}");
+    // another matter. The alarm is set a moment before the request begins.
+    assert!((49_000..5_000_000).contains(&elapsed) && reclaimed < 180 * M, "{report}");
     let stolen = app.stolen_settled();
     assert!(reclaimed > 0 && reclaimed.abs_diff(stolen) <= stolen / 20 + M, "{stolen} and {report}");
 }

@@ -57,7 +57,9 @@ fn a_quarter() {
     let app = cached("app", 60 * M);
     let wanted = app.current() / 4;
     let report = report(&["reclaim", "/app", "25%"], 0);
-    assert_eq!(number(&report, "requested_bytes") as u64, wanted.next_multiple_of(4096));
+    // The usage moves by the charges that a processor keeps, 64 pages each.
+    let requested = number(&report, "requested_bytes") as u64;
+    assert!(requested.is_multiple_of(4096) && requested.abs_diff(wanted) <= M / 4, "{wanted}: {report}");
     assert_close("the kernel's counter", app.stolen_settled(), wanted);
 }
 

@@ -206,7 +206,9 @@ impl PressurePolicy {
     /// Sets another target share of stall and another reuse time; learned state is kept.
     pub(crate) fn adopt(&mut self, target: f64, reuse: Duration) {
         self.target = target;
-        self.reuse.adopt(reuse);
+        if self.reuse.adopt(reuse) {
+            self.due = Duration::ZERO;
+        }
     }
 
     /// Returns the time at which the policy needs its next sample.
@@ -279,6 +281,9 @@ impl PressurePolicy {
         }
         let left = new.unwrap_or_else(|| self.reuse.left(sample.current));
         if (left as f64) < MIN_RATE as f64 * STEP_INTERVAL.as_secs_f64() {
+            if self.reuse.pressed() < 1.0 {
+                self.reuse.end_approach();
+            }
             self.due = self.reuse.begin(for_check, false);
             if self.reuse.approaches() {
                 // The lists stay sorted for a pause.
@@ -317,6 +322,7 @@ impl PressurePolicy {
         let most = (sample.current as f64 * MAX_RATE_SHARE).min(affordable).max(MIN_RATE as f64);
         if self.requested.is_some() {
             // The last step was held back. The lists may have changed meanwhile.
+            self.reuse.interrupted();
             self.rate = MIN_RATE as f64;
         }
         self.rate = self.rate.clamp(MIN_RATE as f64, most);
@@ -348,7 +354,9 @@ impl PressurePolicy {
         if refaulted >= MIN_MEASURED_BYTES && is_stall_known {
             self.stall_per_byte += 0.5 * (stalled / refaulted - self.stall_per_byte);
         }
-        // What may still come back from earlier presses isn't usual, however late it comes.
+        // What may still come back from earlier presses isn't usual, however late it comes. What
+        // hasn't within several reuse times is forgotten.
+        self.out *= (-time / self.reuse.time().as_secs_f64()).exp();
         let others = (refaulted - self.out).max(0.0);
         if self.out < 1.0 || others > 0.0 {
             let weight = (time / 10.0).min(1.0);
@@ -390,6 +398,7 @@ impl PressurePolicy {
     /// stall per byte.
     pub(crate) fn interrupted(&mut self) {
         self.last = None;
+        self.reuse.interrupted();
         (self.rate, self.requested) = (MIN_RATE as f64, None);
         (self.reclaimed, self.returned, self.poor) = (0.0, 0.0, 0);
     }
@@ -412,7 +421,8 @@ impl PressurePolicy {
         let counts =
             self.knees >= SORTING_KNEES || self.reuse.pressed() >= (sample.current / APPROACH_DIVISOR) as f64;
         self.knees = (self.knees + 1).min(SORTING_KNEES);
-        if !counts {
+        // What comes back before anything was pressed out isn't ours.
+        if !counts || self.reuse.pressed() < 1.0 {
             return PressureDecision::Rest(self.hold(sample.at));
         }
         self.due = self.reuse.begin(sample, true);

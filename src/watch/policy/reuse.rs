@@ -29,6 +29,9 @@ const MEASURING: Duration = Duration::from_secs(2);
 const FIRST_DEPTH: f64 = 0.2;
 const BACK_SHARE: f64 = 0.1;
 
+/// Time after its end from which a check is void.
+const MAX_LATENESS: Duration = Duration::from_secs(16);
+
 /// Divisor of the depth that gives the rest which ends a press.
 const NEAR_DIVISOR: u64 = 8;
 
@@ -69,10 +72,13 @@ pub(crate) enum Checked {
 /// A check in progress.
 #[derive(Clone, Copy, Debug)]
 struct Check {
+    began: Duration,
     until: Duration,
     /// Usage and refaults at the beginning.
     usage: u64,
     refaulted: u64,
+    /// New memory that turned out to be in use.
+    accepted: u64,
     /// Usage that is no news, and the largest.
     seen: u64,
     peak: u64,
@@ -118,9 +124,32 @@ impl Reuse {
         Self { time, approaches: true, depth: APPROACH_DEPTH, from: None, pressed: 0.0, check: None }
     }
 
-    /// Sets another time.
-    pub(crate) fn adopt(&mut self, time: Duration) {
-        self.time = time;
+    /// Sets another time. What was found by the old one says nothing of it. Returns whether it is
+    /// another.
+    pub(crate) fn adopt(&mut self, time: Duration) -> bool {
+        let is_another = std::mem::replace(&mut self.time, time) != time;
+        if is_another && !self.approaches {
+            self.next(LEAST_DEPTH);
+        }
+        is_another
+    }
+
+    /// Records that a press was held back for some time: the usage that it began from is outdated.
+    pub(crate) fn interrupted(&mut self) {
+        if self.check.is_none() {
+            self.from = None;
+        }
+    }
+
+    /// Ends the first approach: the cgroup is too small for its pauses.
+    pub(crate) fn end_approach(&mut self) {
+        self.approaches = false;
+    }
+
+    /// Returns the time within which memory in use is touched.
+    #[must_use]
+    pub(crate) fn time(&self) -> Duration {
+        self.time
     }
 
     /// Returns whether this is the first approach.
@@ -144,19 +173,27 @@ impl Reuse {
     }
 
     /// Returns the bytes that this press may still take from `current` bytes of usage: none once it
-    /// is to be checked. What is new since the press began is taken first, and in addition.
+    /// is to be checked. What is new since the press began is taken in addition, as far as the press
+    /// takes no more than twice its depth: new memory may be in use as well.
     #[must_use]
     pub(crate) fn left(&mut self, current: u64) -> u64 {
         let from = *self.from.get_or_insert(current);
         let depth = self.depth_of(from);
-        let left = current.saturating_sub(from - depth);
+        let most = (2.0 * depth as f64 - self.pressed).max(0.0) as u64;
+        let left = current.saturating_sub(from - depth).min(most);
         // Near its end a press might take just as much as arrives, for ever.
         if left <= depth / NEAR_DIVISOR { 0 } else { left }
     }
 
     /// Begins a check, and returns its end: that of a pause in the first approach, or else the end of
-    /// the reuse time.
+    /// the reuse time. A check in progress goes on, and new memory counts as in use.
     pub(crate) fn begin(&mut self, sample: ReuseSample, at_knee: bool) -> Duration {
+        if let Some(check) = self.check.as_mut().filter(|check| !check.is_pause()) {
+            let refaulted = sample.refaulted.saturating_sub(check.refaulted);
+            check.accepted = sample.current.saturating_sub(check.usage).saturating_sub(refaulted);
+            check.at_knee |= at_knee;
+            return check.until;
+        }
         let stage = match (self.approaches, at_knee) {
             (true, true) => Stage::First,
             (true, false) => Stage::Settling,
@@ -175,7 +212,9 @@ impl Reuse {
                 Stage::First | Stage::Later => self.time,
             };
         self.check = Some(Check {
+            began: at,
             until,
+            accepted: 0,
             usage: current,
             refaulted,
             seen: current,
@@ -200,7 +239,8 @@ impl Reuse {
         check.peak = check.peak.max(sample.current);
         let refaulted = sample.refaulted.saturating_sub(check.refaulted);
         if sample.at < check.until {
-            let new = sample.current.saturating_sub(check.usage).saturating_sub(refaulted);
+            let known = check.usage + check.accepted;
+            let new = sample.current.saturating_sub(known).saturating_sub(refaulted);
             let (limit, fell) = (change_of(check.usage), check.usage.saturating_sub(sample.current));
             if fell > limit && !check.is_pause() {
                 self.next(LEAST_DEPTH);
@@ -211,15 +251,22 @@ impl Reuse {
             check.seen = sample.current;
             return Some(if check.is_pressing { Checked::New(new) } else { Checked::Waiting(check.until) });
         }
+        let check = *check;
+        if sample.at > check.until + MAX_LATENESS {
+            // What came back in the time of a guard didn't come back within the reuse time.
+            self.next(if self.approaches { APPROACH_DEPTH } else { LEAST_DEPTH });
+            return Some(Checked::Void);
+        }
         // Growth by new memory is no refault, and refaults of what the kernel evicted by itself
         // don't make the usage grow.
-        let back = refaulted.min(check.peak.saturating_sub(check.usage));
-        let check = *check;
+        let known = check.usage + check.accepted;
+        let back = refaulted.min(check.peak.saturating_sub(known));
         if check.is_pause() {
-            return Some(self.judge_pause(sample, back));
+            return Some(self.judge_pause(sample, back, sample.at.saturating_sub(check.began)));
         }
-        let is_in_use = self.is_much(back as f64);
-        let set = (is_in_use || check.at_knee).then_some(check.usage + back);
+        // An application that frees other memory hides what comes back.
+        let is_in_use = self.is_much((back as f64).max((refaulted as f64).min(self.pressed)));
+        let set = (is_in_use || check.at_knee).then_some(known + back);
         self.next(match check.stage {
             _ if is_in_use => LEAST_DEPTH,
             Stage::First => FIRST_DEPTH,
@@ -229,11 +276,11 @@ impl Reuse {
     }
 
     /// Judges what came `back` in a part of a pause.
-    fn judge_pause(&mut self, sample: ReuseSample, back: u64) -> Checked {
+    fn judge_pause(&mut self, sample: ReuseSample, back: u64, time: Duration) -> Checked {
         if self.check.is_some_and(|check| check.stage == Stage::Settling) {
             return Checked::Waiting(self.check_from(sample, false, Stage::Measuring));
         }
-        let later = back as f64 * self.time.as_secs_f64() / MEASURING.as_secs_f64();
+        let later = back as f64 * self.time.as_secs_f64() / time.max(MEASURING).as_secs_f64();
         if self.is_much(later) {
             self.approaches = false;
             return Checked::Waiting(self.check_from(sample, false, Stage::First));

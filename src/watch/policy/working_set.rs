@@ -139,8 +139,10 @@ pub(crate) struct Estimate {
     knees: Knees,
     /// Last knees of another working set, if more follow.
     other: Knees,
-    /// Usage at the last knee, as long as none has settled since the working set changed.
+    /// The last knee, as long as nothing has settled.
     met: Option<Met>,
+    /// Usage at a later knee that is larger than the working set, and hasn't settled.
+    doubt: Option<u64>,
     /// Time of the last knee, and the usage then.
     last: Duration,
     last_usage: u64,
@@ -157,6 +159,14 @@ impl Estimate {
     #[must_use]
     pub(crate) fn new(reuse: Duration) -> Self {
         Self { reuse, ..Self::default() }
+    }
+
+    /// Sets another reuse time. What settled within the old one is another working set.
+    pub(crate) fn adopt(&mut self, reuse: Duration) {
+        if std::mem::replace(&mut self.reuse, reuse) != reuse {
+            (self.knees, self.other, self.met, self.regrown) = Default::default();
+            self.doubt = None;
+        }
     }
 
     /// Records the activity at a sample.
@@ -191,19 +201,25 @@ impl Estimate {
         true
     }
 
-    /// Records a knee, of which it isn't known yet what comes back. Only growth counts: less may
-    /// be pressed out for a moment.
+    /// Records a knee, of which it isn't known yet what comes back. Once something settled, it only
+    /// gives reason for doubt if it is larger: less may be pressed out for a moment, and a burst may
+    /// be over by the next.
     fn meet(&mut self, now: Duration, usage: u64) {
-        let known = self.knees.median();
-        if known.is_none_or(|bytes| usage > bytes && self.knees.differ_from(usage)) {
-            (self.knees, self.other) = (Knees::default(), Knees::default());
-            self.met = Some(Met { usage, peak: usage });
-            (self.last, self.last_usage) = (now, usage);
+        match self.knees.median() {
+            None => {
+                self.met = Some(Met { usage, peak: usage });
+                (self.last, self.last_usage) = (now, usage);
+            }
+            Some(bytes) if usage > bytes && self.knees.differ_from(usage) => {
+                self.knees.peak = self.knees.peak.max(usage);
+                self.doubt = Some(usage);
+            }
+            Some(_) => {}
         }
     }
 
     fn record(&mut self, now: Duration, usage: u64) {
-        (self.last, self.last_usage) = (now, usage);
+        (self.last, self.last_usage, self.doubt) = (now, usage, None);
         if !self.knees.differ_from(usage) {
             self.other = Knees::default();
             self.knees.record(usage);
@@ -264,7 +280,8 @@ impl Estimate {
         let often = known.len() as f64 / (known.len() + 1) as f64;
         // Smaller ones don't count yet, but they are a reason for doubt.
         let lowest = self.other.all().iter().min().unwrap_or(least).min(least);
-        let near = 1.0 - ((most - lowest) as f64 / bytes.max(1) as f64).min(1.0);
+        let highest = self.doubt.map_or(*most, |usage| usage.max(*most));
+        let near = 1.0 - ((highest - lowest) as f64 / bytes.max(1) as f64).min(1.0);
         let peak = self.knees.peak.max(self.regrown(now).unwrap_or(0));
         let suggested = peak + peak / MARGIN_DIVISOR + (most - least);
         Some(WorkingSet {
@@ -381,7 +398,13 @@ mod tests {
         assert_eq!(estimate.working_set(at(60)), Some(set));
         estimate.knee(at(80), Knee::Met(200 * M), activity);
         let larger = estimate.working_set(at(80)).expect("a knee");
-        assert_eq!((larger.bytes, larger.suggested), (200 * M, None));
+        assert_eq!((larger.bytes, larger.suggested), (120 * M, Some(220 * M)), "a burst, maybe");
+        assert!(larger.confidence < 0.5 * set.confidence, "{larger:?}");
+        estimate.knee(at(120), Knee::Settled(200 * M), activity);
+        let larger = estimate.working_set(at(120)).expect("it settled");
+        assert_eq!((larger.bytes, larger.suggested), (200 * M, Some(220 * M)));
+        estimate.adopt(at(3600));
+        assert_eq!(estimate.working_set(at(121)), None, "another question");
     }
 
     #[test]

@@ -187,7 +187,7 @@ fn a_working_set_is_found_beside_memory_that_only_grows() {
             assert!((0.9..1.5).contains(&run.over()), "{rate}: {:?}", run.app);
         }
         let good = run.settled.iter().filter(|&&set| (108..=150).contains(&set)).count();
-        assert!(run.settled.len() > 3 && good + 1 >= run.settled.len(), "{rate}: {:?}", run.settled);
+        assert!(run.settled.len() > 1 && good + 1 >= run.settled.len(), "{rate}: {:?}", run.settled);
     }
 }
 
