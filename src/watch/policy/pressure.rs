@@ -254,9 +254,10 @@ impl PressurePolicy {
         let for_check = ReuseSample { at: sample.at, current: sample.current, refaulted: sample.refaulted };
         let checked = self.reuse.judge(for_check);
         let presses_new = matches!(checked, Some(Checked::New(_)));
-        if checked.is_some() && !(presses_new && self.presses_new) {
-            // It is the check that judges what came back meanwhile.
-            self.returned = 0.0;
+        if !(presses_new && self.presses_new) && (checked.is_some() || self.reuse.pressed() < 1.0) {
+            // It is the check that judges what came back meanwhile; and what comes back before a
+            // press has begun isn't the press's.
+            (self.returned, self.poor) = (0.0, 0);
         }
         self.presses_new = presses_new;
         let is_in_use = self.judge(&sample, &last);
@@ -421,8 +422,7 @@ impl PressurePolicy {
         let counts =
             self.knees >= SORTING_KNEES || self.reuse.pressed() >= (sample.current / APPROACH_DIVISOR) as f64;
         self.knees = (self.knees + 1).min(SORTING_KNEES);
-        // What comes back before anything was pressed out isn't ours.
-        if !counts || self.reuse.pressed() < 1.0 {
+        if !counts {
             return PressureDecision::Rest(self.hold(sample.at));
         }
         self.due = self.reuse.begin(sample, true);
