@@ -29,8 +29,8 @@ const MAX_RATE_SHARE: f64 = 0.1;
 /// Factor by which steps grow each second.
 const GROWTH: f64 = 2.0;
 
-/// First hold where the lists aren't sorted yet, or a device is slow; it doubles at each further one,
-/// up to `MAX_HOLD`.
+/// First hold where the lists aren't sorted yet, or a device is slow; it doubles at each further
+/// one, up to `MAX_HOLD`.
 const FIRST_HOLD: Duration = Duration::from_secs(2);
 /// Longest hold, see `FIRST_HOLD`.
 pub(crate) const MAX_HOLD: Duration = Duration::from_secs(16);
@@ -175,8 +175,8 @@ pub(crate) struct PressurePolicy {
 }
 
 impl PressurePolicy {
-    /// Creates the policy for a cgroup that may be stalled for a share `target` of the time, and whose
-    /// memory is in use if it is touched within `reuse`.
+    /// Creates the policy for a cgroup that may be stalled for a share `target` of the time, and
+    /// whose memory is in use if it is touched within `reuse`.
     #[must_use]
     pub(crate) fn new(target: f64, reuse: Duration) -> Self {
         Self {
@@ -217,8 +217,8 @@ impl PressurePolicy {
         self.due
     }
 
-    /// Returns the time until which a cgroup with `current` bytes of usage needs nothing; `None` if a
-    /// sample is due.
+    /// Returns the time until which a cgroup with `current` bytes of usage needs nothing; `None` if
+    /// a sample is due.
     pub(crate) fn rests_until(&mut self, now: Duration, current: u64) -> Option<Duration> {
         let changed = self.reuse.peek(current);
         (now < self.due && !changed).then(|| self.due.min(now + PEEK_INTERVAL))
@@ -333,8 +333,8 @@ impl PressurePolicy {
         PressureDecision::Reclaim(step as u64)
     }
 
-    /// Learns from the time between two samples: what came back, what is usual, and the stall that it
-    /// cost.
+    /// Learns from the time between two samples: what came back, what is usual, and the stall that
+    /// it cost.
     fn learn(&mut self, sample: &PressureSample, last: &PressureSample) {
         let time = sample.at.saturating_sub(last.at).as_secs_f64().max(1e-3);
         let refaulted = sample.returned.saturating_sub(last.returned) as f64;
@@ -375,8 +375,8 @@ impl PressurePolicy {
         if self.found { self.target } else { APPROACH_REFILL * self.target }
     }
 
-    /// Judges what was reclaimed until a sample. Returns whether it was in use: much of it came back at
-    /// once, or the kernel had to scan much for it.
+    /// Judges what was reclaimed until a sample. Returns whether it was in use: much of it came back
+    /// at once, or the kernel had to scan much for it.
     fn judge(&mut self, sample: &PressureSample, last: &PressureSample) -> bool {
         let share = self.returned / self.reclaimed.max(1.0);
         let is_in_use = self.returned > NOISE_BYTES as f64 && share > KNEE_SHARE;
@@ -411,7 +411,8 @@ impl PressurePolicy {
         self.rest_for_long();
     }
 
-    /// Records that a write had to wait for a device: users of the memory that is left would as well.
+    /// Records that a write had to wait for a device: users of the memory that is left would as
+    /// well.
     pub(crate) fn late(&mut self, now: Duration) {
         self.hold(now);
     }

@@ -19,8 +19,8 @@ pub const DEFAULT_REUSE: Duration = Duration::from_secs(60);
 /// Share of the usage that a press takes at most after one of which more than `BACK_SHARE` came
 /// back; it doubles after each other one.
 const LEAST_DEPTH: f64 = 0.05;
-/// Share of the usage after which the first approach pauses, and the lengths of the two parts of the
-/// pause.
+/// Share of the usage after which the first approach pauses, and the lengths of the two parts of
+/// the pause.
 const APPROACH_DEPTH: f64 = 0.4;
 const SETTLING: Duration = Duration::from_secs(2);
 const MEASURING: Duration = Duration::from_secs(2);
@@ -59,8 +59,8 @@ pub(crate) struct ReuseSample {
 pub(crate) enum Checked {
     /// The check goes on until this time.
     Waiting(Duration),
-    /// This many bytes are new, and no refaults: they may be pressed out at once, while the check goes
-    /// on. A service that writes a log grows all the time.
+    /// This many bytes are new, and no refaults: they may be pressed out at once, while the check
+    /// goes on. A service that writes a log grows all the time.
     New(u64),
     /// Memory was freed: the check is void.
     Void,
