@@ -8,10 +8,12 @@ use std::io;
 
 use memctl::cgroup::error::{CgroupError, error_text};
 use memctl::cgroup::join::JoinError;
+use memctl::cgroup::{CgroupPath, Name, diagnose};
 use memctl::reclaim::Refusal;
 use memctl::record::RecordError;
 use memctl::watch::config::ConfigError;
 use memctl::watch::config::rule::WatchError;
+use rustix::io::Errno;
 
 use crate::exit::Exit;
 
@@ -41,6 +43,15 @@ impl Error {
     /// Creates the failure of an operation on a file, or on another object that `what` names.
     pub fn io(what: impl Display, error: &io::Error) -> Self {
         Self::new(error_text(error)).context(what)
+    }
+
+    /// Creates the failure of a read or a write at a cgroup or node. `located` is where a cgroup was
+    /// found: if its files are gone, the error says why.
+    pub fn target(name: &Name, located: Option<&CgroupPath>, errno: Errno) -> Self {
+        match located {
+            Some(located) if matches!(errno, Errno::NODEV | Errno::NOENT) => diagnose::lost(located).into(),
+            _ => Self::io(name, &errno.into()),
+        }
     }
 
     /// Creates the failure to read a configuration file.

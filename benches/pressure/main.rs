@@ -266,25 +266,39 @@ impl Course {
     }
 }
 
+/// Starts the application in a cgroup of its own, under a limit in bytes if there is one.
+fn begin(shape: &Shape, limit: Option<u64>) -> Result<(PathBuf, Load)> {
+    let app = PathBuf::from(CGROUPS).join("app");
+    std::fs::create_dir_all(&app)?;
+    if let Some(limit) = limit {
+        std::fs::write(app.join("memory.max"), limit.to_string())?;
+    }
+    std::fs::File::create(FILE)?.set_len(shape.file * M)?;
+    let load = Load::begin(shape, &app)?;
+    Ok((app, load))
+}
+
+/// Ends the application, and removes its cgroup and its file.
+fn end(app: &Path, load: Load) -> Result<()> {
+    load.end()?;
+    std::fs::remove_file(FILE)?;
+    remove(app);
+    Ok(())
+}
+
 /// Starts the application anew under a limit, without a controller, and returns the result, with that
 /// of the run before (`batches` per second) beside it.
 fn under(shape: &Shape, limit: u64, batches: f64) -> Result<String> {
     const WARM_UP: Duration = Duration::from_secs(20);
     const MEASURED: Duration = Duration::from_secs(60);
-    let app = PathBuf::from(CGROUPS).join("app");
-    std::fs::create_dir_all(&app)?;
-    std::fs::write(app.join("memory.max"), limit.to_string())?;
-    std::fs::File::create(FILE)?.set_len(shape.file * M)?;
-    let mut load = Load::begin(shape, &app)?;
+    let (app, mut load) = begin(shape, Some(limit))?;
     std::thread::sleep(WARM_UP);
     load.ask("now")?;
     let stalled = stall(&app)?;
     std::thread::sleep(MEASURED);
     let (anew, worst) = load.ask("now")?;
     let stalled = (stall(&app)? - stalled) as f64 / MEASURED.as_micros() as f64;
-    load.end()?;
-    std::fs::remove_file(FILE)?;
-    remove(&app);
+    end(&app, load)?;
     Ok(format!(
         "with memory.max = {}M as suggested, started anew without a controller: {anew:.1} batches/s ({:.0}%), stalled \
          {:.1}% of the time, worst {worst:.1} ms",
@@ -295,10 +309,7 @@ fn under(shape: &Shape, limit: u64, batches: f64) -> Result<String> {
 }
 
 fn measure(shape: &Shape, controller: &Controller, seconds: u64) -> Result<Course> {
-    let app = PathBuf::from(CGROUPS).join("app");
-    std::fs::create_dir_all(&app)?;
-    std::fs::File::create(FILE)?.set_len(shape.file * M)?;
-    let mut load = Load::begin(shape, &app)?;
+    let (app, mut load) = begin(shape, None)?;
     std::thread::sleep(Duration::from_secs(3));
     // Memory besides its data and files: page tables, stacks.
     let fixed = number(&app, "memory.current")?.saturating_sub((shape.anon + shape.file) * M);
@@ -336,9 +347,7 @@ fn measure(shape: &Shape, controller: &Controller, seconds: u64) -> Result<Cours
     (course.after, course.stalled) = (number(&app, "memory.current")?, (stall(&app)? - stalled) as f64 / 1e3);
     course.cpu = running.cpu()? * 1e3;
     course.told = running.end(began)?;
-    load.end()?;
-    std::fs::remove_file(FILE)?;
-    remove(&app);
+    end(&app, load)?;
     Ok(course)
 }
 

@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
 
 use memctl::cgroup::error::CgroupError;
-use memctl::cgroup::{CgroupPath, Name, diagnose};
+use memctl::cgroup::{CgroupPath, Name};
 use memctl::kind;
 use memctl::reclaim::batch::{self, InOrder, Job, Outcomes, Scheduler, Total, settle};
 use memctl::reclaim::{self, Goal, OpenTarget, Plan, Rate, RecentStalls, Request, Tolerance, TotalPlan};
@@ -132,10 +132,7 @@ fn targets(jobs: &[Job]) -> Vec<(Name, Option<CgroupPath>)> {
 }
 
 fn unreadable((name, located): &(Name, Option<CgroupPath>), errno: Errno) -> Error {
-    match located {
-        Some(located) if matches!(errno, Errno::NODEV | Errno::NOENT) => diagnose::lost(located).into(),
-        _ => Error::new(output::format::errno_text(errno)).context(name),
-    }
+    Error::target(name, located.as_ref(), errno)
 }
 
 /// Opens the cgroups and checks that the kernel can serve the requests.

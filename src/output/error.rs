@@ -2,9 +2,8 @@
 
 use anstyle::{AnsiColor, Style};
 use clap::error::ErrorKind;
-use memctl::cgroup::diagnose;
+use memctl::reclaim::StoppedBy;
 use memctl::reclaim::batch::Outcome;
-use memctl::reclaim::{Report, StoppedBy};
 use rustix::io::Errno;
 
 use super::eprint_line;
@@ -25,23 +24,21 @@ pub fn print(error: &Error) -> Exit {
 
 /// Prints the error of one of several requests, if it had one.
 pub fn print_outcome(outcome: &Outcome) {
-    let name = &outcome.name;
-    let report = match (&outcome.report, &outcome.located) {
-        (
-            Ok(Report { stopped_by: StoppedBy::Removed, .. }) | Err(Errno::NODEV | Errno::NOENT),
-            Some(located),
-        ) => {
-            let why = diagnose::lost(located);
-            return print_lines(&why.to_string(), why.hint().as_deref());
-        }
-        (Ok(report), _) => report,
-        (Err(errno), _) => return print_lines(&format!("{name}: {}", errno_text(*errno)), None),
+    let (name, located) = (&outcome.name, outcome.located.as_ref());
+    let print_of = |errno| {
+        let error = Error::target(name, located, errno);
+        print_lines(&error.to_string(), error.hint());
+    };
+    let report = match &outcome.report {
+        Ok(report) => report,
+        Err(errno) => return print_of(*errno),
     };
     match report.stopped_by {
         StoppedBy::Failed(errno) => {
             let file = outcome.path.join(report.subject.file());
             print_lines(&format!("{}: {}", file.display(), errno_text(errno)), None);
         }
+        StoppedBy::Removed if located.is_some() => print_of(Errno::NODEV),
         StoppedBy::Removed => print_lines(&format!("{name}: {}", removed(report.subject)), None),
         _ => {}
     }

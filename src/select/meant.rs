@@ -90,8 +90,8 @@ fn id(text: &str, locator: &Locator) -> Option<String> {
 }
 
 /// Returns the path of a cgroup, from one with a prefix that isn't part of it: `memory:app` of
-/// libcgroup, `0::/app` of proc, `file:///…` of a file manager, the mount point of a controller of version 1, or the mount point
-/// without its slash.
+/// libcgroup, `0::/app` of proc, `file:///…` of a file manager, the mount point of a controller of
+/// version 1, or the mount point without its slash.
 fn path(text: &str, locator: &Locator) -> Option<String> {
     /// Directories of a host that has version 1 at the same mount point.
     const VERSION_1: [&str; 3] = ["memory", "unified", "systemd"];

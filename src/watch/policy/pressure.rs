@@ -160,8 +160,6 @@ pub(crate) struct PressurePolicy {
     out: f64,
     /// Check of what was reclaimed.
     reuse: Reuse,
-    /// True while new memory is pressed out during a check.
-    presses_new: bool,
     /// Number of knees, up to `SORTING_KNEES`.
     knees: u32,
     /// Length of the last short hold.
@@ -194,7 +192,6 @@ impl PressurePolicy {
             swap: Swapping::Begun,
             out: 0.0,
             reuse: Reuse::new(reuse),
-            presses_new: false,
             knees: 0,
             hold: Duration::ZERO,
             found: false,
@@ -252,14 +249,14 @@ impl PressurePolicy {
         };
         self.learn(&sample, &last);
         let for_check = ReuseSample { at: sample.at, current: sample.current, refaulted: sample.refaulted };
+        let goes_on = self.reuse.presses_new();
         let checked = self.reuse.judge(for_check);
         let presses_new = matches!(checked, Some(Checked::New(_)));
-        if !(presses_new && self.presses_new) && (checked.is_some() || self.reuse.pressed() < 1.0) {
+        if !(presses_new && goes_on) && (checked.is_some() || self.reuse.pressed() < 1.0) {
             // It is the check that judges what came back meanwhile; and what comes back before a
             // press has begun isn't the press's.
             (self.returned, self.poor) = (0.0, 0);
         }
-        self.presses_new = presses_new;
         let is_in_use = self.judge(&sample, &last);
         let mut new = None;
         match checked {

@@ -158,6 +158,12 @@ impl Reuse {
         self.approaches
     }
 
+    /// Returns whether new memory is pressed out during a check.
+    #[must_use]
+    pub(crate) fn presses_new(&self) -> bool {
+        self.check.is_some_and(|check| check.is_pressing)
+    }
+
     /// Records reclaimed bytes.
     pub(crate) fn reclaimed(&mut self, bytes: u64) {
         // New memory that is pressed out during a check says nothing of the press before.
