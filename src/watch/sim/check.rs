@@ -124,7 +124,8 @@ impl Checks {
         let is_troubled = now.saturating_sub(sim.troubled.max(sim.changed)) < CALM;
         let is_excused = is_hard || is_troubled || is_avoided || facts.blind || !sim.alive;
         if is_excused || now < wrote_itself + CALM {
-            facts.excused = now;
+            // A write that hangs may excuse it for longer.
+            facts.excused = facts.excused.max(now);
         }
         let met = sim.hits > facts.hits;
         facts.hits = sim.hits;
@@ -304,10 +305,14 @@ impl Checks {
                 }
                 self.facts(id).last_press = Some(result.reclaimed);
             }
-            EventKind::Hold { .. } => (self.facts(id).excused, self.facts(id).held) = (now, now),
+            EventKind::Hold { .. } => {
+                let facts = self.facts(id);
+                (facts.excused, facts.held) = (facts.excused.max(now), now);
+            }
             EventKind::Blind { .. } => self.facts(id).blind = true,
             EventKind::Recovered => {
-                (self.facts(id).blind, self.facts(id).excused) = (false, now);
+                let facts = self.facts(id);
+                (facts.blind, facts.excused) = (false, facts.excused.max(now));
             }
             EventKind::Start { .. } => {
                 let facts = self.facts(id);

@@ -348,7 +348,8 @@ impl World {
             return self.count("hang of all");
         }
         let Some(sim) = self.sims.get_mut(&id).filter(|sim| sim.alive) else { return };
-        sim.troubled = now;
+        // A hang that was announced may last for longer.
+        sim.troubled = sim.troubled.max(now);
         let kind = match what {
             What::Hang { within, time } => {
                 sim.hangs = Some((after(within), Duration::from_millis(time)));
