@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -38,14 +39,23 @@ pub fn real(memctl: &str, count: usize, seconds: u64) -> Result<()> {
         .stdout(Stdio::piped())
         .spawn()?;
     let said = child.stdout.take().context("its output")?;
-    let reader = std::thread::spawn(move || BufReader::new(said).lines().map_while(Result::ok).count());
+    let (tell, started) = channel();
+    let reader = std::thread::spawn(move || {
+        let lines = BufReader::new(said).lines().map_while(Result::ok);
+        for _ in lines.filter(|line| line.contains(r#""event":"start""#)) {
+            let _ = tell.send(());
+        }
+    });
+    for _ in 0..count {
+        started.recv_timeout(CALM).context("it doesn't watch all of them")?;
+    }
     std::thread::sleep(CALM);
     let before = Spending::of(child.id())?;
     std::thread::sleep(Duration::from_secs(seconds));
     println!("{count} at rest: {}", before.until_now(child.id())?);
     rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::TERM)?;
     ensure!(child.wait()?.success(), "it ended badly");
-    ensure!(reader.join().ok() > Some(count), "it didn't watch all of them");
+    reader.join().ok().context("a thread that reads")?;
     for number in 0..count {
         std::fs::remove_dir(batch.join(format!("job-{number}")))?;
     }
@@ -172,16 +182,17 @@ impl Spending {
     fn until_now(&self, process: u32) -> Result<String> {
         let after = Self::of(process)?;
         let time = after.at.saturating_sub(self.at).as_secs_f64();
-        let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
-        let kib = |key: &str| status.lines().find_map(|line| line.strip_prefix(key)).unwrap_or("?").trim();
+        // VmLck in `status` has all addresses of what is locked as it comes into use; this has memory.
+        let maps = std::fs::read_to_string(format!("/proc/{process}/smaps_rollup"))?;
+        let kib = |key: &str| maps.lines().find_map(|line| line.strip_prefix(key)).unwrap_or("?").trim();
         Ok(format!(
             "{:.2}% of a CPU, {:.0} reads and {:.1} wakes a second, {} resident ({} of it anonymous), {} locked",
             100.0 * (after.cpu - self.cpu) / time,
             (after.reads - self.reads) / time,
             (after.wakes - self.wakes) / time,
-            kib("VmRSS:"),
-            kib("RssAnon:"),
-            kib("VmLck:"),
+            kib("Rss:"),
+            kib("Anonymous:"),
+            kib("Locked:"),
         ))
     }
 }
