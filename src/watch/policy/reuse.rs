@@ -141,9 +141,12 @@ impl Reuse {
         }
     }
 
-    /// Ends the first approach: the cgroup is too small for its pauses.
+    /// Ends the first approach: there is too little to press. If the check that follows finds
+    /// nothing, the next press is as deep as one after an approach.
     pub(crate) fn end_approach(&mut self) {
-        self.approaches = false;
+        if std::mem::take(&mut self.approaches) {
+            self.depth = FIRST_DEPTH / 2.0;
+        }
     }
 
     /// Returns the time within which memory in use is touched.
@@ -390,6 +393,17 @@ mod tests {
                 assert_eq!(reuse.judge(sample(64, 240, 40)), Some(Checked::Over(Some(240 * M))));
             }
         }
+    }
+
+    #[test]
+    fn what_shrank_before_its_first_press_is_pressed_gently() {
+        let mut reuse = Reuse::new(Duration::from_secs(60));
+        assert_eq!(reuse.left(100 * M), 40 * M);
+        assert_eq!(reuse.left(61 * M), 0, "the application freed nearly as much itself");
+        reuse.end_approach();
+        assert_eq!(reuse.begin(sample(1, 61, 0), false), Duration::from_secs(61));
+        assert_eq!(reuse.judge(sample(61, 61, 0)), Some(Checked::Over(None)));
+        assert_eq!(reuse.left(100 * M), 20 * M, "a fifth");
     }
 
     #[test]
