@@ -144,12 +144,14 @@ impl PressureProbe {
             PressureDecision::Rest(until) => Probed { until, missing: 0, report: None, is_blind },
             PressureDecision::Knee(until) => {
                 let spares = self.spares_memory(current, &stat, || cx.system.can_swap(located, kind));
-                let report = self.knee(sampler, Knee::Met(current), spares, now, text);
+                let knee = Knee::met(current).with_copies(stat.zswap.unwrap_or(0));
+                let report = self.knee(sampler, knee, spares, now, text);
                 Probed { until, missing: 0, report, is_blind }
             }
             PressureDecision::Settled(usage) => {
                 let spares = self.spares_memory(current, &stat, || cx.system.can_swap(located, kind));
-                let report = self.knee(sampler, Knee::Settled(usage), spares, now, text);
+                let knee = Knee::settled(usage).with_copies(stat.zswap.unwrap_or(0));
+                let report = self.knee(sampler, knee, spares, now, text);
                 Probed { until: self.policy.due(), missing: 0, report, is_blind }
             }
         })
@@ -181,7 +183,8 @@ impl PressureProbe {
         self.policy.exhausted(cx.now, current);
         let stat = sampler.stat(&mut cx.text)?;
         let spares = self.spares_memory(current, &stat, || cx.system.can_swap(located, kind));
-        Ok(self.knee(sampler, Knee::Met(current), spares, cx.now, &mut cx.text))
+        let knee = Knee::met(current).with_copies(stat.zswap.unwrap_or(0));
+        Ok(self.knee(sampler, knee, spares, cx.now, &mut cx.text))
     }
 
     /// Returns whether memory stays that may be idle, and so isn't part of the working set.

@@ -2,6 +2,7 @@
 
 use crate::environment::{Case, list};
 use crate::harness::{Cgroup, M, assert_fails, number, run};
+use crate::net_saving::Zswap;
 use crate::watch::{after, begin, ended, events, limited, of};
 use crate::workload::Work;
 
@@ -15,7 +16,8 @@ pub fn cases() -> Vec<Case> {
             an_estimate_is_all_that_is_told,
             an_estimate_is_a_bound_where_memory_is_spared,
             the_floor_holds_here_too,
-            what_grows_is_followed
+            what_grows_is_followed;
+        "guest prompt zswap" => copies_in_zswap_are_told_apart
     ]
 }
 
@@ -96,6 +98,25 @@ fn an_estimate_is_a_bound_where_memory_is_spared() {
     let told = events(&["app", "--pressure", "0.1%", "--type", "all", "--duration", "40s"]);
     assert_eq!(of(&told, "summary")[0]["estimated_at_most"], true, "{told:?}");
     assert!(app.stat("anon") > 29 * M, "{}", app.stat("anon"));
+}
+
+fn copies_in_zswap_are_told_apart() {
+    let _zswap = Zswap::on();
+    let app = Cgroup::new("app");
+    app.uses(&Work::Mapped(16 * M)).uses(&Work::Anon(64 * M));
+    let words = ["app", "--pressure", "0.1%", "--type", "all", "--reuse", "5s", "--duration", "60s"];
+    let told = events(&words);
+    let (current, copies) = (app.current() as i64, app.stat("zswap") as i64);
+    let summary = of(&told, "summary")[0];
+    let set = number(summary, "estimated_working_set_bytes");
+    assert!(copies > M as i64 && app.stat("zswapped") > 32 * M, "{copies} in zswap: {told:?}");
+    assert!((15 * M as i64..=30 * M as i64).contains(&set), "{summary}");
+    let apart = number(summary, "zswap_copies_bytes");
+    assert!((apart - copies).abs() <= copies / 4 + M as i64, "{copies} in zswap: {summary}");
+    assert!((set + apart - current).abs() <= current / 4, "{current} used: {summary}");
+    assert!(number(summary, "suggested_max_bytes") >= set + apart, "{summary}");
+    let ran = run(&[&["watch"], &words[..7], &["--duration", "30s"]].concat());
+    assert!(ran.stdout.contains("of compressed copies in zswap"), "{}{}", ran.stdout, ran.stderr);
 }
 
 fn the_floor_holds_here_too() {

@@ -178,6 +178,9 @@ struct WorkingSetFound {
     estimated_least_bytes: u64,
     estimated_most_bytes: u64,
     reuse_usec: u64,
+    /// Compressed copies in zswap that the cgroup is charged for besides.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    zswap_copies_bytes: Option<u64>,
     /// Absent before the first reuse time is over.
     #[serde(skip_serializing_if = "Option::is_none")]
     suggested_max_bytes: Option<u64>,
@@ -193,6 +196,7 @@ impl WorkingSetFound {
             estimated_least_bytes: set.range.0,
             estimated_most_bytes: set.range.1,
             reuse_usec: usec(set.reuse),
+            zswap_copies_bytes: (set.copies > 0).then_some(set.copies),
             suggested_max_bytes: set.suggested,
         }
     }

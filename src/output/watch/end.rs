@@ -67,7 +67,7 @@ fn estimates(ended: &Ended, width: Option<u16>) -> String {
     let mut table = plain_table();
     table.set_header(["CGROUP", "WORKING SET", "CONFIDENCE", "AGE", "MEMORY.MAX", "SWAP", "SAVED"]);
     let (mut zram, mut demoted, mut missing, mut idle) = (0, 0, None, Vec::new());
-    let (mut is_bounded, mut early) = (false, None);
+    let (mut is_bounded, mut early, mut zswap) = (false, None, 0);
     for one in &ended.each {
         let Some(found) = one.found else { continue };
         let or_none = |bytes: Option<u64>| bytes.map_or_else(|| "-".into(), compact);
@@ -75,6 +75,7 @@ fn estimates(ended: &Ended, width: Option<u16>) -> String {
         (zram, demoted) = (zram + found.saved.zram.unwrap_or(0), demoted + found.saved.demoted);
         early = early.or(set.filter(|set| set.suggested.is_none()).map(|set| set.reuse));
         is_bounded |= set.is_some() && found.is_at_most;
+        zswap += set.map_or(0, |set| set.copies);
         if let Some(why) = found.idle {
             idle.push(format!("{}: {}", escaped(&one.cgroup), silent(why)));
         } else if set.is_none() && !one.gone {
@@ -107,6 +108,9 @@ fn estimates(ended: &Ended, width: Option<u16>) -> String {
             )
         }),
         (zram > 0).then(copies),
+        (zswap > 0).then(|| {
+            format!("besides the working set, {} of compressed copies in zswap need room below memory.max", size(zswap))
+        }),
         (demoted > 0).then(|| format!("in addition, {} demoted to slower memory", size(demoted))),
         missing.map(|held| match held {
             Some(guard) => format!("not found: {}", guarded(guard)),

@@ -119,8 +119,13 @@ fn found(set: &WorkingSet, is_at_most: bool, saved: &Saved) -> String {
         Some(bytes) => format!("suggested memory.max {}", size(bytes)),
         None => format!("what is touched less than all the time has {} to come back", time(set.reuse)),
     };
+    let copies = if set.copies > 0 {
+        format!(", and {} of compressed copies in zswap", size(set.copies))
+    } else {
+        String::new()
+    };
     format!(
-        "working set: {}{} (confidence {:.0}%); {suggested}; saved {}",
+        "working set: {}{}{copies} (confidence {:.0}%); {suggested}; saved {}",
         at_most(is_at_most),
         size(set.bytes),
         100.0 * set.confidence,

@@ -278,6 +278,7 @@ mod tests {
             confidence: 0.8,
             age: Duration::ZERO,
             range: (60 << 20, 62 << 20),
+            copies: 0,
             reuse: Duration::from_secs(60),
             suggested: Some(70 << 20),
         };

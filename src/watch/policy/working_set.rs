@@ -35,6 +35,9 @@ pub struct WorkingSet {
     pub bytes: u64,
     /// The least and the most of those usages.
     pub range: (u64, u64),
+    /// Compressed copies that the cgroup is charged for besides (zswap), at the last knee. The
+    /// suggested limit has room for them.
+    pub copies: u64,
     /// Confidence from 0 to 1: rises with the number of knees and their closeness, falls with their
     /// age.
     pub confidence: f64,
@@ -47,13 +50,38 @@ pub struct WorkingSet {
     pub suggested: Option<u64>,
 }
 
-/// Usage that shows the size of the working set, bytes.
+/// Usage that shows the size of the working set. Amounts are bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Knee {
-    /// The usage below which memory is touched all the time.
-    Met(u64),
-    /// The usage after the reuse time, with what came back.
-    Settled(u64),
+pub(crate) struct Knee {
+    usage: u64,
+    /// Part of the usage that is compressed copies (zswap): memory that isn't in use.
+    copies: u64,
+    has_settled: bool,
+}
+
+impl Knee {
+    /// Returns the knee at the usage below which memory is touched all the time.
+    #[must_use]
+    pub(crate) fn met(usage: u64) -> Self {
+        Self { usage, copies: 0, has_settled: false }
+    }
+
+    /// Returns the knee at the usage after the reuse time, with what came back.
+    #[must_use]
+    pub(crate) fn settled(usage: u64) -> Self {
+        Self { has_settled: true, ..Self::met(usage) }
+    }
+
+    /// Returns the knee with that part of its usage being compressed copies.
+    #[must_use]
+    pub(crate) fn with_copies(self, copies: u64) -> Self {
+        Self { copies: copies.min(self.usage), ..self }
+    }
+
+    /// Returns the usage without copies.
+    fn set(self) -> u64 {
+        self.usage - self.copies
+    }
 }
 
 /// What shows whether the tasks of a cgroup run.
@@ -88,7 +116,7 @@ impl Idle {
 /// A knee of which it isn't known yet what comes back.
 #[derive(Clone, Copy, Debug)]
 struct Met {
-    usage: u64,
+    set: u64,
     /// Largest usage since.
     peak: u64,
 }
@@ -96,10 +124,10 @@ struct Met {
 /// Usages that settled after the knees of one working set.
 #[derive(Clone, Copy, Debug, Default)]
 struct Knees {
-    /// The last usages, oldest first.
+    /// The last usages without copies, oldest first.
     usages: [u64; MAX_KNEES],
     count: usize,
-    /// Largest usage since the first knee.
+    /// Largest usage since the first knee, with copies.
     peak: u64,
 }
 
@@ -120,14 +148,14 @@ impl Knees {
         self.median().is_some_and(|bytes| bytes.abs_diff(usage) as f64 > MAX_DISTANCE * bytes as f64)
     }
 
-    fn record(&mut self, usage: u64) {
+    fn record(&mut self, knee: Knee) {
         if self.count == MAX_KNEES {
             self.usages.rotate_left(1);
             self.count -= 1;
         }
-        self.usages[self.count] = usage;
+        self.usages[self.count] = knee.set();
         self.count += 1;
-        self.peak = self.peak.max(usage);
+        self.peak = self.peak.max(knee.usage);
     }
 }
 
@@ -143,9 +171,10 @@ pub(crate) struct Estimate {
     met: Option<Met>,
     /// Usage at a later knee that is larger than the working set, and hasn't settled.
     doubt: Option<u64>,
-    /// Time of the last knee, and the usage then.
+    /// Time of the last knee, and the usage and the copies then.
     last: Duration,
     last_usage: u64,
+    copies: u64,
     /// Largest usage that the cgroup grew back to after a knee, and when.
     regrown: Option<(u64, Duration)>,
     /// CPU time that the tasks had used at the last knee, or at the first sample.
@@ -194,9 +223,10 @@ impl Estimate {
             return false;
         }
         self.cpu = activity.cpu.or(self.cpu);
-        match knee {
-            Knee::Met(usage) => self.meet(now, usage),
-            Knee::Settled(usage) => self.record(now, usage),
+        if knee.has_settled {
+            self.settle(now, knee);
+        } else {
+            self.meet(now, knee);
         }
         true
     }
@@ -204,34 +234,37 @@ impl Estimate {
     /// Records a knee, of which it isn't known yet what comes back. Once something settled, it only
     /// gives reason for doubt if it is larger: less may be pressed out for a moment, and a burst may
     /// be over by the next.
-    fn meet(&mut self, now: Duration, usage: u64) {
+    fn meet(&mut self, now: Duration, knee: Knee) {
+        let set = knee.set();
         match self.knees.median() {
             None => {
-                self.met = Some(Met { usage, peak: usage });
-                (self.last, self.last_usage) = (now, usage);
+                self.met = Some(Met { set, peak: knee.usage });
+                (self.last, self.last_usage, self.copies) = (now, knee.usage, knee.copies);
             }
-            Some(bytes) if usage > bytes && self.knees.differ_from(usage) => {
-                self.knees.peak = self.knees.peak.max(usage);
-                self.doubt = Some(usage);
+            Some(bytes) if set > bytes && self.knees.differ_from(set) => {
+                self.knees.peak = self.knees.peak.max(knee.usage);
+                self.doubt = Some(set);
             }
             Some(_) => {}
         }
     }
 
-    fn record(&mut self, now: Duration, usage: u64) {
-        (self.last, self.last_usage, self.doubt) = (now, usage, None);
-        if !self.knees.differ_from(usage) {
+    fn settle(&mut self, now: Duration, knee: Knee) {
+        let set = knee.set();
+        (self.last, self.last_usage, self.copies) = (now, knee.usage, knee.copies);
+        self.doubt = None;
+        if !self.knees.differ_from(set) {
             self.other = Knees::default();
-            self.knees.record(usage);
+            self.knees.record(knee);
             let peak = self.met.take().map_or(0, |met| met.peak);
             self.knees.peak = self.knees.peak.max(peak);
             return;
         }
-        if self.other.differ_from(usage) {
+        if self.other.differ_from(set) {
             self.other = Knees::default();
         }
-        self.other.record(usage);
-        let is_larger = self.knees.median().is_some_and(|bytes| usage > bytes);
+        self.other.record(knee);
+        let is_larger = self.knees.median().is_some_and(|bytes| set > bytes);
         if is_larger || self.knees.count == 1 || self.other.count >= SHRUNK_KNEES {
             self.knees = std::mem::take(&mut self.other);
         }
@@ -263,11 +296,12 @@ impl Estimate {
     pub(crate) fn working_set(&self, now: Duration) -> Option<WorkingSet> {
         let age = now.saturating_sub(self.last);
         let fresh = 0.5f64.powf(age.as_secs_f64() / HALF_LIFE.as_secs_f64());
-        if let Some(Met { usage: bytes, .. }) = self.met {
+        if let Some(Met { set: bytes, .. }) = self.met {
             let confidence = MET_CONFIDENCE * fresh;
             return Some(WorkingSet {
                 bytes,
                 range: (bytes, bytes),
+                copies: self.copies,
                 confidence,
                 age,
                 reuse: self.reuse,
@@ -287,6 +321,7 @@ impl Estimate {
         Some(WorkingSet {
             bytes,
             range: (*least, *most),
+            copies: self.copies,
             confidence: often * near * fresh,
             age,
             reuse: self.reuse,
@@ -303,6 +338,12 @@ mod tests {
 
     fn at(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
+    }
+
+    impl Estimate {
+        fn record(&mut self, now: Duration, usage: u64) {
+            self.settle(now, Knee::settled(usage));
+        }
     }
 
     fn estimated(knees: &[u64]) -> WorkingSet {
@@ -382,25 +423,42 @@ mod tests {
     }
 
     #[test]
+    fn copies_are_no_working_set_but_need_room() {
+        let mut estimate = Estimate::new(at(60));
+        let knee = |has_settled, usage, copies| Knee { usage: usage * M, copies: copies * M, has_settled };
+        estimate.knee(at(0), knee(false, 88, 27), Activity::default());
+        let met = estimate.working_set(at(0)).expect("a knee");
+        assert_eq!((met.bytes, met.copies), (61 * M, 27 * M));
+        estimate.knee(at(60), knee(true, 90, 28), Activity::default());
+        let set = estimate.working_set(at(60)).expect("it settled");
+        assert_eq!((set.bytes, set.copies, set.suggested), (62 * M, 28 * M, Some(99 * M)));
+        // All copies were written to the device meanwhile: the same working set.
+        estimate.knee(at(120), knee(true, 62, 0), Activity::default());
+        let set = estimate.working_set(at(120)).expect("it settled");
+        assert_eq!((set.bytes, set.copies, set.range), (62 * M, 0, (62 * M, 62 * M)));
+        assert_eq!(Knee::met(M).with_copies(2 * M).set(), 0, "two files that were read one after the other");
+    }
+
+    #[test]
     fn before_the_reuse_time_is_over_no_limit_is_suggested() {
         let activity = Activity::default();
         let mut estimate = Estimate::new(at(60));
-        assert!(estimate.knee(at(0), Knee::Met(40 * M), activity));
+        assert!(estimate.knee(at(0), Knee::met(40 * M), activity));
         let met = estimate.working_set(at(0)).expect("a knee");
         assert_eq!((met.bytes, met.suggested, met.reuse), (40 * M, None, at(60)));
         assert!(met.confidence < 0.3, "{met:?}");
         estimate.used(at(30), 125 * M);
-        estimate.knee(at(60), Knee::Settled(120 * M), activity);
+        estimate.knee(at(60), Knee::settled(120 * M), activity);
         let set = estimate.working_set(at(60)).expect("it settled");
         assert_eq!((set.bytes, set.range, set.suggested), (120 * M, (120 * M, 120 * M), Some(138 * M)));
         // Less may be pressed out for a moment; more is a larger working set.
-        estimate.knee(at(70), Knee::Met(40 * M), activity);
+        estimate.knee(at(70), Knee::met(40 * M), activity);
         assert_eq!(estimate.working_set(at(60)), Some(set));
-        estimate.knee(at(80), Knee::Met(200 * M), activity);
+        estimate.knee(at(80), Knee::met(200 * M), activity);
         let larger = estimate.working_set(at(80)).expect("a knee");
         assert_eq!((larger.bytes, larger.suggested), (120 * M, Some(220 * M)), "a burst, maybe");
         assert!(larger.confidence < 0.5 * set.confidence, "{larger:?}");
-        estimate.knee(at(120), Knee::Settled(200 * M), activity);
+        estimate.knee(at(120), Knee::settled(200 * M), activity);
         let larger = estimate.working_set(at(120)).expect("it settled");
         assert_eq!((larger.bytes, larger.suggested), (200 * M, Some(220 * M)));
         estimate.adopt(at(3600));
@@ -412,11 +470,11 @@ mod tests {
         let running = |cpu| Activity { is_frozen: false, cpu: Some(at(cpu)) };
         let mut estimate = Estimate::default();
         estimate.observe(running(5));
-        assert!(!estimate.knee(at(1), Knee::Settled(60 * M), running(5)));
+        assert!(!estimate.knee(at(1), Knee::settled(60 * M), running(5)));
         assert_eq!((estimate.working_set(at(1)), estimate.idle()), (None, Some(Idle::NoCpu)));
         let frozen = Activity { is_frozen: true, ..running(6) };
         assert!(
-            !estimate.knee(at(2), Knee::Settled(60 * M), frozen),
+            !estimate.knee(at(2), Knee::settled(60 * M), frozen),
             "it ran, and was frozen before the knee"
         );
         assert_eq!((estimate.working_set(at(2)), estimate.idle()), (None, Some(Idle::Frozen)));
@@ -424,17 +482,17 @@ mod tests {
         assert_eq!(estimate.idle(), None);
         estimate.observe(frozen);
         assert_eq!(estimate.idle(), Some(Idle::Frozen), "without a knee as well");
-        assert!(estimate.knee(at(3), Knee::Settled(60 * M), running(6)));
+        assert!(estimate.knee(at(3), Knee::settled(60 * M), running(6)));
         let set = estimate.working_set(at(3)).expect("a knee");
         assert_eq!(estimate.idle(), None);
         // Knees of an idle cgroup neither confirm nor move the estimate.
         assert!(
-            !estimate.knee(at(4), Knee::Settled(10 * M), running(6))
-                && !estimate.knee(at(5), Knee::Settled(10 * M), frozen)
+            !estimate.knee(at(4), Knee::settled(10 * M), running(6))
+                && !estimate.knee(at(5), Knee::settled(10 * M), frozen)
         );
         let later = estimate.working_set(at(5)).expect("a knee");
         assert!(later.bytes == set.bytes && later.confidence < set.confidence && later.age == at(2));
         // Where CPU time can't be read, nothing is known of it.
-        assert!(Estimate::default().knee(at(1), Knee::Settled(M), Activity::default()));
+        assert!(Estimate::default().knee(at(1), Knee::settled(M), Activity::default()));
     }
 }
