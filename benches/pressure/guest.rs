@@ -5,16 +5,29 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
+/// Switch of zswap, where the kernel has it.
+const ZSWAP: &str = "/sys/module/zswap/parameters/enabled";
+
 /// Swap of the guest.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Swap {
     Zram,
+    /// zswap in front of the guest's ordinary disk.
+    Zswap,
     Slow,
     None,
 }
 
 pub fn number(app: &Path, file: &str) -> Result<u64> {
     Ok(std::fs::read_to_string(app.join(file))?.trim().parse()?)
+}
+
+/// Returns the usage without what zswap keeps compressed.
+pub fn used(app: &Path) -> Result<u64> {
+    let stat = std::fs::read_to_string(app.join("memory.stat"))?;
+    let copies = stat.lines().find_map(|line| line.strip_prefix("zswap "));
+    let copies = copies.map(str::parse).transpose()?.unwrap_or(0);
+    Ok(number(app, "memory.current")?.saturating_sub(copies))
 }
 
 /// Returns PSI some, in microseconds.
@@ -31,7 +44,7 @@ pub fn scanned(app: &Path) -> Result<String> {
     Ok(format!("scanned {}, taken {} pages", pages("pgscan "), pages("pgsteal ")))
 }
 
-/// The guest's swap while a shape runs: zram of 1 GiB, the slow disk, or none.
+/// The guest's swap while a shape runs: zram of 1 GiB, zswap, the slow disk, or none.
 pub struct Swapped(Option<&'static str>);
 
 impl Swapped {
@@ -39,11 +52,15 @@ impl Swapped {
         let device = match swap {
             Swap::None => return Ok(Self(None)),
             Swap::Slow => "/dev/vdc",
+            Swap::Zswap => "/dev/vdb",
             Swap::Zram => "/dev/zram0",
         };
         if swap == Swap::Zram {
             std::fs::write("/sys/block/zram0/disksize", "1G")?;
             shell("mkswap /dev/zram0 >/dev/null")?;
+        }
+        if swap == Swap::Zswap {
+            std::fs::write(ZSWAP, "Y").context(ZSWAP)?;
         }
         shell(&format!("swapon {device}"))?;
         Ok(Self(Some(device)))
@@ -54,8 +71,10 @@ impl Drop for Swapped {
     fn drop(&mut self) {
         let Some(device) = self.0 else { return };
         let _ = shell(&format!("swapoff {device}"));
-        if device == "/dev/zram0" {
-            let _ = std::fs::write("/sys/block/zram0/reset", "1");
+        match device {
+            "/dev/zram0" => drop(std::fs::write("/sys/block/zram0/reset", "1")),
+            "/dev/vdb" => drop(std::fs::write(ZSWAP, "N")),
+            _ => {}
         }
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! `pressure compare MEMCTL SECONDS [SHAPE[:TIMES]]...` runs in a guest: an application with a
 //! known amount of hot memory, with each controller in turn. `pressure load SHAPE` is that
-//! application.
+//! application. `pressure apps MEMCTL SECONDS [APP]...` does it with real applications.
 
 #![allow(clippy::disallowed_methods, reason = "reads numbers of its own cgroups")]
 
@@ -12,12 +12,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+mod apps;
 mod controller;
 mod guest;
 mod load;
 
 use controller::{Controller, Running, Told};
-use guest::{Swap, Swapped, number, stall};
+use guest::{Swap, Swapped, number, stall, used};
 use load::{FILE, Load};
 
 const CGROUPS: &str = "/sys/fs/cgroup";
@@ -67,12 +68,13 @@ const MAIN: Shape = Shape {
     changes: false,
     swap: Swap::Zram,
 };
-const SHAPES: [Shape; 10] = [
+const SHAPES: [Shape; 11] = [
     MAIN,
     Shape { name: "cache", anon: 40, hot: 10, file: 400, hot_file: 60, ..MAIN },
     Shape { name: "large", anon: 550, hot: 90, ..MAIN },
     Shape { name: "drift", drift: 0.5, ..MAIN },
     Shape { name: "noswap", swap: Swap::None, ..MAIN },
+    Shape { name: "zswap", swap: Swap::Zswap, ..MAIN },
     Shape { name: "slowswap", swap: Swap::Slow, ..MAIN },
     Shape { name: "change", changes: true, ..MAIN },
     Shape { name: "reuse10", hot: 120, reuse: 10, ..MAIN },
@@ -98,6 +100,7 @@ fn main() -> Result<()> {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => println!("nothing measured: `make bench-pressure` says on what"),
+        ["apps", memctl, seconds, ref names @ ..] => apps::compare(memctl, seconds.parse()?, names)?,
         ["load", name] => load::load(Shape::named(name)?)?,
         ["compare", memctl, seconds, ref names @ ..] => {
             let mut wanted = names.iter().map(|name| repeated(name)).collect::<Result<Vec<_>>>()?;
@@ -115,7 +118,9 @@ fn main() -> Result<()> {
                 compare(&shape, memctl, seconds.parse()?, times)?;
             }
         }
-        _ => bail!("usage: pressure compare MEMCTL SECONDS [SHAPE[:TIMES]]..."),
+        _ => bail!(
+            "usage: pressure compare MEMCTL SECONDS [SHAPE[:TIMES]]..., or pressure apps MEMCTL SECONDS [APP]..."
+        ),
     }
     Ok(())
 }
@@ -344,7 +349,7 @@ fn measure(shape: &Shape, controller: &Controller, seconds: u64) -> Result<Cours
     let later: Vec<_> =
         course.seen.iter().filter(|seen| seen.at > settled).map(|seen| seen.batches).collect();
     course.batches = later.iter().sum::<f64>() / later.len().max(1) as f64;
-    (course.after, course.stalled) = (number(&app, "memory.current")?, (stall(&app)? - stalled) as f64 / 1e3);
+    (course.after, course.stalled) = (used(&app)?, (stall(&app)? - stalled) as f64 / 1e3);
     course.cpu = running.cpu()? * 1e3;
     course.told = running.end(began)?;
     end(&app, load)?;
@@ -353,7 +358,7 @@ fn measure(shape: &Shape, controller: &Controller, seconds: u64) -> Result<Cours
 
 /// Takes a sample, at which the hot memory may change.
 fn look(app: &Path, load: &mut Load, shape: &Shape, half: u64, began: Instant) -> Result<Seen> {
-    let current = number(app, "memory.current")?;
+    let current = used(app)?;
     let word = match half {
         half if shape.changes && half == 2 * DOUBLES => format!("hot {}", 2 * shape.hot),
         half if shape.changes && half == 2 * HALVES => format!("hot {}", shape.hot),

@@ -1,0 +1,32 @@
+//! Latencies of requests.
+
+use std::time::{Duration, SystemTime};
+
+/// Requests with the times at which they ended.
+#[derive(Default)]
+pub struct Latencies(Vec<(SystemTime, Duration)>);
+
+impl Latencies {
+    pub fn add(&mut self, ended: SystemTime, took: Duration) {
+        self.0.push((ended, took));
+    }
+
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Returns those that ended between two times.
+    pub fn within(self, [from, to]: [SystemTime; 2]) -> Self {
+        Self(self.0.into_iter().filter(|&(ended, _)| from <= ended && ended <= to).collect())
+    }
+
+    /// Returns latencies in milliseconds that the given shares of all requests don't exceed.
+    pub fn quantiles<const N: usize>(&self, shares: [f64; N]) -> [f64; N] {
+        let mut sorted: Vec<_> = self.0.iter().map(|&(_, took)| took).collect();
+        sorted.sort_unstable();
+        shares.map(|share| {
+            let rank = (share * sorted.len() as f64).ceil() as usize;
+            sorted.get(rank.saturating_sub(1)).map_or(f64::NAN, |took| took.as_secs_f64() * 1e3)
+        })
+    }
+}

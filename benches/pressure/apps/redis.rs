@@ -1,0 +1,148 @@
+//! Redis: a part of the keys is read twice a minute.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
+
+use super::latency::Latencies;
+use super::service::{DATA, DISK, Service};
+use super::{App, Loaded};
+
+/// Keys, those in use, and bytes of each value.
+const KEYS: usize = 150_000;
+const USED: usize = 40_000;
+const VALUE: usize = 2048;
+
+/// Keys of a request, and time between two: each key in use is read each 30 s.
+const AT_ONCE: usize = 20;
+const EACH: Duration = Duration::from_millis(15);
+
+/// Distance of keys read one after the other: a prime, so that all have their turn.
+const STRIDE: usize = 7919;
+
+pub struct Redis;
+
+impl App for Redis {
+    fn name(&self) -> &'static str {
+        "redis"
+    }
+
+    /// Redis has all its data in memory, or in swap.
+    fn begin(&self, cgroup: &Path, _all: bool) -> Result<Box<dyn Loaded>> {
+        let socket = format!("{DATA}/redis.sock");
+        let words = [
+            "/usr/bin/redis-server",
+            "--port",
+            "0",
+            "--unixsocket",
+            &socket,
+            "--save",
+            "",
+            "--dir",
+            DATA,
+            "--maxclients",
+            "10",
+        ];
+        let server = Service::begin(cgroup, &words, Signal::TERM, &|| Connection::open().is_ok())?;
+        fill()?;
+        let ends = Arc::new(AtomicBool::new(false));
+        let load = std::thread::spawn({
+            let ends = Arc::clone(&ends);
+            move || work(&ends)
+        });
+        Ok(Box::new(Running { server, load, ends }))
+    }
+}
+
+struct Running {
+    server: Service,
+    load: JoinHandle<Result<Latencies>>,
+    ends: Arc<AtomicBool>,
+}
+
+impl Loaded for Running {
+    fn end(self: Box<Self>) -> Result<Latencies> {
+        self.ends.store(true, Ordering::Relaxed);
+        let latencies = self.load.join().ok().context("the load")??;
+        self.server.end()?;
+        Ok(latencies)
+    }
+}
+
+/// A connection to the server.
+struct Connection(BufReader<UnixStream>);
+
+impl Connection {
+    fn open() -> Result<Self> {
+        Ok(Self(BufReader::new(UnixStream::connect(format!("{DISK}{DATA}/redis.sock"))?)))
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> Result<()> {
+        Ok(self.0.get_mut().write_all(bytes)?)
+    }
+
+    fn line(&mut self) -> Result<String> {
+        let mut line = String::new();
+        self.0.read_line(&mut line)?;
+        ensure!(line.ends_with("\r\n") && !line.starts_with('-'), "redis said {line:?}");
+        Ok(line.trim_end().to_owned())
+    }
+}
+
+/// Stores all keys: those in use first.
+fn fill() -> Result<()> {
+    let mut connection = Connection::open()?;
+    let mut random = 1u64;
+    let mut value = vec![0; VALUE];
+    for from in (0..KEYS).step_by(100) {
+        let mut request = Vec::new();
+        for key in from..from + 100 {
+            // Half of it compresses.
+            for byte in &mut value[..VALUE / 2] {
+                random =
+                    random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                *byte = (random >> 56) as u8;
+            }
+            write!(request, "*3\r\n$3\r\nSET\r\n$10\r\nkey:{key:06}\r\n${VALUE}\r\n")?;
+            request.extend_from_slice(&value);
+            request.extend_from_slice(b"\r\n");
+        }
+        connection.send(&request)?;
+        for _ in 0..100 {
+            ensure!(connection.line()? == "+OK", "redis didn't store a key");
+        }
+    }
+    Ok(())
+}
+
+fn work(ends: &AtomicBool) -> Result<Latencies> {
+    let mut connection = Connection::open()?;
+    let (mut latencies, mut due, mut key) = (Latencies::default(), Instant::now(), 0);
+    let mut value = vec![0; VALUE + 2];
+    while !ends.load(Ordering::Relaxed) {
+        let mut request = Vec::new();
+        write!(request, "*{}\r\n$4\r\nMGET\r\n", AT_ONCE + 1)?;
+        for _ in 0..AT_ONCE {
+            write!(request, "$10\r\nkey:{key:06}\r\n")?;
+            key = (key + STRIDE) % USED;
+        }
+        connection.send(&request)?;
+        connection.line()?;
+        for _ in 0..AT_ONCE {
+            ensure!(connection.line()? == format!("${VALUE}"), "redis didn't have a key");
+            connection.0.read_exact(&mut value)?;
+        }
+        // From when it was due: a request that waits for a slow one is slow itself.
+        latencies.add(SystemTime::now(), due.elapsed());
+        due += EACH;
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+    }
+    Ok(latencies)
+}
