@@ -23,6 +23,9 @@ mod service;
 /// Time for which an application is measured without a controller, and under a suggested limit.
 const MEASURED: Duration = Duration::from_secs(60);
 
+/// Bytes reclaimed at once.
+const STEP: u64 = 10 * M;
+
 /// Time between its start and the measurement, and between its load's start and the measurement
 /// where memory was there before.
 const WARM_UP: Duration = Duration::from_secs(60);
@@ -147,9 +150,14 @@ fn alone(app: &dyn App) -> Result<(Figures, Used)> {
     std::thread::sleep(MEASURED);
     let (mut figures, measured) = meter.end(&at)?;
     progress("reclaiming all of it");
-    // A write fails with EAGAIN when there is nothing more, or all of it comes straight back.
-    let mut times = 0..100;
-    while times.next().is_some() && std::fs::write(at.join("memory.reclaim"), "10M").is_ok() {}
+    // Until what the load takes back is all that a write reclaims.
+    loop {
+        let before = number(&at, "memory.current")?;
+        let is_all = std::fs::write(at.join("memory.reclaim"), STEP.to_string()).is_err();
+        if is_all || number(&at, "memory.current")? + STEP / 2 > before {
+            break;
+        }
+    }
     let least = number(&at, "memory.current")?;
     let mut used = [0; 2];
     for used in &mut used {

@@ -148,9 +148,9 @@ impl PressureProbe {
                 let report = self.knee(sampler, knee, spares, now, text);
                 Probed { until, missing: 0, report, is_blind }
             }
-            PressureDecision::Settled(usage) => {
+            PressureDecision::Settled(settled) => {
                 let spares = self.spares_memory(current, &stat, || cx.system.can_swap(located, kind));
-                let knee = Knee::settled(usage).with_copies(stat.zswap.unwrap_or(0));
+                let knee = Knee::settled(settled.usage, settled.share).with_copies(stat.zswap.unwrap_or(0));
                 let report = self.knee(sampler, knee, spares, now, text);
                 Probed { until: self.policy.due(), missing: 0, report, is_blind }
             }

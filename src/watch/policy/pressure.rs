@@ -17,7 +17,7 @@
 
 use std::time::Duration;
 
-use super::reuse::{Checked, Reuse, ReuseSample};
+use super::reuse::{Checked, Reuse, ReuseSample, Settled};
 
 /// Interval between reclaims while nothing refaults.
 pub(crate) const STEP_INTERVAL: Duration = Duration::from_millis(250);
@@ -111,7 +111,7 @@ pub(crate) struct PressureSample {
 }
 
 /// Decision of the policy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum PressureDecision {
     /// Do nothing until this time.
     Rest(Duration),
@@ -119,9 +119,9 @@ pub(crate) enum PressureDecision {
     Reclaim(u64),
     /// All memory that is left is touched all the time: do nothing until this time.
     Knee(Duration),
-    /// The reuse time after a press is over: this usage, bytes, is the working set's. The next
-    /// sample is due at once.
-    Settled(u64),
+    /// The reuse time after a press is over: this usage is the working set's. The next sample is due
+    /// at once.
+    Settled(Settled),
 }
 
 /// State of swapping during an approach.
@@ -268,9 +268,9 @@ impl PressurePolicy {
                 return PressureDecision::Rest(until);
             }
             Some(Checked::New(bytes)) => new = Some(bytes),
-            Some(Checked::Over(Some(usage))) => {
+            Some(Checked::Over(Some(settled))) => {
                 self.due = sample.at + STEP_INTERVAL;
-                return PressureDecision::Settled(usage);
+                return PressureDecision::Settled(settled);
             }
             Some(Checked::Over(None) | Checked::Void) | None => {}
         }

@@ -5,7 +5,8 @@
 //! that is touched every 10 to 60 s (a database's rows, a cache's keys), a window of 2 s sees a
 //! tenth: a policy that believes it goes deeper with each approach (a database with 130 MiB in
 //! use was pressed to 37 MiB). So after each press nothing more is reclaimed for the reuse time,
-//! and what has come back by its end decides on the depth of the next press.
+//! and what has come back by its end decides on the depth of the next press: the larger its share
+//! of what was pressed out, the less is idle of what is left.
 //!
 //! The first approach, most of which is cold memory, would take too long that way. It pauses after
 //! each two fifths of the usage: what is touched all the time comes back within `SETTLING`; if more
@@ -16,8 +17,9 @@ use std::time::Duration;
 /// Time within which memory in use is touched, by default.
 pub const DEFAULT_REUSE: Duration = Duration::from_secs(60);
 
-/// Share of the usage that a press takes at most after one of which more than `BACK_SHARE` came
-/// back; it doubles after each other one.
+/// Share of the usage that a press takes at least. It doubles after a press of which no more than
+/// `BACK_SHARE` came back, and falls by the share that came back after another one. After one that
+/// met memory that is touched all the time, it is the least.
 const LEAST_DEPTH: f64 = 0.05;
 /// Share of the usage after which the first approach pauses, and the lengths of the two parts of
 /// the pause.
@@ -55,7 +57,7 @@ pub(crate) struct ReuseSample {
 }
 
 /// Result of a sample during a check.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Checked {
     /// The check goes on until this time.
     Waiting(Duration),
@@ -66,7 +68,17 @@ pub(crate) enum Checked {
     Void,
     /// The time is over. The usage is that of the working set, if the memory that is left, with
     /// what came back, is in use; `None` if less may do.
-    Over(Option<u64>),
+    Over(Option<Settled>),
+}
+
+/// Usage at the end of a check.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Settled {
+    /// Bytes, with what came back.
+    pub usage: u64,
+    /// Share of what was pressed out that came back, from 0 to 1; 1 at a knee. The less it is, the
+    /// more of what is left is likely to be idle as well.
+    pub share: f64,
 }
 
 /// A check in progress.
@@ -274,10 +286,12 @@ impl Reuse {
             return Some(self.judge_pause(sample, back, sample.at.saturating_sub(check.began)));
         }
         // An application that frees other memory hides what comes back.
-        let is_in_use = self.is_much((back as f64).max((refaulted as f64).min(self.pressed)));
-        let set = (is_in_use || check.at_knee).then_some(known + back);
+        let used = (back as f64).max((refaulted as f64).min(self.pressed));
+        let is_in_use = self.is_much(used);
+        let share = if check.at_knee { 1.0 } else { (used / self.pressed_of_old().max(1.0)).min(1.0) };
+        let set = (is_in_use || check.at_knee).then_some(Settled { usage: known + back, share });
         self.next(match check.stage {
-            _ if is_in_use => LEAST_DEPTH,
+            _ if is_in_use => (self.depth * (1.0 - share)).max(LEAST_DEPTH),
             Stage::First => FIRST_DEPTH,
             _ => (2.0 * self.depth).min(1.0),
         });
@@ -303,10 +317,15 @@ impl Reuse {
         (self.depth * usage as f64).round() as u64
     }
 
-    /// Returns whether so many bytes are much of what was pressed out, apart from new memory.
+    /// Returns whether so many bytes are much of what was pressed out.
     fn is_much(&self, back: f64) -> bool {
+        back > (BACK_SHARE * self.pressed_of_old()).max(NOISE_BYTES)
+    }
+
+    /// Returns the bytes that were pressed out, apart from new memory.
+    fn pressed_of_old(&self) -> f64 {
         let most = self.from.map_or(0, |from| self.depth_of(from)) as f64;
-        back > (BACK_SHARE * self.pressed.min(most)).max(NOISE_BYTES)
+        self.pressed.min(most)
     }
 
     /// Begins a press of this depth.
@@ -335,6 +354,10 @@ mod tests {
         ReuseSample { at: Duration::from_secs(at), current: current * M, refaulted: refaulted * M }
     }
 
+    fn over(usage: u64, share: f64) -> Checked {
+        Checked::Over(Some(Settled { usage: usage * M, share }))
+    }
+
     /// Returns a state that checks a press of 90 MiB that ended at 40 MiB, after 3 s.
     fn checking(at_knee: bool) -> Reuse {
         let mut reuse = Reuse::new(Duration::from_secs(60));
@@ -353,18 +376,14 @@ mod tests {
         let waiting = Checked::Waiting(Duration::from_secs(63));
         assert_eq!(reuse.judge(sample(20, 60, 30)), Some(waiting), "refaults are no change");
         assert!(!reuse.peek(60 * M), "and no news");
-        assert_eq!(
-            reuse.judge(sample(63, 120, 91)),
-            Some(Checked::Over(Some(120 * M))),
-            "80 of 81 came back"
-        );
+        assert_eq!(reuse.judge(sample(63, 120, 91)), Some(over(120, 1.0)), "80 of 81 came back");
         assert_eq!(reuse.left(120 * M), 6 * M, "a twentieth");
     }
 
     #[test]
     fn what_stays_away_lets_the_next_press_go_deeper() {
         let mut reuse = checking(true);
-        assert_eq!(reuse.judge(sample(63, 45, 12)), Some(Checked::Over(Some(42 * M))), "2 of 90 MiB");
+        assert_eq!(reuse.judge(sample(63, 45, 12)), Some(over(42, 1.0)), "2 of 90 MiB");
         for depth in [20, 40, 80, 100, 100] {
             assert_eq!(reuse.left(40 * M), depth * 40 * M / 100);
             reuse.reclaimed(8 * M);
@@ -372,7 +391,7 @@ mod tests {
             assert_eq!(reuse.judge(sample(160, 32, 12)), Some(Checked::Over(None)));
         }
         let mut reuse = checking(true);
-        assert_eq!(reuse.judge(sample(63, 40, 10)), Some(Checked::Over(Some(40 * M))), "a knee all the same");
+        assert_eq!(reuse.judge(sample(63, 40, 10)), Some(over(40, 1.0)), "a knee all the same");
     }
 
     #[test]
@@ -390,9 +409,26 @@ mod tests {
             if back == 0 {
                 assert_eq!(reuse.left(210 * M), 84 * M, "it goes on");
             } else {
-                assert_eq!(reuse.judge(sample(64, 240, 40)), Some(Checked::Over(Some(240 * M))));
+                assert_eq!(reuse.judge(sample(64, 240, 40)), Some(over(240, 0.29)));
             }
         }
+    }
+
+    #[test]
+    fn the_more_comes_back_the_less_is_pressed_next() {
+        let mut reuse = checking(false);
+        reuse.depth = 0.4;
+        // 52 MiB of the old memory were pressed out, and the rest was new.
+        assert_eq!(reuse.judge(sample(63, 53, 23)), Some(over(53, 0.25)));
+        assert_eq!(reuse.left(100 * M), 30 * M, "three quarters of 40%");
+        reuse.reclaimed(30 * M);
+        reuse.begin(sample(100, 70, 23), false);
+        assert_eq!(reuse.judge(sample(160, 85, 38)), Some(over(85, 0.5)));
+        assert_eq!(reuse.left(100 * M), 15 * M);
+        reuse.reclaimed(15 * M);
+        reuse.begin(sample(200, 85, 38), false);
+        assert_eq!(reuse.judge(sample(260, 99, 52)), Some(over(99, 14.0 / 15.0)));
+        assert_eq!(reuse.left(100 * M), 5 * M, "the least");
     }
 
     #[test]
@@ -416,11 +452,7 @@ mod tests {
         reuse.reclaimed(9 * M);
         assert_eq!(reuse.judge(sample(12, 41, 10)), waiting, "the check goes on");
         assert_eq!(reuse.judge(sample(40, 60, 30)), waiting);
-        assert_eq!(
-            reuse.judge(sample(63, 115, 85)),
-            Some(Checked::Over(Some(115 * M))),
-            "75 of 90 came back"
-        );
+        assert_eq!(reuse.judge(sample(63, 115, 85)), Some(over(115, 1.0)), "75 of 90 came back");
         let mut reuse = checking(true);
         assert_eq!(reuse.judge(sample(10, 20, 10)), Some(Checked::Void), "20 MiB were freed");
         assert_eq!(reuse.left(20 * M), M);
@@ -429,8 +461,8 @@ mod tests {
     #[test]
     fn neither_new_memory_nor_what_others_evicted_is_counted_as_back() {
         let mut reuse = checking(true);
-        assert_eq!(reuse.judge(sample(63, 44, 11)), Some(Checked::Over(Some(41 * M))), "3 MiB are new");
+        assert_eq!(reuse.judge(sample(63, 44, 11)), Some(over(41, 1.0)), "3 MiB are new");
         let mut reuse = checking(true);
-        assert_eq!(reuse.judge(sample(63, 40, 910)), Some(Checked::Over(Some(40 * M))), "a loop over a file");
+        assert_eq!(reuse.judge(sample(63, 40, 910)), Some(over(40, 1.0)), "a loop over a file");
     }
 }

@@ -38,8 +38,8 @@ pub struct WorkingSet {
     /// Compressed copies that the cgroup is charged for besides (zswap), at the last knee. The
     /// suggested limit has room for them.
     pub copies: u64,
-    /// Confidence from 0 to 1: rises with the number of knees and their closeness, falls with their
-    /// age.
+    /// Confidence from 0 to 1: rises with the number of knees, their closeness, and the share of the
+    /// last press that came back; falls with their age.
     pub confidence: f64,
     /// Time since the last knee.
     pub age: Duration,
@@ -51,11 +51,13 @@ pub struct WorkingSet {
 }
 
 /// Usage that shows the size of the working set. Amounts are bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Knee {
     usage: u64,
     /// Part of the usage that is compressed copies (zswap): memory that isn't in use.
     copies: u64,
+    /// Share of what was pressed out before that was in use.
+    share: f64,
     has_settled: bool,
 }
 
@@ -63,13 +65,14 @@ impl Knee {
     /// Returns the knee at the usage below which memory is touched all the time.
     #[must_use]
     pub(crate) fn met(usage: u64) -> Self {
-        Self { usage, copies: 0, has_settled: false }
+        Self { usage, copies: 0, share: 1.0, has_settled: false }
     }
 
-    /// Returns the knee at the usage after the reuse time, with what came back.
+    /// Returns the knee at the usage after the reuse time, with what came back: that share of what
+    /// was pressed out before.
     #[must_use]
-    pub(crate) fn settled(usage: u64) -> Self {
-        Self { has_settled: true, ..Self::met(usage) }
+    pub(crate) fn settled(usage: u64, share: f64) -> Self {
+        Self { share, has_settled: true, ..Self::met(usage) }
     }
 
     /// Returns the knee with that part of its usage being compressed copies.
@@ -175,6 +178,8 @@ pub(crate) struct Estimate {
     last: Duration,
     last_usage: u64,
     copies: u64,
+    /// Share of the last press that was in use.
+    share: f64,
     /// Largest usage that the cgroup grew back to after a knee, and when.
     regrown: Option<(u64, Duration)>,
     /// CPU time that the tasks had used at the last knee, or at the first sample.
@@ -252,7 +257,7 @@ impl Estimate {
     fn settle(&mut self, now: Duration, knee: Knee) {
         let set = knee.set();
         (self.last, self.last_usage, self.copies) = (now, knee.usage, knee.copies);
-        self.doubt = None;
+        (self.share, self.doubt) = (knee.share, None);
         if !self.knees.differ_from(set) {
             self.other = Knees::default();
             self.knees.record(knee);
@@ -322,7 +327,7 @@ impl Estimate {
             bytes,
             range: (*least, *most),
             copies: self.copies,
-            confidence: often * near * fresh,
+            confidence: often * near * fresh * self.share,
             age,
             reuse: self.reuse,
             suggested: Some(suggested.next_multiple_of(1 << 20)),
@@ -342,7 +347,7 @@ mod tests {
 
     impl Estimate {
         fn record(&mut self, now: Duration, usage: u64) {
-            self.settle(now, Knee::settled(usage));
+            self.settle(now, Knee::settled(usage, 1.0));
         }
     }
 
@@ -425,7 +430,12 @@ mod tests {
     #[test]
     fn copies_are_no_working_set_but_need_room() {
         let mut estimate = Estimate::new(at(60));
-        let knee = |has_settled, usage, copies| Knee { usage: usage * M, copies: copies * M, has_settled };
+        let knee = |has_settled, usage, copies| Knee {
+            usage: usage * M,
+            copies: copies * M,
+            share: 1.0,
+            has_settled,
+        };
         estimate.knee(at(0), knee(false, 88, 27), Activity::default());
         let met = estimate.working_set(at(0)).expect("a knee");
         assert_eq!((met.bytes, met.copies), (61 * M, 27 * M));
@@ -448,7 +458,7 @@ mod tests {
         assert_eq!((met.bytes, met.suggested, met.reuse), (40 * M, None, at(60)));
         assert!(met.confidence < 0.3, "{met:?}");
         estimate.used(at(30), 125 * M);
-        estimate.knee(at(60), Knee::settled(120 * M), activity);
+        estimate.knee(at(60), Knee::settled(120 * M, 1.0), activity);
         let set = estimate.working_set(at(60)).expect("it settled");
         assert_eq!((set.bytes, set.range, set.suggested), (120 * M, (120 * M, 120 * M), Some(138 * M)));
         // Less may be pressed out for a moment; more is a larger working set.
@@ -458,7 +468,7 @@ mod tests {
         let larger = estimate.working_set(at(80)).expect("a knee");
         assert_eq!((larger.bytes, larger.suggested), (120 * M, Some(220 * M)), "a burst, maybe");
         assert!(larger.confidence < 0.5 * set.confidence, "{larger:?}");
-        estimate.knee(at(120), Knee::settled(200 * M), activity);
+        estimate.knee(at(120), Knee::settled(200 * M, 1.0), activity);
         let larger = estimate.working_set(at(120)).expect("it settled");
         assert_eq!((larger.bytes, larger.suggested), (200 * M, Some(220 * M)));
         estimate.adopt(at(3600));
@@ -470,11 +480,11 @@ mod tests {
         let running = |cpu| Activity { is_frozen: false, cpu: Some(at(cpu)) };
         let mut estimate = Estimate::default();
         estimate.observe(running(5));
-        assert!(!estimate.knee(at(1), Knee::settled(60 * M), running(5)));
+        assert!(!estimate.knee(at(1), Knee::settled(60 * M, 1.0), running(5)));
         assert_eq!((estimate.working_set(at(1)), estimate.idle()), (None, Some(Idle::NoCpu)));
         let frozen = Activity { is_frozen: true, ..running(6) };
         assert!(
-            !estimate.knee(at(2), Knee::settled(60 * M), frozen),
+            !estimate.knee(at(2), Knee::settled(60 * M, 1.0), frozen),
             "it ran, and was frozen before the knee"
         );
         assert_eq!((estimate.working_set(at(2)), estimate.idle()), (None, Some(Idle::Frozen)));
@@ -482,17 +492,17 @@ mod tests {
         assert_eq!(estimate.idle(), None);
         estimate.observe(frozen);
         assert_eq!(estimate.idle(), Some(Idle::Frozen), "without a knee as well");
-        assert!(estimate.knee(at(3), Knee::settled(60 * M), running(6)));
+        assert!(estimate.knee(at(3), Knee::settled(60 * M, 1.0), running(6)));
         let set = estimate.working_set(at(3)).expect("a knee");
         assert_eq!(estimate.idle(), None);
         // Knees of an idle cgroup neither confirm nor move the estimate.
         assert!(
-            !estimate.knee(at(4), Knee::settled(10 * M), running(6))
-                && !estimate.knee(at(5), Knee::settled(10 * M), frozen)
+            !estimate.knee(at(4), Knee::settled(10 * M, 1.0), running(6))
+                && !estimate.knee(at(5), Knee::settled(10 * M, 1.0), frozen)
         );
         let later = estimate.working_set(at(5)).expect("a knee");
         assert!(later.bytes == set.bytes && later.confidence < set.confidence && later.age == at(2));
         // Where CPU time can't be read, nothing is known of it.
-        assert!(Estimate::default().knee(at(1), Knee::settled(M), Activity::default()));
+        assert!(Estimate::default().knee(at(1), Knee::settled(M, 1.0), Activity::default()));
     }
 }
