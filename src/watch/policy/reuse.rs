@@ -5,8 +5,7 @@
 //! that is touched every 10 to 60 s (a database's rows, a cache's keys), a window of 2 s sees a
 //! tenth: a policy that believes it goes deeper with each approach (a database with 130 MiB in
 //! use was pressed to 37 MiB). So after each press nothing more is reclaimed for the reuse time,
-//! and what has come back by its end decides on the depth of the next press: the larger its share
-//! of what was pressed out, the less is idle of what is left.
+//! and what has come back by its end decides on the depth of the next press.
 //!
 //! The first approach, most of which is cold memory, would take too long that way. It pauses after
 //! each two fifths of the usage: what is touched all the time comes back within `SETTLING`; if more
@@ -17,18 +16,17 @@ use std::time::Duration;
 /// Time within which memory in use is touched, by default.
 pub const DEFAULT_REUSE: Duration = Duration::from_secs(60);
 
-/// Share of the usage that a press takes at least. It doubles after a press of which no more than
-/// `BACK_SHARE` came back, and falls by the share that came back after another one. After one that
-/// met memory that is touched all the time, it is the least.
+/// Share of the usage that a press takes at most after one of which more than `BACK_SHARE` came
+/// back, and to which it doubles after others: that much of the memory in use is out if the kernel
+/// took all of it from there.
 const LEAST_DEPTH: f64 = 0.05;
+const MAX_DEPTH: f64 = 0.2;
 /// Share of the usage after which the first approach pauses, and the lengths of the two parts of
 /// the pause.
 const APPROACH_DEPTH: f64 = 0.4;
 const SETTLING: Duration = Duration::from_secs(2);
 const MEASURING: Duration = Duration::from_secs(2);
 
-/// Share of the usage that a press takes at most after the first approach, if little came back.
-const FIRST_DEPTH: f64 = 0.2;
 const BACK_SHARE: f64 = 0.1;
 
 /// Time after its end from which a check is void.
@@ -157,7 +155,7 @@ impl Reuse {
     /// nothing, the next press is as deep as one after an approach.
     pub(crate) fn end_approach(&mut self) {
         if std::mem::take(&mut self.approaches) {
-            self.depth = FIRST_DEPTH / 2.0;
+            self.depth = MAX_DEPTH / 2.0;
         }
     }
 
@@ -291,9 +289,12 @@ impl Reuse {
         let share = if check.at_knee { 1.0 } else { (used / self.pressed_of_old().max(1.0)).min(1.0) };
         let set = (is_in_use || check.at_knee).then_some(Settled { usage: known + back, share });
         self.next(match check.stage {
-            _ if is_in_use => (self.depth * (1.0 - share)).max(LEAST_DEPTH),
-            Stage::First => FIRST_DEPTH,
-            _ => (2.0 * self.depth).min(1.0),
+            // The kernel's lists weren't sorted: what was pressed out shows how much is idle of what
+            // is left. Later, memory in use leaves last, and all of what is left may be in use.
+            Stage::First if is_in_use => (APPROACH_DEPTH * (1.0 - share)).clamp(LEAST_DEPTH, MAX_DEPTH),
+            Stage::First => MAX_DEPTH,
+            _ if is_in_use => LEAST_DEPTH,
+            _ => (2.0 * self.depth).min(MAX_DEPTH),
         });
         Some(Checked::Over(set))
     }
@@ -384,7 +385,7 @@ mod tests {
     fn what_stays_away_lets_the_next_press_go_deeper() {
         let mut reuse = checking(true);
         assert_eq!(reuse.judge(sample(63, 45, 12)), Some(over(42, 1.0)), "2 of 90 MiB");
-        for depth in [20, 40, 80, 100, 100] {
+        for depth in [20, 20, 20] {
             assert_eq!(reuse.left(40 * M), depth * 40 * M / 100);
             reuse.reclaimed(8 * M);
             reuse.begin(sample(100, 32, 12), false);
@@ -415,20 +416,19 @@ mod tests {
     }
 
     #[test]
-    fn the_more_comes_back_the_less_is_pressed_next() {
+    fn what_the_approach_shows_sets_the_depth_of_the_next_press() {
+        // Of 52 MiB, apart from new memory.
+        for (back, depth) in [(6, 20), (13, 20), (39, 10), (52, 5)] {
+            let mut reuse = checking(false);
+            reuse.check.as_mut().expect("one began").stage = Stage::First;
+            let settled = over(40 + back, back as f64 / 52.0);
+            assert_eq!(reuse.judge(sample(63, 40 + back, 10 + back)), Some(settled));
+            assert_eq!(reuse.left(100 * M), depth * M, "{back} MiB");
+        }
         let mut reuse = checking(false);
         reuse.depth = 0.4;
-        // 52 MiB of the old memory were pressed out, and the rest was new.
         assert_eq!(reuse.judge(sample(63, 53, 23)), Some(over(53, 0.25)));
-        assert_eq!(reuse.left(100 * M), 30 * M, "three quarters of 40%");
-        reuse.reclaimed(30 * M);
-        reuse.begin(sample(100, 70, 23), false);
-        assert_eq!(reuse.judge(sample(160, 85, 38)), Some(over(85, 0.5)));
-        assert_eq!(reuse.left(100 * M), 15 * M);
-        reuse.reclaimed(15 * M);
-        reuse.begin(sample(200, 85, 38), false);
-        assert_eq!(reuse.judge(sample(260, 99, 52)), Some(over(99, 14.0 / 15.0)));
-        assert_eq!(reuse.left(100 * M), 5 * M, "the least");
+        assert_eq!(reuse.left(100 * M), 5 * M, "memory in use leaves last");
     }
 
     #[test]
@@ -439,7 +439,7 @@ mod tests {
         reuse.end_approach();
         assert_eq!(reuse.begin(sample(1, 61, 0), false), Duration::from_secs(61));
         assert_eq!(reuse.judge(sample(61, 61, 0)), Some(Checked::Over(None)));
-        assert_eq!(reuse.left(100 * M), 20 * M, "a fifth");
+        assert_eq!(reuse.left(100 * M), 20 * M, "twice a tenth");
     }
 
     #[test]

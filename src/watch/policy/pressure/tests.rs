@@ -187,7 +187,10 @@ fn a_working_set_is_found_beside_memory_that_only_grows() {
             assert!((0.9..1.5).contains(&run.over()), "{rate}: {:?}", run.app);
         }
         let good = run.settled.iter().filter(|&&set| (108..=150).contains(&set)).count();
-        assert!(run.settled.len() > 1 && good + 1 >= run.settled.len(), "{rate}: {:?}", run.settled);
+        // Where a press of a fifth never gets beyond what is new, nothing confirms the first one.
+        let least = if rate < 5.0 { 2 } else { 1 };
+        assert!(run.settled.len() >= least && good + 1 >= run.settled.len(), "{rate}: {:?}", run.settled);
+        assert!(good > 0, "{rate}: {:?}", run.settled);
     }
 }
 
