@@ -166,22 +166,52 @@ fn pinned(vmstat: &str) -> Option<u64> {
     Some(pages.saturating_mul(page_size()))
 }
 
-/// Returns the address ranges of this program's own code: the first address and the one after the
-/// last, for each mapping.
+/// Returns the address ranges of this program's file that were mapped and never written to, its code
+/// and its constants: the first address and the one after the last, for each mapping. Nothing where
+/// the kernel doesn't tell (`CONFIG_PROC_PAGE_MONITOR`).
 #[must_use]
-pub fn code_of_self() -> Vec<(usize, usize)> {
+pub fn file_of_self() -> Vec<(usize, usize)> {
     let Ok(program) = std::fs::read_link("/proc/self/exe") else { return Vec::new() };
-    let maps = read_system_file("/proc/self/maps").unwrap_or_default();
-    maps.lines().filter_map(|line| code_of(&program.to_string_lossy(), line)).collect()
+    let maps = read_system_file("/proc/self/smaps").unwrap_or_default();
+    unwritten(&program.to_string_lossy(), &maps)
 }
 
-/// Returns the range in a line of `/proc/self/maps`, if it is code of `program`.
-fn code_of(program: &str, line: &str) -> Option<(usize, usize)> {
-    let mut fields = line.split_ascii_whitespace();
-    let (begin, end) = fields.next()?.split_once('-')?;
-    let is_code = fields.next()? == "r-xp" && fields.nth(3)? == program;
+/// Returns the ranges of a text of `/proc/self/smaps` that are the file of `program`, read-only and
+/// without a page of their own, be it in memory or in swap: such a page was written to, as those of
+/// constants with addresses are when the program is loaded.
+fn unwritten(program: &str, smaps: &str) -> Vec<(usize, usize)> {
+    let mut found: Vec<(usize, usize)> = Vec::new();
+    // The mapping that the lines are about, and the number of its lines that say that it has none.
+    let mut mapping = None;
+    for line in smaps.lines() {
+        if let Some(range) = range_of(line) {
+            mapping = is_file_of(program, line).then_some((range, 0));
+        } else if let Some((range, clean)) = &mut mapping
+            && matches!(
+                line.split_ascii_whitespace().collect::<Vec<_>>()[..],
+                ["Anonymous:" | "Swap:", "0", "kB"]
+            )
+        {
+            *clean += 1;
+            if *clean == 2 {
+                found.push(*range);
+            }
+        }
+    }
+    found
+}
+
+/// Returns the range of a mapping's first line; `None` for other lines.
+fn range_of(line: &str) -> Option<(usize, usize)> {
+    let (begin, end) = line.split_ascii_whitespace().next()?.split_once('-')?;
     let address = |digits| usize::from_str_radix(digits, 16).ok();
-    is_code.then_some((address(begin)?, address(end)?))
+    Some((address(begin)?, address(end)?))
+}
+
+/// Returns whether a mapping's first line is of a file, private and read-only.
+fn is_file_of(program: &str, line: &str) -> bool {
+    let mut fields = line.split_ascii_whitespace();
+    matches!(fields.nth(1), Some("r-xp" | "r--p")) && fields.nth(3) == Some(program)
 }
 
 #[cfg(test)]
@@ -223,14 +253,30 @@ mod tests {
     }
 
     #[test]
-    fn code_of_the_program_and_nothing_else() {
-        let of = |line| code_of("/bin/memctl", line);
-        let code = "7f0000001000-7f0000003000 r-xp 000b2000 00:02 1234                       /bin/memctl";
-        assert_eq!(of(code), Some((0x7f00_0000_1000, 0x7f00_0000_3000)));
-        for other in [code.replace("r-xp", "r--p"), code.replace("/bin/memctl", "/lib/libc.so.6")] {
-            assert_eq!(code_of("/bin/memctl", &other), None);
+    fn only_what_was_never_written_to_is_the_file() {
+        let mapping = |mode: &str, file: &str, anonymous: u64, swapped: u64| {
+            format!(
+                "7f0000001000-7f0000003000 {mode} 000b2000 00:02 1234                       {file}\n\
+                 Rss:                   8 kB\nAnonymous:      {anonymous:>8} kB\nAnonHugePages:         0 kB\n\
+                 Swap:           {swapped:>8} kB\nSwapPss:               0 kB\nVmFlags: rd mr mw me\n"
+            )
+        };
+        let (own, range) = ("/bin/memctl", (0x7f00_0000_1000, 0x7f00_0000_3000));
+        let of = |smaps: &str| unwritten(own, smaps);
+        assert_eq!(of(&(mapping("r-xp", own, 0, 0) + &mapping("r--p", own, 0, 0))), [range; 2]);
+        for other in [
+            mapping("rw-p", own, 0, 0),
+            mapping("r--s", own, 0, 0),
+            mapping("r-xp", "/lib/libc.so.6", 0, 0),
+            // Constants with addresses, which the loader wrote, in memory or in swap.
+            mapping("r--p", own, 92, 0),
+            mapping("r--p", own, 0, 92),
+            "7ffc000-7ffd000 r-xp 00000000 00:00 0  [vdso]\nAnonymous: 0 kB\nSwap: 0 kB\n".into(),
+            "7f0000001000-7f0000003000 r-xp 000b2000 00:02 1234 /bin/memctl\nRss: 8 kB\n".into(),
+            String::new(),
+        ] {
+            assert_eq!(of(&other), [], "{other}");
         }
-        assert_eq!((of("7ffc000-7ffd000 r-xp 00000000 00:00 0  [vdso]"), of("")), (None, None));
-        assert!(!code_of_self().is_empty());
+        assert!(!file_of_self().is_empty());
     }
 }

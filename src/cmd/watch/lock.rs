@@ -34,13 +34,14 @@ fn keep_one_heap() {
     }
 }
 
-/// Releases memory that only the start needed: the code that parses words and finds cgroups, and
-/// its heap. Code that is needed again is read again, from the page cache. Otherwise two megabytes
-/// would be locked for as long as the watch lasts.
+/// Releases memory that only the start needed: the code that parses words and finds cgroups, its
+/// constants, and its heap. What is needed again is read again, from the page cache. Otherwise
+/// nearly three megabytes would be locked for as long as the watch lasts.
 pub fn forget_the_start() {
     give_memory_back();
-    for (begin, end) in host::code_of_self() {
-        // SAFETY: the range is a private mapping of the program's file that was never written to,
+    for (begin, end) in host::file_of_self() {
+        // SAFETY: the range is a private, read-only mapping of the program's file without a page that
+        // was written to (`file_of_self`), and the loader, which alone makes such a page, is done;
         // so its pages are those of the file's page cache, and nothing is lost with them: the next
         // access maps them again, with the same bytes as long as the file isn't changed in place.
         // A local file system refuses such a change while the program runs (ETXTBSY). A network
