@@ -64,12 +64,11 @@ pub(crate) enum Checked {
     New(u64),
     /// Memory was freed: the check is void.
     Void,
-    /// The time is over. The usage is that of the working set, if the memory that is left, with
-    /// what came back, is in use; `None` if less may do.
+    /// The time is over. `None` if nothing was pressed out, and so nothing is known.
     Over(Option<Settled>),
 }
 
-/// Usage at the end of a check.
+/// Usage at the end of a check: that of the working set, as far as the memory that is left is in use.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Settled {
     /// Bytes, with what came back.
@@ -287,7 +286,9 @@ impl Reuse {
         let used = (back as f64).max((refaulted as f64).min(self.pressed));
         let is_in_use = self.is_much(used);
         let share = if check.at_knee { 1.0 } else { (used / self.pressed_of_old().max(1.0)).min(1.0) };
-        let set = (is_in_use || check.at_knee).then_some(Settled { usage: known + back, share });
+        // Where nothing was pressed out, nothing could come back.
+        let is_known = check.at_knee || self.pressed_of_old() >= NOISE_BYTES;
+        let set = is_known.then_some(Settled { usage: known + back, share });
         self.next(match check.stage {
             // The kernel's lists weren't sorted: what was pressed out shows how much is idle of what
             // is left. Later, memory in use leaves last, and all of what is left may be in use.
@@ -389,7 +390,7 @@ mod tests {
             assert_eq!(reuse.left(40 * M), depth * 40 * M / 100);
             reuse.reclaimed(8 * M);
             reuse.begin(sample(100, 32, 12), false);
-            assert_eq!(reuse.judge(sample(160, 32, 12)), Some(Checked::Over(None)));
+            assert_eq!(reuse.judge(sample(160, 32, 12)), Some(over(32, 0.0)), "a bound");
         }
         let mut reuse = checking(true);
         assert_eq!(reuse.judge(sample(63, 40, 10)), Some(over(40, 1.0)), "a knee all the same");

@@ -13,6 +13,9 @@ const MAX_DISTANCE: f64 = 0.25;
 /// to 60 s, 148, 48, 93 and 45 MiB were found under the same load. Growth counts at once: a larger
 /// estimate ruins nobody.
 const SHRUNK_KNEES: usize = 3;
+/// Share of a press that came back below which the usage is only a bound: the first smaller one
+/// takes its place.
+const BOUND_SHARE: f64 = 0.5;
 /// Time for which a suggested limit stays above the usage that a cgroup grew back to by itself, and
 /// divisor of the usage at a knee that gives the growth from which it did.
 const REGROWN_TIME: Duration = Duration::from_secs(300);
@@ -132,6 +135,8 @@ struct Knees {
     count: usize,
     /// Largest usage since the first knee, with copies.
     peak: u64,
+    /// True if one of them is more than a bound.
+    is_confirmed: bool,
 }
 
 impl Knees {
@@ -159,6 +164,7 @@ impl Knees {
         self.usages[self.count] = knee.set();
         self.count += 1;
         self.peak = self.peak.max(knee.usage);
+        self.is_confirmed |= knee.share >= BOUND_SHARE;
     }
 }
 
@@ -258,6 +264,9 @@ impl Estimate {
         let set = knee.set();
         (self.last, self.last_usage, self.copies) = (now, knee.usage, knee.copies);
         (self.share, self.doubt) = (knee.share, None);
+        if !self.knees.is_confirmed && self.knees.median().is_some_and(|bytes| set < bytes) {
+            (self.knees, self.other) = Default::default();
+        }
         if !self.knees.differ_from(set) {
             self.other = Knees::default();
             self.knees.record(knee);
@@ -425,6 +434,31 @@ mod tests {
         let suggested = |second| estimate.working_set(at(second)).map(|set| (set.bytes, set.suggested));
         assert_eq!(suggested(30), Some((30 * M, Some(103 * M))), "93 came back after the second knee");
         assert_eq!(suggested(400), Some((30 * M, Some(33 * M))), "long ago");
+    }
+
+    #[test]
+    fn a_bound_gives_way_to_a_smaller_one() {
+        let mut estimate = Estimate::new(at(60));
+        let mut settle = |second, usage, share| {
+            estimate.used(at(second), usage * M);
+            estimate.settle(at(second), Knee::settled(usage * M, share));
+            estimate.working_set(at(second)).expect("it settled")
+        };
+        let first = settle(60, 299, 0.22);
+        assert!(first.confidence < 0.12, "{first:?}");
+        for (second, usage) in [(120, 245), (180, 201), (240, 168)] {
+            let set = settle(second, usage, 0.05);
+            assert_eq!((set.bytes, set.range), (usage * M, (usage * M, usage * M)));
+            assert!(set.confidence < 0.05, "{set:?}");
+        }
+        let confirmed = settle(300, 142, 0.9);
+        assert_eq!((confirmed.bytes, confirmed.suggested), (142 * M, Some(157 * M)));
+        assert!(confirmed.confidence > 0.4, "{confirmed:?}");
+        // Some of what is confirmed stays away now and then.
+        let set = settle(360, 136, 0.1);
+        assert_eq!((set.bytes, set.range), (142 * M, (136 * M, 142 * M)));
+        let set = settle(420, 140, 1.0);
+        assert_eq!(set.bytes, 140 * M);
     }
 
     #[test]

@@ -133,6 +133,7 @@ impl Run {
                         self.app.take(bytes as f64);
                         self.policy.reclaimed(bytes, Duration::ZERO);
                     }
+                    PressureDecision::Settled(set) if set.share < 0.5 => {}
                     PressureDecision::Settled(set) => self.settled.push(set.usage >> 20),
                     PressureDecision::Rest(_) | PressureDecision::Knee(_) => {}
                 }
