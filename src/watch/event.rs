@@ -79,8 +79,6 @@ pub enum EventKind {
     WorkingSet {
         /// Estimate of the working set.
         set: WorkingSet,
-        /// True if the estimate is an upper bound: see [`EstimateSummary`].
-        is_at_most: bool,
         /// Savings so far.
         saved: Saved,
     },
@@ -193,9 +191,6 @@ pub struct MemberView<'a> {
 pub struct EstimateSummary {
     /// Estimate of the working set, after the first knee.
     pub set: Option<WorkingSet>,
-    /// True if the estimate is an upper bound: memory stayed that may be idle, since a guard spares
-    /// it, its kind isn't reclaimed, or there is no room for it in swap.
-    pub is_at_most: bool,
     /// Reason why nothing was learned of the working set lately.
     pub idle: Option<Idle>,
     /// Savings.

@@ -10,6 +10,7 @@ use super::context::Context;
 use super::event::{EstimateSummary, EventKind};
 use super::policy::guard::Spared;
 use super::policy::pressure::{PressureDecision, PressurePolicy, PressureSample};
+use super::policy::reuse::ReuseSample;
 use super::policy::savings::{Saving, SavingsSample};
 use super::policy::working_set::{Estimate, Knee, WorkingSet};
 use super::system::{Sample, System};
@@ -18,13 +19,13 @@ use crate::cgroup::stat::MemoryStat;
 use crate::host::proc::page_size;
 use crate::kind::Kind;
 
-/// Relative difference from the last reported working set, and gain of confidence, from which it is
-/// reported again.
+/// Relative difference from the last reported working set, and change of confidence, from which it
+/// is reported again.
 const MIN_DIFFERENCE: f64 = 0.1;
-const MIN_GAIN: f64 = 0.2;
+const MIN_CHANGE: f64 = 0.2;
 
-/// Interval between readings of the activity of tasks, beside those at a knee: before 6.16 or so, the
-/// kernel folds the counters of all controllers for each.
+/// Interval between readings of the activity of tasks, beside those at a knee: before 6.16 or so,
+/// the kernel folds the counters of all controllers for each.
 const ACTIVITY_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Bytes that may be idle and stay, from which an estimate is an upper bound; also as a divisor of
@@ -45,8 +46,6 @@ pub(crate) struct PressureProbe {
     copied: Option<f64>,
     /// Memory that stayed in the last decision although it may be idle.
     spared: Option<Spared>,
-    /// True if such memory stayed at the last knee.
-    is_at_most: bool,
 }
 
 /// Result of a sample.
@@ -75,7 +74,6 @@ impl PressureProbe {
             saving: Saving::default(),
             copied: None,
             spared: None,
-            is_at_most: false,
         }
     }
 
@@ -129,7 +127,8 @@ impl PressureProbe {
             stalled: sampler.stalled(text).map(Duration::from_micros),
             waited: sampler.waited(text).map(Duration::from_micros),
             returned: stat.back_in_use(),
-            refaulted: stat.refaulted().unwrap_or(0).max(stat.back_in_use()),
+            copies: stat.zswap.unwrap_or(0),
+            refaulted: refaulted(&stat),
             file: stat.evictable_file(),
             swapped_out: swapped_out * page_size(),
             writeback: stat.file_writeback.unwrap_or(0),
@@ -150,7 +149,7 @@ impl PressureProbe {
             }
             PressureDecision::Settled(settled) => {
                 let spares = self.spares_memory(current, &stat, || cx.system.can_swap(located, kind));
-                let knee = Knee::settled(settled.usage, settled.share).with_copies(stat.zswap.unwrap_or(0));
+                let knee = Knee::settled(settled.usage, settled.share).with_copies(settled.copies);
                 let report = self.knee(sampler, knee, spares, now, text);
                 Probed { until: self.policy.due(), missing: 0, report, is_blind }
             }
@@ -180,10 +179,11 @@ impl PressureProbe {
         current: u64,
         cx: &mut Context<'_, impl System>,
     ) -> Result<Option<EventKind>, Errno> {
-        self.policy.exhausted(cx.now, current);
         let stat = sampler.stat(&mut cx.text)?;
+        let copies = stat.zswap.unwrap_or(0);
+        self.policy.exhausted(ReuseSample { at: cx.now, current, copies, refaulted: refaulted(&stat) });
         let spares = self.spares_memory(current, &stat, || cx.system.can_swap(located, kind));
-        let knee = Knee::met(current).with_copies(stat.zswap.unwrap_or(0));
+        let knee = Knee::met(current).with_copies(copies);
         Ok(self.knee(sampler, knee, spares, cx.now, &mut cx.text))
     }
 
@@ -237,7 +237,6 @@ impl PressureProbe {
     pub(crate) fn found(&self, now: Duration) -> EstimateSummary {
         EstimateSummary {
             set: self.estimate.working_set(now),
-            is_at_most: self.is_at_most,
             idle: self.estimate.idle(),
             saved: self.saving.saved(),
         }
@@ -255,16 +254,23 @@ impl PressureProbe {
         if !self.estimate.knee(now, knee, sampler.activity(text)) {
             return None;
         }
-        let is_other = std::mem::replace(&mut self.is_at_most, spares_memory) != spares_memory;
+        self.estimate.spares = spares_memory;
         let set = self.estimate.working_set(now)?;
         let is_news = self.reported.is_none_or(|reported| {
             let differs = reported.bytes.abs_diff(set.bytes) as f64 > MIN_DIFFERENCE * reported.bytes as f64;
-            let is_first = set.suggested.is_some() && reported.suggested.is_none();
-            is_other || differs || is_first || set.confidence >= reported.confidence + MIN_GAIN
+            let suggests_otherwise = set.suggested.is_some() != reported.suggested.is_some();
+            let sureness = (set.confidence - reported.confidence).abs();
+            let is_other = set.is_at_most() != reported.is_at_most();
+            is_other || differs || suggests_otherwise || sureness >= MIN_CHANGE
         });
         is_news.then(|| {
             self.reported = Some(set);
-            EventKind::WorkingSet { set, is_at_most: spares_memory, saved: self.saving.saved() }
+            EventKind::WorkingSet { set, saved: self.saving.saved() }
         })
     }
+}
+
+/// Returns all bytes that refaulted, in use or not.
+fn refaulted(stat: &MemoryStat) -> u64 {
+    stat.refaulted().unwrap_or(0).max(stat.back_in_use())
 }

@@ -170,7 +170,7 @@ impl Limit {
 #[derive(Serialize)]
 struct WorkingSetFound {
     estimated_working_set_bytes: u64,
-    /// True if the working set may be smaller: memory stayed that may be idle.
+    /// True if the working set may be smaller: less may do, or memory stayed that may be idle.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     estimated_at_most: bool,
     estimated_confidence_ratio: f64,
@@ -181,16 +181,16 @@ struct WorkingSetFound {
     /// Compressed copies in zswap that the cgroup is charged for besides.
     #[serde(skip_serializing_if = "Option::is_none")]
     zswap_copies_bytes: Option<u64>,
-    /// Absent before the first reuse time is over.
+    /// Absent before the first reuse time is over, and while nothing comes back.
     #[serde(skip_serializing_if = "Option::is_none")]
     suggested_max_bytes: Option<u64>,
 }
 
 impl WorkingSetFound {
-    fn new(set: &WorkingSet, is_at_most: bool) -> Self {
+    fn new(set: &WorkingSet) -> Self {
         Self {
             estimated_working_set_bytes: set.bytes,
-            estimated_at_most: is_at_most,
+            estimated_at_most: set.is_at_most(),
             estimated_confidence_ratio: set.confidence,
             estimated_age_usec: usec(set.age),
             estimated_least_bytes: set.range.0,
@@ -305,10 +305,10 @@ impl<'a> From<&'a Event<'a>> for Happened<'a> {
                 happened.requested_bytes = Some(*requested);
                 happened.target_bytes = Some(*down_to);
             }
-            EventKind::WorkingSet { set, is_at_most, saved } => {
+            EventKind::WorkingSet { set, saved } => {
                 happened.event = "working_set";
                 happened.saved = Some(WhatWasSaved::from(saved));
-                happened.working_set = Some(WorkingSetFound::new(set, *is_at_most));
+                happened.working_set = Some(WorkingSetFound::new(set));
             }
             EventKind::Sample(sample) => {
                 happened.event = "sample";
@@ -408,7 +408,7 @@ impl<'a> From<&'a Summary> for WatchSummary<'a> {
             swap_bytes: summary.swapped,
             working_set: summary
                 .found
-                .and_then(|found: EstimateSummary| Some(WorkingSetFound::new(&found.set?, found.is_at_most))),
+                .and_then(|found: EstimateSummary| Some(WorkingSetFound::new(&found.set?))),
             not_estimated: summary.found.and_then(|found| found.idle).map(Idle::word),
             saved: summary.found.map(|found| WhatWasSaved::from(&found.saved)),
         }

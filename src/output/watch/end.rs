@@ -67,15 +67,18 @@ fn estimates(ended: &Ended, width: Option<u16>) -> String {
     let mut table = plain_table();
     table.set_header(["CGROUP", "WORKING SET", "CONFIDENCE", "AGE", "MEMORY.MAX", "SWAP", "SAVED"]);
     let (mut zram, mut demoted, mut missing, mut idle) = (0, 0, None, Vec::new());
-    let (mut is_bounded, mut early, mut zswap) = (false, None, 0);
+    let (mut spares, mut is_bound, mut stays, mut early, mut zswap) = (false, false, false, None, 0);
     for one in &ended.each {
         let Some(found) = one.found else { continue };
         let or_none = |bytes: Option<u64>| bytes.map_or_else(|| "-".into(), compact);
         let set = found.set;
         (zram, demoted) = (zram + found.saved.zram.unwrap_or(0), demoted + found.saved.demoted);
-        early = early.or(set.filter(|set| set.suggested.is_none()).map(|set| set.reuse));
-        is_bounded |= set.is_some() && found.is_at_most;
-        zswap += set.map_or(0, |set| set.copies);
+        let unsuggested = set.filter(|set| set.suggested.is_none());
+        early = early.or(unsuggested.filter(|set| !set.is_bound).map(|set| set.reuse));
+        stays |= unsuggested.is_some_and(|set| set.is_bound);
+        is_bound |= set.is_some_and(|set| set.is_bound);
+        spares |= set.is_some_and(|set| set.spares);
+        zswap += set.filter(|set| set.suggested.is_some()).map_or(0, |set| set.copies);
         if let Some(why) = found.idle {
             idle.push(format!("{}: {}", escaped(&one.cgroup), silent(why)));
         } else if set.is_none() && !one.gone {
@@ -83,10 +86,7 @@ fn estimates(ended: &Ended, width: Option<u16>) -> String {
         }
         table.add_row([
             named(&one.cgroup, width, OTHERS),
-            set.map_or_else(
-                || "not found".into(),
-                |set| at_most(found.is_at_most).to_owned() + &compact(set.bytes),
-            ),
+            set.map_or_else(|| "not found".into(), |set| at_most(&set).to_owned() + &compact(set.bytes)),
             set.map_or_else(|| "-".into(), |set| format!("{:.0}%", 100.0 * set.confidence)),
             set.map_or_else(|| "-".into(), |set| time(set.age)),
             or_none(set.and_then(|set| set.suggested)),
@@ -98,8 +98,8 @@ fn estimates(ended: &Ended, width: Option<u16>) -> String {
     let copies =
         || format!("~ minus about {} for compressed copies in zram (estimated from mm_stat)", size(zram));
     let notes = [
-        is_bounded
-            .then(|| "at most: some memory that may be idle can't be reclaimed, or is spared".to_owned()),
+        spares.then(|| "at most: some memory that may be idle can't be reclaimed, or is spared".to_owned()),
+        is_bound.then(|| "at most: most of what was reclaimed last isn't in use, so less may do".to_owned()),
         early.map(|reuse| {
             format!(
                 "no memory.max is suggested before {0} have passed since the first knee: what is touched every {0} \
@@ -107,9 +107,15 @@ fn estimates(ended: &Ended, width: Option<u16>) -> String {
                 time(reuse)
             )
         }),
+        stays.then(|| {
+            "no memory.max is suggested as long as hardly any of what is reclaimed is used again".to_owned()
+        }),
         (zram > 0).then(copies),
         (zswap > 0).then(|| {
-            format!("besides the working set, {} of compressed copies in zswap need room below memory.max", size(zswap))
+            format!(
+                "MEMORY.MAX has room for {} of compressed copies in zswap, which aren't part of the working set",
+                size(zswap)
+            )
         }),
         (demoted > 0).then(|| format!("in addition, {} demoted to slower memory", size(demoted))),
         missing.map(|held| match held {

@@ -58,7 +58,7 @@ fn what(what: &EventKind) -> String {
             format!("outrun: {} free, more needed", size(*free))
         }
         EventKind::Would { requested, .. } => format!("would reclaim {}", size(*requested)),
-        EventKind::WorkingSet { set, is_at_most, saved } => found(set, *is_at_most, saved),
+        EventKind::WorkingSet { set, saved } => found(set, saved),
         // Only a record has samples.
         EventKind::Sample(sample) => format!("{} used", size(sample.current)),
         EventKind::Blind { error } => format!("can't be watched for now: {}", errno_text(*error)),
@@ -84,8 +84,8 @@ pub fn brief(what: &EventKind) -> String {
         EventKind::Hold { guard, .. } => format!("held: {}", guard.word().replace('_', " ")),
         EventKind::Outrun { needed, .. } => format!("outrun: needed {}", compact(*needed)),
         EventKind::Would { requested, .. } => format!("would reclaim {}", compact(*requested)),
-        EventKind::WorkingSet { set, is_at_most, .. } => {
-            format!("working set {}{}", at_most(*is_at_most), compact(set.bytes))
+        EventKind::WorkingSet { set, .. } => {
+            format!("working set {}{}", at_most(set), compact(set.bytes))
         }
         EventKind::Blind { .. } => "can't be read".into(),
         EventKind::Recovered => "watched again".into(),
@@ -110,13 +110,14 @@ fn reclaimed(tally: &ReclaimTally) -> String {
 }
 
 /// Returns the words in front of an estimate that is an upper bound; nothing for others.
-pub fn at_most(is_at_most: bool) -> &'static str {
-    if is_at_most { "at most " } else { "" }
+pub fn at_most(set: &WorkingSet) -> &'static str {
+    if set.is_at_most() { "at most " } else { "" }
 }
 
-fn found(set: &WorkingSet, is_at_most: bool, saved: &Saved) -> String {
+fn found(set: &WorkingSet, saved: &Saved) -> String {
     let suggested = match set.suggested {
         Some(bytes) => format!("suggested memory.max {}", size(bytes)),
+        None if set.is_bound => "hardly any of what was reclaimed is used again".to_owned(),
         None => format!("what is touched less than all the time has {} to come back", time(set.reuse)),
     };
     let copies = if set.copies > 0 {
@@ -126,7 +127,7 @@ fn found(set: &WorkingSet, is_at_most: bool, saved: &Saved) -> String {
     };
     format!(
         "working set: {}{}{copies} (confidence {:.0}%); {suggested}; saved {}",
-        at_most(is_at_most),
+        at_most(set),
         size(set.bytes),
         100.0 * set.confidence,
         net(saved, &size)

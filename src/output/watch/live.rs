@@ -122,10 +122,10 @@ impl Table {
                 limit.map_or_else(String::new, |_| bar(share)),
                 or_none(view.room.map(|room| room.free)),
                 or_none(view.room.map(|room| room.low)),
-                view.found.and_then(|found| Some((found.set?, found.is_at_most))).map_or_else(
+                view.found.and_then(|found| found.set).map_or_else(
                     || "-".to_owned(),
-                    |(set, is_at_most)| {
-                        let sign = if is_at_most { "≤" } else { "" };
+                    |set| {
+                        let sign = if set.is_at_most() { "≤" } else { "" };
                         format!("{sign}{} {:>2.0}%", compact(set.bytes), 100.0 * set.confidence)
                     },
                 ),
@@ -275,6 +275,8 @@ mod tests {
         assert!(painted(40, 3500).iter().all(|line| line.chars().count() <= 40));
         let set = WorkingSet {
             bytes: 61 << 20,
+            is_bound: true,
+            spares: false,
             confidence: 0.8,
             age: Duration::ZERO,
             range: (60 << 20, 62 << 20),
@@ -282,7 +284,7 @@ mod tests {
             reuse: Duration::from_secs(60),
             suggested: Some(70 << 20),
         };
-        let found = EstimateSummary { set: Some(set), is_at_most: true, idle: None, saved: Saved::default() };
+        let found = EstimateSummary { set: Some(set), idle: None, saved: Saved::default() };
         let pressed = MemberView { room: None, found: Some(found), stalled: None, ..view };
         let painted = table.painted(&mut [pressed].into_iter(), began, (80, 24));
         let plain = anstream::adapter::strip_str(&painted).to_string();

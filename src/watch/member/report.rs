@@ -60,7 +60,8 @@ impl<S: System> Member<S> {
         }
         (self.sampled_at, self.sampled_current) = (cx.now, current);
         let found = self.probe.as_ref().map(|probe| probe.found(cx.now));
-        let (set, is_at_most) = found.map_or((None, false), |found| (found.set, found.is_at_most));
+        let set = found.and_then(|found| found.set);
+        let is_at_most = set.is_some_and(|set| set.is_at_most());
         if let Ok(sample) = self.account.sample(&self.limits.own.sampler, &mut cx.text) {
             let (limit, working_set) = (self.limits.own.limit, set.map(|set| set.bytes));
             let blind = self.visibility.blind();

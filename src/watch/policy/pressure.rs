@@ -17,7 +17,7 @@
 
 use std::time::Duration;
 
-use super::reuse::{Checked, Reuse, ReuseSample, Settled};
+use super::reuse::{Checked, Margin, Reuse, ReuseSample, Settled};
 
 /// Interval between reclaims while nothing refaults.
 pub(crate) const STEP_INTERVAL: Duration = Duration::from_millis(250);
@@ -89,6 +89,8 @@ pub(crate) struct PressureSample {
     pub at: Duration,
     /// `memory.current`.
     pub current: u64,
+    /// Part of it that is compressed copies (zswap).
+    pub copies: u64,
     /// Time for which its tasks were stalled on memory (PSI `some`); `None` where it can't be read.
     pub stalled: Option<Duration>,
     /// Time for which its tasks waited for I/O (PSI `some` of IO); `None` where it can't be read.
@@ -119,8 +121,8 @@ pub(crate) enum PressureDecision {
     Reclaim(u64),
     /// All memory that is left is touched all the time: do nothing until this time.
     Knee(Duration),
-    /// The reuse time after a press is over: this usage is the working set's. The next sample is due
-    /// at once.
+    /// The reuse time after a press is over: this usage is the working set's. The next sample is
+    /// due at once.
     Settled(Settled),
 }
 
@@ -248,7 +250,8 @@ impl PressurePolicy {
             return PressureDecision::Rest(self.due);
         };
         self.learn(&sample, &last);
-        let for_check = ReuseSample { at: sample.at, current: sample.current, refaulted: sample.refaulted };
+        let PressureSample { at, current, copies, refaulted, .. } = sample;
+        let for_check = ReuseSample { at, current, copies, refaulted };
         let goes_on = self.reuse.presses_new();
         let checked = self.reuse.judge(for_check);
         let presses_new = matches!(checked, Some(Checked::New(_)));
@@ -277,12 +280,12 @@ impl PressurePolicy {
         if is_in_use {
             return self.knee(for_check);
         }
-        let left = new.unwrap_or_else(|| self.reuse.left(sample.current));
+        let left = new.unwrap_or_else(|| self.reuse.left(for_check));
         if (left as f64) < MIN_RATE as f64 * STEP_INTERVAL.as_secs_f64() {
             if self.reuse.pressed() < 1.0 {
                 self.reuse.end_approach();
             }
-            self.due = self.reuse.begin(for_check, false);
+            self.due = self.reuse.begin(for_check, None);
             if self.reuse.approaches() {
                 // The lists stay sorted for a pause.
                 (self.rate, self.requested) = (self.rate / 2.0, None);
@@ -372,8 +375,8 @@ impl PressurePolicy {
         if self.found { self.target } else { APPROACH_REFILL * self.target }
     }
 
-    /// Judges what was reclaimed until a sample. Returns whether it was in use: much of it came back
-    /// at once, or the kernel had to scan much for it.
+    /// Judges what was reclaimed until a sample. Returns whether it was in use: much of it came
+    /// back at once, or the kernel had to scan much for it.
     fn judge(&mut self, sample: &PressureSample, last: &PressureSample) -> bool {
         let share = self.returned / self.reclaimed.max(1.0);
         let is_in_use = self.returned > NOISE_BYTES as f64 && share > KNEE_SHARE;
@@ -401,10 +404,9 @@ impl PressurePolicy {
         (self.reclaimed, self.returned, self.poor) = (0.0, 0.0, 0);
     }
 
-    /// Records that nothing more could be reclaimed from `current` bytes of usage: a knee.
-    pub(crate) fn exhausted(&mut self, now: Duration, current: u64) {
-        let refaulted = self.last.map_or(0, |last| last.refaulted);
-        self.due = self.reuse.begin(ReuseSample { at: now, current, refaulted }, true);
+    /// Records that at this sample nothing more could be reclaimed: a knee.
+    pub(crate) fn exhausted(&mut self, sample: ReuseSample) {
+        self.due = self.reuse.begin(sample, Some(self.margin()));
         self.rest_for_long();
     }
 
@@ -423,9 +425,14 @@ impl PressurePolicy {
         if !counts {
             return PressureDecision::Rest(self.hold(sample.at));
         }
-        self.due = self.reuse.begin(sample, true);
+        self.due = self.reuse.begin(sample, Some(self.margin()));
         self.rest_for_long();
         PressureDecision::Knee(self.due)
+    }
+
+    /// Returns what was pressed out last, and what of it came back.
+    fn margin(&self) -> Margin {
+        Margin { reclaimed: self.reclaimed, returned: self.returned }
     }
 
     fn hold(&mut self, now: Duration) -> Duration {

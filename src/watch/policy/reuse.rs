@@ -16,9 +16,9 @@ use std::time::Duration;
 /// Time within which memory in use is touched, by default.
 pub const DEFAULT_REUSE: Duration = Duration::from_secs(60);
 
-/// Share of the usage that a press takes at most after one of which more than `BACK_SHARE` came
-/// back, and to which it doubles after others: that much of the memory in use is out if the kernel
-/// took all of it from there.
+/// Share of the usage that a press takes after one of which more than `BACK_SHARE` came back, and
+/// to which it doubles after others: that much of the memory in use is out if the kernel took all
+/// of it from there. Memory that arrived since the last check is taken besides, up to `MAX_DEPTH`.
 const LEAST_DEPTH: f64 = 0.05;
 const MAX_DEPTH: f64 = 0.2;
 /// Share of the usage after which the first approach pauses, and the lengths of the two parts of
@@ -27,7 +27,18 @@ const APPROACH_DEPTH: f64 = 0.4;
 const SETTLING: Duration = Duration::from_secs(2);
 const MEASURING: Duration = Duration::from_secs(2);
 
-const BACK_SHARE: f64 = 0.1;
+/// Share of a press that comes back at least if some of the memory that is left is in use.
+pub(crate) const BACK_SHARE: f64 = 0.1;
+
+/// Multiple of the pressed bytes above which refaults that don't make the usage grow aren't the
+/// press's: the kernel evicts by itself, for example in a loop over a file.
+const OTHERS_FACTOR: f64 = 4.0;
+
+/// Share that is told for a knee before which too little was pressed out for a measurement. What
+/// the kernel didn't take was touched since it was last scanned: in the first approach, that is at
+/// any time; later, within the reuse time.
+const UNKNOWN_SHARE: f64 = 0.5;
+const TOUCHED_SHARE: f64 = 1.0;
 
 /// Time after its end from which a check is void.
 const MAX_LATENESS: Duration = Duration::from_secs(16);
@@ -50,8 +61,17 @@ pub(crate) struct ReuseSample {
     pub at: Duration,
     /// `memory.current`.
     pub current: u64,
+    /// Part of the usage that is compressed copies (zswap).
+    pub copies: u64,
     /// All bytes that refaulted since the cgroup was created, in use or not.
     pub refaulted: u64,
+}
+
+/// What was pressed out last before a knee, and what of it came back at once: bytes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Margin {
+    pub reclaimed: f64,
+    pub returned: f64,
 }
 
 /// Result of a sample during a check.
@@ -64,17 +84,19 @@ pub(crate) enum Checked {
     New(u64),
     /// Memory was freed: the check is void.
     Void,
-    /// The time is over. `None` if nothing was pressed out, and so nothing is known.
+    /// The time is over. `None` if nothing is known of what was pressed out.
     Over(Option<Settled>),
 }
 
-/// Usage at the end of a check: that of the working set, as far as the memory that is left is in use.
+/// Usage at the end of a check: that of the working set, as far as what is left is in use.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Settled {
     /// Bytes, with what came back.
     pub usage: u64,
-    /// Share of what was pressed out that came back, from 0 to 1; 1 at a knee. The less it is, the
-    /// more of what is left is likely to be idle as well.
+    /// Part of the usage that is compressed copies (zswap).
+    pub copies: u64,
+    /// Share of what was pressed out that came back, from 0 to 1; at a knee, of what was pressed
+    /// out last. The less it is, the more of what is left is likely to be idle as well.
     pub share: f64,
 }
 
@@ -83,19 +105,44 @@ pub(crate) struct Settled {
 struct Check {
     began: Duration,
     until: Duration,
-    /// Usage and refaults at the beginning.
+    /// Usage, copies and refaults at the beginning.
     usage: u64,
+    copies: u64,
     refaulted: u64,
     /// New memory that turned out to be in use.
     accepted: u64,
     /// Usage that is no news, and the largest.
     seen: u64,
     peak: u64,
-    /// True if memory in use was met at the beginning.
-    at_knee: bool,
+    /// Set if the press ended at a knee.
+    knee: Option<Margin>,
     /// True while new memory is pressed out.
     is_pressing: bool,
     stage: Stage,
+}
+
+/// A press in progress, or the one that is checked. Amounts are bytes.
+#[derive(Clone, Copy, Debug, Default)]
+struct Press {
+    /// Usage and refaults at its beginning; usage after the last check, if that is known. `None`
+    /// before it has begun.
+    from: Option<(u64, u64)>,
+    /// Usage at which it ends, and the most that it takes; `None` after an interruption.
+    target: Option<(u64, u64)>,
+    reclaimed: f64,
+    /// The same, apart from what arrived since the last check other than by refaults: that leaves
+    /// first, and says nothing of the rest. Set at the end.
+    of_old: f64,
+}
+
+impl Press {
+    /// Records the end of the press.
+    fn end(&mut self, sample: ReuseSample) {
+        let (usage, refaulted) = self.from.unwrap_or((sample.current, sample.refaulted));
+        let came = sample.refaulted.saturating_sub(refaulted) as f64;
+        let new = sample.current as f64 + self.reclaimed - usage as f64 - came;
+        self.of_old = (self.reclaimed - new.max(0.0)).max(0.0);
+    }
 }
 
 /// Stage of a check.
@@ -119,10 +166,9 @@ pub(crate) struct Reuse {
     approaches: bool,
     /// Share of the usage that this press may take.
     depth: f64,
-    /// Usage at the beginning of this press.
-    from: Option<u64>,
-    /// Bytes reclaimed since.
-    pressed: f64,
+    /// Usage at the end of the last check; `None` if unknown.
+    settled: Option<u64>,
+    press: Press,
     check: Option<Check>,
 }
 
@@ -130,7 +176,8 @@ impl Reuse {
     /// Creates the state for memory that is in use if it is touched within `time`.
     #[must_use]
     pub(crate) fn new(time: Duration) -> Self {
-        Self { time, approaches: true, depth: APPROACH_DEPTH, from: None, pressed: 0.0, check: None }
+        let (press, check) = (Press::default(), None);
+        Self { time, approaches: true, depth: APPROACH_DEPTH, settled: None, press, check }
     }
 
     /// Sets another time. What was found by the old one says nothing of it. Returns whether it is
@@ -146,7 +193,7 @@ impl Reuse {
     /// Records that a press was held back for some time: the usage that it began from is outdated.
     pub(crate) fn interrupted(&mut self) {
         if self.check.is_none() {
-            self.from = None;
+            self.press.target = None;
         }
     }
 
@@ -180,49 +227,57 @@ impl Reuse {
     pub(crate) fn reclaimed(&mut self, bytes: u64) {
         // New memory that is pressed out during a check says nothing of the press before.
         if self.check.is_none() {
-            self.pressed += bytes as f64;
+            self.press.reclaimed += bytes as f64;
         }
     }
 
     /// Returns the bytes reclaimed in this press.
     #[must_use]
     pub(crate) fn pressed(&self) -> f64 {
-        self.pressed
+        self.press.reclaimed
     }
 
-    /// Returns the bytes that this press may still take from `current` bytes of usage: none once it
-    /// is to be checked. What is new since the press began is taken in addition, as far as the press
-    /// takes no more than twice its depth: new memory may be in use as well.
+    /// Returns the bytes that this press may still take: none once it is to be checked. What
+    /// arrives meanwhile is taken in addition, as far as the press takes no more than twice its
+    /// depth: new memory may be in use as well.
     #[must_use]
-    pub(crate) fn left(&mut self, current: u64) -> u64 {
-        let from = *self.from.get_or_insert(current);
-        let depth = self.depth_of(from);
-        let most = (2.0 * depth as f64 - self.pressed).max(0.0) as u64;
-        let left = current.saturating_sub(from - depth).min(most);
+    pub(crate) fn left(&mut self, sample: ReuseSample) -> u64 {
+        let current = sample.current;
+        let usage = self.settled.map_or(current, |settled| settled.min(current));
+        let begins = self.press.from.is_none();
+        self.press.from.get_or_insert((usage, sample.refaulted));
+        let depth = |share: f64| (share * current as f64).round() as u64;
+        let (target, most) = *self.press.target.get_or_insert_with(|| {
+            let new = if begins { current - usage } else { 0 };
+            let most = (depth(self.depth) + new).min(depth(self.depth.max(MAX_DEPTH)));
+            (current - most, 2 * most)
+        });
+        let left = current.saturating_sub(target).min((most as f64 - self.press.reclaimed).max(0.0) as u64);
         // Near its end a press might take just as much as arrives, for ever.
-        if left <= depth / NEAR_DIVISOR { 0 } else { left }
+        if left <= most / 2 / NEAR_DIVISOR { 0 } else { left }
     }
 
-    /// Begins a check, and returns its end: that of a pause in the first approach, or else the end of
-    /// the reuse time. A check in progress goes on, and new memory counts as in use.
-    pub(crate) fn begin(&mut self, sample: ReuseSample, at_knee: bool) -> Duration {
+    /// Begins a check, and returns its end: that of a pause in the first approach, or else the end
+    /// of the reuse time. A check in progress goes on, and new memory counts as in use.
+    pub(crate) fn begin(&mut self, sample: ReuseSample, knee: Option<Margin>) -> Duration {
         if let Some(check) = self.check.as_mut().filter(|check| !check.is_pause()) {
+            // A knee in new memory says nothing of the press before.
             let refaulted = sample.refaulted.saturating_sub(check.refaulted);
             check.accepted = sample.current.saturating_sub(check.usage).saturating_sub(refaulted);
-            check.at_knee |= at_knee;
             return check.until;
         }
-        let stage = match (self.approaches, at_knee) {
-            (true, true) => Stage::First,
-            (true, false) => Stage::Settling,
+        let stage = match (self.approaches, knee) {
+            (true, Some(_)) => Stage::First,
+            (true, None) => Stage::Settling,
             (false, _) => Stage::Later,
         };
-        self.approaches &= !at_knee;
-        self.check_from(sample, at_knee, stage)
+        self.approaches &= knee.is_none();
+        self.press.end(sample);
+        self.check_from(sample, knee, stage)
     }
 
-    fn check_from(&mut self, sample: ReuseSample, at_knee: bool, stage: Stage) -> Duration {
-        let ReuseSample { at, current, refaulted } = sample;
+    fn check_from(&mut self, sample: ReuseSample, knee: Option<Margin>, stage: Stage) -> Duration {
+        let ReuseSample { at, current, copies, refaulted } = sample;
         let until = at
             + match stage {
                 Stage::Settling => SETTLING,
@@ -234,10 +289,11 @@ impl Reuse {
             until,
             accepted: 0,
             usage: current,
+            copies,
             refaulted,
             seen: current,
             peak: current,
-            at_knee,
+            knee,
             is_pressing: false,
             stage,
         });
@@ -275,64 +331,87 @@ impl Reuse {
             self.next(if self.approaches { APPROACH_DEPTH } else { LEAST_DEPTH });
             return Some(Checked::Void);
         }
+        let known = check.usage + check.accepted;
+        // What came back from zswap freed its copy: without copies, the usage grew by all of it.
+        let set = |usage: u64, copies: u64| usage.saturating_sub(copies);
+        let growth = check
+            .peak
+            .saturating_sub(known)
+            .max(set(sample.current, sample.copies).saturating_sub(set(known, check.copies)));
         // Growth by new memory is no refault, and refaults of what the kernel evicted by itself
         // don't make the usage grow.
-        let known = check.usage + check.accepted;
-        let back = refaulted.min(check.peak.saturating_sub(known));
+        let back = refaulted.min(growth);
         if check.is_pause() {
             return Some(self.judge_pause(sample, back, sample.at.saturating_sub(check.began)));
         }
-        // An application that frees other memory hides what comes back.
-        let used = (back as f64).max((refaulted as f64).min(self.pressed));
-        let is_in_use = self.is_much(used);
-        let share = if check.at_knee { 1.0 } else { (used / self.pressed_of_old().max(1.0)).min(1.0) };
-        // Where nothing was pressed out, nothing could come back.
-        let is_known = check.at_knee || self.pressed_of_old() >= NOISE_BYTES;
-        let set = is_known.then_some(Settled { usage: known + back, share });
-        self.next(match check.stage {
-            // The kernel's lists weren't sorted: what was pressed out shows how much is idle of what
-            // is left. Later, memory in use leaves last, and all of what is left may be in use.
-            Stage::First if is_in_use => (APPROACH_DEPTH * (1.0 - share)).clamp(LEAST_DEPTH, MAX_DEPTH),
-            Stage::First => MAX_DEPTH,
-            _ if is_in_use => LEAST_DEPTH,
+        let share = self.share(&check, sample.refaulted, back as f64);
+        let unknown = if check.stage == Stage::First { UNKNOWN_SHARE } else { TOUCHED_SHARE };
+        let told = share.or(check.knee.map(|_| unknown));
+        let usage = known + back;
+        let settled = told.map(|share| Settled { usage, copies: check.copies, share });
+        self.next(self.depth_after(&check, share));
+        self.settled = Some(usage);
+        Some(Checked::Over(settled))
+    }
+
+    /// Returns the depth of the next press after a check that found this share.
+    fn depth_after(&self, check: &Check, share: Option<f64>) -> f64 {
+        let is_first = check.stage == Stage::First;
+        match share {
+            // The kernel's lists weren't sorted: what was pressed out shows how much is idle of
+            // what is left.
+            Some(share) if share > BACK_SHARE && is_first && check.knee.is_none() => {
+                (APPROACH_DEPTH * (1.0 - share)).clamp(LEAST_DEPTH, MAX_DEPTH)
+            }
+            // Memory in use leaves last: all of what is left may be in use.
+            Some(share) if share > BACK_SHARE => LEAST_DEPTH,
+            // Refaults of others hide what came back.
+            None if check.knee.is_none() && self.press.of_old >= NOISE_BYTES => LEAST_DEPTH,
+            _ if is_first => MAX_DEPTH,
             _ => (2.0 * self.depth).min(MAX_DEPTH),
-        });
-        Some(Checked::Over(set))
+        }
     }
 
     /// Judges what came `back` in a part of a pause.
     fn judge_pause(&mut self, sample: ReuseSample, back: u64, time: Duration) -> Checked {
         if self.check.is_some_and(|check| check.stage == Stage::Settling) {
-            return Checked::Waiting(self.check_from(sample, false, Stage::Measuring));
+            return Checked::Waiting(self.check_from(sample, None, Stage::Measuring));
         }
         let later = back as f64 * self.time.as_secs_f64() / time.max(MEASURING).as_secs_f64();
-        if self.is_much(later) {
+        if later > (BACK_SHARE * self.press.of_old).max(NOISE_BYTES) {
             self.approaches = false;
-            return Checked::Waiting(self.check_from(sample, false, Stage::First));
+            return Checked::Waiting(self.check_from(sample, None, Stage::First));
         }
         self.next(APPROACH_DEPTH);
         Checked::Over(None)
     }
 
-    /// Returns the bytes that a press takes at most from `usage`.
-    fn depth_of(&self, usage: u64) -> u64 {
-        (self.depth * usage as f64).round() as u64
-    }
-
-    /// Returns whether so many bytes are much of what was pressed out.
-    fn is_much(&self, back: f64) -> bool {
-        back > (BACK_SHARE * self.pressed_of_old()).max(NOISE_BYTES)
-    }
-
-    /// Returns the bytes that were pressed out, apart from new memory.
-    fn pressed_of_old(&self) -> f64 {
-        let most = self.from.map_or(0, |from| self.depth_of(from)) as f64;
-        self.pressed.min(most)
+    /// Returns the share of what was pressed out that came back, by `refaulted`, of which `back`
+    /// made the usage grow. `None` if that isn't known.
+    fn share(&self, check: &Check, refaulted: u64, back: f64) -> Option<f64> {
+        let since = |before: u64| refaulted.saturating_sub(before) as f64;
+        let all = since(self.press.from.map_or(check.refaulted, |(_, refaulted)| refaulted));
+        let (pressed, came) = match check.knee {
+            // A long approach takes mostly cold memory: what it took last shows what is left.
+            Some(Margin { reclaimed, returned }) => {
+                (self.press.of_old.min(reclaimed), all.min(returned + since(check.refaulted)))
+            }
+            None => (self.press.of_old, all),
+        };
+        if pressed < NOISE_BYTES {
+            return None;
+        }
+        // An application that frees other memory hides what comes back: refaults count without
+        // growth, unless most of them can't be of this press.
+        if all > OTHERS_FACTOR * self.press.reclaimed && back < pressed / 2.0 {
+            return None;
+        }
+        Some(if came > NOISE_BYTES { (came / pressed).min(1.0) } else { 0.0 })
     }
 
     /// Begins a press of this depth.
     fn next(&mut self, depth: f64) {
-        (self.depth, self.from, self.pressed, self.check) = (depth, None, 0.0, None);
+        (self.depth, self.settled, self.press, self.check) = (depth, None, Press::default(), None);
     }
 }
 
@@ -353,47 +432,83 @@ mod tests {
     const M: u64 = 1 << 20;
 
     fn sample(at: u64, current: u64, refaulted: u64) -> ReuseSample {
-        ReuseSample { at: Duration::from_secs(at), current: current * M, refaulted: refaulted * M }
+        let (at, current, refaulted) = (Duration::from_secs(at), current * M, refaulted * M);
+        ReuseSample { at, current, copies: 0, refaulted }
     }
 
     fn over(usage: u64, share: f64) -> Checked {
-        Checked::Over(Some(Settled { usage: usage * M, share }))
+        Checked::Over(Some(Settled { usage: usage * M, copies: 0, share }))
     }
 
-    /// Returns a state that checks a press of 90 MiB that ended at 40 MiB, after 3 s.
-    fn checking(at_knee: bool) -> Reuse {
+    /// Returns a knee before which so many MiB were pressed out last, of which 1 MiB came back at
+    /// once.
+    fn knee(reclaimed: u64) -> Margin {
+        Margin { reclaimed: (reclaimed * M) as f64, returned: M as f64 }
+    }
+
+    /// Returns a state that checks a press of 52 of 91 MiB, of 38 MiB that arrived meanwhile, and
+    /// of the 1 MiB that refaulted. It ended at 40 MiB after 3 s, at a knee if one is given.
+    fn checking(knee: Option<Margin>) -> Reuse {
         let mut reuse = Reuse::new(Duration::from_secs(60));
-        assert_eq!(reuse.judge(sample(0, 130, 0)), None);
-        assert_eq!(reuse.left(130 * M), 52 * M, "two fifths");
-        reuse.approaches = at_knee;
+        assert_eq!(reuse.judge(sample(0, 91, 9)), None);
+        assert_eq!(reuse.left(sample(0, 91, 9)), 38_168_166, "two fifths");
+        reuse.approaches = knee.is_some();
         reuse.reclaimed(90 * M);
-        assert_eq!(reuse.begin(sample(3, 40, 10), at_knee), Duration::from_secs(63));
+        assert_eq!(reuse.begin(sample(3, 40, 10), knee), Duration::from_secs(63));
         reuse
     }
 
     #[test]
     fn what_comes_back_late_is_in_use() {
-        let mut reuse = checking(true);
+        let mut reuse = checking(Some(knee(20)));
         assert!(!reuse.peek(42 * M) && reuse.peek(60 * M));
         let waiting = Checked::Waiting(Duration::from_secs(63));
         assert_eq!(reuse.judge(sample(20, 60, 30)), Some(waiting), "refaults are no change");
         assert!(!reuse.peek(60 * M), "and no news");
-        assert_eq!(reuse.judge(sample(63, 120, 91)), Some(over(120, 1.0)), "80 of 81 came back");
-        assert_eq!(reuse.left(120 * M), 6 * M, "a twentieth");
+        assert_eq!(reuse.judge(sample(63, 120, 91)), Some(over(120, 1.0)), "81 of 20");
+        assert_eq!(reuse.left(sample(63, 120, 91)), 6 * M, "a twentieth");
     }
 
     #[test]
     fn what_stays_away_lets_the_next_press_go_deeper() {
-        let mut reuse = checking(true);
-        assert_eq!(reuse.judge(sample(63, 45, 12)), Some(over(42, 1.0)), "2 of 90 MiB");
-        for depth in [20, 20, 20] {
-            assert_eq!(reuse.left(40 * M), depth * 40 * M / 100);
-            reuse.reclaimed(8 * M);
-            reuse.begin(sample(100, 32, 12), false);
-            assert_eq!(reuse.judge(sample(160, 32, 12)), Some(over(32, 0.0)), "a bound");
+        let mut reuse = checking(Some(knee(20)));
+        assert_eq!(reuse.judge(sample(63, 42, 12)), Some(over(42, 0.15)), "3 of the last 20");
+        let mut usage = 42;
+        for (depth, size) in [(0.05, 2), (0.1, 4), (0.2, 8), (0.2, 8)] {
+            let left = reuse.left(sample(64, usage, 12));
+            assert_eq!(left, (depth * (usage * M) as f64).round() as u64);
+            reuse.reclaimed(size * M);
+            usage -= size;
+            reuse.begin(sample(100, usage, 12), None);
+            assert_eq!(reuse.judge(sample(160, usage, 12)), Some(over(usage, 0.0)), "a bound");
         }
-        let mut reuse = checking(true);
-        assert_eq!(reuse.judge(sample(63, 40, 10)), Some(over(40, 1.0)), "a knee all the same");
+    }
+
+    #[test]
+    fn a_knee_is_judged_by_what_was_pressed_out_last() {
+        let judged = |margin: Margin, current, refaulted| {
+            let mut reuse = checking(Some(margin));
+            let judged = reuse.judge(sample(63, current, refaulted));
+            (judged, reuse.left(sample(63, current, refaulted)) * 100 / (current * M))
+        };
+        let margin = |reclaimed, returned| Margin { reclaimed: reclaimed * M as f64, returned };
+        // After a long approach, most of which was cold memory.
+        assert_eq!(
+            judged(margin(6.0, 1e6), 42, 12),
+            (Some(over(42, (1e6 + 2.0 * M as f64) / (6.0 * M as f64))), 5)
+        );
+        // The kernel scanned much for little, because its lists weren't sorted: nothing comes back.
+        assert_eq!(judged(margin(6.0, 0.0), 40, 10), (Some(over(40, 0.0)), 20));
+        // It yielded nothing: it isn't known whether that is because all is in use.
+        assert_eq!(judged(margin(0.1, 0.0), 40, 10), (Some(over(40, 0.5)), 20));
+    }
+
+    #[test]
+    fn a_knee_in_new_memory_says_nothing_of_the_press_before() {
+        let mut reuse = checking(None);
+        assert_eq!(reuse.judge(sample(10, 60, 10)), Some(Checked::New(20 * M)));
+        assert_eq!(reuse.begin(sample(12, 58, 11), Some(knee(2))), Duration::from_secs(63));
+        assert_eq!(reuse.judge(sample(63, 60, 13)), Some(over(60, 4.0 / 52.0)));
     }
 
     #[test]
@@ -401,51 +516,53 @@ mod tests {
         let seconds = |second| Some(Checked::Waiting(Duration::from_secs(second)));
         for (back, end) in [(0, Some(Checked::Over(None))), (1, seconds(64))] {
             let mut reuse = Reuse::new(Duration::from_secs(60));
-            assert_eq!(reuse.left(250 * M), 100 * M);
+            assert_eq!(reuse.left(sample(0, 300, 0)), 120 * M);
             reuse.reclaimed(100 * M);
-            assert_eq!(reuse.begin(sample(0, 200, 0), false), Duration::from_secs(2));
+            assert_eq!(reuse.begin(sample(0, 200, 0), None), Duration::from_secs(2));
             assert_eq!(reuse.judge(sample(1, 205, 5)), seconds(2));
             assert_eq!(reuse.judge(sample(2, 210, 10)), seconds(4), "at once: touched all the time");
             let after = sample(4, 210 + back, 10 + back);
             assert_eq!(reuse.judge(after), end, "a MiB in 2 s are 30 in a minute");
             if back == 0 {
-                assert_eq!(reuse.left(210 * M), 84 * M, "it goes on");
+                assert_eq!(reuse.left(sample(4, 210, 10)), 84 * M, "it goes on");
             } else {
-                assert_eq!(reuse.judge(sample(64, 240, 40)), Some(over(240, 0.29)));
+                assert_eq!(reuse.judge(sample(64, 240, 40)), Some(over(240, 0.4)), "also what came at once");
             }
         }
     }
 
     #[test]
     fn what_the_approach_shows_sets_the_depth_of_the_next_press() {
-        // Of 52 MiB, apart from new memory.
-        for (back, depth) in [(6, 20), (13, 20), (39, 10), (52, 5)] {
-            let mut reuse = checking(false);
+        // Of 52 MiB, apart from new memory; 1 MiB came back during the press.
+        for (back, depth) in [(6, 20), (13, 20), (39, 9), (51, 5)] {
+            let mut reuse = checking(None);
             reuse.check.as_mut().expect("one began").stage = Stage::First;
-            let settled = over(40 + back, back as f64 / 52.0);
+            let settled = over(40 + back, (back + 1) as f64 / 52.0);
             assert_eq!(reuse.judge(sample(63, 40 + back, 10 + back)), Some(settled));
-            assert_eq!(reuse.left(100 * M), depth * M, "{back} MiB");
+            let left = reuse.left(sample(63, 40 + back, 10 + back));
+            let share = left as f64 / ((40 + back) * M) as f64;
+            assert_eq!((share * 100.0).round() as u64, depth, "{back} MiB");
         }
-        let mut reuse = checking(false);
+        let mut reuse = checking(None);
         reuse.depth = 0.4;
-        assert_eq!(reuse.judge(sample(63, 53, 23)), Some(over(53, 0.25)));
-        assert_eq!(reuse.left(100 * M), 5 * M, "memory in use leaves last");
+        assert_eq!(reuse.judge(sample(63, 53, 23)), Some(over(53, 14.0 / 52.0)));
+        assert_eq!(reuse.left(sample(63, 53, 23)) / M, 2, "memory in use leaves last");
     }
 
     #[test]
     fn what_shrank_before_its_first_press_is_pressed_gently() {
         let mut reuse = Reuse::new(Duration::from_secs(60));
-        assert_eq!(reuse.left(100 * M), 40 * M);
-        assert_eq!(reuse.left(61 * M), 0, "the application freed nearly as much itself");
+        assert_eq!(reuse.left(sample(0, 100, 0)), 40 * M);
+        assert_eq!(reuse.left(sample(0, 61, 0)), 0, "the application freed nearly as much itself");
         reuse.end_approach();
-        assert_eq!(reuse.begin(sample(1, 61, 0), false), Duration::from_secs(61));
+        assert_eq!(reuse.begin(sample(1, 61, 0), None), Duration::from_secs(61));
         assert_eq!(reuse.judge(sample(61, 61, 0)), Some(Checked::Over(None)));
-        assert_eq!(reuse.left(100 * M), 20 * M, "twice a tenth");
+        assert_eq!(reuse.left(sample(61, 61, 0)) / M, 12, "twice a tenth");
     }
 
     #[test]
     fn a_change_is_pressed_at_once() {
-        let mut reuse = checking(true);
+        let mut reuse = checking(Some(knee(20)));
         let waiting = Some(Checked::Waiting(Duration::from_secs(63)));
         assert_eq!(reuse.judge(sample(10, 80, 10)), Some(Checked::New(40 * M)));
         reuse.reclaimed(30 * M);
@@ -453,17 +570,52 @@ mod tests {
         reuse.reclaimed(9 * M);
         assert_eq!(reuse.judge(sample(12, 41, 10)), waiting, "the check goes on");
         assert_eq!(reuse.judge(sample(40, 60, 30)), waiting);
-        assert_eq!(reuse.judge(sample(63, 115, 85)), Some(over(115, 1.0)), "75 of 90 came back");
-        let mut reuse = checking(true);
+        assert_eq!(reuse.judge(sample(63, 115, 85)), Some(over(115, 1.0)), "75 came back");
+        let mut reuse = checking(Some(knee(20)));
         assert_eq!(reuse.judge(sample(10, 20, 10)), Some(Checked::Void), "20 MiB were freed");
-        assert_eq!(reuse.left(20 * M), M);
+        assert_eq!(reuse.left(sample(10, 20, 10)), M);
+    }
+
+    #[test]
+    fn what_arrived_since_the_last_check_leaves_first_and_says_nothing() {
+        let mut reuse = checking(Some(knee(20)));
+        assert_eq!(reuse.judge(sample(63, 120, 91)), Some(over(120, 1.0)));
+        for (new, left) in [(0, 6), (6, 12)] {
+            let mut reuse = reuse.clone();
+            let begun = sample(64, 120 + new, 91);
+            assert_eq!(reuse.left(begun) / M, left);
+            reuse.reclaimed(left * M);
+            reuse.begin(sample(70, 114, 91), None);
+            assert_eq!(reuse.judge(sample(130, 119, 96)), Some(over(119, 5.0 / 6.0)), "{new}");
+        }
+        assert_eq!(reuse.left(sample(64, 126, 91)) / M, 12);
+        reuse.reclaimed(6 * M);
+        reuse.begin(sample(70, 120, 91), None);
+        assert_eq!(reuse.judge(sample(130, 121, 92)), Some(Checked::Over(None)), "only what is new left");
     }
 
     #[test]
     fn neither_new_memory_nor_what_others_evicted_is_counted_as_back() {
-        let mut reuse = checking(true);
-        assert_eq!(reuse.judge(sample(63, 44, 11)), Some(over(41, 1.0)), "3 MiB are new");
-        let mut reuse = checking(true);
-        assert_eq!(reuse.judge(sample(63, 40, 910)), Some(over(40, 1.0)), "a loop over a file");
+        let mut reuse = checking(Some(knee(20)));
+        assert_eq!(reuse.judge(sample(63, 44, 11)), Some(over(41, 0.1)), "3 MiB are new");
+        for (margin, told) in [(None, Checked::Over(None)), (Some(knee(20)), over(40, 0.5))] {
+            let mut reuse = checking(margin);
+            assert_eq!(reuse.judge(sample(63, 40, 910)), Some(told), "a loop over a file");
+            assert_eq!(reuse.left(sample(63, 40, 910)) / M, if margin.is_some() { 8 } else { 2 });
+        }
+    }
+
+    #[test]
+    fn what_comes_back_from_zswap_frees_its_copy() {
+        let with_copies = |sample: ReuseSample, copies| ReuseSample { copies: copies * M, ..sample };
+        let mut reuse = checking(None);
+        reuse.check.as_mut().expect("one began").copies = 12 * M;
+        let after = with_copies(sample(63, 60, 40), 2);
+        let settled = Settled { usage: 70 * M, copies: 12 * M, share: 31.0 / 52.0 };
+        assert_eq!(
+            reuse.judge(after),
+            Some(Checked::Over(Some(settled))),
+            "58 MiB without copies, as 40 - 12 + 30"
+        );
     }
 }

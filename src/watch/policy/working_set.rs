@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use super::reuse::BACK_SHARE;
+
 /// Number of knees that are remembered.
 const MAX_KNEES: usize = 8;
 
@@ -13,9 +15,10 @@ const MAX_DISTANCE: f64 = 0.25;
 /// to 60 s, 148, 48, 93 and 45 MiB were found under the same load. Growth counts at once: a larger
 /// estimate ruins nobody.
 const SHRUNK_KNEES: usize = 3;
-/// Share of a press that came back below which the usage is only a bound: the first smaller one
-/// takes its place.
-const BOUND_SHARE: f64 = 0.5;
+/// Share of a press that came back below which the usage is only a bound: less may do. And that
+/// below which nothing of what is left may be in use, as in a service that is quiet for a while.
+const CONFIRMED_SHARE: f64 = 0.5;
+const IN_USE_SHARE: f64 = BACK_SHARE;
 /// Time for which a suggested limit stays above the usage that a cgroup grew back to by itself, and
 /// divisor of the usage at a knee that gives the growth from which it did.
 const REGROWN_TIME: Duration = Duration::from_secs(300);
@@ -33,24 +36,39 @@ const MARGIN_DIVISOR: u64 = 10;
 /// Estimate of a working set. Amounts are bytes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct WorkingSet {
-    /// Median usage after the last knees, with what came back within the reuse time. Before the first
-    /// such time is over: the usage at the knee, below which memory is touched all the time.
+    /// Median usage after the last knees, with what came back within the reuse time. Before the
+    /// first such time is over: the usage at the knee, below which memory is touched all the time.
     pub bytes: u64,
+    /// True if less may do: most of what was pressed out last stayed away, and no earlier press
+    /// showed more. `bytes` is then the usage after the last press.
+    pub is_bound: bool,
+    /// True if less may do for another reason: memory stays that may be idle, since a guard spares
+    /// it, its kind isn't reclaimed, or there is no room for it in swap.
+    pub spares: bool,
     /// The least and the most of those usages.
     pub range: (u64, u64),
     /// Compressed copies that the cgroup is charged for besides (zswap), at the last knee. The
     /// suggested limit has room for them.
     pub copies: u64,
-    /// Confidence from 0 to 1: rises with the number of knees, their closeness, and the share of the
-    /// last press that came back; falls with their age.
+    /// Confidence from 0 to 1: rises with the number of knees, their closeness, and the share of
+    /// the presses before them that came back; falls with their age.
     pub confidence: f64,
     /// Time since the last knee.
     pub age: Duration,
     /// Reuse time: memory that is touched less often doesn't belong to the working set.
     pub reuse: Duration,
     /// Suggested `memory.max`: a tenth above the largest usage since the first of those knees, plus
-    /// their spread. `None` before the first reuse time is over.
+    /// their spread. `None` before the first reuse time is over, and while less than a tenth of
+    /// what is pressed out comes back.
     pub suggested: Option<u64>,
+}
+
+impl WorkingSet {
+    /// Returns whether the working set may be smaller.
+    #[must_use]
+    pub fn is_at_most(&self) -> bool {
+        self.is_bound || self.spares
+    }
 }
 
 /// Usage that shows the size of the working set. Amounts are bytes.
@@ -59,7 +77,7 @@ pub(crate) struct Knee {
     usage: u64,
     /// Part of the usage that is compressed copies (zswap): memory that isn't in use.
     copies: u64,
-    /// Share of what was pressed out before that was in use.
+    /// Share of what was pressed out before that came back; 1 before it could.
     share: f64,
     has_settled: bool,
 }
@@ -85,8 +103,13 @@ impl Knee {
     }
 
     /// Returns the usage without copies.
-    fn set(self) -> u64 {
+    fn set(&self) -> u64 {
         self.usage - self.copies
+    }
+
+    /// Returns whether it is more than a bound.
+    fn is_confirmed(&self) -> bool {
+        self.share >= CONFIRMED_SHARE
     }
 }
 
@@ -119,73 +142,135 @@ impl Idle {
     }
 }
 
-/// A knee of which it isn't known yet what comes back.
-#[derive(Clone, Copy, Debug)]
-struct Met {
-    set: u64,
-    /// Largest usage since.
-    peak: u64,
-}
-
 /// Usages that settled after the knees of one working set.
 #[derive(Clone, Copy, Debug, Default)]
 struct Knees {
-    /// The last usages without copies, oldest first.
-    usages: [u64; MAX_KNEES],
-    count: usize,
-    /// Largest usage since the first knee, with copies.
-    peak: u64,
-    /// True if one of them is more than a bound.
-    is_confirmed: bool,
+    /// The last knees, oldest first.
+    all: [Option<Knee>; MAX_KNEES],
+    /// Largest usage that the cgroup grew to by itself since the first of them, with copies.
+    grown: u64,
 }
 
 impl Knees {
-    fn all(&self) -> &[u64] {
-        &self.usages[..self.count]
+    fn new(knee: Knee, grown: u64) -> Self {
+        let mut knees = Self { grown, ..Self::default() };
+        knees.record(knee);
+        knees
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Knee> {
+        self.all.iter().flatten()
+    }
+
+    fn count(&self) -> usize {
+        self.all().count()
     }
 
     fn median(&self) -> Option<u64> {
-        let mut known = self.usages;
-        let known = &mut known[..self.count];
+        let (mut known, count) = ([u64::MAX; MAX_KNEES], self.count());
+        for (known, knee) in known.iter_mut().zip(self.all()) {
+            *known = knee.set();
+        }
         known.sort_unstable();
-        known.get(self.count / 2).copied()
+        known[..count].get(count / 2).copied()
     }
 
     /// Returns whether this usage belongs to another working set.
     fn differ_from(&self, usage: u64) -> bool {
-        self.median().is_some_and(|bytes| bytes.abs_diff(usage) as f64 > MAX_DISTANCE * bytes as f64)
+        self.median().is_some_and(|bytes| is_far(usage, bytes))
+    }
+
+    /// Returns whether one of them is more than a bound.
+    fn are_confirmed(&self) -> bool {
+        self.all().any(Knee::is_confirmed)
+    }
+
+    /// Returns the mean share that was in use.
+    fn share(&self) -> f64 {
+        self.all().map(|knee| knee.share).sum::<f64>() / self.count().max(1) as f64
+    }
+
+    /// Returns the largest usage since the first of them.
+    fn peak(&self) -> u64 {
+        self.all().map(|knee| knee.usage).max().unwrap_or(0).max(self.grown)
     }
 
     fn record(&mut self, knee: Knee) {
-        if self.count == MAX_KNEES {
-            self.usages.rotate_left(1);
-            self.count -= 1;
+        if self.count() == MAX_KNEES {
+            self.all[0] = None;
         }
-        self.usages[self.count] = knee.set();
-        self.count += 1;
-        self.peak = self.peak.max(knee.usage);
-        self.is_confirmed |= knee.share >= BOUND_SHARE;
+        self.retain(|_| true);
+        let count = self.count();
+        self.all[count] = Some(knee);
+    }
+
+    /// Forgets the others.
+    fn retain(&mut self, keep: impl Fn(&Knee) -> bool) {
+        let before = std::mem::take(&mut self.all);
+        let kept = before.into_iter().flatten().filter(keep);
+        for (place, knee) in self.all.iter_mut().zip(kept) {
+            *place = Some(knee);
+        }
     }
 }
 
+/// Consecutive knees below a confirmed working set.
+#[derive(Clone, Copy, Debug, Default)]
+struct Smaller {
+    /// Those near the last of them.
+    knees: Knees,
+    /// Number of all, each about as small as the one before, or smaller.
+    count: usize,
+}
+
+impl Smaller {
+    fn record(&mut self, knee: Knee) {
+        let set = knee.set();
+        if self.knees.all().any(|earlier| is_far(set, earlier.set()) && set > earlier.set()) {
+            *self = Self::default();
+        }
+        self.knees.retain(|earlier| !is_far(set, earlier.set()));
+        self.knees.record(knee);
+        self.count += 1;
+    }
+
+    /// Returns the working set that they show.
+    fn into_set(mut self) -> Knees {
+        if self.knees.are_confirmed() {
+            self.knees.retain(Knee::is_confirmed);
+        } else if let Some(last) = self.knees.all().last().copied() {
+            self.knees = Knees::new(last, self.knees.grown);
+        }
+        self.knees
+    }
+}
+
+fn is_far(usage: u64, from: u64) -> bool {
+    from.abs_diff(usage) as f64 > MAX_DISTANCE * from as f64
+}
+
 /// The knees of one cgroup.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Estimate {
     /// Reuse time.
     pub reuse: Duration,
+    /// True if memory stayed at the last knee that may be idle.
+    pub spares: bool,
+    /// Knees that confirm the working set; or the last bound, as long as none does.
     knees: Knees,
-    /// Last knees of another working set, if more follow.
-    other: Knees,
-    /// The last knee, as long as nothing has settled.
-    met: Option<Met>,
+    /// Knees below it, which may show a smaller one.
+    smaller: Smaller,
+    /// The last bound near a confirmed working set, and below it.
+    lower: Option<u64>,
+    /// Usage at the last knee, as long as nothing has settled.
+    met: Option<u64>,
     /// Usage at a later knee that is larger than the working set, and hasn't settled.
     doubt: Option<u64>,
-    /// Time of the last knee, and the usage and the copies then.
+    /// Time of the last knee that counted.
     last: Duration,
+    /// Usage and copies at the last knee.
     last_usage: u64,
     copies: u64,
-    /// Share of the last press that was in use.
-    share: f64,
     /// Largest usage that the cgroup grew back to after a knee, and when.
     regrown: Option<(u64, Duration)>,
     /// CPU time that the tasks had used at the last knee, or at the first sample.
@@ -204,8 +289,8 @@ impl Estimate {
     /// Sets another reuse time. What settled within the old one is another working set.
     pub(crate) fn adopt(&mut self, reuse: Duration) {
         if std::mem::replace(&mut self.reuse, reuse) != reuse {
-            (self.knees, self.other, self.met, self.regrown) = Default::default();
-            self.doubt = None;
+            let Self { spares, last, last_usage, cpu, idle, .. } = *self;
+            *self = Self { reuse, spares, last, last_usage, cpu, idle, ..Self::default() };
         }
     }
 
@@ -243,17 +328,17 @@ impl Estimate {
     }
 
     /// Records a knee, of which it isn't known yet what comes back. Once something settled, it only
-    /// gives reason for doubt if it is larger: less may be pressed out for a moment, and a burst may
-    /// be over by the next.
+    /// gives reason for doubt if it is larger: less may be pressed out for a moment, and a burst
+    /// may be over by the next.
     fn meet(&mut self, now: Duration, knee: Knee) {
         let set = knee.set();
         match self.knees.median() {
             None => {
-                self.met = Some(Met { set, peak: knee.usage });
+                self.met = Some(set);
                 (self.last, self.last_usage, self.copies) = (now, knee.usage, knee.copies);
             }
             Some(bytes) if set > bytes && self.knees.differ_from(set) => {
-                self.knees.peak = self.knees.peak.max(knee.usage);
+                self.knees.grown = self.knees.grown.max(knee.usage);
                 self.doubt = Some(set);
             }
             Some(_) => {}
@@ -262,40 +347,48 @@ impl Estimate {
 
     fn settle(&mut self, now: Duration, knee: Knee) {
         let set = knee.set();
-        (self.last, self.last_usage, self.copies) = (now, knee.usage, knee.copies);
-        (self.share, self.doubt) = (knee.share, None);
-        if !self.knees.is_confirmed && self.knees.median().is_some_and(|bytes| set < bytes) {
-            (self.knees, self.other) = Default::default();
-        }
-        if !self.knees.differ_from(set) {
-            self.other = Knees::default();
-            self.knees.record(knee);
-            let peak = self.met.take().map_or(0, |met| met.peak);
-            self.knees.peak = self.knees.peak.max(peak);
+        (self.last_usage, self.copies) = (knee.usage, knee.copies);
+        (self.met, self.doubt) = (None, None);
+        let Some(bytes) = self.knees.median().filter(|_| self.knees.are_confirmed()) else {
+            // The last bound is the one that is still true.
+            self.last = now;
+            self.knees = Knees::new(knee, self.knees.grown);
             return;
-        }
-        if self.other.differ_from(set) {
-            self.other = Knees::default();
-        }
-        self.other.record(knee);
-        let is_larger = self.knees.median().is_some_and(|bytes| set > bytes);
-        if is_larger || self.knees.count == 1 || self.other.count >= SHRUNK_KNEES {
-            self.knees = std::mem::take(&mut self.other);
+        };
+        let (is_smaller, is_far) = (set < bytes, is_far(set, bytes));
+        match (is_far, knee.is_confirmed()) {
+            (true, _) if is_smaller => {
+                self.smaller.record(knee);
+                if self.knees.count() == 1 || self.smaller.count >= SHRUNK_KNEES {
+                    self.knees = std::mem::take(&mut self.smaller).into_set();
+                    (self.last, self.lower) = (now, None);
+                }
+            }
+            (true, true) => {
+                (self.last, self.knees) = (now, Knees::new(knee, 0));
+                (self.smaller, self.lower) = Default::default();
+            }
+            (false, true) => {
+                self.last = now;
+                (self.smaller, self.lower) = Default::default();
+                self.knees.record(knee);
+            }
+            // What isn't in use doesn't make the working set larger.
+            (_, false) => self.lower = is_smaller.then_some(set),
         }
     }
 
     /// Records the usage between knees.
     pub(crate) fn used(&mut self, now: Duration, usage: u64) {
-        if let Some(met) = &mut self.met {
-            met.peak = met.peak.max(usage);
+        let is_known = self.met.is_some() || self.knees.count() > 0;
+        if !is_known || usage <= self.last_usage + self.last_usage / REGROWN_DIVISOR {
+            return;
         }
-        for knees in [&mut self.knees, &mut self.other] {
-            if knees.count > 0 {
-                knees.peak = knees.peak.max(usage);
-            }
+        self.knees.grown = self.knees.grown.max(usage);
+        if self.smaller.count > 0 {
+            self.smaller.knees.grown = self.smaller.knees.grown.max(usage);
         }
-        let grew = usage > self.last_usage + self.last_usage / REGROWN_DIVISOR;
-        if self.knees.count > 0 && grew && self.regrown(now).is_none_or(|regrown| usage >= regrown) {
+        if self.regrown(now).is_none_or(|regrown| usage >= regrown) {
             self.regrown = Some((usage, now));
         }
     }
@@ -310,10 +403,12 @@ impl Estimate {
     pub(crate) fn working_set(&self, now: Duration) -> Option<WorkingSet> {
         let age = now.saturating_sub(self.last);
         let fresh = 0.5f64.powf(age.as_secs_f64() / HALF_LIFE.as_secs_f64());
-        if let Some(Met { set: bytes, .. }) = self.met {
+        if let Some(bytes) = self.met {
             let confidence = MET_CONFIDENCE * fresh;
             return Some(WorkingSet {
                 bytes,
+                is_bound: false,
+                spares: self.spares,
                 range: (bytes, bytes),
                 copies: self.copies,
                 confidence,
@@ -322,24 +417,28 @@ impl Estimate {
                 suggested: None,
             });
         }
-        let bytes = self.knees.median()?;
-        let known = self.knees.all();
-        let (least, most) = (known.iter().min()?, known.iter().max()?);
-        let often = known.len() as f64 / (known.len() + 1) as f64;
+        let (bytes, count) = (self.knees.median()?, self.knees.count());
+        let sets = || self.knees.all().map(Knee::set);
+        let (least, most) = (sets().min()?, sets().max()?);
+        let often = count as f64 / (count + 1) as f64;
         // Smaller ones don't count yet, but they are a reason for doubt.
-        let lowest = self.other.all().iter().min().unwrap_or(least).min(least);
-        let highest = self.doubt.map_or(*most, |usage| usage.max(*most));
+        let smaller = self.smaller.knees.all().map(Knee::set).chain(self.lower);
+        let lowest = smaller.chain([least]).min()?;
+        let highest = self.doubt.map_or(most, |usage| usage.max(most));
         let near = 1.0 - ((highest - lowest) as f64 / bytes.max(1) as f64).min(1.0);
-        let peak = self.knees.peak.max(self.regrown(now).unwrap_or(0));
-        let suggested = peak + peak / MARGIN_DIVISOR + (most - least);
+        let peak = self.knees.peak().max(self.regrown(now).unwrap_or(0));
+        let suggested = (peak + peak / MARGIN_DIVISOR + (most - least)).next_multiple_of(1 << 20);
+        let is_in_use = self.knees.all().any(|knee| knee.share >= IN_USE_SHARE);
         Some(WorkingSet {
             bytes,
-            range: (*least, *most),
+            is_bound: !self.knees.are_confirmed(),
+            spares: self.spares,
+            range: (least, most),
             copies: self.copies,
-            confidence: often * near * fresh * self.share,
+            confidence: often * near * fresh * self.knees.share(),
             age,
             reuse: self.reuse,
-            suggested: Some(suggested.next_multiple_of(1 << 20)),
+            suggested: is_in_use.then_some(suggested),
         })
     }
 }
@@ -436,29 +535,89 @@ mod tests {
         assert_eq!(suggested(400), Some((30 * M, Some(33 * M))), "long ago");
     }
 
+    /// Records the usage, and that it settled there with this share, of a minute later each time.
+    fn settling(estimate: &mut Estimate, minute: &mut u64, usage: u64, share: f64) -> WorkingSet {
+        *minute += 1;
+        estimate.used(at(*minute * 60), usage * M);
+        estimate.settle(at(*minute * 60), Knee::settled(usage * M, share));
+        estimate.working_set(at(*minute * 60)).expect("it settled")
+    }
+
     #[test]
-    fn a_bound_gives_way_to_a_smaller_one() {
-        let mut estimate = Estimate::new(at(60));
-        let mut settle = |second, usage, share| {
-            estimate.used(at(second), usage * M);
-            estimate.settle(at(second), Knee::settled(usage * M, share));
-            estimate.working_set(at(second)).expect("it settled")
-        };
-        let first = settle(60, 299, 0.22);
-        assert!(first.confidence < 0.12, "{first:?}");
-        for (second, usage) in [(120, 245), (180, 201), (240, 168)] {
-            let set = settle(second, usage, 0.05);
-            assert_eq!((set.bytes, set.range), (usage * M, (usage * M, usage * M)));
-            assert!(set.confidence < 0.05, "{set:?}");
+    fn a_bound_gives_way_to_the_next() {
+        let (mut estimate, mut minute) = (Estimate::new(at(60)), 0);
+        let mut settle = |usage, share| settling(&mut estimate, &mut minute, usage, share);
+        let first = settle(299, 0.22);
+        assert!(first.confidence < 0.12 && first.is_bound, "{first:?}");
+        assert_eq!(first.suggested, Some(329 * M), "some of what is left is in use");
+        for usage in [245, 201, 168, 190] {
+            let set = settle(usage, 0.05);
+            assert_eq!((set.bytes, set.range, set.is_bound), (usage * M, (usage * M, usage * M), true));
+            assert!(set.confidence < 0.05 && set.suggested.is_none(), "a quiet service: {set:?}");
         }
-        let confirmed = settle(300, 142, 0.9);
-        assert_eq!((confirmed.bytes, confirmed.suggested), (142 * M, Some(157 * M)));
+        let confirmed = settle(142, 0.9);
+        assert_eq!((confirmed.bytes, confirmed.is_bound), (142 * M, false));
+        assert_eq!(confirmed.suggested, Some(209 * M), "it grew to 190 MiB by itself");
         assert!(confirmed.confidence > 0.4, "{confirmed:?}");
+    }
+
+    #[test]
+    fn bounds_neither_confirm_nor_enlarge_a_working_set() {
+        let (mut estimate, mut minute) = (Estimate::new(at(60)), 0);
+        let mut settle = |usage, share| settling(&mut estimate, &mut minute, usage, share);
+        settle(142, 0.9);
+        let twice = settle(142, 0.7);
+        assert!((0.53..0.54).contains(&twice.confidence), "{twice:?}");
         // Some of what is confirmed stays away now and then.
-        let set = settle(360, 136, 0.1);
-        assert_eq!((set.bytes, set.range), (142 * M, (136 * M, 142 * M)));
-        let set = settle(420, 140, 1.0);
-        assert_eq!(set.bytes, 140 * M);
+        let set = settle(136, 0.1);
+        assert_eq!((set.bytes, set.range, set.is_bound), (142 * M, (142 * M, 142 * M), false));
+        assert!(
+            (0.85..0.96).contains(&(set.confidence / twice.confidence)),
+            "a little doubt, a minute on: {set:?}"
+        );
+        let again = settle(140, 1.0);
+        assert!(
+            (again.bytes, again.range) == (142 * M, (140 * M, 142 * M)) && again.confidence > 0.6,
+            "{again:?}"
+        );
+        // Memory that isn't in use arrives.
+        let set = settle(400, 0.2);
+        assert_eq!((set.bytes, set.suggested), (142 * M, Some(442 * M)), "it grew to 400 MiB");
+        assert_eq!(settle(400, 0.5).bytes, 400 * M, "it is in use");
+    }
+
+    #[test]
+    fn what_stays_away_three_times_refutes_a_working_set() {
+        let (mut estimate, mut minute) = (Estimate::new(at(60)), 0);
+        let mut settle = |usage, share| settling(&mut estimate, &mut minute, usage, share);
+        settle(1000, 1.0);
+        let before = settle(1000, 1.0);
+        for usage in [700, 560] {
+            let set = settle(usage, 0.0);
+            assert!(set.bytes == 1000 * M && set.confidence < 0.8 * before.confidence, "{set:?}");
+            assert_eq!(set.suggested, before.suggested, "a quiet moment, maybe");
+        }
+        let set = settle(450, 0.0);
+        assert_eq!((set.bytes, set.is_bound, set.suggested), (450 * M, true, None));
+        let set = settle(400, 1.0);
+        assert_eq!((set.bytes, set.is_bound, set.suggested), (400 * M, false, Some(440 * M)));
+        // Of a single one, the first that is smaller.
+        assert_eq!(settle(200, 0.0).bytes, 200 * M);
+    }
+
+    #[test]
+    fn a_burst_between_bounds_is_remembered() {
+        let (mut estimate, mut minute) = (Estimate::new(at(60)), 0);
+        settling(&mut estimate, &mut minute, 200, 0.3);
+        estimate.used(at(90), 400 * M);
+        for usage in [190, 170, 150] {
+            settling(&mut estimate, &mut minute, usage, 0.2);
+        }
+        let set = settling(&mut estimate, &mut minute, 142, 0.9);
+        estimate.used(at(900), 143 * M);
+        assert_eq!((set.bytes, set.suggested), (142 * M, Some(440 * M)));
+        let later = estimate.working_set(at(900)).expect("it settled");
+        assert_eq!(later.suggested, Some(440 * M), "for as long as the set stays");
     }
 
     #[test]
