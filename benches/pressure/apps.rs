@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::controller::{self, Controller, Running};
+use crate::controller::{self, Controller, Running, Set};
 use crate::guest::{Swap, Swapped, number, stall};
 use crate::{CGROUPS, M, is_verbose, remove};
 use latency::Latencies;
@@ -202,11 +202,15 @@ fn controlled(
     figures.requests = loaded.end()?.within(times);
     remove(&at);
     println!("{:<9} {:<8} {}", app.name(), controller.name, figures.row(Some(without)));
-    for (when, set) in &told.sets {
-        let [one, two] = used.0.map(|used| 100.0 * *set as f64 / (used / M) as f64);
+    for Set { at, mib, is_at_most, confidence, suggested } in &told.sets {
+        let [one, two] = used.0.map(|used| 100.0 * *mib as f64 / (used / M) as f64);
         println!(
-            "  told after {:.0} s: {set} MiB: {one:.0}% of what it uses within 1 minute, {two:.0}% within 2",
-            when.as_secs_f64()
+            "  told after {:.0} s: {}{mib} MiB ({:.0}% sure), {one:.0}% of what it uses within 1 minute, {two:.0}% \
+             within 2; limit {}",
+            at.as_secs_f64(),
+            if *is_at_most { "at most " } else { "" },
+            100.0 * confidence,
+            suggested.map_or_else(|| "none".to_owned(), |bytes| format!("{} MiB", bytes / M)),
         );
     }
     Ok(told.suggested)

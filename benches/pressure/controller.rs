@@ -81,9 +81,19 @@ pub fn all(memctl: &str) -> Result<Vec<Controller>> {
 /// What memctl told.
 #[derive(Default)]
 pub struct Told {
-    /// Working sets, with their times, in MiB.
-    pub sets: Vec<(Duration, u64)>,
+    pub sets: Vec<Set>,
     /// The limit that it suggested at the end, bytes.
+    pub suggested: Option<u64>,
+}
+
+/// A working set that was told.
+pub struct Set {
+    pub at: Duration,
+    pub mib: u64,
+    /// True if it is only a bound.
+    pub is_at_most: bool,
+    pub confidence: f64,
+    /// The limit suggested with it, bytes.
     pub suggested: Option<u64>,
 }
 
@@ -144,12 +154,18 @@ impl Running {
             let event: Value = serde_json::from_str(line).ok()?;
             let bytes =
                 event["estimated_working_set_bytes"].as_u64().filter(|_| event["event"] == "working_set")?;
-            Some((at.saturating_duration_since(began), bytes >> 20))
+            Some(Set {
+                at: at.saturating_duration_since(began),
+                mib: bytes >> 20,
+                is_at_most: event["estimated_at_most"] == true,
+                confidence: event["estimated_confidence_ratio"].as_f64()?,
+                suggested: event["suggested_max_bytes"].as_u64(),
+            })
         };
         let suggested = said.iter().rev().find_map(|(_, line)| {
             let event: Value = serde_json::from_str(line).ok()?;
-            event["suggested_max_bytes"].as_u64()
+            (event["event"] == "summary").then(|| event["suggested_max_bytes"].as_u64())
         });
-        Ok(Told { sets: said.iter().filter_map(told).collect(), suggested })
+        Ok(Told { sets: said.iter().filter_map(told).collect(), suggested: suggested.flatten() })
     }
 }

@@ -251,10 +251,10 @@ impl Course {
         };
         let told = |from: Duration, wanted: u64| {
             let near = |told: u64| (told * M).abs_diff(wanted) as f64 <= (FOUND - 1.0) * wanted as f64;
-            let told = self.told.sets.iter().find(|&&(at, told)| at > from && near(told));
+            let told = self.told.sets.iter().find(|set| set.at > from && !set.is_at_most && near(set.mib));
             told.map_or_else(
                 || "never".to_owned(),
-                |&(at, _)| format!("{:.1} s", at.saturating_sub(from).as_secs_f64()),
+                |set| format!("{:.1} s", set.at.saturating_sub(from).as_secs_f64()),
             )
         };
         println!(

@@ -10,7 +10,6 @@ use super::context::Context;
 use super::event::{EstimateSummary, EventKind};
 use super::policy::guard::Spared;
 use super::policy::pressure::{PressureDecision, PressurePolicy, PressureSample};
-use super::policy::reuse::ReuseSample;
 use super::policy::savings::{Saving, SavingsSample};
 use super::policy::working_set::{Estimate, Knee, WorkingSet};
 use super::system::{Sample, System};
@@ -120,21 +119,7 @@ impl PressureProbe {
             self.estimate.observe(sampler.activity(text));
         }
         self.record_savings(sampler, current, &stat, copied, text);
-        let swapped_out = stat.pswpout.unwrap_or(0) + stat.zswpout.unwrap_or(0);
-        let sample = PressureSample {
-            at: now,
-            current,
-            stalled: sampler.stalled(text).map(Duration::from_micros),
-            waited: sampler.waited(text).map(Duration::from_micros),
-            returned: stat.back_in_use(),
-            copies: stat.zswap.unwrap_or(0),
-            refaulted: refaulted(&stat),
-            file: stat.evictable_file(),
-            swapped_out: swapped_out * page_size(),
-            writeback: stat.file_writeback.unwrap_or(0),
-            scanned: stat.pgscan_proactive.or(stat.pgscan).unwrap_or(0) * page_size(),
-            taken: stat.pgsteal_proactive.or(stat.pgsteal).unwrap_or(0) * page_size(),
-        };
+        let sample = pressure_sample(sampler, &stat, (now, current), text);
         let is_blind = sample.stalled.is_none();
         Ok(match self.policy.decide(sample) {
             PressureDecision::Reclaim(bytes) => {
@@ -150,6 +135,7 @@ impl PressureProbe {
             PressureDecision::Settled(settled) => {
                 let spares = self.spares_memory(current, &stat, || cx.system.can_swap(located, kind));
                 let knee = Knee::settled(settled.usage, settled.share).with_copies(settled.copies);
+                let knee = if settled.has_new { knee.as_bound() } else { knee };
                 let report = self.knee(sampler, knee, spares, now, text);
                 Probed { until: self.policy.due(), missing: 0, report, is_blind }
             }
@@ -180,10 +166,9 @@ impl PressureProbe {
         cx: &mut Context<'_, impl System>,
     ) -> Result<Option<EventKind>, Errno> {
         let stat = sampler.stat(&mut cx.text)?;
-        let copies = stat.zswap.unwrap_or(0);
-        self.policy.exhausted(ReuseSample { at: cx.now, current, copies, refaulted: refaulted(&stat) });
+        self.policy.exhausted(pressure_sample(sampler, &stat, (cx.now, current), &mut cx.text));
         let spares = self.spares_memory(current, &stat, || cx.system.can_swap(located, kind));
-        let knee = Knee::met(current).with_copies(copies);
+        let knee = Knee::met(current).with_copies(stat.zswap.unwrap_or(0));
         Ok(self.knee(sampler, knee, spares, cx.now, &mut cx.text))
     }
 
@@ -270,7 +255,26 @@ impl PressureProbe {
     }
 }
 
-/// Returns all bytes that refaulted, in use or not.
-fn refaulted(stat: &MemoryStat) -> u64 {
-    stat.refaulted().unwrap_or(0).max(stat.back_in_use())
+/// Returns the sample of the policy at this time and usage.
+fn pressure_sample(
+    sampler: &impl Sample,
+    stat: &MemoryStat,
+    (at, current): (Duration, u64),
+    text: &mut String,
+) -> PressureSample {
+    let swapped_out = stat.pswpout.unwrap_or(0) + stat.zswpout.unwrap_or(0);
+    PressureSample {
+        at,
+        current,
+        stalled: sampler.stalled(text).map(Duration::from_micros),
+        waited: sampler.waited(text).map(Duration::from_micros),
+        returned: stat.back_in_use(),
+        copies: stat.zswap.unwrap_or(0),
+        refaulted: stat.refaulted().unwrap_or(0).max(stat.back_in_use()),
+        file: stat.evictable_file(),
+        swapped_out: swapped_out * page_size(),
+        writeback: stat.file_writeback.unwrap_or(0),
+        scanned: stat.pgscan_proactive.or(stat.pgscan).unwrap_or(0) * page_size(),
+        taken: stat.pgsteal_proactive.or(stat.pgsteal).unwrap_or(0) * page_size(),
+    }
 }

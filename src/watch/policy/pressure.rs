@@ -112,6 +112,14 @@ pub(crate) struct PressureSample {
     pub taken: u64,
 }
 
+impl PressureSample {
+    /// Returns the part of it that a check needs.
+    fn for_check(&self) -> ReuseSample {
+        let PressureSample { at, current, copies, refaulted, .. } = *self;
+        ReuseSample { at, current, copies, refaulted }
+    }
+}
+
 /// Decision of the policy.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum PressureDecision {
@@ -250,8 +258,7 @@ impl PressurePolicy {
             return PressureDecision::Rest(self.due);
         };
         self.learn(&sample, &last);
-        let PressureSample { at, current, copies, refaulted, .. } = sample;
-        let for_check = ReuseSample { at, current, copies, refaulted };
+        let for_check = sample.for_check();
         let goes_on = self.reuse.presses_new();
         let checked = self.reuse.judge(for_check);
         let presses_new = matches!(checked, Some(Checked::New(_)));
@@ -382,10 +389,8 @@ impl PressurePolicy {
         let is_in_use = self.returned > NOISE_BYTES as f64 && share > KNEE_SHARE;
         let rest = self.reclaimed * fade(sample.at.saturating_sub(last.at).as_secs_f64());
         self.reclaimed = if rest < 4096.0 { 0.0 } else { rest };
-        let scanned = sample.scanned.saturating_sub(last.scanned);
-        if scanned >= MIN_SCANNED {
-            let taken = sample.taken.saturating_sub(last.taken);
-            self.poor = if (taken as f64) < POOR_EFFICIENCY * scanned as f64 { self.poor + 1 } else { 0 };
+        if sample.scanned.saturating_sub(last.scanned) >= MIN_SCANNED {
+            self.poor = if is_poor(sample, last) { self.poor + 1 } else { 0 };
             if self.poor > 0 {
                 self.rate = MIN_RATE as f64;
                 self.poor_in_all += 1;
@@ -405,8 +410,10 @@ impl PressurePolicy {
     }
 
     /// Records that at this sample nothing more could be reclaimed: a knee.
-    pub(crate) fn exhausted(&mut self, sample: ReuseSample) {
-        self.due = self.reuse.begin(sample, Some(self.margin()));
+    pub(crate) fn exhausted(&mut self, sample: PressureSample) {
+        let last = self.last.unwrap_or(sample);
+        let is_touched = is_poor(&sample, &last) || self.poor > 0;
+        self.due = self.reuse.begin(sample.for_check(), Some(self.margin(is_touched)));
         self.rest_for_long();
     }
 
@@ -425,14 +432,14 @@ impl PressurePolicy {
         if !counts {
             return PressureDecision::Rest(self.hold(sample.at));
         }
-        self.due = self.reuse.begin(sample, Some(self.margin()));
+        self.due = self.reuse.begin(sample, Some(self.margin(true)));
         self.rest_for_long();
         PressureDecision::Knee(self.due)
     }
 
     /// Returns what was pressed out last, and what of it came back.
-    fn margin(&self) -> Margin {
-        Margin { reclaimed: self.reclaimed, returned: self.returned }
+    fn margin(&self, is_touched: bool) -> Margin {
+        Margin { reclaimed: self.reclaimed, returned: self.returned, is_touched }
     }
 
     fn hold(&mut self, now: Duration) -> Duration {
@@ -448,6 +455,13 @@ impl PressurePolicy {
         (self.rate, self.requested) = (MIN_RATE as f64, None);
         (self.reclaimed, self.returned) = (0.0, 0.0);
     }
+}
+
+/// Returns whether the kernel scanned much between two samples, and took little of it.
+fn is_poor(sample: &PressureSample, last: &PressureSample) -> bool {
+    let scanned = sample.scanned.saturating_sub(last.scanned);
+    let taken = sample.taken.saturating_sub(last.taken);
+    scanned >= MIN_SCANNED && (taken as f64) < POOR_EFFICIENCY * scanned as f64
 }
 
 /// Returns the weight of what was seen `seconds` ago.

@@ -34,13 +34,8 @@ pub(crate) const BACK_SHARE: f64 = 0.1;
 /// press's: the kernel evicts by itself, for example in a loop over a file.
 const OTHERS_FACTOR: f64 = 4.0;
 
-/// Share that is told for a knee before which too little was pressed out for a measurement. What
-/// the kernel didn't take was touched since it was last scanned: in the first approach, that is at
-/// any time; later, within the reuse time.
-const UNKNOWN_SHARE: f64 = 0.5;
-const TOUCHED_SHARE: f64 = 1.0;
-
-/// Time after its end from which a check is void.
+/// Time after its end from which a check is void, and pause of a press after which it isn't the same
+/// any more: what comes back meanwhile took longer than the reuse time.
 const MAX_LATENESS: Duration = Duration::from_secs(16);
 
 /// Divisor of the depth that gives the rest which ends a press.
@@ -72,6 +67,9 @@ pub(crate) struct ReuseSample {
 pub(crate) struct Margin {
     pub reclaimed: f64,
     pub returned: f64,
+    /// True if something came back at once, or the kernel scanned much and took little: what is left
+    /// was touched.
+    pub is_touched: bool,
 }
 
 /// Result of a sample during a check.
@@ -95,9 +93,21 @@ pub(crate) struct Settled {
     pub usage: u64,
     /// Part of the usage that is compressed copies (zswap).
     pub copies: u64,
-    /// Share of what was pressed out that came back, from 0 to 1; at a knee, of what was pressed
-    /// out last. The less it is, the more of what is left is likely to be idle as well.
+    /// Share of what was pressed out that came back, from 0 to 1; at a knee, of what was pressed out
+    /// last. The less it is, the more of what is left is likely to be idle as well.
     pub share: f64,
+    /// True if much of the usage arrived during the check, and was never pressed out.
+    pub has_new: bool,
+}
+
+/// How much of what was pressed out came back.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Back {
+    Share(f64),
+    /// Too little was pressed out for a measurement.
+    TooLittle,
+    /// Refaults of what the kernel evicts by itself hide it.
+    Hidden,
 }
 
 /// A check in progress.
@@ -124,8 +134,8 @@ struct Check {
 /// A press in progress, or the one that is checked. Amounts are bytes.
 #[derive(Clone, Copy, Debug, Default)]
 struct Press {
-    /// Usage and refaults at its beginning; usage after the last check, if that is known. `None`
-    /// before it has begun.
+    /// Usage after the last check, or at the beginning of the press, without copies; and refaults
+    /// at its beginning. `None` before it has begun.
     from: Option<(u64, u64)>,
     /// Usage at which it ends, and the most that it takes; `None` after an interruption.
     target: Option<(u64, u64)>,
@@ -133,15 +143,38 @@ struct Press {
     /// The same, apart from what arrived since the last check other than by refaults: that leaves
     /// first, and says nothing of the rest. Set at the end.
     of_old: f64,
+    /// Time of the last sample, and whether something was reclaimed since.
+    last: Duration,
+    goes_on: bool,
+    /// True if it paused for too long.
+    is_void: bool,
 }
 
 impl Press {
     /// Records the end of the press.
     fn end(&mut self, sample: ReuseSample) {
-        let (usage, refaulted) = self.from.unwrap_or((sample.current, sample.refaulted));
+        let (usage, refaulted) = self.from.unwrap_or((sample.set(), sample.refaulted));
         let came = sample.refaulted.saturating_sub(refaulted) as f64;
-        let new = sample.current as f64 + self.reclaimed - usage as f64 - came;
-        self.of_old = (self.reclaimed - new.max(0.0)).max(0.0);
+        let new = sample.set() as f64 + self.reclaimed - usage as f64 - came;
+        self.of_old = if self.is_void { 0.0 } else { (self.reclaimed - new.max(0.0)).max(0.0) };
+    }
+
+    /// Records a sample during the press.
+    fn sample(&mut self, at: Duration) {
+        if self.goes_on || self.reclaimed == 0.0 {
+            self.last = at;
+        }
+        self.goes_on = false;
+        if at.saturating_sub(self.last) > MAX_LATENESS {
+            (self.is_void, self.target) = (true, Some((u64::MAX, 0)));
+        }
+    }
+}
+
+impl ReuseSample {
+    /// Returns the usage without copies.
+    fn set(&self) -> u64 {
+        self.current.saturating_sub(self.copies)
     }
 }
 
@@ -166,7 +199,7 @@ pub(crate) struct Reuse {
     approaches: bool,
     /// Share of the usage that this press may take.
     depth: f64,
-    /// Usage at the end of the last check; `None` if unknown.
+    /// Usage at the end of the last check, without copies; `None` if unknown.
     settled: Option<u64>,
     press: Press,
     check: Option<Check>,
@@ -228,6 +261,7 @@ impl Reuse {
         // New memory that is pressed out during a check says nothing of the press before.
         if self.check.is_none() {
             self.press.reclaimed += bytes as f64;
+            self.press.goes_on |= bytes > 0;
         }
     }
 
@@ -243,12 +277,13 @@ impl Reuse {
     #[must_use]
     pub(crate) fn left(&mut self, sample: ReuseSample) -> u64 {
         let current = sample.current;
-        let usage = self.settled.map_or(current, |settled| settled.min(current));
+        let usage = self.settled.map_or(sample.set(), |settled| settled.min(sample.set()));
         let begins = self.press.from.is_none();
+        self.press.sample(sample.at);
         self.press.from.get_or_insert((usage, sample.refaulted));
         let depth = |share: f64| (share * current as f64).round() as u64;
         let (target, most) = *self.press.target.get_or_insert_with(|| {
-            let new = if begins { current - usage } else { 0 };
+            let new = if begins { sample.set() - usage } else { 0 };
             let most = (depth(self.depth) + new).min(depth(self.depth.max(MAX_DEPTH)));
             (current - most, 2 * most)
         });
@@ -331,43 +366,50 @@ impl Reuse {
             self.next(if self.approaches { APPROACH_DEPTH } else { LEAST_DEPTH });
             return Some(Checked::Void);
         }
-        let known = check.usage + check.accepted;
+        // The application may have freed it meanwhile.
+        let still = sample.current.saturating_sub(check.usage).saturating_sub(refaulted);
+        let accepted = check.accepted.min(still);
+        let known = check.usage + accepted;
         // What came back from zswap freed its copy: without copies, the usage grew by all of it.
-        let set = |usage: u64, copies: u64| usage.saturating_sub(copies);
-        let growth = check
-            .peak
-            .saturating_sub(known)
-            .max(set(sample.current, sample.copies).saturating_sub(set(known, check.copies)));
+        let before = known.saturating_sub(check.copies);
+        let growth = check.peak.saturating_sub(known).max(sample.set().saturating_sub(before));
         // Growth by new memory is no refault, and refaults of what the kernel evicted by itself
         // don't make the usage grow.
         let back = refaulted.min(growth);
         if check.is_pause() {
             return Some(self.judge_pause(sample, back, sample.at.saturating_sub(check.began)));
         }
-        let share = self.share(&check, sample.refaulted, back as f64);
-        let unknown = if check.stage == Stage::First { UNKNOWN_SHARE } else { TOUCHED_SHARE };
-        let told = share.or(check.knee.map(|_| unknown));
-        let usage = known + back;
-        let settled = told.map(|share| Settled { usage, copies: check.copies, share });
-        self.next(self.depth_after(&check, share));
-        self.settled = Some(usage);
-        Some(Checked::Over(settled))
+        let came = self.came_back(&check, sample.refaulted, back as f64);
+        let told = match (came, check.knee) {
+            (Back::Share(share), _) => Some(share),
+            // What the kernel didn't take was touched since it was last scanned: in the first
+            // approach, that is at any time; later, within the reuse time.
+            (Back::TooLittle, Some(knee)) => {
+                Some(if knee.is_touched && check.stage == Stage::Later { 1.0 } else { 0.0 })
+            }
+            (Back::TooLittle, None) | (Back::Hidden, _) => None,
+        };
+        let (usage, copies, has_new) = (known + back, check.copies, accepted > change_of(check.usage));
+        self.next(self.depth_after(&check, came));
+        self.settled = Some(usage.saturating_sub(copies));
+        Some(Checked::Over(told.map(|share| Settled { usage, copies, share, has_new })))
     }
 
-    /// Returns the depth of the next press after a check that found this share.
-    fn depth_after(&self, check: &Check, share: Option<f64>) -> f64 {
+    /// Returns the depth of the next press after a check.
+    fn depth_after(&self, check: &Check, came: Back) -> f64 {
         let is_first = check.stage == Stage::First;
-        match share {
-            // The kernel's lists weren't sorted: what was pressed out shows how much is idle of
-            // what is left.
-            Some(share) if share > BACK_SHARE && is_first && check.knee.is_none() => {
+        match came {
+            // The kernel's lists weren't sorted: what was pressed out shows how much is idle of what
+            // is left.
+            Back::Share(share) if share > BACK_SHARE && is_first && check.knee.is_none() => {
                 (APPROACH_DEPTH * (1.0 - share)).clamp(LEAST_DEPTH, MAX_DEPTH)
             }
             // Memory in use leaves last: all of what is left may be in use.
-            Some(share) if share > BACK_SHARE => LEAST_DEPTH,
-            // Refaults of others hide what came back.
-            None if check.knee.is_none() && self.press.of_old >= NOISE_BYTES => LEAST_DEPTH,
+            Back::Share(share) if share > BACK_SHARE => LEAST_DEPTH,
+            Back::Hidden => LEAST_DEPTH,
+            Back::TooLittle if self.press.is_void => self.depth.min(MAX_DEPTH),
             _ if is_first => MAX_DEPTH,
+            Back::TooLittle if check.knee.is_some_and(|knee| knee.is_touched) => LEAST_DEPTH,
             _ => (2.0 * self.depth).min(MAX_DEPTH),
         }
     }
@@ -386,27 +428,27 @@ impl Reuse {
         Checked::Over(None)
     }
 
-    /// Returns the share of what was pressed out that came back, by `refaulted`, of which `back`
-    /// made the usage grow. `None` if that isn't known.
-    fn share(&self, check: &Check, refaulted: u64, back: f64) -> Option<f64> {
+    /// Returns how much of what was pressed out came back, by `refaulted`, of which `back` made the
+    /// usage grow.
+    fn came_back(&self, check: &Check, refaulted: u64, back: f64) -> Back {
         let since = |before: u64| refaulted.saturating_sub(before) as f64;
         let all = since(self.press.from.map_or(check.refaulted, |(_, refaulted)| refaulted));
         let (pressed, came) = match check.knee {
             // A long approach takes mostly cold memory: what it took last shows what is left.
-            Some(Margin { reclaimed, returned }) => {
+            Some(Margin { reclaimed, returned, .. }) => {
                 (self.press.of_old.min(reclaimed), all.min(returned + since(check.refaulted)))
             }
             None => (self.press.of_old, all),
         };
         if pressed < NOISE_BYTES {
-            return None;
+            return Back::TooLittle;
         }
         // An application that frees other memory hides what comes back: refaults count without
         // growth, unless most of them can't be of this press.
         if all > OTHERS_FACTOR * self.press.reclaimed && back < pressed / 2.0 {
-            return None;
+            return Back::Hidden;
         }
-        Some(if came > NOISE_BYTES { (came / pressed).min(1.0) } else { 0.0 })
+        Back::Share(if came > NOISE_BYTES { (came / pressed).min(1.0) } else { 0.0 })
     }
 
     /// Begins a press of this depth.
@@ -437,13 +479,13 @@ mod tests {
     }
 
     fn over(usage: u64, share: f64) -> Checked {
-        Checked::Over(Some(Settled { usage: usage * M, copies: 0, share }))
+        Checked::Over(Some(Settled { usage: usage * M, copies: 0, share, has_new: false }))
     }
 
     /// Returns a knee before which so many MiB were pressed out last, of which 1 MiB came back at
     /// once.
     fn knee(reclaimed: u64) -> Margin {
-        Margin { reclaimed: (reclaimed * M) as f64, returned: M as f64 }
+        Margin { reclaimed: (reclaimed * M) as f64, returned: M as f64, is_touched: true }
     }
 
     /// Returns a state that checks a press of 52 of 91 MiB, of 38 MiB that arrived meanwhile, and
@@ -491,7 +533,8 @@ mod tests {
             let judged = reuse.judge(sample(63, current, refaulted));
             (judged, reuse.left(sample(63, current, refaulted)) * 100 / (current * M))
         };
-        let margin = |reclaimed, returned| Margin { reclaimed: reclaimed * M as f64, returned };
+        let margin =
+            |reclaimed, returned| Margin { reclaimed: reclaimed * M as f64, returned, is_touched: true };
         // After a long approach, most of which was cold memory.
         assert_eq!(
             judged(margin(6.0, 1e6), 42, 12),
@@ -499,8 +542,49 @@ mod tests {
         );
         // The kernel scanned much for little, because its lists weren't sorted: nothing comes back.
         assert_eq!(judged(margin(6.0, 0.0), 40, 10), (Some(over(40, 0.0)), 20));
-        // It yielded nothing: it isn't known whether that is because all is in use.
-        assert_eq!(judged(margin(0.1, 0.0), 40, 10), (Some(over(40, 0.5)), 20));
+        // It yielded nothing: all of it was touched once, but not lately.
+        assert_eq!(judged(margin(0.1, 0.0), 40, 10), (Some(over(40, 0.0)), 20));
+    }
+
+    #[test]
+    fn what_the_kernel_does_not_take_was_touched_if_it_was_scanned() {
+        for (is_touched, share, depth) in [(true, 1.0, 2), (false, 0.0, 4)] {
+            let mut reuse = checking(Some(knee(20)));
+            assert_eq!(reuse.judge(sample(63, 42, 12)), Some(over(42, 0.15)));
+            assert_eq!(reuse.left(sample(63, 42, 12)) / M, 2);
+            reuse.begin(sample(64, 42, 12), Some(Margin { reclaimed: 0.0, returned: 0.0, is_touched }));
+            assert_eq!(reuse.judge(sample(124, 42, 12)), Some(over(42, share)), "{is_touched}");
+            assert_eq!(reuse.left(sample(124, 42, 12)) / M, depth, "{is_touched}");
+        }
+    }
+
+    #[test]
+    fn new_memory_that_was_accepted_is_a_bound_as_long_as_it_is_there() {
+        for (end, has_new) in [(90, true), (45, false)] {
+            let mut reuse = checking(Some(knee(20)));
+            assert_eq!(reuse.judge(sample(10, 90, 10)), Some(Checked::New(50 * M)));
+            reuse.begin(sample(12, 90, 10), Some(knee(2)));
+            let settled = Settled { usage: end * M, copies: 0, share: 0.15, has_new };
+            assert_eq!(reuse.judge(sample(63, end, 12)), Some(Checked::Over(Some(settled))));
+        }
+    }
+
+    #[test]
+    fn a_press_that_paused_for_long_says_nothing() {
+        for (pause, told) in [(16, over(42, 1.0)), (17, Checked::Over(None))] {
+            let mut reuse = checking(Some(knee(20)));
+            assert_eq!(reuse.judge(sample(63, 42, 12)), Some(over(42, 0.15)));
+            assert!(reuse.left(sample(63, 42, 12)) > 0);
+            reuse.reclaimed(M);
+            assert!(reuse.left(sample(64, 41, 12)) > 0);
+            // A guard holds; meanwhile a batch job reads what is idle.
+            reuse.interrupted();
+            assert_eq!(reuse.left(sample(64 + pause, 43, 14)) > 0, pause == 16);
+            reuse.reclaimed(if pause == 16 { M } else { 0 });
+            reuse.begin(sample(100, 42, 14), None);
+            assert_eq!(reuse.judge(sample(160, 42, 14)), Some(told));
+            assert_eq!(reuse.left(sample(160, 42, 14)) / M, 2, "no deeper");
+        }
     }
 
     #[test]
@@ -508,7 +592,8 @@ mod tests {
         let mut reuse = checking(None);
         assert_eq!(reuse.judge(sample(10, 60, 10)), Some(Checked::New(20 * M)));
         assert_eq!(reuse.begin(sample(12, 58, 11), Some(knee(2))), Duration::from_secs(63));
-        assert_eq!(reuse.judge(sample(63, 60, 13)), Some(over(60, 4.0 / 52.0)));
+        let settled = Settled { usage: 60 * M, copies: 0, share: 4.0 / 52.0, has_new: true };
+        assert_eq!(reuse.judge(sample(63, 60, 13)), Some(Checked::Over(Some(settled))));
     }
 
     #[test]
@@ -598,24 +683,29 @@ mod tests {
     fn neither_new_memory_nor_what_others_evicted_is_counted_as_back() {
         let mut reuse = checking(Some(knee(20)));
         assert_eq!(reuse.judge(sample(63, 44, 11)), Some(over(41, 0.1)), "3 MiB are new");
-        for (margin, told) in [(None, Checked::Over(None)), (Some(knee(20)), over(40, 0.5))] {
+        for margin in [None, Some(knee(20))] {
             let mut reuse = checking(margin);
-            assert_eq!(reuse.judge(sample(63, 40, 910)), Some(told), "a loop over a file");
-            assert_eq!(reuse.left(sample(63, 40, 910)) / M, if margin.is_some() { 8 } else { 2 });
+            assert_eq!(reuse.judge(sample(63, 40, 910)), Some(Checked::Over(None)), "a loop over a file");
+            assert_eq!(reuse.left(sample(63, 40, 910)) / M, 2);
         }
     }
 
     #[test]
-    fn what_comes_back_from_zswap_frees_its_copy() {
+    fn copies_in_zswap_are_neither_new_memory_nor_missing() {
         let with_copies = |sample: ReuseSample, copies| ReuseSample { copies: copies * M, ..sample };
-        let mut reuse = checking(None);
-        reuse.check.as_mut().expect("one began").copies = 12 * M;
-        let after = with_copies(sample(63, 60, 40), 2);
-        let settled = Settled { usage: 70 * M, copies: 12 * M, share: 31.0 / 52.0 };
-        assert_eq!(
-            reuse.judge(after),
-            Some(Checked::Over(Some(settled))),
-            "58 MiB without copies, as 40 - 12 + 30"
-        );
+        for copies in [0, 10, 18, 20] {
+            let mut reuse = Reuse::new(Duration::from_secs(60));
+            reuse.approaches = false;
+            assert_eq!(reuse.left(sample(0, 100, 0)), 40 * M);
+            reuse.reclaimed(20 * M);
+            // 20 MiB left, and so much of them as copies stayed.
+            reuse.begin(with_copies(sample(3, 80 + copies, 0), copies), None);
+            // Half of it came back, and freed its copies.
+            let after = with_copies(sample(63, 90 + copies / 2, 10), copies - copies / 2);
+            let settled =
+                Settled { usage: (90 + copies) * M, copies: copies * M, share: 0.5, has_new: false };
+            assert_eq!(reuse.judge(after), Some(Checked::Over(Some(settled))), "{copies}");
+            assert_eq!(reuse.left(after) / M, (90 + copies / 2) / 20, "{copies}");
+        }
     }
 }

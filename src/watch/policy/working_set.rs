@@ -22,6 +22,8 @@ const IN_USE_SHARE: f64 = BACK_SHARE;
 /// Time for which a suggested limit stays above the usage that a cgroup grew back to by itself, and
 /// divisor of the usage at a knee that gives the growth from which it did.
 const REGROWN_TIME: Duration = Duration::from_secs(300);
+/// Time for which it stays above an earlier working set: what a job needed once, it may need again.
+const NEED_TIME: Duration = Duration::from_secs(3600);
 const REGROWN_DIVISOR: u64 = 50;
 
 /// Time without a knee in which confidence halves.
@@ -80,13 +82,15 @@ pub(crate) struct Knee {
     /// Share of what was pressed out before that came back; 1 before it could.
     share: f64,
     has_settled: bool,
+    /// True if it is a bound whatever came back.
+    is_bound: bool,
 }
 
 impl Knee {
     /// Returns the knee at the usage below which memory is touched all the time.
     #[must_use]
     pub(crate) fn met(usage: u64) -> Self {
-        Self { usage, copies: 0, share: 1.0, has_settled: false }
+        Self { usage, copies: 0, share: 1.0, has_settled: false, is_bound: false }
     }
 
     /// Returns the knee at the usage after the reuse time, with what came back: that share of what
@@ -107,9 +111,15 @@ impl Knee {
         self.usage - self.copies
     }
 
+    /// Returns the knee as a bound: some of its usage was never pressed out.
+    #[must_use]
+    pub(crate) fn as_bound(self) -> Self {
+        Self { is_bound: true, ..self }
+    }
+
     /// Returns whether it is more than a bound.
     fn is_confirmed(&self) -> bool {
-        self.share >= CONFIRMED_SHARE
+        self.share >= CONFIRMED_SHARE && !self.is_bound
     }
 }
 
@@ -273,6 +283,8 @@ pub(crate) struct Estimate {
     copies: u64,
     /// Largest usage that the cgroup grew back to after a knee, and when.
     regrown: Option<(u64, Duration)>,
+    /// Largest usage of earlier working sets, and the time of their end.
+    earlier: Option<(u64, Duration)>,
     /// CPU time that the tasks had used at the last knee, or at the first sample.
     cpu: Option<Duration>,
     /// Reason why the latest knee didn't count.
@@ -360,6 +372,10 @@ impl Estimate {
             (true, _) if is_smaller => {
                 self.smaller.record(knee);
                 if self.knees.count() == 1 || self.smaller.count >= SHRUNK_KNEES {
+                    let peak = self.knees.peak();
+                    if self.earlier(now).is_none_or(|earlier| peak >= earlier) {
+                        self.earlier = Some((peak, now));
+                    }
                     self.knees = std::mem::take(&mut self.smaller).into_set();
                     (self.last, self.lower) = (now, None);
                 }
@@ -398,6 +414,11 @@ impl Estimate {
         self.regrown.filter(|(_, at)| now.saturating_sub(*at) < REGROWN_TIME).map(|(usage, _)| usage)
     }
 
+    /// Returns the largest usage of earlier working sets of the last hour.
+    fn earlier(&self, now: Duration) -> Option<u64> {
+        self.earlier.filter(|(_, at)| now.saturating_sub(*at) < NEED_TIME).map(|(usage, _)| usage)
+    }
+
     /// Returns the estimate; `None` before the first knee.
     #[must_use]
     pub(crate) fn working_set(&self, now: Duration) -> Option<WorkingSet> {
@@ -426,7 +447,8 @@ impl Estimate {
         let lowest = smaller.chain([least]).min()?;
         let highest = self.doubt.map_or(most, |usage| usage.max(most));
         let near = 1.0 - ((highest - lowest) as f64 / bytes.max(1) as f64).min(1.0);
-        let peak = self.knees.peak().max(self.regrown(now).unwrap_or(0));
+        let before = self.regrown(now).max(self.earlier(now));
+        let peak = self.knees.peak().max(before.unwrap_or(0));
         let suggested = (peak + peak / MARGIN_DIVISOR + (most - least)).next_multiple_of(1 << 20);
         let is_in_use = self.knees.all().any(|knee| knee.share >= IN_USE_SHARE);
         Some(WorkingSet {
@@ -511,28 +533,38 @@ mod tests {
         assert_eq!(estimated(&[148, 148, 48, 93, 45]).bytes, 148 * M, "they contradict each other");
         assert_eq!(estimated(&[120, 120, 60, 120, 60, 60]).bytes, 120 * M);
         let shrunk = estimated(&[120, 120, 120, 60, 62, 58]);
-        assert_eq!((shrunk.bytes, shrunk.suggested), (60 * M, Some(73 * M)), "68.2, and 4 for the spread");
+        assert_eq!((shrunk.bytes, shrunk.suggested), (60 * M, Some(136 * M)), "it may need them again");
     }
 
     #[test]
     fn a_limit_is_above_what_grew_back_by_itself() {
         let mut estimate = Estimate::default();
         estimate.used(at(0), 500 * M);
-        for (second, knee) in [(0, 120), (10, 60), (20, 60), (30, 60)] {
+        for (second, knee) in [(0, 60), (10, 60), (20, 60)] {
             estimate.record(at(second), knee * M);
             estimate.used(at(second), if second == 10 { 90 * M } else { 61 * M });
         }
         let suggested = |second| estimate.working_set(at(second)).map(|set| (set.bytes, set.suggested));
         assert_eq!(suggested(31), Some((60 * M, Some(99 * M))));
         assert_eq!(suggested(311), Some((60 * M, Some(99 * M))), "the peak of this set");
+    }
+
+    #[test]
+    fn a_limit_is_above_what_was_needed_within_the_last_hour() {
         let mut estimate = Estimate::default();
-        for (second, knee) in [(0, 148), (10, 48), (20, 30)] {
+        for (second, knee) in [(0, 100), (600, 260), (660, 100), (720, 100), (1200, 40)] {
             estimate.record(at(second), knee * M);
-            estimate.used(at(second + 5), if second == 10 { 93 * M } else { knee * M });
         }
         let suggested = |second| estimate.working_set(at(second)).map(|set| (set.bytes, set.suggested));
-        assert_eq!(suggested(30), Some((30 * M, Some(103 * M))), "93 came back after the second knee");
-        assert_eq!(suggested(400), Some((30 * M, Some(33 * M))), "long ago");
+        assert_eq!(suggested(720), Some((100 * M, Some(286 * M))), "a job that runs now and then");
+        assert_eq!(suggested(660 + 3599), Some((100 * M, Some(286 * M))));
+        assert_eq!(suggested(660 + 3600), Some((100 * M, Some(110 * M))));
+        // A smaller need doesn't put off the end of a larger one.
+        estimate.record(at(1260), 40 * M);
+        estimate.record(at(1320), 40 * M);
+        let suggested = |second| estimate.working_set(at(second)).map(|set| (set.bytes, set.suggested));
+        assert_eq!(suggested(660 + 3599), Some((40 * M, Some(286 * M))));
+        assert_eq!(suggested(660 + 3600), Some((40 * M, Some(44 * M))));
     }
 
     /// Records the usage, and that it settled there with this share, of a minute later each time.
@@ -584,6 +616,9 @@ mod tests {
         let set = settle(400, 0.2);
         assert_eq!((set.bytes, set.suggested), (142 * M, Some(442 * M)), "it grew to 400 MiB");
         assert_eq!(settle(400, 0.5).bytes, 400 * M, "it is in use");
+        // What came back is known, but not whether what is new is in use.
+        estimate.settle(at(900), Knee::settled(900 * M, 1.0).as_bound());
+        assert_eq!(estimate.working_set(at(900)).map(|set| set.bytes), Some(400 * M));
     }
 
     #[test]
@@ -600,7 +635,11 @@ mod tests {
         let set = settle(450, 0.0);
         assert_eq!((set.bytes, set.is_bound, set.suggested), (450 * M, true, None));
         let set = settle(400, 1.0);
-        assert_eq!((set.bytes, set.is_bound, set.suggested), (400 * M, false, Some(440 * M)));
+        assert_eq!(
+            (set.bytes, set.is_bound, set.suggested),
+            (400 * M, false, Some(1100 * M)),
+            "needed before"
+        );
         // Of a single one, the first that is smaller.
         assert_eq!(settle(200, 0.0).bytes, 200 * M);
     }
@@ -626,8 +665,8 @@ mod tests {
         let knee = |has_settled, usage, copies| Knee {
             usage: usage * M,
             copies: copies * M,
-            share: 1.0,
             has_settled,
+            ..Knee::met(0)
         };
         estimate.knee(at(0), knee(false, 88, 27), Activity::default());
         let met = estimate.working_set(at(0)).expect("a knee");

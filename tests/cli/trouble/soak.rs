@@ -179,8 +179,17 @@ fn a_soak_counts_right_and_grows_by_nothing() {
         sorted.sort_unstable();
         sorted.get(all.len() / 2).copied().unwrap_or_default()
     };
-    // They vary with the cgroups at a time.
-    let files = |all: &[Resources]| -> Vec<_> { all.iter().map(|one| one.descriptors as i64).collect() };
+    // The cgroups at a time vary: some end, and some are removed. Descriptors for a hundred of them.
+    let watched = |at: Duration| {
+        let until = |event: &str| {
+            of(&events, event).iter().filter(|one| number(one, "at_usec") <= at.as_micros() as i64).count()
+        };
+        until("start").saturating_sub(until("gone")).max(1) as i64
+    };
+    let files = |all: &[Resources]| -> Vec<_> {
+        all.iter().map(|one| one.descriptors as i64 * 100 / watched(one.at)).collect()
+    };
+    println!("descriptors of 100 cgroups: {:?}", files(measured));
     let (files, more) = (median(&files(first)), median(&files(second)));
     assert!(more <= files + files / 8, "{more} descriptors after {files}: {measured:?}");
     let (first, second) = spent.split_at(spent.len() / 2);

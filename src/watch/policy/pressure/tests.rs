@@ -24,6 +24,8 @@ struct App {
     other: f64,
     /// New memory, never touched again, bytes per second.
     fresh: f64,
+    /// Memory that can't be reclaimed.
+    fixed: f64,
     stalled: f64,
     returned: f64,
     /// Bytes scanned and reclaimed. Where no cold memory is left, all memory in use is scanned.
@@ -44,6 +46,7 @@ impl App {
             price: 100.0 / 4096.0,
             other: 0.0,
             fresh: 0.0,
+            fixed: 0.0,
             stalled: 0.0,
             returned: 0.0,
             scanned: 0.0,
@@ -52,7 +55,7 @@ impl App {
     }
 
     fn current(&self) -> f64 {
-        self.hot + self.cold
+        self.hot + self.cold + self.fixed
     }
 
     fn pass(&mut self, seconds: f64) {
@@ -64,7 +67,8 @@ impl App {
         self.stalled += back * self.price + self.other * seconds * 1e6;
     }
 
-    fn take(&mut self, bytes: f64) {
+    /// Returns the bytes that were reclaimed.
+    fn take(&mut self, bytes: f64) -> f64 {
         let cold = (bytes * (1.0 - self.wrong)).min(self.cold);
         let hot = (bytes - cold).min(self.hot);
         self.taken += cold + hot;
@@ -73,6 +77,7 @@ impl App {
         self.cold_outside += cold;
         self.hot -= hot;
         self.hot_outside += hot;
+        cold + hot
     }
 
     /// Sets the memory in use, MiB: cold memory becomes hot, or hot memory cold.
@@ -135,8 +140,12 @@ impl Run {
                 match self.policy.decide(self.app.sample(self.now)) {
                     PressureDecision::Reclaim(bytes) => {
                         self.steps += 1;
-                        self.app.take(bytes as f64);
-                        self.policy.reclaimed(bytes, Duration::ZERO);
+                        let taken = self.app.take(bytes as f64);
+                        self.policy.reclaimed(taken as u64, Duration::ZERO);
+                        if taken < 4096.0 {
+                            self.policy.exhausted(self.app.sample(self.now));
+                            self.estimate.knee(self.now, Knee::met(current), Activity::default());
+                        }
                     }
                     PressureDecision::Settled(settled) => {
                         let knee = Knee::settled(settled.usage, settled.share);
@@ -201,7 +210,11 @@ fn the_working_set_is_found_and_followed() {
     assert!(run.run(600).over() < 1.15, "{:?}", run.app);
     let (bytes, confidence, suggested) = run.last();
     assert!((57..=69).contains(&bytes) && confidence > 0.6, "{}", run.all());
-    assert!(suggested.is_some_and(|limit| (63..=76).contains(&limit)), "{}", run.all());
+    assert!(
+        suggested.is_some_and(|limit| (125..=152).contains(&limit)),
+        "needed within the hour: {}",
+        run.all()
+    );
 }
 
 #[test]
@@ -248,17 +261,27 @@ fn what_is_touched_within_the_reuse_time_is_in_use() {
 /// What stays away while nothing is in use says nothing of what will be.
 #[test]
 fn a_quiet_service_is_told_no_limit() {
-    let mut run = Run::new(App::new(1000.0, 100.0));
-    run.run(400);
-    let (bytes, confidence, suggested) = run.last();
-    assert!((950..=1100).contains(&bytes) && confidence > 0.4 && suggested >= Some(1045), "{}", run.all());
-    let busy = run.told.len();
-    run.app.needs(0.0);
-    run.run(1200);
-    let quiet = &run.told[busy..];
-    assert!(quiet.len() > 10 && run.app.current() < 200.0 * M, "{}", run.all());
-    assert!(quiet.iter().all(|set| set.suggested.is_none_or(|limit| limit > 1000 << 20)), "{}", run.all());
-    assert!(quiet[4..].iter().all(|set| set.is_bound && set.suggested.is_none()), "{}", run.all());
+    for fixed in [0.0, 30.0] {
+        let mut run = Run::new(App { fixed: fixed * M, ..App::new(1000.0, 100.0) });
+        run.run(400);
+        let (bytes, confidence, suggested) = run.last();
+        assert!(
+            (950..=1130).contains(&bytes) && confidence > 0.4 && suggested >= Some(1045),
+            "{}",
+            run.all()
+        );
+        let busy = run.told.len();
+        run.app.needs(0.0);
+        run.run(6000);
+        let quiet = &run.told[busy..];
+        assert!(quiet.len() > 25 && run.app.current() < (fixed + 1.0) * M, "{:?} {}", run.app, run.all());
+        assert!(
+            quiet.iter().all(|set| set.suggested.is_none_or(|limit| limit > 1000 << 20)),
+            "{}",
+            run.all()
+        );
+        assert!(quiet[6..].iter().all(|set| set.is_bound && set.suggested.is_none()), "{}", run.all());
+    }
 }
 
 #[test]
@@ -344,7 +367,12 @@ fn steps(done: impl Fn(u64) -> bool) -> Vec<u64> {
 fn steps_that_are_held_back_dont_grow() {
     let least = (MIN_RATE as f64 * STEP_INTERVAL.as_secs_f64()) as u64;
     assert!(steps(|_| false).iter().all(|&step| step == least));
-    assert_eq!(steps(|number| number < 30)[31..], [least; 205], "begins anew after a hold");
+    let after = &steps(|number| number < 30)[31..];
+    assert!(
+        after.len() > 60 && after.iter().all(|&step| step == least),
+        "begins anew after a hold: {after:?}"
+    );
+    assert!(after.len() < 200, "the approach pauses after 16 s: {}", after.len());
     assert!(*steps(|_| true).iter().max().unwrap() > 16 * least);
 }
 
@@ -407,7 +435,7 @@ proptest! {
         }
         let (bytes, usage) = (|set: &WorkingSet| set.bytes as f64 / M, run.app.current() / M);
         let found = run.told.iter().filter(|&set| (bytes(set) - hot).abs() < 0.15 * hot.max(usage)).count();
-        prop_assert!(found + 2 >= run.told.len(), "{}", run.all());
+        prop_assert!(run.told.len() > 5 && found + 2 >= run.told.len(), "{}", run.all());
         // What is told is never less than what is in use, a fifth apart.
         prop_assert!(run.told.iter().all(|set| bytes(set) > 0.8 * hot), "{}", run.all());
     }
