@@ -271,7 +271,9 @@ impl PressurePolicy {
         let mut new = None;
         match checked {
             Some(Checked::Waiting(until)) => {
-                if !self.reuse.approaches() {
+                if self.reuse.presses_new() {
+                    (self.rate, self.requested) = (self.rate / 2.0, None);
+                } else if !self.reuse.approaches() {
                     self.rest_for_long();
                 }
                 self.due = until;

@@ -34,8 +34,8 @@ pub(crate) const BACK_SHARE: f64 = 0.1;
 /// press's: the kernel evicts by itself, for example in a loop over a file.
 const OTHERS_FACTOR: f64 = 4.0;
 
-/// Time after its end from which a check is void, and pause of a press after which it isn't the same
-/// any more: what comes back meanwhile took longer than the reuse time.
+/// Time after its end from which a check is void, and pause of a press after which it isn't the
+/// same any more: what comes back meanwhile took longer than the reuse time.
 const MAX_LATENESS: Duration = Duration::from_secs(16);
 
 /// Divisor of the depth that gives the rest which ends a press.
@@ -67,8 +67,8 @@ pub(crate) struct ReuseSample {
 pub(crate) struct Margin {
     pub reclaimed: f64,
     pub returned: f64,
-    /// True if something came back at once, or the kernel scanned much and took little: what is left
-    /// was touched.
+    /// True if something came back at once, or the kernel scanned much and took little: what is
+    /// left was touched.
     pub is_touched: bool,
 }
 
@@ -93,8 +93,8 @@ pub(crate) struct Settled {
     pub usage: u64,
     /// Part of the usage that is compressed copies (zswap).
     pub copies: u64,
-    /// Share of what was pressed out that came back, from 0 to 1; at a knee, of what was pressed out
-    /// last. The less it is, the more of what is left is likely to be idle as well.
+    /// Share of what was pressed out that came back, from 0 to 1; at a knee, of what was pressed
+    /// out last. The less it is, the more of what is left is likely to be idle as well.
     pub share: f64,
     /// True if much of the usage arrived during the check, and was never pressed out.
     pub has_new: bool,
@@ -128,7 +128,34 @@ struct Check {
     knee: Option<Margin>,
     /// True while new memory is pressed out.
     is_pressing: bool,
+    /// The slice of new memory that is pressed out or was, if any.
+    slice: Option<Slice>,
     stage: Stage,
+}
+
+/// What may be pressed out of new memory before a pause: the kernel takes what was touched longest
+/// ago, and that may be other memory that is in use, instead of what is new. Amounts are bytes.
+#[derive(Clone, Copy, Debug)]
+struct Slice {
+    size: u64,
+    left: u64,
+    /// Refaults per second before the first slice.
+    usual: f64,
+    pause: Option<Pause>,
+}
+
+/// The pause after a slice.
+#[derive(Clone, Copy, Debug)]
+struct Pause {
+    until: Duration,
+    /// Refaults at the beginning of its second part.
+    refaulted: Option<u64>,
+}
+
+impl Slice {
+    fn new(size: u64, usual: f64) -> Self {
+        Self { size, left: size, usual, pause: None }
+    }
 }
 
 /// A press in progress, or the one that is checked. Amounts are bytes.
@@ -259,9 +286,13 @@ impl Reuse {
     /// Records reclaimed bytes.
     pub(crate) fn reclaimed(&mut self, bytes: u64) {
         // New memory that is pressed out during a check says nothing of the press before.
-        if self.check.is_none() {
-            self.press.reclaimed += bytes as f64;
-            self.press.goes_on |= bytes > 0;
+        match &mut self.check {
+            None => {
+                self.press.reclaimed += bytes as f64;
+                self.press.goes_on |= bytes > 0;
+            }
+            Some(Check { slice: Some(slice), .. }) => slice.left = slice.left.saturating_sub(bytes),
+            Some(_) => {}
         }
     }
 
@@ -330,6 +361,7 @@ impl Reuse {
             peak: current,
             knee,
             is_pressing: false,
+            slice: None,
             stage,
         });
         until
@@ -355,10 +387,13 @@ impl Reuse {
                 self.next(LEAST_DEPTH);
                 return Some(Checked::Void);
             }
+            check.seen = sample.current;
             let enough = if check.is_pressing { limit / 4 } else { limit };
             check.is_pressing = new > enough && !check.is_pause();
-            check.seen = sample.current;
-            return Some(if check.is_pressing { Checked::New(new) } else { Checked::Waiting(check.until) });
+            if !check.is_pressing {
+                return Some(Checked::Waiting(check.until));
+            }
+            return Some(check.press_new(sample, new, self.time));
         }
         let check = *check;
         if sample.at > check.until + MAX_LATENESS {
@@ -399,8 +434,8 @@ impl Reuse {
     fn depth_after(&self, check: &Check, came: Back) -> f64 {
         let is_first = check.stage == Stage::First;
         match came {
-            // The kernel's lists weren't sorted: what was pressed out shows how much is idle of what
-            // is left.
+            // The kernel's lists weren't sorted: what was pressed out shows how much is idle of
+            // what is left.
             Back::Share(share) if share > BACK_SHARE && is_first && check.knee.is_none() => {
                 (APPROACH_DEPTH * (1.0 - share)).clamp(LEAST_DEPTH, MAX_DEPTH)
             }
@@ -440,7 +475,8 @@ impl Reuse {
             }
             None => (self.press.of_old, all),
         };
-        if pressed < NOISE_BYTES {
+        // A small difference of large amounts is as good as nothing.
+        if pressed < NOISE_BYTES || self.press.of_old < self.press.reclaimed / 8.0 {
             return Back::TooLittle;
         }
         // An application that frees other memory hides what comes back: refaults count without
@@ -458,6 +494,46 @@ impl Reuse {
 }
 
 impl Check {
+    /// Returns how much of the `new` bytes may be pressed out now. After each slice it pauses as
+    /// the approach does; if much of the slice would come back within the reuse `time`, all that is
+    /// new is accepted, or else the next slice is twice as large.
+    fn press_new(&mut self, sample: ReuseSample, new: u64, time: Duration) -> Checked {
+        let refaulted = sample.refaulted.saturating_sub(self.refaulted);
+        let begins = self.began + SETTLING + MEASURING;
+        if sample.at < begins && self.slice.is_none() {
+            return Checked::Waiting(begins.min(self.until));
+        }
+        let first = || {
+            let since = sample.at.saturating_sub(self.began).as_secs_f64();
+            Slice::new(change_of(self.usage), refaulted as f64 / since.max(1.0))
+        };
+        let slice = self.slice.unwrap_or_else(first);
+        let pause = |until: Duration, refaulted| Some(Pause { until, refaulted });
+        let next = match slice.pause {
+            None if slice.left >= NOISE_BYTES as u64 => slice,
+            None => Slice { pause: pause(sample.at + SETTLING, None), ..slice },
+            Some(Pause { until, .. }) if sample.at < until => slice,
+            Some(Pause { refaulted: None, .. }) => {
+                Slice { pause: pause(sample.at + MEASURING, Some(sample.refaulted)), ..slice }
+            }
+            Some(Pause { until, refaulted: Some(before) }) => {
+                let measured = (sample.at.saturating_sub(until) + MEASURING).as_secs_f64();
+                let came = sample.refaulted.saturating_sub(before) as f64 - slice.usual * measured;
+                if came * time.as_secs_f64() / measured > (BACK_SHARE * slice.size as f64).max(NOISE_BYTES) {
+                    self.accepted = sample.current.saturating_sub(self.usage).saturating_sub(refaulted);
+                    (self.slice, self.is_pressing) = (None, false);
+                    return Checked::Waiting(self.until);
+                }
+                Slice::new(2 * slice.size, slice.usual)
+            }
+        };
+        self.slice = Some(next);
+        match next.pause {
+            Some(pause) => Checked::Waiting(pause.until.min(self.until)),
+            None => Checked::New(new.min(next.left)),
+        }
+    }
+
     fn is_pause(&self) -> bool {
         matches!(self.stage, Stage::Settling | Stage::Measuring)
     }
@@ -562,7 +638,7 @@ mod tests {
     fn new_memory_that_was_accepted_is_a_bound_as_long_as_it_is_there() {
         for (end, has_new) in [(90, true), (45, false)] {
             let mut reuse = checking(Some(knee(20)));
-            assert_eq!(reuse.judge(sample(10, 90, 10)), Some(Checked::New(50 * M)));
+            assert_eq!(reuse.judge(sample(10, 90, 10)), Some(Checked::New(5 * M)));
             reuse.begin(sample(12, 90, 10), Some(knee(2)));
             let settled = Settled { usage: end * M, copies: 0, share: 0.15, has_new };
             assert_eq!(reuse.judge(sample(63, end, 12)), Some(Checked::Over(Some(settled))));
@@ -590,7 +666,7 @@ mod tests {
     #[test]
     fn a_knee_in_new_memory_says_nothing_of_the_press_before() {
         let mut reuse = checking(None);
-        assert_eq!(reuse.judge(sample(10, 60, 10)), Some(Checked::New(20 * M)));
+        assert_eq!(reuse.judge(sample(10, 60, 10)), Some(Checked::New(5 * M)));
         assert_eq!(reuse.begin(sample(12, 58, 11), Some(knee(2))), Duration::from_secs(63));
         let settled = Settled { usage: 60 * M, copies: 0, share: 4.0 / 52.0, has_new: true };
         assert_eq!(reuse.judge(sample(63, 60, 13)), Some(Checked::Over(Some(settled))));
@@ -648,17 +724,44 @@ mod tests {
     #[test]
     fn a_change_is_pressed_at_once() {
         let mut reuse = checking(Some(knee(20)));
-        let waiting = Some(Checked::Waiting(Duration::from_secs(63)));
-        assert_eq!(reuse.judge(sample(10, 80, 10)), Some(Checked::New(40 * M)));
-        reuse.reclaimed(30 * M);
-        assert_eq!(reuse.judge(sample(11, 50, 10)), Some(Checked::New(10 * M)));
-        reuse.reclaimed(9 * M);
-        assert_eq!(reuse.judge(sample(12, 41, 10)), waiting, "the check goes on");
-        assert_eq!(reuse.judge(sample(40, 60, 30)), waiting);
+        let waiting = |second| Some(Checked::Waiting(Duration::from_secs(second)));
+        assert_eq!(reuse.judge(sample(4, 80, 10)), waiting(7), "what comes back at once isn't known yet");
+        // Slices of 5, 10, and 20 MiB.
+        assert_eq!(reuse.judge(sample(10, 80, 10)), Some(Checked::New(5 * M)));
+        reuse.reclaimed(5 * M);
+        assert_eq!(reuse.judge(sample(11, 75, 10)), waiting(13));
+        assert_eq!(reuse.judge(sample(13, 75, 10)), waiting(15));
+        assert_eq!(reuse.judge(sample(15, 75, 10)), Some(Checked::New(10 * M)));
+        reuse.reclaimed(4 * M);
+        assert_eq!(reuse.judge(sample(16, 71, 10)), Some(Checked::New(6 * M)));
+        reuse.reclaimed(6 * M);
+        assert_eq!(reuse.judge(sample(17, 65, 10)), waiting(19));
+        assert_eq!(reuse.judge(sample(19, 65, 10)), waiting(21));
+        assert_eq!(reuse.judge(sample(21, 65, 10)), Some(Checked::New(20 * M)));
+        reuse.reclaimed(20 * M);
+        assert_eq!(reuse.judge(sample(22, 41, 10)), waiting(63), "the check goes on");
+        assert_eq!(reuse.judge(sample(40, 60, 30)), waiting(63));
         assert_eq!(reuse.judge(sample(63, 115, 85)), Some(over(115, 1.0)), "75 came back");
         let mut reuse = checking(Some(knee(20)));
         assert_eq!(reuse.judge(sample(10, 20, 10)), Some(Checked::Void), "20 MiB were freed");
         assert_eq!(reuse.left(sample(10, 20, 10)), M);
+    }
+
+    #[test]
+    fn new_memory_is_accepted_where_the_kernel_takes_other_memory_for_it() {
+        // 1 MiB a second comes back from the press before: usual, and no reason.
+        for (refaulted, accepted) in [(19, false), (20, true)] {
+            let mut reuse = checking(Some(knee(20)));
+            assert_eq!(reuse.judge(sample(8, 85, 15)), Some(Checked::New(5 * M)));
+            reuse.reclaimed(5 * M);
+            let waiting = |second| Some(Checked::Waiting(Duration::from_secs(second)));
+            assert_eq!(reuse.judge(sample(9, 81, 16)), waiting(11));
+            assert_eq!(reuse.judge(sample(11, 81, 17)), waiting(13));
+            let next = if accepted { waiting(63) } else { Some(Checked::New(10 * M)) };
+            assert_eq!(reuse.judge(sample(13, 84, refaulted)), next);
+            assert_eq!(reuse.presses_new(), !accepted);
+            assert_eq!(reuse.judge(sample(14, 84, refaulted)), next, "no news");
+        }
     }
 
     #[test]
