@@ -425,6 +425,9 @@ impl Reuse {
             (Back::TooLittle, None) | (Back::Hidden, _) => None,
         };
         let (usage, copies, has_new) = (known + back, check.copies, accepted > change_of(check.usage));
+        // What looked like a knee was none: the kernel's lists weren't sorted.
+        self.approaches =
+            check.stage == Stage::First && matches!(came, Back::Share(share) if share <= BACK_SHARE);
         self.next(self.depth_after(&check, came));
         self.settled = Some(usage.saturating_sub(copies));
         Some(Checked::Over(told.map(|share| Settled { usage, copies, share, has_new })))
@@ -585,6 +588,19 @@ mod tests {
         assert!(!reuse.peek(60 * M), "and no news");
         assert_eq!(reuse.judge(sample(63, 120, 91)), Some(over(120, 1.0)), "81 of 20");
         assert_eq!(reuse.left(sample(63, 120, 91)), 6 * M, "a twentieth");
+    }
+
+    #[test]
+    fn the_approach_goes_on_where_nothing_comes_back() {
+        let mut reuse = checking(Some(knee(20)));
+        assert_eq!(reuse.judge(sample(63, 40, 11)), Some(over(40, 0.1)));
+        assert!(reuse.approaches());
+        assert_eq!(reuse.left(sample(64, 40, 11)), 8 * M, "gently at first");
+        reuse.reclaimed(8 * M);
+        assert_eq!(reuse.begin(sample(66, 32, 11), None), Duration::from_secs(68), "a pause");
+        assert_eq!(reuse.judge(sample(68, 32, 11)), Some(Checked::Waiting(Duration::from_secs(70))));
+        assert_eq!(reuse.judge(sample(70, 32, 11)), Some(Checked::Over(None)));
+        assert_eq!(reuse.left(sample(70, 32, 11)) / M, 12, "two fifths");
     }
 
     #[test]
