@@ -191,7 +191,8 @@ fn a_soak_counts_right_and_grows_by_nothing() {
     };
     println!("descriptors of 100 cgroups: {:?}", files(measured));
     let (files, more) = (median(&files(first)), median(&files(second)));
-    assert!(more <= files + files / 8, "{more} descriptors after {files}: {measured:?}");
+    // One for each cgroup that is gone would be more than half as much again.
+    assert!(more <= files + files / 4, "{more} descriptors after {files}: {measured:?}");
     let (first, second) = spent.split_at(spent.len() / 2);
     assert!(median(second) <= 2 * median(first) + 200, "{spent:?}");
 }
