@@ -134,9 +134,7 @@ impl PressureProbe {
             }
             PressureDecision::Settled(settled) => {
                 let spares = self.spares_memory(current, &stat, || cx.system.can_swap(located, kind));
-                let knee = Knee::settled(settled.usage, settled.share).with_copies(settled.copies);
-                let knee = if settled.has_new { knee.as_bound() } else { knee };
-                let report = self.knee(sampler, knee, spares, now, text);
+                let report = self.knee(sampler, Knee::from(settled), spares, now, text);
                 Probed { until: self.policy.due(), missing: 0, report, is_blind }
             }
         })

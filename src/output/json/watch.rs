@@ -181,7 +181,7 @@ struct WorkingSetFound {
     /// Compressed copies in zswap that the cgroup is charged for besides.
     #[serde(skip_serializing_if = "Option::is_none")]
     zswap_copies_bytes: Option<u64>,
-    /// Absent before the first reuse time is over, and while nothing comes back.
+    /// Absent before the first reuse time is over, and while less than a tenth comes back.
     #[serde(skip_serializing_if = "Option::is_none")]
     suggested_max_bytes: Option<u64>,
 }

@@ -328,8 +328,7 @@ impl Reuse {
     pub(crate) fn begin(&mut self, sample: ReuseSample, knee: Option<Margin>) -> Duration {
         if let Some(check) = self.check.as_mut().filter(|check| !check.is_pause()) {
             // A knee in new memory says nothing of the press before.
-            let refaulted = sample.refaulted.saturating_sub(check.refaulted);
-            check.accepted = sample.current.saturating_sub(check.usage).saturating_sub(refaulted);
+            check.accepted = check.arrived(sample);
             return check.until;
         }
         let stage = match (self.approaches, knee) {
@@ -380,8 +379,7 @@ impl Reuse {
         check.peak = check.peak.max(sample.current);
         let refaulted = sample.refaulted.saturating_sub(check.refaulted);
         if sample.at < check.until {
-            let known = check.usage + check.accepted;
-            let new = sample.current.saturating_sub(known).saturating_sub(refaulted);
+            let new = check.arrived(sample).saturating_sub(check.accepted);
             let (limit, fell) = (change_of(check.usage), check.usage.saturating_sub(sample.current));
             if fell > limit && !check.is_pause() {
                 self.next(LEAST_DEPTH);
@@ -402,8 +400,7 @@ impl Reuse {
             return Some(Checked::Void);
         }
         // The application may have freed it meanwhile.
-        let still = sample.current.saturating_sub(check.usage).saturating_sub(refaulted);
-        let accepted = check.accepted.min(still);
+        let accepted = check.accepted.min(check.arrived(sample));
         let known = check.usage + accepted;
         // What came back from zswap freed its copy: without copies, the usage grew by all of it.
         let before = known.saturating_sub(check.copies);
@@ -457,8 +454,7 @@ impl Reuse {
         if self.check.is_some_and(|check| check.stage == Stage::Settling) {
             return Checked::Waiting(self.check_from(sample, None, Stage::Measuring));
         }
-        let later = back as f64 * self.time.as_secs_f64() / time.max(MEASURING).as_secs_f64();
-        if later > (BACK_SHARE * self.press.of_old).max(NOISE_BYTES) {
+        if would_come_back(back as f64, time.max(MEASURING), self.time, self.press.of_old) {
             self.approaches = false;
             return Checked::Waiting(self.check_from(sample, None, Stage::First));
         }
@@ -497,17 +493,23 @@ impl Reuse {
 }
 
 impl Check {
+    /// Returns the bytes that arrived since it began, other than by refaults.
+    fn arrived(&self, sample: ReuseSample) -> u64 {
+        let refaulted = sample.refaulted.saturating_sub(self.refaulted);
+        sample.current.saturating_sub(self.usage).saturating_sub(refaulted)
+    }
+
     /// Returns how much of the `new` bytes may be pressed out now. After each slice it pauses as
     /// the approach does; if much of the slice would come back within the reuse `time`, all that is
     /// new is accepted, or else the next slice is twice as large.
     fn press_new(&mut self, sample: ReuseSample, new: u64, time: Duration) -> Checked {
-        let refaulted = sample.refaulted.saturating_sub(self.refaulted);
         let begins = self.began + SETTLING + MEASURING;
         if sample.at < begins && self.slice.is_none() {
             return Checked::Waiting(begins.min(self.until));
         }
         let first = || {
             let since = sample.at.saturating_sub(self.began).as_secs_f64();
+            let refaulted = sample.refaulted.saturating_sub(self.refaulted);
             Slice::new(change_of(self.usage), refaulted as f64 / since.max(1.0))
         };
         let slice = self.slice.unwrap_or_else(first);
@@ -520,10 +522,11 @@ impl Check {
                 Slice { pause: pause(sample.at + MEASURING, Some(sample.refaulted)), ..slice }
             }
             Some(Pause { until, refaulted: Some(before) }) => {
-                let measured = (sample.at.saturating_sub(until) + MEASURING).as_secs_f64();
-                let came = sample.refaulted.saturating_sub(before) as f64 - slice.usual * measured;
-                if came * time.as_secs_f64() / measured > (BACK_SHARE * slice.size as f64).max(NOISE_BYTES) {
-                    self.accepted = sample.current.saturating_sub(self.usage).saturating_sub(refaulted);
+                let measured = sample.at.saturating_sub(until) + MEASURING;
+                let usual = slice.usual * measured.as_secs_f64();
+                let came = sample.refaulted.saturating_sub(before) as f64 - usual;
+                if would_come_back(came, measured, time, slice.size as f64) {
+                    self.accepted = self.arrived(sample);
                     (self.slice, self.is_pressing) = (None, false);
                     return Checked::Waiting(self.until);
                 }
@@ -542,289 +545,15 @@ impl Check {
     }
 }
 
+/// Returns whether much of what was pressed out would come back within the reuse `time`, if so many
+/// bytes did within `measured`.
+fn would_come_back(came: f64, measured: Duration, time: Duration, pressed: f64) -> bool {
+    came * time.as_secs_f64() / measured.as_secs_f64() > (BACK_SHARE * pressed).max(NOISE_BYTES)
+}
+
 fn change_of(usage: u64) -> u64 {
     (usage / CHANGE_DIVISOR).max(MIN_CHANGE)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const M: u64 = 1 << 20;
-
-    fn sample(at: u64, current: u64, refaulted: u64) -> ReuseSample {
-        let (at, current, refaulted) = (Duration::from_secs(at), current * M, refaulted * M);
-        ReuseSample { at, current, copies: 0, refaulted }
-    }
-
-    fn over(usage: u64, share: f64) -> Checked {
-        Checked::Over(Some(Settled { usage: usage * M, copies: 0, share, has_new: false }))
-    }
-
-    /// Returns a knee before which so many MiB were pressed out last, of which 1 MiB came back at
-    /// once.
-    fn knee(reclaimed: u64) -> Margin {
-        Margin { reclaimed: (reclaimed * M) as f64, returned: M as f64, is_touched: true }
-    }
-
-    /// Returns a state that checks a press of 52 of 91 MiB, of 38 MiB that arrived meanwhile, and
-    /// of the 1 MiB that refaulted. It ended at 40 MiB after 3 s, at a knee if one is given.
-    fn checking(knee: Option<Margin>) -> Reuse {
-        let mut reuse = Reuse::new(Duration::from_secs(60));
-        assert_eq!(reuse.judge(sample(0, 91, 9)), None);
-        assert_eq!(reuse.left(sample(0, 91, 9)), 38_168_166, "two fifths");
-        reuse.approaches = knee.is_some();
-        reuse.reclaimed(90 * M);
-        assert_eq!(reuse.begin(sample(3, 40, 10), knee), Duration::from_secs(63));
-        reuse
-    }
-
-    #[test]
-    fn what_comes_back_late_is_in_use() {
-        let mut reuse = checking(Some(knee(20)));
-        assert!(!reuse.peek(42 * M) && reuse.peek(60 * M));
-        let waiting = Checked::Waiting(Duration::from_secs(63));
-        assert_eq!(reuse.judge(sample(20, 60, 30)), Some(waiting), "refaults are no change");
-        assert!(!reuse.peek(60 * M), "and no news");
-        assert_eq!(reuse.judge(sample(63, 120, 91)), Some(over(120, 1.0)), "81 of 20");
-        assert_eq!(reuse.left(sample(63, 120, 91)), 6 * M, "a twentieth");
-    }
-
-    #[test]
-    fn the_approach_goes_on_where_nothing_comes_back() {
-        let mut reuse = checking(Some(knee(20)));
-        assert_eq!(reuse.judge(sample(63, 40, 11)), Some(over(40, 0.1)));
-        assert!(reuse.approaches());
-        assert_eq!(reuse.left(sample(64, 40, 11)), 8 * M, "gently at first");
-        reuse.reclaimed(8 * M);
-        assert_eq!(reuse.begin(sample(66, 32, 11), None), Duration::from_secs(68), "a pause");
-        assert_eq!(reuse.judge(sample(68, 32, 11)), Some(Checked::Waiting(Duration::from_secs(70))));
-        assert_eq!(reuse.judge(sample(70, 32, 11)), Some(Checked::Over(None)));
-        assert_eq!(reuse.left(sample(70, 32, 11)) / M, 12, "two fifths");
-    }
-
-    #[test]
-    fn what_stays_away_lets_the_next_press_go_deeper() {
-        let mut reuse = checking(Some(knee(20)));
-        assert_eq!(reuse.judge(sample(63, 42, 12)), Some(over(42, 0.15)), "3 of the last 20");
-        let mut usage = 42;
-        for (depth, size) in [(0.05, 2), (0.1, 4), (0.2, 8), (0.2, 8)] {
-            let left = reuse.left(sample(64, usage, 12));
-            assert_eq!(left, (depth * (usage * M) as f64).round() as u64);
-            reuse.reclaimed(size * M);
-            usage -= size;
-            reuse.begin(sample(100, usage, 12), None);
-            assert_eq!(reuse.judge(sample(160, usage, 12)), Some(over(usage, 0.0)), "a bound");
-        }
-    }
-
-    #[test]
-    fn a_knee_is_judged_by_what_was_pressed_out_last() {
-        let judged = |margin: Margin, current, refaulted| {
-            let mut reuse = checking(Some(margin));
-            let judged = reuse.judge(sample(63, current, refaulted));
-            (judged, reuse.left(sample(63, current, refaulted)) * 100 / (current * M))
-        };
-        let margin =
-            |reclaimed, returned| Margin { reclaimed: reclaimed * M as f64, returned, is_touched: true };
-        // After a long approach, most of which was cold memory.
-        assert_eq!(
-            judged(margin(6.0, 1e6), 42, 12),
-            (Some(over(42, (1e6 + 2.0 * M as f64) / (6.0 * M as f64))), 5)
-        );
-        // The kernel scanned much for little, because its lists weren't sorted: nothing comes back.
-        assert_eq!(judged(margin(6.0, 0.0), 40, 10), (Some(over(40, 0.0)), 20));
-        // It yielded nothing: all of it was touched once, but not lately.
-        assert_eq!(judged(margin(0.1, 0.0), 40, 10), (Some(over(40, 0.0)), 20));
-    }
-
-    #[test]
-    fn what_the_kernel_does_not_take_was_touched_if_it_was_scanned() {
-        for (is_touched, share, depth) in [(true, 1.0, 2), (false, 0.0, 4)] {
-            let mut reuse = checking(Some(knee(20)));
-            assert_eq!(reuse.judge(sample(63, 42, 12)), Some(over(42, 0.15)));
-            assert_eq!(reuse.left(sample(63, 42, 12)) / M, 2);
-            reuse.begin(sample(64, 42, 12), Some(Margin { reclaimed: 0.0, returned: 0.0, is_touched }));
-            assert_eq!(reuse.judge(sample(124, 42, 12)), Some(over(42, share)), "{is_touched}");
-            assert_eq!(reuse.left(sample(124, 42, 12)) / M, depth, "{is_touched}");
-        }
-    }
-
-    #[test]
-    fn new_memory_that_was_accepted_is_a_bound_as_long_as_it_is_there() {
-        for (end, has_new) in [(90, true), (45, false)] {
-            let mut reuse = checking(Some(knee(20)));
-            assert_eq!(reuse.judge(sample(10, 90, 10)), Some(Checked::New(5 * M)));
-            reuse.begin(sample(12, 90, 10), Some(knee(2)));
-            let settled = Settled { usage: end * M, copies: 0, share: 0.15, has_new };
-            assert_eq!(reuse.judge(sample(63, end, 12)), Some(Checked::Over(Some(settled))));
-        }
-    }
-
-    #[test]
-    fn a_press_that_paused_for_long_says_nothing() {
-        for (pause, told) in [(16, over(42, 1.0)), (17, Checked::Over(None))] {
-            let mut reuse = checking(Some(knee(20)));
-            assert_eq!(reuse.judge(sample(63, 42, 12)), Some(over(42, 0.15)));
-            assert!(reuse.left(sample(63, 42, 12)) > 0);
-            reuse.reclaimed(M);
-            assert!(reuse.left(sample(64, 41, 12)) > 0);
-            // A guard holds; meanwhile a batch job reads what is idle.
-            reuse.interrupted();
-            assert_eq!(reuse.left(sample(64 + pause, 43, 14)) > 0, pause == 16);
-            reuse.reclaimed(if pause == 16 { M } else { 0 });
-            reuse.begin(sample(100, 42, 14), None);
-            assert_eq!(reuse.judge(sample(160, 42, 14)), Some(told));
-            assert_eq!(reuse.left(sample(160, 42, 14)) / M, 2, "no deeper");
-        }
-    }
-
-    #[test]
-    fn a_knee_in_new_memory_says_nothing_of_the_press_before() {
-        let mut reuse = checking(None);
-        assert_eq!(reuse.judge(sample(10, 60, 10)), Some(Checked::New(5 * M)));
-        assert_eq!(reuse.begin(sample(12, 58, 11), Some(knee(2))), Duration::from_secs(63));
-        let settled = Settled { usage: 60 * M, copies: 0, share: 4.0 / 52.0, has_new: true };
-        assert_eq!(reuse.judge(sample(63, 60, 13)), Some(Checked::Over(Some(settled))));
-    }
-
-    #[test]
-    fn the_approach_ends_where_memory_keeps_coming_back() {
-        let seconds = |second| Some(Checked::Waiting(Duration::from_secs(second)));
-        for (back, end) in [(0, Some(Checked::Over(None))), (1, seconds(64))] {
-            let mut reuse = Reuse::new(Duration::from_secs(60));
-            assert_eq!(reuse.left(sample(0, 300, 0)), 120 * M);
-            reuse.reclaimed(100 * M);
-            assert_eq!(reuse.begin(sample(0, 200, 0), None), Duration::from_secs(2));
-            assert_eq!(reuse.judge(sample(1, 205, 5)), seconds(2));
-            assert_eq!(reuse.judge(sample(2, 210, 10)), seconds(4), "at once: touched all the time");
-            let after = sample(4, 210 + back, 10 + back);
-            assert_eq!(reuse.judge(after), end, "a MiB in 2 s are 30 in a minute");
-            if back == 0 {
-                assert_eq!(reuse.left(sample(4, 210, 10)), 84 * M, "it goes on");
-            } else {
-                assert_eq!(reuse.judge(sample(64, 240, 40)), Some(over(240, 0.4)), "also what came at once");
-            }
-        }
-    }
-
-    #[test]
-    fn what_the_approach_shows_sets_the_depth_of_the_next_press() {
-        // Of 52 MiB, apart from new memory; 1 MiB came back during the press.
-        for (back, depth) in [(6, 20), (13, 20), (39, 9), (51, 5)] {
-            let mut reuse = checking(None);
-            reuse.check.as_mut().expect("one began").stage = Stage::First;
-            let settled = over(40 + back, (back + 1) as f64 / 52.0);
-            assert_eq!(reuse.judge(sample(63, 40 + back, 10 + back)), Some(settled));
-            let left = reuse.left(sample(63, 40 + back, 10 + back));
-            let share = left as f64 / ((40 + back) * M) as f64;
-            assert_eq!((share * 100.0).round() as u64, depth, "{back} MiB");
-        }
-        let mut reuse = checking(None);
-        reuse.depth = 0.4;
-        assert_eq!(reuse.judge(sample(63, 53, 23)), Some(over(53, 14.0 / 52.0)));
-        assert_eq!(reuse.left(sample(63, 53, 23)) / M, 2, "memory in use leaves last");
-    }
-
-    #[test]
-    fn what_shrank_before_its_first_press_is_pressed_gently() {
-        let mut reuse = Reuse::new(Duration::from_secs(60));
-        assert_eq!(reuse.left(sample(0, 100, 0)), 40 * M);
-        assert_eq!(reuse.left(sample(0, 61, 0)), 0, "the application freed nearly as much itself");
-        reuse.end_approach();
-        assert_eq!(reuse.begin(sample(1, 61, 0), None), Duration::from_secs(61));
-        assert_eq!(reuse.judge(sample(61, 61, 0)), Some(Checked::Over(None)));
-        assert_eq!(reuse.left(sample(61, 61, 0)) / M, 12, "twice a tenth");
-    }
-
-    #[test]
-    fn a_change_is_pressed_at_once() {
-        let mut reuse = checking(Some(knee(20)));
-        let waiting = |second| Some(Checked::Waiting(Duration::from_secs(second)));
-        assert_eq!(reuse.judge(sample(4, 80, 10)), waiting(7), "what comes back at once isn't known yet");
-        // Slices of 5, 10, and 20 MiB.
-        assert_eq!(reuse.judge(sample(10, 80, 10)), Some(Checked::New(5 * M)));
-        reuse.reclaimed(5 * M);
-        assert_eq!(reuse.judge(sample(11, 75, 10)), waiting(13));
-        assert_eq!(reuse.judge(sample(13, 75, 10)), waiting(15));
-        assert_eq!(reuse.judge(sample(15, 75, 10)), Some(Checked::New(10 * M)));
-        reuse.reclaimed(4 * M);
-        assert_eq!(reuse.judge(sample(16, 71, 10)), Some(Checked::New(6 * M)));
-        reuse.reclaimed(6 * M);
-        assert_eq!(reuse.judge(sample(17, 65, 10)), waiting(19));
-        assert_eq!(reuse.judge(sample(19, 65, 10)), waiting(21));
-        assert_eq!(reuse.judge(sample(21, 65, 10)), Some(Checked::New(20 * M)));
-        reuse.reclaimed(20 * M);
-        assert_eq!(reuse.judge(sample(22, 41, 10)), waiting(63), "the check goes on");
-        assert_eq!(reuse.judge(sample(40, 60, 30)), waiting(63));
-        assert_eq!(reuse.judge(sample(63, 115, 85)), Some(over(115, 1.0)), "75 came back");
-        let mut reuse = checking(Some(knee(20)));
-        assert_eq!(reuse.judge(sample(10, 20, 10)), Some(Checked::Void), "20 MiB were freed");
-        assert_eq!(reuse.left(sample(10, 20, 10)), M);
-    }
-
-    #[test]
-    fn new_memory_is_accepted_where_the_kernel_takes_other_memory_for_it() {
-        // 1 MiB a second comes back from the press before: usual, and no reason.
-        for (refaulted, accepted) in [(19, false), (20, true)] {
-            let mut reuse = checking(Some(knee(20)));
-            assert_eq!(reuse.judge(sample(8, 85, 15)), Some(Checked::New(5 * M)));
-            reuse.reclaimed(5 * M);
-            let waiting = |second| Some(Checked::Waiting(Duration::from_secs(second)));
-            assert_eq!(reuse.judge(sample(9, 81, 16)), waiting(11));
-            assert_eq!(reuse.judge(sample(11, 81, 17)), waiting(13));
-            let next = if accepted { waiting(63) } else { Some(Checked::New(10 * M)) };
-            assert_eq!(reuse.judge(sample(13, 84, refaulted)), next);
-            assert_eq!(reuse.presses_new(), !accepted);
-            assert_eq!(reuse.judge(sample(14, 84, refaulted)), next, "no news");
-        }
-    }
-
-    #[test]
-    fn what_arrived_since_the_last_check_leaves_first_and_says_nothing() {
-        let mut reuse = checking(Some(knee(20)));
-        assert_eq!(reuse.judge(sample(63, 120, 91)), Some(over(120, 1.0)));
-        for (new, left) in [(0, 6), (6, 12)] {
-            let mut reuse = reuse.clone();
-            let begun = sample(64, 120 + new, 91);
-            assert_eq!(reuse.left(begun) / M, left);
-            reuse.reclaimed(left * M);
-            reuse.begin(sample(70, 114, 91), None);
-            assert_eq!(reuse.judge(sample(130, 119, 96)), Some(over(119, 5.0 / 6.0)), "{new}");
-        }
-        assert_eq!(reuse.left(sample(64, 126, 91)) / M, 12);
-        reuse.reclaimed(6 * M);
-        reuse.begin(sample(70, 120, 91), None);
-        assert_eq!(reuse.judge(sample(130, 121, 92)), Some(Checked::Over(None)), "only what is new left");
-    }
-
-    #[test]
-    fn neither_new_memory_nor_what_others_evicted_is_counted_as_back() {
-        let mut reuse = checking(Some(knee(20)));
-        assert_eq!(reuse.judge(sample(63, 44, 11)), Some(over(41, 0.1)), "3 MiB are new");
-        for margin in [None, Some(knee(20))] {
-            let mut reuse = checking(margin);
-            assert_eq!(reuse.judge(sample(63, 40, 910)), Some(Checked::Over(None)), "a loop over a file");
-            assert_eq!(reuse.left(sample(63, 40, 910)) / M, 2);
-        }
-    }
-
-    #[test]
-    fn copies_in_zswap_are_neither_new_memory_nor_missing() {
-        let with_copies = |sample: ReuseSample, copies| ReuseSample { copies: copies * M, ..sample };
-        for copies in [0, 10, 18, 20] {
-            let mut reuse = Reuse::new(Duration::from_secs(60));
-            reuse.approaches = false;
-            assert_eq!(reuse.left(sample(0, 100, 0)), 40 * M);
-            reuse.reclaimed(20 * M);
-            // 20 MiB left, and so much of them as copies stayed.
-            reuse.begin(with_copies(sample(3, 80 + copies, 0), copies), None);
-            // Half of it came back, and freed its copies.
-            let after = with_copies(sample(63, 90 + copies / 2, 10), copies - copies / 2);
-            let settled =
-                Settled { usage: (90 + copies) * M, copies: copies * M, share: 0.5, has_new: false };
-            assert_eq!(reuse.judge(after), Some(Checked::Over(Some(settled))), "{copies}");
-            assert_eq!(reuse.left(after) / M, (90 + copies / 2) / 20, "{copies}");
-        }
-    }
-}
+mod tests;

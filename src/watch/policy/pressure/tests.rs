@@ -150,8 +150,7 @@ impl Run {
                         }
                     }
                     PressureDecision::Settled(settled) => {
-                        let knee = Knee::settled(settled.usage, settled.share);
-                        self.estimate.knee(self.now, knee, Activity::default());
+                        self.estimate.knee(self.now, Knee::from(settled), Activity::default());
                         self.told.extend(self.estimate.working_set(self.now));
                     }
                     PressureDecision::Knee(_) => {
