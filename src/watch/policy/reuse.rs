@@ -11,7 +11,16 @@
 //! each two fifths of the usage: what is touched all the time comes back within `SETTLING`; if more
 //! comes back, at a rate that would bring back much of it within the reuse time, the approach ends.
 
+mod check;
+mod press;
+mod sample;
+
 use std::time::Duration;
+
+pub(crate) use check::{BACK_SHARE, Checked, Margin, Settled};
+use check::{Check, MEASURING, NOISE_BYTES, SETTLING, Stage, change_of, would_come_back};
+use press::{MAX_LATENESS, Press};
+pub(crate) use sample::ReuseSample;
 
 /// Time within which memory in use is touched, by default.
 pub const DEFAULT_REUSE: Duration = Duration::from_secs(60);
@@ -21,84 +30,15 @@ pub const DEFAULT_REUSE: Duration = Duration::from_secs(60);
 /// of it from there. Memory that arrived since the last check is taken besides, up to `MAX_DEPTH`.
 const LEAST_DEPTH: f64 = 0.05;
 const MAX_DEPTH: f64 = 0.2;
-/// Share of the usage after which the first approach pauses, and the lengths of the two parts of
-/// the pause.
+/// Share of the usage after which the first approach pauses.
 const APPROACH_DEPTH: f64 = 0.4;
-const SETTLING: Duration = Duration::from_secs(2);
-const MEASURING: Duration = Duration::from_secs(2);
-
-/// Share of a press that comes back at least if some of the memory that is left is in use.
-pub(crate) const BACK_SHARE: f64 = 0.1;
 
 /// Multiple of the pressed bytes above which refaults that don't make the usage grow aren't the
 /// press's: the kernel evicts by itself, for example in a loop over a file.
 const OTHERS_FACTOR: f64 = 4.0;
 
-/// Time after its end from which a check is void, and pause of a press after which it isn't the
-/// same any more: what comes back meanwhile took longer than the reuse time.
-const MAX_LATENESS: Duration = Duration::from_secs(16);
-
 /// Divisor of the depth that gives the rest which ends a press.
 const NEAR_DIVISOR: u64 = 8;
-
-/// Bytes that come back at least for the memory to have been in use.
-const NOISE_BYTES: f64 = (256 << 10) as f64;
-
-/// Divisor of the usage that gives the change from which the workload counts as changed, and its
-/// minimum.
-const CHANGE_DIVISOR: u64 = 8;
-const MIN_CHANGE: u64 = 2 << 20;
-
-/// A sample for the check. Amounts are bytes.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct ReuseSample {
-    /// Time of the sample, on the monotonic clock.
-    pub at: Duration,
-    /// `memory.current`.
-    pub current: u64,
-    /// Part of the usage that is compressed copies (zswap).
-    pub copies: u64,
-    /// All bytes that refaulted since the cgroup was created, in use or not.
-    pub refaulted: u64,
-}
-
-/// What was pressed out last before a knee, and what of it came back at once: bytes.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Margin {
-    pub reclaimed: f64,
-    pub returned: f64,
-    /// True if something came back at once, or the kernel scanned much and took little: what is
-    /// left was touched.
-    pub is_touched: bool,
-}
-
-/// Result of a sample during a check.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Checked {
-    /// The check goes on until this time.
-    Waiting(Duration),
-    /// This many bytes are new, and no refaults: they may be pressed out at once, while the check
-    /// goes on. A service that writes a log grows all the time.
-    New(u64),
-    /// Memory was freed: the check is void.
-    Void,
-    /// The time is over. `None` if nothing is known of what was pressed out.
-    Over(Option<Settled>),
-}
-
-/// Usage at the end of a check: that of the working set, as far as what is left is in use.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Settled {
-    /// Bytes, with what came back.
-    pub usage: u64,
-    /// Part of the usage that is compressed copies (zswap).
-    pub copies: u64,
-    /// Share of what was pressed out that came back, from 0 to 1; at a knee, of what was pressed
-    /// out last. The less it is, the more of what is left is likely to be idle as well.
-    pub share: f64,
-    /// True if much of the usage arrived during the check, and was never pressed out.
-    pub has_new: bool,
-}
 
 /// How much of what was pressed out came back.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -108,114 +48,6 @@ enum Back {
     TooLittle,
     /// Refaults of what the kernel evicts by itself hide it.
     Hidden,
-}
-
-/// A check in progress.
-#[derive(Clone, Copy, Debug)]
-struct Check {
-    began: Duration,
-    until: Duration,
-    /// Usage, copies and refaults at the beginning.
-    usage: u64,
-    copies: u64,
-    refaulted: u64,
-    /// New memory that turned out to be in use.
-    accepted: u64,
-    /// Usage that is no news, and the largest.
-    seen: u64,
-    peak: u64,
-    /// Set if the press ended at a knee.
-    knee: Option<Margin>,
-    /// True while new memory is pressed out.
-    is_pressing: bool,
-    /// The slice of new memory that is pressed out or was, if any.
-    slice: Option<Slice>,
-    stage: Stage,
-}
-
-/// What may be pressed out of new memory before a pause: the kernel takes what was touched longest
-/// ago, and that may be other memory that is in use, instead of what is new. Amounts are bytes.
-#[derive(Clone, Copy, Debug)]
-struct Slice {
-    size: u64,
-    left: u64,
-    /// Refaults per second before the first slice.
-    usual: f64,
-    pause: Option<Pause>,
-}
-
-/// The pause after a slice.
-#[derive(Clone, Copy, Debug)]
-struct Pause {
-    until: Duration,
-    /// Refaults at the beginning of its second part.
-    refaulted: Option<u64>,
-}
-
-impl Slice {
-    fn new(size: u64, usual: f64) -> Self {
-        Self { size, left: size, usual, pause: None }
-    }
-}
-
-/// A press in progress, or the one that is checked. Amounts are bytes.
-#[derive(Clone, Copy, Debug, Default)]
-struct Press {
-    /// Usage after the last check, or at the beginning of the press, without copies; and refaults
-    /// at its beginning. `None` before it has begun.
-    from: Option<(u64, u64)>,
-    /// Usage at which it ends, and the most that it takes; `None` after an interruption.
-    target: Option<(u64, u64)>,
-    reclaimed: f64,
-    /// The same, apart from what arrived since the last check other than by refaults: that leaves
-    /// first, and says nothing of the rest. Set at the end.
-    of_old: f64,
-    /// Time of the last sample, and whether something was reclaimed since.
-    last: Duration,
-    goes_on: bool,
-    /// True if it paused for too long.
-    is_void: bool,
-}
-
-impl Press {
-    /// Records the end of the press.
-    fn end(&mut self, sample: ReuseSample) {
-        let (usage, refaulted) = self.from.unwrap_or((sample.set(), sample.refaulted));
-        let came = sample.refaulted.saturating_sub(refaulted) as f64;
-        let new = sample.set() as f64 + self.reclaimed - usage as f64 - came;
-        self.of_old = if self.is_void { 0.0 } else { (self.reclaimed - new.max(0.0)).max(0.0) };
-    }
-
-    /// Records a sample during the press.
-    fn sample(&mut self, at: Duration) {
-        if self.goes_on || self.reclaimed == 0.0 {
-            self.last = at;
-        }
-        self.goes_on = false;
-        if at.saturating_sub(self.last) > MAX_LATENESS {
-            (self.is_void, self.target) = (true, Some((u64::MAX, 0)));
-        }
-    }
-}
-
-impl ReuseSample {
-    /// Returns the usage without copies.
-    fn set(&self) -> u64 {
-        self.current.saturating_sub(self.copies)
-    }
-}
-
-/// Stage of a check.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    /// A pause of the approach: what is touched all the time comes back.
-    Settling,
-    /// A pause of the approach: what still comes back is counted.
-    Measuring,
-    /// The check that ends the approach.
-    First,
-    /// A later check.
-    Later,
 }
 
 /// State of the check of one cgroup.
@@ -490,69 +322,6 @@ impl Reuse {
     fn next(&mut self, depth: f64) {
         (self.depth, self.settled, self.press, self.check) = (depth, None, Press::default(), None);
     }
-}
-
-impl Check {
-    /// Returns the bytes that arrived since it began, other than by refaults.
-    fn arrived(&self, sample: ReuseSample) -> u64 {
-        let refaulted = sample.refaulted.saturating_sub(self.refaulted);
-        sample.current.saturating_sub(self.usage).saturating_sub(refaulted)
-    }
-
-    /// Returns how much of the `new` bytes may be pressed out now. After each slice it pauses as
-    /// the approach does; if much of the slice would come back within the reuse `time`, all that is
-    /// new is accepted, or else the next slice is twice as large.
-    fn press_new(&mut self, sample: ReuseSample, new: u64, time: Duration) -> Checked {
-        let begins = self.began + SETTLING + MEASURING;
-        if sample.at < begins && self.slice.is_none() {
-            return Checked::Waiting(begins.min(self.until));
-        }
-        let first = || {
-            let since = sample.at.saturating_sub(self.began).as_secs_f64();
-            let refaulted = sample.refaulted.saturating_sub(self.refaulted);
-            Slice::new(change_of(self.usage), refaulted as f64 / since.max(1.0))
-        };
-        let slice = self.slice.unwrap_or_else(first);
-        let pause = |until: Duration, refaulted| Some(Pause { until, refaulted });
-        let next = match slice.pause {
-            None if slice.left >= NOISE_BYTES as u64 => slice,
-            None => Slice { pause: pause(sample.at + SETTLING, None), ..slice },
-            Some(Pause { until, .. }) if sample.at < until => slice,
-            Some(Pause { refaulted: None, .. }) => {
-                Slice { pause: pause(sample.at + MEASURING, Some(sample.refaulted)), ..slice }
-            }
-            Some(Pause { until, refaulted: Some(before) }) => {
-                let measured = sample.at.saturating_sub(until) + MEASURING;
-                let usual = slice.usual * measured.as_secs_f64();
-                let came = sample.refaulted.saturating_sub(before) as f64 - usual;
-                if would_come_back(came, measured, time, slice.size as f64) {
-                    self.accepted = self.arrived(sample);
-                    (self.slice, self.is_pressing) = (None, false);
-                    return Checked::Waiting(self.until);
-                }
-                Slice::new(2 * slice.size, slice.usual)
-            }
-        };
-        self.slice = Some(next);
-        match next.pause {
-            Some(pause) => Checked::Waiting(pause.until.min(self.until)),
-            None => Checked::New(new.min(next.left)),
-        }
-    }
-
-    fn is_pause(&self) -> bool {
-        matches!(self.stage, Stage::Settling | Stage::Measuring)
-    }
-}
-
-/// Returns whether much of what was pressed out would come back within the reuse `time`, if so many
-/// bytes did within `measured`.
-fn would_come_back(came: f64, measured: Duration, time: Duration, pressed: f64) -> bool {
-    came * time.as_secs_f64() / measured.as_secs_f64() > (BACK_SHARE * pressed).max(NOISE_BYTES)
-}
-
-fn change_of(usage: u64) -> u64 {
-    (usage / CHANGE_DIVISOR).max(MIN_CHANGE)
 }
 
 #[cfg(test)]
