@@ -8,6 +8,7 @@
 
 use libtest_mimic::{Arguments, Completion, Trial};
 
+mod again;
 mod allocations;
 mod boot;
 mod check;
@@ -124,11 +125,12 @@ fn main() {
             if let Some(need) = missing {
                 Ok(Completion::ignored_with(format!("not applicable here: needs {need}")))
             } else {
-                environment::await_calm();
-                (case.run)();
+                again::up_to_twice(&case);
                 Ok(Completion::Completed)
             }
         })
     });
-    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit();
+    let conclusion = libtest_mimic::run(&Arguments::from_args(), trials.collect());
+    again::tell();
+    conclusion.exit();
 }

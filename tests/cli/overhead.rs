@@ -73,7 +73,7 @@ fn looking_and_reclaiming_allocate_nothing() {
     // Allocations in each interval of two seconds. In one of them each thread may learn the layout
     // of memory.stat, once.
     let since = || settled.get().map_or(0, |at| at.elapsed().as_secs());
-    let intervals = std::cell::RefCell::new(Vec::new());
+    let intervals = std::cell::RefCell::new(Vec::with_capacity(8));
     let stop = || {
         let begun = (since() / 2) as usize;
         if intervals.borrow().len() < begun {
@@ -88,12 +88,15 @@ fn looking_and_reclaiming_allocate_nothing() {
         each_action: true,
         ..options::WatchOptions::new(&stop, &mut emit)
     });
-    let fewest = intervals.into_inner().into_iter().skip(1).min_by_key(|(count, _)| *count);
-    let (count, origins) = fewest.expect("both are reclaimed from");
+    let (counts, origins): (Vec<_>, Vec<_>) = intervals.into_inner().into_iter().skip(1).unzip();
     let chunks = ended.expect("it can watch").each.iter().map(|one| one.total.writes).sum::<u32>();
     assert!(chunks > 10, "it had much to do: {chunks}");
-    assert_eq!(count, 0, "allocations in each of five intervals: {}", origins.join("\n"));
+    let origins = || origins.iter().map(|traces| traces.join("\n")).collect::<Vec<_>>().join("\n\n");
+    assert!(counts.contains(&0), "allocations in each interval: {counts:?}: {}", origins());
 }
+
+/// Pages that come back to a stream which is read at any speed.
+const MIN_STREAMED: u64 = 4096;
 
 fn no_more_than_a_share_of_a_cpu() {
     let app = limited("app", 64 * M);
@@ -103,7 +106,13 @@ fn no_more_than_a_share_of_a_cpu() {
         |events: &[serde_json::Value]| number(events.last().expect("the end"), "total_reclaimed_bytes");
     // CPU time of a guest contains time in which it didn't run: an amount would be a timed test.
     let free = reclaimed(&events(&watch));
-    let bounded = events(&[&watch[..], &["--cpu", "1%"]].concat());
+    // The emulated disk of a busy machine may rest for seconds: then there was nothing to reclaim.
+    let streamed = || {
+        let before = app.stat("workingset_refault_file");
+        let bounded = events(&[&watch[..], &["--cpu", "1%"]].concat());
+        (app.stat("workingset_refault_file") - before >= MIN_STREAMED).then_some(bounded)
+    };
+    let bounded = (0..4).find_map(|_| streamed()).expect("the file is read on and on");
     assert!(of(&bounded, "hold").iter().any(|hold| hold["guard"] == "cpu"), "{bounded:?}");
     assert!(reclaimed(&bounded) < free / 2, "{free} bytes without a bound: {bounded:?}");
 }
