@@ -14,6 +14,7 @@ pub fn cases() -> Vec<Case> {
     list![
         "" => without_a_mode;
         "guest reclaim" =>
+            a_file_that_fits_is_left_alone,
             a_limit_is_needed,
             headroom_is_kept,
             a_limit_of_ones_own,
@@ -320,6 +321,15 @@ fn hot_memory_pulls_the_brake() {
         held.iter().any(|guard| guard == "refaults"),
         "what is in use isn't pushed against for ever: {events:?}"
     );
+}
+
+fn a_file_that_fits_is_left_alone() {
+    let app = limited("app", 128 * M);
+    app.uses(&Work::Stream(100 * M));
+    let events = events(&["app", "--headroom", "60M", "--duration", "14s"]);
+    let holds = of(&events, "hold");
+    assert!(holds.iter().any(|hold| hold["guard"] == "refaults"), "it would stay in memory: {events:?}");
+    assert!(app.read("memory.events").contains("\nmax 0\n"), "{}", app.read("memory.events"));
 }
 
 fn its_own_memory_is_locked_and_little() {

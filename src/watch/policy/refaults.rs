@@ -25,9 +25,11 @@ const MANY_BYTES: u64 = 8 * MIN_JUDGED_BYTES;
 /// the time began with 28% and came down to 5% (Linux 7.3, MGLRU).
 const MAX_IN_USE_SHARE: f64 = 0.1;
 
-/// Share of the reclaimed bytes above which all refaults count, in use before or not, if tasks are
-/// stalled for more than a share `MIN_STALL_SHARE` of the time as well. A stream with read-ahead
-/// refaults, too, but no task waits for it.
+/// Share of the reclaimed bytes above which all refaults count, in use before or not. If tasks are
+/// stalled for more than a share `MIN_STALL_SHARE` of the time as well, it was in use. Otherwise it
+/// is doubtful: no task waits for what is read ahead, neither of a stream that evicts itself nor of
+/// a file that would stay if it were left alone (178 MB read in turn under 192 MiB: 2824 of 3007 MB
+/// came back to Linux 6.1 for 48 MiB of headroom, 1635 to Linux 7.3, none without reclaim).
 const MAX_REFAULT_SHARE: f64 = 0.5;
 const MIN_STALL_SHARE: f64 = 0.01;
 
@@ -71,7 +73,8 @@ pub(crate) struct RefaultCounters {
 pub(crate) enum Verdict {
     /// Little of the memory was in use.
     Clean,
-    /// Much came back, perhaps because it is in use, perhaps because a file is read again and again.
+    /// Much came back, perhaps because it would have stayed, perhaps because a file larger than the
+    /// limit is read again and again.
     Doubtful(f64),
     /// Memory in use was reclaimed.
     InUse(f64),
@@ -147,11 +150,7 @@ fn judge(reclaimed: u64, time: Duration, before: &RefaultCounters, now: &Refault
         now.saturating_sub(before).as_secs_f64() > MIN_STALL_SHARE * time.as_secs_f64()
     });
     let was_met = now.met.zip(before.met).is_some_and(|(now, before)| now > before);
-    match stalled && !was_met {
-        true => Verdict::InUse(refaulted),
-        false if is_blurred => Verdict::Doubtful(refaulted),
-        false => Verdict::Clean,
-    }
+    if stalled && !was_met { Verdict::InUse(refaulted) } else { Verdict::Doubtful(refaulted) }
 }
 
 #[cfg(test)]
@@ -186,10 +185,12 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_is_not_in_use_on_any_kernel() {
-        assert_eq!(judged(file(Lru::Classic, [20, 0, 0])), Verdict::Clean);
-        assert_eq!(judged(file(Lru::Generations, [20, 20, 0])), Verdict::Doubtful(1.0), "each activates");
-        assert_eq!(judged(file(Lru::Generations, [20, 0, 0])), Verdict::Clean, "only page faults activate");
+    fn a_stream_is_doubtful_on_every_kernel() {
+        let doubtful = Verdict::Doubtful(1.0);
+        assert_eq!(judged(file(Lru::Classic, [20, 0, 0])), doubtful);
+        assert_eq!(judged(file(Lru::Generations, [20, 20, 0])), doubtful, "each activates");
+        assert_eq!(judged(file(Lru::Generations, [20, 0, 0])), doubtful, "only page faults activate");
+        assert_eq!(judged(file(Lru::Generations, [8, 8, 0])), Verdict::Clean, "most of it stays away");
     }
 
     #[test]
@@ -200,7 +201,7 @@ mod tests {
         assert_eq!(judged(file(Lru::Generations, [16, 0, 12])), Verdict::InUse(0.6));
         let swapped = RefaultCounters { swapped_in: 5 * M, ..file(Lru::Generations, [0, 0, 0]) };
         assert_eq!(judged(swapped), Verdict::InUse(0.25));
-        assert_eq!(judged(file(Lru::Classic, [16, 1, 1])), Verdict::Clean, "a twentieth");
+        assert_eq!(judged(file(Lru::Classic, [8, 1, 1])), Verdict::Clean, "a twentieth");
     }
 
     #[test]
@@ -213,9 +214,9 @@ mod tests {
             })
         };
         assert_eq!(stalled(16, 100, 0), Verdict::InUse(0.8));
-        assert_eq!(stalled(16, 2, 0), Verdict::Clean, "a stream: no task waits");
+        assert_eq!(stalled(16, 2, 0), Verdict::Doubtful(0.8), "a stream: no task waits");
         assert_eq!(stalled(6, 100, 0), Verdict::Clean, "the stall has other reasons");
-        assert_eq!(stalled(16, 100, 1), Verdict::Clean, "the stall of the limit itself");
+        assert_eq!(stalled(16, 100, 1), Verdict::Doubtful(0.8), "the stall of the limit itself");
         let unknown = RefaultCounters { stalled: None, ..file(Lru::Classic, [16, 0, 0]) };
         assert_eq!(judged(unknown), Verdict::InUse(0.8));
     }
