@@ -14,6 +14,9 @@ pub enum Swap {
     Zram,
     /// zswap in front of the guest's ordinary disk.
     Zswap,
+    /// The guest's ordinary disk.
+    Disk,
+    /// A disk of 4 MB/s.
     Slow,
     None,
 }
@@ -52,7 +55,7 @@ impl Swapped {
         let device = match swap {
             Swap::None => return Ok(Self(None)),
             Swap::Slow => "/dev/vdc",
-            Swap::Zswap => "/dev/vdb",
+            Swap::Zswap | Swap::Disk => "/dev/vdb",
             Swap::Zram => "/dev/zram0",
         };
         if swap == Swap::Zram {
@@ -73,6 +76,7 @@ impl Drop for Swapped {
         let _ = shell(&format!("swapoff {device}"));
         match device {
             "/dev/zram0" => drop(std::fs::write("/sys/block/zram0/reset", "1")),
+            // Off before as well, or not there.
             "/dev/vdb" => drop(std::fs::write(ZSWAP, "N")),
             _ => {}
         }

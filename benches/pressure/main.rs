@@ -68,13 +68,14 @@ const MAIN: Shape = Shape {
     changes: false,
     swap: Swap::Zram,
 };
-const SHAPES: [Shape; 11] = [
+const SHAPES: [Shape; 12] = [
     MAIN,
     Shape { name: "cache", anon: 40, hot: 10, file: 400, hot_file: 60, ..MAIN },
     Shape { name: "large", anon: 550, hot: 90, ..MAIN },
     Shape { name: "drift", drift: 0.5, ..MAIN },
     Shape { name: "noswap", swap: Swap::None, ..MAIN },
     Shape { name: "zswap", swap: Swap::Zswap, ..MAIN },
+    Shape { name: "disk", file: 100, swap: Swap::Disk, ..MAIN },
     Shape { name: "slowswap", swap: Swap::Slow, ..MAIN },
     Shape { name: "change", changes: true, ..MAIN },
     Shape { name: "reuse10", hot: 120, reuse: 10, ..MAIN },

@@ -118,8 +118,9 @@ impl PressureProbe {
             self.observed_at = Some(now);
             self.estimate.observe(sampler.activity(text));
         }
-        self.record_savings(sampler, current, &stat, copied, text);
-        let sample = pressure_sample(sampler, &stat, (now, current), text);
+        let on_device = on_device(sampler, &stat, text);
+        self.record_savings(current, &stat, on_device, copied);
+        let sample = pressure_sample(sampler, &stat, (now, current), on_device, text);
         let is_blind = sample.stalled.is_none();
         Ok(match self.policy.decide(sample) {
             PressureDecision::Reclaim(bytes) => {
@@ -164,7 +165,8 @@ impl PressureProbe {
         cx: &mut Context<'_, impl System>,
     ) -> Result<Option<EventKind>, Errno> {
         let stat = sampler.stat(&mut cx.text)?;
-        self.policy.exhausted(pressure_sample(sampler, &stat, (cx.now, current), &mut cx.text));
+        let on_device = on_device(sampler, &stat, &mut cx.text);
+        self.policy.exhausted(pressure_sample(sampler, &stat, (cx.now, current), on_device, &mut cx.text));
         let spares = self.spares_memory(current, &stat, || cx.system.can_swap(located, kind));
         let knee = Knee::met(current).with_copies(stat.zswap.unwrap_or(0));
         Ok(self.knee(sampler, knee, spares, cx.now, &mut cx.text))
@@ -190,23 +192,21 @@ impl PressureProbe {
     /// Updates the savings for the last time.
     pub(crate) fn close(&mut self, sampler: &impl Sample, text: &mut String) {
         if let (Ok(current), Ok(stat)) = (sampler.current(text), sampler.stat(text)) {
-            self.record_savings(sampler, current, &stat, self.copied, text);
+            let on_device = on_device(sampler, &stat, text);
+            self.record_savings(current, &stat, on_device, self.copied);
         }
     }
 
     fn record_savings(
         &mut self,
-        sampler: &impl Sample,
         current: u64,
         stat: &MemoryStat,
+        on_device: Option<u64>,
         copied: Option<f64>,
-        text: &mut String,
     ) {
         self.copied = copied;
-        let swapped = sampler.swapped(text);
-        let swapped = swapped.map(|bytes| bytes.saturating_sub(stat.zswapped.unwrap_or(0)));
         let demoted = stat.pgdemote_proactive.unwrap_or(0) * page_size();
-        self.saving.record(SavingsSample { current, swapped, copied, demoted });
+        self.saving.record(SavingsSample { current, swapped: on_device, copied, demoted });
     }
 
     /// Returns the time of the next sample.
@@ -253,11 +253,17 @@ impl PressureProbe {
     }
 }
 
+/// Returns the bytes in swap without those in zswap; `None` if unknown.
+fn on_device(sampler: &impl Sample, stat: &MemoryStat, text: &mut String) -> Option<u64> {
+    sampler.swapped(text).map(|bytes| bytes.saturating_sub(stat.zswapped.unwrap_or(0)))
+}
+
 /// Returns the sample of the policy at this time and usage.
 fn pressure_sample(
     sampler: &impl Sample,
     stat: &MemoryStat,
     (at, current): (Duration, u64),
+    on_device: Option<u64>,
     text: &mut String,
 ) -> PressureSample {
     let swapped_out = stat.pswpout.unwrap_or(0) + stat.zswpout.unwrap_or(0);
@@ -270,7 +276,9 @@ fn pressure_sample(
         copies: stat.zswap.unwrap_or(0),
         refaulted: stat.refaulted().unwrap_or(0).max(stat.back_in_use()),
         file: stat.evictable_file(),
+        anon: stat.evictable_anon(),
         swapped_out: swapped_out * page_size(),
+        on_device,
         writeback: stat.file_writeback.unwrap_or(0),
         scanned: stat.pgscan_proactive.or(stat.pgscan).unwrap_or(0) * page_size(),
         taken: stat.pgsteal_proactive.or(stat.pgsteal).unwrap_or(0) * page_size(),

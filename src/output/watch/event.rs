@@ -139,7 +139,7 @@ fn action(acted: &ActionResult) -> String {
     let end = match acted.end {
         EndReason::Done => "done",
         EndReason::Exhausted => "nothing more could be reclaimed",
-        EndReason::Late => "waiting for a device",
+        EndReason::Late => "ended after 5 ms, since swap may be slow",
         EndReason::Stopped => "stopped",
         EndReason::Slice => "goes on in its next turn",
         EndReason::Locked(_) => "locked",

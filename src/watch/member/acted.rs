@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use super::super::action::{ActionResult, EndReason};
+use super::super::action::{ActionResult, EndReason, WRITE_TIMEOUT};
 use super::super::context::Context;
 use super::super::policy::guard::Guard;
 use super::super::policy::refaults::RefaultCounters;
@@ -58,7 +58,10 @@ impl<S: System> Member<S> {
             }
             _ => self.lock.taken(),
         }
+        // A write that used the CPU all the time didn't wait: it only submitted much, or sorted lists.
+        let waited = result.writing.saturating_sub(result.cpu);
         if result.end == EndReason::Late
+            && waited >= WRITE_TIMEOUT / 2
             && let Some(probe) = &mut self.probe
         {
             probe.late(now);

@@ -76,8 +76,13 @@ const INITIAL_STALL_PER_BYTE: f64 = 25.0 / 4096.0;
 /// Minimum refaulted bytes for an estimate of the stall per byte.
 const MIN_MEASURED_BYTES: f64 = 128.0 * 1024.0;
 
-/// Pause while more than this many bytes are under writeback.
+/// Pause while more than this many bytes that were swapped out are under writeback.
 const MAX_WRITEBACK: u64 = 256 << 10;
+
+/// Bytes per second that a device is expected to write at least. The writeback of a cgroup is also
+/// that of files which it writes, at any rate: beyond what was swapped out and may not be written
+/// yet, it is none of the policy's.
+const LEAST_DEVICE_RATE: f64 = (4 << 20) as f64;
 
 /// Duration above which a write is taken to be waiting for a device.
 const DEVICE_WAIT: Duration = Duration::from_millis(20);
@@ -101,8 +106,12 @@ pub(crate) struct PressureSample {
     pub refaulted: u64,
     /// Page cache that could be evicted now.
     pub file: u64,
+    /// Anonymous memory that could be swapped out now.
+    pub anon: u64,
     /// Bytes swapped out.
     pub swapped_out: u64,
+    /// Bytes in swap, without those in zswap; `None` if unknown.
+    pub on_device: Option<u64>,
     /// Bytes under writeback now, to swap or to disk.
     pub writeback: u64,
     /// Bytes scanned for reclaim, of which `taken` were reclaimed; 0 where the kernel doesn't
@@ -166,6 +175,10 @@ pub(crate) struct PressurePolicy {
     stall_per_byte: f64,
     /// State of swapping, with the bytes swapped out at the beginning.
     swap: Swapping,
+    /// Bytes of anonymous memory that the kernel may still have to scan in order to sort them.
+    unsorted: u64,
+    /// Bytes swapped out to a device that it may not have written yet; infinite if unknown.
+    in_flight: f64,
     /// Bytes reclaimed that haven't come back.
     out: f64,
     /// Check of what was reclaimed.
@@ -200,6 +213,8 @@ impl PressurePolicy {
             budget: APPROACH_BUDGET.as_micros() as f64,
             stall_per_byte: INITIAL_STALL_PER_BYTE,
             swap: Swapping::Begun,
+            unsorted: 0,
+            in_flight: 0.0,
             out: 0.0,
             reuse: Reuse::new(reuse),
             knees: 0,
@@ -320,8 +335,9 @@ impl PressurePolicy {
         {
             // The lists of anonymous memory aren't sorted yet, and the stall per byte isn't known.
             (self.swap, self.rate) = (Swapping::Begun, MIN_RATE as f64);
+            self.unsorted = sample.anon;
         }
-        if sample.writeback > MAX_WRITEBACK {
+        if self.in_flight.min(sample.writeback as f64) > MAX_WRITEBACK as f64 {
             // A refault of a page under writeback would wait behind the rest.
             self.rate = (self.rate / 2.0).max(MIN_RATE as f64);
             self.due = sample.at + STEP_INTERVAL;
@@ -373,6 +389,14 @@ impl PressurePolicy {
             self.usual += weight * (others / time - self.usual);
             self.usual_wait += weight * (waited / time - self.usual_wait);
         }
+        self.in_flight = match sample.on_device.zip(last.on_device) {
+            Some((now, before)) => {
+                let left =
+                    if self.in_flight.is_finite() { self.in_flight - LEAST_DEVICE_RATE * time } else { 0.0 };
+                left.max(0.0) + now.saturating_sub(before) as f64
+            }
+            None => f64::INFINITY,
+        };
         self.out = (self.out - sample.refaulted.saturating_sub(last.refaulted) as f64).max(0.0);
         let settled = self.target * BUDGET_TIME.as_micros() as f64;
         let most = if self.found { settled } else { settled.max(APPROACH_BUDGET.as_micros() as f64) };
@@ -391,13 +415,19 @@ impl PressurePolicy {
         let is_in_use = self.returned > NOISE_BYTES as f64 && share > KNEE_SHARE;
         let rest = self.reclaimed * fade(sample.at.saturating_sub(last.at).as_secs_f64());
         self.reclaimed = if rest < 4096.0 { 0.0 } else { rest };
-        if sample.scanned.saturating_sub(last.scanned) >= MIN_SCANNED {
-            self.poor = if is_poor(sample, last) { self.poor + 1 } else { 0 };
-            if self.poor > 0 {
+        let scanned = sample.scanned.saturating_sub(last.scanned);
+        if scanned >= MIN_SCANNED {
+            // Every page counts as touched until it was scanned once, by as many writes as that
+            // takes: one where nothing interrupts it.
+            let sorts = scanned <= self.unsorted;
+            let is_poor = is_poor(sample, last);
+            self.poor = if is_poor && !sorts { self.poor + 1 } else { 0 };
+            self.poor_in_all += self.poor.min(1);
+            if is_poor {
                 self.rate = MIN_RATE as f64;
-                self.poor_in_all += 1;
             }
         }
+        self.unsorted = self.unsorted.saturating_sub(scanned);
         is_in_use || self.poor > 1 || self.poor_in_all >= POOR_IN_ALL
     }
 

@@ -352,6 +352,52 @@ fn poor_efficiency_is_a_knee_the_second_time() {
     assert!(matches!(sample_after(8 << 20, 1 << 20), PressureDecision::Knee(_)));
 }
 
+/// Returns the decisions of a policy over samples of anonymous memory, a second apart, in each of
+/// which that many bytes were scanned, none were reclaimed, and the rest changes as told.
+fn of_anon(scanned: &[u64], change: impl Fn(&mut PressureSample)) -> Vec<PressureDecision> {
+    let mut policy = PressurePolicy::new(0.001, REUSE);
+    policy.reclaimed(32 << 20, Duration::ZERO);
+    let mut sample = PressureSample {
+        current: 1 << 30,
+        anon: 64 << 20,
+        stalled: Some(Duration::ZERO),
+        on_device: Some(0),
+        ..PressureSample::default()
+    };
+    let mut decide = |scanned: u64| {
+        sample.at += Duration::from_secs(1);
+        sample.scanned += scanned;
+        change(&mut sample);
+        policy.decide(sample)
+    };
+    // The first sample, and the one at which swapping begins.
+    decide(0);
+    decide(0);
+    scanned.iter().map(|&scanned| decide(scanned)).collect()
+}
+
+#[test]
+fn lists_of_anonymous_memory_are_sorted_in_as_many_writes_as_that_takes() {
+    let decided = of_anon(&[24 << 20, 24 << 20, 12 << 20, 24 << 20, 24 << 20], |_| {});
+    let is_knee: Vec<_> = decided.iter().map(|one| matches!(one, PressureDecision::Knee(_))).collect();
+    assert_eq!(is_knee, [false, false, false, false, true], "{decided:?}");
+}
+
+#[test]
+fn only_the_writeback_of_what_was_swapped_out_is_waited_for() {
+    let steps = |on_device: fn(u64) -> Option<u64>| {
+        let decided = of_anon(&[0; 12], |sample| {
+            sample.writeback = 8 << 20;
+            sample.on_device = on_device(sample.at.as_secs());
+        });
+        decided.iter().filter(|one| matches!(one, PressureDecision::Reclaim(_))).count()
+    };
+    assert_eq!(steps(|_| Some(40 << 20)), 12, "files that it writes");
+    assert_eq!(steps(|at| Some((8 << 20) * at)), 0, "a device that is behind");
+    assert_eq!(steps(|at| Some((16 << 20) * (at / 10))), 8, "4 s after each 16 MiB");
+    assert_eq!(steps(|_| None), 0, "unknown");
+}
+
 #[test]
 fn a_stalled_cgroup_is_left_alone() {
     let mut run = Run::new(App { other: 0.2, ..App::new(60.0, 440.0) });
