@@ -152,8 +152,8 @@ impl PressureProbe {
         self.saving.reclaimed(bytes);
     }
 
-    /// Records that nothing more could be reclaimed: the memory that is left is taken to be in use.
-    /// Returns the event for it, if the working set is news.
+    /// Records that nothing more could be reclaimed: the memory that is left is taken to be in use,
+    /// unless a device was waited for lately. Returns the event for it, if the working set is news.
     ///
     /// # Errors
     /// `ENODEV` when the cgroup was removed.
@@ -166,7 +166,10 @@ impl PressureProbe {
     ) -> Result<Option<EventKind>, Errno> {
         let stat = sampler.stat(&mut cx.text)?;
         let on_device = on_device(sampler, &stat, &mut cx.text);
-        self.policy.exhausted(pressure_sample(sampler, &stat, (cx.now, current), on_device, &mut cx.text));
+        let sample = pressure_sample(sampler, &stat, (cx.now, current), on_device, &mut cx.text);
+        if !self.policy.exhausted(sample) {
+            return Ok(None);
+        }
         let spares = self.spares_memory(current, &stat, || cx.system.can_swap(located, kind));
         let knee = Knee::met(current).with_copies(stat.zswap.unwrap_or(0));
         Ok(self.knee(sampler, knee, spares, cx.now, &mut cx.text))

@@ -84,6 +84,17 @@ const MAX_WRITEBACK: u64 = 256 << 10;
 /// yet, it is none of the policy's.
 const LEAST_DEVICE_RATE: f64 = (4 << 20) as f64;
 
+/// Bytes beyond four times the request from which a write swapped out far more than was asked for:
+/// the device is behind, and the kernel queued whatever it found.
+const FLOOD: f64 = (8 << 20) as f64;
+/// Time until the kernel's counter of writeback is up to date: it folds its counters every 2 s.
+const WRITEBACK_DELAY: Duration = Duration::from_millis(2500);
+
+/// Time after a wait for a device within which nothing to be had is no knee: what was swapped out
+/// is still in memory, where the kernel keeps it like memory in use until it looks at it again (60
+/// MiB after one write, on a disk of 4 MB/s, Linux 7.3).
+const COLLECTED_AFTER: Duration = Duration::from_secs(32);
+
 /// Duration above which a write is taken to be waiting for a device.
 const DEVICE_WAIT: Duration = Duration::from_millis(20);
 
@@ -179,6 +190,9 @@ pub(crate) struct PressurePolicy {
     unsorted: u64,
     /// Bytes swapped out to a device that it may not have written yet; infinite if unknown.
     in_flight: f64,
+    /// Bytes of the last step, and the time of the last flood of the device.
+    asked: f64,
+    flooded_at: Option<Duration>,
     /// Bytes reclaimed that haven't come back.
     out: f64,
     /// Check of what was reclaimed.
@@ -187,6 +201,8 @@ pub(crate) struct PressurePolicy {
     knees: u32,
     /// Length of the last short hold.
     hold: Duration,
+    /// Time of the last wait for a device.
+    late_at: Option<Duration>,
     /// True once a hold ended the first approach: at a knee, or with nothing more to reclaim.
     found: bool,
     /// Number of consecutive samples in which much was scanned and little reclaimed.
@@ -215,10 +231,13 @@ impl PressurePolicy {
             swap: Swapping::Begun,
             unsorted: 0,
             in_flight: 0.0,
+            asked: 0.0,
+            flooded_at: None,
             out: 0.0,
             reuse: Reuse::new(reuse),
             knees: 0,
             hold: Duration::ZERO,
+            late_at: None,
             found: false,
             poor: 0,
             poor_in_all: 0,
@@ -337,7 +356,10 @@ impl PressurePolicy {
             (self.swap, self.rate) = (Swapping::Begun, MIN_RATE as f64);
             self.unsorted = sample.anon;
         }
-        if self.in_flight.min(sample.writeback as f64) > MAX_WRITEBACK as f64 {
+        let is_outdated = self.flooded_at.is_some_and(|at| sample.at.saturating_sub(at) < WRITEBACK_DELAY);
+        let unwritten =
+            if is_outdated { self.in_flight } else { self.in_flight.min(sample.writeback as f64) };
+        if unwritten > MAX_WRITEBACK as f64 {
             // A refault of a page under writeback would wait behind the rest.
             self.rate = (self.rate / 2.0).max(MIN_RATE as f64);
             self.due = sample.at + STEP_INTERVAL;
@@ -354,7 +376,7 @@ impl PressurePolicy {
         self.rate = self.rate.clamp(MIN_RATE as f64, most);
         self.due = sample.at + STEP_INTERVAL;
         let step = (self.rate * STEP_INTERVAL.as_secs_f64()).min(left as f64);
-        self.requested = Some(step);
+        (self.requested, self.asked) = (Some(step), step);
         PressureDecision::Reclaim(step as u64)
     }
 
@@ -389,18 +411,25 @@ impl PressurePolicy {
             self.usual += weight * (others / time - self.usual);
             self.usual_wait += weight * (waited / time - self.usual_wait);
         }
-        self.in_flight = match sample.on_device.zip(last.on_device) {
-            Some((now, before)) => {
-                let left =
-                    if self.in_flight.is_finite() { self.in_flight - LEAST_DEVICE_RATE * time } else { 0.0 };
-                left.max(0.0) + now.saturating_sub(before) as f64
-            }
-            None => f64::INFINITY,
-        };
+        self.swapped(sample, last, time);
         self.out = (self.out - sample.refaulted.saturating_sub(last.refaulted) as f64).max(0.0);
         let settled = self.target * BUDGET_TIME.as_micros() as f64;
         let most = if self.found { settled } else { settled.max(APPROACH_BUDGET.as_micros() as f64) };
         self.budget = (self.budget + self.refill() * time * 1e6 - stalled).clamp(-settled, most);
+    }
+
+    /// Records what was swapped out between two samples, some seconds apart.
+    fn swapped(&mut self, sample: &PressureSample, last: &PressureSample, time: f64) {
+        let Some((now, before)) = sample.on_device.zip(last.on_device) else {
+            self.in_flight = f64::INFINITY;
+            return;
+        };
+        let submitted = now.saturating_sub(before) as f64;
+        let left = if self.in_flight.is_finite() { self.in_flight - LEAST_DEVICE_RATE * time } else { 0.0 };
+        self.in_flight = left.max(0.0) + submitted;
+        if submitted > 4.0 * self.asked + FLOOD {
+            self.flooded_at = Some(sample.at);
+        }
     }
 
     /// Returns the microseconds of stall that each microsecond allows.
@@ -441,17 +470,23 @@ impl PressurePolicy {
         (self.reclaimed, self.returned, self.poor) = (0.0, 0.0, 0);
     }
 
-    /// Records that at this sample nothing more could be reclaimed: a knee.
-    pub(crate) fn exhausted(&mut self, sample: PressureSample) {
+    /// Records that at this sample nothing more could be reclaimed. Returns whether it is a knee.
+    pub(crate) fn exhausted(&mut self, sample: PressureSample) -> bool {
+        if self.late_at.is_some_and(|at| sample.at.saturating_sub(at) < COLLECTED_AFTER) {
+            self.hold(sample.at);
+            return false;
+        }
         let last = self.last.unwrap_or(sample);
         let is_touched = is_poor(&sample, &last) || self.poor > 0;
         self.due = self.reuse.begin(sample.for_check(), Some(self.margin(is_touched)));
         self.rest_for_long();
+        true
     }
 
     /// Records that a write had to wait for a device: users of the memory that is left would as
     /// well.
     pub(crate) fn late(&mut self, now: Duration) {
+        self.late_at = Some(now);
         self.hold(now);
     }
 
@@ -489,10 +524,12 @@ impl PressurePolicy {
     }
 }
 
-/// Returns whether the kernel scanned much between two samples, and took little of it.
+/// Returns whether the kernel scanned much between two samples, and took little of it. What it
+/// swapped out to a device was taken, though it is freed later.
 fn is_poor(sample: &PressureSample, last: &PressureSample) -> bool {
     let scanned = sample.scanned.saturating_sub(last.scanned);
-    let taken = sample.taken.saturating_sub(last.taken);
+    let submitted = sample.on_device.zip(last.on_device).map(|(now, before)| now.saturating_sub(before));
+    let taken = sample.taken.saturating_sub(last.taken).max(submitted.unwrap_or(0));
     scanned >= MIN_SCANNED && (taken as f64) < POOR_EFFICIENCY * scanned as f64
 }
 

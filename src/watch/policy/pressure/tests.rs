@@ -384,6 +384,17 @@ fn lists_of_anonymous_memory_are_sorted_in_as_many_writes_as_that_takes() {
 }
 
 #[test]
+fn what_was_swapped_out_to_a_device_was_taken() {
+    let knees = |submits: bool| {
+        let decided = of_anon(&[32 << 20; 12], |sample| {
+            sample.on_device = Some(if submits { sample.scanned / 2 } else { 0 });
+        });
+        decided.iter().filter(|one| matches!(one, PressureDecision::Knee(_))).count()
+    };
+    assert_eq!((knees(true), knees(false)), (0, 1));
+}
+
+#[test]
 fn only_the_writeback_of_what_was_swapped_out_is_waited_for() {
     let steps = |on_device: fn(u64) -> Option<u64>| {
         let decided = of_anon(&[0; 12], |sample| {
@@ -396,6 +407,29 @@ fn only_the_writeback_of_what_was_swapped_out_is_waited_for() {
     assert_eq!(steps(|at| Some((8 << 20) * at)), 0, "a device that is behind");
     assert_eq!(steps(|at| Some((16 << 20) * (at / 10))), 8, "4 s after each 16 MiB");
     assert_eq!(steps(|_| None), 0, "unknown");
+}
+
+#[test]
+fn a_flood_of_the_device_is_waited_for_before_the_counters_show_it() {
+    let flooded = |bytes: u64| {
+        let decided = of_anon(&[0; 12], |sample| {
+            sample.on_device = Some(if sample.at.as_secs() < 10 { 0 } else { bytes });
+        });
+        decided.iter().filter(|one| matches!(one, PressureDecision::Rest(_))).count()
+    };
+    assert_eq!((flooded(8 << 20), flooded(40 << 20)), (0, 3));
+}
+
+#[test]
+fn nothing_to_be_had_is_no_knee_soon_after_a_device_was_waited_for() {
+    let seconds = Duration::from_secs;
+    let mut policy = PressurePolicy::new(0.001, REUSE);
+    let sample = |at| PressureSample { at, current: 1 << 30, ..PressureSample::default() };
+    policy.reclaimed(32 << 20, Duration::ZERO);
+    policy.late(seconds(100));
+    assert!(!policy.exhausted(sample(seconds(116))));
+    assert_eq!(policy.due(), seconds(116) + 2 * FIRST_HOLD, "it is tried again before");
+    assert!(policy.exhausted(sample(seconds(132))));
 }
 
 #[test]
