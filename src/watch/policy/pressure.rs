@@ -186,8 +186,9 @@ pub(crate) struct PressurePolicy {
     stall_per_byte: f64,
     /// State of swapping, with the bytes swapped out at the beginning.
     swap: Swapping,
-    /// Bytes of anonymous memory that the kernel may still have to scan in order to sort them.
-    unsorted: u64,
+    /// Bytes of anonymous memory that the kernel may still have to scan in order to sort them;
+    /// `None` before swapping began for the first time.
+    unsorted: Option<u64>,
     /// Bytes swapped out to a device that it may not have written yet; infinite if unknown.
     in_flight: f64,
     /// Bytes of the last step, and the time of the last flood of the device.
@@ -229,7 +230,7 @@ impl PressurePolicy {
             budget: APPROACH_BUDGET.as_micros() as f64,
             stall_per_byte: INITIAL_STALL_PER_BYTE,
             swap: Swapping::Begun,
-            unsorted: 0,
+            unsorted: None,
             in_flight: 0.0,
             asked: 0.0,
             flooded_at: None,
@@ -354,7 +355,7 @@ impl PressurePolicy {
         {
             // The lists of anonymous memory aren't sorted yet, and the stall per byte isn't known.
             (self.swap, self.rate) = (Swapping::Begun, MIN_RATE as f64);
-            self.unsorted = sample.anon;
+            self.unsorted.get_or_insert(sample.anon);
         }
         let is_outdated = self.flooded_at.is_some_and(|at| sample.at.saturating_sub(at) < WRITEBACK_DELAY);
         let unwritten =
@@ -448,7 +449,7 @@ impl PressurePolicy {
         if scanned >= MIN_SCANNED {
             // Every page counts as touched until it was scanned once, by as many writes as that
             // takes: one where nothing interrupts it.
-            let sorts = scanned <= self.unsorted;
+            let sorts = self.unsorted.is_some_and(|left| scanned <= left);
             let is_poor = is_poor(sample, last);
             self.poor = if is_poor && !sorts { self.poor + 1 } else { 0 };
             self.poor_in_all += self.poor.min(1);
@@ -456,7 +457,7 @@ impl PressurePolicy {
                 self.rate = MIN_RATE as f64;
             }
         }
-        self.unsorted = self.unsorted.saturating_sub(scanned);
+        self.unsorted = self.unsorted.map(|left| left.saturating_sub(scanned));
         is_in_use || self.poor > 1 || self.poor_in_all >= POOR_IN_ALL
     }
 

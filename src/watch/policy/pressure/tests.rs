@@ -381,6 +381,14 @@ fn lists_of_anonymous_memory_are_sorted_in_as_many_writes_as_that_takes() {
     let decided = of_anon(&[24 << 20, 24 << 20, 12 << 20, 24 << 20, 24 << 20], |_| {});
     let is_knee: Vec<_> = decided.iter().map(|one| matches!(one, PressureDecision::Knee(_))).collect();
     assert_eq!(is_knee, [false, false, false, false, true], "{decided:?}");
+    // Once: they stay sorted when swapping begins anew, after a guard held the policy back.
+    let mut policy = PressurePolicy { unsorted: Some(0), ..PressurePolicy::new(0.001, REUSE) };
+    let mut sample = PressureSample { current: 1 << 30, anon: 64 << 20, ..PressureSample::default() };
+    for second in 1..4 {
+        sample.at = Duration::from_secs(second);
+        policy.decide(sample);
+    }
+    assert_eq!((policy.swap, policy.unsorted), (Swapping::Begun, Some(0)));
 }
 
 #[test]
