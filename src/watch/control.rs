@@ -274,6 +274,15 @@ impl<S: System> Control<'_, S> {
     }
 
     fn hold_due(&mut self, until: Duration) {
+        // What waits for a worker, as an action that goes on does, is due as well.
+        while let Some(ticket) = self.dispatcher.take() {
+            let Some(Some(member)) = self.members.get_mut(ticket.slot) else { continue };
+            if member.id() == ticket.id && member.activity == Activity::Queued {
+                member.unqueue();
+                member.hold(Guard::Cpu, Some(until), &mut self.cx);
+                self.plan(ticket.slot);
+            }
+        }
         let (mut from, round) = (0, self.cx.now);
         while let Some(slot) = self.schedule.next_slot(from, round) {
             from = slot + 1;

@@ -112,6 +112,19 @@ impl Dispatcher {
         None
     }
 
+    /// Removes and returns some member that waits, whether there is a worker for it or not.
+    pub(crate) fn take(&mut self) -> Option<Ticket> {
+        let queue = self.queues.front_mut()?;
+        let ticket = queue.waiting.pop_front();
+        if queue.waiting.is_empty()
+            && let Some(queue) = self.queues.pop_front()
+            && self.spare.len() < MAX_SPARE
+        {
+            self.spare.push(queue.waiting);
+        }
+        ticket
+    }
+
     /// Returns the number of members that wait.
     #[must_use]
     pub(crate) fn waiting(&self) -> usize {
