@@ -10,6 +10,7 @@ demo check test msrv: export RUSTFLAGS = $(STATIC)
 
 .PHONY: help demo check test msrv deny deny-advisories fuzz words sim sim-mutants kills attack soak \
 	bench-reclaim bench-stat bench-watch bench-pressure bench-apps bench-oomd bench-mounts bench-swap \
+	bench-matrix \
 	install clean-cache
 
 help:
@@ -32,6 +33,7 @@ help:
 	@echo 'make bench-watch      measure what watch spares an application, beside a loop in the shell'
 	@echo 'make bench-pressure   measure what watch --pressure finds, and what that costs an application'
 	@echo 'make bench-apps       measure it with PostgreSQL and Redis, also under the limit that it suggests'
+	@echo 'make bench-matrix     measure each cell of tests/vm/matrix.tsv that has no result of this commit (CELLS=NAME)'
 	@echo 'make bench-oomd       measure whom systemd-oomd kills with memctl at work and without (ROUNDS=10)'
 	@echo 'make bench-swap       measure what is swapped out to a slow disk, beside bare writes (RUNS=5)'
 	@echo 'make bench-mounts     measure what thousands of mounts cost memctl (MOUNTS=20000)'
@@ -110,6 +112,11 @@ bench-pressure:
 bench-apps:
 	tests/vm/setup
 	tests/vm/bench-apps
+
+bench-matrix: export CELLS := $(CELLS)
+bench-matrix:
+	tests/vm/setup
+	tests/vm/bench-matrix
 
 bench-oomd:
 	tests/vm/setup

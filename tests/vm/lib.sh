@@ -62,6 +62,17 @@ suite_apt() {
     apt-get "${apt[@]}" -o APT::Update::Error-Mode=any update >&2
 }
 
+# lru_switch LRU: prints a command that makes a guest's kernel use that LRU, or nothing for its own
+# choice.
+lru_switch() {
+    case $1 in
+        '') ;;
+        classic) echo 'echo 0 >/sys/kernel/mm/lru_gen/enabled || exit' ;;
+        generations) echo 'echo 7 >/sys/kernel/mm/lru_gen/enabled || exit' ;;
+        *) die "--lru $1: must be classic or generations" ;;
+    esac
+}
+
 # mirror: prints the address of the Debian archive, as this machine is configured: no address is
 # named here. apt knows which of its sources is Debian's only after an update, so this runs one if
 # needed.
