@@ -75,6 +75,12 @@ pub struct ActionResult {
 }
 
 impl ActionResult {
+    /// Returns the time of the writes that wasn't spent on the CPU.
+    #[must_use]
+    pub(crate) fn waited(&self) -> Duration {
+        self.writing.saturating_sub(self.cpu)
+    }
+
     /// Creates the result of an action that did nothing, with the reason.
     #[must_use]
     pub(crate) fn nothing(end: EndReason) -> Self {

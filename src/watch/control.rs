@@ -275,7 +275,7 @@ impl<S: System> Control<'_, S> {
 
     fn hold_due(&mut self, until: Duration) {
         // What waits for a worker, as an action that goes on does, is due as well.
-        while let Some(ticket) = self.dispatcher.take() {
+        while let Some(ticket) = self.dispatcher.pop_any() {
             let Some(Some(member)) = self.members.get_mut(ticket.slot) else { continue };
             if member.id() == ticket.id && member.activity == Activity::Queued {
                 member.unqueue();

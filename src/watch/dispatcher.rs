@@ -99,30 +99,27 @@ impl Dispatcher {
                 .iter()
                 .position(|ticket| self.has_worker(now, self.queues[turn].owner, ticket));
             let Some(position) = found else { continue };
-            let mut queue = self.queues.remove(turn)?;
-            let ticket = queue.waiting.remove(position)?;
-            let owner = queue.owner;
-            if !queue.waiting.is_empty() {
-                self.queues.push_back(queue);
-            } else if self.spare.len() < MAX_SPARE {
-                self.spare.push(queue.waiting);
-            }
-            return Some((owner, ticket));
+            return self.take(turn, position);
         }
         None
     }
 
-    /// Removes and returns some member that waits, whether there is a worker for it or not.
-    pub(crate) fn take(&mut self) -> Option<Ticket> {
-        let queue = self.queues.front_mut()?;
-        let ticket = queue.waiting.pop_front();
-        if queue.waiting.is_empty()
-            && let Some(queue) = self.queues.pop_front()
-            && self.spare.len() < MAX_SPARE
-        {
+    /// Removes and returns the member that is first, whether there is a worker for it or not.
+    pub(crate) fn pop_any(&mut self) -> Option<Ticket> {
+        self.take(0, 0).map(|(_, ticket)| ticket)
+    }
+
+    /// Removes and returns a member of the queue whose turn that is, and ends its turn.
+    fn take(&mut self, turn: usize, position: usize) -> Option<(u64, Ticket)> {
+        let mut queue = self.queues.remove(turn)?;
+        let ticket = queue.waiting.remove(position)?;
+        let owner = queue.owner;
+        if !queue.waiting.is_empty() {
+            self.queues.push_back(queue);
+        } else if self.spare.len() < MAX_SPARE {
             self.spare.push(queue.waiting);
         }
-        ticket
+        Some((owner, ticket))
     }
 
     /// Returns the number of members that wait.

@@ -144,7 +144,7 @@ impl PressureProbe {
     /// Records the result of an action.
     pub(crate) fn acted(&mut self, acted: &ActionResult) {
         self.saving.reclaimed(acted.reclaimed);
-        self.policy.reclaimed(acted.reclaimed, acted.writing.saturating_sub(acted.cpu));
+        self.policy.reclaimed(acted.reclaimed, acted.waited());
     }
 
     /// Records bytes that were reclaimed for another reason.

@@ -1,9 +1,8 @@
 //! A second run of a case that failed in a guest.
 //!
 //! Guests are emulated on machines that do other things as well: a disk that rests for seconds, or
-//! a processor that does, fails a case about once in a thousand runs. A case that fails is run a
-//! second time, alone as all are. What failed first is told in full, and named at the end: such a
-//! case is to be mended, too.
+//! a processor that does, may fail a case. A case that fails is run a second time, alone as all
+//! are. What failed first is told in full, and named at the end: such a case is to be mended, too.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Mutex;

@@ -95,9 +95,6 @@ fn looking_and_reclaiming_allocate_nothing() {
     assert!(counts.contains(&0), "allocations in each interval: {counts:?}: {}", origins());
 }
 
-/// Pages that come back to a stream which is read at any speed.
-const MIN_STREAMED: u64 = 4096;
-
 fn no_more_than_a_share_of_a_cpu() {
     let app = limited("app", 64 * M);
     app.uses(&Work::Stream(200 * M));
@@ -106,13 +103,7 @@ fn no_more_than_a_share_of_a_cpu() {
         |events: &[serde_json::Value]| number(events.last().expect("the end"), "total_reclaimed_bytes");
     // CPU time of a guest contains time in which it didn't run: an amount would be a timed test.
     let free = reclaimed(&events(&watch));
-    // The emulated disk of a busy machine may rest for seconds: then there was nothing to reclaim.
-    let streamed = || {
-        let before = app.stat("workingset_refault_file");
-        let bounded = events(&[&watch[..], &["--cpu", "1%"]].concat());
-        (app.stat("workingset_refault_file") - before >= MIN_STREAMED).then_some(bounded)
-    };
-    let bounded = (0..4).find_map(|_| streamed()).expect("the file is read on and on");
+    let bounded = events(&[&watch[..], &["--cpu", "1%"]].concat());
     let all = || bounded.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
     assert!(of(&bounded, "hold").iter().any(|hold| hold["guard"] == "cpu"), "{}", all());
     assert!(reclaimed(&bounded) < free / 2, "{free} bytes without a bound: {bounded:?}");

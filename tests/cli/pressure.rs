@@ -98,7 +98,6 @@ fn an_estimate_is_a_bound_where_memory_is_spared() {
     // Presses of so little memory in large folios may tell nothing for several reuse times.
     let words = ["app", "--pressure", "0.1%", "--type", "all", "--reuse", "5s", "--duration", "80s"];
     let told = events(&words);
-    println!("sets told: {}", of(&told, "working_set").len());
     assert_eq!(of(&told, "summary")[0]["estimated_at_most"], true, "{told:?}");
     assert!(app.stat("anon") > 29 * M, "{}", app.stat("anon"));
 }

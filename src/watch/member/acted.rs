@@ -58,10 +58,10 @@ impl<S: System> Member<S> {
             }
             _ => self.lock.taken(),
         }
-        // A write that used the CPU all the time didn't wait: it only submitted much, or sorted lists.
-        let waited = result.writing.saturating_sub(result.cpu);
+        // A write that used the CPU all the time waited for no device: it submitted much, or sorted
+        // lists.
         if result.end == EndReason::Late
-            && waited >= WRITE_TIMEOUT / 2
+            && result.waited() >= WRITE_TIMEOUT / 2
             && let Some(probe) = &mut self.probe
         {
             probe.late(now);

@@ -15,7 +15,11 @@
 //! weren't sorted. At the knee the policy holds for the reuse time, and counts what comes back late
 //! (see [reuse](super::reuse)): that decides on the depth of the next press.
 
+mod device;
+
 use std::time::Duration;
+
+use device::Device;
 
 use super::reuse::{Checked, Margin, Reuse, ReuseSample, Settled};
 
@@ -76,25 +80,6 @@ const INITIAL_STALL_PER_BYTE: f64 = 25.0 / 4096.0;
 /// Minimum refaulted bytes for an estimate of the stall per byte.
 const MIN_MEASURED_BYTES: f64 = 128.0 * 1024.0;
 
-/// Pause while more than this many bytes that were swapped out are under writeback.
-const MAX_WRITEBACK: u64 = 256 << 10;
-
-/// Bytes per second that a device is expected to write at least. The writeback of a cgroup is also
-/// that of files which it writes, at any rate: beyond what was swapped out and may not be written
-/// yet, it is none of the policy's.
-const LEAST_DEVICE_RATE: f64 = (4 << 20) as f64;
-
-/// Bytes beyond four times the request from which a write swapped out far more than was asked for:
-/// the device is behind, and the kernel queued whatever it found.
-const FLOOD: f64 = (8 << 20) as f64;
-/// Time until the kernel's counter of writeback is up to date: it folds its counters every 2 s.
-const WRITEBACK_DELAY: Duration = Duration::from_millis(2500);
-
-/// Time after a wait for a device within which nothing to be had is no knee: what was swapped out
-/// is still in memory, where the kernel keeps it like memory in use until it looks at it again (60
-/// MiB after one write, on a disk of 4 MB/s, Linux 7.3).
-const COLLECTED_AFTER: Duration = Duration::from_secs(32);
-
 /// Duration above which a write is taken to be waiting for a device.
 const DEVICE_WAIT: Duration = Duration::from_millis(20);
 
@@ -137,6 +122,11 @@ impl PressureSample {
     fn for_check(&self) -> ReuseSample {
         let PressureSample { at, current, copies, refaulted, .. } = *self;
         ReuseSample { at, current, copies, refaulted }
+    }
+
+    /// Returns the bytes by which what is in swap grew since another sample; `None` if unknown.
+    fn submitted_since(&self, last: &Self) -> Option<u64> {
+        self.on_device.zip(last.on_device).map(|(now, before)| now.saturating_sub(before))
     }
 }
 
@@ -189,11 +179,8 @@ pub(crate) struct PressurePolicy {
     /// Bytes of anonymous memory that the kernel may still have to scan in order to sort them;
     /// `None` before swapping began for the first time.
     unsorted: Option<u64>,
-    /// Bytes swapped out to a device that it may not have written yet; infinite if unknown.
-    in_flight: f64,
-    /// Bytes of the last step, and the time of the last flood of the device.
-    asked: f64,
-    flooded_at: Option<Duration>,
+    /// What was swapped out to a device.
+    device: Device,
     /// Bytes reclaimed that haven't come back.
     out: f64,
     /// Check of what was reclaimed.
@@ -202,8 +189,6 @@ pub(crate) struct PressurePolicy {
     knees: u32,
     /// Length of the last short hold.
     hold: Duration,
-    /// Time of the last wait for a device.
-    late_at: Option<Duration>,
     /// True once a hold ended the first approach: at a knee, or with nothing more to reclaim.
     found: bool,
     /// Number of consecutive samples in which much was scanned and little reclaimed.
@@ -231,14 +216,11 @@ impl PressurePolicy {
             stall_per_byte: INITIAL_STALL_PER_BYTE,
             swap: Swapping::Begun,
             unsorted: None,
-            in_flight: 0.0,
-            asked: 0.0,
-            flooded_at: None,
+            device: Device::default(),
             out: 0.0,
             reuse: Reuse::new(reuse),
             knees: 0,
             hold: Duration::ZERO,
-            late_at: None,
             found: false,
             poor: 0,
             poor_in_all: 0,
@@ -357,10 +339,7 @@ impl PressurePolicy {
             (self.swap, self.rate) = (Swapping::Begun, MIN_RATE as f64);
             self.unsorted.get_or_insert(sample.anon);
         }
-        let is_outdated = self.flooded_at.is_some_and(|at| sample.at.saturating_sub(at) < WRITEBACK_DELAY);
-        let unwritten =
-            if is_outdated { self.in_flight } else { self.in_flight.min(sample.writeback as f64) };
-        if unwritten > MAX_WRITEBACK as f64 {
+        if self.device.is_behind(sample.at, sample.writeback) {
             // A refault of a page under writeback would wait behind the rest.
             self.rate = (self.rate / 2.0).max(MIN_RATE as f64);
             self.due = sample.at + STEP_INTERVAL;
@@ -377,7 +356,8 @@ impl PressurePolicy {
         self.rate = self.rate.clamp(MIN_RATE as f64, most);
         self.due = sample.at + STEP_INTERVAL;
         let step = (self.rate * STEP_INTERVAL.as_secs_f64()).min(left as f64);
-        (self.requested, self.asked) = (Some(step), step);
+        self.requested = Some(step);
+        self.device.asked(step);
         PressureDecision::Reclaim(step as u64)
     }
 
@@ -412,25 +392,11 @@ impl PressurePolicy {
             self.usual += weight * (others / time - self.usual);
             self.usual_wait += weight * (waited / time - self.usual_wait);
         }
-        self.swapped(sample, last, time);
+        self.device.swapped(sample.at, sample.submitted_since(last), time);
         self.out = (self.out - sample.refaulted.saturating_sub(last.refaulted) as f64).max(0.0);
         let settled = self.target * BUDGET_TIME.as_micros() as f64;
         let most = if self.found { settled } else { settled.max(APPROACH_BUDGET.as_micros() as f64) };
         self.budget = (self.budget + self.refill() * time * 1e6 - stalled).clamp(-settled, most);
-    }
-
-    /// Records what was swapped out between two samples, some seconds apart.
-    fn swapped(&mut self, sample: &PressureSample, last: &PressureSample, time: f64) {
-        let Some((now, before)) = sample.on_device.zip(last.on_device) else {
-            self.in_flight = f64::INFINITY;
-            return;
-        };
-        let submitted = now.saturating_sub(before) as f64;
-        let left = if self.in_flight.is_finite() { self.in_flight - LEAST_DEVICE_RATE * time } else { 0.0 };
-        self.in_flight = left.max(0.0) + submitted;
-        if submitted > 4.0 * self.asked + FLOOD {
-            self.flooded_at = Some(sample.at);
-        }
     }
 
     /// Returns the microseconds of stall that each microsecond allows.
@@ -473,7 +439,7 @@ impl PressurePolicy {
 
     /// Records that at this sample nothing more could be reclaimed. Returns whether it is a knee.
     pub(crate) fn exhausted(&mut self, sample: PressureSample) -> bool {
-        if self.late_at.is_some_and(|at| sample.at.saturating_sub(at) < COLLECTED_AFTER) {
+        if self.device.keeps(sample.at) {
             self.hold(sample.at);
             return false;
         }
@@ -487,7 +453,7 @@ impl PressurePolicy {
     /// Records that a write had to wait for a device: users of the memory that is left would as
     /// well.
     pub(crate) fn late(&mut self, now: Duration) {
-        self.late_at = Some(now);
+        self.device.late(now);
         self.hold(now);
     }
 
@@ -529,8 +495,8 @@ impl PressurePolicy {
 /// swapped out to a device was taken, though it is freed later.
 fn is_poor(sample: &PressureSample, last: &PressureSample) -> bool {
     let scanned = sample.scanned.saturating_sub(last.scanned);
-    let submitted = sample.on_device.zip(last.on_device).map(|(now, before)| now.saturating_sub(before));
-    let taken = sample.taken.saturating_sub(last.taken).max(submitted.unwrap_or(0));
+    let taken = sample.taken.saturating_sub(last.taken);
+    let taken = sample.submitted_since(last).map_or(taken, |submitted| taken.max(submitted));
     scanned >= MIN_SCANNED && (taken as f64) < POOR_EFFICIENCY * scanned as f64
 }
 

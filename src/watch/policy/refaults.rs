@@ -29,7 +29,7 @@ const MAX_IN_USE_SHARE: f64 = 0.1;
 /// stalled for more than a share `MIN_STALL_SHARE` of the time as well, it was in use. Otherwise it
 /// is doubtful: no task waits for what is read ahead, neither of a stream that evicts itself nor of
 /// a file that would stay if it were left alone (178 MB read in turn under 192 MiB: 2824 of 3007 MB
-/// came back to Linux 6.1 for 48 MiB of headroom, 1635 to Linux 7.3, none without reclaim).
+/// came back to Linux 6.1 for 19 MiB of headroom, 1635 to Linux 7.3, none without reclaim).
 const MAX_REFAULT_SHARE: f64 = 0.5;
 const MIN_STALL_SHARE: f64 = 0.01;
 

@@ -1,0 +1,85 @@
+//! State of a swap device, as far as one cgroup's swap-outs show it. A pure function of samples.
+//!
+//! A press only submits pages. They stay charged until the device has written them, and the kernel
+//! frees them when it looks at them again.
+
+use std::time::Duration;
+
+/// Pause while more than this many bytes that were swapped out are under writeback.
+const MAX_WRITEBACK: u64 = 256 << 10;
+
+/// Bytes per second that a device is expected to write at least. The writeback of a cgroup is also
+/// that of files which it writes, at any rate: beyond what was swapped out and may not be written
+/// yet, it is none of the policy's.
+const LEAST_RATE: f64 = (4 << 20) as f64;
+
+/// Bytes beyond four times the request from which a write swapped out far more than was asked for:
+/// the device is behind, and the kernel queued whatever it found.
+const FLOOD: f64 = (8 << 20) as f64;
+/// Time until the kernel's counter of writeback is up to date: it folds its counters every 2 s.
+const WRITEBACK_DELAY: Duration = Duration::from_millis(2500);
+
+/// Time after a wait for a device within which nothing to be had is no knee: what was swapped out
+/// is still in memory, where the kernel keeps it like memory in use until it looks at it again (60
+/// MiB after one write, on a disk of 4 MB/s, Linux 7.3).
+const COLLECTED_AFTER: Duration = Duration::from_secs(32);
+
+/// What was swapped out, and may not be written yet.
+#[derive(Clone, Debug)]
+pub(super) struct Device {
+    /// Bytes that it may not have written yet; `None` if unknown.
+    in_flight: Option<f64>,
+    /// Bytes of the last step.
+    asked: f64,
+    /// Time at which far more than that was swapped out.
+    flooded_at: Option<Duration>,
+    /// Time of the last wait for it.
+    late_at: Option<Duration>,
+}
+
+impl Default for Device {
+    fn default() -> Self {
+        Self { in_flight: Some(0.0), asked: 0.0, flooded_at: None, late_at: None }
+    }
+}
+
+impl Device {
+    /// Records a step, in bytes.
+    pub(super) fn asked(&mut self, bytes: f64) {
+        self.asked = bytes;
+    }
+
+    /// Records the bytes submitted within the last `seconds`; `None` if unknown.
+    pub(super) fn swapped(&mut self, at: Duration, submitted: Option<u64>, seconds: f64) {
+        let Some(submitted) = submitted.map(|bytes| bytes as f64) else {
+            self.in_flight = None;
+            return;
+        };
+        let left = self.in_flight.map_or(0.0, |bytes| (bytes - LEAST_RATE * seconds).max(0.0));
+        self.in_flight = Some(left + submitted);
+        if submitted > 4.0 * self.asked + FLOOD {
+            self.flooded_at = Some(at);
+        }
+    }
+
+    /// Returns whether it still has to write much, with `writeback` bytes under writeback by the
+    /// kernel's counter. If nothing is known of swap, all of these may be swap's.
+    #[must_use]
+    pub(super) fn is_behind(&self, now: Duration, writeback: u64) -> bool {
+        let is_outdated = self.flooded_at.is_some_and(|at| now.saturating_sub(at) < WRITEBACK_DELAY);
+        (is_outdated || writeback > MAX_WRITEBACK)
+            && self.in_flight.is_none_or(|bytes| bytes > MAX_WRITEBACK as f64)
+    }
+
+    /// Records a wait for it.
+    pub(super) fn late(&mut self, now: Duration) {
+        self.late_at = Some(now);
+    }
+
+    /// Returns whether it was waited for lately, so that memory that was swapped out may not be
+    /// freed yet.
+    #[must_use]
+    pub(super) fn keeps(&self, now: Duration) -> bool {
+        self.late_at.is_some_and(|at| now.saturating_sub(at) < COLLECTED_AFTER)
+    }
+}
