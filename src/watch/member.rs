@@ -308,6 +308,7 @@ impl<S: System> Member<S> {
             cx.emit(&self.located.name, EventKind::Limit { limit, file });
         }
         self.presses = missing == 0;
+        let mut pressed = Kind::All;
         if self.presses
             && let Some(probe) = &mut self.probe
         {
@@ -321,9 +322,10 @@ impl<S: System> Member<S> {
                 probe.interrupted();
                 return Ok(self.hold(guard, until, cx));
             } else {
-                let subject = (&*self.located, self.rule.bounds.kind.unwrap_or_default());
+                let can_take_anon = self.handle.as_ref().is_some_and(|handle| handle.can_take_anon());
+                let subject = (&*self.located, self.rule.bounds.kind.unwrap_or_default(), can_take_anon);
                 let probed = probe.sample(&self.limits.own.sampler, subject, current, cx)?;
-                (until, missing) = (until.min(probed.until), probed.missing);
+                (until, missing, pressed) = (until.min(probed.until), probed.missing, probed.kind);
                 self.visibility.note_pressure(probed.is_blind);
                 probed.report.into_iter().for_each(|what| cx.emit(&self.located.name, what));
             }
@@ -374,7 +376,8 @@ impl<S: System> Member<S> {
                 // anyway, but within bounds.
                 let ends = self.presses || swap.writable.is_some();
                 let most = if self.presses { allowed.most.min(missing) } else { allowed.most };
-                Ok(Step::Act(Allowed { waits: allowed.waits && ends, most, ..allowed }))
+                let kind = if allowed.kind == Kind::All { pressed } else { allowed.kind };
+                Ok(Step::Act(Allowed { waits: allowed.waits && ends, most, kind, ..allowed }))
             }
             Err(guard) => Ok(self.hold(guard, None, cx)),
         }

@@ -10,6 +10,7 @@ use super::context::Context;
 use super::event::{EstimateSummary, EventKind};
 use super::policy::guard::Spared;
 use super::policy::pressure::{PressureDecision, PressurePolicy, PressureSample};
+use super::policy::reuse::Anon;
 use super::policy::savings::{Saving, SavingsSample};
 use super::policy::working_set::{Estimate, Knee, WorkingSet};
 use super::system::{Sample, System};
@@ -27,8 +28,8 @@ const MIN_CHANGE: f64 = 0.2;
 /// the kernel folds the counters of all controllers for each.
 const ACTIVITY_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Bytes that may be idle and stay, from which an estimate is an upper bound; also as a divisor of
-/// the usage.
+/// Bytes of a kind that count beside the rest of a usage: that may be idle and stay, from which an
+/// estimate is an upper bound. Also as a divisor of the usage.
 const MIN_SPARED: u64 = 1 << 20;
 const SPARED_DIVISOR: u64 = 10;
 
@@ -54,6 +55,8 @@ pub(crate) struct Probed {
     pub until: Duration,
     /// Bytes to reclaim.
     pub missing: u64,
+    /// Kind of memory to reclaim, where a rule and its guards allow any.
+    pub kind: Kind,
     /// Event to emit.
     pub report: Option<EventKind>,
     /// True if the cgroup's stalls can't be read.
@@ -100,14 +103,14 @@ impl PressureProbe {
     }
 
     /// Samples the cgroup, with `current` bytes of usage, when that is due. `kind` is the kind that
-    /// requests are for.
+    /// requests are for; `can_take_anon` says whether the kernel can reclaim anonymous memory alone.
     ///
     /// # Errors
     /// `ENODEV` when the cgroup was removed.
     pub(crate) fn sample(
         &mut self,
         sampler: &impl Sample,
-        (located, kind): (&CgroupPath, Kind),
+        (located, kind, can_take_anon): (&CgroupPath, Kind, bool),
         current: u64,
         cx: &mut Context<'_, impl System>,
     ) -> Result<Probed, Errno> {
@@ -120,25 +123,30 @@ impl PressureProbe {
         }
         let on_device = on_device(sampler, &stat, text);
         self.record_savings(current, &stat, on_device, copied);
-        let sample = pressure_sample(sampler, &stat, (now, current), on_device, text);
+        let mut sample = pressure_sample(sampler, &stat, (now, current), on_device, text);
+        // What a guard spares makes the estimate a bound anyway.
+        let is_any = kind.takes_anon() && kind.takes_file();
+        let may_swap = is_any && self.spared.is_none() && counts(sample.anon, current);
+        if may_swap && cx.system.can_swap(located, kind) {
+            sample.swappable = if can_take_anon && kind == Kind::All { Anon::Alone } else { Anon::Mixed };
+        }
         let is_blind = sample.stalled.is_none();
-        Ok(match self.policy.decide(sample) {
-            PressureDecision::Reclaim(bytes) => {
-                Probed { until: self.policy.due(), missing: bytes.min(current), report: None, is_blind }
-            }
-            PressureDecision::Rest(until) => Probed { until, missing: 0, report: None, is_blind },
-            PressureDecision::Knee(until) => {
-                let spares = self.spares_memory(current, &stat, || cx.system.can_swap(located, kind));
-                let knee = Knee::met(current).with_copies(stat.zswap.unwrap_or(0));
-                let report = self.knee(sampler, knee, spares, now, text);
-                Probed { until, missing: 0, report, is_blind }
-            }
-            PressureDecision::Settled(settled) => {
-                let spares = self.spares_memory(current, &stat, || cx.system.can_swap(located, kind));
-                let report = self.knee(sampler, Knee::from(settled), spares, now, text);
-                Probed { until: self.policy.due(), missing: 0, report, is_blind }
-            }
-        })
+        let decision = self.policy.decide(sample);
+        let knee = match decision {
+            PressureDecision::Knee(_) => Some(Knee::met(current).with_copies(stat.zswap.unwrap_or(0))),
+            PressureDecision::Settled(settled) => Some(Knee::from(settled)),
+            PressureDecision::Reclaim(_) | PressureDecision::Rest(_) => None,
+        };
+        let report = knee.and_then(|knee| {
+            let spares = self.spares_memory(current, &stat, || cx.system.can_swap(located, kind));
+            self.knee(sampler, knee, spares, now, text)
+        });
+        let (until, missing) = match decision {
+            PressureDecision::Rest(until) | PressureDecision::Knee(until) => (until, 0),
+            PressureDecision::Settled(_) => (self.policy.due(), 0),
+            PressureDecision::Reclaim(bytes) => (self.policy.due(), bytes.min(current)),
+        };
+        Ok(Probed { until, missing, kind: self.policy.kind(), report, is_blind })
     }
 
     /// Records the result of an action.
@@ -177,8 +185,7 @@ impl PressureProbe {
 
     /// Returns whether memory stays that may be idle, and so isn't part of the working set.
     fn spares_memory(&self, current: u64, stat: &MemoryStat, can_swap: impl FnOnce() -> bool) -> bool {
-        let counts = |bytes: u64| bytes >= (current / SPARED_DIVISOR).max(MIN_SPARED);
-        let (file, anon) = (counts(stat.evictable_file()), counts(stat.evictable_anon()));
+        let (file, anon) = (counts(stat.evictable_file(), current), counts(stat.evictable_anon(), current));
         match self.spared {
             Some(Spared::All) => true,
             Some(Spared::Anon) => anon,
@@ -256,6 +263,11 @@ impl PressureProbe {
     }
 }
 
+/// Returns whether so many bytes count, see `MIN_SPARED`.
+fn counts(bytes: u64, current: u64) -> bool {
+    bytes >= (current / SPARED_DIVISOR).max(MIN_SPARED)
+}
+
 /// Returns the bytes in swap without those in zswap; `None` if unknown.
 fn on_device(sampler: &impl Sample, stat: &MemoryStat, text: &mut String) -> Option<u64> {
     sampler.swapped(text).map(|bytes| bytes.saturating_sub(stat.zswapped.unwrap_or(0)))
@@ -269,6 +281,12 @@ fn pressure_sample(
     on_device: Option<u64>,
     text: &mut String,
 ) -> PressureSample {
+    let swapped_in = stat.swapped_in().unwrap_or(0);
+    let refaulted_anon = swapped_in.max(stat.workingset_refault_anon.unwrap_or(0) * page_size());
+    // Before 6.13, what is in swap and what came back from it.
+    let in_swap = || Some(on_device? + stat.zswapped.unwrap_or(0) + refaulted_anon);
+    let written = stat.pswpout.map(|out| (out + stat.zswpout.unwrap_or(0)) * page_size());
+    let taken_anon = written.or_else(in_swap);
     let swapped_out = stat.pswpout.unwrap_or(0) + stat.zswpout.unwrap_or(0);
     PressureSample {
         at,
@@ -278,6 +296,10 @@ fn pressure_sample(
         returned: stat.back_in_use(),
         copies: stat.zswap.unwrap_or(0),
         refaulted: stat.refaulted().unwrap_or(0).max(stat.back_in_use()),
+        refaulted_anon,
+        returned_anon: swapped_in,
+        taken_anon,
+        swappable: Anon::None,
         file: stat.evictable_file(),
         anon: stat.evictable_anon(),
         swapped_out: swapped_out * page_size(),

@@ -33,6 +33,7 @@ pub(crate) struct ReclaimHandle<T> {
     target: T,
     pace: Pace,
     can_choose: bool,
+    can_take_anon: bool,
 }
 
 /// A job for a worker.
@@ -68,7 +69,8 @@ pub(crate) struct Done<T> {
 impl<T: LockableTarget> ReclaimHandle<T> {
     fn new(mut target: T) -> Self {
         let can_choose = target.accepts(Swappiness::Value(0)).unwrap_or(false);
-        Self { target, pace: Pace::new(can_choose, 0), can_choose }
+        let can_take_anon = target.accepts(Swappiness::Max).unwrap_or(false);
+        Self { target, pace: Pace::new(can_choose, 0), can_choose, can_take_anon }
     }
 
     /// Returns the target.
@@ -81,6 +83,12 @@ impl<T: LockableTarget> ReclaimHandle<T> {
     #[must_use]
     pub(crate) fn can_choose(&self) -> bool {
         self.can_choose
+    }
+
+    /// Returns whether the kernel can reclaim anonymous memory alone (since 6.16).
+    #[must_use]
+    pub(crate) fn can_take_anon(&self) -> bool {
+        self.can_take_anon
     }
 }
 

@@ -21,7 +21,8 @@ use std::time::Duration;
 
 use device::Device;
 
-use super::reuse::{Checked, Margin, Reuse, ReuseSample, Settled};
+use super::reuse::{Anon, Checked, Margin, Refaulted, Reuse, ReuseSample, Settled};
+use crate::kind::Kind;
 
 /// Interval between reclaims while nothing refaults.
 pub(crate) const STEP_INTERVAL: Duration = Duration::from_millis(250);
@@ -100,6 +101,13 @@ pub(crate) struct PressureSample {
     pub returned: u64,
     /// All refaulted bytes.
     pub refaulted: u64,
+    /// Anonymous memory of these, and of those that are in use: swap-ins.
+    pub refaulted_anon: u64,
+    pub returned_anon: u64,
+    /// Anonymous memory reclaimed so far; `None` if unknown.
+    pub taken_anon: Option<u64>,
+    /// Anonymous memory that counts beside the rest, and could be swapped out.
+    pub swappable: Anon,
     /// Page cache that could be evicted now.
     pub file: u64,
     /// Anonymous memory that could be swapped out now.
@@ -120,8 +128,14 @@ pub(crate) struct PressureSample {
 impl PressureSample {
     /// Returns the part of it that a check needs.
     fn for_check(&self) -> ReuseSample {
-        let PressureSample { at, current, copies, refaulted, .. } = *self;
-        ReuseSample { at, current, copies, refaulted }
+        let PressureSample { at, current, copies, taken_anon, swappable: anon, .. } = *self;
+        let refaulted = Refaulted { all: self.refaulted, anon: self.refaulted_anon };
+        ReuseSample { at, current, copies, refaulted, taken_anon, anon }
+    }
+
+    /// Returns the refaulted bytes that are in use, and that can come from a press of this kind.
+    fn returned(&self, kind: Kind) -> u64 {
+        if kind == Kind::Anon { self.returned_anon } else { self.returned }
     }
 
     /// Returns the bytes by which what is in swap grew since another sample; `None` if unknown.
@@ -170,6 +184,8 @@ pub(crate) struct PressurePolicy {
     /// reclaimed.
     usual: f64,
     usual_wait: f64,
+    /// Kind of memory that `usual` is about.
+    usual_of: Kind,
     /// Stall that may still be caused, microseconds.
     budget: f64,
     /// Measured stall per refaulted byte, microseconds.
@@ -212,6 +228,7 @@ impl PressurePolicy {
             returned: 0.0,
             usual: 0.0,
             usual_wait: 0.0,
+            usual_of: Kind::All,
             budget: APPROACH_BUDGET.as_micros() as f64,
             stall_per_byte: INITIAL_STALL_PER_BYTE,
             swap: Swapping::Begun,
@@ -239,6 +256,12 @@ impl PressurePolicy {
     #[must_use]
     pub(crate) fn due(&self) -> Duration {
         self.due
+    }
+
+    /// Returns the kind of memory to reclaim.
+    #[must_use]
+    pub(crate) fn kind(&self) -> Kind {
+        self.reuse.kind()
     }
 
     /// Returns the time until which a cgroup with `current` bytes of usage needs nothing; `None` if
@@ -276,7 +299,7 @@ impl PressurePolicy {
         };
         self.learn(&sample, &last);
         let for_check = sample.for_check();
-        let goes_on = self.reuse.presses_new();
+        let (goes_on, before) = (self.reuse.presses_new(), self.kind());
         let checked = self.reuse.judge(for_check);
         let presses_new = matches!(checked, Some(Checked::New(_)));
         if !(presses_new && goes_on) && (checked.is_some() || self.reuse.pressed() < 1.0) {
@@ -301,10 +324,13 @@ impl PressurePolicy {
                 self.due = sample.at + STEP_INTERVAL;
                 return PressureDecision::Settled(settled);
             }
+            Some(Checked::Over(None)) if self.reuse.approaches() && self.kind() != before => {
+                self.begin_swapping(&sample);
+            }
             Some(Checked::Over(None) | Checked::Void) | None => {}
         }
         if is_in_use {
-            return self.knee(for_check);
+            return self.knee(&sample);
         }
         let left = new.unwrap_or_else(|| self.reuse.left(for_check));
         if (left as f64) < MIN_RATE as f64 * STEP_INTERVAL.as_secs_f64() {
@@ -335,9 +361,7 @@ impl PressurePolicy {
         if let Swapping::NotYet(before) = self.swap
             && (cache_ends || sample.swapped_out > before)
         {
-            // The lists of anonymous memory aren't sorted yet, and the stall per byte isn't known.
-            (self.swap, self.rate) = (Swapping::Begun, MIN_RATE as f64);
-            self.unsorted.get_or_insert(sample.anon);
+            self.begin_swapping(sample);
         }
         if self.device.is_behind(sample.at, sample.writeback) {
             // A refault of a page under writeback would wait behind the rest.
@@ -361,11 +385,22 @@ impl PressurePolicy {
         PressureDecision::Reclaim(step as u64)
     }
 
+    /// Begins to take anonymous memory, in small steps: its lists aren't sorted yet, and the stall
+    /// per byte isn't known.
+    fn begin_swapping(&mut self, sample: &PressureSample) {
+        (self.swap, self.rate) = (Swapping::Begun, MIN_RATE as f64);
+        self.unsorted.get_or_insert(sample.anon);
+    }
+
     /// Learns from the time between two samples: what came back, what is usual, and the stall that
     /// it cost.
     fn learn(&mut self, sample: &PressureSample, last: &PressureSample) {
         let time = sample.at.saturating_sub(last.at).as_secs_f64().max(1e-3);
-        let refaulted = sample.returned.saturating_sub(last.returned) as f64;
+        let kind = self.kind();
+        if kind != self.usual_of {
+            (self.usual, self.usual_of) = (0.0, kind);
+        }
+        let refaulted = sample.returned(kind).saturating_sub(last.returned(kind)) as f64;
         let since = |now: Option<Duration>, before: Option<Duration>| match now.zip(before) {
             Some((now, before)) => now.saturating_sub(before).as_micros() as f64,
             // A counter that couldn't be read says nothing of this interval.
@@ -459,14 +494,22 @@ impl PressurePolicy {
 
     /// Holds at a knee: until what was reclaimed would have come back, or, where the lists aren't
     /// sorted yet, for a short time.
-    fn knee(&mut self, sample: ReuseSample) -> PressureDecision {
+    fn knee(&mut self, sample: &PressureSample) -> PressureDecision {
         let counts =
             self.knees >= SORTING_KNEES || self.reuse.pressed() >= (sample.current / APPROACH_DIVISOR) as f64;
         self.knees = (self.knees + 1).min(SORTING_KNEES);
         if !counts {
             return PressureDecision::Rest(self.hold(sample.at));
         }
-        self.due = self.reuse.begin(sample, Some(self.margin(true)));
+        let for_check = sample.for_check();
+        if self.reuse.is_of_file(for_check) && self.reuse.goes_on_with_anon(for_check) {
+            self.begin_swapping(sample);
+            (self.reclaimed, self.returned, self.requested) = (0.0, 0.0, None);
+            (self.poor, self.poor_in_all) = (0, 0);
+            self.due = sample.at + STEP_INTERVAL;
+            return PressureDecision::Rest(self.due);
+        }
+        self.due = self.reuse.begin(for_check, Some(self.margin(true)));
         self.rest_for_long();
         PressureDecision::Knee(self.due)
     }

@@ -17,10 +17,12 @@ mod sample;
 
 use std::time::Duration;
 
-pub(crate) use check::{BACK_SHARE, Checked, Margin, Settled};
+pub(crate) use check::{BACK_SHARE, CONFIRMED_SHARE, Checked, Margin, Settled};
 use check::{Check, MEASURING, NOISE_BYTES, SETTLING, Stage, change_of, would_come_back};
 use press::{MAX_LATENESS, Press};
-pub(crate) use sample::ReuseSample;
+pub(crate) use sample::{Anon, Refaulted, ReuseSample};
+
+use crate::kind::Kind;
 
 /// Time within which memory in use is touched, by default.
 pub const DEFAULT_REUSE: Duration = Duration::from_secs(60);
@@ -56,6 +58,8 @@ pub(crate) struct Reuse {
     time: Duration,
     /// True in the first approach.
     approaches: bool,
+    /// Kind of memory that the press takes: anonymous memory alone after one that page cache ended.
+    kind: Kind,
     /// Share of the usage that this press may take.
     depth: f64,
     /// Usage at the end of the last check, without copies; `None` if unknown.
@@ -69,7 +73,7 @@ impl Reuse {
     #[must_use]
     pub(crate) fn new(time: Duration) -> Self {
         let (press, check) = (Press::default(), None);
-        Self { time, approaches: true, depth: APPROACH_DEPTH, settled: None, press, check }
+        Self { time, approaches: true, kind: Kind::All, depth: APPROACH_DEPTH, settled: None, press, check }
     }
 
     /// Sets another time. What was found by the old one says nothing of it. Returns whether it is
@@ -109,6 +113,33 @@ impl Reuse {
         self.approaches
     }
 
+    /// Returns the kind of memory to take: of new memory, any.
+    #[must_use]
+    pub(crate) fn kind(&self) -> Kind {
+        if self.presses_new() { Kind::All } else { self.kind }
+    }
+
+    /// Decides at a knee of page cache whether the first approach goes on with anonymous memory
+    /// alone. Most of what a service keeps in memory is anonymous, and the kernel takes the few
+    /// pages of its program's files first.
+    pub(crate) fn goes_on_with_anon(&mut self, sample: ReuseSample) -> bool {
+        let turns = self.approaches && self.kind == Kind::All && sample.anon == Anon::Alone;
+        if turns {
+            self.kind = Kind::Anon;
+            self.next(APPROACH_DEPTH);
+        }
+        turns
+    }
+
+    /// Returns whether a knee is one of page cache alone: hardly anything else was pressed out, or
+    /// came back.
+    #[must_use]
+    pub(crate) fn is_of_file(&self, sample: ReuseSample) -> bool {
+        let came = self.press.from.map(|(_, refaulted)| sample.refaulted.since(refaulted));
+        let came_back = came.is_some_and(|came| came.all as f64 > NOISE_BYTES && came.is_mostly_file());
+        came_back || self.press.took_file_only(sample)
+    }
+
     /// Returns whether new memory is pressed out during a check.
     #[must_use]
     pub(crate) fn presses_new(&self) -> bool {
@@ -142,6 +173,10 @@ impl Reuse {
         let current = sample.current;
         let usage = self.settled.map_or(sample.set(), |settled| settled.min(sample.set()));
         let begins = self.press.from.is_none();
+        if begins {
+            self.press.taken_anon = sample.taken_anon;
+            self.kind = if sample.anon == Anon::Alone { self.kind } else { Kind::All };
+        }
         self.press.sample(sample.at);
         self.press.from.get_or_insert((usage, sample.refaulted));
         let depth = |share: f64| (share * current as f64).round() as u64;
@@ -174,7 +209,7 @@ impl Reuse {
     }
 
     fn check_from(&mut self, sample: ReuseSample, knee: Option<Margin>, stage: Stage) -> Duration {
-        let ReuseSample { at, current, copies, refaulted } = sample;
+        let ReuseSample { at, current, copies, refaulted, .. } = sample;
         let until = at
             + match stage {
                 Stage::Settling => SETTLING,
@@ -209,7 +244,6 @@ impl Reuse {
     pub(crate) fn judge(&mut self, sample: ReuseSample) -> Option<Checked> {
         let check = self.check.as_mut()?;
         check.peak = check.peak.max(sample.current);
-        let refaulted = sample.refaulted.saturating_sub(check.refaulted);
         if sample.at < check.until {
             let new = check.arrived(sample).saturating_sub(check.accepted);
             let (limit, fell) = (change_of(check.usage), check.usage.saturating_sub(sample.current));
@@ -239,8 +273,10 @@ impl Reuse {
         let growth = check.peak.saturating_sub(known).max(sample.set().saturating_sub(before));
         // Growth by new memory is no refault, and refaults of what the kernel evicted by itself
         // don't make the usage grow.
-        let back = refaulted.min(growth);
+        let refaulted = sample.refaulted.since(check.refaulted);
+        let back = refaulted.all.min(growth);
         if check.is_pause() {
+            let back = Refaulted { all: back, anon: refaulted.anon.min(growth) };
             return Some(self.judge_pause(sample, back, sample.at.saturating_sub(check.began)));
         }
         let came = self.came_back(&check, sample.refaulted, back as f64);
@@ -257,9 +293,14 @@ impl Reuse {
         // What looked like a knee was none: the kernel's lists weren't sorted.
         self.approaches =
             check.stage == Stage::First && matches!(came, Back::Share(share) if share <= BACK_SHARE);
+        let next = if self.approaches { self.kind } else { self.kind_after(told, sample) };
+        // Anonymous memory stayed: nothing is known of it.
+        let has_anon = sample.anon != Anon::None && self.kind == Kind::All;
+        let is_bound = has_new || has_anon && self.press.took_file_only(sample);
+        self.kind = next;
         self.next(self.depth_after(&check, came));
         self.settled = Some(usage.saturating_sub(copies));
-        Some(Checked::Over(told.map(|share| Settled { usage, copies, share, has_new })))
+        Some(Checked::Over(told.map(|share| Settled { usage, copies, share, is_bound })))
     }
 
     /// Returns the depth of the next press after a check.
@@ -271,6 +312,10 @@ impl Reuse {
             Back::Share(share) if share > BACK_SHARE && is_first && check.knee.is_none() => {
                 (APPROACH_DEPTH * (1.0 - share)).clamp(LEAST_DEPTH, MAX_DEPTH)
             }
+            // Of huge pages a part of each may be in use, and the rest idle, whatever is left.
+            Back::Share(share) if share > BACK_SHARE && self.kind == Kind::Anon => {
+                (MAX_DEPTH * (1.0 - share) * (1.0 - share)).max(LEAST_DEPTH)
+            }
             // Memory in use leaves last: all of what is left may be in use.
             Back::Share(share) if share > BACK_SHARE => LEAST_DEPTH,
             Back::Hidden => LEAST_DEPTH,
@@ -281,12 +326,28 @@ impl Reuse {
         }
     }
 
+    /// Returns the kind of the next press after a check that told this share: anonymous memory alone
+    /// after a press in which only page cache turned out to be in use, and as long as most of what
+    /// that takes stays away.
+    fn kind_after(&self, told: Option<f64>, sample: ReuseSample) -> Kind {
+        let goes_on = match self.kind {
+            Kind::Anon => told.is_none_or(|share| share < CONFIRMED_SHARE),
+            _ => told.is_none_or(|share| share > BACK_SHARE) && self.is_of_file(sample),
+        };
+        if goes_on && sample.anon == Anon::Alone { Kind::Anon } else { Kind::All }
+    }
+
     /// Judges what came `back` in a part of a pause.
-    fn judge_pause(&mut self, sample: ReuseSample, back: u64, time: Duration) -> Checked {
+    fn judge_pause(&mut self, sample: ReuseSample, back: Refaulted, time: Duration) -> Checked {
         if self.check.is_some_and(|check| check.stage == Stage::Settling) {
             return Checked::Waiting(self.check_from(sample, None, Stage::Measuring));
         }
-        if would_come_back(back as f64, time.max(MEASURING), self.time, self.press.of_old) {
+        let of_old = self.press.of_old;
+        let is_in_use = |back: u64| would_come_back(back as f64, time.max(MEASURING), self.time, of_old);
+        if is_in_use(back.of(self.kind)) {
+            if !is_in_use(back.anon) && self.goes_on_with_anon(sample) {
+                return Checked::Over(None);
+            }
             self.approaches = false;
             return Checked::Waiting(self.check_from(sample, None, Stage::First));
         }
@@ -296,13 +357,16 @@ impl Reuse {
 
     /// Returns how much of what was pressed out came back, by `refaulted`, of which `back` made the
     /// usage grow.
-    fn came_back(&self, check: &Check, refaulted: u64, back: f64) -> Back {
-        let since = |before: u64| refaulted.saturating_sub(before) as f64;
+    fn came_back(&self, check: &Check, refaulted: Refaulted, back: f64) -> Back {
+        let since = |before: Refaulted| refaulted.since(before).of(self.kind) as f64;
         let all = since(self.press.from.map_or(check.refaulted, |(_, refaulted)| refaulted));
         let (pressed, came) = match check.knee {
-            // A long approach takes mostly cold memory: what it took last shows what is left.
+            // A long approach takes mostly cold memory: what it took last shows what is left. If
+            // more than that comes back, a part of each huge page may be in use.
             Some(Margin { reclaimed, returned, .. }) => {
-                (self.press.of_old.min(reclaimed), all.min(returned + since(check.refaulted)))
+                let came = all.min(returned + since(check.refaulted));
+                let is_mixed = self.kind == Kind::Anon && came > reclaimed;
+                (if is_mixed { self.press.of_old } else { self.press.of_old.min(reclaimed) }, came)
             }
             None => (self.press.of_old, all),
         };

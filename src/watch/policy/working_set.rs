@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::reuse::{BACK_SHARE, Settled};
+use super::reuse::{BACK_SHARE, CONFIRMED_SHARE, Settled};
 
 /// Number of knees that are remembered.
 const MAX_KNEES: usize = 8;
@@ -15,8 +15,6 @@ const MAX_DISTANCE: f64 = 0.25;
 /// to 60 s, 148, 48, 93 and 45 MiB were found under the same load. Growth counts at once: a larger
 /// estimate ruins nobody.
 const SHRUNK_KNEES: usize = 3;
-/// Share of a press that came back below which the usage is only a bound: less may do.
-const CONFIRMED_SHARE: f64 = 0.5;
 /// Time for which a suggested limit stays above the usage that a cgroup grew back to by itself, and
 /// divisor of the usage at a knee that gives the growth from which it did.
 const REGROWN_TIME: Duration = Duration::from_secs(300);
@@ -124,7 +122,7 @@ impl Knee {
 impl From<Settled> for Knee {
     fn from(settled: Settled) -> Self {
         let knee = Self::settled(settled.usage, settled.share).with_copies(settled.copies);
-        if settled.has_new { knee.as_bound() } else { knee }
+        if settled.is_bound { knee.as_bound() } else { knee }
     }
 }
 

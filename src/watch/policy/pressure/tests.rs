@@ -2,6 +2,8 @@ use super::super::working_set::{Activity, Estimate, Knee, WorkingSet};
 use super::*;
 use proptest::prelude::*;
 
+mod kinds;
+
 const M: f64 = (1 << 20) as f64;
 const REUSE: Duration = Duration::from_secs(60);
 
@@ -31,6 +33,11 @@ struct App {
     /// Bytes scanned and reclaimed. Where no cold memory is left, all memory in use is scanned.
     scanned: f64,
     taken: f64,
+    /// Its page cache, if that isn't part of the rest: the kernel takes it first, unless it is asked
+    /// for anonymous memory alone.
+    file: Option<Box<App>>,
+    /// Whether the kernel can take anonymous memory alone.
+    swappable: Anon,
 }
 
 impl App {
@@ -51,14 +58,22 @@ impl App {
             returned: 0.0,
             scanned: 0.0,
             taken: 0.0,
+            file: None,
+            swappable: Anon::Alone,
         }
     }
 
     fn current(&self) -> f64 {
-        self.hot + self.cold + self.fixed
+        self.hot + self.cold + self.fixed + self.file.iter().map(|file| file.current()).sum::<f64>()
+    }
+
+    /// Returns the memory in use, in memory or not.
+    fn in_use(&self) -> f64 {
+        self.hot + self.hot_outside + self.file.iter().map(|file| file.in_use()).sum::<f64>()
     }
 
     fn pass(&mut self, seconds: f64) {
+        self.file.iter_mut().for_each(|file| file.pass(seconds));
         let back = self.hot_outside * (self.needed * seconds).min(1.0);
         self.hot_outside -= back;
         self.hot += back;
@@ -68,7 +83,10 @@ impl App {
     }
 
     /// Returns the bytes that were reclaimed.
-    fn take(&mut self, bytes: f64) -> f64 {
+    fn take(&mut self, bytes: f64, kind: Kind) -> f64 {
+        if let Some(file) = self.file.as_mut().filter(|file| kind == Kind::All && file.current() >= bytes) {
+            return file.take(bytes, kind);
+        }
         let cold = (bytes * (1.0 - self.wrong)).min(self.cold);
         let hot = (bytes - cold).min(self.hot);
         self.taken += cold + hot;
@@ -94,15 +112,24 @@ impl App {
     }
 
     fn sample(&self, at: Duration) -> PressureSample {
-        let stalled = Duration::from_micros(self.stalled as u64);
+        let of_all =
+            |of: fn(&App) -> f64| of(self) as u64 + self.file.iter().map(|file| of(file) as u64).sum::<u64>();
+        let returned = of_all(|app| app.returned);
         PressureSample {
             at,
             current: self.current() as u64,
-            stalled: Some(stalled),
-            returned: self.returned as u64,
-            refaulted: self.returned as u64,
-            scanned: self.scanned as u64,
-            taken: self.taken as u64,
+            stalled: Some(Duration::from_micros(of_all(|app| app.stalled))),
+            returned,
+            refaulted: returned,
+            returned_anon: self.returned as u64,
+            refaulted_anon: self.returned as u64,
+            taken_anon: Some(self.taken as u64),
+            swappable: match self.file {
+                Some(_) if self.hot + self.cold > 0.1 * self.current() => self.swappable,
+                _ => Anon::None,
+            },
+            scanned: of_all(|app| app.scanned),
+            taken: of_all(|app| app.taken),
             ..PressureSample::default()
         }
     }
@@ -142,7 +169,7 @@ impl Run {
                 match self.policy.decide(self.app.sample(self.now)) {
                     PressureDecision::Reclaim(bytes) => {
                         self.steps += 1;
-                        let taken = self.app.take(bytes as f64);
+                        let taken = self.app.take(bytes as f64, self.policy.kind());
                         self.policy.reclaimed(taken as u64, Duration::ZERO);
                         if taken < 4096.0 {
                             self.policy.exhausted(self.app.sample(self.now));
@@ -186,7 +213,7 @@ impl Run {
     }
 
     fn over(&self) -> f64 {
-        self.app.current() / (self.app.hot + self.app.hot_outside)
+        self.app.current() / self.app.in_use()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::sample::ReuseSample;
+use super::sample::{Refaulted, ReuseSample};
 
 /// Lengths of the two parts of a pause.
 pub(super) const SETTLING: Duration = Duration::from_secs(2);
@@ -10,6 +10,9 @@ pub(super) const MEASURING: Duration = Duration::from_secs(2);
 
 /// Share of a press that comes back at least if some of the memory that is left is in use.
 pub(crate) const BACK_SHARE: f64 = 0.1;
+
+/// Share of a press that came back below which the usage is only a bound: less may do.
+pub(crate) const CONFIRMED_SHARE: f64 = 0.5;
 
 /// Bytes that come back at least for the memory to have been in use.
 pub(super) const NOISE_BYTES: f64 = (256 << 10) as f64;
@@ -53,8 +56,9 @@ pub(crate) struct Settled {
     /// Share of what was pressed out that came back, from 0 to 1; at a knee, of what was pressed
     /// out last. The less it is, the more of what is left is likely to be idle as well.
     pub share: f64,
-    /// True if much of the usage arrived during the check, and was never pressed out.
-    pub has_new: bool,
+    /// True if some of the usage was never pressed out: much of it arrived during the check, or
+    /// page cache came back, and the kernel took nothing else.
+    pub is_bound: bool,
 }
 
 /// A check in progress.
@@ -65,7 +69,7 @@ pub(super) struct Check {
     /// Usage, copies and refaults at the beginning.
     pub(super) usage: u64,
     pub(super) copies: u64,
-    pub(super) refaulted: u64,
+    pub(super) refaulted: Refaulted,
     /// New memory that turned out to be in use.
     pub(super) accepted: u64,
     /// Usage that is no news, and the largest.
@@ -121,7 +125,7 @@ pub(super) enum Stage {
 impl Check {
     /// Returns the bytes that arrived since it began, other than by refaults.
     pub(super) fn arrived(&self, sample: ReuseSample) -> u64 {
-        let refaulted = sample.refaulted.saturating_sub(self.refaulted);
+        let refaulted = sample.refaulted.since(self.refaulted).all;
         sample.current.saturating_sub(self.usage).saturating_sub(refaulted)
     }
 
@@ -135,7 +139,7 @@ impl Check {
         }
         let first = || {
             let since = sample.at.saturating_sub(self.began).as_secs_f64();
-            let refaulted = sample.refaulted.saturating_sub(self.refaulted);
+            let refaulted = sample.refaulted.since(self.refaulted).all;
             Slice::new(change_of(self.usage), refaulted as f64 / since.max(1.0))
         };
         let slice = self.slice.unwrap_or_else(first);
@@ -145,12 +149,12 @@ impl Check {
             None => Slice { pause: pause(sample.at + SETTLING, None), ..slice },
             Some(Pause { until, .. }) if sample.at < until => slice,
             Some(Pause { refaulted: None, .. }) => {
-                Slice { pause: pause(sample.at + MEASURING, Some(sample.refaulted)), ..slice }
+                Slice { pause: pause(sample.at + MEASURING, Some(sample.refaulted.all)), ..slice }
             }
             Some(Pause { until, refaulted: Some(before) }) => {
                 let measured = sample.at.saturating_sub(until) + MEASURING;
                 let usual = slice.usual * measured.as_secs_f64();
-                let came = sample.refaulted.saturating_sub(before) as f64 - usual;
+                let came = sample.refaulted.all.saturating_sub(before) as f64 - usual;
                 if would_come_back(came, measured, time, slice.size as f64) {
                     self.accepted = self.arrived(sample);
                     (self.slice, self.is_pressing) = (None, false);

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::sample::ReuseSample;
+use super::check::BACK_SHARE;
+use super::sample::{Refaulted, ReuseSample};
 
 /// Time after its end from which a check is void, and pause of a press after which it isn't the
 /// same any more: what comes back meanwhile took longer than the reuse time.
@@ -13,7 +14,9 @@ pub(super) const MAX_LATENESS: Duration = Duration::from_secs(16);
 pub(super) struct Press {
     /// Usage after the last check, or at the beginning of the press, without copies; and refaults
     /// at its beginning. `None` before it has begun.
-    pub(super) from: Option<(u64, u64)>,
+    pub(super) from: Option<(u64, Refaulted)>,
+    /// Anonymous memory that was taken before; `None` if unknown.
+    pub(super) taken_anon: Option<u64>,
     /// Usage at which it ends, and the most that it takes; `None` after an interruption.
     pub(super) target: Option<(u64, u64)>,
     pub(super) reclaimed: f64,
@@ -31,9 +34,15 @@ impl Press {
     /// Records the end of the press.
     pub(super) fn end(&mut self, sample: ReuseSample) {
         let (usage, refaulted) = self.from.unwrap_or((sample.set(), sample.refaulted));
-        let came = sample.refaulted.saturating_sub(refaulted) as f64;
+        let came = sample.refaulted.since(refaulted).all as f64;
         let new = sample.set() as f64 + self.reclaimed - usage as f64 - came;
         self.of_old = if self.is_void { 0.0 } else { (self.reclaimed - new.max(0.0)).max(0.0) };
+    }
+
+    /// Returns whether hardly anything but page cache was taken, as far as is known.
+    pub(super) fn took_file_only(&self, sample: ReuseSample) -> bool {
+        let anon = sample.taken_anon.zip(self.taken_anon).map(|(now, before)| now.saturating_sub(before));
+        anon.is_none_or(|anon| (anon as f64) < BACK_SHARE * self.reclaimed)
     }
 
     /// Records a sample during the press.

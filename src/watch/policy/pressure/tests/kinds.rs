@@ -1,0 +1,59 @@
+//! Page cache and anonymous memory, of which the kernel takes page cache first.
+
+use super::*;
+
+/// Stall per refaulted byte from zram.
+const PRICE: f64 = 25.0 / 4096.0;
+
+/// Returns a cache in memory: most of it is anonymous, and each key in use is read every 15 s; its
+/// program's file is in use all the time. Of what the kernel takes of its anonymous memory, the
+/// share `wrong` is in use.
+fn cache(wrong: f64) -> App {
+    let file = App { price: PRICE, ..App::new(8.0, 5.0) };
+    let anon = App { needed: 1.0 / 15.0, wrong, price: PRICE, ..App::new(108.0, 292.0) };
+    App { file: Some(Box::new(file)), ..anon }
+}
+
+#[test]
+fn a_file_in_use_does_not_end_the_approach_to_anonymous_memory() {
+    let mut run = Run::new(cache(0.005));
+    assert!(run.run(60).over() < 1.15, "{:?}", run.app);
+    run.run(240);
+    for _ in 0..30 {
+        run.run(20);
+        assert!((0.85..1.15).contains(&run.over()), "{:?}", run.app);
+    }
+    let good = run.told.iter().all(|set| (108..=125).contains(&(set.bytes >> 20)));
+    assert!(good && run.last().1 > 0.6, "{}", run.all());
+    // Both are pressed by turns.
+    let mut kinds = [0, 0];
+    for _ in 0..600 {
+        run.run(1);
+        kinds[usize::from(run.policy.kind() == Kind::Anon)] += 1;
+    }
+    assert!(kinds.iter().all(|&seconds| seconds > 100), "{kinds:?}");
+}
+
+/// Of each huge page, some keys are in use.
+#[test]
+fn memory_of_which_every_huge_page_is_in_use_is_told_as_a_bound_until_it_is_found() {
+    let mut run = Run::new(cache(0.27));
+    run.run(900);
+    assert!(run.over() < 1.15, "{:?}", run.app);
+    assert!(run.app.stalled < 900_000.0 * 2.0, "{:?}", run.app);
+    for set in &run.told {
+        assert!(set.bytes as f64 > 0.95 * run.app.in_use(), "{}", run.all());
+        assert!(set.is_bound || (set.bytes as f64) < 1.15 * run.app.in_use(), "{}", run.all());
+    }
+}
+
+/// Before 6.16, and where a rule gives a weight.
+#[test]
+fn anonymous_memory_that_the_kernel_does_not_take_makes_the_estimate_a_bound() {
+    let mut run = Run::new(App { swappable: Anon::Mixed, ..cache(0.005) });
+    for _ in 0..60 {
+        run.run(10);
+        assert_eq!(run.policy.kind(), Kind::All);
+    }
+    assert!(run.told.len() > 5 && run.told.iter().all(|set| set.is_bound), "{}", run.all());
+}
