@@ -37,6 +37,7 @@ pub mod path;
 pub mod pressure;
 pub mod reclaim;
 pub mod sampler;
+pub(crate) mod shortages;
 pub mod stat;
 pub mod survey;
 pub mod swap_room;

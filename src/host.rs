@@ -166,6 +166,18 @@ fn pinned(vmstat: &str) -> Option<u64> {
     Some(pages.saturating_mul(page_size()))
 }
 
+/// Returns how often tasks had to reclaim memory of the whole host in their own time so far; `None`
+/// if unknown.
+pub(crate) fn allocation_stalls() -> Option<u64> {
+    stalls(&read_system_file("/proc/vmstat").ok()?)
+}
+
+/// Returns the sum over all zones, from the text of a `/proc/vmstat`.
+fn stalls(vmstat: &str) -> Option<u64> {
+    let zones = vmstat.lines().filter_map(|line| line.strip_prefix("allocstall")?.split_once(' '));
+    zones.map(|(_, count)| count.trim().parse::<u64>().ok()).reduce(|all, zone| Some(all? + zone?))?
+}
+
 /// Returns the address ranges of this program's file that were mapped and never written to, its code
 /// and its constants: the first address and the one after the last, for each mapping. Nothing where
 /// the kernel doesn't tell (`CONFIG_PROC_PAGE_MONITOR`).
@@ -217,6 +229,17 @@ fn is_file_of(program: &str, line: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn stalls_are_added_up_over_the_zones() {
+        let vmstat =
+            "nr_dirty 5\nallocstall_dma 1\nallocstall_normal 20\nallocstall_movable 300\npgsteal 9\n";
+        assert_eq!(stalls(vmstat), Some(321));
+        assert_eq!(
+            (stalls("nr_dirty 5\n"), stalls("allocstall_dma x\nallocstall_normal 20\n")),
+            (None, None)
+        );
+    }
 
     #[test]
     fn capabilities_are_read() {

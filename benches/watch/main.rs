@@ -184,13 +184,17 @@ fn compare(shape: &Shape, memctl: &str, seconds: u64) -> Result<()> {
         ("shell, each 0.1 s", vec!["sh".into(), "-c".into(), looped("0.1")]),
         ("memctl watch", [memctl, "watch", "app", "--headroom", "10%", "--json"].map(str::to_owned).to_vec()),
     ];
+    let mut each = None;
     for (name, command) in &controllers {
-        println!("{:<9} {:<16} {}", shape.name, name, measure(shape, command, seconds)?);
+        println!("{:<9} {:<16} {}", shape.name, name, measure(shape, command, seconds, &mut each)?);
     }
     Ok(())
 }
 
-fn measure(shape: &Shape, command: &[String], seconds: u64) -> Result<String> {
+/// Measures the application beside a controller. `each` is what it reclaims each time that it meets
+/// its limit, bytes: measured where there is no controller, and used where the kernel doesn't tell
+/// who reclaimed.
+fn measure(shape: &Shape, command: &[String], seconds: u64, each: &mut Option<f64>) -> Result<String> {
     let app = PathBuf::from(CGROUPS).join("app");
     std::fs::create_dir_all(&app)?;
     std::fs::write(app.join("memory.max"), (shape.limit * M).to_string())?;
@@ -240,14 +244,17 @@ fn measure(shape: &Shape, command: &[String], seconds: u64) -> Result<String> {
         }
         std::thread::sleep(Duration::from_millis(50));
     }
-    // Before 6.15 the kernel counts all reclaim as direct. What a watch knows that it didn't do is in
-    // its summary, with what kernels before 6.9 reclaim beyond the request: if the limit wasn't met,
-    // nothing of it was the application's.
     let total = (after.proactive.unwrap_or(0) - before.proactive.unwrap_or(0)) as f64 / M as f64
         + (after.direct - before.direct) as f64 / M as f64;
-    let claimed = spent.direct.filter(|_| after.proactive.is_none());
+    let met = after.met - before.met;
+    if command.is_empty() {
+        *each = Some((after.direct - before.direct) as f64 / met.max(1) as f64);
+    }
+    // Before 6.15 the kernel counts all reclaim as direct.
     let direct = |from: &Counters, to: &Counters| {
-        claimed.unwrap_or_else(|| (to.direct - from.direct) as f64) / M as f64
+        let counted = (to.direct - from.direct) as f64;
+        let own = each.filter(|_| to.proactive.is_none()).map(|each| each * (to.met - from.met) as f64);
+        own.map_or(counted, |own| own.min(counted)) / M as f64
     };
     let mut out = String::new();
     let _ = write!(
@@ -264,14 +271,9 @@ fn measure(shape: &Shape, command: &[String], seconds: u64) -> Result<String> {
     );
     let _ = write!(
         out,
-        "  direct {:.1}% of {total:.0}M{}, limit met {} times, refaults {:.0}M",
+        "  direct {:.1}% of {total:.0}M, {:.1}M of it late, limit met {met} times, refaults {:.0}M",
         100.0 * direct(&before, &after) / total.max(1.0),
-        if claimed.is_none() {
-            format!(", {:.1}M of it late", direct(&learned, &after))
-        } else {
-            String::new()
-        },
-        after.met - before.met,
+        direct(&learned, &after),
         (after.refaulted - before.refaulted) as f64 / M as f64
     );
     Ok(out)
@@ -285,8 +287,6 @@ struct Spent {
     writing: f64,
     late_cpu: f64,
     late_writing: f64,
-    /// Bytes reclaimed by the application itself, if the controller reports that.
-    direct: Option<f64>,
 }
 
 /// Stops a controller that had finished learning after `learning`, with `cpu_learning` spent by
@@ -306,7 +306,6 @@ fn end(mut child: Child, learning: Duration, cpu_learning: f64) -> Result<Spent>
         let usec = |key: &str| line[key].as_f64().map(|usec| usec / 1e6);
         if line["event"] == "summary" {
             spent.writing += usec("cpu_usec").unwrap_or(0.0);
-            spent.direct = line["direct_bytes"].as_f64();
         }
         if line["event"] == "reclaim" && usec("at_usec") > Some(learning.as_secs_f64()) {
             spent.late_writing += usec("cpu_usec").unwrap_or(0.0);

@@ -15,6 +15,7 @@ use super::context::Context;
 use super::event::{EventKind, ReclaimTally, Room, Summary, UsageSample};
 use super::policy::guard::Guard;
 use super::system::{Sample, System};
+use crate::cgroup::CgroupPath;
 use crate::cgroup::stat::MemoryStat;
 use crate::host::proc::page_size;
 
@@ -102,6 +103,8 @@ pub(crate) struct Account {
     /// Counters at the beginning, as far as the kernel has them: the whole of `memory.stat` would
     /// take a kilobyte.
     first: Counters,
+    /// Shortages at the beginning, where `first` doesn't tell who reclaimed.
+    shortages: Option<u64>,
     first_stalled: Option<u64>,
     first_refaulted: u64,
     /// Allocated at the first reclaim: a thousand cgroups at rest would take a quarter of a
@@ -120,12 +123,18 @@ impl Account {
     ///
     /// # Errors
     /// The kernel's error.
-    pub(crate) fn open(sampler: &impl Sample, cx: &mut Context<'_, impl System>) -> Result<Self, Errno> {
+    pub(crate) fn open(
+        sampler: &impl Sample,
+        located: &CgroupPath,
+        cx: &mut Context<'_, impl System>,
+    ) -> Result<Self, Errno> {
         let text = &mut cx.text;
         let stat = sampler.stat(text)?;
+        let first = Counters::of(&stat);
         Ok(Self {
             began: cx.now,
-            first: Counters::of(&stat),
+            first,
+            shortages: if first.proactive.is_none() { cx.system.shortages(located) } else { None },
             first_refaulted: stat.refaulted().unwrap_or(0),
             first_stalled: sampler.stalled(text),
             work: None,
@@ -233,18 +242,23 @@ impl Account {
     pub(crate) fn close(
         &mut self,
         sampler: &impl Sample,
+        located: &CgroupPath,
         gone: bool,
         cx: &mut Context<'_, impl System>,
     ) -> Summary {
-        let text = &mut cx.text;
-        let last = sampler.stat(text).ok().map(|stat| Counters::of(&stat));
+        let last = sampler.stat(&mut cx.text).ok().map(|stat| Counters::of(&stat));
         let since = |last: Option<u64>, first: Option<u64>| Some(last?.saturating_sub(first?));
-        let direct = last.and_then(|last| {
-            let both = since(last.direct, self.first.direct)?;
-            // Before 6.15 the counter includes proactive reclaim.
-            let ours = if last.proactive.is_some() { 0 } else { self.reclaimed() };
-            Some(both.saturating_sub(ours))
-        });
+        let mut direct = last.and_then(|last| since(last.direct, self.first.direct));
+        let is_own = self.first.proactive.is_some();
+        if !is_own {
+            // Before 6.15 the counter includes proactive reclaim, of which some kernels do more than
+            // they are asked for: as long as tasks lacked nothing, it is nothing else.
+            let now = cx.system.shortages(located);
+            let lacked = now.zip(self.shortages).is_none_or(|(now, before)| now > before);
+            direct = direct.map(|both| if lacked { both.saturating_sub(self.reclaimed()) } else { 0 });
+        }
+        let direct_is_at_most = !is_own && direct > Some(0);
+        let text = &mut cx.text;
         let stalled = sampler.stalled(text).zip(self.first_stalled);
         Summary {
             cgroup: sampler.name().clone(),
@@ -254,6 +268,7 @@ impl Account {
             at: cx.now.saturating_sub(cx.began),
             watched: cx.now.saturating_sub(self.began),
             direct,
+            direct_is_at_most,
             stalled: stalled.map(|(now, before)| Duration::from_micros(now.saturating_sub(before))),
             blind: BlindGuards::default(),
             gone,
@@ -329,7 +344,7 @@ mod tests {
         let mut emit = |_: crate::watch::event::Event<'_>| {};
         let mut cx = Context::at_start(Kernel::new().unwrap(), &mut emit);
         let sampler = cx.system.open(&located).unwrap();
-        let mut account = Account::open(&sampler, &mut cx).unwrap();
+        let mut account = Account::open(&sampler, &located, &mut cx).unwrap();
         // The kernel claims it, and did nothing.
         let (reclaimed, at_most) = (M << 20, M << 20);
         let claimed = ActionResult { reclaimed, at_most, ..ActionResult::nothing(EndReason::Done) };

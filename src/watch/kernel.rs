@@ -21,6 +21,7 @@ use crate::cgroup::killers::Killers;
 use crate::cgroup::limit::LimitFile;
 use crate::cgroup::memory::blind_spot;
 use crate::cgroup::sampler::LimitEvents;
+use crate::cgroup::shortages::shortages;
 use crate::cgroup::stat::MemoryStat;
 use crate::cgroup::swap_room::SwapRoom;
 use crate::cgroup::trigger::Trigger;
@@ -161,6 +162,10 @@ impl System for Kernel {
         const MIN_ROOM: u64 = 1 << 20;
         let is_off = kind == Kind::All && swappiness() == Some(0);
         !is_off && SwapRoom::of(&located.path, &located.mount).is_none_or(|room| room.bytes >= MIN_ROOM)
+    }
+
+    fn shortages(&mut self, located: &CgroupPath) -> Option<u64> {
+        shortages(located)
     }
 
     fn ask_killers(&mut self, mount: &Arc<Mount>) -> bool {

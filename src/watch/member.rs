@@ -136,7 +136,7 @@ impl<S: System> Member<S> {
         can_be_watched(&rule, &own, &above)?;
         Ok(Self {
             protection: own.sampler.protection(&mut cx.text)?,
-            account: Account::open(&own.sampler, cx)?,
+            account: Account::open(&own.sampler, &located, cx)?,
             owner: owner_key(own.sampler.owner(), &located.name),
             located,
             limit_reported: own.limit,

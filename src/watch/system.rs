@@ -138,6 +138,10 @@ pub(crate) trait System {
     /// far as is known: there is room in swap below each `memory.swap.max`.
     fn can_swap(&mut self, located: &CgroupPath, kind: Kind) -> bool;
 
+    /// Returns how often tasks had to reclaim the cgroup's memory in their own time so far; `None`
+    /// if unknown.
+    fn shortages(&mut self, located: &CgroupPath) -> Option<u64>;
+
     /// Begins a query for the cgroups that OOM killers monitor. Returns false if it can't.
     fn ask_killers(&mut self, mount: &Arc<Mount>) -> bool;
 

@@ -351,6 +351,8 @@ pub struct WatchSummary<'a> {
     pgsteal_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     direct_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    direct_at_most: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     stalled_usec: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -393,6 +395,7 @@ impl<'a> From<&'a Summary> for WatchSummary<'a> {
             reclaimed_bytes: summary.total.reclaimed,
             pgsteal_bytes: summary.counted,
             direct_bytes: summary.direct,
+            direct_at_most: summary.direct_is_at_most,
             stalled_usec: summary.stalled.map(usec),
             stalled_before_ratio: summary.stalled_before,
             outrun: summary.outrun,

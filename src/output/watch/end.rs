@@ -99,7 +99,7 @@ fn estimates(ended: &Ended, width: Option<u16>) -> String {
         || format!("~ minus about {} for compressed copies in zram (estimated from mm_stat)", size(zram));
     let notes = [
         spares.then(|| "at most: some memory that may be idle can't be reclaimed, or is spared".to_owned()),
-        is_bound.then(|| "at most: most of what was reclaimed last isn't in use, so less may do".to_owned()),
+        is_bound.then(|| "at most: what was reclaimed last doesn't show that all of the rest is in use, so less may do".to_owned()),
         early.map(|reuse| {
             format!(
                 "no memory.max is suggested before {0} have passed since the first knee: what is touched every {0} \
@@ -151,13 +151,14 @@ fn summary(ended: &Ended, width: Option<u16>) -> String {
     table.set_header(["CGROUP", "REQUESTED", "RECLAIMED", "DIRECT", "STALLED", "BEFORE", "OUTRUN", "CPU"]);
     let share =
         |share: Option<f64>| share.map_or_else(|| "-".into(), |share| format!("{:.2}%", 100.0 * share));
+    let sign = |one: &Summary| if one.direct_is_at_most { "≤".to_owned() } else { String::new() };
     for one in &ended.each {
         let stalled = one.stalled.map(|stalled| stalled.as_secs_f64() / one.watched.as_secs_f64().max(1e-3));
         table.add_row([
             named(&one.cgroup, width, OTHERS),
             compact(one.total.requested),
             compact(one.total.reclaimed),
-            one.direct.map_or_else(|| "-".into(), compact),
+            one.direct.map_or_else(|| "-".into(), |direct| sign(one) + &compact(direct)),
             share(stalled),
             share(one.stalled_before),
             one.outrun.to_string(),

@@ -114,7 +114,7 @@ impl<S: System> Member<S> {
             found: self.probe.as_ref().map(|probe| probe.found(cx.now)),
             blind: self.visibility.ever_blind(),
             unfinished,
-            ..self.account.close(sampler, gone, cx)
+            ..self.account.close(sampler, &self.located, gone, cx)
         }
     }
 }

@@ -225,6 +225,10 @@ impl System for SimSystem {
         true
     }
 
+    fn shortages(&mut self, located: &CgroupPath) -> Option<u64> {
+        Some(self.shared.borrow().world.sims.get(&located.id)?.counters.direct)
+    }
+
     fn ask_killers(&mut self, _: &Arc<Mount>) -> bool {
         true
     }
