@@ -8,7 +8,7 @@
 #![allow(clippy::disallowed_methods, reason = "reads numbers of its own cgroups")]
 
 use std::fmt::Write as _;
-use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
+mod load;
 mod rest;
 
 const CGROUPS: &str = "/sys/fs/cgroup";
@@ -37,25 +38,49 @@ struct Shape {
     leak: u64,
     /// Memory grown over five seconds, and freed at once.
     saw: u64,
+    /// Size of a mapped file of which random pages are read all the time.
+    mapped: u64,
+    /// Amount written to a file per second, with fsync(2) after each quarter of a MiB.
+    synced: u64,
+    /// Amount of tmpfs filled over five seconds, and freed at once.
+    tmpfs: u64,
 }
 
-const SHAPES: [Shape; 7] = [
-    Shape { name: "stream", limit: 256, stream: 60, file: 700, hot: 60, burst: 30, leak: 0, saw: 0 },
-    Shape { name: "narrow", limit: 192, stream: 45, file: 700, hot: 60, burst: 30, leak: 0, saw: 0 },
-    Shape { name: "bursts", limit: 1024, stream: 60, file: 1400, hot: 60, burst: 100, leak: 0, saw: 0 },
+const NOTHING: Shape = Shape {
+    name: "",
+    limit: 192,
+    stream: 0,
+    file: 700,
+    hot: 1,
+    burst: 0,
+    leak: 0,
+    saw: 0,
+    mapped: 0,
+    synced: 0,
+    tmpfs: 0,
+};
+
+const SHAPES: [Shape; 10] = [
+    Shape { name: "stream", limit: 256, stream: 60, hot: 60, burst: 30, ..NOTHING },
+    Shape { name: "narrow", stream: 45, hot: 60, burst: 30, ..NOTHING },
+    Shape { name: "bursts", limit: 1024, stream: 60, file: 1400, hot: 60, burst: 100, ..NOTHING },
     // Read again and again: a file that fits below the limit, but not below the headroom, and one
     // that is a little larger than the limit.
-    Shape { name: "fits", limit: 192, stream: 120, file: 178, hot: 1, burst: 0, leak: 0, saw: 0 },
-    Shape { name: "loop", limit: 192, stream: 120, file: 200, hot: 1, burst: 0, leak: 0, saw: 0 },
-    Shape { name: "leak", limit: 256, stream: 20, file: 700, hot: 40, burst: 0, leak: 8, saw: 0 },
-    Shape { name: "sawtooth", limit: 256, stream: 40, file: 700, hot: 40, burst: 0, leak: 0, saw: 80 },
+    Shape { name: "fits", stream: 120, file: 178, ..NOTHING },
+    Shape { name: "loop", stream: 120, file: 200, ..NOTHING },
+    // In use: all but half of the headroom.
+    Shape { name: "hot", mapped: 176, ..NOTHING },
+    Shape { name: "fsync", synced: 8, stream: 20, hot: 40, ..NOTHING },
+    Shape { name: "tmpfs", tmpfs: 80, stream: 45, hot: 40, ..NOTHING },
+    Shape { name: "leak", limit: 256, stream: 20, hot: 40, leak: 8, ..NOTHING },
+    Shape { name: "sawtooth", limit: 256, stream: 40, hot: 40, saw: 80, ..NOTHING },
 ];
 
 fn main() -> Result<()> {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => println!("nothing measured: `make bench-watch` says on what"),
-        ["load", name] => load(shape(name)?)?,
+        ["load", name] => load::load(shape(name)?)?,
         ["compare", memctl, seconds, ref names @ ..] => {
             println!(
                 "{:<9} {:<16} {:>7} {:>8} {:>9} {:>9} {:>9} {:>6} {:>6} {:>7}",
@@ -79,84 +104,6 @@ fn main() -> Result<()> {
 
 fn shape(name: &str) -> Result<Shape> {
     SHAPES.iter().find(|shape| shape.name == name).copied().with_context(|| format!("{name}: no such shape"))
-}
-
-/// Runs the application. When its input ends, it prints the slowest burst in microseconds, and the
-/// amount it streamed.
-fn load(shape: Shape) -> Result<()> {
-    let streamed = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
-    let slowest = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
-    let (told, worst) = (streamed.clone(), slowest.clone());
-    if shape.stream > 0 {
-        std::thread::spawn(move || stream(shape.stream, &streamed));
-    }
-    std::thread::spawn(move || {
-        let mut hot = vec![1u8; (shape.hot * M) as usize];
-        loop {
-            touch(&mut hot);
-            std::thread::sleep(Duration::from_millis(100));
-        }
-    });
-    if shape.burst > 0 {
-        std::thread::spawn(move || {
-            loop {
-                std::thread::sleep(Duration::from_secs(2));
-                let began = Instant::now();
-                let mut burst = vec![0u8; (shape.burst * M) as usize];
-                touch(&mut burst);
-                let took = began.elapsed().as_micros() as u64;
-                slowest.fetch_max(took, std::sync::atomic::Ordering::Relaxed);
-                std::thread::sleep(Duration::from_secs(1));
-            }
-        });
-    }
-    let grow = |each_second: u64, seconds: Option<u64>| {
-        let mut kept = Vec::new();
-        loop {
-            std::thread::sleep(Duration::from_millis(250));
-            let mut more = vec![0u8; (each_second * M / 4) as usize];
-            touch(&mut more);
-            kept.push(more);
-            if seconds.is_some_and(|seconds| kept.len() as u64 == seconds * 4) {
-                kept.clear();
-            }
-        }
-    };
-    if shape.leak > 0 {
-        std::thread::spawn(move || grow(shape.leak, None));
-    }
-    if shape.saw > 0 {
-        std::thread::spawn(move || grow(shape.saw / 5, Some(5)));
-    }
-    println!("ready");
-    std::io::stdin().read_to_end(&mut Vec::new())?;
-    let order = std::sync::atomic::Ordering::Relaxed;
-    println!("{} {}", worst.load(order), told.load(order));
-    std::process::exit(0);
-}
-
-fn touch(memory: &mut [u8]) {
-    memory.iter_mut().step_by(4096).for_each(|byte| *byte = byte.wrapping_add(1));
-    std::hint::black_box(memory);
-}
-
-fn stream(each_second: u64, streamed: &std::sync::atomic::AtomicU64) {
-    let path = Path::new("/data/stream");
-    let mut buffer = vec![0u8; M as usize];
-    let Ok(mut file) = std::fs::File::open(path) else { return };
-    let began = Instant::now();
-    let mut done = 0u64;
-    loop {
-        match file.read(&mut buffer) {
-            Ok(0) | Err(_) => {
-                let _ = file.seek(SeekFrom::Start(0));
-            }
-            Ok(bytes) => done += bytes as u64,
-        }
-        streamed.store(done, std::sync::atomic::Ordering::Relaxed);
-        let due = Duration::from_secs_f64(done as f64 / (each_second * M) as f64);
-        std::thread::sleep(due.saturating_sub(began.elapsed()));
-    }
 }
 
 fn compare(shape: &Shape, memctl: &str, seconds: u64) -> Result<()> {
@@ -198,7 +145,7 @@ fn measure(shape: &Shape, command: &[String], seconds: u64, each: &mut Option<f6
     let app = PathBuf::from(CGROUPS).join("app");
     std::fs::create_dir_all(&app)?;
     std::fs::write(app.join("memory.max"), (shape.limit * M).to_string())?;
-    std::fs::File::create("/data/stream")?.set_len(shape.file * M)?;
+    load::prepare(shape)?;
     let mut load = Command::new("/bin/sh")
         .args(["-c", "echo $$ >/sys/fs/cgroup/app/cgroup.procs; exec \"$0\" load \"$1\""])
         .arg(std::env::current_exe()?)
@@ -234,9 +181,8 @@ fn measure(shape: &Shape, command: &[String], seconds: u64, each: &mut Option<f6
     line.clear();
     said.read_line(&mut line)?;
     load.wait()?;
-    let (slowest, streamed) = line.trim().split_once(' ').context("what the load says at its end")?;
-    let (slowest, streamed): (f64, u64) = (slowest.parse()?, streamed.parse()?);
-    std::fs::remove_file("/data/stream")?;
+    let said = load::Said::parse(&line)?;
+    load::clear(shape)?;
     // The cgroup is empty a moment later.
     for _ in 0..100 {
         if std::fs::remove_dir(&app).is_ok() {
@@ -263,11 +209,19 @@ fn measure(shape: &Shape, command: &[String], seconds: u64, each: &mut Option<f6
         direct(&before, &after),
         (after.stalled - before.stalled) as f64 / 1e3,
         (after.stalled - learned.stalled) as f64 / 1e3,
-        slowest / 1e3,
+        said.slowest / 1e3,
         spent.cpu * 1e3,
         if spent.writing > 0.0 { spent.cpu / spent.writing } else { 0.0 },
         if spent.late_writing > 0.0 { spent.late_cpu / spent.late_writing } else { 0.0 },
-        streamed / M
+        said.done / M
+    );
+    let _ = write!(
+        out,
+        "  {} operations, p50 {:.2} ms, p99 {:.2} ms, max {:.1} ms;",
+        said.operations,
+        said.half / 1e3,
+        said.most / 1e3,
+        said.worst / 1e3
     );
     let _ = write!(
         out,
