@@ -188,7 +188,7 @@ fn controlled(
     let loaded = app.begin(&at, true)?;
     std::thread::sleep(SHORT_WARM_UP);
     let meter = Meter::begin(&at)?;
-    let mut running = Running::begin(controller)?;
+    let mut running = Running::begin(controller, false)?;
     let began = Instant::now();
     for second in 1..=seconds {
         std::thread::sleep((began + Duration::from_secs(second)).saturating_duration_since(Instant::now()));

@@ -104,11 +104,14 @@ type Said = Vec<(Instant, String)>;
 pub struct Running(Option<(Child, JoinHandle<Said>)>);
 
 impl Running {
-    pub fn begin(controller: &Controller) -> Result<Self> {
+    /// Starts a controller; memctl watches the sibling as well, if there is one.
+    pub fn begin(controller: &Controller, has_sibling: bool) -> Result<Self> {
         let [program, words @ ..] = &*controller.command else { return Ok(Self(None)) };
+        let sibling = (has_sibling && controller.name == "memctl").then_some(crate::SIBLING);
         let said_no_more = if is_verbose() { Stdio::inherit() } else { Stdio::null() };
         let mut child = Command::new(program)
             .args(words)
+            .args(sibling)
             .stdout(Stdio::piped())
             .stderr(said_no_more)
             .process_group(0)
@@ -152,8 +155,8 @@ impl Running {
         }
         let told = |(at, line): &(Instant, String)| {
             let event: Value = serde_json::from_str(line).ok()?;
-            let bytes =
-                event["estimated_working_set_bytes"].as_u64().filter(|_| event["event"] == "working_set")?;
+            let is_told = event["event"] == "working_set" && event["cgroup"] == "/app";
+            let bytes = event["estimated_working_set_bytes"].as_u64().filter(|_| is_told)?;
             Some(Set {
                 at: at.saturating_duration_since(began),
                 mib: bytes >> 20,
@@ -164,7 +167,8 @@ impl Running {
         };
         let suggested = said.iter().rev().find_map(|(_, line)| {
             let event: Value = serde_json::from_str(line).ok()?;
-            (event["event"] == "summary").then(|| event["suggested_max_bytes"].as_u64())
+            let is_last = event["event"] == "summary" && event["cgroup"] == "/app";
+            is_last.then(|| event["suggested_max_bytes"].as_u64())
         });
         Ok(Told { sets: said.iter().filter_map(told).collect(), suggested: suggested.flatten() })
     }

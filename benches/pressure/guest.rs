@@ -83,7 +83,7 @@ impl Drop for Swapped {
     }
 }
 
-fn shell(command: &str) -> Result<()> {
+pub fn shell(command: &str) -> Result<()> {
     let status = Command::new("/bin/sh").args(["-c", command]).status()?;
     ensure!(status.success(), "{command}: {status}");
     Ok(())

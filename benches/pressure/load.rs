@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{M, Shape};
+use crate::{M, Shape, Twist};
 
 pub const FILE: &str = "/data/pressure";
 const PAGE: u64 = 4096;
@@ -26,7 +26,7 @@ const STRIDE: u64 = 7919;
 /// Runs the application. For each line on its input it prints the number of batches since the last,
 /// and the slowest.
 pub fn load(shape: Shape) -> Result<()> {
-    let mut anon = vec![1u8; (shape.anon * M) as usize];
+    let mut anon = allocate(shape)?;
     let file = File::open(FILE)?;
     let mut buffer = vec![0; M as usize];
     for offset in 0..shape.file {
@@ -36,8 +36,41 @@ pub fn load(shape: Shape) -> Result<()> {
     std::thread::spawn(move || {
         std::io::stdin().lines().map_while(Result::ok).for_each(|line| drop(tell.send(line)));
     });
+    if shape.writes > 0 {
+        std::thread::spawn(move || write(shape.writes).unwrap_or_else(|error| eprintln!("{error:#}")));
+    }
     println!("ready");
     work(shape, &mut anon, &file, &told)
+}
+
+/// Returns the anonymous memory, all of it touched.
+fn allocate(shape: Shape) -> Result<Vec<u8>> {
+    use rustix::mm::{Advice, madvise};
+    let size = (shape.anon * M) as usize;
+    // As zeros it is mapped and not touched yet.
+    let mut anon = vec![0u8; size];
+    if shape.twist == Twist::Huge {
+        let start = anon.as_mut_ptr().cast::<std::ffi::c_void>();
+        let skipped = start.align_offset(PAGE as usize);
+        // SAFETY: whole pages within the vector. The advice changes how they are backed, and not
+        // what they contain.
+        unsafe { madvise(start.wrapping_add(skipped), size - PAGE as usize, Advice::LinuxHugepage) }?;
+    }
+    anon.fill(1);
+    Ok(anon)
+}
+
+/// Writes a file at so many MiB per second, for ever.
+fn write(each_second: u64) -> Result<()> {
+    let path = format!("{FILE}.log");
+    let piece = vec![1; M as usize / 4];
+    loop {
+        let mut log = File::create(&path)?;
+        for _ in 0..each_second * 4 * 30 {
+            log.write_all(&piece)?;
+            std::thread::sleep(Duration::from_millis(250) / each_second as u32);
+        }
+    }
 }
 
 fn work(shape: Shape, anon: &mut [u8], file: &File, told: &Receiver<String>) -> Result<()> {
@@ -50,6 +83,7 @@ fn work(shape: Shape, anon: &mut [u8], file: &File, told: &Receiver<String>) -> 
         let start = Instant::now();
         let pages = (hot + shape.hot_file) * M / PAGE;
         let batch = match shape.reuse {
+            0 if shape.zipf > 0 => (began.elapsed().as_secs_f64() * shape.zipf as f64) as u64 - touched,
             0 => BATCH,
             seconds => (began.elapsed().as_secs_f64() * (pages / seconds) as f64) as u64 - touched,
         };
@@ -57,12 +91,19 @@ fn work(shape: Shape, anon: &mut [u8], file: &File, told: &Receiver<String>) -> 
         for _ in 0..batch {
             // Knuth's MMIX generator: the upper bits are the good ones.
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            let chosen = if shape.reuse == 0 { random >> 33 } else { touched * STRIDE } % pages;
+            let chosen = match shape.reuse {
+                0 if shape.zipf > 0 => ranked(random, anon.len() as u64 / PAGE),
+                0 => (random >> 33) % pages,
+                _ => touched * STRIDE % pages,
+            };
             touched += 1;
-            if let Some(of_file) = chosen.checked_sub(hot * M / PAGE) {
+            let of_file = chosen.checked_sub(hot * M / PAGE).filter(|_| shape.zipf == 0);
+            if let Some(of_file) = of_file {
                 file.read_exact_at(&mut page, of_file * PAGE)?;
             } else {
-                let place = ((chosen + moved) * PAGE % anon.len() as u64) as usize;
+                // One page in so many, if the hot part is spread.
+                let apart = if shape.twist == Twist::Huge { shape.anon / shape.hot } else { 1 };
+                let place = ((chosen * apart + moved) * PAGE % anon.len() as u64) as usize;
                 anon[place] = anon[place].wrapping_add(1);
             }
         }
@@ -83,6 +124,13 @@ fn work(shape: Shape, anon: &mut [u8], file: &File, told: &Receiver<String>) -> 
         due = (due + EACH).max(Instant::now());
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
     }
+}
+
+/// Returns one of so many pages by Zipf's law: page n is n times as rare as the first. Their ranks
+/// are in no order.
+fn ranked(random: u64, pages: u64) -> u64 {
+    let share = (random >> 11) as f64 / (1u64 << 53) as f64;
+    ((pages as f64).powf(share) as u64 * STRIDE) % pages
 }
 
 /// The application, from the measurement's side.

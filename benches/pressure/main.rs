@@ -22,6 +22,8 @@ use guest::{Swap, Swapped, number, stall, used};
 use load::{FILE, Load};
 
 const CGROUPS: &str = "/sys/fs/cgroup";
+/// Name of the second cgroup, see `Twist::Sibling`.
+const SIBLING: &str = "sibling";
 const M: u64 = 1 << 20;
 
 /// Maximum usage at which the working set counts as found, as a multiple of the memory in use.
@@ -32,6 +34,10 @@ const TIMES: u32 = 5;
 
 /// Interval between samples of usage and batches.
 const EACH: Duration = Duration::from_millis(500);
+
+/// Times at which swap is switched off and on again, in seconds.
+const SWAP_OFF: u64 = 40;
+const SWAP_ON: u64 = 50;
 
 /// Times in the shape that changes, in seconds: the hot memory doubles, halves, and the run ends.
 const DOUBLES: u64 = 60;
@@ -52,9 +58,26 @@ struct Shape {
     drift: f64,
     /// Seconds in which each hot page is touched once; 0 for random pages all the time.
     reuse: u64,
-    /// True if that part doubles, and halves.
-    changes: bool,
+    /// Touches per second of pages by a Zipf law; 0 for another law.
+    zipf: u64,
+    /// MiB per second that are written to another file.
+    writes: u64,
     swap: Swap,
+    twist: Twist,
+}
+
+/// What is special about an application.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Twist {
+    None,
+    /// The hot part of the anonymous memory doubles, and halves.
+    Changes,
+    /// The anonymous memory is in huge pages, and its hot part spread over all of them.
+    Huge,
+    /// Another one like it runs beside it, under the same controller and with the same swap.
+    Sibling,
+    /// Swap is switched off midway, and on again.
+    SwapOff,
 }
 
 const MAIN: Shape = Shape {
@@ -65,10 +88,12 @@ const MAIN: Shape = Shape {
     hot_file: 0,
     drift: 0.0,
     reuse: 0,
-    changes: false,
+    zipf: 0,
+    writes: 0,
     swap: Swap::Zram,
+    twist: Twist::None,
 };
-const SHAPES: [Shape; 12] = [
+const SHAPES: [Shape; 17] = [
     MAIN,
     Shape { name: "cache", anon: 40, hot: 10, file: 400, hot_file: 60, ..MAIN },
     Shape { name: "large", anon: 550, hot: 90, ..MAIN },
@@ -77,7 +102,13 @@ const SHAPES: [Shape; 12] = [
     Shape { name: "zswap", swap: Swap::Zswap, ..MAIN },
     Shape { name: "disk", file: 100, swap: Swap::Disk, ..MAIN },
     Shape { name: "slowswap", swap: Swap::Slow, ..MAIN },
-    Shape { name: "change", changes: true, ..MAIN },
+    Shape { name: "change", twist: Twist::Changes, ..MAIN },
+    Shape { name: "huge", twist: Twist::Huge, ..MAIN },
+    // Of 300 MiB, 177 are touched within a minute.
+    Shape { name: "zipf", hot: 177, zipf: 4000, ..MAIN },
+    Shape { name: "writer", file: 100, writes: 4, swap: Swap::Disk, ..MAIN },
+    Shape { name: "siblings", anon: 150, hot: 30, file: 50, swap: Swap::Disk, twist: Twist::Sibling, ..MAIN },
+    Shape { name: "swapoff", twist: Twist::SwapOff, ..MAIN },
     Shape { name: "reuse10", hot: 120, reuse: 10, ..MAIN },
     Shape { name: "reuse30", hot: 120, reuse: 30, ..MAIN },
     Shape { name: "reuse60", hot: 120, reuse: 60, ..MAIN },
@@ -136,9 +167,10 @@ fn compare(shape: &Shape, memctl: &str, seconds: u64, times: u32) -> Result<()> 
         let mut courses = Vec::new();
         for _ in 0..times {
             let swap = Swapped::on(shape.swap)?;
-            let course = measure(shape, &controller, if shape.changes { ENDS } else { seconds })?;
+            let course =
+                measure(shape, &controller, if shape.twist == Twist::Changes { ENDS } else { seconds })?;
             println!("{:<9} {:<8} {}", shape.name, controller.name, course.row());
-            if shape.changes && !controller.command.is_empty() {
+            if shape.twist == Twist::Changes && !controller.command.is_empty() {
                 course.tell_changes(shape);
             }
             if let Some(limit) = course.told.suggested {
@@ -273,8 +305,8 @@ impl Course {
 }
 
 /// Starts the application in a cgroup of its own, under a limit in bytes if there is one.
-fn begin(shape: &Shape, limit: Option<u64>) -> Result<(PathBuf, Load)> {
-    let app = PathBuf::from(CGROUPS).join("app");
+fn begin(shape: &Shape, name: &str, limit: Option<u64>) -> Result<(PathBuf, Load)> {
+    let app = PathBuf::from(CGROUPS).join(name);
     std::fs::create_dir_all(&app)?;
     if let Some(limit) = limit {
         std::fs::write(app.join("memory.max"), limit.to_string())?;
@@ -297,7 +329,7 @@ fn end(app: &Path, load: Load) -> Result<()> {
 fn under(shape: &Shape, limit: u64, batches: f64) -> Result<String> {
     const WARM_UP: Duration = Duration::from_secs(20);
     const MEASURED: Duration = Duration::from_secs(60);
-    let (app, mut load) = begin(shape, Some(limit))?;
+    let (app, mut load) = begin(shape, "app", Some(limit))?;
     std::thread::sleep(WARM_UP);
     load.ask("now")?;
     let stalled = stall(&app)?;
@@ -315,7 +347,8 @@ fn under(shape: &Shape, limit: u64, batches: f64) -> Result<String> {
 }
 
 fn measure(shape: &Shape, controller: &Controller, seconds: u64) -> Result<Course> {
-    let (app, mut load) = begin(shape, None)?;
+    let (app, mut load) = begin(shape, "app", None)?;
+    let mut sibling = if shape.twist == Twist::Sibling { Some(begin(shape, SIBLING, None)?) } else { None };
     std::thread::sleep(Duration::from_secs(3));
     // Memory besides its data and files: page tables, stacks.
     let fixed = number(&app, "memory.current")?.saturating_sub((shape.anon + shape.file) * M);
@@ -324,10 +357,16 @@ fn measure(shape: &Shape, controller: &Controller, seconds: u64) -> Result<Cours
     let (began, before) = (Instant::now(), number(&app, "memory.current")?);
     let mut course = Course { wanted, before, fixed, ..Course::default() };
     let stalled = stall(&app)?;
-    let mut running = Running::begin(controller)?;
+    let mut running = Running::begin(controller, shape.twist == Twist::Sibling)?;
     for half in 1..=2 * seconds {
         let due = began + EACH * half as u32;
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        if shape.twist == Twist::SwapOff && half == 2 * SWAP_OFF {
+            guest::shell("swapoff /dev/zram0")?;
+        }
+        if shape.twist == Twist::SwapOff && half == 2 * SWAP_ON {
+            guest::shell("swapon /dev/zram0")?;
+        }
         let seen = look(&app, &mut load, shape, half, began)?;
         if course.found.is_none() && seen.current <= wanted {
             course.found = Some(seen.at);
@@ -353,6 +392,11 @@ fn measure(shape: &Shape, controller: &Controller, seconds: u64) -> Result<Cours
     (course.after, course.stalled) = (used(&app)?, (stall(&app)? - stalled) as f64 / 1e3);
     course.cpu = running.cpu()? * 1e3;
     course.told = running.end(began)?;
+    if let Some((at, load)) = sibling.take() {
+        println!("  its sibling: {} MiB, {:.0} ms stalled", used(&at)? / M, stall(&at)? as f64 / 1e3);
+        load.end()?;
+        remove(&at);
+    }
     end(&app, load)?;
     Ok(course)
 }
@@ -361,8 +405,8 @@ fn measure(shape: &Shape, controller: &Controller, seconds: u64) -> Result<Cours
 fn look(app: &Path, load: &mut Load, shape: &Shape, half: u64, began: Instant) -> Result<Seen> {
     let current = used(app)?;
     let word = match half {
-        half if shape.changes && half == 2 * DOUBLES => format!("hot {}", 2 * shape.hot),
-        half if shape.changes && half == 2 * HALVES => format!("hot {}", shape.hot),
+        half if shape.twist == Twist::Changes && half == 2 * DOUBLES => format!("hot {}", 2 * shape.hot),
+        half if shape.twist == Twist::Changes && half == 2 * HALVES => format!("hot {}", shape.hot),
         _ => "now".to_owned(),
     };
     let (batches, slowest) = load.ask(&word)?;
