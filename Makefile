@@ -56,7 +56,8 @@ test:
 	tests/vm/setup
 	$(MAKE) check
 	$(MAKE) deny
-	paths=$$(tests/vm/build) && eval "$$paths" && export MEMCTL_BIN CLI_TESTS && tests/vm/run
+	paths=$$(tests/vm/build) && eval "$$paths" && export MEMCTL_BIN CLI_TESTS BENCH_WATCH BENCH_PRESSURE \
+		&& tests/vm/run && tests/vm/cells
 
 msrv:
 	tests/msrv --target $(TARGET)

@@ -2,8 +2,8 @@
 //! shell.
 //!
 //! `watch compare MEMCTL SECONDS [SHAPE]...` runs in a guest: an application under a limit, once
-//! without a controller, and once with each. `watch load …` is that application. The cost of a
-//! watch where nothing happens is in `rest.rs`.
+//! without a controller, and once with each, or with those that `MEMCTL_BENCH_BY` names.
+//! `watch load …` is that application. The cost of a watch where nothing happens is in `rest.rs`.
 
 #![allow(clippy::disallowed_methods, reason = "reads numbers of its own cgroups")]
 
@@ -83,7 +83,7 @@ fn main() -> Result<()> {
         ["load", name] => load::load(shape(name)?)?,
         ["compare", memctl, seconds, ref names @ ..] => {
             println!(
-                "{:<9} {:<16} {:>7} {:>8} {:>9} {:>9} {:>9} {:>6} {:>6} {:>7}",
+                "{:<9} {:<10} {:>7} {:>8} {:>9} {:>9} {:>9} {:>6} {:>6} {:>7}",
                 "SHAPE", "CONTROLLER", "DIRECT", "STALL", "LATE", "BURST", "CPU", "/WRITE", "LATE", "STREAM"
             );
             for shape in SHAPES.iter().filter(|shape| names.is_empty() || names.contains(&shape.name)) {
@@ -127,13 +127,16 @@ fn compare(shape: &Shape, memctl: &str, seconds: u64) -> Result<()> {
     std::fs::remove_dir(&warm)?;
     let controllers: [(&str, Vec<String>); 4] = [
         ("none", Vec::new()),
-        ("shell, each 1 s", vec!["sh".into(), "-c".into(), looped("1")]),
-        ("shell, each 0.1 s", vec!["sh".into(), "-c".into(), looped("0.1")]),
-        ("memctl watch", [memctl, "watch", "app", "--headroom", "10%", "--json"].map(str::to_owned).to_vec()),
+        ("shell-1s", vec!["sh".into(), "-c".into(), looped("1")]),
+        ("shell-0.1s", vec!["sh".into(), "-c".into(), looped("0.1")]),
+        ("memctl", [memctl, "watch", "app", "--headroom", "10%", "--json"].map(str::to_owned).to_vec()),
     ];
+    // Some of them only: `none` first, which the others are compared with.
+    let only = std::env::var("MEMCTL_BENCH_BY").unwrap_or_default();
+    let wanted = |name: &str| only.is_empty() || only.split_whitespace().any(|word| word == name);
     let mut each = None;
-    for (name, command) in &controllers {
-        println!("{:<9} {:<16} {}", shape.name, name, measure(shape, command, seconds, &mut each)?);
+    for (name, command) in controllers.iter().filter(|(name, _)| wanted(name)) {
+        println!("{:<9} {:<10} {}", shape.name, name, measure(shape, command, seconds, &mut each)?);
     }
     Ok(())
 }
