@@ -16,6 +16,7 @@ pub mod event;
 pub mod host;
 mod kernel;
 pub mod killers;
+mod kswapd;
 mod level;
 mod limits;
 mod member;

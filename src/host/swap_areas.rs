@@ -199,23 +199,32 @@ fn parse(text: &[u8]) -> Vec<SwapDevice> {
     swaps
 }
 
-/// Counter of swap-outs, from `/proc/vmstat`. The file is held open, since it is read before each
+/// Counters of `/proc/vmstat`. The file is held open, since it is read before each
 /// action where writes to swap are bounded.
 #[derive(Debug, Default)]
-pub(crate) struct SwapOutCounter {
+pub(crate) struct HostCounters {
     file: Option<Reader>,
     text: String,
 }
 
-impl SwapOutCounter {
+impl HostCounters {
     /// Returns the memory swapped out since the host was started, bytes; `None` if the counter
     /// can't be read.
-    pub(crate) fn read(&mut self) -> Option<u64> {
+    pub(crate) fn swapped_out(&mut self) -> Option<u64> {
+        self.bytes("pswpout")
+    }
+
+    /// Returns the memory scanned by kswapd since then; `None` if the counter can't be read.
+    pub(crate) fn kswapd_scanned(&mut self) -> Option<u64> {
+        self.bytes("pgscan_kswapd")
+    }
+
+    fn bytes(&mut self, key: &str) -> Option<u64> {
         if self.file.is_none() {
             self.file = Reader::open("/proc/vmstat").ok();
         }
         self.file.as_ref()?.read(&mut self.text).ok()?;
-        flat_keyed(&self.text, "pswpout")?.checked_mul(page_size())
+        flat_keyed(&self.text, key)?.checked_mul(page_size())
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::event::{Event, EventKind};
 use super::host::HostState;
 use super::killers::AboveVerdict;
+use super::kswapd::KswapdVerdict;
 use super::policy::guard::SwapState;
 use super::system::System;
 use crate::cgroup::{CgroupPath, Name};
@@ -55,6 +56,11 @@ impl<S: System> Context<'_, S> {
     /// Returns whether the pressure of some level holds back reclaim from a cgroup.
     pub(crate) fn verdict(&mut self, located: &CgroupPath) -> AboveVerdict {
         self.host.killers.verdict(self.now, located, &mut self.system)
+    }
+
+    /// Returns what is known of kswapd.
+    pub(crate) fn kswapd(&mut self) -> KswapdVerdict {
+        self.host.kswapd.at(self.now, &mut self.system)
     }
 
     /// Returns the state of the host's swap.

@@ -4,16 +4,19 @@ use std::time::Duration;
 
 use super::blind::BlindGuards;
 use super::killers::{AboveVerdict, KillerWatch};
+use super::kswapd::{Kswapd, KswapdVerdict};
 use super::policy::guard::Guard;
 use super::swap_monitor::SwapMonitor;
 
-/// Swap and killers of the host.
+/// Swap, killers and kswapd of the host.
 #[derive(Debug, Default)]
 pub(crate) struct HostState {
     /// The host's swap.
     pub swap: SwapMonitor,
     /// The host's killers, and the levels that they monitor.
     pub killers: KillerWatch,
+    /// The host's own reclaim.
+    pub kswapd: Kswapd,
 }
 
 /// Visibility to the guards of one cgroup.
@@ -32,6 +35,12 @@ impl Visibility {
         verdict
             .held
             .map(|(pressure, until)| (Guard::Above(pressure), Some(until).filter(|&until| until > now)))
+    }
+
+    /// Records what is known of kswapd. Returns the guard with its end, if it holds.
+    pub(crate) fn held_by_kswapd(&mut self, verdict: KswapdVerdict) -> Option<(Guard, Option<Duration>)> {
+        self.note(BlindGuards { kswapd: verdict.is_blind, ..self.now });
+        verdict.until.map(|until| (Guard::Kswapd, Some(until)))
     }
 
     /// Records whether the cgroup's stalls are invisible.

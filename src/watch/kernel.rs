@@ -30,7 +30,7 @@ use crate::clock;
 use crate::host::Mglru;
 use crate::host::files::{is_shortage, may_stay_open};
 use crate::host::proc::swappiness;
-use crate::host::swap_areas::SwapOutCounter;
+use crate::host::swap_areas::HostCounters;
 use crate::host::swap_summary::SwapSummary;
 use crate::kind::Kind;
 use crate::reclaim::pool::{Message, Pool};
@@ -53,7 +53,7 @@ pub(crate) struct Kernel {
     pool: Pool<Worker>,
     nudge: fn(&JoinHandle<()>),
     signals: Option<BorrowedFd<'static>>,
-    swapped_out: SwapOutCounter,
+    counters: HostCounters,
     killers: Option<Receiver<Killers>>,
     blind_spot: u64,
 }
@@ -72,7 +72,7 @@ impl Kernel {
             pool,
             nudge: |_| {},
             signals: None,
-            swapped_out: SwapOutCounter::default(),
+            counters: HostCounters::default(),
             killers: None,
             blind_spot: blind_spot(),
         })
@@ -154,7 +154,11 @@ impl System for Kernel {
     }
 
     fn swapped_out(&mut self) -> Option<u64> {
-        self.swapped_out.read()
+        self.counters.swapped_out()
+    }
+
+    fn kswapd_scanned(&mut self) -> Option<u64> {
+        self.counters.kswapd_scanned()
     }
 
     fn can_swap(&mut self, located: &CgroupPath, kind: Kind) -> bool {

@@ -312,6 +312,8 @@ impl<S: System> Member<S> {
         if self.presses
             && let Some(probe) = &mut self.probe
         {
+            // At each sample: what kswapd did during a rest shows only then.
+            let kswapd = cx.kswapd();
             if let Some(next) = probe.rests_until(now, current) {
                 until = until.min(next);
             } else if let Some((guard, end)) = blocked {
@@ -319,6 +321,9 @@ impl<S: System> Member<S> {
                 probe.interrupted();
                 return Ok(self.hold(guard, Some(end), cx));
             } else if let Some((guard, until)) = self.visibility.held(cx.verdict(&self.located), now) {
+                probe.interrupted();
+                return Ok(self.hold(guard, until, cx));
+            } else if let Some((guard, until)) = self.visibility.held_by_kswapd(kswapd) {
                 probe.interrupted();
                 return Ok(self.hold(guard, until, cx));
             } else {

@@ -134,6 +134,9 @@ pub(crate) trait System {
     /// read.
     fn swapped_out(&mut self) -> Option<u64>;
 
+    /// Returns the memory that kswapd scanned so far, bytes; `None` if unknown.
+    fn kswapd_scanned(&mut self) -> Option<u64>;
+
     /// Returns whether the kernel can swap out memory of this cgroup for a request of that kind, as
     /// far as is known: there is room in swap below each `memory.swap.max`.
     fn can_swap(&mut self, located: &CgroupPath, kind: Kind) -> bool;

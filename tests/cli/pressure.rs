@@ -9,7 +9,10 @@ use crate::workload::Work;
 pub fn cases() -> Vec<Case> {
     list![
         "" => an_estimate_stands_alone;
-        "guest reclaim" => a_dry_run_presses_nothing, what_is_to_be_free_comes_first;
+        "guest reclaim" =>
+            a_dry_run_presses_nothing,
+            it_holds_while_the_host_is_short_of_memory,
+            what_is_to_be_free_comes_first;
         // On one kernel each: they take long.
         "guest reclaim !prompt" => what_is_not_in_use_leaves;
         "guest prompt" =>
@@ -64,6 +67,36 @@ fn what_is_not_in_use_leaves() {
     let summary = of(&events, "summary")[0];
     assert!(number(summary, "estimated_working_set_bytes") > 0, "{summary}");
     assert!(number(summary, "stalled_usec") < 500_000, "{summary}");
+}
+
+fn it_holds_while_the_host_is_short_of_memory() {
+    let app = in_use("app", 8 * M, 40 * M);
+    let holds =
+        |all: &[serde_json::Value]| of(all, "hold").iter().filter(|hold| hold["guard"] == "kswapd").count();
+    let words = ["app", "--pressure", "0.1%", "--duration", "8s"];
+    {
+        // Larger than the guest's memory: kswapd is at work all the time.
+        let other = Cgroup::new("other");
+        other.uses(&Work::Stream(1200 * M));
+        let scanned = || {
+            let vmstat = std::fs::read_to_string("/proc/vmstat").expect("read /proc/vmstat");
+            let line = vmstat.lines().find_map(|line| line.strip_prefix("pgscan_kswapd "));
+            line.and_then(|pages| pages.parse::<u64>().ok()).expect("its counter")
+        };
+        let before = scanned();
+        assert!(
+            (0..60).any(|_| {
+                after(500);
+                scanned() > before + 10_000
+            }),
+            "kswapd is at work"
+        );
+        let all = events(&words);
+        assert!(holds(&all) > 0, "{all:?}");
+    }
+    app.uses(&Work::File(40 * M));
+    let all = events(&words);
+    assert!(holds(&all) == 0 && !of(&all, "reclaim").is_empty(), "{all:?}");
 }
 
 fn an_estimate_is_all_that_is_told() {

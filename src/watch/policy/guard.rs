@@ -113,6 +113,8 @@ pub enum Guard {
     /// A level of the hierarchy that a killer may monitor is under memory pressure: its `full`
     /// avg10, hundredths of a percent.
     Above(u16),
+    /// The kernel's own reclaim is at work on the whole host.
+    Kswapd,
 }
 
 impl Guard {
@@ -132,6 +134,7 @@ impl Guard {
             Self::Lock(_) => "lock",
             Self::NoRoom => "no_room",
             Self::Above(_) => "above",
+            Self::Kswapd => "kswapd",
         }
     }
 }

@@ -221,6 +221,10 @@ impl System for SimSystem {
         Some(0)
     }
 
+    fn kswapd_scanned(&mut self) -> Option<u64> {
+        Some(0)
+    }
+
     fn can_swap(&mut self, _: &CgroupPath, _: Kind) -> bool {
         true
     }
