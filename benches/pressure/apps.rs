@@ -150,15 +150,7 @@ fn alone(app: &dyn App) -> Result<(Figures, Used)> {
     std::thread::sleep(MEASURED);
     let (mut figures, measured) = meter.end(&at)?;
     progress("reclaiming all of it");
-    // Until what the load takes back is all that a write reclaims.
-    loop {
-        let before = number(&at, "memory.current")?;
-        let is_all = std::fs::write(at.join("memory.reclaim"), STEP.to_string()).is_err();
-        if is_all || number(&at, "memory.current")? + STEP / 2 > before {
-            break;
-        }
-    }
-    let least = number(&at, "memory.current")?;
+    let least = reclaim_all(&at)?;
     let mut used = [0; 2];
     for used in &mut used {
         std::thread::sleep(Duration::from_secs(60));
@@ -174,6 +166,23 @@ fn alone(app: &dyn App) -> Result<(Figures, Used)> {
         least / M
     );
     Ok((figures, Used(used)))
+}
+
+/// Reclaims until what the load takes back is all that writes reclaim, and returns the usage then.
+/// Beside page cache in use the kernel may fail to take anonymous memory, so it is asked for that
+/// alone as well, where it can be (since Linux 6.16).
+fn reclaim_all(at: &Path) -> Result<u64> {
+    const RETRIES: u32 = 3;
+    let mut failed = 0;
+    while failed < RETRIES {
+        let before = number(at, "memory.current")?;
+        for kind in ["", " swappiness=max"] {
+            // What it says isn't what it did.
+            let _ = std::fs::write(at.join("memory.reclaim"), format!("{STEP}{kind}"));
+        }
+        failed = if number(at, "memory.current")? + STEP / 2 > before { failed + 1 } else { 0 };
+    }
+    number(at, "memory.current")
 }
 
 /// Measures the application beside a controller, and returns the suggested limit in bytes.

@@ -105,6 +105,7 @@ pub fn load(shape: Shape) -> Result<()> {
         }
     };
     begin(shape.stream, stream);
+    begin(shape.paged, stream_mapped);
     begin(shape.mapped, read_mapped);
     begin(shape.synced, write_synced);
     begin(shape.tmpfs, fill_tmpfs);
@@ -174,14 +175,35 @@ fn stream(shape: Shape) -> Result<()> {
     }
 }
 
-fn read_mapped(shape: Shape) -> Result<()> {
+/// Maps a file of so many bytes, for ever.
+fn map(path: &str, size: u64) -> Result<&'static [u8]> {
     use rustix::mm::{MapFlags, ProtFlags, mmap};
-    let (file, size) = (OwnedFd::from(File::open(MAPPED)?), shape.mapped * M);
+    let file = OwnedFd::from(File::open(path)?);
     // SAFETY: a new mapping of `size` bytes, at an address that the kernel chooses.
     let start =
         unsafe { mmap(std::ptr::null_mut(), size as usize, ProtFlags::READ, MapFlags::SHARED, &file, 0) }?;
     // SAFETY: it is never unmapped, nobody writes to the file or cuts it while this process runs.
-    let memory = unsafe { std::slice::from_raw_parts(start.cast::<u8>(), size as usize) };
+    Ok(unsafe { std::slice::from_raw_parts(start.cast::<u8>(), size as usize) })
+}
+
+fn stream_mapped(shape: Shape) -> Result<()> {
+    let memory = map(STREAM, shape.file * M)?;
+    let (began, mut done) = (Instant::now(), 0);
+    for piece in memory.chunks(M as usize).cycle() {
+        let now = Instant::now();
+        let sum = piece.iter().step_by(PAGE as usize).fold(0u8, |sum, &byte| sum.wrapping_add(byte));
+        std::hint::black_box(sum);
+        done += piece.len() as u64;
+        DONE.record(piece.len() as u64, now);
+        let due = Duration::from_secs_f64(done as f64 / (shape.paged * M) as f64);
+        std::thread::sleep(due.saturating_sub(began.elapsed()));
+    }
+    Ok(())
+}
+
+fn read_mapped(shape: Shape) -> Result<()> {
+    let size = shape.mapped * M;
+    let memory = map(MAPPED, size)?;
     let (mut random, mut due) = (1u64, Instant::now());
     loop {
         let now = Instant::now();

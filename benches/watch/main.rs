@@ -38,6 +38,8 @@ struct Shape {
     leak: u64,
     /// Memory grown over five seconds, and freed at once.
     saw: u64,
+    /// Amount of the same file read through a mapping per second, in a loop.
+    paged: u64,
     /// Size of a mapped file of which random pages are read all the time.
     mapped: u64,
     /// Amount written to a file per second, with fsync(2) after each quarter of a MiB.
@@ -55,15 +57,17 @@ const NOTHING: Shape = Shape {
     burst: 0,
     leak: 0,
     saw: 0,
+    paged: 0,
     mapped: 0,
     synced: 0,
     tmpfs: 0,
 };
 
-const SHAPES: [Shape; 10] = [
+const SHAPES: [Shape; 11] = [
     Shape { name: "stream", limit: 256, stream: 60, hot: 60, burst: 30, ..NOTHING },
     Shape { name: "narrow", stream: 45, hot: 60, burst: 30, ..NOTHING },
     Shape { name: "bursts", limit: 1024, stream: 60, file: 1400, hot: 60, burst: 100, ..NOTHING },
+    Shape { name: "paged", limit: 256, paged: 60, hot: 60, burst: 30, ..NOTHING },
     // Read again and again: a file that fits below the limit, but not below the headroom, and one
     // that is a little larger than the limit.
     Shape { name: "fits", stream: 120, file: 178, ..NOTHING },
