@@ -15,13 +15,17 @@
 //! weren't sorted. At the knee the policy holds for the reuse time, and counts what comes back late
 //! (see [reuse](super::reuse)): that decides on the depth of the next press.
 
+mod budget;
 mod device;
+mod sample;
 
 use std::time::Duration;
 
+use budget::Budget;
 use device::Device;
+pub(crate) use sample::PressureSample;
 
-use super::reuse::{Anon, Checked, Margin, Refaulted, Reuse, ReuseSample, Settled};
+use super::reuse::{Checked, Margin, Reuse, Settled};
 use crate::kind::Kind;
 
 /// Interval between reclaims while nothing refaults.
@@ -55,94 +59,15 @@ const WINDOW: Duration = Duration::from_secs(2);
 /// Share of the reclaimed bytes above which refaults mean that the memory was in use.
 const KNEE_SHARE: f64 = 0.1;
 
-/// Reclaimed share of the scanned bytes below which only memory in use is left, or the lists aren't
-/// sorted yet. Such memory yields 1 to 3%, other memory all of it (Linux 7.3, MGLRU). Fewer than
-/// `MIN_SCANNED` bytes are too few for a conclusion.
-const POOR_EFFICIENCY: f64 = 0.2;
-const MIN_SCANNED: u64 = 1 << 20;
-/// Number of such samples in a press that are a knee even if others are between them: new memory
+/// Number of samples in a press with poor scan efficiency that are a knee even if others are between them: new memory
 /// that arrives meanwhile is reclaimed well.
 const POOR_IN_ALL: u32 = 4;
 
 /// Refaults up to this many bytes are noise.
 const NOISE_BYTES: u64 = 64 << 10;
 
-/// Time whose target share is the budget of stall. The first approach, which reclaims mostly cold
-/// memory, has a budget of its own: `APPROACH_BUDGET`, refilled at `APPROACH_REFILL` times the
-/// target's share of the elapsed time.
-const BUDGET_TIME: Duration = Duration::from_secs(60);
-const APPROACH_BUDGET: Duration = Duration::from_millis(200);
-const APPROACH_REFILL: f64 = 4.0;
-
-/// Stall per refaulted byte until one was measured, in microseconds: 25 us a page, about the cost
-/// of zram.
-const INITIAL_STALL_PER_BYTE: f64 = 25.0 / 4096.0;
-
-/// Minimum refaulted bytes for an estimate of the stall per byte.
-const MIN_MEASURED_BYTES: f64 = 128.0 * 1024.0;
-
 /// Duration above which a write is taken to be waiting for a device.
 const DEVICE_WAIT: Duration = Duration::from_millis(20);
-
-/// One sample of a cgroup. Amounts are bytes, counters run since the cgroup was created.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct PressureSample {
-    /// Time of the sample, on the monotonic clock.
-    pub at: Duration,
-    /// `memory.current`.
-    pub current: u64,
-    /// Part of it that is compressed copies (zswap).
-    pub copies: u64,
-    /// Time for which its tasks were stalled on memory (PSI `some`); `None` where it can't be read.
-    pub stalled: Option<Duration>,
-    /// Time for which its tasks waited for I/O (PSI `some` of IO); `None` where it can't be read.
-    pub waited: Option<Duration>,
-    /// Refaulted bytes that are in use: restores and swap-ins.
-    pub returned: u64,
-    /// All refaulted bytes.
-    pub refaulted: u64,
-    /// Anonymous memory of these, and of those that are in use: swap-ins.
-    pub refaulted_anon: u64,
-    pub returned_anon: u64,
-    /// Anonymous memory reclaimed so far; `None` if unknown.
-    pub taken_anon: Option<u64>,
-    /// Anonymous memory that counts beside the rest, and could be swapped out.
-    pub swappable: Anon,
-    /// Page cache that could be evicted now.
-    pub file: u64,
-    /// Anonymous memory that could be swapped out now.
-    pub anon: u64,
-    /// Bytes swapped out.
-    pub swapped_out: u64,
-    /// Bytes in swap, without those in zswap; `None` if unknown.
-    pub on_device: Option<u64>,
-    /// Bytes under writeback now, to swap or to disk.
-    pub writeback: u64,
-    /// Bytes scanned for reclaim, of which `taken` were reclaimed; 0 where the kernel doesn't
-    /// report it.
-    pub scanned: u64,
-    /// Bytes reclaimed, see `scanned`.
-    pub taken: u64,
-}
-
-impl PressureSample {
-    /// Returns the part of it that a check needs.
-    fn for_check(&self) -> ReuseSample {
-        let PressureSample { at, current, copies, taken_anon, swappable: anon, .. } = *self;
-        let refaulted = Refaulted { all: self.refaulted, anon: self.refaulted_anon };
-        ReuseSample { at, current, copies, refaulted, taken_anon, anon }
-    }
-
-    /// Returns the refaulted bytes that are in use, and that can come from a press of this kind.
-    fn returned(&self, kind: Kind) -> u64 {
-        if kind == Kind::Anon { self.returned_anon } else { self.returned }
-    }
-
-    /// Returns the bytes by which what is in swap grew since another sample; `None` if unknown.
-    fn submitted_since(&self, last: &Self) -> Option<u64> {
-        self.on_device.zip(last.on_device).map(|(now, before)| now.saturating_sub(before))
-    }
-}
 
 /// Decision of the policy.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -186,10 +111,8 @@ pub(crate) struct PressurePolicy {
     usual_wait: f64,
     /// Kind of memory that `usual` is about.
     usual_of: Kind,
-    /// Stall that may still be caused, microseconds.
-    budget: f64,
-    /// Measured stall per refaulted byte, microseconds.
-    stall_per_byte: f64,
+    /// Stall that may still be caused, and what it buys.
+    budget: Budget,
     /// State of swapping, with the bytes swapped out at the beginning.
     swap: Swapping,
     /// Bytes of anonymous memory that the kernel may still have to scan in order to sort them;
@@ -229,8 +152,7 @@ impl PressurePolicy {
             usual: 0.0,
             usual_wait: 0.0,
             usual_of: Kind::All,
-            budget: APPROACH_BUDGET.as_micros() as f64,
-            stall_per_byte: INITIAL_STALL_PER_BYTE,
+            budget: Budget::default(),
             swap: Swapping::Begun,
             unsorted: None,
             device: Device::default(),
@@ -285,7 +207,7 @@ impl PressurePolicy {
         }
         // Other users of the device wait as well.
         if waited > DEVICE_WAIT {
-            self.budget -= waited.as_micros() as f64;
+            self.budget.charge(waited);
         }
     }
 
@@ -351,10 +273,8 @@ impl PressurePolicy {
 
     /// Decides on the next step, of at most `left` bytes.
     fn step(&mut self, sample: &PressureSample, left: u64) -> PressureDecision {
-        if self.budget < 0.0 {
-            let until_paid = (-self.budget / (self.refill() * 1e6))
-                .clamp(STEP_INTERVAL.as_secs_f64(), MAX_HOLD.as_secs_f64());
-            self.due = sample.at + Duration::from_secs_f64(until_paid);
+        if let Some(until_paid) = self.budget.debt(self.target, self.found) {
+            self.due = sample.at + until_paid.clamp(STEP_INTERVAL, MAX_HOLD);
             return PressureDecision::Rest(self.due);
         }
         let cache_ends = (sample.file as f64) < 2.0 * self.rate * STEP_INTERVAL.as_secs_f64();
@@ -370,7 +290,7 @@ impl PressurePolicy {
             return PressureDecision::Rest(self.due);
         }
         // At most what the budget could pay for if all of it refaulted.
-        let affordable = self.budget / self.stall_per_byte.max(1e-9) / STEP_INTERVAL.as_secs_f64();
+        let affordable = self.budget.affordable() / STEP_INTERVAL.as_secs_f64();
         let most = (sample.current as f64 * MAX_RATE_SHARE).min(affordable).max(MIN_RATE as f64);
         if self.requested.is_some() {
             // The last step was held back. The lists may have changed meanwhile.
@@ -415,8 +335,8 @@ impl PressurePolicy {
         let io = if excess > NOISE_BYTES as f64 { (waited - self.usual_wait * time).max(0.0) } else { 0.0 };
         let is_stall_known = sample.stalled.is_some() && last.stalled.is_some();
         let stalled = since(sample.stalled, last.stalled).max(io);
-        if refaulted >= MIN_MEASURED_BYTES && is_stall_known {
-            self.stall_per_byte += 0.5 * (stalled / refaulted - self.stall_per_byte);
+        if is_stall_known {
+            self.budget.measure(stalled, refaulted);
         }
         // What may still come back from earlier presses isn't usual, however late it comes. What
         // hasn't within several reuse times is forgotten.
@@ -429,14 +349,7 @@ impl PressurePolicy {
         }
         self.device.swapped(sample.at, sample.submitted_since(last), time);
         self.out = (self.out - sample.refaulted.saturating_sub(last.refaulted) as f64).max(0.0);
-        let settled = self.target * BUDGET_TIME.as_micros() as f64;
-        let most = if self.found { settled } else { settled.max(APPROACH_BUDGET.as_micros() as f64) };
-        self.budget = (self.budget + self.refill() * time * 1e6 - stalled).clamp(-settled, most);
-    }
-
-    /// Returns the microseconds of stall that each microsecond allows.
-    fn refill(&self) -> f64 {
-        if self.found { self.target } else { APPROACH_REFILL * self.target }
+        self.budget.pass(time, stalled, self.target, self.found);
     }
 
     /// Judges what was reclaimed until a sample. Returns whether it was in use: much of it came
@@ -447,11 +360,11 @@ impl PressurePolicy {
         let rest = self.reclaimed * fade(sample.at.saturating_sub(last.at).as_secs_f64());
         self.reclaimed = if rest < 4096.0 { 0.0 } else { rest };
         let scanned = sample.scanned.saturating_sub(last.scanned);
-        if scanned >= MIN_SCANNED {
+        if scanned >= sample::MIN_SCANNED {
             // Every page counts as touched until it was scanned once, by as many writes as that
             // takes: one where nothing interrupts it.
             let sorts = self.unsorted.is_some_and(|left| scanned <= left);
-            let is_poor = is_poor(sample, last);
+            let is_poor = sample.is_poor_since(last);
             self.poor = if is_poor && !sorts { self.poor + 1 } else { 0 };
             self.poor_in_all += self.poor.min(1);
             if is_poor {
@@ -479,7 +392,7 @@ impl PressurePolicy {
             return false;
         }
         let last = self.last.unwrap_or(sample);
-        let is_touched = is_poor(&sample, &last) || self.poor > 0;
+        let is_touched = sample.is_poor_since(&last) || self.poor > 0;
         self.due = self.reuse.begin(sample.for_check(), Some(self.margin(is_touched)));
         self.rest_for_long();
         true
@@ -532,15 +445,6 @@ impl PressurePolicy {
         (self.rate, self.requested) = (MIN_RATE as f64, None);
         (self.reclaimed, self.returned) = (0.0, 0.0);
     }
-}
-
-/// Returns whether the kernel scanned much between two samples, and took little of it. What it
-/// swapped out to a device was taken, though it is freed later.
-fn is_poor(sample: &PressureSample, last: &PressureSample) -> bool {
-    let scanned = sample.scanned.saturating_sub(last.scanned);
-    let taken = sample.taken.saturating_sub(last.taken);
-    let taken = sample.submitted_since(last).map_or(taken, |submitted| taken.max(submitted));
-    scanned >= MIN_SCANNED && (taken as f64) < POOR_EFFICIENCY * scanned as f64
 }
 
 /// Returns the weight of what was seen `seconds` ago.

@@ -1,3 +1,4 @@
+use super::super::reuse::Anon;
 use super::super::working_set::{Activity, Estimate, Knee, WorkingSet};
 use super::*;
 use proptest::prelude::*;
@@ -529,7 +530,10 @@ fn a_moment_without_psi_charges_nothing() {
             });
             assert!(policy.due() <= at + FIRST_HOLD.max(4 * STEP_INTERVAL) || step_returned > 0, "{step}");
         }
-        assert!(policy.stall_per_byte <= INITIAL_STALL_PER_BYTE && policy.budget >= 0.0, "{policy:?}");
+        assert!(
+            policy.budget.per_byte <= budget::INITIAL_STALL_PER_BYTE && policy.budget.left >= 0.0,
+            "{policy:?}"
+        );
     }
 }
 
@@ -545,12 +549,12 @@ proptest! {
         let mut run = Run::new(App { wrong, needed, price, ..App::new(hot, cold) });
         run.run(400);
         // Where the kernel is often wrong and refaults are expensive, the budget is used up before.
-        let spent = run.app.stalled > APPROACH_BUDGET.as_micros() as f64;
+        let spent = run.app.stalled > budget::APPROACH_BUDGET.as_micros() as f64;
         prop_assert!(run.over() < 1.2 || run.app.current() < 4.0 * M || spent, "{:?}", run.app);
         let (before, settled) = (run.app.stalled, run.policy.found);
         run.run(60);
         // Memory reclaimed before the first of it refaults is added.
-        let (share, more) = if settled { (1.0, 60_000.0) } else { (APPROACH_REFILL, 800_000.0) };
+        let (share, more) = if settled { (1.0, 60_000.0) } else { (budget::APPROACH_REFILL, 800_000.0) };
         let least = MIN_RATE as f64 * STEP_INTERVAL.as_secs_f64() * 8.0 * 4.0 * price;
         prop_assert!(run.app.stalled - before <= 60_000.0 * share + more + least, "{} us", run.app.stalled - before);
     }
