@@ -408,8 +408,7 @@ impl PressurePolicy {
     /// Holds at a knee: until what was reclaimed would have come back, or, where the lists aren't
     /// sorted yet, for a short time.
     fn knee(&mut self, sample: &PressureSample) -> PressureDecision {
-        let counts =
-            self.knees >= SORTING_KNEES || self.reuse.pressed() >= (sample.current / APPROACH_DIVISOR) as f64;
+        let counts = self.knees >= SORTING_KNEES || self.pressed_much(sample);
         self.knees = (self.knees + 1).min(SORTING_KNEES);
         if !counts {
             return PressureDecision::Rest(self.hold(sample.at));
@@ -417,14 +416,25 @@ impl PressurePolicy {
         let for_check = sample.for_check();
         if self.reuse.is_of_file(for_check) && self.reuse.goes_on_with_anon(for_check) {
             self.begin_swapping(sample);
-            (self.reclaimed, self.returned, self.requested) = (0.0, 0.0, None);
-            (self.poor, self.poor_in_all) = (0, 0);
+            self.forget_press();
             self.due = sample.at + STEP_INTERVAL;
+            return PressureDecision::Rest(self.due);
+        }
+        if self.reuse.approaches() && self.returned < 1.0 && self.pressed_much(sample) {
+            // The kernel yields little, and nothing came back: its lists may need sorting again,
+            // since what it takes is what was sorted last time. A short pause shows whether they do.
+            self.due = self.reuse.begin(for_check, None);
+            self.forget_press();
             return PressureDecision::Rest(self.due);
         }
         self.due = self.reuse.begin(for_check, Some(self.margin(true)));
         self.rest_for_long();
         PressureDecision::Knee(self.due)
+    }
+
+    /// Returns whether a press took enough for a knee to count.
+    fn pressed_much(&self, sample: &PressureSample) -> bool {
+        self.reuse.pressed() >= (sample.current / APPROACH_DIVISOR) as f64
     }
 
     /// Returns what was pressed out last, and what of it came back.
@@ -441,7 +451,13 @@ impl PressurePolicy {
 
     /// Forgets what belongs to an approach.
     fn rest_for_long(&mut self) {
-        (self.found, self.poor, self.poor_in_all) = (true, 0, 0);
+        self.found = true;
+        self.forget_press();
+    }
+
+    /// Forgets what belongs to a press.
+    fn forget_press(&mut self) {
+        (self.poor, self.poor_in_all) = (0, 0);
         (self.rate, self.requested) = (MIN_RATE as f64, None);
         (self.reclaimed, self.returned) = (0.0, 0.0);
     }

@@ -350,8 +350,8 @@ fn refaults_suffice_without_psi() {
 
 #[test]
 fn poor_efficiency_is_a_knee_the_second_time() {
-    let mut policy = PressurePolicy::new(0.001, REUSE);
-    policy.reclaimed(32 << 20, Duration::ZERO);
+    let mut policy = PressurePolicy { knees: SORTING_KNEES, ..PressurePolicy::new(0.001, REUSE) };
+    policy.reclaimed(8 << 20, Duration::ZERO);
     let (mut sample, mut at) =
         (PressureSample { current: 1 << 30, file: 1 << 29, ..PressureSample::default() }, 0);
     let mut sample_after = |scanned: u64, taken: u64| {
@@ -380,11 +380,27 @@ fn poor_efficiency_is_a_knee_the_second_time() {
     assert!(matches!(sample_after(8 << 20, 1 << 20), PressureDecision::Knee(_)));
 }
 
+/// What the kernel yielded may be what it had sorted last.
+#[test]
+fn poor_efficiency_after_much_that_stays_away_is_a_pause_at_first() {
+    for (reclaimed, holds) in [(8u64 << 20, REUSE), (32 << 20, FIRST_HOLD)] {
+        let mut policy = PressurePolicy { knees: SORTING_KNEES, ..PressurePolicy::new(0.001, REUSE) };
+        policy.reclaimed(reclaimed, Duration::ZERO);
+        let mut sample = PressureSample { current: 1 << 30, file: 1 << 29, ..PressureSample::default() };
+        for second in 1..=4 {
+            sample.at = Duration::from_secs(second);
+            sample.scanned += if second > 2 { 8 << 20 } else { 0 };
+            policy.decide(sample);
+        }
+        assert_eq!(policy.due(), sample.at + holds, "{reclaimed}");
+    }
+}
+
 /// Returns the decisions of a policy over samples of anonymous memory, a second apart, in each of
 /// which that many bytes were scanned, none were reclaimed, and the rest changes as told.
 fn of_anon(scanned: &[u64], change: impl Fn(&mut PressureSample)) -> Vec<PressureDecision> {
-    let mut policy = PressurePolicy::new(0.001, REUSE);
-    policy.reclaimed(32 << 20, Duration::ZERO);
+    let mut policy = PressurePolicy { knees: SORTING_KNEES, ..PressurePolicy::new(0.001, REUSE) };
+    policy.reclaimed(8 << 20, Duration::ZERO);
     let mut sample = PressureSample {
         current: 1 << 30,
         anon: 64 << 20,
