@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context, Result, ensure};
 
 use crate::controller::{self, Controller, Running, Set};
-use crate::guest::{Swap, Swapped, number, stall};
+use crate::guest::{Swap, Swapped, number, scanned, stall};
 use crate::{CGROUPS, M, is_verbose, remove};
 use latency::Latencies;
 
@@ -54,11 +54,15 @@ pub fn compare(memctl: &str, seconds: u64, names: &[&str]) -> Result<()> {
     for app in apps.iter().filter(|app| names.is_empty() || names.contains(&app.name())) {
         println!("{:<9} {:<8} {}", app.name(), "BY", Figures::HEAD);
         let swap = Swapped::on(Swap::Zram)?;
-        let (without, used) = alone(app.as_ref())?;
-        for controller in controller::all(memctl)?.iter().filter(|by| !by.command.is_empty()) {
-            let suggested = controlled(app.as_ref(), controller, seconds, &without, &used)?;
+        let mut without = None;
+        for controller in controller::all(memctl)? {
+            if controller.command.is_empty() {
+                without = Some(alone(app.as_ref())?);
+                continue;
+            }
+            let suggested = controlled(app.as_ref(), &controller, seconds, without.as_ref())?;
             if let Some(limit) = suggested {
-                under(app.as_ref(), limit, &without)?;
+                under(app.as_ref(), limit, without.as_ref())?;
             }
         }
         drop(swap);
@@ -79,9 +83,9 @@ struct Figures {
 impl Figures {
     const HEAD: &'static str = "   USAGE  REQUESTS/s      p50      p99    p99.9      max  STALLED  CPU";
 
-    fn row(&self, without: Option<&Self>) -> String {
+    fn row(&self, alone: Option<&Alone>) -> String {
         let rate = self.rate();
-        let share = without.map_or_else(String::new, |without| {
+        let share = alone.map_or_else(String::new, |(without, _)| {
             format!("  {:.1}% of its requests", 100.0 * rate / without.rate())
         });
         let [half, most, nearly, worst] = self.requests.quantiles([0.5, 0.99, 0.999, 1.0]);
@@ -137,11 +141,12 @@ fn cgroup() -> Result<PathBuf> {
     Ok(app)
 }
 
-/// What the application takes back within one minute, and within two.
-struct Used([u64; 2]);
+/// Figures of an application without a controller, and the bytes that it takes back within one
+/// minute, and within two.
+type Alone = (Figures, [u64; 2]);
 
 /// Measures the application without a controller, and its working set.
-fn alone(app: &dyn App) -> Result<(Figures, Used)> {
+fn alone(app: &dyn App) -> Result<Alone> {
     let at = cgroup()?;
     let loaded = app.begin(&at, true)?;
     std::thread::sleep(SHORT_WARM_UP);
@@ -165,7 +170,7 @@ fn alone(app: &dyn App) -> Result<(Figures, Used)> {
         used[1] / M,
         least / M
     );
-    Ok((figures, Used(used)))
+    Ok((figures, used))
 }
 
 /// Reclaims until what the load takes back is all that writes reclaim, and returns the usage then.
@@ -190,8 +195,7 @@ fn controlled(
     app: &dyn App,
     controller: &Controller,
     seconds: u64,
-    without: &Figures,
-    used: &Used,
+    alone: Option<&Alone>,
 ) -> Result<Option<u64>> {
     let at = cgroup()?;
     let loaded = app.begin(&at, true)?;
@@ -202,7 +206,7 @@ fn controlled(
     for second in 1..=seconds {
         std::thread::sleep((began + Duration::from_secs(second)).saturating_duration_since(Instant::now()));
         if is_verbose() || second % 30 == 0 {
-            println!("  {second:>4} s {:>4} MiB", number(&at, "memory.current")? / M);
+            println!("  {second:>4} s {:>4} MiB, {}", number(&at, "memory.current")? / M, scanned(&at)?);
         }
     }
     let (mut figures, times) = meter.end(&at)?;
@@ -210,12 +214,14 @@ fn controlled(
     let told = running.end(began)?;
     figures.requests = loaded.end()?.within(times);
     remove(&at);
-    println!("{:<9} {:<8} {}", app.name(), controller.name, figures.row(Some(without)));
+    println!("{:<9} {:<8} {}", app.name(), controller.name, figures.row(alone));
     for Set { at, mib, is_at_most, confidence, suggested } in &told.sets {
-        let [one, two] = used.0.map(|used| 100.0 * *mib as f64 / (used / M) as f64);
+        let of_used = alone.map_or_else(String::new, |(_, used)| {
+            let [one, two] = used.map(|used| 100.0 * *mib as f64 / (used / M) as f64);
+            format!(" {one:.0}% of what it uses within 1 minute, {two:.0}% within 2;")
+        });
         println!(
-            "  told after {:.0} s: {}{mib} MiB ({:.0}% sure), {one:.0}% of what it uses within 1 minute, {two:.0}% \
-             within 2; limit {}",
+            "  told after {:.0} s: {}{mib} MiB ({:.0}% sure),{of_used} limit {}",
             at.as_secs_f64(),
             if *is_at_most { "at most " } else { "" },
             100.0 * confidence,
@@ -226,7 +232,7 @@ fn controlled(
 }
 
 /// Measures the application, started anew, under a limit and without a controller.
-fn under(app: &dyn App, limit: u64, without: &Figures) -> Result<()> {
+fn under(app: &dyn App, limit: u64, alone: Option<&Alone>) -> Result<()> {
     let at = cgroup()?;
     std::fs::write(at.join("memory.max"), limit.to_string()).context("memory.max")?;
     let loaded = app.begin(&at, false)?;
@@ -236,6 +242,6 @@ fn under(app: &dyn App, limit: u64, without: &Figures) -> Result<()> {
     let (mut figures, times) = meter.end(&at)?;
     figures.requests = loaded.end()?.within(times);
     remove(&at);
-    println!("{:<9} {:<8} {}", app.name(), format!("max={}M", limit / M), figures.row(Some(without)));
+    println!("{:<9} {:<8} {}", app.name(), format!("max={}M", limit / M), figures.row(alone));
     Ok(())
 }
