@@ -70,12 +70,18 @@ impl PressureSample {
         self.on_device.zip(last.on_device).map(|(now, before)| now.saturating_sub(before))
     }
 
-    /// Returns whether the kernel scanned much since another sample, and took little of it. What it
-    /// swapped out to a device was taken, though it is freed later.
-    pub(super) fn is_poor_since(&self, last: &Self) -> bool {
+    /// Returns the bytes scanned since another sample, and those of them that were scanned in vain.
+    /// What was swapped out to a device was taken, though it is freed later.
+    pub(super) fn scanned_since(&self, last: &Self) -> (u64, u64) {
         let scanned = self.scanned.saturating_sub(last.scanned);
         let taken = self.taken.saturating_sub(last.taken);
         let taken = self.submitted_since(last).map_or(taken, |submitted| taken.max(submitted));
-        scanned >= MIN_SCANNED && (taken as f64) < POOR_EFFICIENCY * scanned as f64
+        (scanned, scanned.saturating_sub(taken))
+    }
+
+    /// Returns whether the kernel scanned much since another sample, and took little of it.
+    pub(super) fn is_poor_since(&self, last: &Self) -> bool {
+        let (scanned, in_vain) = self.scanned_since(last);
+        scanned >= MIN_SCANNED && in_vain as f64 > (1.0 - POOR_EFFICIENCY) * scanned as f64
     }
 }

@@ -422,7 +422,7 @@ fn of_anon(scanned: &[u64], change: impl Fn(&mut PressureSample)) -> Vec<Pressur
 
 #[test]
 fn lists_of_anonymous_memory_are_sorted_in_as_many_writes_as_that_takes() {
-    let decided = of_anon(&[24 << 20, 24 << 20, 12 << 20, 24 << 20, 24 << 20], |_| {});
+    let decided = of_anon(&[48 << 20, 48 << 20, 24 << 20, 24 << 20, 24 << 20], |_| {});
     let is_knee: Vec<_> = decided.iter().map(|one| matches!(one, PressureDecision::Knee(_))).collect();
     assert_eq!(is_knee, [false, false, false, false, true], "{decided:?}");
     // Once: they stay sorted when swapping begins anew, after a guard held the policy back.
