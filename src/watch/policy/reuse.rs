@@ -66,6 +66,9 @@ pub(crate) struct Reuse {
     settled: Option<u64>,
     press: Press,
     check: Option<Check>,
+    /// Anonymous memory that was taken alone and hasn't come back, and the refaults so far.
+    alone: f64,
+    refaulted_anon: Option<u64>,
 }
 
 impl Reuse {
@@ -73,7 +76,17 @@ impl Reuse {
     #[must_use]
     pub(crate) fn new(time: Duration) -> Self {
         let (press, check) = (Press::default(), None);
-        Self { time, approaches: true, kind: Kind::All, depth: APPROACH_DEPTH, settled: None, press, check }
+        Self {
+            time,
+            approaches: true,
+            kind: Kind::All,
+            depth: APPROACH_DEPTH,
+            settled: None,
+            press,
+            check,
+            alone: 0.0,
+            refaulted_anon: None,
+        }
     }
 
     /// Sets another time. What was found by the old one says nothing of it. Returns whether it is
@@ -153,6 +166,7 @@ impl Reuse {
             None => {
                 self.press.reclaimed += bytes as f64;
                 self.press.goes_on |= bytes > 0;
+                self.alone += if self.kind == Kind::Anon { bytes as f64 } else { 0.0 };
             }
             Some(Check { slice: Some(slice), .. }) => slice.left = slice.left.saturating_sub(bytes),
             Some(_) => {}
@@ -242,6 +256,8 @@ impl Reuse {
 
     /// Judges a sample; `None` if no check is in progress.
     pub(crate) fn judge(&mut self, sample: ReuseSample) -> Option<Checked> {
+        let before = self.refaulted_anon.replace(sample.refaulted.anon).unwrap_or(sample.refaulted.anon);
+        self.alone = (self.alone - sample.refaulted.anon.saturating_sub(before) as f64).max(0.0);
         let check = self.check.as_mut()?;
         check.peak = check.peak.max(sample.current);
         if sample.at < check.until {
@@ -300,7 +316,13 @@ impl Reuse {
         self.kind = next;
         self.next(self.depth_after(&check, came));
         self.settled = Some(usage.saturating_sub(copies));
-        Some(Checked::Over(told.map(|share| Settled { usage, copies, share, is_bound })))
+        Some(Checked::Over(told.map(|share| Settled {
+            usage,
+            copies,
+            alone: self.alone as u64,
+            share,
+            is_bound,
+        })))
     }
 
     /// Returns the depth of the next press after a check.

@@ -55,8 +55,8 @@ pub struct WorkingSet {
     pub age: Duration,
     /// Reuse time: memory that is touched less often doesn't belong to the working set.
     pub reuse: Duration,
-    /// Suggested `memory.max`: a tenth above the largest usage since the first of those knees, plus
-    /// their spread. `None` before the first reuse time is over, and while less than a tenth of
+    /// Suggested `memory.max`: a tenth above the largest usage since the first of those knees, with
+    /// anonymous memory that only left because it was taken alone, plus their spread. `None` before the first reuse time is over, and while less than a tenth of
     /// what is pressed out comes back.
     pub suggested: Option<u64>,
 }
@@ -75,6 +75,8 @@ pub(crate) struct Knee {
     usage: u64,
     /// Part of the usage that is compressed copies (zswap): memory that isn't in use.
     copies: u64,
+    /// Memory besides that only left because it was taken alone.
+    alone: u64,
     /// Share of what was pressed out before that came back; 1 before it could.
     share: f64,
     has_settled: bool,
@@ -86,7 +88,7 @@ impl Knee {
     /// Returns the knee at the usage below which memory is touched all the time.
     #[must_use]
     pub(crate) fn met(usage: u64) -> Self {
-        Self { usage, copies: 0, share: 1.0, has_settled: false, is_bound: false }
+        Self { usage, copies: 0, alone: 0, share: 1.0, has_settled: false, is_bound: false }
     }
 
     /// Returns the knee at the usage after the reuse time, with what came back: that share of what
@@ -122,6 +124,7 @@ impl Knee {
 impl From<Settled> for Knee {
     fn from(settled: Settled) -> Self {
         let knee = Self::settled(settled.usage, settled.share).with_copies(settled.copies);
+        let knee = Self { alone: settled.alone, ..knee };
         if settled.is_bound { knee.as_bound() } else { knee }
     }
 }
@@ -295,9 +298,10 @@ pub(crate) struct Estimate {
     doubt: Option<u64>,
     /// Time of the last knee that counted.
     last: Duration,
-    /// Usage and copies at the last knee.
+    /// Usage, copies and memory taken alone at the last knee.
     last_usage: u64,
     copies: u64,
+    alone: u64,
     /// Largest usage that the cgroup grew back to after a knee.
     regrown: Peak,
     /// Largest usage of earlier working sets, at their end.
@@ -376,7 +380,7 @@ impl Estimate {
 
     fn settle(&mut self, now: Duration, knee: Knee) {
         let set = knee.set();
-        (self.last_usage, self.copies) = (knee.usage, knee.copies);
+        (self.last_usage, self.copies, self.alone) = (knee.usage, knee.copies, knee.alone);
         (self.met, self.doubt) = (None, None);
         let Some(bytes) = self.knees.median().filter(|_| self.knees.are_confirmed()) else {
             // The last bound is the one that is still true.
@@ -450,7 +454,7 @@ impl Estimate {
         let highest = self.doubt.map_or(most, |usage| usage.max(most));
         let near = 1.0 - ((highest - lowest) as f64 / bytes.max(1) as f64).min(1.0);
         let before = self.regrown.within(REGROWN_TIME, now).max(self.earlier.within(NEED_TIME, now));
-        let peak = self.knees.peak().max(before.unwrap_or(0));
+        let peak = self.knees.peak().max(before.unwrap_or(0)) + self.alone;
         let suggested = (peak + peak / MARGIN_DIVISOR + (most - least)).next_multiple_of(1 << 20);
         // A service that is quiet for a while takes nothing back, and will need more.
         let is_in_use = self.knees.all().any(|knee| knee.share >= BACK_SHARE);

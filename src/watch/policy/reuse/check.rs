@@ -53,6 +53,9 @@ pub(crate) struct Settled {
     pub usage: u64,
     /// Part of the usage that is compressed copies (zswap).
     pub copies: u64,
+    /// Anonymous memory besides that was taken alone, and stayed away. Under a limit the kernel
+    /// takes page cache first, and might leave it in memory.
+    pub alone: u64,
     /// Share of what was pressed out that came back, from 0 to 1; at a knee, of what was pressed
     /// out last. The less it is, the more of what is left is likely to be idle as well.
     pub share: f64,

@@ -9,7 +9,7 @@ fn sample(at: u64, current: u64, refaulted: u64) -> ReuseSample {
 }
 
 fn over(usage: u64, share: f64) -> Checked {
-    Checked::Over(Some(Settled { usage: usage * M, copies: 0, share, is_bound: false }))
+    Checked::Over(Some(Settled { usage: usage * M, copies: 0, alone: 0, share, is_bound: false }))
 }
 
 /// Returns a knee before which so many MiB were pressed out last, of which 1 MiB came back at
@@ -106,7 +106,7 @@ fn new_memory_that_was_accepted_is_a_bound_as_long_as_it_is_there() {
         let mut reuse = checking(Some(knee(20)));
         assert_eq!(reuse.judge(sample(10, 90, 10)), Some(Checked::New(5 * M)));
         reuse.begin(sample(12, 90, 10), Some(knee(2)));
-        let settled = Settled { usage: end * M, copies: 0, share: 0.15, is_bound: has_new };
+        let settled = Settled { usage: end * M, copies: 0, alone: 0, share: 0.15, is_bound: has_new };
         assert_eq!(reuse.judge(sample(63, end, 12)), Some(Checked::Over(Some(settled))));
     }
 }
@@ -134,7 +134,7 @@ fn a_knee_in_new_memory_says_nothing_of_the_press_before() {
     let mut reuse = checking(None);
     assert_eq!(reuse.judge(sample(10, 60, 10)), Some(Checked::New(5 * M)));
     assert_eq!(reuse.begin(sample(12, 58, 11), Some(knee(2))), Duration::from_secs(63));
-    let settled = Settled { usage: 60 * M, copies: 0, share: 4.0 / 52.0, is_bound: true };
+    let settled = Settled { usage: 60 * M, copies: 0, alone: 0, share: 4.0 / 52.0, is_bound: true };
     assert_eq!(reuse.judge(sample(63, 60, 13)), Some(Checked::Over(Some(settled))));
 }
 
@@ -271,7 +271,8 @@ fn copies_in_zswap_are_neither_new_memory_nor_missing() {
         reuse.begin(with_copies(sample(3, 80 + copies, 0), copies), None);
         // Half of it came back, and freed its copies.
         let after = with_copies(sample(63, 90 + copies / 2, 10), copies - copies / 2);
-        let settled = Settled { usage: (90 + copies) * M, copies: copies * M, share: 0.5, is_bound: false };
+        let settled =
+            Settled { usage: (90 + copies) * M, copies: copies * M, alone: 0, share: 0.5, is_bound: false };
         assert_eq!(reuse.judge(after), Some(Checked::Over(Some(settled))), "{copies}");
         assert_eq!(reuse.left(after) / M, (90 + copies / 2) / 20, "{copies}");
     }
