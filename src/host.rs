@@ -167,8 +167,13 @@ fn pinned(vmstat: &str) -> Option<u64> {
 }
 
 /// Returns how often tasks had to reclaim memory of the whole host in their own time so far; `None`
-/// if unknown.
+/// if unknown: that of their own NUMA node alone (`vm.zone_reclaim_mode`) isn't counted.
 pub(crate) fn allocation_stalls() -> Option<u64> {
+    // Without NUMA there is no such file.
+    let mode = read_system_file("/proc/sys/vm/zone_reclaim_mode");
+    if mode.is_ok_and(|mode| mode.trim() != "0") {
+        return None;
+    }
     stalls(&read_system_file("/proc/vmstat").ok()?)
 }
 

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::{Duration, Instant};
@@ -12,7 +12,12 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{M, Shape, Twist};
 
-pub const FILE: &str = "/data/pressure";
+/// Returns the path of the file that an application in a cgroup reads.
+pub fn file_of(app: &Path) -> PathBuf {
+    let name = app.file_name().unwrap_or_default().to_string_lossy();
+    PathBuf::from(format!("/data/pressure-{name}"))
+}
+
 const PAGE: u64 = 4096;
 
 /// Number of pages touched at a time, and the interval.
@@ -25,9 +30,9 @@ const STRIDE: u64 = 7919;
 
 /// Runs the application. For each line on its input it prints the number of batches since the last,
 /// and the slowest.
-pub fn load(shape: Shape) -> Result<()> {
+pub fn load(shape: Shape, path: &Path) -> Result<()> {
     let mut anon = allocate(shape)?;
-    let file = File::open(FILE)?;
+    let file = File::open(path)?;
     let mut buffer = vec![0; M as usize];
     for offset in 0..shape.file {
         file.read_exact_at(&mut buffer, offset * M)?;
@@ -37,7 +42,8 @@ pub fn load(shape: Shape) -> Result<()> {
         std::io::stdin().lines().map_while(Result::ok).for_each(|line| drop(tell.send(line)));
     });
     if shape.writes > 0 {
-        std::thread::spawn(move || write(shape.writes).unwrap_or_else(|error| eprintln!("{error:#}")));
+        let log = path.with_extension("log");
+        std::thread::spawn(move || write(&log, shape.writes).unwrap_or_else(|error| eprintln!("{error:#}")));
     }
     println!("ready");
     work(shape, &mut anon, &file, &told)
@@ -61,11 +67,10 @@ fn allocate(shape: Shape) -> Result<Vec<u8>> {
 }
 
 /// Writes a file at so many MiB per second, for ever.
-fn write(each_second: u64) -> Result<()> {
-    let path = format!("{FILE}.log");
+fn write(path: &Path, each_second: u64) -> Result<()> {
     let piece = vec![1; M as usize / 4];
     loop {
-        let mut log = File::create(&path)?;
+        let mut log = File::create(path)?;
         for _ in 0..each_second * 4 * 30 {
             log.write_all(&piece)?;
             std::thread::sleep(Duration::from_millis(250) / each_second as u32);
@@ -144,10 +149,11 @@ pub struct Load {
 impl Load {
     pub fn begin(shape: &Shape, app: &Path) -> Result<Self> {
         let mut child = Command::new("/bin/sh")
-            .args(["-c", "echo $$ >\"$1/cgroup.procs\"; exec \"$0\" load \"$2\""])
+            .args(["-c", "echo $$ >\"$1/cgroup.procs\"; exec \"$0\" load \"$2\" \"$3\""])
             .arg(std::env::current_exe()?)
             .arg(app)
             .arg(shape.name)
+            .arg(file_of(app))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;

@@ -2,7 +2,7 @@
 //! plugin and no controller.
 //!
 //! `pressure compare MEMCTL SECONDS [SHAPE[:TIMES]]...` runs in a guest: an application with a
-//! known amount of hot memory, with each controller in turn. `pressure load SHAPE` is that
+//! known amount of hot memory, with each controller in turn. `pressure load SHAPE FILE` is that
 //! application. `pressure apps MEMCTL SECONDS [APP]...` does it with real applications.
 
 #![allow(clippy::disallowed_methods, reason = "reads numbers of its own cgroups")]
@@ -19,7 +19,7 @@ mod load;
 
 use controller::{Controller, Running, Told};
 use guest::{Swap, Swapped, number, stall, used};
-use load::{FILE, Load};
+use load::{Load, file_of};
 
 const CGROUPS: &str = "/sys/fs/cgroup";
 /// Name of the second cgroup, see `Twist::Sibling`.
@@ -133,7 +133,7 @@ fn main() -> Result<()> {
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => println!("nothing measured: `make bench-pressure` says on what"),
         ["apps", memctl, seconds, ref names @ ..] => apps::compare(memctl, seconds.parse()?, names)?,
-        ["load", name] => load::load(Shape::named(name)?)?,
+        ["load", name, file] => load::load(Shape::named(name)?, file.as_ref())?,
         ["compare", memctl, seconds, ref names @ ..] => {
             let mut wanted = names.iter().map(|name| repeated(name)).collect::<Result<Vec<_>>>()?;
             if wanted.is_empty() {
@@ -311,15 +311,18 @@ fn begin(shape: &Shape, name: &str, limit: Option<u64>) -> Result<(PathBuf, Load
     if let Some(limit) = limit {
         std::fs::write(app.join("memory.max"), limit.to_string())?;
     }
-    std::fs::File::create(FILE)?.set_len(shape.file * M)?;
+    std::fs::File::create(file_of(&app))?.set_len(shape.file * M)?;
     let load = Load::begin(shape, &app)?;
     Ok((app, load))
 }
 
 /// Ends the application, and removes its cgroup and its file.
-fn end(app: &Path, load: Load) -> Result<()> {
+fn end(shape: &Shape, app: &Path, load: Load) -> Result<()> {
     load.end()?;
-    std::fs::remove_file(FILE)?;
+    std::fs::remove_file(file_of(app))?;
+    if shape.writes > 0 {
+        std::fs::remove_file(file_of(app).with_extension("log"))?;
+    }
     remove(app);
     Ok(())
 }
@@ -336,7 +339,7 @@ fn under(shape: &Shape, limit: u64, batches: f64) -> Result<String> {
     std::thread::sleep(MEASURED);
     let (anew, worst) = load.ask("now")?;
     let stalled = (stall(&app)? - stalled) as f64 / MEASURED.as_micros() as f64;
-    end(&app, load)?;
+    end(shape, &app, load)?;
     Ok(format!(
         "with memory.max = {}M as suggested, started anew without a controller: {anew:.1} batches/s ({:.0}%), stalled \
          {:.1}% of the time, worst {worst:.1} ms",
@@ -394,10 +397,9 @@ fn measure(shape: &Shape, controller: &Controller, seconds: u64) -> Result<Cours
     course.told = running.end(began)?;
     if let Some((at, load)) = sibling.take() {
         println!("  its sibling: {} MiB, {:.0} ms stalled", used(&at)? / M, stall(&at)? as f64 / 1e3);
-        load.end()?;
-        remove(&at);
+        end(shape, &at, load)?;
     }
-    end(&app, load)?;
+    end(shape, &app, load)?;
     Ok(course)
 }
 

@@ -28,6 +28,8 @@ pub struct Mount {
     pub root: PathBuf,
     /// True if the mount or its file system is read-only.
     pub read_only: bool,
+    /// True if `memory.events` counts the cgroup alone, without those below (`memory_localevents`).
+    pub local_events: bool,
     /// Name of the mounted cgroup: `/`, or where names begin at another mount, the path that leads
     /// to this cgroup.
     pub top: PathBuf,
@@ -60,7 +62,8 @@ impl Mount {
     /// Returns a mount that shows the whole hierarchy, with nothing else known.
     #[must_use]
     pub fn whole(point: PathBuf, read_only: bool) -> Self {
-        Self { id: None, point, root: "/".into(), read_only, top: "/".into(), inner: Vec::new() }
+        let (root, top) = ("/".into(), "/".into());
+        Self { id: None, point, root, read_only, local_events: false, top, inner: Vec::new() }
     }
 
     /// Finds the cgroup2 mount of this mount namespace that names begin from, in
@@ -94,7 +97,9 @@ impl Mount {
         let super_options = tail.nth(1).unwrap_or_default();
         let read_only =
             [options, super_options].iter().any(|o| o.split(|&b| b == b',').any(|word| word == b"ro"));
+        let local_events = super_options.split(|&b| b == b',').any(|word| word == b"memory_localevents");
         Some(Self {
+            local_events,
             id: Some(id),
             point: unescape(point),
             root: unescape(root),

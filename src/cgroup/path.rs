@@ -168,7 +168,15 @@ fn unlisted(dir: &OwnedFd, given: &Path, text: &Path) -> io::Result<(Mount, Path
     };
     let read_only = rustix::fs::fstatvfs(dir)?.f_flag.contains(StatVfsMountFlags::RDONLY);
     // The position of the mount in the hierarchy can't be determined here.
-    let mount = Mount { id: None, point: top.clone(), root: "/..".into(), read_only, top, inner: Vec::new() };
+    let mount = Mount {
+        id: None,
+        point: top.clone(),
+        root: "/..".into(),
+        read_only,
+        local_events: false,
+        top,
+        inner: Vec::new(),
+    };
     Ok((mount, below))
 }
 

@@ -12,7 +12,7 @@ use crate::host;
 /// As long as this number stays the same, it contains nothing else.
 #[must_use]
 pub(crate) fn shortages(located: &CgroupPath) -> Option<u64> {
-    if located.mount.hidden().is_some() {
+    if located.mount.hidden().is_some() || located.mount.local_events {
         return None;
     }
     let met = |events: &Events| Some(events.get("high")? + events.get("max")?);

@@ -427,6 +427,7 @@ mod tests {
             point: path.to_owned(),
             root: "/".into(),
             read_only: false,
+            local_events: false,
             top: "/".into(),
             inner: Vec::new(),
         };

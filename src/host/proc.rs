@@ -80,6 +80,12 @@ pub(crate) fn flat_keyed(text: &str, key: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
 }
 
+/// Returns the memory of the host, bytes.
+pub(crate) fn memory_total() -> u64 {
+    let info = rustix::system::sysinfo();
+    (info.totalram as u64).saturating_mul(info.mem_unit.into())
+}
+
 /// Returns the number of CPUs that are online.
 pub(crate) fn cpus() -> u64 {
     let online = read_system_file("/sys/devices/system/cpu/online").ok();

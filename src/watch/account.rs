@@ -128,13 +128,15 @@ impl Account {
         located: &CgroupPath,
         cx: &mut Context<'_, impl System>,
     ) -> Result<Self, Errno> {
+        let first = Counters::of(&sampler.stat(&mut cx.text)?);
+        // Before the counters: what happens in between counts for the watch.
+        let shortages = if first.proactive.is_none() { cx.system.shortages(located) } else { None };
         let text = &mut cx.text;
         let stat = sampler.stat(text)?;
-        let first = Counters::of(&stat);
         Ok(Self {
             began: cx.now,
-            first,
-            shortages: if first.proactive.is_none() { cx.system.shortages(located) } else { None },
+            first: Counters::of(&stat),
+            shortages,
             first_refaulted: stat.refaulted().unwrap_or(0),
             first_stalled: sampler.stalled(text),
             work: None,

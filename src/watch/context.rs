@@ -60,7 +60,9 @@ impl<S: System> Context<'_, S> {
 
     /// Returns what is known of kswapd.
     pub(crate) fn kswapd(&mut self) -> KswapdVerdict {
-        self.host.kswapd.at(self.now, &mut self.system)
+        let Self { system, host, now, .. } = self;
+        let memory = system.memory();
+        host.kswapd.at(*now, memory, || system.kswapd_scanned())
     }
 
     /// Returns the state of the host's swap.

@@ -232,6 +232,7 @@ mod tests {
             point: "/m".into(),
             root: "/".into(),
             read_only: false,
+            local_events: false,
             top: "/".into(),
             inner: Vec::new(),
         };

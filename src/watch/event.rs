@@ -216,7 +216,7 @@ pub struct Summary {
     /// Bytes that its own tasks reclaimed meanwhile, in their own time; `None` where the kernel
     /// doesn't report it.
     pub direct: Option<u64>,
-    /// True if that may be less: before 6.15 it contains what the kernel reclaimed beyond the
+    /// True if `direct` is an upper bound: before 6.15 it contains what the kernel reclaimed beyond the
     /// requests, and what other processes reclaimed.
     pub direct_is_at_most: bool,
     /// Time for which its tasks were stalled on memory meanwhile (PSI `some`).

@@ -29,7 +29,7 @@ use crate::cgroup::{CgroupPath, MemoryCgroup, Mount, Name, Sampler, pressure};
 use crate::clock;
 use crate::host::Mglru;
 use crate::host::files::{is_shortage, may_stay_open};
-use crate::host::proc::swappiness;
+use crate::host::proc::{memory_total, swappiness};
 use crate::host::swap_areas::HostCounters;
 use crate::host::swap_summary::SwapSummary;
 use crate::kind::Kind;
@@ -54,6 +54,7 @@ pub(crate) struct Kernel {
     nudge: fn(&JoinHandle<()>),
     signals: Option<BorrowedFd<'static>>,
     counters: HostCounters,
+    memory: u64,
     killers: Option<Receiver<Killers>>,
     blind_spot: u64,
 }
@@ -73,6 +74,7 @@ impl Kernel {
             nudge: |_| {},
             signals: None,
             counters: HostCounters::default(),
+            memory: memory_total(),
             killers: None,
             blind_spot: blind_spot(),
         })
@@ -155,6 +157,10 @@ impl System for Kernel {
 
     fn swapped_out(&mut self) -> Option<u64> {
         self.counters.swapped_out()
+    }
+
+    fn memory(&self) -> u64 {
+        self.memory
     }
 
     fn kswapd_scanned(&mut self) -> Option<u64> {

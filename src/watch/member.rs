@@ -16,7 +16,7 @@ use super::host::Visibility;
 use super::level::Level;
 use super::limits::Limits;
 use super::policy::backoff::Doubling;
-use super::policy::guard::{Allowed, CgroupState, Guard, Need};
+use super::policy::guard::{Allowed, Bounds, CgroupState, Guard, Need};
 use super::policy::hold::HoldState;
 use super::policy::lock::LockPatience;
 use super::probe::PressureProbe;
@@ -70,6 +70,8 @@ pub(crate) struct Member<S: System> {
     pub located: Arc<CgroupPath>,
     /// Handle for reclaim, unless a worker has it or it was never needed.
     pub handle: Option<Box<ReclaimHandle<S::Target>>>,
+    /// Whether the kernel can reclaim anonymous memory alone, as far as a handle showed.
+    can_take_anon: bool,
     pub activity: Activity,
     /// Time of the next sample.
     pub due: Duration,
@@ -146,6 +148,7 @@ impl<S: System> Member<S> {
             trigger_after: Duration::ZERO,
             closing: None,
             handle: None,
+            can_take_anon: false,
             activity: Activity::Idle,
             due: cx.now,
             hit: false,
@@ -314,6 +317,7 @@ impl<S: System> Member<S> {
         {
             // At each sample: what kswapd did during a rest shows only then.
             let kswapd = cx.kswapd();
+            kswapd.worked_at.into_iter().for_each(|at| probe.disturbed(at));
             if let Some(next) = probe.rests_until(now, current) {
                 until = until.min(next);
             } else if let Some((guard, end)) = blocked {
@@ -327,8 +331,10 @@ impl<S: System> Member<S> {
                 probe.interrupted();
                 return Ok(self.hold(guard, until, cx));
             } else {
-                let can_take_anon = self.handle.as_ref().is_some_and(|handle| handle.can_take_anon());
-                let subject = (&*self.located, self.rule.bounds.kind.unwrap_or_default(), can_take_anon);
+                if let Some(handle) = &self.handle {
+                    self.can_take_anon = handle.can_take_anon();
+                }
+                let subject = (&*self.located, self.rule.bounds.kind.unwrap_or_default(), self.can_take_anon);
                 let probed = probe.sample(&self.limits.own.sampler, subject, current, cx)?;
                 (until, missing, pressed) = (until.min(probed.until), probed.missing, probed.kind);
                 self.visibility.note_pressure(probed.is_blind);
@@ -368,7 +374,10 @@ impl<S: System> Member<S> {
         let need = if is_needed { self.limits.own.need(now) } else { Need::default() };
         let (sampler, text) = (&self.limits.own.sampler, &mut cx.text);
         let cache = &mut || sampler.stat(text).map_or(0, |stat| stat.cache_beside_anon());
-        let answer = self.rule.bounds.allow(down_to, own, swap, need, can_choose, cache);
+        // A press of anonymous memory alone takes nothing else, whatever a guard would prefer.
+        let kind = if pressed == Kind::Anon { Some(pressed) } else { self.rule.bounds.kind };
+        let bounds = Bounds { kind, ..self.rule.bounds };
+        let answer = bounds.allow(down_to, own, swap, need, can_choose, cache);
         if self.presses
             && let Some(probe) = &mut self.probe
         {
@@ -381,8 +390,7 @@ impl<S: System> Member<S> {
                 // anyway, but within bounds.
                 let ends = self.presses || swap.writable.is_some();
                 let most = if self.presses { allowed.most.min(missing) } else { allowed.most };
-                let kind = if allowed.kind == Kind::All { pressed } else { allowed.kind };
-                Ok(Step::Act(Allowed { waits: allowed.waits && ends, most, kind, ..allowed }))
+                Ok(Step::Act(Allowed { waits: allowed.waits && ends, most, ..allowed }))
             }
             Err(guard) => Ok(self.hold(guard, None, cx)),
         }

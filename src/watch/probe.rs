@@ -97,6 +97,11 @@ impl PressureProbe {
         self.spared = spared;
     }
 
+    /// Records that others evicted memory of the cgroup at this time.
+    pub(crate) fn disturbed(&mut self, at: Duration) {
+        self.policy.disturbed(at);
+    }
+
     /// Records that due reclaim is held back.
     pub(crate) fn interrupted(&mut self) {
         self.policy.interrupted();

@@ -134,6 +134,9 @@ pub(crate) trait System {
     /// read.
     fn swapped_out(&mut self) -> Option<u64>;
 
+    /// Returns the memory of the host, bytes.
+    fn memory(&self) -> u64;
+
     /// Returns the memory that kswapd scanned so far, bytes; `None` if unknown.
     fn kswapd_scanned(&mut self) -> Option<u64>;
 

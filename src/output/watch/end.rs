@@ -99,7 +99,7 @@ fn estimates(ended: &Ended, width: Option<u16>) -> String {
         || format!("~ minus about {} for compressed copies in zram (estimated from mm_stat)", size(zram));
     let notes = [
         spares.then(|| "at most: some memory that may be idle can't be reclaimed, or is spared".to_owned()),
-        is_bound.then(|| "at most: what was reclaimed last doesn't show that all of the rest is in use, so less may do".to_owned()),
+        is_bound.then(|| "at most: the last reclaim doesn't prove that all remaining memory is in use".to_owned()),
         early.map(|reuse| {
             format!(
                 "no memory.max is suggested before {0} have passed since the first knee: what is touched every {0} \

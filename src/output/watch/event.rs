@@ -180,7 +180,7 @@ pub fn guarded(guard: Guard) -> String {
             "memory pressure above the cgroup (full avg10 {}): scanning could trigger an OOM killer",
             hundredths(pressure)
         ),
-        Guard::Kswapd => "the host is short of memory: kswapd reclaims from all cgroups".into(),
+        Guard::Kswapd => "kswapd is at work, and reclaims from all cgroups".into(),
     }
 }
 

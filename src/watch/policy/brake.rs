@@ -19,9 +19,9 @@ const MIN_KEPT: u64 = 1 << 20;
 /// Divisor of the full amount that is one step up.
 const STEP_DIVISOR: u64 = 8;
 
-/// Minimum time between raises due to met limits: a cgroup at its limit meets it a hundred times a
-/// second.
-const RAISE_INTERVAL: Duration = Duration::from_secs(1);
+/// Minimum time between changes due to checks, and between raises due to met limits: a cgroup at its
+/// limit meets it a hundred times a second.
+const ADJUST_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Time for which a cgroup gives nothing for the limits above it, once memory in use came back
 /// although nothing holds: its own limit is met, the others' need not be.
@@ -52,6 +52,8 @@ pub(crate) struct Brake {
     /// Bound on the bytes kept free; `None` for no bound.
     kept: Option<u64>,
     raised_at: Duration,
+    /// Time of the last change due to a check.
+    adjusted_at: Duration,
     /// Time at which memory in use was last seen to come back while nothing holds.
     returned_at: Option<Duration>,
 }
@@ -74,7 +76,10 @@ impl Brake {
         let verdict = self.detector.check(now, counters)?;
         let arrives = self.arrives.waits(now).is_some();
         let (share, is_sure) = match verdict {
+            // Many bytes are checked more often than that.
+            _ if arrives && now.saturating_sub(self.adjusted_at) < ADJUST_INTERVAL => return None,
             Verdict::InUse(_) if arrives => {
+                self.adjusted_at = now;
                 let kept = self.kept.unwrap_or(wanted.full).min(wanted.full) / 2;
                 self.kept = Some(kept.max(MIN_KEPT));
                 self.returned_at = Some(now);
@@ -83,6 +88,7 @@ impl Brake {
             Verdict::InUse(share) => (share, true),
             Verdict::Doubtful(share) if !arrives => (share, false),
             Verdict::Clean | Verdict::Doubtful(_) => {
+                self.adjusted_at = now;
                 self.hold.worked();
                 self.raise(0, wanted);
                 return None;
@@ -99,7 +105,7 @@ impl Brake {
     /// Records that the limit was met. Returns true if that ends a hold.
     pub(crate) fn met(&mut self, now: Duration, wanted: Wanted) -> bool {
         if self.hold.waits(now).is_none() {
-            if self.kept.is_some() && now.saturating_sub(self.raised_at) >= RAISE_INTERVAL {
+            if self.kept.is_some() && now.saturating_sub(self.raised_at) >= ADJUST_INTERVAL {
                 self.raised_at = now;
                 self.raise(wanted.reserve, wanted);
             }

@@ -110,12 +110,13 @@ pub(crate) struct PressurePolicy {
     /// Bytes reclaimed and refaulted recently; both decay over `WINDOW`.
     reclaimed: f64,
     returned: f64,
+    /// Anonymous memory of the refaulted bytes.
+    returned_anon: f64,
     /// Refaults (bytes per second) and I/O wait (microseconds per second) while nothing is
     /// reclaimed.
     usual: f64,
+    usual_anon: f64,
     usual_wait: f64,
-    /// Kind of memory that `usual` is about.
-    usual_of: Kind,
     /// Stall that may still be caused, and what it buys.
     budget: Budget,
     /// State of swapping, with the bytes swapped out at the beginning.
@@ -154,9 +155,10 @@ impl PressurePolicy {
             last: None,
             reclaimed: 0.0,
             returned: 0.0,
+            returned_anon: 0.0,
             usual: 0.0,
+            usual_anon: 0.0,
             usual_wait: 0.0,
-            usual_of: Kind::All,
             budget: Budget::default(),
             swap: Swapping::Begun,
             unsorted: None,
@@ -216,6 +218,11 @@ impl PressurePolicy {
         }
     }
 
+    /// Records that others evicted memory of the cgroup at this time.
+    pub(crate) fn disturbed(&mut self, at: Duration) {
+        self.reuse.disturbed(at);
+    }
+
     /// Records a sample, and decides.
     pub(crate) fn decide(&mut self, sample: PressureSample) -> PressureDecision {
         let Some(last) = self.last.replace(sample) else {
@@ -232,7 +239,7 @@ impl PressurePolicy {
         if !(presses_new && goes_on) && (checked.is_some() || self.reuse.pressed() < 1.0) {
             // It is the check that judges what came back meanwhile; and what comes back before a
             // press has begun isn't the press's.
-            (self.returned, self.poor) = (0.0, 0);
+            (self.returned, self.returned_anon, self.poor) = (0.0, 0.0, 0);
         }
         let is_in_use = self.judge(&sample, &last);
         let mut new = None;
@@ -248,11 +255,15 @@ impl PressurePolicy {
             }
             Some(Checked::New(bytes)) => new = Some(bytes),
             Some(Checked::Over(Some(settled))) => {
+                if self.kind() == Kind::Anon {
+                    self.begin_swapping(&sample);
+                }
                 self.due = sample.at + STEP_INTERVAL;
                 return PressureDecision::Settled(settled);
             }
-            Some(Checked::Over(None)) if self.reuse.approaches() && self.kind() != before => {
+            Some(Checked::Over(None)) if self.kind() == Kind::Anon && before != Kind::Anon => {
                 self.begin_swapping(&sample);
+                self.forget_press();
             }
             Some(Checked::Over(None) | Checked::Void) | None => {}
         }
@@ -321,11 +332,10 @@ impl PressurePolicy {
     /// it cost.
     fn learn(&mut self, sample: &PressureSample, last: &PressureSample) {
         let time = sample.at.saturating_sub(last.at).as_secs_f64().max(1e-3);
-        let kind = self.kind();
-        if kind != self.usual_of {
-            (self.usual, self.usual_of) = (0.0, kind);
-        }
-        let refaulted = sample.returned(kind).saturating_sub(last.returned(kind)) as f64;
+        let is_anon = self.kind() == Kind::Anon;
+        let since_last = |of: fn(&PressureSample) -> u64| of(sample).saturating_sub(of(last)) as f64;
+        let (all, anon) = (since_last(|one| one.returned), since_last(|one| one.returned_anon));
+        let (refaulted, usual) = if is_anon { (anon, self.usual_anon) } else { (all, self.usual) };
         let since = |now: Option<Duration>, before: Option<Duration>| match now.zip(before) {
             Some((now, before)) => now.saturating_sub(before).as_micros() as f64,
             // A counter that couldn't be read says nothing of this interval.
@@ -333,8 +343,10 @@ impl PressurePolicy {
         };
         let waited = since(sample.waited, last.waited);
         // More than was reclaimed can't come back from it.
-        let excess = (refaulted - self.usual * time).max(0.0).min(self.out);
+        let excess = (refaulted - usual * time).max(0.0).min(self.out);
+        let excess_anon = (anon - self.usual_anon * time).max(0.0).min(excess);
         self.returned = self.returned * fade(time) + excess;
+        self.returned_anon = self.returned_anon * fade(time) + excess_anon;
         // The I/O of the cgroup itself doesn't count; but when memory refaults, the tasks wait for
         // that I/O.
         let io = if excess > NOISE_BYTES as f64 { (waited - self.usual_wait * time).max(0.0) } else { 0.0 };
@@ -346,10 +358,11 @@ impl PressurePolicy {
         // What may still come back from earlier presses isn't usual, however late it comes. What
         // hasn't within several reuse times is forgotten.
         self.out *= (-time / self.reuse.time().as_secs_f64()).exp();
-        let others = (refaulted - self.out).max(0.0);
+        let others = (all - self.out).max(0.0);
         if self.out < 1.0 || others > 0.0 {
             let weight = (time / 10.0).min(1.0);
             self.usual += weight * (others / time - self.usual);
+            self.usual_anon += weight * (others.min(anon) / time - self.usual_anon);
             self.usual_wait += weight * (waited / time - self.usual_wait);
         }
         self.device.swapped(sample.at, sample.submitted_since(last), time);
@@ -387,7 +400,7 @@ impl PressurePolicy {
         self.last = None;
         self.reuse.interrupted();
         (self.rate, self.requested) = (MIN_RATE as f64, None);
-        (self.reclaimed, self.returned, self.poor) = (0.0, 0.0, 0);
+        (self.reclaimed, self.returned, self.returned_anon, self.poor) = (0.0, 0.0, 0.0, 0);
     }
 
     /// Records that at this sample nothing more could be reclaimed. Returns whether it is a knee.
@@ -419,7 +432,12 @@ impl PressurePolicy {
             return PressureDecision::Rest(self.hold(sample.at));
         }
         let for_check = sample.for_check();
-        if self.reuse.is_of_file(for_check) && self.reuse.goes_on_with_anon(for_check) {
+        let is_of_file = if self.returned > NOISE_BYTES as f64 {
+            self.returned_anon <= KNEE_SHARE * self.reclaimed
+        } else {
+            self.reuse.is_of_file(for_check)
+        };
+        if is_of_file && self.reuse.goes_on_with_anon(for_check) {
             self.begin_swapping(sample);
             self.forget_press();
             self.due = sample.at + STEP_INTERVAL;
@@ -464,7 +482,7 @@ impl PressurePolicy {
     fn forget_press(&mut self) {
         (self.poor, self.poor_in_all) = (0, 0);
         (self.rate, self.requested) = (MIN_RATE as f64, None);
-        (self.reclaimed, self.returned) = (0.0, 0.0);
+        (self.reclaimed, self.returned, self.returned_anon) = (0.0, 0.0, 0.0);
     }
 }
 

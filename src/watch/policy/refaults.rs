@@ -37,6 +37,8 @@ const MAX_IN_USE_SHARE: f64 = 0.1;
 /// came back to Linux 6.1 for 19 MiB of headroom, 1635 to Linux 7.3, none without reclaim).
 const MAX_REFAULT_SHARE: f64 = 0.5;
 const MIN_STALL_SHARE: f64 = 0.01;
+/// Least stall that counts, however short the window was.
+const MIN_STALL: Duration = Duration::from_millis(20);
 
 /// Share of the refaults of page cache from which activations may mean nothing: the kernel counts
 /// one for each.
@@ -159,7 +161,7 @@ fn judge(reclaimed: u64, time: Duration, before: &RefaultCounters, now: &Refault
     }
     // Where stalls can't be read, refaults alone decide. A limit that is met stalls tasks as well.
     let stalled = now.stalled.zip(before.stalled).is_none_or(|(now, before)| {
-        now.saturating_sub(before).as_secs_f64() > MIN_STALL_SHARE * time.as_secs_f64()
+        now.saturating_sub(before) > time.mul_f64(MIN_STALL_SHARE).max(MIN_STALL)
     });
     let was_met = now.met.zip(before.met).is_some_and(|(now, before)| now > before);
     if stalled && !was_met { Verdict::InUse(refaulted) } else { Verdict::Doubtful(refaulted) }

@@ -35,6 +35,9 @@ const MAX_DEPTH: f64 = 0.2;
 /// Share of the usage after which the first approach pauses.
 const APPROACH_DEPTH: f64 = 0.4;
 
+/// Maximum number of consecutive presses of anonymous memory alone: page cache has its turn.
+const MAX_ANON_PRESSES: u32 = 3;
+
 /// Multiple of the pressed bytes above which refaults that don't make the usage grow aren't the
 /// press's: the kernel evicts by itself, for example in a loop over a file.
 const OTHERS_FACTOR: f64 = 4.0;
@@ -69,6 +72,10 @@ pub(crate) struct Reuse {
     /// Anonymous memory that was taken alone and hasn't come back, and the refaults so far.
     alone: f64,
     refaulted_anon: Option<u64>,
+    /// Number of consecutive presses of anonymous memory alone.
+    anon_presses: u32,
+    /// Time at which others evicted memory of the cgroup last.
+    disturbed_at: Option<Duration>,
 }
 
 impl Reuse {
@@ -86,6 +93,8 @@ impl Reuse {
             check,
             alone: 0.0,
             refaulted_anon: None,
+            anon_presses: 0,
+            disturbed_at: None,
         }
     }
 
@@ -97,6 +106,11 @@ impl Reuse {
             self.next(LEAST_DEPTH);
         }
         is_another
+    }
+
+    /// Records that others evicted memory of the cgroup at this time.
+    pub(crate) fn disturbed(&mut self, at: Duration) {
+        self.disturbed_at = Some(at);
     }
 
     /// Records that a press was held back for some time: the usage that it began from is outdated.
@@ -185,11 +199,14 @@ impl Reuse {
     #[must_use]
     pub(crate) fn left(&mut self, sample: ReuseSample) -> u64 {
         let current = sample.current;
+        if self.kind == Kind::Anon && sample.anon != Anon::Alone {
+            // Nothing is left of it, or no room for it.
+            (self.kind, self.press) = (Kind::All, Press::default());
+        }
         let usage = self.settled.map_or(sample.set(), |settled| settled.min(sample.set()));
         let begins = self.press.from.is_none();
         if begins {
             self.press.taken_anon = sample.taken_anon;
-            self.kind = if sample.anon == Anon::Alone { self.kind } else { Kind::All };
         }
         self.press.sample(sample.at);
         self.press.from.get_or_insert((usage, sample.refaulted));
@@ -276,8 +293,10 @@ impl Reuse {
             return Some(check.press_new(sample, new, self.time));
         }
         let check = *check;
-        if sample.at > check.until + MAX_LATENESS {
-            // What came back in the time of a guard didn't come back within the reuse time.
+        let is_disturbed = self.disturbed_at.is_some_and(|at| at > check.began);
+        if sample.at > check.until + MAX_LATENESS || is_disturbed {
+            // What came back in the time of a guard didn't come back within the reuse time, and what
+            // others evicted wasn't pressed out.
             self.next(if self.approaches { APPROACH_DEPTH } else { LEAST_DEPTH });
             return Some(Checked::Void);
         }
@@ -309,12 +328,18 @@ impl Reuse {
         // What looked like a knee was none: the kernel's lists weren't sorted.
         self.approaches =
             check.stage == Stage::First && matches!(came, Back::Share(share) if share <= BACK_SHARE);
-        let next = if self.approaches { self.kind } else { self.kind_after(told, sample) };
+        let next = if self.approaches { self.kind } else { self.kind_after(came, told, sample) };
         // Anonymous memory stayed: nothing is known of it.
         let has_anon = sample.anon != Anon::None && self.kind == Kind::All;
         let is_bound = has_new || has_anon && self.press.took_file_only(sample);
+        let depth = self.depth_after(&check, came);
+        self.next(match (self.kind, next) {
+            (Kind::All, Kind::Anon) => MAX_DEPTH / 2.0,
+            (Kind::Anon, Kind::All) => LEAST_DEPTH,
+            _ => depth,
+        });
+        self.anon_presses = if next == Kind::Anon { self.anon_presses + 1 } else { 0 };
         self.kind = next;
-        self.next(self.depth_after(&check, came));
         self.settled = Some(usage.saturating_sub(copies));
         Some(Checked::Over(told.map(|share| Settled {
             usage,
@@ -351,9 +376,12 @@ impl Reuse {
     /// Returns the kind of the next press after a check that told this share: anonymous memory alone
     /// after a press in which only page cache turned out to be in use, and as long as most of what
     /// that takes stays away.
-    fn kind_after(&self, told: Option<f64>, sample: ReuseSample) -> Kind {
+    fn kind_after(&self, came: Back, told: Option<f64>, sample: ReuseSample) -> Kind {
         let goes_on = match self.kind {
-            Kind::Anon => told.is_none_or(|share| share < CONFIRMED_SHARE),
+            Kind::Anon => {
+                self.anon_presses < MAX_ANON_PRESSES
+                    && matches!(came, Back::Share(share) if share < CONFIRMED_SHARE)
+            }
             _ => told.is_none_or(|share| share > BACK_SHARE) && self.is_of_file(sample),
         };
         if goes_on && sample.anon == Anon::Alone { Kind::Anon } else { Kind::All }

@@ -221,6 +221,10 @@ impl System for SimSystem {
         Some(0)
     }
 
+    fn memory(&self) -> u64 {
+        8192 * M
+    }
+
     fn kswapd_scanned(&mut self) -> Option<u64> {
         Some(0)
     }

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use crate::kind::Kind;
 use crate::watch::policy::reuse::{Anon, Refaulted, ReuseSample};
 
 /// Reclaimed share of the scanned bytes below which only memory in use is left, or the lists aren't
@@ -28,8 +27,9 @@ pub(crate) struct PressureSample {
     pub returned: u64,
     /// All refaulted bytes.
     pub refaulted: u64,
-    /// Anonymous memory of these, and of those that are in use: swap-ins.
+    /// Anonymous memory of `refaulted`.
     pub refaulted_anon: u64,
+    /// Anonymous memory of `returned`: swap-ins.
     pub returned_anon: u64,
     /// Anonymous memory reclaimed so far; `None` if unknown.
     pub taken_anon: Option<u64>,
@@ -58,11 +58,6 @@ impl PressureSample {
         let PressureSample { at, current, copies, taken_anon, swappable: anon, .. } = *self;
         let refaulted = Refaulted { all: self.refaulted, anon: self.refaulted_anon };
         ReuseSample { at, current, copies, refaulted, taken_anon, anon }
-    }
-
-    /// Returns the refaulted bytes that are in use, and that can come from a press of this kind.
-    pub(super) fn returned(&self, kind: Kind) -> u64 {
-        if kind == Kind::Anon { self.returned_anon } else { self.returned }
     }
 
     /// Returns the bytes by which what is in swap grew since another sample; `None` if unknown.

@@ -42,7 +42,7 @@ impl Press {
     /// Returns whether hardly anything but page cache was taken, as far as is known.
     pub(super) fn took_file_only(&self, sample: ReuseSample) -> bool {
         let anon = sample.taken_anon.zip(self.taken_anon).map(|(now, before)| now.saturating_sub(before));
-        anon.is_none_or(|anon| (anon as f64) < BACK_SHARE * self.reclaimed)
+        anon.is_none_or(|anon| anon as f64 <= BACK_SHARE * self.reclaimed)
     }
 
     /// Records a sample during the press.

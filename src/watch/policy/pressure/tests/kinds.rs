@@ -41,9 +41,9 @@ fn a_file_in_use_does_not_end_the_approach_to_anonymous_memory() {
 #[test]
 fn memory_of_which_every_huge_page_is_in_use_is_told_as_a_bound_until_it_is_found() {
     let mut run = Run::new(cache(0.27));
-    run.run(900);
+    run.run(1500);
     assert!(run.over() < 1.15, "{:?}", run.app);
-    assert!(run.app.stalled < 900_000.0 * 2.0, "{:?}", run.app);
+    assert!(run.app.stalled < 1_500_000.0, "{:?}", run.app);
     for set in &run.told {
         assert!(set.bytes as f64 > 0.95 * run.app.in_use(), "{}", run.all());
         assert!(set.is_bound || (set.bytes as f64) < 1.15 * run.app.in_use(), "{}", run.all());
