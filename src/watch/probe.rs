@@ -28,6 +28,9 @@ const MIN_CHANGE: f64 = 0.2;
 /// the kernel folds the counters of all controllers for each.
 const ACTIVITY_INTERVAL: Duration = Duration::from_secs(2);
 
+/// Time for which it is known whether there is room in swap.
+const ROOM_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Bytes of a kind that count beside the rest of a usage: that may be idle and stay, from which an
 /// estimate is an upper bound. Also as a divisor of the usage.
 const MIN_SPARED: u64 = 1 << 20;
@@ -46,6 +49,8 @@ pub(crate) struct PressureProbe {
     copied: Option<f64>,
     /// Memory that stayed in the last decision although it may be idle.
     spared: Option<Spared>,
+    /// Whether anonymous memory had room in swap, and when that was found out.
+    room: Option<(Duration, bool)>,
 }
 
 /// Result of a sample.
@@ -76,6 +81,7 @@ impl PressureProbe {
             saving: Saving::default(),
             copied: None,
             spared: None,
+            room: None,
         }
     }
 
@@ -132,7 +138,7 @@ impl PressureProbe {
         // What a guard spares makes the estimate a bound anyway.
         let is_any = kind.takes_anon() && kind.takes_file();
         let may_swap = is_any && self.spared.is_none() && counts(sample.anon, current);
-        if may_swap && cx.system.can_swap(located, kind) {
+        if may_swap && self.has_room(now, || cx.system.can_swap(located, kind)) {
             sample.swappable = if can_take_anon && kind == Kind::All { Anon::Alone } else { Anon::Mixed };
         }
         let is_blind = sample.stalled.is_none();
@@ -186,6 +192,15 @@ impl PressureProbe {
         let spares = self.spares_memory(current, &stat, || cx.system.can_swap(located, kind));
         let knee = Knee::met(current).with_copies(stat.zswap.unwrap_or(0));
         Ok(self.knee(sampler, knee, spares, cx.now, &mut cx.text))
+    }
+
+    /// Returns whether anonymous memory has room in swap, as of a moment ago: finding out reads files
+    /// of all levels.
+    fn has_room(&mut self, now: Duration, can_swap: impl FnOnce() -> bool) -> bool {
+        match self.room {
+            Some((at, has_room)) if now.saturating_sub(at) < ROOM_INTERVAL => has_room,
+            _ => self.room.insert((now, can_swap())).1,
+        }
     }
 
     /// Returns whether memory stays that may be idle, and so isn't part of the working set.
@@ -288,8 +303,8 @@ fn pressure_sample(
 ) -> PressureSample {
     let swapped_in = stat.swapped_in().unwrap_or(0);
     let refaulted_anon = swapped_in.max(stat.workingset_refault_anon.unwrap_or(0) * page_size());
-    // Before 6.13, what is in swap and what came back from it.
-    let in_swap = || Some(on_device? + stat.zswapped.unwrap_or(0) + refaulted_anon);
+    // Before 6.13, what is in swap: at least that was taken.
+    let in_swap = || Some(on_device? + stat.zswapped.unwrap_or(0));
     let written = stat.pswpout.map(|out| (out + stat.zswpout.unwrap_or(0)) * page_size());
     let taken_anon = written.or_else(in_swap);
     let swapped_out = stat.pswpout.unwrap_or(0) + stat.zswpout.unwrap_or(0);

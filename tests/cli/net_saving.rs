@@ -22,7 +22,7 @@ fn busybox(words: &[&str]) {
 }
 
 /// Swap on zram instead of the guest's disk, until this is dropped.
-struct Zram;
+pub struct Zram;
 
 impl Zram {
     pub fn on() -> Self {

@@ -17,12 +17,14 @@
 
 mod budget;
 mod device;
+mod returns;
 mod sample;
 
 use std::time::Duration;
 
 use budget::Budget;
 use device::Device;
+use returns::Returns;
 pub(crate) use sample::PressureSample;
 
 use super::reuse::{Checked, Margin, Reuse, Settled};
@@ -58,18 +60,9 @@ const SORTING_PASSES: u64 = 2;
 /// Interval between readings of the usage while the policy holds.
 const PEEK_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Time constant within which reclaimed memory that is touched all the time refaults.
-const WINDOW: Duration = Duration::from_secs(2);
-
-/// Share of the reclaimed bytes above which refaults mean that the memory was in use.
-const KNEE_SHARE: f64 = 0.1;
-
-/// Number of samples in a press with poor scan efficiency that are a knee even if others are between them: new memory
-/// that arrives meanwhile is reclaimed well.
+/// Number of samples with poor scan efficiency in a press that are a knee even if others are between
+/// them: new memory that arrives meanwhile is reclaimed well.
 const POOR_IN_ALL: u32 = 4;
-
-/// Refaults up to this many bytes are noise.
-const NOISE_BYTES: u64 = 64 << 10;
 
 /// Duration above which a write is taken to be waiting for a device.
 const DEVICE_WAIT: Duration = Duration::from_millis(20);
@@ -107,16 +100,8 @@ pub(crate) struct PressurePolicy {
     /// Time of the next sample.
     due: Duration,
     last: Option<PressureSample>,
-    /// Bytes reclaimed and refaulted recently; both decay over `WINDOW`.
-    reclaimed: f64,
-    returned: f64,
-    /// Anonymous memory of the refaulted bytes.
-    returned_anon: f64,
-    /// Refaults (bytes per second) and I/O wait (microseconds per second) while nothing is
-    /// reclaimed.
-    usual: f64,
-    usual_anon: f64,
-    usual_wait: f64,
+    /// Memory reclaimed and refaulted lately.
+    returns: Returns,
     /// Stall that may still be caused, and what it buys.
     budget: Budget,
     /// State of swapping, with the bytes swapped out at the beginning.
@@ -126,8 +111,6 @@ pub(crate) struct PressurePolicy {
     unsorted: Option<u64>,
     /// What was swapped out to a device.
     device: Device,
-    /// Bytes reclaimed that haven't come back.
-    out: f64,
     /// Check of what was reclaimed.
     reuse: Reuse,
     /// Number of knees, up to `SORTING_KNEES`.
@@ -153,17 +136,11 @@ impl PressurePolicy {
             requested: None,
             due: Duration::ZERO,
             last: None,
-            reclaimed: 0.0,
-            returned: 0.0,
-            returned_anon: 0.0,
-            usual: 0.0,
-            usual_anon: 0.0,
-            usual_wait: 0.0,
+            returns: Returns::default(),
             budget: Budget::default(),
             swap: Swapping::Begun,
             unsorted: None,
             device: Device::default(),
-            out: 0.0,
             reuse: Reuse::new(reuse),
             knees: 0,
             hold: Duration::ZERO,
@@ -203,8 +180,7 @@ impl PressurePolicy {
     /// Records reclaimed bytes, and the time that the write waited, for example for a slow swap
     /// device.
     pub(crate) fn reclaimed(&mut self, bytes: u64, waited: Duration) {
-        self.reclaimed += bytes as f64;
-        self.out += bytes as f64;
+        self.returns.reclaimed(bytes);
         self.reuse.reclaimed(bytes);
         // Steps grow by the bytes reclaimed, not by those requested: a guard may have held a step
         // back, and the next one must not be larger for that.
@@ -239,7 +215,8 @@ impl PressurePolicy {
         if !(presses_new && goes_on) && (checked.is_some() || self.reuse.pressed() < 1.0) {
             // It is the check that judges what came back meanwhile; and what comes back before a
             // press has begun isn't the press's.
-            (self.returned, self.returned_anon, self.poor) = (0.0, 0.0, 0);
+            self.returns.forget_returned();
+            self.poor = 0;
         }
         let is_in_use = self.judge(&sample, &last);
         let mut new = None;
@@ -332,51 +309,25 @@ impl PressurePolicy {
     /// it cost.
     fn learn(&mut self, sample: &PressureSample, last: &PressureSample) {
         let time = sample.at.saturating_sub(last.at).as_secs_f64().max(1e-3);
-        let is_anon = self.kind() == Kind::Anon;
-        let since_last = |of: fn(&PressureSample) -> u64| of(sample).saturating_sub(of(last)) as f64;
-        let (all, anon) = (since_last(|one| one.returned), since_last(|one| one.returned_anon));
-        let (refaulted, usual) = if is_anon { (anon, self.usual_anon) } else { (all, self.usual) };
         let since = |now: Option<Duration>, before: Option<Duration>| match now.zip(before) {
             Some((now, before)) => now.saturating_sub(before).as_micros() as f64,
             // A counter that couldn't be read says nothing of this interval.
             None => 0.0,
         };
         let waited = since(sample.waited, last.waited);
-        // More than was reclaimed can't come back from it.
-        let excess = (refaulted - usual * time).max(0.0).min(self.out);
-        let excess_anon = (anon - self.usual_anon * time).max(0.0).min(excess);
-        self.returned = self.returned * fade(time) + excess;
-        self.returned_anon = self.returned_anon * fade(time) + excess_anon;
-        // The I/O of the cgroup itself doesn't count; but when memory refaults, the tasks wait for
-        // that I/O.
-        let io = if excess > NOISE_BYTES as f64 { (waited - self.usual_wait * time).max(0.0) } else { 0.0 };
-        let is_stall_known = sample.stalled.is_some() && last.stalled.is_some();
-        let stalled = since(sample.stalled, last.stalled).max(io);
-        if is_stall_known {
-            self.budget.measure(stalled, refaulted);
-        }
-        // What may still come back from earlier presses isn't usual, however late it comes. What
-        // hasn't within several reuse times is forgotten.
-        self.out *= (-time / self.reuse.time().as_secs_f64()).exp();
-        let others = (all - self.out).max(0.0);
-        if self.out < 1.0 || others > 0.0 {
-            let weight = (time / 10.0).min(1.0);
-            self.usual += weight * (others / time - self.usual);
-            self.usual_anon += weight * (others.min(anon) / time - self.usual_anon);
-            self.usual_wait += weight * (waited / time - self.usual_wait);
+        let interval = self.returns.learn(sample, last, self.reuse.kind(), waited, self.reuse.time());
+        let stalled = since(sample.stalled, last.stalled).max(interval.waited);
+        if sample.stalled.is_some() && last.stalled.is_some() {
+            self.budget.measure(stalled, interval.refaulted);
         }
         self.device.swapped(sample.at, sample.submitted_since(last), time);
-        self.out = (self.out - sample.refaulted.saturating_sub(last.refaulted) as f64).max(0.0);
         self.budget.pass(time, stalled, self.target, self.found);
     }
 
     /// Judges what was reclaimed until a sample. Returns whether it was in use: much of it came
     /// back at once, or the kernel had to scan much for it.
     fn judge(&mut self, sample: &PressureSample, last: &PressureSample) -> bool {
-        let share = self.returned / self.reclaimed.max(1.0);
-        let is_in_use = self.returned > NOISE_BYTES as f64 && share > KNEE_SHARE;
-        let rest = self.reclaimed * fade(sample.at.saturating_sub(last.at).as_secs_f64());
-        self.reclaimed = if rest < 4096.0 { 0.0 } else { rest };
+        let is_in_use = self.returns.judge(sample.at.saturating_sub(last.at).as_secs_f64());
         let (scanned, in_vain) = sample.scanned_since(last);
         if scanned >= sample::MIN_SCANNED {
             // Every page counts as touched until it was scanned once, by as many writes as that
@@ -400,7 +351,8 @@ impl PressurePolicy {
         self.last = None;
         self.reuse.interrupted();
         (self.rate, self.requested) = (MIN_RATE as f64, None);
-        (self.reclaimed, self.returned, self.returned_anon, self.poor) = (0.0, 0.0, 0.0, 0);
+        self.returns.forget();
+        self.poor = 0;
     }
 
     /// Records that at this sample nothing more could be reclaimed. Returns whether it is a knee.
@@ -432,20 +384,19 @@ impl PressurePolicy {
             return PressureDecision::Rest(self.hold(sample.at));
         }
         let for_check = sample.for_check();
-        let is_of_file = if self.returned > NOISE_BYTES as f64 {
-            self.returned_anon <= KNEE_SHARE * self.reclaimed
-        } else {
-            self.reuse.is_of_file(for_check)
-        };
+        let came_back = self.returns.came_back();
+        let is_of_file = if came_back { self.returns.is_of_file() } else { self.reuse.is_of_file(for_check) };
         if is_of_file && self.reuse.goes_on_with_anon(for_check) {
             self.begin_swapping(sample);
             self.forget_press();
             self.due = sample.at + STEP_INTERVAL;
             return PressureDecision::Rest(self.due);
         }
-        if self.reuse.approaches() && self.returned < 1.0 && self.pressed_much(sample) {
+        if self.reuse.approaches() && self.returns.returned < 1.0 && self.pressed_much(sample) {
             // The kernel yields little, and nothing came back: its lists may need sorting again,
             // since what it takes is what was sorted last time. A short pause shows whether they do.
+            // After it, that is a knee at once.
+            self.knees = SORTING_KNEES;
             self.due = self.reuse.begin(for_check, None);
             self.forget_press();
             return PressureDecision::Rest(self.due);
@@ -462,7 +413,7 @@ impl PressurePolicy {
 
     /// Returns what was pressed out last, and what of it came back.
     fn margin(&self, is_touched: bool) -> Margin {
-        Margin { reclaimed: self.reclaimed, returned: self.returned, is_touched }
+        Margin { reclaimed: self.returns.reclaimed, returned: self.returns.returned, is_touched }
     }
 
     fn hold(&mut self, now: Duration) -> Duration {
@@ -482,13 +433,8 @@ impl PressurePolicy {
     fn forget_press(&mut self) {
         (self.poor, self.poor_in_all) = (0, 0);
         (self.rate, self.requested) = (MIN_RATE as f64, None);
-        (self.reclaimed, self.returned, self.returned_anon) = (0.0, 0.0, 0.0);
+        self.returns.forget();
     }
-}
-
-/// Returns the weight of what was seen `seconds` ago.
-fn fade(seconds: f64) -> f64 {
-    (-seconds / WINDOW.as_secs_f64()).exp()
 }
 
 #[cfg(test)]
