@@ -6,7 +6,7 @@ use rustix::process::{Resource, getrlimit};
 use rustix::thread::{CapabilitySet, capabilities};
 
 use kernel::kernel_release;
-use proc::{flat_keyed, meminfo_bytes, page_size, read_system_file};
+use proc::{meminfo_bytes, read_system_file};
 use swap_areas::{SwapAreas, SwapSpace};
 use user::UserNamespace;
 use zswap::ZswapPool;
@@ -22,6 +22,7 @@ pub mod reader;
 pub mod swap_areas;
 pub mod swap_summary;
 pub mod user;
+pub(crate) mod vmstat;
 pub mod zram;
 pub mod zswap;
 
@@ -102,7 +103,7 @@ impl Host {
             mglru: Mglru::read(),
             swappiness: proc::swappiness(),
             hugetlb: meminfo.as_deref().and_then(|meminfo| meminfo_bytes(meminfo, "Hugetlb")),
-            pinned: read("/proc/vmstat").as_deref().and_then(pinned),
+            pinned: vmstat::pinned(),
             rights: Rights::of_self(),
         }
     }
@@ -159,30 +160,6 @@ impl Rights {
     }
 }
 
-/// Returns the memory pinned now, bytes, from the text of a `/proc/vmstat`.
-fn pinned(vmstat: &str) -> Option<u64> {
-    let count = |key| flat_keyed(vmstat, key);
-    let pages = count("nr_foll_pin_acquired")?.saturating_sub(count("nr_foll_pin_released")?);
-    Some(pages.saturating_mul(page_size()))
-}
-
-/// Returns how often tasks had to reclaim memory of the whole host in their own time so far; `None`
-/// if unknown: that of their own NUMA node alone (`vm.zone_reclaim_mode`) isn't counted.
-pub(crate) fn allocation_stalls() -> Option<u64> {
-    // Without NUMA there is no such file.
-    let mode = read_system_file("/proc/sys/vm/zone_reclaim_mode");
-    if mode.is_ok_and(|mode| mode.trim() != "0") {
-        return None;
-    }
-    stalls(&read_system_file("/proc/vmstat").ok()?)
-}
-
-/// Returns the sum over all zones, from the text of a `/proc/vmstat`.
-fn stalls(vmstat: &str) -> Option<u64> {
-    let zones = vmstat.lines().filter_map(|line| line.strip_prefix("allocstall")?.split_once(' '));
-    zones.map(|(_, count)| count.trim().parse::<u64>().ok()).reduce(|all, zone| Some(all? + zone?))?
-}
-
 /// Returns the address ranges of this program's file that were mapped and never written to, its code
 /// and its constants: the first address and the one after the last, for each mapping. Nothing where
 /// the kernel doesn't tell (`CONFIG_PROC_PAGE_MONITOR`).
@@ -236,17 +213,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stalls_are_added_up_over_the_zones() {
-        let vmstat =
-            "nr_dirty 5\nallocstall_dma 1\nallocstall_normal 20\nallocstall_movable 300\npgsteal 9\n";
-        assert_eq!(stalls(vmstat), Some(321));
-        assert_eq!(
-            (stalls("nr_dirty 5\n"), stalls("allocstall_dma x\nallocstall_normal 20\n")),
-            (None, None)
-        );
-    }
-
-    #[test]
     fn capabilities_are_read() {
         // As in CapEff of /proc/PID/status, which is where the kernel shows them to others.
         let new = |bits, is_host| Rights::new(CapabilitySet::from_bits_retain(bits), Some(1), is_host);
@@ -262,14 +228,6 @@ mod tests {
         let shown = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap();
         let shown = u64::from_str_radix(shown.trim(), 16).unwrap();
         assert_eq!(Rights { memlock: Some(1), ..Rights::of_self() }, of(shown));
-    }
-
-    #[test]
-    fn what_is_pinned_is_what_was_not_released() {
-        let page = rustix::param::page_size() as u64;
-        let text = "nr_dirty 5\nnr_foll_pin_acquired 30\nnr_foll_pin_released 10\n";
-        assert_eq!(pinned(text), Some(20 * page));
-        assert_eq!(pinned("nr_dirty 5\n"), None);
     }
 
     #[test]

@@ -28,7 +28,8 @@ pub struct Mount {
     pub root: PathBuf,
     /// True if the mount or its file system is read-only.
     pub read_only: bool,
-    /// True if `memory.events` counts the cgroup alone, without those below (`memory_localevents`).
+    /// True if `memory.events` counts the cgroup alone, without those below (`memory_localevents`), or
+    /// if that isn't known.
     pub local_events: bool,
     /// Name of the mounted cgroup: `/`, or where names begin at another mount, the path that leads
     /// to this cgroup.

@@ -167,13 +167,13 @@ fn unlisted(dir: &OwnedFd, given: &Path, text: &Path) -> io::Result<(Mount, Path
         None => (given.to_path_buf(), PathBuf::new()),
     };
     let read_only = rustix::fs::fstatvfs(dir)?.f_flag.contains(StatVfsMountFlags::RDONLY);
-    // The position of the mount in the hierarchy can't be determined here.
+    // The position of the mount in the hierarchy can't be determined here, nor can its options.
     let mount = Mount {
         id: None,
         point: top.clone(),
         root: "/..".into(),
         read_only,
-        local_events: false,
+        local_events: true,
         top,
         inner: Vec::new(),
     };

@@ -2,7 +2,7 @@
 
 use super::CgroupPath;
 use super::events::Events;
-use crate::host;
+use crate::host::vmstat::allocation_stalls;
 
 /// Returns how often tasks had to reclaim memory of a cgroup so far: limits met in it or below it,
 /// limits met above it, and shortages of the host. `None` where any of these can't be seen, as in a
@@ -17,7 +17,7 @@ pub(crate) fn shortages(located: &CgroupPath) -> Option<u64> {
     }
     let met = |events: &Events| Some(events.get("high")? + events.get("max")?);
     let of = |at: &CgroupPath, file| met(&Events::parse(&at.open_to_read().ok()?.read(file).ok()?));
-    let mut all = host::allocation_stalls()? + of(located, "memory.events")?;
+    let mut all = allocation_stalls()? + of(located, "memory.events")?;
     for above in located.above() {
         all += of(&above, "memory.events.local")?;
     }

@@ -7,8 +7,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::PathBuf;
 
 use super::block::{BlockDevices, Disk, Medium, Number};
-use super::proc::{flat_keyed, meminfo_bytes, page_size, read_bytes, read_system_file, unescape};
-use super::reader::Reader;
+use super::proc::{meminfo_bytes, page_size, read_bytes, read_system_file, unescape};
 
 /// Swap area, a line of `/proc/swaps`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -197,35 +196,6 @@ fn parse(text: &[u8]) -> Vec<SwapDevice> {
     let mut swaps: Vec<_> = lines.collect();
     swaps.sort_by_key(|swap| std::cmp::Reverse(swap.priority));
     swaps
-}
-
-/// Counters of `/proc/vmstat`. The file is held open, since it is read before each
-/// action where writes to swap are bounded.
-#[derive(Debug, Default)]
-pub(crate) struct HostCounters {
-    file: Option<Reader>,
-    text: String,
-}
-
-impl HostCounters {
-    /// Returns the memory swapped out since the host was started, bytes; `None` if the counter
-    /// can't be read.
-    pub(crate) fn swapped_out(&mut self) -> Option<u64> {
-        self.bytes("pswpout")
-    }
-
-    /// Returns the memory scanned by kswapd since then; `None` if the counter can't be read.
-    pub(crate) fn kswapd_scanned(&mut self) -> Option<u64> {
-        self.bytes("pgscan_kswapd")
-    }
-
-    fn bytes(&mut self, key: &str) -> Option<u64> {
-        if self.file.is_none() {
-            self.file = Reader::open("/proc/vmstat").ok();
-        }
-        self.file.as_ref()?.read(&mut self.text).ok()?;
-        flat_keyed(&self.text, key)?.checked_mul(page_size())
-    }
 }
 
 #[cfg(test)]

@@ -66,9 +66,10 @@ fn outcome(course: &Course) -> String {
         let reclaimed = course.points.last().map_or(0, |point| point.reclaimed);
         return format!("reclaimed {} so far: the record has no end", size(reclaimed));
     };
+    let at_most = if outcome.direct_is_at_most { "at most " } else { "" };
     let direct = outcome
         .direct
-        .map_or_else(String::new, |direct| format!("; {} by the application itself", size(direct)));
+        .map_or_else(String::new, |direct| format!("; {at_most}{} by the application itself", size(direct)));
     format!("reclaimed {} of {} requested{direct}", size(outcome.reclaimed), size(outcome.requested))
 }
 

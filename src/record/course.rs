@@ -33,6 +33,8 @@ pub struct RecordedOutcome {
     pub reclaimed: u64,
     /// Bytes reclaimed by the cgroup's own tasks.
     pub direct: Option<u64>,
+    /// True if `direct` is an upper bound.
+    pub direct_is_at_most: bool,
     /// Time that tasks were stalled.
     pub stalled: Option<f64>,
     /// CPU time in the writes.
@@ -136,6 +138,7 @@ impl Course {
                     requested: line.requested_bytes.unwrap_or(0),
                     reclaimed: line.reclaimed_bytes.unwrap_or(0),
                     direct: line.direct_bytes,
+                    direct_is_at_most: line.direct_at_most,
                     stalled: line.stalled_usec.map(usec),
                     cpu: line.cpu_usec.map_or(0.0, usec),
                     suggested: line.suggested_max_bytes,
@@ -223,6 +226,7 @@ pub(super) fn together(courses: &[Course], span: f64, looks: usize) -> Course {
         requested: all.requested.saturating_add(one.requested),
         reclaimed: all.reclaimed.saturating_add(one.reclaimed),
         direct: add(all.direct, one.direct),
+        direct_is_at_most: all.direct_is_at_most || one.direct_is_at_most,
         stalled: all.stalled.into_iter().chain(one.stalled).reduce(f64::max),
         cpu: all.cpu + one.cpu,
         suggested: None,

@@ -33,6 +33,8 @@ pub(crate) struct RecordLine {
     pub reclaimed_bytes: Option<u64>,
     pub refaulted_bytes: Option<u64>,
     pub direct_bytes: Option<u64>,
+    #[serde(default)]
+    pub direct_at_most: bool,
     pub stalled_usec: Option<u64>,
     pub cpu_usec: Option<u64>,
     pub total_cpu_usec: Option<u64>,

@@ -17,6 +17,13 @@ fn refused(text: &[u8]) -> String {
 }
 
 #[test]
+fn what_tasks_reclaimed_may_be_a_bound() {
+    let is_at_most = |text: &str| read(text).courses[0].outcome.map(|outcome| outcome.direct_is_at_most);
+    let bound = OLD.replace("\"direct_bytes\":524288", "\"direct_bytes\":524288,\"direct_at_most\":true");
+    assert_eq!((is_at_most(OLD), is_at_most(&bound)), (Some(false), Some(true)));
+}
+
+#[test]
 fn an_old_one_is_read() {
     let record = read(OLD);
     assert_eq!((record.version, record.runs, record.started), (0, 0, None));

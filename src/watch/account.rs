@@ -128,11 +128,14 @@ impl Account {
         located: &CgroupPath,
         cx: &mut Context<'_, impl System>,
     ) -> Result<Self, Errno> {
-        let first = Counters::of(&sampler.stat(&mut cx.text)?);
-        // Before the counters: what happens in between counts for the watch.
-        let shortages = if first.proactive.is_none() { cx.system.shortages(located) } else { None };
+        let mut stat = sampler.stat(&mut cx.text)?;
+        let mut shortages = None;
+        if stat.pgsteal_proactive.is_none() {
+            shortages = cx.system.shortages(located);
+            // Once more: what tasks reclaim in between counts as a shortage.
+            stat = sampler.stat(&mut cx.text)?;
+        }
         let text = &mut cx.text;
-        let stat = sampler.stat(text)?;
         Ok(Self {
             began: cx.now,
             first: Counters::of(&stat),

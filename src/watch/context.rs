@@ -58,7 +58,7 @@ impl<S: System> Context<'_, S> {
         self.host.killers.verdict(self.now, located, &mut self.system)
     }
 
-    /// Returns what is known of kswapd.
+    /// Returns the verdict on kswapd.
     pub(crate) fn kswapd(&mut self) -> KswapdVerdict {
         let Self { system, host, now, .. } = self;
         let memory = system.memory();

@@ -37,7 +37,7 @@ impl Visibility {
             .map(|(pressure, until)| (Guard::Above(pressure), Some(until).filter(|&until| until > now)))
     }
 
-    /// Records what is known of kswapd. Returns the guard with its end, if it holds.
+    /// Records the verdict on kswapd. Returns the guard with its end, if it holds.
     pub(crate) fn held_by_kswapd(&mut self, verdict: KswapdVerdict) -> Option<(Guard, Option<Duration>)> {
         self.note(BlindGuards { kswapd: verdict.is_blind, ..self.now });
         verdict.until.map(|until| (Guard::Kswapd, Some(until)))

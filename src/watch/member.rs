@@ -317,7 +317,9 @@ impl<S: System> Member<S> {
         {
             // At each sample: what kswapd did during a rest shows only then.
             let kswapd = cx.kswapd();
-            kswapd.worked_at.into_iter().for_each(|at| probe.disturbed(at));
+            if let Some(at) = kswapd.worked_at {
+                probe.disturbed(at);
+            }
             if let Some(next) = probe.rests_until(now, current) {
                 until = until.min(next);
             } else if let Some((guard, end)) = blocked {

@@ -69,7 +69,7 @@ pub(crate) struct Done<T> {
 impl<T: LockableTarget> ReclaimHandle<T> {
     fn new(mut target: T) -> Self {
         let can_choose = target.accepts(Swappiness::Value(0)).unwrap_or(false);
-        let can_take_anon = target.accepts(Swappiness::Max).unwrap_or(false);
+        let can_take_anon = can_choose && target.accepts(Swappiness::Max).unwrap_or(false);
         Self { target, pace: Pace::new(can_choose, 0), can_choose, can_take_anon }
     }
 

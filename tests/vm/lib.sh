@@ -23,6 +23,14 @@ kernel_row() {
     read -r suite metapackage features words <<<"$row"
 }
 
+# executable LOG SOURCE: prints the executable that cargo built of SOURCE, by what it said.
+executable() {
+    local path
+    path=$(sed -n "s|^ *Executable $2 (\(.*\))\$|\1|p" "$1")
+    [ -n "$path" ] || die "$2: cargo named no executable for it"
+    echo "$path"
+}
+
 # record_to FILE: passes its input on, except the lines of a record, which go to FILE.
 record_to() {
     local line

@@ -37,6 +37,9 @@ fn a_picture_says_what_it_shows_and_what_it_came_to() {
         assert!(words.iter().any(|word| word.contains(wanted)), "{wanted}: {words:?}");
     }
     assert!(!words.iter().any(|word| word.contains("limit reached")), "{words:?}");
+    let bound = NEW.replace("\"direct_bytes\":0", "\"direct_bytes\":4096,\"direct_at_most\":true");
+    let by_itself = "; at most 4 KiB by the application itself";
+    assert!(self::words(&drawn(&bound)).iter().any(|word| word.contains(by_itself)), "{bound}");
     assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"));
     assert!(svg.contains("prefers-color-scheme:dark"));
     // Every colour drawn has a dark counterpart.

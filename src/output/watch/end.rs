@@ -151,14 +151,14 @@ fn summary(ended: &Ended, width: Option<u16>) -> String {
     table.set_header(["CGROUP", "REQUESTED", "RECLAIMED", "DIRECT", "STALLED", "BEFORE", "OUTRUN", "CPU"]);
     let share =
         |share: Option<f64>| share.map_or_else(|| "-".into(), |share| format!("{:.2}%", 100.0 * share));
-    let sign = |one: &Summary| if one.direct_is_at_most { "≤".to_owned() } else { String::new() };
+    let sign = |one: &Summary| if one.direct_is_at_most { "≤" } else { "" };
     for one in &ended.each {
         let stalled = one.stalled.map(|stalled| stalled.as_secs_f64() / one.watched.as_secs_f64().max(1e-3));
         table.add_row([
             named(&one.cgroup, width, OTHERS),
             compact(one.total.requested),
             compact(one.total.reclaimed),
-            one.direct.map_or_else(|| "-".into(), |direct| sign(one) + &compact(direct)),
+            one.direct.map_or_else(|| "-".into(), |direct| sign(one).to_owned() + &compact(direct)),
             share(stalled),
             share(one.stalled_before),
             one.outrun.to_string(),

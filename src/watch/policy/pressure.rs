@@ -219,6 +219,9 @@ impl PressurePolicy {
             self.poor = 0;
         }
         let is_in_use = self.judge(&sample, &last);
+        if matches!(checked, Some(Checked::Over(_))) && self.kind() == Kind::Anon && before != Kind::Anon {
+            self.turn_to_anon(&sample);
+        }
         let mut new = None;
         match checked {
             Some(Checked::Waiting(until)) => {
@@ -232,15 +235,8 @@ impl PressurePolicy {
             }
             Some(Checked::New(bytes)) => new = Some(bytes),
             Some(Checked::Over(Some(settled))) => {
-                if self.kind() == Kind::Anon {
-                    self.begin_swapping(&sample);
-                }
                 self.due = sample.at + STEP_INTERVAL;
                 return PressureDecision::Settled(settled);
-            }
-            Some(Checked::Over(None)) if self.kind() == Kind::Anon && before != Kind::Anon => {
-                self.begin_swapping(&sample);
-                self.forget_press();
             }
             Some(Checked::Over(None) | Checked::Void) | None => {}
         }
@@ -303,6 +299,12 @@ impl PressurePolicy {
     fn begin_swapping(&mut self, sample: &PressureSample) {
         (self.swap, self.rate) = (Swapping::Begun, MIN_RATE as f64);
         self.unsorted.get_or_insert(SORTING_PASSES * sample.anon);
+    }
+
+    /// Begins a press of anonymous memory alone.
+    fn turn_to_anon(&mut self, sample: &PressureSample) {
+        self.begin_swapping(sample);
+        self.forget_press();
     }
 
     /// Learns from the time between two samples: what came back, what is usual, and the stall that
@@ -387,8 +389,7 @@ impl PressurePolicy {
         let came_back = self.returns.came_back();
         let is_of_file = if came_back { self.returns.is_of_file() } else { self.reuse.is_of_file(for_check) };
         if is_of_file && self.reuse.goes_on_with_anon(for_check) {
-            self.begin_swapping(sample);
-            self.forget_press();
+            self.turn_to_anon(sample);
             self.due = sample.at + STEP_INTERVAL;
             return PressureDecision::Rest(self.due);
         }

@@ -373,7 +373,7 @@ impl Reuse {
         }
     }
 
-    /// Returns the kind of the next press after a check that told this share: anonymous memory alone
+    /// Returns the kind of the next press after a check with this result: anonymous memory alone
     /// after a press in which only page cache turned out to be in use, and as long as most of what
     /// that takes stays away.
     fn kind_after(&self, came: Back, told: Option<f64>, sample: ReuseSample) -> Kind {

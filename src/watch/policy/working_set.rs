@@ -56,8 +56,8 @@ pub struct WorkingSet {
     /// Reuse time: memory that is touched less often doesn't belong to the working set.
     pub reuse: Duration,
     /// Suggested `memory.max`: a tenth above the largest usage since the first of those knees, with
-    /// anonymous memory that only left because it was taken alone, plus their spread. `None` before the first reuse time is over, and while less than a tenth of
-    /// what is pressed out comes back.
+    /// anonymous memory that only left because it was taken alone, plus their spread. `None` before
+    /// the first reuse time is over, and while less than a tenth of what is pressed out comes back.
     pub suggested: Option<u64>,
 }
 
