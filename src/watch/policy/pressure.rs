@@ -115,6 +115,8 @@ pub(crate) struct PressurePolicy {
     reuse: Reuse,
     /// Number of knees, up to `SORTING_KNEES`.
     knees: u32,
+    /// True if it paused because the kernel yielded little, and hasn't held since.
+    has_paused: bool,
     /// Length of the last short hold.
     hold: Duration,
     /// True once a hold ended the first approach: at a knee, or with nothing more to reclaim.
@@ -143,6 +145,7 @@ impl PressurePolicy {
             device: Device::default(),
             reuse: Reuse::new(reuse),
             knees: 0,
+            has_paused: false,
             hold: Duration::ZERO,
             found: false,
             poor: 0,
@@ -393,7 +396,8 @@ impl PressurePolicy {
             self.due = sample.at + STEP_INTERVAL;
             return PressureDecision::Rest(self.due);
         }
-        if self.reuse.approaches() && self.returns.returned < 1.0 && self.pressed_much(sample) {
+        let is_first = !std::mem::replace(&mut self.has_paused, true);
+        if is_first && self.reuse.approaches() && self.returns.returned < 1.0 && self.pressed_much(sample) {
             // The kernel yields little, and nothing came back: its lists may need sorting again,
             // since what it takes is what was sorted last time. A short pause shows whether they do.
             // After it, that is a knee at once.
@@ -426,7 +430,7 @@ impl PressurePolicy {
 
     /// Forgets what belongs to an approach.
     fn rest_for_long(&mut self) {
-        self.found = true;
+        (self.found, self.has_paused) = (true, false);
         self.forget_press();
     }
 

@@ -396,6 +396,27 @@ fn poor_efficiency_after_much_that_stays_away_is_a_pause_at_first() {
     }
 }
 
+#[test]
+fn poor_efficiency_after_such_a_pause_is_a_knee() {
+    let mut policy = PressurePolicy { knees: SORTING_KNEES, ..PressurePolicy::new(0.001, REUSE) };
+    let mut sample = PressureSample { current: 1 << 30, file: 1 << 29, ..PressureSample::default() };
+    let mut knees = 0;
+    for second in 1..=20 {
+        sample.at = Duration::from_secs(second);
+        if sample.at < policy.due() {
+            continue;
+        }
+        // Much each time, and nothing comes back.
+        sample.scanned += 200 << 20;
+        let decided = policy.decide(sample);
+        knees += usize::from(matches!(decided, PressureDecision::Knee(_)));
+        if let PressureDecision::Reclaim(_) = decided {
+            policy.reclaimed(64 << 20, Duration::ZERO);
+        }
+    }
+    assert_eq!(knees, 1);
+}
+
 /// Returns the decisions of a policy over samples of anonymous memory, a second apart, in each of
 /// which that many bytes were scanned, none were reclaimed, and the rest changes as told.
 fn of_anon(scanned: &[u64], change: impl Fn(&mut PressureSample)) -> Vec<PressureDecision> {
