@@ -27,7 +27,7 @@ use device::Device;
 use returns::Returns;
 pub(crate) use sample::PressureSample;
 
-use super::reuse::{Checked, Margin, Reuse, Settled};
+use super::reuse::{Anon, Checked, Margin, Reuse, Settled};
 use crate::kind::Kind;
 
 /// Interval between reclaims while nothing refaults.
@@ -396,12 +396,13 @@ impl PressurePolicy {
             self.due = sample.at + STEP_INTERVAL;
             return PressureDecision::Rest(self.due);
         }
-        let is_first = !std::mem::replace(&mut self.has_paused, true);
-        if is_first && self.reuse.approaches() && self.returns.returned < 1.0 && self.pressed_much(sample) {
-            // The kernel yields little, and nothing came back: its lists may need sorting again,
-            // since what it takes is what was sorted last time. A short pause shows whether they do.
-            // After it, that is a knee at once.
-            self.knees = SORTING_KNEES;
+        let nothing_came = self.returns.returned < 1.0 && self.pressed_much(sample);
+        let may_sort = self.reuse.approaches() && sample.swappable != Anon::None;
+        if may_sort && nothing_came && !self.has_paused {
+            // The kernel yields little, and nothing came back: it may have to sort the next
+            // generation of anonymous memory. A short pause shows whether it does. After it, that is
+            // a knee at once.
+            (self.knees, self.has_paused) = (SORTING_KNEES, true);
             self.due = self.reuse.begin(for_check, None);
             self.forget_press();
             return PressureDecision::Rest(self.due);

@@ -1,4 +1,3 @@
-use super::super::reuse::Anon;
 use super::super::working_set::{Activity, Estimate, Knee, WorkingSet};
 use super::*;
 use proptest::prelude::*;
@@ -383,10 +382,12 @@ fn poor_efficiency_is_a_knee_the_second_time() {
 /// What the kernel yielded may be what it had sorted last.
 #[test]
 fn poor_efficiency_after_much_that_stays_away_is_a_pause_at_first() {
-    for (reclaimed, holds) in [(8u64 << 20, REUSE), (32 << 20, FIRST_HOLD)] {
+    let cases = [(8u64, Anon::Mixed, REUSE), (32, Anon::Mixed, FIRST_HOLD), (32, Anon::None, REUSE)];
+    for (reclaimed, swappable, holds) in cases {
         let mut policy = PressurePolicy { knees: SORTING_KNEES, ..PressurePolicy::new(0.001, REUSE) };
-        policy.reclaimed(reclaimed, Duration::ZERO);
-        let mut sample = PressureSample { current: 1 << 30, file: 1 << 29, ..PressureSample::default() };
+        policy.reclaimed(reclaimed << 20, Duration::ZERO);
+        let mut sample =
+            PressureSample { current: 1 << 30, file: 1 << 29, swappable, ..PressureSample::default() };
         for second in 1..=4 {
             sample.at = Duration::from_secs(second);
             sample.scanned += if second > 2 { 8 << 20 } else { 0 };
@@ -399,7 +400,12 @@ fn poor_efficiency_after_much_that_stays_away_is_a_pause_at_first() {
 #[test]
 fn poor_efficiency_after_such_a_pause_is_a_knee() {
     let mut policy = PressurePolicy { knees: SORTING_KNEES, ..PressurePolicy::new(0.001, REUSE) };
-    let mut sample = PressureSample { current: 1 << 30, file: 1 << 29, ..PressureSample::default() };
+    let mut sample = PressureSample {
+        current: 1 << 30,
+        file: 1 << 29,
+        swappable: Anon::Mixed,
+        ..PressureSample::default()
+    };
     let mut knees = 0;
     for second in 1..=20 {
         sample.at = Duration::from_secs(second);
