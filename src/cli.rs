@@ -13,6 +13,7 @@ use memctl::kind::Swappiness;
 use memctl::size::{
     Amount, Percent, parse_bytes_or_zero, parse_headroom, parse_only_bytes, parse_some_percent,
 };
+use memctl::watch::config::address::Address;
 
 // By their paths, since the tests read this file from elsewhere.
 #[path = "cli/examples.rs"]
@@ -173,6 +174,12 @@ pub struct Stat {
     /// Print one line of JSON per cgroup
     #[arg(long)]
     pub json: bool,
+    /// Print metrics for Prometheus, for a timer that writes a file for node exporter
+    ///
+    /// Write them to another name beside the file first, and rename that: node exporter may read a
+    /// file at any time.
+    #[arg(long, conflicts_with_all = ["json", "interval", "iterations"])]
+    pub prometheus: bool,
 }
 
 /// Sort key of rows.
@@ -307,6 +314,22 @@ pub struct Watch {
     /// are waited for once, and then ignored for 10 minutes, twice as long each time, up to a day.
     #[arg(long)]
     pub no_lock: bool,
+    /// Write metrics for Prometheus to FILE, for node exporter's textfile collector
+    ///
+    /// FILE is replaced as a whole, at most every 5 s, and removed at the end. Its folder must
+    /// exist, and memctl must be allowed to create files there.
+    #[arg(long, value_name = "FILE")]
+    pub metrics: Option<PathBuf>,
+    /// Serve metrics for Prometheus at ADDR: IP:PORT or unix:PATH
+    ///
+    /// GET /metrics has the metrics. GET /healthz is 200, or 503 if the control loop is stuck.
+    #[arg(long, value_name = "ADDR")]
+    pub metrics_listen: Option<Address>,
+    /// Give at most N cgroups series of their own [default: 500]
+    ///
+    /// The series of the rules include all cgroups. 0 leaves only those.
+    #[arg(long, value_name = "N")]
+    pub metrics_cgroups: Option<u32>,
     /// Stop after DUR: 500ms, 10s, 2m, or bare seconds
     #[arg(long, value_name = "DUR", value_parser = parse_duration)]
     pub duration: Option<Duration>,

@@ -170,6 +170,13 @@ pub fn file_of_self() -> Vec<(usize, usize)> {
     unwritten(&program.to_string_lossy(), &maps)
 }
 
+/// Returns the resident memory of this process, bytes; `None` if it can't be read.
+#[must_use]
+pub fn resident_of_self() -> Option<u64> {
+    let statm = read_system_file("/proc/self/statm").ok()?;
+    statm.split_ascii_whitespace().nth(1)?.parse::<u64>().ok()?.checked_mul(proc::page_size())
+}
+
 /// Returns the ranges of a text of `/proc/self/smaps` that are the file of `program`, read-only and
 /// without a page of their own, be it in memory or in swap: such a page was written to, as those of
 /// constants with addresses are when the program is loaded.

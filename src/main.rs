@@ -10,6 +10,7 @@ mod cmd;
 mod complete;
 mod error;
 mod exit;
+mod metrics;
 mod output;
 mod signal;
 mod usage;

@@ -12,6 +12,7 @@ pub mod check;
 pub mod error;
 pub mod format;
 pub mod json;
+pub mod metrics;
 pub mod notes;
 pub mod plan;
 pub mod plot;

@@ -54,8 +54,9 @@ pub fn wakeup_fd() -> Option<BorrowedFd<'static>> {
     Some(fd.as_fd())
 }
 
-/// Makes the descriptor of [`wakeup_fd`] readable. Async-signal-safe.
-fn wake_up() {
+/// Makes the descriptor of [`wakeup_fd`] readable, so that the loop that polls it looks around.
+/// Async-signal-safe.
+pub fn wake_up() {
     let number = WAKEUP_FD.load(Ordering::Acquire);
     if number < 0 {
         return;

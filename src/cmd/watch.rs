@@ -1,6 +1,5 @@
 //! `memctl watch`.
 
-use std::cell::{Cell, RefCell};
 use std::ffi::OsStr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,21 +9,21 @@ use rustix::io::Errno;
 
 use memctl::cgroup::MemoryCgroup;
 use memctl::cgroup::join::{JoinError, Joined};
-use memctl::clock;
 use memctl::host::files;
 use memctl::kind::Kind;
 use memctl::reclaim::Refusal;
 use memctl::select::locate;
 use memctl::select::watchlist::Assigned;
-use memctl::size::Percent;
 use memctl::watch::config::rule::WatchError;
 use memctl::watch::event::MemberView;
 use memctl::watch::members::Members;
-use memctl::watch::options::{Reload, RuledCgroup, WatchOptions};
+use memctl::watch::meter::Meter;
+use memctl::watch::options::{RuledCgroup, WatchOptions};
 
 use crate::cli::{Global, Watch};
 use crate::error::{Error, Result};
 use crate::exit::Exit;
+use crate::metrics::WatchMetrics;
 use crate::output::view::Waiting;
 use crate::output::{self, Verbosity};
 use crate::signal;
@@ -33,15 +32,14 @@ mod follower;
 mod lock;
 pub mod plan;
 pub mod rules;
+mod session;
 
-use follower::{Follower, Reloaded};
+use follower::Follower;
 use plan::{SearchNote, WatchPlan};
+use session::Session;
 
 /// Maximum number of writes in progress at the same time.
 const WORKERS: usize = 4;
-
-/// Time from the start until memory that only the start needed is released.
-const SETTLED: Duration = Duration::from_secs(20);
 
 /// Interval between repaints of the table on a terminal.
 const REPAINTED: Duration = Duration::from_millis(500);
@@ -52,17 +50,16 @@ pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
     let plan = WatchPlan::of(args)?;
     files::open_many_files();
     let Start { members, watched, waiting, unresolved } = start(&plan, args.dry_run)?;
-    let mut notes = output::notes::not_watched(&waiting);
-    notes.extend(unresolved.iter().map(|note| note.text.clone()));
-    if members.is_empty() && notes.is_empty() {
-        notes.push("no cgroup is watched: all matches are excluded or can't be reclaimed from".into());
-    }
-    if args.estimate {
-        notes.push("the estimate really reclaims idle memory to find the working set".into());
-    }
+    let mut notes = first_notes(args, &waiting, &unresolved, members.is_empty());
     if !args.exclude.is_empty() {
         output::notes::nothing_excluded(&plan.watchlist.useless(), loudness);
     }
+    let (follows, cpu, swap_writes) = (plan.watchlist.follows(), plan.cpu, plan.swap_writes);
+    let rules = plan.rules.in_force();
+    let metrics = WatchMetrics::open(&plan.metrics, args.config.is_some().then_some(rules.len()))?;
+    notes.extend(
+        metrics.as_ref().and_then(WatchMetrics::address).map(|at| format!("metrics are served at {at}")),
+    );
     signal::install();
     if args.config.is_some() {
         signal::install_reload();
@@ -71,42 +68,14 @@ pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
     let join = args.join.as_deref().filter(|_| !args.dry_run);
     let joined = join.map(enter).transpose()?;
     notes.extend(lock::lock_memory(members.names().map(|name| &**name)));
-    let screen = RefCell::new(output::watch::WatchScreen::new(args.json, args.estimate, loudness));
+    let follower = Follower::new(plan.watchlist, plan.rules, watched, &unresolved);
+    let session = Session::new(args, loudness, follower, (metrics, plan.metrics));
     for note in &notes {
-        screen.borrow_mut().note(note, loudness);
+        session.note(note);
     }
-    let mut show = |rows: &mut dyn Iterator<Item = MemberView<'_>>| screen.borrow_mut().show(rows);
-    let live = screen.borrow().is_live();
-    let settles = Cell::new(Some(clock::now() + SETTLED));
-    let stop = || {
-        if settles.get().is_some_and(|at| clock::now() >= at) {
-            settles.set(None);
-            lock::forget_the_start();
-        }
-        signal::pending().is_some() || screen.try_borrow().is_ok_and(|screen| screen.nobody_reads())
-    };
-    let (follows, cpu, swap_writes) = (plan.watchlist.follows(), plan.cpu, plan.swap_writes);
-    let follower = RefCell::new(Follower::new(plan.watchlist, plan.rules, watched, &unresolved));
-    let mut select = |lost: bool, known: &dyn Fn(u64) -> bool| -> Vec<RuledCgroup> {
-        let (found, notes) = follower.borrow_mut().found(lost, known);
-        for note in notes {
-            screen.borrow_mut().note(&note, loudness);
-        }
-        found
-    };
-    let mut reload = || {
-        let file = args.config.as_deref()?;
-        if signal::reload_asked() {
-            follower.borrow_mut().read_again(file);
-        }
-        let read = follower.borrow_mut().reloaded(file)?;
-        screen.borrow_mut().reloaded(file, read.as_ref().map(|new| new.rules), loudness);
-        let Reloaded { reload, notes, .. } = read.ok()?;
-        for note in notes {
-            screen.borrow_mut().note(&note, loudness);
-        }
-        Some(Reload { cpu: args.cpu.map(Percent::ratio).or(reload.cpu), ..reload })
-    };
+    let live = session.screen.borrow().is_live();
+    let mut show = |rows: &mut dyn Iterator<Item = MemberView<'_>>| session.screen.borrow_mut().show(rows);
+    let mut meter = session.metrics.as_ref();
     let ended = members
         .watch(WatchOptions {
             swap_writes,
@@ -115,27 +84,23 @@ pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
             cpu,
             dry_run: args.dry_run,
             each_action: loudness == Verbosity::Verbose,
-            samples: args.json,
+            samples: args.json || session.metrics.is_some(),
+            rules,
             joined,
-            stop: &stop,
+            stop: &|| session.turn(),
             nudge: signal::nudge,
             alarm: signal::alarm,
             signals: signal::wakeup_fd(),
             follows,
-            select: Some(&mut select),
-            reload: Some(&mut reload),
+            select: Some(&mut |lost, known| session.select(lost, known)),
+            reload: Some(&mut || session.reload()),
             show: live.then_some((REPAINTED, &mut show)),
-            note: Some(&mut |note| match output::notes::of_watch(note) {
-                Some(words) => screen.borrow_mut().note(&words, loudness),
-                // At the beginning, this happens anyway after `SETTLED`.
-                None if settles.get().is_none() => lock::forget_the_start(),
-                None => {}
-            }),
-            emit: &mut |event| screen.borrow_mut().event(&event),
+            meter: meter.as_mut().map(|meter| meter as &mut dyn Meter),
+            note: Some(&mut |note| session.watch_note(note)),
+            emit: &mut |event| session.event(&event),
         })
         .map_err(|e| Error::io("can't watch", &e))?;
-    let hurry = || signal::pending().is_some();
-    let written = screen.borrow().end(&ended, args.estimate, loudness, &hurry);
+    let written = session.end(&ended);
     match signal::pending() {
         // A service that is terminated has done its work.
         Some(signal) if signal != signal::TERMINATE => signal::die_by(signal),
@@ -143,6 +108,19 @@ pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
         _ => {}
     }
     Ok(Exit::Success)
+}
+
+/// Returns notes on what is watched, and how.
+fn first_notes(args: &Watch, waiting: &Waiting, unresolved: &[SearchNote], is_empty: bool) -> Vec<String> {
+    let mut notes = output::notes::not_watched(waiting);
+    notes.extend(unresolved.iter().map(|note| note.text.clone()));
+    if is_empty && notes.is_empty() {
+        notes.push("no cgroup is watched: all matches are excluded or can't be reclaimed from".into());
+    }
+    if args.estimate {
+        notes.push("the estimate really reclaims idle memory to find the working set".into());
+    }
+    notes
 }
 
 /// Returns the option that asks for a kind of memory.

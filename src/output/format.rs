@@ -2,10 +2,13 @@
 
 use std::fmt::Write;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::time::Duration;
 
 use humansize::{BINARY, FormatSizeOptions, SizeFormatter, format_size, format_size_i};
 use memctl::cgroup::error::error_text;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use rustix::io::Errno;
 
 /// Formats a size: `10.07 MiB`.
@@ -67,6 +70,15 @@ pub fn escaped(name: &str) -> String {
         return name.to_owned();
     }
     name.chars().map(|c| if acts(c) { c.escape_default().to_string() } else { c.to_string() }).collect()
+}
+
+/// Bytes that are not percent-encoded in a path: the unreserved characters of RFC 3986, and the
+/// slash.
+const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// Percent-encodes a path.
+pub fn encoded_path(path: &Path) -> String {
+    percent_encode(path.as_os_str().as_bytes(), KEPT).to_string()
 }
 
 /// Shortens a name to at most `width` characters, in the middle: both ends identify it better.

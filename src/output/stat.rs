@@ -4,10 +4,11 @@
 use std::fmt::Write;
 
 use super::json::Stated;
+use super::metrics;
 use super::table::{DIM, labelled};
 use super::{print_more, terminal_rows, terminal_width};
 use crate::cli::Stat;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::output::view::StatView;
 
 mod details;
@@ -55,6 +56,9 @@ impl<'a> StatScreen<'a> {
             let lines =
                 view.rows().iter().map(|shown| Ok(serde_json::to_string(&Stated::from(shown))? + "\n"));
             return lines.collect();
+        }
+        if args.prometheus {
+            return metrics::stat::text(view.rows()).map_err(|e| Error::io("metrics", &e));
         }
         let width = terminal_width();
         Ok(match view {

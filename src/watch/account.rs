@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use super::action::ActionResult;
 use super::blind::BlindGuards;
 use super::context::Context;
+use super::counters::Counters;
 use super::event::{EventKind, ReclaimTally, Room, Summary, UsageSample};
 use super::policy::guard::Guard;
 use super::system::{Sample, System};
@@ -22,16 +23,16 @@ use crate::host::proc::page_size;
 /// Interval between reports; reclaim within it is reported as one event.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Counters of reclaim since the cgroup's creation, bytes.
+/// The kernel's counters of reclaim since the cgroup's creation, bytes.
 #[derive(Clone, Copy, Debug, Default)]
-struct Counters {
+struct KernelCounters {
     direct: Option<u64>,
     proactive: Option<u64>,
     demoted: u64,
     all: Option<u64>,
 }
 
-impl Counters {
+impl KernelCounters {
     fn of(stat: &MemoryStat) -> Self {
         let bytes = |pages: Option<u64>| pages?.checked_mul(page_size());
         Self {
@@ -102,7 +103,7 @@ pub(crate) struct Account {
     began: Duration,
     /// Counters at the beginning, as far as the kernel has them: the whole of `memory.stat` would
     /// take a kilobyte.
-    first: Counters,
+    first: KernelCounters,
     /// Shortages at the beginning, where `first` doesn't tell who reclaimed.
     shortages: Option<u64>,
     first_stalled: Option<u64>,
@@ -113,7 +114,8 @@ pub(crate) struct Account {
     /// See [`Summary`].
     stalled_before: Option<f64>,
     outrun: u32,
-    held: u32,
+    /// Number of times that each guard held, by its word.
+    held: Vec<(&'static str, u64)>,
     last_held: Option<Guard>,
     would: u64,
 }
@@ -138,14 +140,14 @@ impl Account {
         let text = &mut cx.text;
         Ok(Self {
             began: cx.now,
-            first: Counters::of(&stat),
+            first: KernelCounters::of(&stat),
             shortages,
             first_refaulted: stat.refaulted().unwrap_or(0),
             first_stalled: sampler.stalled(text),
             work: None,
             stalled_before: sampler.pressure_before(text),
             outrun: 0,
-            held: 0,
+            held: Vec::new(),
             last_held: None,
             would: 0,
         })
@@ -159,7 +161,10 @@ impl Account {
 
     /// Records that a guard held.
     pub(crate) fn held(&mut self, by: Guard) {
-        self.held += 1;
+        match self.held.iter_mut().find(|one| one.0 == by.word()) {
+            Some(one) => one.1 += 1,
+            None => self.held.push((by.word(), 1)),
+        }
         self.last_held = Some(by);
     }
 
@@ -173,16 +178,36 @@ impl Account {
     /// # Errors
     /// The kernel's error.
     pub(crate) fn sample(&self, sampler: &impl Sample, text: &mut String) -> Result<UsageSample, Errno> {
-        let refaulted = sampler.stat(text)?.refaulted().unwrap_or(0);
+        let stat = sampler.stat(text)?;
         let stalled = sampler.stalled(text).zip(self.first_stalled);
+        let own = self.first.proactive.and(KernelCounters::of(&stat).direct).zip(self.first.direct);
         Ok(UsageSample {
             current: sampler.current(text)?,
             swapped: sampler.swapped(text),
             reclaimed: self.reclaimed(),
-            refaulted: refaulted.saturating_sub(self.first_refaulted),
+            refaulted: stat.refaulted().unwrap_or(0).saturating_sub(self.first_refaulted),
+            direct: own.map(|(now, before)| now.saturating_sub(before)),
             stalled: stalled.map(|(now, before)| Duration::from_micros(now.saturating_sub(before))),
             ..UsageSample::default()
         })
+    }
+
+    /// Returns the counters, with those of the kernel as in a sample. What isn't reported yet may
+    /// still be corrected, and doesn't count.
+    pub(crate) fn counters(&self, sample: &UsageSample) -> Counters {
+        let total = self.work.as_ref().map(|work| work.total).unwrap_or_default();
+        Counters {
+            requested: total.requested,
+            reclaimed: self.work.as_ref().map_or(0, |work| work.reported),
+            refaulted: sample.refaulted,
+            direct: sample.direct,
+            writes: u64::from(total.writes),
+            writing: total.writing,
+            cpu: total.cpu,
+            stalled: sample.stalled,
+            limit_hits: u64::from(self.outrun),
+            held: self.held.clone(),
+        }
     }
 
     /// Records that a limit that counts was met.
@@ -224,7 +249,7 @@ impl Account {
         }
         // A cgroup that is gone has no counters any more.
         if let Ok(stat) = stat {
-            let counted = Counters::of(&stat).counted(&self.first);
+            let counted = KernelCounters::of(&stat).counted(&self.first);
             let estimate = work.total.reclaimed;
             let corrected = counted.correct(estimate, work.at_most, cx.system.blind_spot());
             let corrected = if is_writing { corrected.min(estimate) } else { corrected };
@@ -251,7 +276,7 @@ impl Account {
         gone: bool,
         cx: &mut Context<'_, impl System>,
     ) -> Summary {
-        let last = sampler.stat(&mut cx.text).ok().map(|stat| Counters::of(&stat));
+        let last = sampler.stat(&mut cx.text).ok().map(|stat| KernelCounters::of(&stat));
         let since = |last: Option<u64>, first: Option<u64>| Some(last?.saturating_sub(first?));
         let mut direct = last.and_then(|last| since(last.direct, self.first.direct));
         let is_own = self.first.proactive.is_some();
@@ -283,7 +308,7 @@ impl Account {
             outrun: self.outrun,
             found: None,
             swapped: sampler.swapped(text),
-            held: self.held,
+            held: self.held.iter().map(|one| one.1 as u32).sum(),
             last_held: self.last_held,
         }
     }
@@ -369,8 +394,12 @@ mod tests {
 
     #[test]
     fn demotions_are_no_reclaim() {
-        let at = |proactive, demoted| Counters { proactive: Some(proactive), demoted, ..Counters::default() };
+        let at = |proactive, demoted| KernelCounters {
+            proactive: Some(proactive),
+            demoted,
+            ..KernelCounters::default()
+        };
         assert_eq!(at(100, 30).counted(&at(10, 10)), Counted::Proactive(70));
-        assert_eq!(Counters::default().counted(&at(10, 10)), Counted::Unknown);
+        assert_eq!(KernelCounters::default().counted(&at(10, 10)), Counted::Unknown);
     }
 }

@@ -3,6 +3,7 @@
 //! The text is untrusted: anything too large, unknown or invalid is rejected with its position.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::rc::Rc;
 
 use serde::Deserialize;
@@ -11,8 +12,10 @@ use toml::Spanned;
 use crate::select::malformed;
 use crate::select::watchlist::Words;
 use crate::size::Percent;
+use address::Address;
 use rule::{Rule, RuleSpec, swap_writes};
 
+pub mod address;
 mod mistake;
 pub mod rule;
 mod values;
@@ -37,8 +40,21 @@ pub struct Rules {
     pub cpu: Option<Percent>,
     /// Maximum bytes per second written to the host's swap; `None` for no limit.
     pub swap_writes: Option<u64>,
+    /// Metrics.
+    pub metrics: MetricsSpec,
     /// The rules, in the order of the file.
     pub each: Vec<HostRule>,
+}
+
+/// Where the metrics of a watch go.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MetricsSpec {
+    /// File that is replaced again and again.
+    pub file: Option<PathBuf>,
+    /// Address at which they are served.
+    pub listen: Option<Address>,
+    /// Maximum number of cgroups with series of their own; 500 by default.
+    pub cgroups: Option<u32>,
 }
 
 /// One rule.
@@ -73,6 +89,9 @@ struct File {
     version: Option<Spanned<u64>>,
     cpu: Option<Share>,
     swap_writes: Option<Bound>,
+    metrics: Option<PathBuf>,
+    metrics_listen: Option<Address>,
+    metrics_cgroups: Option<u32>,
     #[serde(default)]
     rule: Vec<Spanned<Table>>,
 }
@@ -189,7 +208,9 @@ impl Rules {
         let has_pressure =
             each.iter().filter_map(|one| one.rule.as_ref()).any(|rule| rule.pressure.is_some());
         let swap_writes = swap_writes(file.swap_writes.map(|bound| bound.0), has_pressure);
-        Ok(Self { cpu: file.cpu.map(|share| share.0), swap_writes, each })
+        let metrics =
+            MetricsSpec { file: file.metrics, listen: file.metrics_listen, cgroups: file.metrics_cgroups };
+        Ok(Self { cpu: file.cpu.map(|share| share.0), swap_writes, metrics, each })
     }
 
     /// Returns the names and globs of each rule.

@@ -12,6 +12,7 @@ use super::event::{Ended, EventKind, ReclaimTally, Summary};
 use super::host::HostState;
 use super::kernel::MAX_WORKERS;
 use super::member::{Activity, Member, Step};
+use super::meter::{Ledger, Meter};
 use super::muted::Muted;
 use super::notes::{Note, Noted, notes};
 use super::options::{Reload, RuledCgroup, Select, Show, WatchOptions};
@@ -29,6 +30,7 @@ use crate::kind::Kind;
 mod intervals;
 mod limit_events;
 mod membership;
+mod metering;
 mod trigger;
 
 /// Minimum time between two rounds: limit events and short actions may come more often.
@@ -71,6 +73,8 @@ pub(super) fn run<S: System>(
 ) -> Ended {
     let (began, cpu, expected) = (system.now(), system.cpu(), members.len());
     let WatchOptions { swap_writes, duration, dry_run, each_action, samples, follows, .. } = options;
+    let mut ledger = Ledger::default();
+    ledger.keep(&options.rules);
     let mut control = Control {
         // Collected in place: the members of a large host are most of the memory of a watch.
         members: members.into_iter().map(Some).collect(),
@@ -106,6 +110,8 @@ pub(super) fn run<S: System>(
         select: options.select,
         reload: options.reload,
         show: options.show,
+        ledger,
+        meter: options.meter,
         note: options.note,
     };
     for slot in 0..expected {
@@ -159,6 +165,9 @@ struct Control<'a, S: System> {
     select: Option<&'a mut Select<'a>>,
     reload: Option<&'a mut dyn FnMut() -> Option<Reload>>,
     show: Option<(Duration, &'a mut Show<'a>)>,
+    /// Counters of the rules, for `meter`.
+    ledger: Ledger,
+    meter: Option<&'a mut dyn Meter>,
     note: Option<&'a mut dyn FnMut(&Note)>,
 }
 
@@ -211,8 +220,10 @@ impl<S: System> Control<'_, S> {
                 let text = &mut self.cx.text;
                 show(&mut self.members.iter().flatten().map(|member| member.view(now, text)));
             }
+            self.meter();
             let show = self.show.as_ref().map(|(interval, _)| shown_at + *interval);
-            self.wait((renewed_at + RENEW_INTERVAL).min(show.unwrap_or(Duration::MAX)));
+            let others = [show, self.meter.as_ref().map(|meter| meter.due())];
+            self.wait(others.into_iter().flatten().fold(renewed_at + RENEW_INTERVAL, Duration::min));
         }
     }
 

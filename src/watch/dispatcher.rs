@@ -182,6 +182,12 @@ impl Dispatcher {
         has_waiting.then(|| penalties.chain(hangs).filter(|&due| due > now).min()).flatten()
     }
 
+    /// Returns the age of the oldest job in progress.
+    #[must_use]
+    pub(crate) fn oldest(&self, now: Duration) -> Option<Duration> {
+        self.running.iter().map(|job| now.saturating_sub(job.since)).max()
+    }
+
     /// Returns the cgroup of a job, if some have waited for `time` and no job has ended meanwhile.
     #[must_use]
     pub(crate) fn blocked_for(&self, now: Duration, time: Duration) -> Option<&CgroupPath> {

@@ -121,6 +121,9 @@ pub struct UsageSample {
     pub reclaimed: u64,
     /// Bytes refaulted: page cache and swap-ins.
     pub refaulted: u64,
+    /// Bytes that its own tasks reclaimed; `None` where the kernel doesn't report it, or not apart
+    /// (before Linux 6.15).
+    pub direct: Option<u64>,
     /// Time for which its tasks were stalled on memory (PSI `some`); `None` where the kernel
     /// doesn't report it.
     pub stalled: Option<Duration>,

@@ -15,6 +15,7 @@ use super::event::EventKind;
 use super::host::Visibility;
 use super::level::Level;
 use super::limits::Limits;
+use super::meter::Metered;
 use super::policy::backoff::Doubling;
 use super::policy::guard::{Allowed, Bounds, CgroupState, Guard, Need};
 use super::policy::hold::HoldState;
@@ -115,6 +116,8 @@ pub(crate) struct Member<S: System> {
     /// Visibility to the guards.
     visibility: Visibility,
     account: Account,
+    /// Its last usage sample and its counters, once a sample was emitted.
+    metered: Option<Box<Metered>>,
 }
 
 impl<S: System> Member<S> {
@@ -168,6 +171,7 @@ impl<S: System> Member<S> {
             stall: None,
             stalled_share: 0.0,
             visibility: Visibility::default(),
+            metered: None,
         })
     }
 

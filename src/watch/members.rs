@@ -161,6 +161,7 @@ mod tests {
                 all: vec![RuledCgroup { located: Arc::clone(&stays), rule: Rc::clone(&rule) }],
                 cpu: None,
                 swap_writes: None,
+                rules: Vec::new(),
             })
         };
         let options = WatchOptions { reload: Some(&mut reload), ..WatchOptions::new(&stop, &mut emit) };

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::config::rule::Rule;
 use super::event::{Event, MemberView};
+use super::meter::Meter;
 use super::notes::Note;
 use crate::cgroup::CgroupPath;
 use crate::cgroup::join::Joined;
@@ -38,6 +39,8 @@ pub struct Reload {
     pub cpu: Option<f64>,
     /// See [`WatchOptions`].
     pub swap_writes: Option<u64>,
+    /// See [`WatchOptions`].
+    pub rules: Vec<Rc<str>>,
 }
 
 /// Settings and callbacks of a watch.
@@ -57,6 +60,8 @@ pub struct WatchOptions<'a> {
     pub each_action: bool,
     /// True to emit a usage sample of each cgroup every few seconds.
     pub samples: bool,
+    /// Names of all rules, for `meter`; none on the command line.
+    pub rules: Vec<Rc<str>>,
     /// Cgroup that is charged for memctl, until no other process is left in it.
     pub joined: Option<Joined>,
     /// Returns true once the watch must end.
@@ -75,6 +80,8 @@ pub struct WatchOptions<'a> {
     pub reload: Option<&'a mut dyn FnMut() -> Option<Reload>>,
     /// Displays the state of all members, at this interval.
     pub show: Option<(Duration, &'a mut Show<'a>)>,
+    /// Receives figures for monitoring, which needs `samples`.
+    pub meter: Option<&'a mut dyn Meter>,
     /// Receives notes that aren't about a single cgroup.
     pub note: Option<&'a mut dyn FnMut(&Note)>,
     /// Receives all events.
@@ -93,6 +100,7 @@ impl<'a> WatchOptions<'a> {
             dry_run: false,
             each_action: false,
             samples: false,
+            rules: Vec::new(),
             joined: None,
             stop,
             nudge: |_| {},
@@ -102,6 +110,7 @@ impl<'a> WatchOptions<'a> {
             select: None,
             reload: None,
             show: None,
+            meter: None,
             note: None,
             emit,
         }

@@ -25,6 +25,7 @@ mod hints;
 mod kernel_selftests;
 mod limits;
 mod man;
+mod metrics;
 mod mounts;
 mod multiple;
 mod names;
@@ -107,6 +108,7 @@ fn main() {
         rules::cases(),
         plot::cases(),
         overhead::cases(),
+        metrics::cases(),
         embedded::cases(),
         watch::cases(),
         events::cases(),

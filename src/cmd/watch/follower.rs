@@ -10,7 +10,7 @@ use memctl::cgroup::error::CgroupError;
 use memctl::clock;
 use memctl::select::resolver::{Resolver, Task};
 use memctl::select::watchlist::{Found, Watchlist};
-use memctl::watch::config::Rules;
+use memctl::watch::config::{MetricsSpec, Rules};
 use memctl::watch::options::{Reload, RuledCgroup};
 
 use super::lock::give_memory_back;
@@ -33,6 +33,8 @@ pub struct Reloaded {
     pub reload: Reload,
     /// Number of rules.
     pub rules: usize,
+    /// Where the metrics are to go.
+    pub metrics: MetricsSpec,
     /// Notes on cgroups that aren't watched.
     pub notes: Vec<String>,
 }
@@ -121,8 +123,9 @@ impl Follower {
         self.watched.clone_from(&all);
         self.resolver.replace(new.watchlist);
         self.rules = new.rules;
-        let reload = Reload { all, cpu: new.cpu, swap_writes: new.swap_writes };
-        Reloaded { reload, rules: rules.each.len(), notes }
+        let names = self.rules.in_force();
+        let reload = Reload { all, cpu: new.cpu, swap_writes: new.swap_writes, rules: names };
+        Reloaded { reload, rules: rules.each.len(), metrics: new.metrics, notes }
     }
 }
 

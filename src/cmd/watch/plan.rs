@@ -9,8 +9,8 @@ use memctl::cgroup::error::CgroupError;
 use memctl::kind::Kind;
 use memctl::select::watchlist::{Assigned, Unresolved, Watchlist, Words};
 use memctl::size::Percent;
-use memctl::watch::config::Rules;
 use memctl::watch::config::rule::{InvalidRule, Rule, RuleSpec, swap_writes};
+use memctl::watch::config::{MetricsSpec, Rules};
 use memctl::watch::options::RuledCgroup;
 
 use super::rules;
@@ -31,6 +31,8 @@ pub struct WatchPlan {
     pub cpu: Option<f64>,
     /// Maximum swap-out to the host's swap, in bytes per second.
     pub swap_writes: Option<u64>,
+    /// Where metrics go.
+    pub metrics: MetricsSpec,
     /// True if cgroups that can't be watched are waited for; otherwise they are an error.
     pub waits: bool,
 }
@@ -48,7 +50,9 @@ impl WatchPlan {
     pub fn of(args: &Watch) -> Result<Self> {
         if let Some(file) = &args.config {
             let plan = Self::by_rules(&rules::read(file)?)?;
-            return Ok(Self { cpu: args.cpu.map(Percent::ratio).or(plan.cpu), ..plan });
+            let cpu = args.cpu.map(Percent::ratio).or(plan.cpu);
+            let metrics = metrics(args, &plan.metrics);
+            return Ok(Self { cpu, metrics, ..plan });
         }
         let rule = rule(args)?;
         let words = Words { wanted: args.words.clone(), excluded: args.exclude.clone() };
@@ -63,6 +67,7 @@ impl WatchPlan {
             swap_writes: swap_writes(args.swap_writes.map(|bound| bound.0), rule.pressure.is_some()),
             rules: ListRules { each: vec![Some(Rc::new(rule))], names: Vec::new() },
             cpu: args.cpu.map(Percent::ratio),
+            metrics: metrics(args, &MetricsSpec::default()),
             waits: false,
         })
     }
@@ -82,6 +87,7 @@ impl WatchPlan {
             },
             cpu: rules.cpu.map(Percent::ratio),
             swap_writes: rules.swap_writes,
+            metrics: rules.metrics.clone(),
             waits: true,
         }
     }
@@ -91,6 +97,12 @@ impl ListRules {
     /// Returns the rule for a list; `None` where cgroups are left alone.
     pub fn get(&self, list: usize) -> Option<&Rc<Rule>> {
         self.each.get(list)?.as_ref()
+    }
+
+    /// Returns the names of the rules, but for those that leave their cgroups alone.
+    pub fn in_force(&self) -> Vec<Rc<str>> {
+        let named = self.names.iter().zip(&self.each);
+        named.filter(|(_, rule)| rule.is_some()).map(|(name, _)| Rc::clone(name)).collect()
     }
 
     /// Returns the rule with this name, if it doesn't leave its cgroups alone.
@@ -152,6 +164,15 @@ fn word_of(why: &CgroupError) -> Option<&str> {
     match why {
         CgroupError::Ambiguous { word, .. } => Some(word),
         why => why.word(),
+    }
+}
+
+/// Returns where metrics go: options go before the keys of the file.
+pub fn metrics(args: &Watch, rules: &MetricsSpec) -> MetricsSpec {
+    MetricsSpec {
+        file: args.metrics.clone().or_else(|| rules.file.clone()),
+        listen: args.metrics_listen.clone().or_else(|| rules.listen.clone()),
+        cgroups: args.metrics_cgroups.or(rules.cgroups),
     }
 }
 

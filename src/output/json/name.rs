@@ -1,15 +1,11 @@
 //! JSON keys that identify the cgroup of a line.
 
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use memctl::cgroup::Name;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use serde::Serialize;
 
-/// Bytes that are not percent-encoded in a path: the unreserved characters of RFC 3986, and the
-/// slash.
-const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+use super::super::format::encoded_path;
 
 /// The keys that identify the cgroup of a line.
 #[allow(clippy::struct_field_names)]
@@ -26,8 +22,7 @@ impl<'a> NameKeys<'a> {
     /// Returns the keys for a cgroup in a line that also has the directory's path.
     pub(super) fn with_path(name: &'a Name, path: &Path) -> Self {
         let lost = path.to_str().is_none().then_some(path);
-        let encoded = |path: &Path| percent_encode(path.as_os_str().as_bytes(), KEPT).to_string();
-        Self { cgroup: name, path_bytes: lost.or_else(|| name.path_not_utf8()).map(encoded) }
+        Self { cgroup: name, path_bytes: lost.or_else(|| name.path_not_utf8()).map(encoded_path) }
     }
 }
 

@@ -73,6 +73,26 @@ fn writes_to_swap_are_bounded_as_given() {
 }
 
 #[test]
+fn metrics_are_as_given() {
+    let metrics = |lines: &str| {
+        let rules = Rules::parse(&format!("{lines}\n[[rule]]\nmatch = \"a\"\nkeep = \"1G\""));
+        rules.map(|rules| rules.metrics).map_err(|why| why.to_string())
+    };
+    assert_eq!(metrics(""), Ok(MetricsSpec::default()));
+    let given =
+        MetricsSpec { file: Some("/x/y.prom".into()), listen: "unix:/x/s".parse().ok(), cgroups: Some(0) };
+    assert_eq!(
+        metrics("metrics = '/x/y.prom'\nmetrics-listen = 'unix:/x/s'\nmetrics-cgroups = 0"),
+        Ok(given)
+    );
+    assert_eq!(
+        metrics("metrics-listen = 'localhost:1'").unwrap_err(),
+        "1:18: \"localhost:1\": must be IP:PORT, [IPv6]:PORT or unix:PATH"
+    );
+    assert!(metrics("metrics-cgroups = -1").unwrap_err().starts_with("1:19: "));
+}
+
+#[test]
 fn mistakes_are_reported_with_their_place() {
     let reported = |text: &str| {
         let bad = Rules::parse(text).unwrap_err();
@@ -85,7 +105,7 @@ fn mistakes_are_reported_with_their_place() {
         (
             "colour = 1".to_owned(),
             "1:1: unknown key \"colour\"",
-            hint("known keys: version, cpu, swap-writes, rule"),
+            hint("known keys: version, cpu, swap-writes, metrics, metrics-listen, metrics-cgroups, rule"),
         ),
         (
             format!("{rule}headroom = \"10MB\""),

@@ -94,6 +94,7 @@ impl<S: System> Control<'_, S> {
         self.cx.host.swap.adopt(reload.swap_writes);
         self.rejected = Rejected::default();
         self.pending.clear();
+        let rules = reload.rules;
         let mut wanted: HashMap<u64, RuledCgroup> =
             reload.all.into_iter().map(|ruled| (ruled.located.id, ruled)).collect();
         for slot in 0..self.members.len() {
@@ -102,6 +103,7 @@ impl<S: System> Control<'_, S> {
             if member.closing.is_some() {
                 continue;
             }
+            member.count(&mut self.ledger);
             let changed = rule.as_deref() != Some(member.rule());
             let adopted = rule.map(|rule| member.adopt(rule, &mut self.ancestors, &mut self.cx));
             match adopted {
@@ -123,6 +125,7 @@ impl<S: System> Control<'_, S> {
         }
         self.ancestors_changed = true;
         self.update_ancestors();
+        self.ledger.keep(&rules);
     }
 
     /// Adapts the ancestors to the members, if any member went or has another rule.
@@ -188,6 +191,7 @@ impl<S: System> Control<'_, S> {
         let Some(mut member) = self.members[slot].take() else { return };
         member.flush(true, &mut self.cx);
         let summary = member.summary(gone, &mut self.cx);
+        member.count(&mut self.ledger);
         self.cx.emit(&member.located.name, EventKind::Ended(Box::new(summary.clone())));
         drop(member);
         self.keep(summary);

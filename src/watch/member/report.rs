@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::super::context::Context;
 use super::super::event::{EventKind, MemberView, Summary, UsageSample};
 use super::super::level::SETTINGS_INTERVAL;
+use super::super::meter::{CgroupFigures, Ledger, Metered};
 use super::super::policy::headroom::Motion;
 use super::super::system::{Sample, System};
 use super::{HOLD_INTERVAL, Member};
@@ -66,8 +67,54 @@ impl<S: System> Member<S> {
             let (limit, working_set) = (self.limits.own.limit, set.map(|set| set.bytes));
             let blind = self.visibility.blind();
             let sample = UsageSample { limit, working_set, is_at_most, blind, ..sample };
+            self.metered.get_or_insert_default().set(&self.account, &sample);
             cx.emit(&self.located.name, EventKind::Sample(sample));
         }
+    }
+
+    /// Adds to its rule what its counters have beyond those that were added before.
+    pub(crate) fn count(&mut self, ledger: &mut Ledger) {
+        if let Some(metered) = &mut self.metered {
+            metered.renew(&self.account);
+            ledger.count(self.rule.name.as_ref(), metered);
+        }
+    }
+
+    /// Returns its state for a report, if it is in the reports.
+    pub(crate) fn figures(&self, now: Duration) -> Option<CgroupFigures<'_>> {
+        let is_told = |metered: &&Metered| metered.is_told && self.closing.is_none();
+        let metered = self.metered.as_deref().filter(is_told)?;
+        let own = &self.limits.own;
+        let found = self.probe.as_ref().map(|probe| probe.found(now));
+        Some(CgroupFigures {
+            cgroup: &self.located.name,
+            rule: self.rule.name.as_deref(),
+            current: own.current(),
+            limit: Some(own.limit).filter(|limit| *limit < u64::MAX),
+            room: self.limits.room(0).filter(|_| self.rule.keeps_free()),
+            swapped: metered.sample.swapped,
+            saved: found.map(|found| found.saved),
+            set: found.and_then(|found| found.set),
+            counters: metered.counters(),
+            held: self.hold.reason(),
+        })
+    }
+
+    /// Returns whether it is in the reports.
+    #[must_use]
+    pub(crate) fn is_told(&self) -> bool {
+        self.metered.as_ref().is_some_and(|metered| metered.is_told)
+    }
+
+    /// Counts itself among those that follow its rule. From its first sample on it is in the
+    /// reports, if there is a `place`: returns whether it takes that.
+    pub(crate) fn follows(&mut self, place: bool, ledger: &mut Ledger, now: Duration) -> bool {
+        let saved = self.probe.as_ref().map(|probe| probe.found(now).saved);
+        ledger.follows(self.rule.name.as_ref(), saved);
+        let Some(metered) = &mut self.metered else { return false };
+        let takes = place && !metered.is_told;
+        metered.is_told |= place;
+        takes
     }
 
     /// Emits the reclaim that a dry run omits, at most once per interval.
@@ -109,12 +156,14 @@ impl<S: System> Member<S> {
         self.finish(cx);
         let sampler = &self.limits.own.sampler;
         self.probe.iter_mut().for_each(|probe| probe.close(sampler, &mut cx.text));
-        Summary {
+        let summary = Summary {
             rule: self.rule.name.as_deref().map(str::to_owned),
             found: self.probe.as_ref().map(|probe| probe.found(cx.now)),
             blind: self.visibility.ever_blind(),
             unfinished,
             ..self.account.close(sampler, &self.located, gone, cx)
-        }
+        };
+        self.metered.get_or_insert_default().end(&summary);
+        summary
     }
 }

@@ -73,7 +73,12 @@ fn run(plan: &Plan) -> Run {
     let mut reload = || {
         let drops = shared.borrow_mut().world.reload.take()?;
         *dropped.borrow_mut() = drops;
-        Some(Reload { all: found(&shared.borrow().world, keeps), cpu: None, swap_writes: None })
+        Some(Reload {
+            all: found(&shared.borrow().world, keeps),
+            cpu: None,
+            swap_writes: None,
+            rules: Vec::new(),
+        })
     };
     let stop = || {
         let shared = shared.borrow();

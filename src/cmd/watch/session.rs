@@ -1,0 +1,135 @@
+//! What a running watch calls back: for output, for new rules, for metrics, and for its end.
+
+use std::cell::{Cell, RefCell};
+use std::time::Duration;
+
+use memctl::clock;
+use memctl::size::Percent;
+use memctl::watch::config::MetricsSpec;
+use memctl::watch::event::{Ended, Event, EventKind};
+use memctl::watch::notes::Note;
+use memctl::watch::options::{Reload, RuledCgroup};
+
+use super::follower::{Follower, Reloaded};
+use super::{lock, plan};
+use crate::cli::Watch;
+use crate::metrics::WatchMetrics;
+use crate::output::watch::WatchScreen;
+use crate::output::{self, Verbosity};
+use crate::signal;
+
+/// Time from the start until memory that only the start needed is released.
+const SETTLED: Duration = Duration::from_secs(20);
+
+/// The callbacks of a watch, and what they share.
+pub struct Session<'a> {
+    args: &'a Watch,
+    loudness: Verbosity,
+    pub screen: RefCell<WatchScreen>,
+    follower: RefCell<Follower>,
+    pub metrics: Option<WatchMetrics>,
+    /// Where the metrics went at the start.
+    metrics_spec: MetricsSpec,
+    /// Time at which memory that only the start needed is released, until that is done.
+    settles: Cell<Option<Duration>>,
+}
+
+impl<'a> Session<'a> {
+    /// Creates the session.
+    pub fn new(
+        args: &'a Watch,
+        loudness: Verbosity,
+        follower: Follower,
+        (metrics, metrics_spec): (Option<WatchMetrics>, MetricsSpec),
+    ) -> Self {
+        Self {
+            args,
+            loudness,
+            screen: RefCell::new(WatchScreen::new(args.json, args.estimate, loudness)),
+            follower: RefCell::new(follower),
+            metrics,
+            metrics_spec,
+            settles: Cell::new(Some(clock::now() + SETTLED)),
+        }
+    }
+
+    /// Prints a note.
+    pub fn note(&self, note: &str) {
+        self.screen.borrow_mut().note(note, self.loudness);
+    }
+
+    /// Looks after what is due with each turn of the control loop. Returns whether the watch must
+    /// end.
+    pub fn turn(&self) -> bool {
+        if self.settles.get().is_some_and(|at| clock::now() >= at) {
+            self.settles.set(None);
+            lock::forget_the_start();
+        }
+        // Also called in the middle of a write, which may be in the middle of output.
+        let Ok(mut screen) = self.screen.try_borrow_mut() else { return signal::pending().is_some() };
+        if let Some(trouble) = self.metrics.as_ref().and_then(WatchMetrics::turned) {
+            screen.note(&trouble, self.loudness);
+        }
+        signal::pending().is_some() || screen.nobody_reads()
+    }
+
+    /// Returns cgroups that were found since the last call.
+    pub fn select(&self, lost: bool, known: &dyn Fn(u64) -> bool) -> Vec<RuledCgroup> {
+        let (found, notes) = self.follower.borrow_mut().found(lost, known);
+        for note in &notes {
+            self.note(note);
+        }
+        found
+    }
+
+    /// Returns new rules, once they are read.
+    pub fn reload(&self) -> Option<Reload> {
+        let file = self.args.config.as_deref()?;
+        if signal::reload_asked() {
+            self.follower.borrow_mut().read_again(file);
+        }
+        let read = self.follower.borrow_mut().reloaded(file)?;
+        if let Some(metrics) = &self.metrics {
+            metrics.reloaded(read.as_ref().ok().map(|new| new.reload.rules.len()));
+        }
+        self.screen.borrow_mut().reloaded(file, read.as_ref().map(|new| new.rules), self.loudness);
+        let Reloaded { reload, notes, metrics, .. } = read.ok()?;
+        if plan::metrics(self.args, &metrics) != self.metrics_spec {
+            self.note("other settings of metrics take effect when memctl is started again");
+        }
+        for note in &notes {
+            self.note(note);
+        }
+        Some(Reload { cpu: self.args.cpu.map(Percent::ratio).or(reload.cpu), ..reload })
+    }
+
+    /// Handles a note of the watch.
+    pub fn watch_note(&self, note: &Note) {
+        match output::notes::of_watch(note) {
+            Some(words) => self.note(&words),
+            // At the beginning, this happens anyway after `SETTLED`.
+            None if self.settles.get().is_none() => lock::forget_the_start(),
+            None => {}
+        }
+    }
+
+    /// Handles an event.
+    pub fn event(&self, event: &Event<'_>) {
+        let is_sample = matches!(event.what, EventKind::Sample(_));
+        if let Some(metrics) = self.metrics.as_ref().filter(|_| !is_sample) {
+            metrics.happened();
+        }
+        // Without JSON, samples are only for the metrics.
+        if self.args.json || !is_sample {
+            self.screen.borrow_mut().event(event);
+        }
+    }
+
+    /// Prints the results. Returns whether they were written.
+    pub fn end(self, ended: &Ended) -> bool {
+        // Before a signal can end the process: frozen metrics would be taken for current ones.
+        drop(self.metrics);
+        let hurry = || signal::pending().is_some();
+        self.screen.borrow().end(ended, self.args.estimate, self.loudness, &hurry)
+    }
+}

@@ -1,0 +1,9 @@
+//! Receivers of metrics: a file for node exporter's textfile collector, and scrapers over HTTP.
+
+mod file;
+mod http;
+mod receivers;
+mod request;
+mod serve;
+
+pub use receivers::WatchMetrics;

@@ -1,0 +1,249 @@
+//! A file of metrics that is always whole: each version is written beside it, and renamed over it.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fd::OwnedFd;
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, fchmod, openat, renameat, unlinkat};
+use rustix::io::Errno;
+
+/// Anyone may read what is no secret: node exporter runs as a user of its own.
+const MODE: Mode = Mode::from_raw_mode(0o644);
+
+/// Size of the buffer between the text and the file.
+const BUFFER: usize = 8 << 10;
+
+/// The file, removed when it is dropped: frozen values would be taken for current ones.
+#[derive(Debug)]
+pub struct MetricsFile {
+    path: PathBuf,
+    folder: OwnedFd,
+    name: OsString,
+    /// Name of the next version until it is whole. Not `*.prom`, so that no collector reads it.
+    draft: OsString,
+    /// True once a version was written.
+    is_there: bool,
+}
+
+impl MetricsFile {
+    /// Opens the folder of a file, which must let one be created.
+    ///
+    /// # Errors
+    /// The kernel's, or `EISDIR` for a path that names no file.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let name = path.file_name().filter(|_| !path.as_os_str().as_bytes().ends_with(b"/"));
+        let name = name.ok_or(Errno::ISDIR)?.to_owned();
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folder = openat(CWD, parent, flags, Mode::empty())?;
+        let mut draft = OsString::from(".");
+        draft.push(&name);
+        draft.push(format!(".{}.tmp", std::process::id()));
+        let file = Self { path: path.to_owned(), folder, name, draft, is_there: false };
+        file.remove_old_drafts(parent);
+        // An error is better told before anything is reclaimed.
+        drop(file.create()?);
+        file.remove(&file.draft);
+        if path.is_dir() && !path.is_symlink() {
+            return Err(Errno::ISDIR.into());
+        }
+        Ok(file)
+    }
+
+    /// Returns the path, as it was given.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Replaces the file by what `write` writes. On an error the old version stays.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn replace(&mut self, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> io::Result<()> {
+        let mut to = BufWriter::with_capacity(BUFFER, self.create()?);
+        let written = write(&mut to).and_then(|()| to.flush()).and_then(|()| {
+            // Even where no process could be stopped in between, a full disk must not leave half.
+            Ok(renameat(&self.folder, &*self.draft, &self.folder, &*self.name)?)
+        });
+        // Without the buffer's second attempt to write.
+        drop(to.into_parts());
+        match written {
+            Ok(()) => self.is_there = true,
+            Err(_) => self.remove(&self.draft),
+        }
+        written
+    }
+
+    /// Creates the draft. Whatever has its name is removed, and no symlink is followed.
+    fn create(&self) -> io::Result<File> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let open = || openat(&self.folder, &*self.draft, flags, MODE);
+        let file = open().or_else(|errno| match errno {
+            Errno::EXIST => {
+                self.remove(&self.draft);
+                open()
+            }
+            errno => Err(errno),
+        })?;
+        // Whatever the umask is.
+        fchmod(&file, MODE)?;
+        Ok(file.into())
+    }
+
+    fn remove(&self, name: &OsStr) {
+        let _ = unlinkat(&self.folder, name, AtFlags::empty());
+    }
+
+    /// Removes drafts of processes that were killed. One that is still written, by a process in
+    /// another PID namespace, for example, is only lost to that.
+    fn remove_old_drafts(&self, folder: &Path) {
+        let mut begin = OsString::from(".");
+        begin.push(&self.name);
+        begin.push(".");
+        let is_old = |name: &OsStr| {
+            let rest = name.as_bytes().strip_prefix(begin.as_bytes())?.strip_suffix(b".tmp")?;
+            let pid = std::str::from_utf8(rest).ok()?.parse::<i32>().ok().filter(|pid| *pid > 0)?;
+            let pid = rustix::process::Pid::from_raw(pid)?;
+            (rustix::process::test_kill_process(pid) == Err(Errno::SRCH)).then_some(())
+        };
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            if is_old(&entry.file_name()).is_some() {
+                self.remove(&entry.file_name());
+            }
+        }
+    }
+}
+
+impl Drop for MetricsFile {
+    fn drop(&mut self) {
+        if self.is_there {
+            self.remove(&self.name);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<OsString> {
+        let mut names: Vec<_> =
+            std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_version_replaces_the_last_one_and_the_end_removes_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("memctl.prom");
+        let mut file = MetricsFile::open(&path).unwrap();
+        assert!(names(folder.path()).is_empty(), "nothing is there before the first version");
+        file.replace(|to| to.write_all(b"one\n")).unwrap();
+        let first = std::fs::metadata(&path).unwrap();
+        assert_eq!(first.permissions().mode() & 0o777, 0o644);
+        file.replace(|to| to.write_all(b"two\n")).unwrap();
+        assert_ne!(std::fs::metadata(&path).unwrap().ino(), first.ino());
+        assert_eq!((std::fs::read(&path).unwrap(), names(folder.path()).len()), (b"two\n".to_vec(), 1));
+        drop(file);
+        assert!(names(folder.path()).is_empty());
+    }
+
+    #[test]
+    fn an_error_leaves_the_last_version() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("memctl.prom");
+        let mut file = MetricsFile::open(&path).unwrap();
+        file.replace(|to| to.write_all(b"one\n")).unwrap();
+        let full = |to: &mut BufWriter<File>| {
+            to.write_all(b"half")?;
+            Err(Errno::NOSPC.into())
+        };
+        assert_eq!(file.replace(full).unwrap_err().raw_os_error(), Some(Errno::NOSPC.raw_os_error()));
+        assert_eq!((std::fs::read(&path).unwrap(), names(folder.path()).len()), (b"one\n".to_vec(), 1));
+    }
+
+    #[test]
+    fn symlinks_are_replaced_and_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let victim = folder.path().join("victim");
+        std::fs::write(&victim, "mine").unwrap();
+        let path = folder.path().join("memctl.prom");
+        let mut file = MetricsFile::open(&path).unwrap();
+        symlink(&victim, folder.path().join(&file.draft)).unwrap();
+        symlink(&victim, &path).unwrap();
+        file.replace(|to| to.write_all(b"one\n")).unwrap();
+        assert_eq!(std::fs::read(&victim).unwrap(), b"mine");
+        assert_eq!(std::fs::read(&path).unwrap(), b"one\n");
+        assert!(!path.is_symlink());
+    }
+
+    #[test]
+    fn drafts_of_killed_processes_are_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let (gone, own) = (child.id(), std::process::id());
+        child.wait().unwrap();
+        let stays =
+            [format!(".memctl.prom.{own}.tmpx"), ".memctl.prom.x.tmp".into(), ".other.prom.1.tmp".into()];
+        for name in stays.iter().chain(&[format!(".memctl.prom.{gone}.tmp")]) {
+            std::fs::write(folder.path().join(name), "").unwrap();
+        }
+        let _file = MetricsFile::open(&folder.path().join("memctl.prom")).unwrap();
+        let mut stays = stays.map(OsString::from).to_vec();
+        stays.sort();
+        assert_eq!(names(folder.path()), stays);
+    }
+
+    #[test]
+    fn what_names_no_file_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        for path in
+            [folder.path().to_owned(), folder.path().join("x/"), "/".into(), folder.path().join("no/x")]
+        {
+            assert!(MetricsFile::open(&path).is_err(), "{}", path.display());
+        }
+        assert!(names(folder.path()).is_empty());
+    }
+
+    /// A process that replaces a file again and again, until it is killed.
+    const REPLACES: &str = "MEMCTL_TEST_REPLACES";
+
+    #[test]
+    fn a_kill_leaves_no_half_file() {
+        if let Some(path) = std::env::var_os(REPLACES) {
+            let mut file = MetricsFile::open(Path::new(&path)).unwrap();
+            for version in 0u64.. {
+                let lines = |to: &mut BufWriter<File>| (0..2000).try_for_each(|_| writeln!(to, "{version}"));
+                file.replace(lines).unwrap();
+            }
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("memctl.prom");
+        let mut versions = std::collections::HashSet::new();
+        for round in 0..200u64 {
+            let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "metrics::file::tests::a_kill_leaves_no_half_file"])
+                .env(REPLACES, &path)
+                .stdout(std::process::Stdio::null())
+                .spawn()
+                .unwrap();
+            std::thread::sleep(std::time::Duration::from_micros(5000 + 137 * (round % 50)));
+            child.kill().unwrap();
+            child.wait().unwrap();
+            let Ok(bytes) = std::fs::read(&path) else { continue };
+            let text = String::from_utf8(bytes).unwrap();
+            let lines: Vec<_> = text.lines().collect();
+            assert!(text.ends_with('\n') && lines.len() == 2000, "round {round}: {} lines", lines.len());
+            assert!(lines.iter().all(|line| *line == lines[0]), "round {round}: two versions");
+            versions.insert(lines[0].to_owned());
+        }
+        assert!(versions.len() > 3, "killed before it wrote anything");
+        assert!(names(folder.path()).len() <= 2, "old drafts stay: {:?}", names(folder.path()));
+    }
+}

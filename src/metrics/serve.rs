@@ -1,0 +1,253 @@
+//! The HTTP server: one thread for all connections. A slow scraper holds up nobody: not the control
+//! loop, which writes each text into memory of its own, and not other scrapers.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::net::TcpListener;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
+
+use memctl::watch::config::address::Address;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::io::Errno;
+use rustix::net::{SocketFlags, accept_with};
+
+use super::http::{Connection, Known, Next, Page};
+use crate::signal;
+
+/// Maximum number of connections. With one more, the oldest is given up.
+const MAX_CONNECTIONS: usize = 32;
+
+/// Size of the thread's stack. Only what is used of it takes memory.
+const STACK: usize = 256 << 10;
+
+/// Size of the buffer between the text and its memory.
+const BUFFER: usize = 8 << 10;
+
+/// Time without a turn of the control loop from which on the watch isn't healthy.
+const STUCK: Duration = Duration::from_secs(30);
+
+/// Pause after an error of the listening socket, such as a lack of descriptors.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// What the control loop and the server share.
+struct Shared {
+    /// The last text and its number.
+    page: Mutex<(Option<Page>, u64)>,
+    /// True if a scraper waits for a new text.
+    is_wanted: AtomicBool,
+    /// Time of the last turn of the control loop, in milliseconds since `began`.
+    turned: AtomicU64,
+    began: Instant,
+    /// True once the server must end.
+    is_over: AtomicBool,
+    /// Descriptor that wakes the server.
+    wakes: OwnedFd,
+}
+
+impl Shared {
+    fn new(began: Instant) -> io::Result<Self> {
+        Ok(Self {
+            page: Mutex::default(),
+            is_wanted: AtomicBool::new(false),
+            turned: AtomicU64::new(0),
+            began,
+            is_over: AtomicBool::new(false),
+            wakes: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+        })
+    }
+
+    fn wake(&self) {
+        // A counter that is full is readable already.
+        let _ = rustix::io::write(&self.wakes, &1u64.to_ne_bytes());
+    }
+
+    fn page(&self) -> std::sync::MutexGuard<'_, (Option<Page>, u64)> {
+        self.page.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn known(&self) -> Known {
+        let turned = Duration::from_millis(self.turned.load(Ordering::Relaxed));
+        let since = self.began.elapsed().saturating_sub(turned);
+        let trouble =
+            (since >= STUCK).then(|| format!("the control loop hasn't turned for {} s", since.as_secs()));
+        Known { page: self.page().0.clone(), trouble }
+    }
+}
+
+/// A running server. It ends when it is dropped.
+pub struct Server {
+    shared: Arc<Shared>,
+    address: Address,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Listens at an address.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn listen(address: &Address) -> io::Result<Self> {
+        let (listener, address): (OwnedFd, _) = match address {
+            Address::Ip(at) => {
+                let listener = TcpListener::bind(at)?;
+                listener.set_nonblocking(true)?;
+                // The port may have been 0.
+                let at = listener.local_addr().unwrap_or(*at);
+                (listener.into(), Address::Ip(at))
+            }
+            Address::Unix(path) => (listen_unix(path)?, address.clone()),
+        };
+        let shared = Arc::new(Shared::new(Instant::now())?);
+        let theirs = Arc::clone(&shared);
+        let serve = move || serve(&listener, &theirs);
+        // Signals are the control loop's.
+        let thread = signal::with_all_blocked(|| {
+            Builder::new().name("metrics".into()).stack_size(STACK).spawn(serve)
+        })?;
+        Ok(Self { shared, address, thread: Some(thread) })
+    }
+
+    /// Returns the address.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Records that the control loop turned.
+    pub fn turned(&self) {
+        let since = self.shared.began.elapsed().as_millis() as u64;
+        self.shared.turned.store(since, Ordering::Relaxed);
+    }
+
+    /// Returns whether a scraper waits for a new text.
+    pub fn is_wanted(&self) -> bool {
+        self.shared.is_wanted.load(Ordering::Relaxed)
+    }
+
+    /// Hands over the text that `write` writes.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn replace(&self, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> io::Result<()> {
+        // A scraper that comes now wants a newer one.
+        self.shared.is_wanted.store(false, Ordering::Relaxed);
+        let text = memfd_create("metrics", MemfdFlags::CLOEXEC)?;
+        let mut to = BufWriter::with_capacity(BUFFER, File::from(text));
+        write(&mut to)?;
+        to.flush()?;
+        let text = to.into_inner().map_err(io::IntoInnerError::into_error)?;
+        let length = text.metadata()?.len();
+        let mut page = self.shared.page();
+        *page = (Some(Page { text: Arc::new(text.into()), length }), page.1 + 1);
+        drop(page);
+        self.shared.wake();
+        Ok(())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.shared.is_over.store(true, Ordering::Relaxed);
+        self.shared.wake();
+        let _ = self.thread.take().map(JoinHandle::join);
+        if let Address::Unix(path) = &self.address {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// Listens at a unix socket. A socket that nobody listens at any more is replaced.
+fn listen_unix(path: &Path) -> io::Result<OwnedFd> {
+    let is_socket = |path: &Path| path.symlink_metadata().is_ok_and(|found| found.file_type().is_socket());
+    if is_socket(path)
+        && UnixStream::connect(path).is_err_and(|why| why.kind() == io::ErrorKind::ConnectionRefused)
+    {
+        std::fs::remove_file(path)?;
+    }
+    let listener = UnixListener::bind(path)?;
+    listener.set_nonblocking(true)?;
+    // What anyone may read in a file, anyone may read here.
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))?;
+    Ok(listener.into())
+}
+
+/// Serves until the end.
+fn serve(listener: &OwnedFd, shared: &Shared) {
+    let mut connections: Vec<Connection> = Vec::new();
+    let mut paused: Option<Instant> = None;
+    while !shared.is_over.load(Ordering::Relaxed) {
+        let now = Instant::now();
+        let paused_until = paused.filter(|until| *until > now);
+        let until = connections.iter().map(Connection::until).chain(paused_until).min();
+        let mut gone = wait(listener, shared, &connections, until, paused_until.is_none()).into_iter();
+        connections.retain(|_| !gone.next().unwrap_or(false));
+        let now = Instant::now();
+        if paused.is_none_or(|until| until <= now) {
+            paused = accept(listener, &mut connections, now).is_err().then(|| now + PAUSE);
+        }
+        let version = shared.page().1;
+        let mut is_wanted = false;
+        connections.retain_mut(|one| {
+            let next = one.turn(now, version, &|| shared.known());
+            is_wanted |= next == Next::Metrics;
+            next != Next::End
+        });
+        if is_wanted {
+            shared.is_wanted.store(true, Ordering::Relaxed);
+            signal::wake_up();
+        }
+    }
+}
+
+/// Waits for an event, at most until a time. Returns for each connection whether the client is gone.
+fn wait(
+    listener: &OwnedFd,
+    shared: &Shared,
+    connections: &[Connection],
+    until: Option<Instant>,
+    accepts: bool,
+) -> Vec<bool> {
+    let first: [(BorrowedFd<'_>, PollFlags); 2] = [
+        (shared.wakes.as_fd(), PollFlags::IN),
+        (listener.as_fd(), if accepts { PollFlags::IN } else { PollFlags::empty() }),
+    ];
+    let all = first.into_iter().chain(connections.iter().map(Connection::wants));
+    let mut polled: Vec<_> = all.map(|(fd, events)| PollFd::from_borrowed_fd(fd, events)).collect();
+    let timeout = until.map(|until| {
+        // Rounded up: a wait that ends early would be repeated at once.
+        let time = until.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
+        Timespec { tv_sec: time.as_secs() as i64, tv_nsec: i64::from(time.subsec_nanos()) }
+    });
+    let _ = poll(&mut polled, timeout.as_ref());
+    let _ = rustix::io::read(&shared.wakes, &mut [0; 8]);
+    let gone = PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL;
+    polled.iter().skip(first.len()).map(|one| one.revents().intersects(gone)).collect()
+}
+
+/// Accepts the connections that wait.
+fn accept(listener: &OwnedFd, connections: &mut Vec<Connection>, now: Instant) -> Result<(), Errno> {
+    loop {
+        match accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+            Ok(stream) => {
+                if connections.len() >= MAX_CONNECTIONS {
+                    connections.remove(0);
+                }
+                connections.push(Connection::new(stream, now));
+            }
+            Err(Errno::AGAIN) => return Ok(()),
+            // It is gone already.
+            Err(Errno::CONNABORTED | Errno::INTR | Errno::PROTO) => {}
+            Err(why) => return Err(why),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

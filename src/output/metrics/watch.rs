@@ -1,0 +1,157 @@
+//! The metrics of a watch, as text.
+
+use std::collections::HashSet;
+use std::io::{self, Write};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use memctl::cgroup::Name;
+use memctl::host;
+use memctl::watch::meter::{CgroupFigures, Figures, RuleFigures};
+
+use super::names::{self, Metric};
+use super::text::{Encoder, Value};
+use crate::output::format::encoded_path;
+
+/// Value of the label `rule` of a watch that has no file of rules.
+const COMMAND_LINE: &str = "command line";
+
+/// How the last attempt went to read the rules again.
+#[derive(Clone, Copy, Debug)]
+pub struct Reloads {
+    /// True if it succeeded.
+    pub is_successful: bool,
+    /// Time of the last success.
+    pub at: SystemTime,
+    /// Number of rules in force.
+    pub rules: usize,
+}
+
+/// What the engine doesn't know of the watch.
+#[derive(Clone, Copy, Debug)]
+pub struct About {
+    /// Time of its start.
+    pub began: SystemTime,
+    /// `None` without a file of rules.
+    pub reloads: Option<Reloads>,
+}
+
+/// Returns the seconds since 1970.
+fn since_epoch(at: SystemTime) -> Duration {
+    at.duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+/// Writes all metrics.
+///
+/// # Errors
+/// The writer's.
+pub fn write(to: impl Write, figures: &Figures<'_>, about: About) -> io::Result<()> {
+    let mut to = Encoder::new(to);
+    let unlike = unlike(figures);
+    let told = unlike.iter().filter(|is_told| **is_told).count();
+    to.sample(&names::BUILD_INFO, &[env!("CARGO_PKG_VERSION")], None, true)?;
+    to.sample(&names::START_TIME, &[], None, since_epoch(about.began))?;
+    to.sample(&names::DRY_RUN, &[], None, figures.dry_run)?;
+    to.sample(&names::BLOCKED, &[], None, figures.blocked.unwrap_or_default())?;
+    to.sample(&names::LAST_LOOK, &[], None, since_epoch(SystemTime::now()))?;
+    to.sample(&names::CPU, &[], None, figures.cpu)?;
+    if let Some(bytes) = host::resident_of_self() {
+        to.sample(&names::RESIDENT, &[], None, bytes)?;
+    }
+    if let Some(reloads) = about.reloads {
+        to.sample(&names::RELOADED, &[], None, reloads.is_successful)?;
+        to.sample(&names::RELOADED_AT, &[], None, since_epoch(reloads.at))?;
+        to.sample(&names::RULES, &[], None, reloads.rules)?;
+    }
+    to.sample(&names::TOLD, &[], None, told)?;
+    to.sample(&names::LEFT_OUT, &[], None, figures.watched.saturating_sub(told))?;
+    for (metric, value) in RULE_METRICS {
+        for (name, rule) in figures.rules {
+            if let Some(value) = value(rule) {
+                to.sample(metric, &[name.as_deref().unwrap_or(COMMAND_LINE)], None, value)?;
+            }
+        }
+    }
+    for (name, rule) in figures.rules {
+        for &(guard, count) in &rule.counters.held {
+            to.sample(&names::RULE_HELD, &[name.as_deref().unwrap_or(COMMAND_LINE), guard], None, count)?;
+        }
+    }
+    for (metric, value) in CGROUP_METRICS {
+        each(figures, &unlike, &mut |cgroup, rule, path| {
+            let Some(value) = value(cgroup) else { return Ok(()) };
+            to.sample(metric, &[cgroup.cgroup, rule], path, value)
+        })?;
+    }
+    each(figures, &unlike, &mut |cgroup, rule, path| {
+        let Some(guard) = cgroup.held else { return Ok(()) };
+        to.sample(&names::HELD, &[cgroup.cgroup, rule, guard.word()], path, true)
+    })?;
+    to.flush()
+}
+
+type OfRule = fn(&RuleFigures) -> Option<Value>;
+type OfCgroup = fn(&CgroupFigures<'_>) -> Option<Value>;
+
+/// Metrics of a rule, and their values.
+const RULE_METRICS: &[(&Metric, OfRule)] = &[
+    (&names::RULE_CGROUPS, |rule| Some(rule.cgroups.into())),
+    (&names::RULE_REQUESTED, |rule| Some(rule.counters.requested.into())),
+    (&names::RULE_RECLAIMED, |rule| Some(rule.counters.reclaimed.into())),
+    (&names::RULE_REFAULTED, |rule| Some(rule.counters.refaulted.into())),
+    (&names::RULE_DIRECT, |rule| rule.counters.direct.map(Value::from)),
+    (&names::RULE_WRITES, |rule| Some(rule.counters.writes.into())),
+    (&names::RULE_WRITE_CPU, |rule| Some(rule.counters.cpu.into())),
+    (&names::RULE_WRITE, |rule| Some(rule.counters.writing.into())),
+    (&names::RULE_STALLED, |rule| rule.counters.stalled.map(Value::from)),
+    (&names::RULE_LIMIT_HITS, |rule| Some(rule.counters.limit_hits.into())),
+    (&names::RULE_SAVED, |rule| rule.saved.map(Value::from)),
+];
+
+/// Metrics of a cgroup, and their values.
+const CGROUP_METRICS: &[(&Metric, OfCgroup)] = &[
+    (&names::USAGE, |cgroup| Some(cgroup.current.into())),
+    (&names::LIMIT, |cgroup| cgroup.limit.map(Value::from)),
+    (&names::KEPT_FREE, |cgroup| cgroup.room.map(|room| room.low.into())),
+    (&names::SWAP, |cgroup| cgroup.swapped.map(Value::from)),
+    (&names::SAVED, |cgroup| cgroup.saved.and_then(|saved| saved.net()).map(Value::from)),
+    (&names::WORKING_SET, |cgroup| cgroup.set.map(|set| set.bytes.into())),
+    (&names::CONFIDENCE, |cgroup| cgroup.set.map(|set| set.confidence.into())),
+    (&names::SUGGESTED, |cgroup| cgroup.set.and_then(|set| set.suggested).map(Value::from)),
+    (&names::RECLAIMED, |cgroup| Some(cgroup.counters.reclaimed.into())),
+    (&names::REFAULTED, |cgroup| Some(cgroup.counters.refaulted.into())),
+    (&names::DIRECT, |cgroup| cgroup.counters.direct.map(Value::from)),
+    (&names::STALLED, |cgroup| cgroup.counters.stalled.map(Value::from)),
+    (&names::LIMIT_HITS, |cgroup| Some(cgroup.counters.limit_hits.into())),
+];
+
+/// Label of a cgroup whose path isn't UTF-8, and the path, percent-encoded: without it, two such
+/// cgroups can have the same labels.
+fn path_of(name: &Name) -> Option<String> {
+    name.path_not_utf8().map(encoded_path)
+}
+
+/// Returns for each cgroup whether no earlier one has the same labels: a cgroup that was removed may
+/// not be missed yet when another one has its name, and two such series would spoil the whole text.
+fn unlike(figures: &Figures<'_>) -> Vec<bool> {
+    let (mut seen, mut unlike) = (HashSet::new(), Vec::new());
+    (figures.cgroups)(&mut |cgroup| {
+        unlike.push(seen.insert((cgroup.cgroup.clone(), cgroup.rule.map(str::to_owned))));
+    });
+    unlike
+}
+
+/// A cgroup's name, its rule, and its path where that isn't UTF-8.
+type Take<'a> = dyn FnMut(&CgroupFigures<'_>, &str, Option<(&str, &str)>) -> io::Result<()> + 'a;
+
+/// Calls back with each cgroup whose labels are unlike those of the others.
+fn each(figures: &Figures<'_>, unlike: &[bool], take: &mut Take<'_>) -> io::Result<()> {
+    let (mut result, mut unlike) = (Ok(()), unlike.iter());
+    (figures.cgroups)(&mut |cgroup| {
+        if result.is_ok() && unlike.next() == Some(&true) {
+            let path = path_of(cgroup.cgroup);
+            let path = path.as_deref().map(|path| ("path_bytes", path));
+            result = take(cgroup, cgroup.rule.unwrap_or(COMMAND_LINE), path);
+        }
+    });
+    result
+}
