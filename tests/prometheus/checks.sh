@@ -1,0 +1,154 @@
+# shellcheck shell=bash
+# The checks of `run`, each a function. Sourced, never run.
+# shellcheck disable=SC2154  # the variables of run
+
+checks=0
+failures=0
+# fail WORDS: reports a failure. The checks go on.
+fail() { say "$@"; failures=$((failures + 1)); }
+# check WORDS COMMAND...: runs a command, and reports a failure with its output.
+check() {
+    local output
+    checks=$((checks + 1))
+    output=$("${@:2}" 2>&1) || fail "$1"$'\n'"$output"
+}
+
+# types TEXT: prints name and type of each metric in a text.
+types() { sed -n 's/^# TYPE //p' "$1" | sort; }
+
+# grow_counters N: replaces the text that node exporter reads by one with counters larger by N.
+grow_counters() {
+    awk -v n="$1" '
+        /^# TYPE / { is_counter[$3] = $4 == "counter" }
+        /^[^#]/ {
+            name = $0
+            sub(/[{ ].*/, "", name)
+            if (is_counter[name]) {
+                value = $NF + n
+                sub(/[^ ]*$/, "")
+                $0 = $0 sprintf("%.17g", value)
+            }
+        }
+        { print }' "$text" >"$folder/textfile/memctl.prom.new"
+    mv "$folder/textfile/memctl.prom.new" "$folder/textfile/memctl.prom"
+}
+
+# check_rules: the rules are valid, and each has a case, whose results are right.
+check_rules() {
+    check "check rules" "$tools/promtool" check rules --lint=all --lint-fatal "$contrib/memctl.rules.yml"
+    check "test rules" "$tools/promtool" test rules "$contrib/memctl.rules.test.yml"
+    local kind name
+    while read -r kind name; do
+        case $kind in
+            alert) check "$name: no case" grep -qx " *- alertname: $name" "$contrib/memctl.rules.test.yml" ;;
+            record) check "$name: no case" grep -qx " *- expr: $name" "$contrib/memctl.rules.test.yml" ;;
+        esac
+    done < <(sed -n 's/^ *- \(alert\|record\): /\1 /p' "$contrib/memctl.rules.yml")
+}
+
+# check_names: what contrib/ names exists: metrics in sample.prom, recorded series in the rules.
+check_names() {
+    local file name
+    for file in dashboard.json memctl.rules.yml memctl.rules.test.yml README.md; do
+        while read -r name; do
+            case $name in
+                *:*) check "$file: $name: not recorded" grep -qx " *- record: $name" "$contrib/memctl.rules.yml" ;;
+                *) check "$file: $name: not in sample.prom" grep -q "^# TYPE $name " "$sample" ;;
+            esac
+        done < <(grep -oE '([a-z_]+:)?memctl_[a-z0-9_:]*[a-z0-9]' "$contrib/$file" | sort -u)
+    done
+}
+
+# check_text: the text is valid, without a remark, and has no metric that sample.prom lacks.
+check_text() {
+    check "check metrics" silent "$tools/promtool" check metrics
+    check "metrics that sample.prom lacks" empty comm -23 <(types "$text") <(types "$sample")
+}
+
+# silent COMMAND...: succeeds if the command does, given the text, and prints nothing.
+silent() { local output; output=$("$@" <"$text" 2>&1) && [ -z "$output" ] || { echo "$output"; false; }; }
+# empty COMMAND...: succeeds if the command does and prints nothing.
+empty() { local output; output=$("$@") && [ -z "$output" ] || { echo "$output"; false; }; }
+# sampled EXPRESSION: succeeds if the expression has series.
+sampled() { local result; result=$(query "$1") && [ "$result" != '[]' ] || { echo "$1: ${result:-no answer}"; false; }; }
+
+# check_scrapes: each scrape succeeded, and node exporter had no error.
+check_scrapes() {
+    check "scrapes" sampled 'min_over_time(up[1m]) == 1 and count_over_time(up[1m]) >= 3'
+    case $live in
+        http://*) ;;
+        *) check "node exporter" sampled 'max_over_time(node_textfile_scrape_error[1m]) == 0' ;;
+    esac
+}
+
+# check_labels: the cgroups and rules of the text come back whole.
+check_labels() {
+    local label
+    check "the cgroup with an escape" \
+        sampled 'last_over_time(memctl_cgroup_usage_bytes{cgroup="/system.slice/a\\x2db.service"}[1m])'
+    for label in cgroup rule guard version; do check "label $label" labels_return "$label"; done
+}
+
+# labels_return LABEL: succeeds if Prometheus has the label's values in the text, of which there is
+# one or more. Escapes of the text format are escapes of JSON as well.
+labels_return() {
+    local want got
+    want=$(grep -oE "[{,]$1=\"(\\\\.|[^\"\\\\])*\"" "$text" | sed 's/^[^=]*=//' | jq -cs unique)
+    got=$(ask "label/$1/values")
+    jq -ne --argjson want "$want" --argjson got "$got" \
+        '$want - $got | if length == 0 and ($want | length) > 0 then true else . , false end'
+}
+
+# check_metadata: each metric keeps its type and its help.
+check_metadata() {
+    local metadata kind name value
+    metadata=$(ask metadata)
+    while read -r _ kind name value; do
+        check "$kind of $name" jq -e --arg kind "${kind,,}" --arg name "$name" --arg value "$value" \
+            '.[$name] | if map(.[$kind]) == [$value] then true else ., false end' <<<"$metadata"
+    done < <(grep -E '^# (TYPE|HELP) ' "$text")
+}
+
+# check_rule_expressions: Prometheus evaluates each rule without an error, and the series that are
+# recorded exist.
+check_rule_expressions() {
+    local rules name query
+    rules=$(ask rules)
+    check "evaluation of rules" jq -e '
+        [.groups[].rules[]] | if length == 0 then false else map(select(.health != "ok")) end |
+        if . == [] then true else . , false end' <<<"$rules"
+    while IFS=$'\t' read -r name query; do check_series "$name" "$query"; done < <(
+        jq -r '.groups[].rules[] | select(.type == "recording") | [.name, (.query | gsub("\\s+"; " "))] | @tsv' <<<"$rules")
+}
+
+# check_dashboard: ids are unique, each data source is the variable, and each expression answers.
+check_dashboard() {
+    local expression count=0
+    check "dashboard" jq -e -f "$here/dashboard.jq" "$contrib/dashboard.json"
+    while IFS= read -r expression; do
+        count=$((count + 1))
+        # shellcheck disable=SC2016  # the dashboard's variables
+        case $expression in
+            *'$'*) fail "$expression: has a variable that this check doesn't know" ;;
+            *) check_series "$expression" ;;
+        esac
+    done < <(jq -r '
+        [(.panels[].targets[]?.expr),
+         (.templating.list[] | select(.type == "query").definition | capture("^label_values\\((?<e>.*), \\w+\\)$").e)] |
+        unique[] | gsub("\\$__rate_interval"; "1m") | gsub("\\$(instance|rule)"; ".*") | gsub("\\$top"; "10")
+        ' "$contrib/dashboard.json")
+    [ $count -gt 10 ] || fail "the dashboard has only $count expressions"
+}
+
+# check_series EXPRESSION [DEFINITION]: the expression answers without an error, and has series unless
+# the text lacks one of the metrics in it, or in the definition of a recorded series.
+check_series() {
+    local result name lacks=
+    checks=$((checks + 1))
+    result=$(query "$1") || { fail "$1: no answer"; return; }
+    [ "$result" = '[]' ] || return 0
+    for name in $(grep -oE 'memctl_[a-z0-9_]+' <<<"${2:-$1}" | sort -u); do
+        grep -q "^# TYPE $name " "$text" || lacks+=" $name"
+    done
+    if [ -n "$live$lacks" ]; then say "$1: no series${lacks:+: the text lacks$lacks}"; else fail "$1: no series"; fi
+}
