@@ -100,14 +100,24 @@ labels_return() {
 }
 
 # check_metadata: each metric keeps its type and its help.
-check_metadata() {
-    local metadata kind name value
+check_metadata() { check "metadata" metadata_returns; }
+
+# metadata_returns: succeeds if Prometheus knows each type and each help of the text, of which there
+# is one or more, as the text has them. Prints the others.
+metadata_returns() {
+    local metadata
     metadata=$(ask metadata)
-    while read -r _ kind name value; do
-        check "$kind of $name" jq -e --arg kind "${kind,,}" --arg name "$name" --arg value "$value" \
-            '.[$name] | if map(.[$kind]) == [$value] then true else ., false end' <<<"$metadata"
-    done < <(grep -E '^# (TYPE|HELP) ' "$text")
+    grep -E '^# (TYPE|HELP) ' "$text" | jq -Rn --argjson metadata "$metadata" '
+        [inputs | capture("^# (?<kind>TYPE|HELP) (?<name>\\S+) (?<value>.*)$")] |
+        map(.kind |= ascii_downcase | .value |= gsub("\\\\(?<c>.)"; if .c == "n" then "\n" else .c end)) |
+        if . == [] then "no types" else .[] | .kind as $kind | .value as $value |
+            ($metadata[.name] // [] | map(.[$kind]) | unique) as $got |
+            select($got != [$value]) | "\(.name): \($kind): \($got) instead of \($value)"
+        end' | fails_if_any
 }
+
+# fails_if_any: prints its input, and fails if there is any.
+fails_if_any() { ! grep .; }
 
 # check_rule_expressions: Prometheus evaluates each rule without an error, and the series that are
 # recorded exist.

@@ -25,6 +25,7 @@ stop_servers() {
 # has logged where it listens. The server dies with this script, also if that is killed.
 start() {
     local log=$folder/$1.log
+    : >"$log"
     setpriv --pdeathsig KILL "${@:2}" >"$log" 2>&1 &
     pids+=($!)
     local deadline=$((SECONDS + 15))
