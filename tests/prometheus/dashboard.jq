@@ -7,8 +7,9 @@ def overlaps($a; $b):
     (shown | select((.title // "") == "" or (.description // "") == "") | "panel \(.id) lacks a title or a description"),
     (shown | select(.fieldConfig.defaults.unit == null) | "\(.title): no unit"),
     (shown | select((.targets | length) == 0) | "\(.title): no expression"),
-    (shown | .title as $title | (., .targets[]) | select(.datasource.uid != "${datasource}")
-        | "\($title): the data source isn't the variable"),
+    (shown | select(any((., .targets[]); .datasource == null)) | "\(.title): no data source"),
+    ([.. | objects | .datasource // empty | .uid] | unique[] | select(. != "${datasource}")
+        | "data source \(.) isn't the variable"),
     (.panels[] | select(.gridPos.x + .gridPos.w > 24) | "\(.title): wider than the grid"),
     (.panels as $p | range($p | length) as $i | range($i) as $j
         | select(overlaps($p[$i].gridPos; $p[$j].gridPos)) | "\($p[$i].title) covers \($p[$j].title)"),
