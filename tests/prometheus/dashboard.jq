@@ -4,7 +4,8 @@ def overlaps($a; $b):
     $a.x < $b.x + $b.w and $b.x < $a.x + $a.w and $a.y < $b.y + $b.h and $b.y < $a.y + $a.h;
 [
     (.panels | group_by(.id)[] | select(length > 1) | "id \(.[0].id) is used twice"),
-    (shown | select((.title // "") == "" or (.description // "") == "") | "panel \(.id) lacks a title or a description"),
+    (shown | select((.title // "") == "" or (.description // "") == "")
+        | "panel \(.id) lacks a title or a description"),
     (shown | select(.fieldConfig.defaults.unit == null) | "\(.title): no unit"),
     (shown | select((.targets | length) == 0) | "\(.title): no expression"),
     (shown | select(any((., .targets[]); .datasource == null)) | "\(.title): no data source"),
