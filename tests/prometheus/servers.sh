@@ -47,7 +47,7 @@ start_node_exporter() {
 }
 
 # start_prometheus JOB ADDRESS PATH: scrapes http://ADDRESS/PATH each second, evaluates the rules as
-# often, and sets `api`.
+# often, and sets `api`. By default, a server waits 5 s before its first scrape.
 start_prometheus() {
     cat >"$folder/prometheus.yml" <<END
 global: {scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}
@@ -58,7 +58,8 @@ scrape_configs:
     static_configs: [{targets: ["$2"]}]
 END
     start prometheus "$tools/prometheus" --config.file="$folder/prometheus.yml" \
-        --scrape.discovery-reload-interval=200ms --storage.tsdb.path="$folder/storage" --web.listen-address=127.0.0.1:0
+        --storage.tsdb.path="$folder/storage" --web.listen-address=127.0.0.1:0 \
+        --scrape.discovery-reload-interval=200ms
     api=http://$address/api/v1
     local deadline=$((SECONDS + 15))
     until curl --noproxy '*' -fs "http://$address/-/ready" >/dev/null; do
