@@ -136,6 +136,16 @@ mod tests {
     }
 
     #[test]
+    fn the_sample_of_the_tests_has_what_a_watch_tells() {
+        let sample = include_str!("../../../tests/prometheus/sample.prom");
+        let of_a_watch = GROUPS.iter().flat_map(|group| group.metrics);
+        for metric in of_a_watch.filter(|metric| !metric.name.starts_with("memctl_stat_")) {
+            let kind = format!("\n# TYPE {} {}\n", metric.name, metric.kind.word());
+            assert!(sample.contains(&kind), "{}", metric.name);
+        }
+    }
+
+    #[test]
     fn the_page_has_what_is_here() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md");
         if std::env::var_os("MEMCTL_BLESS").is_some() {
