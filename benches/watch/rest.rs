@@ -2,8 +2,9 @@
 
 use std::cell::{Cell, RefCell};
 use std::fs::OpenOptions;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
@@ -34,10 +35,27 @@ pub fn real(memctl: &str, count: usize, seconds: u64) -> Result<()> {
         std::fs::create_dir_all(&job)?;
         std::fs::write(job.join("memory.max"), (64 * M).to_string())?;
     }
-    let mut child = Command::new(memctl)
-        .args(["watch", "batch/*", "--headroom", "10%", "--json"])
-        .stdout(Stdio::piped())
-        .spawn()?;
+    for scraped in [false, true] {
+        at_rest(memctl, count, seconds, scraped)?;
+    }
+    for number in 0..count {
+        std::fs::remove_dir(batch.join(format!("job-{number}")))?;
+    }
+    Ok(())
+}
+
+/// Watches the cgroups of [`real`]; `scraped` with metrics in a file and over a socket, which one
+/// scraper reads whole every 15 s and another one byte per second.
+fn at_rest(memctl: &str, count: usize, seconds: u64, scraped: bool) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (file, socket) = (folder.path().join("memctl.prom"), folder.path().join("socket"));
+    let listen = format!("unix:{}", socket.display());
+    let mut command = Command::new(memctl);
+    command.args(["watch", "batch/*", "--headroom", "10%", "--json"]).stdout(Stdio::piped());
+    if scraped {
+        command.arg("--metrics").arg(&file).args(["--metrics-listen", &listen]).stderr(Stdio::null());
+    }
+    let mut child = command.spawn()?;
     let said = child.stdout.take().context("its output")?;
     let (tell, started) = channel();
     let reader = std::thread::spawn(move || {
@@ -49,17 +67,38 @@ pub fn real(memctl: &str, count: usize, seconds: u64) -> Result<()> {
     for _ in 0..count {
         started.recv_timeout(CALM).context("it doesn't watch all of them")?;
     }
+    let _scrapers = scraped.then(|| {
+        let scraper = |piece, pause| {
+            let socket = socket.clone();
+            std::thread::spawn(move || scrape(&socket, piece, Duration::from_secs(pause)))
+        };
+        (scraper(1 << 16, 15), scraper(1, 1))
+    });
     std::thread::sleep(CALM);
     let before = Spending::of(child.id())?;
     std::thread::sleep(Duration::from_secs(seconds));
-    println!("{count} at rest: {}", before.until_now(child.id())?);
+    let how = if scraped { ", with metrics" } else { "" };
+    println!("{count} at rest{how}: {}", before.until_now(child.id())?);
     rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::TERM)?;
     ensure!(child.wait()?.success(), "it ended badly");
     reader.join().ok().context("a thread that reads")?;
-    for number in 0..count {
-        std::fs::remove_dir(batch.join(format!("job-{number}")))?;
-    }
     Ok(())
+}
+
+/// Scrapes again and again, in pieces of `piece` bytes: pauses after each piece if that is one byte,
+/// otherwise after each response. Ends with the watch.
+fn scrape(socket: &Path, piece: usize, pause: Duration) -> std::io::Result<()> {
+    loop {
+        let mut stream = UnixStream::connect(socket)?;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n")?;
+        let mut bytes = vec![0; piece];
+        while stream.read(&mut bytes)? > 0 {
+            if piece == 1 {
+                std::thread::sleep(pause);
+            }
+        }
+        std::thread::sleep(pause);
+    }
 }
 
 /// Runs the engine alone, here and now, on a tree of files that only resemble cgroups: `count` of
