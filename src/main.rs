@@ -11,6 +11,7 @@ mod complete;
 mod error;
 mod exit;
 mod metrics;
+mod notify;
 mod output;
 mod signal;
 mod usage;

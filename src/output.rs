@@ -19,6 +19,7 @@ pub mod plot;
 pub mod progress;
 pub mod reclaim;
 pub mod stat;
+pub mod status;
 pub mod table;
 pub mod view;
 pub mod watch;

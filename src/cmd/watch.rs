@@ -24,6 +24,7 @@ use crate::cli::{Global, Watch};
 use crate::error::{Error, Result};
 use crate::exit::Exit;
 use crate::metrics::WatchMetrics;
+use crate::notify::Notifier;
 use crate::output::view::Waiting;
 use crate::output::{self, Verbosity};
 use crate::signal;
@@ -68,8 +69,9 @@ pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
     let join = args.join.as_deref().filter(|_| !args.dry_run);
     let joined = join.map(enter).transpose()?;
     notes.extend(lock::lock_memory(members.names().map(|name| &**name)));
+    let service = Notifier::new(plan.rules.purpose(args.estimate));
     let follower = Follower::new(plan.watchlist, plan.rules, watched, &unresolved);
-    let session = Session::new(args, loudness, follower, (metrics, plan.metrics));
+    let session = Session::new(args, loudness, follower, service, (metrics, plan.metrics));
     for note in &notes {
         session.note(note);
     }
@@ -94,12 +96,14 @@ pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
             follows,
             select: Some(&mut |lost, known| session.select(lost, known)),
             reload: Some(&mut || session.reload()),
+            turned: session.service.is_service().then_some(&mut |cgroups| session.service.turned(cgroups)),
             show: live.then_some((REPAINTED, &mut show)),
             meter: meter.as_mut().map(|meter| meter as &mut dyn Meter),
             note: Some(&mut |note| session.watch_note(note)),
             emit: &mut |event| session.event(&event),
         })
         .map_err(|e| Error::io("can't watch", &e))?;
+    session.service.stopping();
     let written = session.end(&ended);
     match signal::pending() {
         // A service that is terminated has done its work.

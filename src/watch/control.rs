@@ -15,7 +15,7 @@ use super::member::{Activity, Member, Step};
 use super::meter::{Ledger, Meter};
 use super::muted::Muted;
 use super::notes::{Note, Noted, notes};
-use super::options::{Reload, RuledCgroup, Select, Show, WatchOptions};
+use super::options::{Reload, RuledCgroup, Select, Show, Turned, WatchOptions};
 use super::policy::cpu_budget::CpuBudget;
 use super::policy::guard::{Allowed, Guard};
 use super::policy::sampling_interval::SampleCost;
@@ -109,6 +109,7 @@ pub(super) fn run<S: System>(
         stop: options.stop,
         select: options.select,
         reload: options.reload,
+        turned: options.turned,
         show: options.show,
         ledger,
         meter: options.meter,
@@ -164,6 +165,7 @@ struct Control<'a, S: System> {
     stop: &'a dyn Fn() -> bool,
     select: Option<&'a mut Select<'a>>,
     reload: Option<&'a mut dyn FnMut() -> Option<Reload>>,
+    turned: Option<&'a mut Turned<'a>>,
     show: Option<(Duration, &'a mut Show<'a>)>,
     /// Counters of the rules, for `meter`.
     ledger: Ledger,
@@ -190,6 +192,7 @@ impl<S: System> Control<'_, S> {
             if let Some(reload) = self.reload.as_mut().and_then(|reload| reload()) {
                 self.reload(reload);
             }
+            let turn = self.turned();
             if now.saturating_sub(renewed_at) >= RENEW_INTERVAL {
                 renewed_at = now;
                 self.update_ancestors();
@@ -223,8 +226,16 @@ impl<S: System> Control<'_, S> {
             self.meter();
             let show = self.show.as_ref().map(|(interval, _)| shown_at + *interval);
             let others = [show, self.meter.as_ref().map(|meter| meter.due())];
-            self.wait(others.into_iter().flatten().fold(renewed_at + RENEW_INTERVAL, Duration::min));
+            let next = others.into_iter().flatten().fold(renewed_at + RENEW_INTERVAL, Duration::min);
+            self.wait(next.min(turn));
         }
+    }
+
+    /// Reports a turn, and returns the time at which the next one is due.
+    fn turned(&mut self) -> Duration {
+        let (members, now) = (&self.members, self.cx.now);
+        let watched = || members.iter().flatten().filter(|member| member.closing.is_none()).count();
+        self.turned.as_mut().map_or(Duration::MAX, |turned| now.saturating_add(turned(&watched)))
     }
 
     /// Waits until something is due, and handles events.

@@ -17,6 +17,10 @@ use crate::cgroup::join::Joined;
 /// Callback that displays the state of all members.
 pub(crate) type Show<'a> = dyn FnMut(&mut dyn Iterator<Item = MemberView<'_>>) + 'a;
 
+/// Callback for each turn of the loop, with a function that counts the watched cgroups. Returns the
+/// maximum time until the next turn.
+pub(crate) type Turned<'a> = dyn FnMut(&dyn Fn() -> usize) -> Duration + 'a;
+
 /// A cgroup to watch, and its rule.
 #[derive(Clone, Debug)]
 pub struct RuledCgroup {
@@ -78,6 +82,8 @@ pub struct WatchOptions<'a> {
     pub select: Option<&'a mut Select<'a>>,
     /// Returns new settings, if they changed: called repeatedly, and soon after a signal.
     pub reload: Option<&'a mut dyn FnMut() -> Option<Reload>>,
+    /// Called in each turn of the loop, after new settings are in force.
+    pub turned: Option<&'a mut Turned<'a>>,
     /// Displays the state of all members, at this interval.
     pub show: Option<(Duration, &'a mut Show<'a>)>,
     /// Receives figures for monitoring, which needs `samples`.
@@ -109,6 +115,7 @@ impl<'a> WatchOptions<'a> {
             follows: false,
             select: None,
             reload: None,
+            turned: None,
             show: None,
             meter: None,
             note: None,

@@ -18,6 +18,7 @@ use super::plan::{ListRules, NoteKey, SearchNote, WatchPlan};
 use super::rules;
 use crate::error::{Error, Result};
 use crate::output::notes::not_watched;
+use crate::output::status::Purpose;
 use crate::output::view::Waiting;
 
 /// A file of rules, read and resolved. Its text comes along, since rules can't leave a thread.
@@ -35,6 +36,8 @@ pub struct Reloaded {
     pub rules: usize,
     /// Where the metrics are to go.
     pub metrics: MetricsSpec,
+    /// Purpose of the rules.
+    pub purpose: Purpose,
     /// Notes on cgroups that aren't watched.
     pub notes: Vec<String>,
 }
@@ -125,7 +128,8 @@ impl Follower {
         self.rules = new.rules;
         let names = self.rules.in_force();
         let reload = Reload { all, cpu: new.cpu, swap_writes: new.swap_writes, rules: names };
-        Reloaded { reload, rules: rules.each.len(), metrics: new.metrics, notes }
+        let purpose = self.rules.purpose(false);
+        Reloaded { reload, rules: rules.each.len(), metrics: new.metrics, purpose, notes }
     }
 }
 

@@ -17,6 +17,7 @@ use super::rules;
 use crate::cli::Watch;
 use crate::error::{Error, Result};
 use crate::output::notes;
+use crate::output::status::Purpose;
 
 /// Pressure for `--estimate` if none is given.
 const GENTLE: &str = "0.1%";
@@ -94,6 +95,11 @@ impl WatchPlan {
 }
 
 impl ListRules {
+    /// Returns the purpose of all rules together, or of an estimate.
+    pub fn purpose(&self, estimate: bool) -> Purpose {
+        if estimate { Purpose::Estimate } else { Purpose::of(self.each.iter().map(Option::as_deref)) }
+    }
+
     /// Returns the rule for a list; `None` where cgroups are left alone.
     pub fn get(&self, list: usize) -> Option<&Rc<Rule>> {
         self.each.get(list)?.as_ref()

@@ -14,6 +14,7 @@ use super::follower::{Follower, Reloaded};
 use super::{lock, plan};
 use crate::cli::Watch;
 use crate::metrics::WatchMetrics;
+use crate::notify::Notifier;
 use crate::output::watch::WatchScreen;
 use crate::output::{self, Verbosity};
 use crate::signal;
@@ -27,6 +28,7 @@ pub struct Session<'a> {
     loudness: Verbosity,
     pub screen: RefCell<WatchScreen>,
     follower: RefCell<Follower>,
+    pub service: Notifier,
     pub metrics: Option<WatchMetrics>,
     /// Where the metrics went at the start.
     metrics_spec: MetricsSpec,
@@ -40,6 +42,7 @@ impl<'a> Session<'a> {
         args: &'a Watch,
         loudness: Verbosity,
         follower: Follower,
+        service: Notifier,
         (metrics, metrics_spec): (Option<WatchMetrics>, MetricsSpec),
     ) -> Self {
         Self {
@@ -47,6 +50,7 @@ impl<'a> Session<'a> {
             loudness,
             screen: RefCell::new(WatchScreen::new(args.json, args.estimate, loudness)),
             follower: RefCell::new(follower),
+            service,
             metrics,
             metrics_spec,
             settles: Cell::new(Some(clock::now() + SETTLED)),
@@ -65,12 +69,13 @@ impl<'a> Session<'a> {
             self.settles.set(None);
             lock::forget_the_start();
         }
+        let is_over = signal::pending().inspect(|_| self.service.stopping()).is_some();
         // Also called in the middle of a write, which may be in the middle of output.
-        let Ok(mut screen) = self.screen.try_borrow_mut() else { return signal::pending().is_some() };
+        let Ok(mut screen) = self.screen.try_borrow_mut() else { return is_over };
         if let Some(trouble) = self.metrics.as_ref().and_then(WatchMetrics::turned) {
             screen.note(&trouble, self.loudness);
         }
-        signal::pending().is_some() || screen.nobody_reads()
+        is_over || screen.nobody_reads()
     }
 
     /// Returns cgroups that were found since the last call.
@@ -86,9 +91,11 @@ impl<'a> Session<'a> {
     pub fn reload(&self) -> Option<Reload> {
         let file = self.args.config.as_deref()?;
         if signal::reload_asked() {
+            self.service.reloading();
             self.follower.borrow_mut().read_again(file);
         }
         let read = self.follower.borrow_mut().reloaded(file)?;
+        self.service.reloaded(read.as_ref().map(|new| new.purpose.clone()).map_err(ToString::to_string));
         if let Some(metrics) = &self.metrics {
             metrics.reloaded(read.as_ref().ok().map(|new| new.reload.rules.len()));
         }
