@@ -43,6 +43,7 @@ mod pressure;
 mod reclaim;
 mod rights;
 mod rules;
+mod service;
 mod settle;
 mod signals;
 mod slab;
@@ -98,6 +99,7 @@ fn main() {
         hints::cases(),
         node::cases(),
         systemd::cases(),
+        service::cases(),
         oomd::cases(),
         stat::cases(),
         completion::cases(),

@@ -30,13 +30,13 @@ pub fn cases() -> Vec<Case> {
 }
 
 /// The unprivileged user of the guest.
-const APP: u32 = 1000;
+pub const APP: u32 = 1000;
 
 /// The cgroup of that user's own service manager.
 const OWN: &str = "/user.slice/user-1000.slice/user@1000.service";
 
 /// Returns a command run as that user, with access to its service manager.
-fn as_app(program: impl AsRef<std::ffi::OsStr>) -> Command {
+pub fn as_app(program: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = Command::new(program);
     command.uid(APP).gid(APP).current_dir("/");
     command.env("HOME", "/home/app").env("XDG_RUNTIME_DIR", format!("/run/user/{APP}"));
@@ -49,7 +49,7 @@ fn memctl_as_app(words: &[&str]) -> Finished {
 
 /// Runs a command to its end, which must be a success, and returns its output.
 #[track_caller]
-fn output(command: &mut Command) -> String {
+pub fn output(command: &mut Command) -> String {
     let ran: Finished =
         command.stdin(Stdio::null()).output().unwrap_or_else(|e| panic!("{command:?}: {e}")).into();
     assert_eq!(ran.status, Some(0), "{command:?}: {}{}", ran.stdout, ran.stderr);
@@ -57,7 +57,7 @@ fn output(command: &mut Command) -> String {
 }
 
 /// Starts the user's service manager, as a login or lingering does, and waits for it.
-fn user_manager() {
+pub fn user_manager() {
     output(Command::new("loginctl").args(["enable-linger", "app"]));
     let until = Instant::now() + Duration::from_secs(60);
     while !Path::new("/run/user/1000/systemd/private").exists() {
@@ -69,14 +69,14 @@ fn user_manager() {
 
 /// Service manager to which a service belongs.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Manager {
+pub enum Manager {
     System,
     User,
 }
 
 impl Manager {
     /// Returns a command for a program of systemd that addresses this manager.
-    fn command(self, program: &str) -> Command {
+    pub fn command(self, program: &str) -> Command {
         match self {
             Self::System => Command::new(program),
             Self::User => {
@@ -89,7 +89,7 @@ impl Manager {
 }
 
 /// A running service that holds page cache. Dropping it stops the service.
-struct Service {
+pub struct Service {
     manager: Manager,
     unit: &'static str,
     data: PathBuf,
@@ -97,7 +97,7 @@ struct Service {
 
 impl Service {
     /// Starts a service with `bytes` of page cache, and with properties such as `User=app`.
-    fn start(manager: Manager, unit: &'static str, bytes: u64, properties: &[&str]) -> Self {
+    pub fn start(manager: Manager, unit: &'static str, bytes: u64, properties: &[&str]) -> Self {
         let whose = if manager == Manager::User { "user" } else { "system" };
         let data = PathBuf::from(format!("/data/{unit}.{whose}"));
         std::fs::File::create(&data).and_then(|file| file.set_len(bytes)).expect("make a file on /data");
@@ -111,16 +111,16 @@ impl Service {
         Self { manager, unit, data }
     }
 
-    fn show(&self, property: &str) -> String {
+    pub fn show(&self, property: &str) -> String {
         output(self.manager.command("systemctl").args(["show", "--value", "--property", property, self.unit]))
     }
 
     /// Returns the name of its cgroup, as systemd reports it.
-    fn name(&self) -> String {
+    pub fn name(&self) -> String {
         self.show("ControlGroup")
     }
 
-    fn path(&self) -> PathBuf {
+    pub fn path(&self) -> PathBuf {
         root().join(self.name().trim_start_matches('/'))
     }
 
@@ -270,7 +270,7 @@ pub fn install(unit: &str, text: &str, file: &str, content: &str) {
     output(Command::new("systemctl").arg("daemon-reload"));
 }
 
-fn comes_down_to(service: &Service, most: u64) {
+pub fn comes_down_to(service: &Service, most: u64) {
     let until = Instant::now() + Duration::from_secs(30);
     while service.current() > most {
         assert!(Instant::now() < until, "{}, not {most}", service.current());
