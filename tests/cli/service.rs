@@ -48,6 +48,12 @@ impl Watch {
         PathBuf::from(format!("/run/systemd/system/{}.d", self.unit))
     }
 
+    /// Starts it. Systemd waits until it is ready.
+    #[track_caller]
+    fn start(&self) {
+        assert!(self.systemctl("start"), "{}", self.journal());
+    }
+
     /// Runs systemctl for this unit, and returns whether it succeeded.
     fn systemctl(&self, verb: &str) -> bool {
         let mut command = self.manager.command("systemctl");
@@ -72,7 +78,8 @@ impl Watch {
     }
 
     fn journal(&self) -> String {
-        output(Command::new("journalctl").args(["--unit", self.unit, "--output=cat"]))
+        let unit = if self.manager == Manager::User { "--user-unit" } else { "--unit" };
+        output(Command::new("journalctl").args([unit, self.unit, "--output=cat"]))
     }
 
     fn kill(&self, signal: &str) {
@@ -82,7 +89,7 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        self.systemctl("stop");
+        let _ = self.manager.command("systemctl").args(["stop", self.unit]).status();
         let _ = std::fs::remove_dir_all(self.drop_ins());
     }
 }
@@ -143,7 +150,7 @@ fn what_a_service_manager_is_sent() {
 fn a_start_and_a_reload_return_once_the_rules_are_in_force() {
     let some = Service::start(Manager::System, "some.service", 40 * M, &[]);
     let watch = Watch::of_host(&thousand("30M"), "");
-    assert!(watch.systemctl("start"));
+    watch.start();
     assert_eq!(watch.status(), "watching 1 cgroup by 1000 rules");
     comes_down_to(&some, 31 * M);
     write_rules(&keep("25M"));
@@ -175,7 +182,7 @@ fn a_start_and_a_reload_return_once_the_rules_are_in_force() {
 fn a_service_that_hangs_or_is_killed_is_restarted() {
     let some = Service::start(Manager::System, "some.service", 20 * M, &[]);
     let watch = Watch::of_host(&keep("30M"), "[Service]\nWatchdogSec=3s\nRestartSec=100ms\n");
-    assert!(watch.systemctl("start"));
+    watch.start();
     // A loop that turns is left alone.
     after(5000);
     assert_eq!(watch.restarts(), "0", "{}", watch.journal());
@@ -212,7 +219,7 @@ fn all_of_it_works_in_the_sandbox() {
     std::fs::write("/etc/memctl/watch.env", "OPTIONS=--json --join joined.service\n").expect("write options");
     let joined = Service::start(Manager::System, "joined.service", 0, &[]);
     let some = Service::start(Manager::System, "some.service", 50 * M, &["MemoryMax=60M"]);
-    assert!(watch.systemctl("start"));
+    watch.start();
     until("a trigger", || has_trigger(&watch));
     comes_down_to(&some, 41 * M);
     let status = std::fs::read_to_string(watch.process("status")).expect("it runs");
@@ -247,12 +254,13 @@ fn a_user_watches_a_service_of_its_own() {
     std::fs::create_dir_all("/run/systemd/user").expect("make a folder for the unit");
     std::fs::write("/run/systemd/user/memctl-watch@.service", USER_TEMPLATE).expect("write the unit");
     let config = Path::new("/home/app/.config/memctl");
-    std::fs::create_dir_all(config).expect("make a folder for the options");
+    // The user's own: systemd makes folders beside it.
+    output(as_app("mkdir").arg("-p").arg(config));
     std::fs::write(config.join("watch-mine.service"), "HEADROOM=20M\n").expect("write the options");
     output(as_app("systemctl").args(["--user", "daemon-reload"]));
     let mine = Service::start(Manager::User, "mine.service", 50 * M, &["MemoryMax=60M"]);
     let watch = Watch { manager: Manager::User, unit: "memctl-watch@mine.service.service" };
-    assert!(watch.systemctl("start"));
+    watch.start();
     assert_eq!(watch.status(), "keeping 20 MiB free below the limit of 1 cgroup");
     comes_down_to(&mine, 41 * M);
     let status = std::fs::read_to_string(watch.process("status")).expect("it runs");
