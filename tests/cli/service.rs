@@ -154,7 +154,15 @@ fn a_start_and_a_reload_return_once_the_rules_are_in_force() {
     assert_eq!(watch.status(), "watching 1 cgroup by 1000 rules");
     comes_down_to(&some, 31 * M);
     write_rules(&keep("25M"));
-    assert!(watch.systemctl("reload"));
+    // The reload waits for a memctl that takes the signal late.
+    watch.kill("STOP");
+    let mut reload = Command::new("systemctl").args(["reload", watch.unit]).spawn().expect("systemctl runs");
+    let mut has_ended = || reload.try_wait().expect("it is a child").is_some();
+    let waits = || watch.show("ActiveState") == "reloading" && watch.show("ControlPID") == "0";
+    until("the end of its commands", || has_ended() || waits());
+    assert!(!has_ended(), "it returned before memctl went on");
+    watch.kill("CONT");
+    assert!(reload.wait().expect("systemctl ends").success());
     assert_eq!(watch.status(), "keeping the usage of 1 cgroup below 25 MiB");
     write_rules(&thousand("20M"));
     assert!(watch.systemctl("reload"));
