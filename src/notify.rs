@@ -199,12 +199,12 @@ mod tests {
         fn new(watchdog: Option<Duration>) -> Self {
             let messages = Rc::new(RefCell::new(Vec::new()));
             let sent = Rc::clone(&messages);
-            let send = move |what: &[NotifyState<'_>]| {
+            let record = move |what: &[NotifyState<'_>]| {
                 let words: Vec<_> = what.iter().map(ToString::to_string).collect();
                 sent.borrow_mut().push(words.join("|"));
                 Ok(())
             };
-            let notifier = Notifier::with(Some(Box::new(send)), watchdog, Purpose::Rules(3));
+            let notifier = Notifier::with(Some(Box::new(record)), watchdog, Purpose::Rules(3));
             Self { notifier, messages }
         }
 
