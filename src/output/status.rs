@@ -87,7 +87,6 @@ mod tests {
         check(&rule("pressure = '0.1%'"), 2, "reclaiming idle memory from 2 cgroups, within 0.1% of stall");
         check(&rule("keep = '1G'\npressure = '0.1%'"), 2, "watching 2 cgroups by 1 rule");
         check(&[HEADROOM, ALONE, &rule("keep = '1G'")].concat(), 12, "watching 12 cgroups by 3 rules");
-        check("", 0, "waiting for a cgroup to watch");
         assert_eq!(Purpose::Estimate.text(2), "estimating the working sets of 2 cgroups");
     }
 }

@@ -17,7 +17,7 @@ use source::{Edge, Source};
 const FLOORS: &[&[&str]] = &[
     &["bin"],
     &["bin::cmd", "bin::complete"],
-    &["bin::metrics"],
+    &["bin::metrics", "bin::notify"],
     &["bin::output"],
     &["bin::usage"],
     &["bin::cli", "bin::error"],
