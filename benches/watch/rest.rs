@@ -35,8 +35,8 @@ pub fn real(memctl: &str, count: usize, seconds: u64) -> Result<()> {
         std::fs::create_dir_all(&job)?;
         std::fs::write(job.join("memory.max"), (64 * M).to_string())?;
     }
-    for scraped in [false, true] {
-        at_rest(memctl, count, seconds, scraped)?;
+    for has_metrics in [false, true] {
+        at_rest(memctl, count, seconds, has_metrics)?;
     }
     for number in 0..count {
         std::fs::remove_dir(batch.join(format!("job-{number}")))?;
@@ -44,15 +44,15 @@ pub fn real(memctl: &str, count: usize, seconds: u64) -> Result<()> {
     Ok(())
 }
 
-/// Watches the cgroups of [`real`]; `scraped` with metrics in a file and over a socket, which one
+/// Watches the cgroups of [`real`]; `has_metrics` with metrics in a file and over a socket, which one
 /// scraper reads whole every 15 s and another one byte per second.
-fn at_rest(memctl: &str, count: usize, seconds: u64, scraped: bool) -> Result<()> {
+fn at_rest(memctl: &str, count: usize, seconds: u64, has_metrics: bool) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let (file, socket) = (folder.path().join("memctl.prom"), folder.path().join("socket"));
     let listen = format!("unix:{}", socket.display());
     let mut command = Command::new(memctl);
     command.args(["watch", "batch/*", "--headroom", "10%", "--json"]).stdout(Stdio::piped());
-    if scraped {
+    if has_metrics {
         command.arg("--metrics").arg(&file).args(["--metrics-listen", &listen]).stderr(Stdio::null());
     }
     let mut child = command.spawn()?;
@@ -67,7 +67,7 @@ fn at_rest(memctl: &str, count: usize, seconds: u64, scraped: bool) -> Result<()
     for _ in 0..count {
         started.recv_timeout(CALM).context("it doesn't watch all of them")?;
     }
-    let _scrapers = scraped.then(|| {
+    let _scrapers = has_metrics.then(|| {
         let scraper = |piece, pause| {
             let socket = socket.clone();
             std::thread::spawn(move || scrape(&socket, piece, Duration::from_secs(pause)))
@@ -77,7 +77,7 @@ fn at_rest(memctl: &str, count: usize, seconds: u64, scraped: bool) -> Result<()
     std::thread::sleep(CALM);
     let before = Spending::of(child.id())?;
     std::thread::sleep(Duration::from_secs(seconds));
-    let how = if scraped { ", with metrics" } else { "" };
+    let how = if has_metrics { ", with metrics" } else { "" };
     println!("{count} at rest{how}: {}", before.until_now(child.id())?);
     rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::TERM)?;
     ensure!(child.wait()?.success(), "it ended badly");
