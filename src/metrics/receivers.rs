@@ -41,6 +41,8 @@ pub struct WatchMetrics {
     has_failed: Cell<bool>,
     /// The error to tell.
     trouble: Cell<Option<String>>,
+    /// True after a report, until that is asked for.
+    has_reported: Cell<bool>,
 }
 
 impl WatchMetrics {
@@ -69,6 +71,7 @@ impl WatchMetrics {
             reloads: Cell::new(rules.map(|rules| Reloads { is_successful: true, at: began, rules })),
             has_failed: Cell::new(false),
             trouble: Cell::new(None),
+            has_reported: Cell::new(false),
         }))
     }
 
@@ -84,6 +87,11 @@ impl WatchMetrics {
             server.turned();
         }
         self.trouble.take()
+    }
+
+    /// Returns whether there was a report since the last call.
+    pub fn has_reported(&self) -> bool {
+        self.has_reported.take()
     }
 
     /// Records that something happened.
@@ -135,6 +143,7 @@ impl Meter for &WatchMetrics {
             let wrote = file.replace(|to| write(to, figures, about));
             trouble = trouble.or(wrote.err().map(|why| (file.path().display().to_string(), why)));
         }
+        self.has_reported.set(true);
         let has_failed = trouble.is_some();
         if let Some((place, why)) = trouble
             && !self.has_failed.get()

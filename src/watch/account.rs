@@ -192,22 +192,23 @@ impl Account {
         })
     }
 
-    /// Returns the counters, with those of the kernel as in a sample. What isn't reported yet may
-    /// still be corrected, and doesn't count.
-    pub(crate) fn counters(&self, sample: &UsageSample) -> Counters {
+    /// Returns the counters that aren't the kernel's, if there is anything in them. What isn't
+    /// reported yet may still be corrected, and doesn't count.
+    pub(crate) fn counters(&self) -> Option<Counters> {
+        if self.work.is_none() && self.outrun == 0 && self.held.is_empty() {
+            return None;
+        }
         let total = self.work.as_ref().map(|work| work.total).unwrap_or_default();
-        Counters {
+        Some(Counters {
             requested: total.requested,
             reclaimed: self.work.as_ref().map_or(0, |work| work.reported),
-            refaulted: sample.refaulted,
-            direct: sample.direct,
             writes: u64::from(total.writes),
             writing: total.writing,
             cpu: total.cpu,
-            stalled: sample.stalled,
             limit_hits: u64::from(self.outrun),
             held: self.held.clone(),
-        }
+            ..Counters::default()
+        })
     }
 
     /// Records that a limit that counts was met.

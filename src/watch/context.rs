@@ -22,6 +22,8 @@ pub(crate) struct Context<'a, S: System> {
     pub now: Duration,
     /// Beginning of the watch.
     pub began: Duration,
+    /// True if figures for monitoring are wanted.
+    pub has_meter: bool,
     /// Receiver of events.
     pub emit: &'a mut dyn FnMut(Event<'_>),
 }
@@ -31,7 +33,7 @@ impl<'a, S: System> Context<'a, S> {
     /// Creates the context of a watch that begins at time 0.
     pub(crate) fn at_start(system: S, emit: &'a mut dyn FnMut(Event<'_>)) -> Self {
         let (host, zero) = (HostState::default(), Duration::ZERO);
-        Self { system, host, text: String::new(), now: zero, began: zero, emit }
+        Self { system, host, text: String::new(), now: zero, began: zero, has_meter: false, emit }
     }
 }
 

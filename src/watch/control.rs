@@ -86,6 +86,7 @@ pub(super) fn run<S: System>(
             text: String::with_capacity(8192),
             now: began,
             began,
+            has_meter: options.meter.is_some(),
             emit: options.emit,
         },
         schedule: Schedule::default(),

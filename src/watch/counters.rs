@@ -30,8 +30,7 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Returns what was added since `before`. A counter that fell, as one of the kernel's may, adds
-    /// nothing.
+    /// Returns what was added since `before`.
     #[must_use]
     pub(crate) fn since(&self, before: &Self) -> Self {
         let held = |word: &str| before.held.iter().find(|one| one.0 == word).map_or(0, |one| one.1);
@@ -70,13 +69,5 @@ impl Counters {
                 None => self.held.push((word, count)),
             }
         }
-    }
-
-    /// Raises each counter to at least that of an earlier time: a counter of the kernel's that fell,
-    /// or can't be read any more, keeps its value.
-    pub(crate) fn at_least(&mut self, before: &Self) {
-        let more = self.since(before);
-        *self = before.clone();
-        self.add(&more);
     }
 }

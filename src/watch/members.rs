@@ -72,7 +72,7 @@ impl Members {
         let now = system.now();
         let text = std::mem::take(&mut self.text);
         let host = HostState::default();
-        let mut cx = Context { system, host, text, now, began: now, emit: &mut |_| {} };
+        let mut cx = Context { system, host, text, now, began: now, has_meter: false, emit: &mut |_| {} };
         let member = Member::new(located, rule, &mut self.ancestors, Duration::ZERO, &mut cx);
         (self.system, self.text) = (Some(cx.system), cx.text);
         self.each.push(member?);

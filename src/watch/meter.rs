@@ -78,53 +78,111 @@ pub struct CgroupFigures<'a> {
     /// Estimate of the working set, if it was found.
     pub set: Option<WorkingSet>,
     /// Counters since the watch of the cgroup began.
-    pub counters: &'a Counters,
+    pub counters: Counters,
     /// Guard that holds back an action.
     pub held: Option<Guard>,
+}
+
+/// A number that may be unknown, in the size of one: a host has thousands of cgroups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Known(u64);
+
+impl Default for Known {
+    fn default() -> Self {
+        Self(u64::MAX)
+    }
+}
+
+impl Known {
+    fn get(self) -> Option<u64> {
+        Some(self.0).filter(|number| *number < u64::MAX)
+    }
+
+    /// Sets it to a counter of the kernel's, which may fall, or not be readable any more: then it
+    /// stays.
+    fn raise(&mut self, counter: Option<u64>) {
+        if let Some(counter) = counter {
+            *self = Self(self.get().map_or(counter, |before| before.max(counter)));
+        }
+    }
+}
+
+/// Counters of the kernel since a watch began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Sampled {
+    refaulted: Known,
+    direct: Known,
+    /// Microseconds.
+    stalled: Known,
+}
+
+impl Sampled {
+    fn counters(self, own: Option<Counters>) -> Counters {
+        Counters {
+            refaulted: self.refaulted.get().unwrap_or(0),
+            direct: self.direct.get(),
+            stalled: self.stalled.get().map(Duration::from_micros),
+            ..own.unwrap_or_default()
+        }
+    }
 }
 
 /// Figures of one member.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Metered {
-    /// Counters at the last sample.
-    counters: Counters,
-    /// Those of them that a rule has already.
-    counted: Counters,
-    /// The last sample.
-    pub sample: UsageSample,
+    /// Those of the last sample.
+    sampled: Sampled,
+    swapped: Known,
+    /// Those of them that a rule has already, and the other counters that it has, if any.
+    counted: Sampled,
+    counted_own: Option<Box<Counters>>,
     /// True if the cgroup is one of those in the reports.
     pub is_told: bool,
 }
 
 impl Metered {
     /// Takes a sample.
-    pub(crate) fn set(&mut self, account: &Account, sample: &UsageSample) {
-        self.sample = *sample;
-        self.renew(account);
+    pub(crate) fn set(&mut self, sample: &UsageSample) {
+        self.sampled.refaulted.raise(Some(sample.refaulted));
+        self.raise(sample.direct, sample.stalled);
+        self.swapped = Known(sample.swapped.unwrap_or(u64::MAX));
     }
 
     /// Takes what the summary has, instead of another sample.
     pub(crate) fn end(&mut self, summary: &Summary) {
         // The kernel's own counter of proactive reclaim came with that of the tasks.
-        let direct = summary.direct.filter(|_| summary.counted.is_some());
-        self.sample.direct = direct.or(self.sample.direct);
-        self.sample.stalled = summary.stalled.or(self.sample.stalled);
+        self.raise(summary.direct.filter(|_| summary.counted.is_some()), summary.stalled);
     }
 
-    /// Takes what memctl itself counts, without another sample.
-    pub(crate) fn renew(&mut self, account: &Account) {
-        self.raise(account.counters(&self.sample));
+    fn raise(&mut self, direct: Option<u64>, stalled: Option<Duration>) {
+        self.sampled.direct.raise(direct);
+        self.sampled.stalled.raise(stalled.map(|stalled| stalled.as_micros() as u64));
     }
 
-    fn raise(&mut self, mut counters: Counters) {
-        counters.at_least(&self.counters);
-        self.counters = counters;
+    /// Returns the bytes in swap.
+    #[must_use]
+    pub(crate) fn swapped(&self) -> Option<u64> {
+        self.swapped.get()
     }
 
     /// Returns the counters.
     #[must_use]
-    pub(crate) fn counters(&self) -> &Counters {
-        &self.counters
+    pub(crate) fn counters(&self, account: &Account) -> Counters {
+        self.sampled.counters(account.counters())
+    }
+
+    /// Adds to a rule what the counters have beyond those that were added before.
+    pub(crate) fn count(&mut self, account: &Account, rule: Option<&Rc<str>>, ledger: &mut Ledger) {
+        self.add(account.counters(), rule, ledger);
+    }
+
+    fn add(&mut self, own: Option<Counters>, rule: Option<&Rc<str>>, ledger: &mut Ledger) {
+        if own.is_none() && self.sampled == self.counted {
+            return;
+        }
+        let before = self.counted.counters(self.counted_own.take().map(|counters| *counters));
+        ledger.add(rule, &self.sampled.counters(own.clone()).since(&before));
+        (self.counted, self.counted_own) = (self.sampled, own.map(Box::new));
     }
 }
 
@@ -143,14 +201,9 @@ impl Ledger {
         }
     }
 
-    /// Adds what a member's counters have beyond those that were added before to a rule.
-    pub(crate) fn count(&mut self, rule: Option<&Rc<str>>, metered: &mut Metered) {
-        if metered.counted == metered.counters {
-            return;
-        }
-        let rule = self.rules.entry(rule.cloned()).or_default();
-        rule.counters.add(&metered.counters.since(&metered.counted));
-        metered.counted.clone_from(&metered.counters);
+    /// Adds counters to those of a rule.
+    fn add(&mut self, rule: Option<&Rc<str>>, more: &Counters) {
+        self.rules.entry(rule.cloned()).or_default().counters.add(more);
     }
 
     /// Begins to count the cgroups that follow each rule.
@@ -180,35 +233,44 @@ impl Ledger {
 mod tests {
     use super::*;
 
-    fn counters(reclaimed: u64, direct: Option<u64>, floor: u64) -> Counters {
+    fn own(reclaimed: u64, floor: u64) -> Counters {
         let held = if floor > 0 { vec![("floor", floor)] } else { Vec::new() };
-        Counters { reclaimed, direct, held, ..Counters::default() }
+        Counters { reclaimed, held, ..Counters::default() }
+    }
+
+    fn sample(refaulted: u64, direct: Option<u64>) -> UsageSample {
+        UsageSample { refaulted, direct, ..UsageSample::default() }
+    }
+
+    fn told(ledger: &Ledger, rule: &Rc<str>) -> (u64, u64, Option<u64>, Vec<(&'static str, u64)>) {
+        let counters = &ledger.rules()[&Some(Rc::clone(rule))].counters;
+        (counters.reclaimed, counters.refaulted, counters.direct, counters.held.clone())
     }
 
     #[test]
     fn a_rule_keeps_what_gone_cgroups_added() {
         let (mut ledger, mut one, mut other) = (Ledger::default(), Metered::default(), Metered::default());
         let rule: Rc<str> = "web".into();
-        one.raise(counters(10, Some(5), 1));
-        ledger.count(Some(&rule), &mut one);
+        one.set(&sample(3, Some(5)));
+        one.add(Some(own(10, 1)), Some(&rule), &mut ledger);
         drop(one);
-        other.raise(counters(7, None, 0));
-        ledger.count(Some(&rule), &mut other);
-        ledger.count(Some(&rule), &mut other);
-        let told = &ledger.rules()[&Some(rule)];
-        assert_eq!(told.counters, counters(17, Some(5), 1));
+        other.set(&sample(4, None));
+        for _ in 0..2 {
+            other.add(Some(own(7, 0)), Some(&rule), &mut ledger);
+        }
+        assert_eq!(told(&ledger, &rule), (17, 7, Some(5), vec![("floor", 1)]));
     }
 
     #[test]
     fn another_rule_has_only_what_comes_after_the_change() {
         let (mut ledger, mut one) = (Ledger::default(), Metered::default());
         let [old, new] = ["old", "new"].map(Rc::<str>::from);
-        one.raise(counters(10, None, 2));
-        ledger.count(Some(&old), &mut one);
-        one.raise(counters(14, Some(3), 3));
-        ledger.count(Some(&new), &mut one);
-        assert_eq!(ledger.rules()[&Some(old.clone())].counters, counters(10, None, 2));
-        assert_eq!(ledger.rules()[&Some(new.clone())].counters, counters(4, Some(3), 1));
+        one.set(&sample(1, None));
+        one.add(Some(own(10, 2)), Some(&old), &mut ledger);
+        one.set(&sample(6, Some(3)));
+        one.add(Some(own(14, 3)), Some(&new), &mut ledger);
+        assert_eq!(told(&ledger, &old), (10, 1, None, vec![("floor", 2)]));
+        assert_eq!(told(&ledger, &new), (4, 5, Some(3), vec![("floor", 1)]));
         ledger.keep(&[new.clone(), "later".into()]);
         let names: Vec<_> = ledger.rules().keys().flatten().map(|name| &**name).collect();
         assert_eq!(names, ["later", "new"]);
@@ -216,10 +278,13 @@ mod tests {
 
     #[test]
     fn no_counter_falls() {
-        let mut one = Metered::default();
-        one.raise(counters(10, Some(5), 2));
-        one.raise(counters(8, None, 1));
-        assert_eq!(*one.counters(), counters(10, Some(5), 2));
+        let (mut ledger, mut one) = (Ledger::default(), Metered::default());
+        let rule: Rc<str> = "web".into();
+        for (refaulted, direct) in [(10, Some(5)), (8, None), (9, Some(4)), (11, Some(6))] {
+            one.set(&sample(refaulted, direct));
+            one.add(None, Some(&rule), &mut ledger);
+        }
+        assert_eq!(told(&ledger, &rule), (0, 11, Some(6), vec![]));
     }
 
     #[test]

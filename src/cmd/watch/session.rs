@@ -65,7 +65,11 @@ impl<'a> Session<'a> {
     /// Looks after what is due with each turn of the control loop. Returns whether the watch must
     /// end.
     pub fn turn(&self) -> bool {
-        if self.settles.get().is_some_and(|at| clock::now() >= at) {
+        let settles = self.settles.get();
+        let has_settled = settles.is_some_and(|at| clock::now() >= at);
+        let has_reported = self.metrics.as_ref().is_some_and(WatchMetrics::has_reported);
+        // A report needs a megabyte of code, which would stay locked until the next one.
+        if has_settled || has_reported && settles.is_none() {
             self.settles.set(None);
             lock::forget_the_start();
         }

@@ -98,13 +98,21 @@ impl<W: Write> Encoder<W> {
             writeln!(self.to, "# TYPE {name} {}", kind.word())?;
         }
         self.to.write_all(name.as_bytes())?;
-        let mut before = '{';
+        let mut before: &[u8] = b"{";
         for (label, text) in metric.labels.iter().copied().zip(labels.iter().copied()).chain(more) {
-            write!(self.to, "{before}{label}=\"{}\"", Escaped { text, quotes: true })?;
-            before = ',';
+            for piece in [before, label.as_bytes(), b"=\""] {
+                self.to.write_all(piece)?;
+            }
+            if text.bytes().any(|byte| matches!(byte, b'\\' | b'\n' | b'"')) {
+                write!(self.to, "{}", Escaped { text, quotes: true })?;
+            } else {
+                self.to.write_all(text.as_bytes())?;
+            }
+            before = b"\",";
         }
-        let end = if before == ',' { "}" } else { "" };
-        writeln!(self.to, "{end} {}", value.into())
+        let end: &[u8] = if before == b"{" { b" " } else { b"\"} " };
+        self.to.write_all(end)?;
+        writeln!(self.to, "{}", value.into())
     }
 
     /// Writes what is buffered.

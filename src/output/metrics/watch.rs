@@ -1,6 +1,7 @@
 //! The metrics of a watch, as text.
 
 use std::collections::HashSet;
+use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Write};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -133,9 +134,10 @@ fn path_of(name: &Name) -> Option<String> {
 /// Returns for each cgroup whether no earlier one has the same labels: a cgroup that was removed may
 /// not be missed yet when another one has its name, and two such series would spoil the whole text.
 fn unlike(figures: &Figures<'_>) -> Vec<bool> {
-    let (mut seen, mut unlike) = (HashSet::new(), Vec::new());
+    let (mut seen, mut unlike, state) = (HashSet::new(), Vec::new(), RandomState::new());
     (figures.cgroups)(&mut |cgroup| {
-        unlike.push(seen.insert((cgroup.cgroup.clone(), cgroup.rule.map(str::to_owned))));
+        // The labels themselves would take much memory.
+        unlike.push(seen.insert(state.hash_one((cgroup.cgroup, cgroup.rule))));
     });
     unlike
 }

@@ -67,7 +67,9 @@ impl<S: System> Member<S> {
             let (limit, working_set) = (self.limits.own.limit, set.map(|set| set.bytes));
             let blind = self.visibility.blind();
             let sample = UsageSample { limit, working_set, is_at_most, blind, ..sample };
-            self.metered.get_or_insert_default().set(&self.account, &sample);
+            if cx.has_meter {
+                self.metered.get_or_insert_default().set(&sample);
+            }
             cx.emit(&self.located.name, EventKind::Sample(sample));
         }
     }
@@ -75,8 +77,7 @@ impl<S: System> Member<S> {
     /// Adds to its rule what its counters have beyond those that were added before.
     pub(crate) fn count(&mut self, ledger: &mut Ledger) {
         if let Some(metered) = &mut self.metered {
-            metered.renew(&self.account);
-            ledger.count(self.rule.name.as_ref(), metered);
+            metered.count(&self.account, self.rule.name.as_ref(), ledger);
         }
     }
 
@@ -92,10 +93,10 @@ impl<S: System> Member<S> {
             current: own.current(),
             limit: Some(own.limit).filter(|limit| *limit < u64::MAX),
             room: self.limits.room(0).filter(|_| self.rule.keeps_free()),
-            swapped: metered.sample.swapped,
+            swapped: metered.swapped(),
             saved: found.map(|found| found.saved),
             set: found.and_then(|found| found.set),
-            counters: metered.counters(),
+            counters: metered.counters(&self.account),
             held: self.hold.reason(),
         })
     }
@@ -163,7 +164,9 @@ impl<S: System> Member<S> {
             unfinished,
             ..self.account.close(sampler, &self.located, gone, cx)
         };
-        self.metered.get_or_insert_default().end(&summary);
+        if cx.has_meter {
+            self.metered.get_or_insert_default().end(&summary);
+        }
         summary
     }
 }
