@@ -18,6 +18,9 @@ use crate::output::metrics::watch::{About, Reloads, write};
 const BUSY_INTERVAL: Duration = Duration::from_secs(5);
 const IDLE_INTERVAL: Duration = Duration::from_secs(15);
 
+/// Time after which a usual scraper has the text.
+const SCRAPED: Duration = Duration::from_secs(1);
+
 /// Minimum interval between two texts for scrapers.
 const SCRAPE_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -41,8 +44,8 @@ pub struct WatchMetrics {
     has_failed: Cell<bool>,
     /// The error to tell.
     trouble: Cell<Option<String>>,
-    /// True after a report, until that is asked for.
-    has_reported: Cell<bool>,
+    /// Time of a report, until that is asked for.
+    reported_at: Cell<Option<Duration>>,
 }
 
 impl WatchMetrics {
@@ -71,7 +74,7 @@ impl WatchMetrics {
             reloads: Cell::new(rules.map(|rules| Reloads { is_successful: true, at: began, rules })),
             has_failed: Cell::new(false),
             trouble: Cell::new(None),
-            has_reported: Cell::new(false),
+            reported_at: Cell::new(None),
         }))
     }
 
@@ -89,9 +92,10 @@ impl WatchMetrics {
         self.trouble.take()
     }
 
-    /// Returns whether there was a report since the last call.
+    /// Returns whether there was a report since the last call, which scrapers have by now.
     pub fn has_reported(&self) -> bool {
-        self.has_reported.take()
+        let is_over = self.reported_at.get().is_some_and(|at| clock::now() >= at + SCRAPED);
+        is_over && self.reported_at.take().is_some()
     }
 
     /// Records that something happened.
@@ -143,7 +147,7 @@ impl Meter for &WatchMetrics {
             let wrote = file.replace(|to| write(to, figures, about));
             trouble = trouble.or(wrote.err().map(|why| (file.path().display().to_string(), why)));
         }
-        self.has_reported.set(true);
+        self.reported_at.set(Some(now));
         let has_failed = trouble.is_some();
         if let Some((place, why)) = trouble
             && !self.has_failed.get()

@@ -1,7 +1,10 @@
 //! memctl as a service of systemd: readiness, status, reload, watchdog and sandbox, by the units that
 //! come with memctl.
 
-use std::os::unix::net::UnixDatagram;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -20,6 +23,7 @@ pub fn cases() -> Vec<Case> {
             a_start_and_a_reload_return_once_the_rules_are_in_force,
             a_service_that_hangs_or_is_killed_is_restarted,
             all_of_it_works_in_the_sandbox,
+            metrics_are_served_over_tcp_as_the_page_says,
             a_user_watches_a_service_of_its_own
     ]
 }
@@ -222,8 +226,21 @@ fn has_trigger(watch: &Watch) -> bool {
 
 fn all_of_it_works_in_the_sandbox() {
     const RECORD: &str = "/var/log/memctl/watch.jsonl";
-    let rules = "[[rule]]\nmatch = 'some.service'\nheadroom = '20M'\n";
-    let watch = Watch::of_host(rules, &format!("[Service]\nStandardOutput=append:{RECORD}\n"));
+    const METRICS: &str = "/var/lib/prometheus/node-exporter/memctl.prom";
+    const SOCKET: &str = "/run/memctl/metrics.sock";
+    // Systemd opens the record before it makes the folder, which an earlier start made.
+    std::fs::create_dir_all("/var/log/memctl").expect("make the folder of the record");
+    let rule = "[[rule]]\nmatch = 'some.service'\nheadroom = '20M'\n";
+    let rules = &format!("metrics = '{METRICS}'\nmetrics-listen = 'unix:{SOCKET}'\n{rule}");
+    let folder = Path::new(METRICS).parent().expect("a folder");
+    std::fs::create_dir_all(folder).expect("make the folder of node exporter");
+    let paths = folder.display();
+    let watch = Watch::of_host(
+        rules,
+        &format!(
+            "[Service]\nStandardOutput=append:{RECORD}\nStandardError=journal\nReadWritePaths={paths}\n"
+        ),
+    );
     std::fs::write("/etc/memctl/watch.env", "OPTIONS=--json --join joined.service\n").expect("write options");
     let joined = Service::start(Manager::System, "joined.service", 0, &[]);
     let some = Service::start(Manager::System, "some.service", 50 * M, &["MemoryMax=60M"]);
@@ -238,12 +255,19 @@ fn all_of_it_works_in_the_sandbox() {
     assert_eq!(std::fs::read_to_string(watch.process("oom_score_adj")).expect("it runs"), "-500\n");
     // It is notified from another cgroup than the unit's.
     assert_eq!(watch.status(), "keeping 20 MiB free below the limit of 1 cgroup");
+    // For other users as well, whatever the unit's umask is.
+    until("metrics", || {
+        std::fs::metadata(METRICS).is_ok_and(|file| file.permissions().mode() & 0o777 == 0o644)
+    });
+    let scraped = scrape(UnixStream::connect(SOCKET).expect("it listens"));
+    assert!(scraped.contains("\nmemctl_rule_cgroups{rule=\"some.service\"} 1\n"), "{scraped}");
     // The record is drawn while the watch goes on.
     until("a picture", || {
         run(&["plot", RECORD, "--cgroup", "some.service", "-o", "/tmp/watch.svg"]).status == Some(0)
     });
     assert!(watch.systemctl("stop"));
     assert_eq!(watch.show("Result"), "success");
+    assert!(![METRICS, SOCKET].iter().any(|path| Path::new(path).exists()), "metrics of the past stay");
     let record = std::fs::read_to_string(RECORD).expect("a record");
     assert!(record.contains("\"event\":\"summary\""), "{record}");
     std::fs::remove_file("/etc/memctl/watch.env").expect("remove the options");
@@ -256,6 +280,27 @@ fn all_of_it_works_in_the_sandbox() {
             .and_then(|(_, rest)| rest.split_once(": ")?.1.split_whitespace().next()?.parse::<f64>().ok());
         assert!(level.is_some_and(|level| level <= 2.0), "{unit}: {level:?}: {analysis}");
     }
+}
+
+/// Scrapes metrics, and returns the response.
+fn scrape(mut stream: impl Read + Write) -> String {
+    stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").expect("it takes a request");
+    let mut response = String::new();
+    stream.read_to_string(&mut response).expect("it answers");
+    assert!(response.starts_with("HTTP/1.1 200 "), "{response}");
+    response
+}
+
+fn metrics_are_served_over_tcp_as_the_page_says() {
+    const PAGE: &str = include_str!("../../docs/service.md");
+    let drop_in = PAGE.split("    [Service]\n").find(|text| text.starts_with("    PrivateNetwork=no"));
+    let lines = drop_in.expect("the page has it").lines().map_while(|line| line.strip_prefix("    "));
+    let drop_in = lines.fold("[Service]\n".to_owned(), |text, line| text + line + "\n");
+    assert!(drop_in.ends_with("IPAddressAllow=localhost\n"), "{drop_in}");
+    let watch = Watch::of_host(&format!("metrics-listen = '127.0.0.1:19560'\n{}", keep("1G")), &drop_in);
+    watch.start();
+    let scraped = scrape(TcpStream::connect("127.0.0.1:19560").expect("it listens"));
+    assert!(scraped.contains("\nmemctl_config_last_reload_successful 1\n"), "{scraped}");
 }
 
 fn a_user_watches_a_service_of_its_own() {
