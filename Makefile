@@ -11,7 +11,7 @@ demo check test msrv: export RUSTFLAGS = $(STATIC)
 .PHONY: help demo check test msrv deny deny-advisories fuzz words sim sim-mutants kills attack soak \
 	bench-reclaim bench-stat bench-watch bench-pressure bench-apps bench-oomd bench-mounts bench-swap \
 	bench-matrix \
-	install clean-cache
+	install uninstall package clean-cache
 
 help:
 	@echo 'make demo             boot a real kernel and show memctl at work on it'
@@ -38,6 +38,8 @@ help:
 	@echo 'make bench-swap       measure what is swapped out to a slow disk, beside bare writes (RUNS=5)'
 	@echo 'make bench-mounts     measure what thousands of mounts cost memctl (MOUNTS=20000)'
 	@echo 'make install          install what `cargo build --release` built (PREFIX=$(PREFIX) DESTDIR=$(DESTDIR))'
+	@echo 'make uninstall        remove what make install installs, with the same variables'
+	@echo 'make package          make a .deb, an .rpm and a static tarball in target/package'
 	@echo 'make clean-cache      remove the kernels, disks and tools that other targets fetched and made'
 
 demo:
@@ -56,8 +58,9 @@ test:
 	tests/vm/setup
 	$(MAKE) check
 	$(MAKE) deny
+	tests/prometheus/run
 	paths=$$(tests/vm/build) && eval "$$paths" && export MEMCTL_BIN CLI_TESTS BENCH_WATCH BENCH_PRESSURE \
-		&& tests/vm/run && tests/vm/cells
+		&& tests/prometheus/real && tests/package/run && tests/vm/run && tests/vm/cells
 
 msrv:
 	tests/msrv --target $(TARGET)
@@ -131,20 +134,16 @@ bench-mounts:
 	tests/vm/setup
 	paths=$$(tests/vm/build) && eval "$$paths" && export MEMCTL_BIN CLI_TESTS && tests/vm/bench-mounts $(MOUNTS)
 
-install:
-	@[ -x target/release/memctl ] || { echo 'make install: target/release/memctl: not there: run cargo build --release first' >&2; exit 1; }
-	install -D -m 755 target/release/memctl '$(DESTDIR)$(PREFIX)/bin/memctl'
-	install -d '$(DESTDIR)$(PREFIX)/share/man/man1'
-	install -m 644 man/*.1 '$(DESTDIR)$(PREFIX)/share/man/man1'
-	install -D -m 644 -t '$(DESTDIR)$(PREFIX)/share/man/man5' man/*.5
-	install -D -m 644 contrib/watch.toml '$(DESTDIR)$(PREFIX)/share/doc/memctl/watch.toml'
-	install -d '$(DESTDIR)$(PREFIX)/lib/systemd/system'
-	for unit in memctl-watch@.service memctl-watch.service; do \
-		sed 's|/usr/local/bin|$(PREFIX)/bin|' "contrib/systemd/$$unit" \
-			>'$(DESTDIR)$(PREFIX)/lib/systemd/system/'"$$unit" || exit; done
-	install -D -m 644 completions/memctl.bash '$(DESTDIR)$(PREFIX)/share/bash-completion/completions/memctl'
-	install -D -m 644 completions/_memctl '$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_memctl'
-	install -D -m 644 completions/memctl.fish '$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/memctl.fish'
+# Names of folders for contrib/package/install, which has the defaults. Debian's zsh looks for
+# completions in ZSHDIR=/usr/share/zsh/vendor-completions only.
+export PREFIX DESTDIR
+FOLDERS = BINDIR MANDIR DOCDIR UNITDIR USERUNITDIR BASHDIR ZSHDIR FISHDIR
+$(foreach folder,$(FOLDERS),$(if $(value $(folder)),$(eval export $(folder))))
+install uninstall:
+	contrib/package/install $@
+
+package:
+	contrib/package/build
 
 clean-cache:
 	. tests/vm/lib.sh && rm -rf "$$cache"
