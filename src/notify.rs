@@ -3,6 +3,9 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
 use memctl::cgroup::error::error_text;
@@ -14,6 +17,9 @@ use crate::output::status::Purpose;
 
 /// Minimum time between two updates of the status that report another number of cgroups.
 const STATUS_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Time after which a service manager that couldn't be notified of READY=1 is notified again.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Maximum time between two turns of the loop while the rules are read again. A caller may wait for
 /// the end of the reload.
@@ -64,7 +70,7 @@ impl Notifier {
     /// Returns a notifier for the service manager that started this process, if one did.
     pub fn new(purpose: Purpose) -> Self {
         let is_service = std::env::var_os("NOTIFY_SOCKET").is_some_and(|socket| !socket.is_empty());
-        let send = is_service.then(|| Box::new(sd_notify::notify) as Box<Send>);
+        let send = is_service.then(|| Box::new(send) as Box<Send>);
         Self::with(send, sd_notify::watchdog_enabled(), purpose)
     }
 
@@ -102,10 +108,12 @@ impl Notifier {
         let state = &mut *state;
         match state.phase {
             Phase::Starting => {
-                state.phase = Phase::Ready;
                 (state.cgroups, state.checked_at) = (cgroups(), now);
                 let status = state.status();
-                self.send(state, &[NotifyState::Ready, NotifyState::Status(&status)]);
+                if !self.send(state, &[NotifyState::Ready, NotifyState::Status(&status)]) {
+                    return RETRY_INTERVAL;
+                }
+                state.phase = Phase::Ready;
             }
             Phase::Ready if now.saturating_sub(state.checked_at) >= STATUS_INTERVAL => {
                 let before = std::mem::replace(&mut state.cgroups, cgroups());
@@ -120,8 +128,10 @@ impl Notifier {
         let mut next = Duration::MAX;
         if let Some(interval) = self.watchdog {
             if now.saturating_sub(state.alive_at) >= interval {
+                if !self.send(state, &[NotifyState::Watchdog]) {
+                    return RETRY_INTERVAL;
+                }
                 state.alive_at = now;
-                self.send(state, &[NotifyState::Watchdog]);
             }
             next = (state.alive_at + interval).saturating_sub(now);
         }
@@ -134,7 +144,9 @@ impl Notifier {
         state.phase = Phase::Reloading;
         let reloading = [NotifyState::Reloading, NotifyState::Status("reading the rules again")];
         match NotifyState::monotonic_usec_now() {
-            Ok(now) => self.send(state, &[&reloading[..], &[now]].concat()),
+            Ok(now) => {
+                self.send(state, &[&reloading[..], &[now]].concat());
+            }
             Err(error) => state.failed(&error),
         }
     }
@@ -156,10 +168,13 @@ impl Notifier {
         }
     }
 
-    fn send(&self, state: &mut State, what: &[NotifyState<'_>]) {
-        if let Some(Err(error)) = self.send.as_ref().map(|send| send(what)) {
-            state.failed(&error);
+    /// Sends a notification. Returns whether it was sent.
+    fn send(&self, state: &mut State, what: &[NotifyState<'_>]) -> bool {
+        let sent = self.send.as_ref().map_or(Ok(()), |send| send(what));
+        if let Err(error) = &sent {
+            state.failed(error);
         }
+        sent.is_ok()
     }
 }
 
@@ -182,6 +197,21 @@ impl State {
             eprint_line(&format!("memctl: NOTIFY_SOCKET: {}", error_text(error)));
         }
     }
+}
+
+/// Sends a notification to `NOTIFY_SOCKET` without waiting for a reader: whoever set the variable
+/// may not read at all, and the loop must go on.
+fn send(what: &[NotifyState<'_>]) -> io::Result<()> {
+    let path = std::env::var_os("NOTIFY_SOCKET").unwrap_or_default();
+    let address = match path.as_bytes().strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name)?,
+        None => SocketAddr::from_pathname(&path)?,
+    };
+    let socket = UnixDatagram::unbound()?;
+    socket.set_nonblocking(true)?;
+    let lines: Vec<_> = what.iter().map(ToString::to_string).collect();
+    socket.send_to_addr(lines.join("\n").as_bytes(), &address)?;
+    Ok(())
 }
 
 #[cfg(test)]
@@ -276,6 +306,25 @@ mod tests {
         sent.notifier.stopping();
         sent.turned(60_000, 13);
         assert_eq!(sent.take(), ["STOPPING=1|STATUS=stopping|EXTEND_TIMEOUT_USEC=10000000"]);
+    }
+
+    #[test]
+    fn ready_is_sent_again_until_it_arrives() {
+        let (times, sent) = (Rc::new(RefCell::new(0)), Rc::new(RefCell::new(Vec::new())));
+        let (count, words) = (Rc::clone(&times), Rc::clone(&sent));
+        let full = move |what: &[NotifyState<'_>]| {
+            *count.borrow_mut() += 1;
+            if *count.borrow() < 3 {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            words.borrow_mut().push(what[0].to_string());
+            Ok(())
+        };
+        let notifier = Notifier::with(Some(Box::new(full)), None, Purpose::Rules(1));
+        let turned = |seconds| notifier.turned_at(Duration::from_secs(seconds), &|| 1);
+        assert_eq!([turned(1), turned(2), turned(3)], [RETRY_INTERVAL, RETRY_INTERVAL, Duration::MAX]);
+        turned(4);
+        assert_eq!((*times.borrow(), sent.take()), (3, vec!["READY=1".to_owned()]));
     }
 
     #[test]

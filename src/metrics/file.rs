@@ -2,12 +2,15 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
+use std::hash::{BuildHasher, RandomState};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fd::OwnedFd;
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, fchmod, openat, renameat, unlinkat};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, Stat, fchmod, fstat, openat, renameat, statat, unlinkat,
+};
 use rustix::io::Errno;
 
 /// Anyone may read what is no secret: node exporter runs as a user of its own.
@@ -20,36 +23,36 @@ const BUFFER: usize = 8 << 10;
 #[derive(Debug)]
 pub struct MetricsFile {
     path: PathBuf,
-    folder: OwnedFd,
     name: OsString,
     /// Name of the next version until it is whole. Not `*.prom`, so that no collector reads it.
     draft: OsString,
-    /// True once a version was written.
-    is_there: bool,
+    /// The last version, and its folder.
+    last: Option<(Identity, OwnedFd)>,
 }
 
+/// Device and inode of a file.
+type Identity = (u64, u64);
+
 impl MetricsFile {
-    /// Opens the folder of a file, which must let one be created.
+    /// Checks that a file can be created at a path, or replaced.
     ///
     /// # Errors
     /// The kernel's, or `EISDIR` for a path that names no file.
     pub fn open(path: &Path) -> io::Result<Self> {
         let name = path.file_name().filter(|_| !path.as_os_str().as_bytes().ends_with(b"/"));
         let name = name.ok_or(Errno::ISDIR)?.to_owned();
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let folder = openat(CWD, parent, flags, Mode::empty())?;
+        // Unlike that of any other process, also of one in another PID namespace.
+        let random = RandomState::new().hash_one(&name);
         let mut draft = OsString::from(".");
         draft.push(&name);
-        draft.push(format!(".{}.tmp", std::process::id()));
-        let file = Self { path: path.to_owned(), folder, name, draft, is_there: false };
-        file.remove_old_drafts(parent);
+        draft.push(format!(".{}.{random:016x}.tmp", std::process::id()));
+        let file = Self { path: path.to_owned(), name, draft, last: None };
+        let folder = file.folder()?;
+        file.check(&folder)?;
+        file.remove_old_drafts();
         // An error is better told before anything is reclaimed.
-        drop(file.create()?);
-        file.remove(&file.draft);
-        if path.is_dir() && !path.is_symlink() {
-            return Err(Errno::ISDIR.into());
-        }
+        drop(file.create(&folder)?);
+        remove(&folder, &file.draft);
         Ok(file)
     }
 
@@ -63,64 +66,100 @@ impl MetricsFile {
     /// # Errors
     /// The kernel's.
     pub fn replace(&mut self, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> io::Result<()> {
-        let mut to = BufWriter::with_capacity(BUFFER, self.create()?);
+        // Each time anew: the folder may have been replaced.
+        let folder = self.folder()?;
+        self.check(&folder)?;
+        let mut to = BufWriter::with_capacity(BUFFER, self.create(&folder)?);
+        // Even where no process could be stopped in between, a full disk must not leave half.
         let written = write(&mut to).and_then(|()| to.flush()).and_then(|()| {
-            // Even where no process could be stopped in between, a full disk must not leave half.
-            Ok(renameat(&self.folder, &*self.draft, &self.folder, &*self.name)?)
+            let identity = identity(&fstat(to.get_ref())?);
+            renameat(&folder, &*self.draft, &folder, &*self.name)?;
+            Ok(identity)
         });
         // Without the buffer's second attempt to write.
         drop(to.into_parts());
         match written {
-            Ok(()) => self.is_there = true,
-            Err(_) => self.remove(&self.draft),
+            Ok(identity) => {
+                self.last = Some((identity, folder));
+                Ok(())
+            }
+            Err(why) => {
+                remove(&folder, &self.draft);
+                Err(why)
+            }
         }
-        written
     }
 
-    /// Creates the draft. Whatever has its name is removed, and no symlink is followed.
-    fn create(&self) -> io::Result<File> {
+    fn parent(&self) -> &Path {
+        self.path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+    }
+
+    fn folder(&self) -> io::Result<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(openat(CWD, self.parent(), flags, Mode::empty())?)
+    }
+
+    /// Checks that only a file, or a symlink, would be replaced: neither a device, such as
+    /// /dev/null, nor a socket or a folder.
+    fn check(&self, folder: &OwnedFd) -> Result<(), Errno> {
+        match statat(folder, &*self.name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(found) => match FileType::from_raw_mode(found.st_mode) {
+                FileType::RegularFile | FileType::Symlink => Ok(()),
+                FileType::Directory => Err(Errno::ISDIR),
+                _ => Err(Errno::EXIST),
+            },
+            Err(Errno::NOENT) => Ok(()),
+            Err(why) => Err(why),
+        }
+    }
+
+    /// Creates the draft. No symlink is followed.
+    fn create(&self, folder: &OwnedFd) -> io::Result<File> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let open = || openat(&self.folder, &*self.draft, flags, MODE);
-        let file = open().or_else(|errno| match errno {
-            Errno::EXIST => {
-                self.remove(&self.draft);
-                open()
-            }
-            errno => Err(errno),
-        })?;
+        let file = openat(folder, &*self.draft, flags, MODE)?;
         // Whatever the umask is.
         fchmod(&file, MODE)?;
         Ok(file.into())
     }
 
-    fn remove(&self, name: &OsStr) {
-        let _ = unlinkat(&self.folder, name, AtFlags::empty());
-    }
-
-    /// Removes drafts of processes that were killed. One that is still written, by a process in
-    /// another PID namespace, for example, is only lost to that.
-    fn remove_old_drafts(&self, folder: &Path) {
+    /// Removes drafts of processes that were killed. One that a process in another PID namespace
+    /// still writes is only lost to that.
+    fn remove_old_drafts(&self) {
         let mut begin = OsString::from(".");
         begin.push(&self.name);
         begin.push(".");
         let is_old = |name: &OsStr| {
             let rest = name.as_bytes().strip_prefix(begin.as_bytes())?.strip_suffix(b".tmp")?;
-            let pid = std::str::from_utf8(rest).ok()?.parse::<i32>().ok().filter(|pid| *pid > 0)?;
-            let pid = rustix::process::Pid::from_raw(pid)?;
-            (rustix::process::test_kill_process(pid) == Err(Errno::SRCH)).then_some(())
+            let (pid, random) = std::str::from_utf8(rest).ok()?.split_once('.')?;
+            let is_hex = random.len() == 16 && random.bytes().all(|c| c.is_ascii_hexdigit());
+            let number = pid.parse::<i32>().ok().filter(|number| number.to_string() == pid && is_hex)?;
+            let process = rustix::process::Pid::from_raw(number).filter(|_| number > 0)?;
+            (rustix::process::test_kill_process(process) == Err(Errno::SRCH)).then_some(())
         };
-        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        for entry in std::fs::read_dir(self.parent()).into_iter().flatten().flatten() {
             if is_old(&entry.file_name()).is_some() {
-                self.remove(&entry.file_name());
+                let _ = std::fs::remove_file(entry.path());
             }
         }
     }
 }
 
+fn identity(stat: &Stat) -> Identity {
+    (stat.st_dev, stat.st_ino)
+}
+
+fn remove(folder: &OwnedFd, name: &OsStr) {
+    let _ = unlinkat(folder, name, AtFlags::empty());
+}
+
 impl Drop for MetricsFile {
     fn drop(&mut self) {
-        if self.is_there {
-            self.remove(&self.name);
+        // A version of another process isn't removed.
+        if let Some((last, folder)) = &self.last
+            && statat(folder, &*self.name, AtFlags::SYMLINK_NOFOLLOW)
+                .is_ok_and(|found| identity(&found) == *last)
+        {
+            remove(folder, &self.name);
         }
     }
 }
@@ -176,6 +215,8 @@ mod tests {
         let path = folder.path().join("memctl.prom");
         let mut file = MetricsFile::open(&path).unwrap();
         symlink(&victim, folder.path().join(&file.draft)).unwrap();
+        assert!(file.replace(|to| to.write_all(b"one\n")).is_err());
+        std::fs::remove_file(folder.path().join(&file.draft)).unwrap();
         symlink(&victim, &path).unwrap();
         file.replace(|to| to.write_all(b"one\n")).unwrap();
         assert_eq!(std::fs::read(&victim).unwrap(), b"mine");
@@ -189,9 +230,14 @@ mod tests {
         let mut child = std::process::Command::new("true").spawn().unwrap();
         let (gone, own) = (child.id(), std::process::id());
         child.wait().unwrap();
-        let stays =
-            [format!(".memctl.prom.{own}.tmpx"), ".memctl.prom.x.tmp".into(), ".other.prom.1.tmp".into()];
-        for name in stays.iter().chain(&[format!(".memctl.prom.{gone}.tmp")]) {
+        let random = "0123456789abcdef";
+        let stays = [
+            format!(".memctl.prom.{own}.{random}.tmp"),
+            format!(".memctl.prom.+{gone}.{random}.tmp"),
+            format!(".memctl.prom.{gone}.tmp"),
+            format!(".other.prom.{gone}.{random}.tmp"),
+        ];
+        for name in stays.iter().chain(&[format!(".memctl.prom.{gone}.{random}.tmp")]) {
             std::fs::write(folder.path().join(name), "").unwrap();
         }
         let _file = MetricsFile::open(&folder.path().join("memctl.prom")).unwrap();
@@ -209,6 +255,45 @@ mod tests {
             assert!(MetricsFile::open(&path).is_err(), "{}", path.display());
         }
         assert!(names(folder.path()).is_empty());
+    }
+
+    #[test]
+    fn a_folder_that_is_replaced_is_found_again() {
+        let top = tempfile::tempdir().unwrap();
+        let (folder, away) = (top.path().join("d"), top.path().join("old"));
+        std::fs::create_dir(&folder).unwrap();
+        let mut file = MetricsFile::open(&folder.join("memctl.prom")).unwrap();
+        file.replace(|to| to.write_all(b"one\n")).unwrap();
+        std::fs::rename(&folder, &away).unwrap();
+        assert!(file.replace(|to| to.write_all(b"two\n")).is_err());
+        std::fs::create_dir(&folder).unwrap();
+        file.replace(|to| to.write_all(b"three\n")).unwrap();
+        assert_eq!(std::fs::read(folder.join("memctl.prom")).unwrap(), b"three\n");
+        drop(file);
+        assert!(names(&folder).is_empty());
+    }
+
+    #[test]
+    fn what_is_no_file_is_neither_replaced_nor_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("memctl.prom");
+        let mut file = MetricsFile::open(&path).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        assert!(file.replace(|to| to.write_all(b"one\n")).is_err());
+        assert!(MetricsFile::open(&path).is_err());
+        drop(file);
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn a_version_of_another_process_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("memctl.prom");
+        let [mut one, mut other] = [(), ()].map(|()| MetricsFile::open(&path).unwrap());
+        one.replace(|to| to.write_all(b"one\n")).unwrap();
+        other.replace(|to| to.write_all(b"other\n")).unwrap();
+        drop(one);
+        assert_eq!(std::fs::read(&path).unwrap(), b"other\n");
     }
 
     /// A process that replaces a file again and again, until it is killed.

@@ -30,6 +30,8 @@ pub struct Page {
     pub text: Arc<OwnedFd>,
     /// Its length.
     pub length: u64,
+    /// Its number.
+    pub version: u64,
 }
 
 /// What the server knows when a response begins.
@@ -85,6 +87,19 @@ impl Connection {
             State::Response { .. } => PollFlags::OUT,
         };
         (self.stream.as_fd(), events)
+    }
+
+    /// Returns the number of the text that it sends, if it does.
+    pub fn version(&self) -> Option<u64> {
+        match &self.state {
+            State::Response { page, .. } => page.as_ref().map(|page| page.version),
+            State::Request { .. } | State::Fresh { .. } => None,
+        }
+    }
+
+    /// Returns whether it hasn't asked for anything yet.
+    pub fn asks_nothing(&self) -> bool {
+        matches!(self.state, State::Request { .. })
     }
 
     /// Returns the time at which [`Connection::turn`] is needed without an event.

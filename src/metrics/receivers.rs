@@ -1,6 +1,8 @@
 //! Where the metrics of a watch go, and when.
 
 use std::cell::{Cell, RefCell};
+use std::fmt::Display;
+use std::io;
 use std::time::{Duration, SystemTime};
 
 use memctl::cgroup::error::error_text;
@@ -40,8 +42,9 @@ pub struct WatchMetrics {
     is_busy: Cell<bool>,
     /// `None` on the command line.
     reloads: Cell<Option<Reloads>>,
-    /// True once an error was told, until a version is written again.
-    has_failed: Cell<bool>,
+    /// True once an error was told, until a version is written again: of the file, and for scrapers.
+    file_failed: Cell<bool>,
+    server_failed: Cell<bool>,
     /// The error to tell.
     trouble: Cell<Option<String>>,
     /// Time of a report, until that is asked for.
@@ -72,7 +75,8 @@ impl WatchMetrics {
             served_at: Cell::default(),
             is_busy: Cell::new(true),
             reloads: Cell::new(rules.map(|rules| Reloads { is_successful: true, at: began, rules })),
-            has_failed: Cell::new(false),
+            file_failed: Cell::new(false),
+            server_failed: Cell::new(false),
             trouble: Cell::new(None),
             reported_at: Cell::new(None),
         }))
@@ -96,6 +100,14 @@ impl WatchMetrics {
     pub fn has_reported(&self) -> bool {
         let is_over = self.reported_at.get().is_some_and(|at| clock::now() >= at + SCRAPED);
         is_over && self.reported_at.take().is_some()
+    }
+
+    /// Remembers an error that is to be told, unless it was told before.
+    fn judge(&self, wrote: io::Result<()>, has_failed: &Cell<bool>, place: impl Display) {
+        let is_known = has_failed.replace(wrote.is_err());
+        if let Some(why) = wrote.err().filter(|_| !is_known) {
+            self.trouble.set(Some(format!("{place}: {}; trying again", error_text(&why))));
+        }
     }
 
     /// Records that something happened.
@@ -132,11 +144,10 @@ impl Meter for &WatchMetrics {
     fn report(&mut self, figures: &Figures<'_>) {
         let now = clock::now();
         let about = About { began: self.began, reloads: self.reloads.get() };
-        let mut trouble = None;
         if let Some(server) = self.server.as_ref().filter(|server| server.is_wanted()) {
             self.served_at.set(now);
             let wrote = server.replace(|to| write(to, figures, about));
-            trouble = wrote.err().map(|why| (server.address().to_string(), why));
+            self.judge(wrote, &self.server_failed, server.address());
         }
         if let Some(file) = &self.file
             && (self.written_at.get().is_zero() || self.written_at.get() + BUSY_INTERVAL <= now)
@@ -145,15 +156,8 @@ impl Meter for &WatchMetrics {
             self.is_busy.set(false);
             let mut file = file.borrow_mut();
             let wrote = file.replace(|to| write(to, figures, about));
-            trouble = trouble.or(wrote.err().map(|why| (file.path().display().to_string(), why)));
+            self.judge(wrote, &self.file_failed, file.path().display());
         }
         self.reported_at.set(Some(now));
-        let has_failed = trouble.is_some();
-        if let Some((place, why)) = trouble
-            && !self.has_failed.get()
-        {
-            self.trouble.set(Some(format!("{place}: {}; trying again", error_text(&why))));
-        }
-        self.has_failed.set(has_failed);
     }
 }

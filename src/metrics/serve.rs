@@ -4,8 +4,8 @@
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::net::TcpListener;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,15 +15,24 @@ use std::time::{Duration, Instant};
 use memctl::watch::config::address::Address;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::fs::{MemfdFlags, Mode, memfd_create};
 use rustix::io::Errno;
-use rustix::net::{SocketFlags, accept_with};
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, connect, socket_with,
+};
+use rustix::process::umask;
 
 use super::http::{Connection, Known, Next, Page};
 use crate::signal;
 
-/// Maximum number of connections. With one more, the oldest is given up.
+/// Maximum number of connections. With one more, an old one is given up.
 const MAX_CONNECTIONS: usize = 32;
+
+/// Maximum number of connections per second.
+const MOST_ACCEPTS: usize = 50;
+
+/// Number of replaced texts that are still sent to slow scrapers.
+const OLD_VERSIONS: u64 = 3;
 
 /// Size of the thread's stack. Only what is used of it takes memory.
 const STACK: usize = 256 << 10;
@@ -86,6 +95,8 @@ impl Shared {
 pub struct Server {
     shared: Arc<Shared>,
     address: Address,
+    /// The unix socket.
+    own: Option<Identity>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -95,6 +106,7 @@ impl Server {
     /// # Errors
     /// The system's.
     pub fn listen(address: &Address) -> io::Result<Self> {
+        let mut own = None;
         let (listener, address): (OwnedFd, _) = match address {
             Address::Ip(at) => {
                 let listener = TcpListener::bind(at)?;
@@ -103,7 +115,11 @@ impl Server {
                 let at = listener.local_addr().unwrap_or(*at);
                 (listener.into(), Address::Ip(at))
             }
-            Address::Unix(path) => (listen_unix(path)?, address.clone()),
+            Address::Unix(path) => {
+                let (listener, identity) = listen_unix(path)?;
+                own = identity;
+                (listener, address.clone())
+            }
         };
         let shared = Arc::new(Shared::new(Instant::now())?);
         let theirs = Arc::clone(&shared);
@@ -112,7 +128,7 @@ impl Server {
         let thread = signal::with_all_blocked(|| {
             Builder::new().name("metrics".into()).stack_size(STACK).spawn(serve)
         })?;
-        Ok(Self { shared, address, thread: Some(thread) })
+        Ok(Self { shared, address, own, thread: Some(thread) })
     }
 
     /// Returns the address.
@@ -145,7 +161,8 @@ impl Server {
         let text = to.into_inner().map_err(io::IntoInnerError::into_error)?;
         let length = text.metadata()?.len();
         let mut page = self.shared.page();
-        *page = (Some(Page { text: Arc::new(text.into()), length }), page.1 + 1);
+        let version = page.1 + 1;
+        *page = (Some(Page { text: Arc::new(text.into()), length, version }), version);
         drop(page);
         self.shared.wake();
         Ok(())
@@ -157,51 +174,116 @@ impl Drop for Server {
         self.shared.is_over.store(true, Ordering::Relaxed);
         self.shared.wake();
         let _ = self.thread.take().map(JoinHandle::join);
-        if let Address::Unix(path) = &self.address {
+        // The socket of another process isn't removed.
+        if let Address::Unix(path) = &self.address
+            && self.own.is_some()
+            && identity(path) == self.own
+        {
             let _ = std::fs::remove_file(path);
         }
     }
 }
 
 /// Listens at a unix socket. A socket that nobody listens at any more is replaced.
-fn listen_unix(path: &Path) -> io::Result<OwnedFd> {
+fn listen_unix(path: &Path) -> io::Result<(OwnedFd, Option<Identity>)> {
     let is_socket = |path: &Path| path.symlink_metadata().is_ok_and(|found| found.file_type().is_socket());
-    if is_socket(path)
-        && UnixStream::connect(path).is_err_and(|why| why.kind() == io::ErrorKind::ConnectionRefused)
-    {
+    if is_socket(path) && is_abandoned(path)? {
         std::fs::remove_file(path)?;
     }
-    let listener = UnixListener::bind(path)?;
+    // What anyone may read in a file, anyone may read here. Not by chmod(2) after it: whoever owns the
+    // folder could have put a symlink there.
+    let before = umask(Mode::from_raw_mode(0o111));
+    let listener = UnixListener::bind(path);
+    umask(before);
+    let listener = listener?;
     listener.set_nonblocking(true)?;
-    // What anyone may read in a file, anyone may read here.
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))?;
-    Ok(listener.into())
+    Ok((listener.into(), identity(path)))
+}
+
+/// Returns whether nobody listens at a socket. Doesn't wait for somebody who does.
+fn is_abandoned(path: &Path) -> io::Result<bool> {
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::NONBLOCK, None)?;
+    Ok(connect(&socket, &SocketAddrUnix::new(path)?) == Err(Errno::CONNREFUSED))
+}
+
+/// Device and inode of a file.
+type Identity = (u64, u64);
+
+fn identity(path: &Path) -> Option<Identity> {
+    path.symlink_metadata().ok().map(|found| (found.dev(), found.ino()))
 }
 
 /// Serves until the end.
 fn serve(listener: &OwnedFd, shared: &Shared) {
     let mut connections: Vec<Connection> = Vec::new();
-    let mut paused: Option<Instant> = None;
+    let mut accepts = Accepts::default();
     while !shared.is_over.load(Ordering::Relaxed) {
         let now = Instant::now();
-        let paused_until = paused.filter(|until| *until > now);
+        let paused_until = accepts.paused_until(now);
         let until = connections.iter().map(Connection::until).chain(paused_until).min();
         let mut gone = wait(listener, shared, &connections, until, paused_until.is_none()).into_iter();
         connections.retain(|_| !gone.next().unwrap_or(false));
         let now = Instant::now();
-        if paused.is_none_or(|until| until <= now) {
-            paused = accept(listener, &mut connections, now).is_err().then(|| now + PAUSE);
+        if accepts.paused_until(now).is_none() {
+            accepts.accept(listener, &mut connections, now);
         }
         let version = shared.page().1;
         let mut is_wanted = false;
         connections.retain_mut(|one| {
             let next = one.turn(now, version, &|| shared.known());
             is_wanted |= next == Next::Metrics;
-            next != Next::End
+            // Texts that were replaced long ago would take memory without bound.
+            next != Next::End && one.version().is_none_or(|its| its + OLD_VERSIONS >= version)
         });
         if is_wanted {
             shared.is_wanted.store(true, Ordering::Relaxed);
             signal::wake_up();
+        }
+    }
+}
+
+/// Accepts connections, but not too many at a time: their CPU time counts for `--cpu`.
+#[derive(Default)]
+struct Accepts {
+    /// Beginning of the current second, and connections in it.
+    second: Option<Instant>,
+    count: usize,
+    /// End of a pause after an error.
+    paused: Option<Instant>,
+}
+
+impl Accepts {
+    /// Returns the time before which none is accepted, if it is to come.
+    fn paused_until(&self, now: Instant) -> Option<Instant> {
+        let is_full = self.count >= MOST_ACCEPTS;
+        let second = self.second.filter(|_| is_full).map(|second| second + Duration::from_secs(1));
+        second.max(self.paused).filter(|until| *until > now)
+    }
+
+    /// Accepts connections that wait.
+    fn accept(&mut self, listener: &OwnedFd, connections: &mut Vec<Connection>, now: Instant) {
+        if self.second.is_none_or(|second| now.duration_since(second) >= Duration::from_secs(1)) {
+            (self.second, self.count) = (Some(now), 0);
+        }
+        while self.count < MOST_ACCEPTS {
+            match accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+                Ok(stream) => {
+                    self.count += 1;
+                    if connections.len() >= MAX_CONNECTIONS {
+                        // First one that asks for nothing; otherwise the one that takes longest.
+                        let idle = connections.iter().position(Connection::asks_nothing);
+                        connections.remove(idle.unwrap_or(0));
+                    }
+                    connections.push(Connection::new(stream, now));
+                }
+                // Gone already, or interrupted.
+                Err(Errno::CONNABORTED | Errno::INTR | Errno::PROTO) => {}
+                Err(Errno::AGAIN) => return,
+                Err(_) => {
+                    self.paused = Some(now + PAUSE);
+                    return;
+                }
+            }
         }
     }
 }
@@ -229,24 +311,6 @@ fn wait(
     let _ = rustix::io::read(&shared.wakes, &mut [0; 8]);
     let gone = PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL;
     polled.iter().skip(first.len()).map(|one| one.revents().intersects(gone)).collect()
-}
-
-/// Accepts the connections that wait.
-fn accept(listener: &OwnedFd, connections: &mut Vec<Connection>, now: Instant) -> Result<(), Errno> {
-    loop {
-        match accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
-            Ok(stream) => {
-                if connections.len() >= MAX_CONNECTIONS {
-                    connections.remove(0);
-                }
-                connections.push(Connection::new(stream, now));
-            }
-            Err(Errno::AGAIN) => return Ok(()),
-            // It is gone already.
-            Err(Errno::CONNABORTED | Errno::INTR | Errno::PROTO) => {}
-            Err(why) => return Err(why),
-        }
-    }
 }
 
 #[cfg(test)]

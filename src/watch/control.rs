@@ -210,6 +210,7 @@ impl<S: System> Control<'_, S> {
                 // budget.
                 self.take_done();
                 self.hold_due(until);
+                self.meter();
                 self.cx.system.pause(until.saturating_sub(now).min(SIGNAL_INTERVAL));
                 continue;
             }

@@ -201,9 +201,20 @@ impl Ledger {
         }
     }
 
+    /// Returns the figures of a rule. A rule that is no longer in force has none, although cgroups
+    /// may still follow it: while a write is in progress, or the new rule can't be applied.
+    fn rule(&mut self, rule: Option<&Rc<str>>) -> Option<&mut RuleFigures> {
+        match rule {
+            Some(_) => self.rules.get_mut(&rule.cloned()),
+            None => Some(self.rules.entry(None).or_default()),
+        }
+    }
+
     /// Adds counters to those of a rule.
     fn add(&mut self, rule: Option<&Rc<str>>, more: &Counters) {
-        self.rules.entry(rule.cloned()).or_default().counters.add(more);
+        if let Some(rule) = self.rule(rule) {
+            rule.counters.add(more);
+        }
     }
 
     /// Begins to count the cgroups that follow each rule.
@@ -215,7 +226,7 @@ impl Ledger {
 
     /// Counts a cgroup that follows a rule, and what it saves.
     pub(crate) fn follows(&mut self, rule: Option<&Rc<str>>, saved: Option<Saved>) {
-        let rule = self.rules.entry(rule.cloned()).or_default();
+        let Some(rule) = self.rule(rule) else { return };
         rule.cgroups += 1;
         if let Some(net) = saved.and_then(|saved| saved.net()) {
             *rule.saved.get_or_insert_default() += net;
@@ -251,6 +262,7 @@ mod tests {
     fn a_rule_keeps_what_gone_cgroups_added() {
         let (mut ledger, mut one, mut other) = (Ledger::default(), Metered::default(), Metered::default());
         let rule: Rc<str> = "web".into();
+        ledger.keep(&[Rc::clone(&rule)]);
         one.set(&sample(3, Some(5)));
         one.add(Some(own(10, 1)), Some(&rule), &mut ledger);
         drop(one);
@@ -265,6 +277,7 @@ mod tests {
     fn another_rule_has_only_what_comes_after_the_change() {
         let (mut ledger, mut one) = (Ledger::default(), Metered::default());
         let [old, new] = ["old", "new"].map(Rc::<str>::from);
+        ledger.keep(&[old.clone(), new.clone()]);
         one.set(&sample(1, None));
         one.add(Some(own(10, 2)), Some(&old), &mut ledger);
         one.set(&sample(6, Some(3)));
@@ -274,12 +287,17 @@ mod tests {
         ledger.keep(&[new.clone(), "later".into()]);
         let names: Vec<_> = ledger.rules().keys().flatten().map(|name| &**name).collect();
         assert_eq!(names, ["later", "new"]);
+        // What is still under way for the dropped rule doesn't bring it back.
+        one.add(Some(own(20, 3)), Some(&old), &mut ledger);
+        ledger.follows(Some(&old), None);
+        assert_eq!(ledger.rules().len(), 2);
     }
 
     #[test]
     fn no_counter_falls() {
         let (mut ledger, mut one) = (Ledger::default(), Metered::default());
         let rule: Rc<str> = "web".into();
+        ledger.keep(&[Rc::clone(&rule)]);
         for (refaulted, direct) in [(10, Some(5)), (8, None), (9, Some(4)), (11, Some(6))] {
             one.set(&sample(refaulted, direct));
             one.add(None, Some(&rule), &mut ledger);

@@ -64,7 +64,7 @@ pub struct WatchOptions<'a> {
     pub each_action: bool,
     /// True to emit a usage sample of each cgroup every few seconds.
     pub samples: bool,
-    /// Names of all rules, for `meter`; none on the command line.
+    /// Names of all rules, for `meter`, which gets nothing of others; none on the command line.
     pub rules: Vec<Rc<str>>,
     /// Cgroup that is charged for memctl, until no other process is left in it.
     pub joined: Option<Joined>,

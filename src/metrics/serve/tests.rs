@@ -2,6 +2,8 @@
 
 use std::io::Read;
 use std::net::{Shutdown, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 
 use super::*;
 
@@ -125,6 +127,7 @@ fn a_unix_socket_is_replaced_only_if_nobody_listens() {
     drop(UnixListener::bind(&path).unwrap());
     let server = Server::listen(&address).unwrap();
     server.replace(|to| to.write_all(b"here\n")).unwrap();
+    assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o666);
     assert!(Server::listen(&address).is_err(), "in use");
     let scraped = response(UnixStream::connect(&path).unwrap(), "GET /metrics HTTP/1.1\r\n\r\n");
     assert!(scraped.ends_with("\r\n\r\nhere\n"), "{scraped}");
@@ -133,4 +136,38 @@ fn a_unix_socket_is_replaced_only_if_nobody_listens() {
     std::fs::write(&path, "a file").unwrap();
     assert!(Server::listen(&address).is_err());
     assert_eq!(std::fs::read(&path).unwrap(), b"a file");
+}
+
+#[test]
+fn a_socket_of_another_process_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let address = Address::Unix(folder.path().join("metrics.sock"));
+    let one = Server::listen(&address).unwrap();
+    std::fs::remove_file(folder.path().join("metrics.sock")).unwrap();
+    let other = Server::listen(&address).unwrap();
+    drop(one);
+    assert!(folder.path().join("metrics.sock").exists());
+    drop(other);
+    assert!(!folder.path().join("metrics.sock").exists());
+}
+
+#[test]
+fn a_listener_that_is_stuck_is_not_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("metrics.sock");
+    let stuck = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+    rustix::net::bind(&stuck, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+    rustix::net::listen(&stuck, 0).unwrap();
+    let _waits = UnixStream::connect(&path).unwrap();
+    assert!(Server::listen(&Address::Unix(path.clone())).is_err(), "in use");
+    assert!(path.exists());
+}
+
+#[test]
+fn a_flood_of_connections_is_served_slowly() {
+    let server = served("");
+    let began = Instant::now();
+    let health = (0..=2 * MOST_ACCEPTS).map(|_| get(&server, "/healthz"));
+    assert!(health.into_iter().all(|response| response.ends_with("\r\n\r\nok\n")));
+    assert!(began.elapsed() >= Duration::from_secs(2), "the CPU time of the watch is theirs");
 }

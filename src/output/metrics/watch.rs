@@ -131,13 +131,23 @@ fn path_of(name: &Name) -> Option<String> {
     name.path_not_utf8().map(encoded_path)
 }
 
-/// Returns for each cgroup whether no earlier one has the same labels: a cgroup that was removed may
+/// Maximum length of the labels of all cgroups, bytes: users who make cgroups choose their names, of
+/// up to 4096 bytes, and each is in a dozen series.
+const MOST_LABELS: usize = 256 << 10;
+
+/// Returns for each cgroup whether it has series: if no earlier one has the same labels, and these
+/// aren't too long. A cgroup that was removed may
 /// not be missed yet when another one has its name, and two such series would spoil the whole text.
 fn unlike(figures: &Figures<'_>) -> Vec<bool> {
     let (mut seen, mut unlike, state) = (HashSet::new(), Vec::new(), RandomState::new());
+    let mut room = MOST_LABELS;
     (figures.cgroups)(&mut |cgroup| {
         // The labels themselves would take much memory.
-        unlike.push(seen.insert(state.hash_one((cgroup.cgroup, cgroup.rule))));
+        let is_unlike = seen.insert(state.hash_one((cgroup.cgroup, cgroup.rule)));
+        let path = cgroup.cgroup.path_not_utf8().map_or(0, |path| 3 * path.as_os_str().len());
+        let length = cgroup.cgroup.len() + path + cgroup.rule.map_or(0, str::len);
+        unlike.push(is_unlike && length <= room);
+        room = room.saturating_sub(length);
     });
     unlike
 }
