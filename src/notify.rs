@@ -209,8 +209,8 @@ fn send(what: &[NotifyState<'_>]) -> io::Result<()> {
     };
     let socket = UnixDatagram::unbound()?;
     socket.set_nonblocking(true)?;
-    let lines: Vec<_> = what.iter().map(ToString::to_string).collect();
-    socket.send_to_addr(lines.join("\n").as_bytes(), &address)?;
+    let text = what.iter().fold(String::new(), |text, state| text + &state.to_string() + "\n");
+    socket.send_to_addr(text.as_bytes(), &address)?;
     Ok(())
 }
 
