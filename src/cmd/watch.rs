@@ -77,7 +77,6 @@ pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
     }
     let live = session.screen.borrow().is_live();
     let mut show = |rows: &mut dyn Iterator<Item = MemberView<'_>>| session.screen.borrow_mut().show(rows);
-    let mut meter = session.metrics.as_ref();
     let ended = members
         .watch(WatchOptions {
             swap_writes,
@@ -98,7 +97,7 @@ pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
             reload: Some(&mut || session.reload()),
             turned: session.service.is_service().then_some(&mut |cgroups| session.service.turned(cgroups)),
             show: live.then_some((REPAINTED, &mut show)),
-            meter: meter.as_mut().map(|meter| meter as &mut dyn Meter),
+            meter: session.metrics.as_ref().map(|metrics| metrics as &dyn Meter),
             note: Some(&mut |note| session.watch_note(note)),
             emit: &mut |event| session.event(&event),
         })

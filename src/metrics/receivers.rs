@@ -126,7 +126,7 @@ impl WatchMetrics {
     }
 }
 
-impl Meter for &WatchMetrics {
+impl Meter for WatchMetrics {
     fn due(&self) -> Duration {
         let interval = if self.is_busy.get() { BUSY_INTERVAL } else { IDLE_INTERVAL };
         // The first version is written at once.
@@ -141,7 +141,7 @@ impl Meter for &WatchMetrics {
         self.most_cgroups
     }
 
-    fn report(&mut self, figures: &Figures<'_>) {
+    fn report(&self, figures: &Figures<'_>) {
         let now = clock::now();
         let about = About { began: self.began, reloads: self.reloads.get() };
         if let Some(server) = self.server.as_ref().filter(|server| server.is_wanted()) {

@@ -14,7 +14,7 @@ use super::kernel::MAX_WORKERS;
 use super::member::{Activity, Member, Step};
 use super::meter::{Ledger, Meter};
 use super::muted::Muted;
-use super::notes::{Note, Noted, notes};
+use super::notes::{Note, Noted};
 use super::options::{Reload, RuledCgroup, Select, Show, Turned, WatchOptions};
 use super::policy::cpu_budget::CpuBudget;
 use super::policy::guard::{Allowed, Guard};
@@ -27,10 +27,12 @@ use super::worker::{Done, WriteJob};
 use crate::cgroup::join::Joined;
 use crate::kind::Kind;
 
+mod end;
 mod intervals;
 mod limit_events;
 mod membership;
 mod metering;
+mod news;
 mod trigger;
 
 /// Minimum time between two rounds: limit events and short actions may come more often.
@@ -44,13 +46,6 @@ const SIGNAL_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Age of a decision from which it is made anew, when a worker is there for it.
 const STALE: Duration = Duration::from_millis(100);
-
-/// Time without a finished worker after which the watch is reported as blocked.
-const BLOCKED: Duration = Duration::from_secs(5);
-
-/// Time limit at the end for writes in flight, and interval between checks for their end.
-const STOP_TIMEOUT: Duration = Duration::from_millis(500);
-const STOP_INTERVAL: Duration = Duration::from_millis(2);
 
 /// Settings of a watch that don't change.
 #[allow(clippy::struct_excessive_bools)] // Each is a choice of its own.
@@ -170,7 +165,7 @@ struct Control<'a, S: System> {
     show: Option<(Duration, &'a mut Show<'a>)>,
     /// Counters of the rules, for `meter`.
     ledger: Ledger,
-    meter: Option<&'a mut dyn Meter>,
+    meter: Option<&'a dyn Meter>,
     note: Option<&'a mut dyn FnMut(&Note)>,
 }
 
@@ -227,7 +222,7 @@ impl<S: System> Control<'_, S> {
             }
             self.meter();
             let show = self.show.as_ref().map(|(interval, _)| shown_at + *interval);
-            let others = [show, self.meter.as_ref().map(|meter| meter.due())];
+            let others = [show, self.meter.map(Meter::due)];
             let next = others.into_iter().flatten().fold(renewed_at + RENEW_INTERVAL, Duration::min);
             self.wait(next.min(turn));
         }
@@ -411,79 +406,5 @@ impl<S: System> Control<'_, S> {
             None => self.follow(slot, step),
         }
         self.plan(slot);
-    }
-
-    /// Handles an answer to the query for monitored cgroups, if one has arrived: emits the
-    /// resulting notes.
-    fn learn_killers(&mut self, answer: Option<bool>) {
-        let Some(is_news) = answer else { return };
-        self.emit_note(&Note::Asked);
-        if !is_news {
-            return;
-        }
-        let Some(killers) = self.cx.host.killers.killers() else { return };
-        for note in notes(killers, self.members.iter().flatten(), &mut self.noted) {
-            if let Some(receive) = &mut self.note {
-                receive(&note);
-            }
-        }
-    }
-
-    fn emit_note(&mut self, note: &Note) {
-        if let Some(receive) = &mut self.note {
-            receive(note);
-        }
-    }
-
-    fn leave_if_alone(&mut self) {
-        if let Some(joined) = self.joined.take_if(|joined| joined.leave_if_alone()) {
-            self.cx.emit(joined.name(), EventKind::Left);
-        }
-    }
-
-    fn report_if_blocked(&mut self) {
-        if let Some(located) = self.dispatcher.blocked_for(self.cx.now, BLOCKED)
-            && !std::mem::replace(&mut self.is_blocked, true)
-        {
-            self.cx.emit(&located.name, EventKind::Blocked);
-        }
-    }
-
-    fn end(mut self) -> Ended {
-        self.cx.system.stop();
-        let until = self.cx.refresh() + STOP_TIMEOUT;
-        while !self.cx.system.has_ended() && self.cx.refresh() < until {
-            self.cx.system.pause(STOP_INTERVAL);
-            // Repeated: an interrupt just before the write would be lost.
-            self.cx.system.stop();
-        }
-        // Actions in progress count.
-        while let Some(done) = self.cx.system.finished() {
-            self.cx.refresh();
-            if let Some(Some(member)) = self.members.get_mut(done.slot)
-                && member.id() == done.id
-            {
-                member.acted(&done.result, &mut self.cx);
-            }
-        }
-        let emitted = self.ended.len();
-        for slot in 0..self.members.len() {
-            let Some(mut member) = self.members[slot].take() else { continue };
-            member.flush(true, &mut self.cx);
-            if self.settings.samples && member.closing.is_none() {
-                member.emit_sample(true, &mut self.cx);
-            }
-            let gone = member.closing.unwrap_or(false);
-            self.ended.push_back(member.summary(gone, &mut self.cx));
-        }
-        Ended {
-            each: self.ended.into(),
-            emitted,
-            others: self.others.count,
-            others_total: self.others.total,
-            watched: self.cx.elapsed(),
-            dry_run: self.settings.dry_run,
-            cpu: self.cx.system.cpu(),
-        }
     }
 }

@@ -27,8 +27,11 @@ use crate::cgroup::CgroupPath;
 use crate::kind::Kind;
 
 mod acted;
+mod activity;
 mod events;
 mod report;
+
+pub(crate) use activity::Activity;
 
 /// Sampling interval while a guard holds.
 const HOLD_INTERVAL: Duration = Duration::from_millis(250);
@@ -46,22 +49,6 @@ pub(crate) enum Step {
     Act(Allowed),
     /// The cgroup was removed.
     Gone,
-}
-
-/// State of a member with respect to the workers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Activity {
-    /// The member is sampled when it is due.
-    Idle,
-    /// Reclaim is due, and waits for a worker.
-    Queued,
-    /// A worker has a job for the member.
-    Writing {
-        /// True if the reclaim is due to `--pressure`.
-        presses: bool,
-        /// Bytes of the limit on writes to swap that are set aside for it.
-        reserved: u64,
-    },
 }
 
 /// One watched cgroup.
@@ -211,18 +198,6 @@ impl<S: System> Member<S> {
     #[must_use]
     pub(crate) fn id(&self) -> u64 {
         self.limits.own.sampler.id()
-    }
-
-    /// Returns whether it is sampled when it is due.
-    #[must_use]
-    pub(crate) fn is_idle(&self) -> bool {
-        self.activity == Activity::Idle
-    }
-
-    /// Returns whether a worker has a job for it.
-    #[must_use]
-    pub(crate) fn is_writing(&self) -> bool {
-        matches!(self.activity, Activity::Writing { .. })
     }
 
     /// Returns whether to respect the lock of another process.
@@ -430,39 +405,6 @@ impl<S: System> Member<S> {
             cx.emit(&self.located.name, EventKind::Hold { guard, wait });
         }
         Step::Rest
-    }
-
-    /// Records that it waits for a worker.
-    pub(crate) fn queue(&mut self) {
-        self.activity = Activity::Queued;
-    }
-
-    /// Records that it no longer waits for a worker.
-    pub(crate) fn unqueue(&mut self) {
-        self.activity = Activity::Idle;
-    }
-
-    /// Records that a worker has a job for it.
-    pub(crate) fn begin(&mut self, allowed: &Allowed, cx: &mut Context<'_, S>) {
-        let bytes = self.limits.own.current().saturating_sub(allowed.down_to);
-        let may_swap = allowed.kind != Kind::File && cx.host.swap.is_limited();
-        let reserved = if may_swap { bytes } else { 0 };
-        cx.host.swap.reserve(reserved);
-        self.activity = Activity::Writing { presses: self.presses, reserved };
-        self.limits.asks(cx.now, bytes);
-    }
-
-    /// Records that no worker has a job for it any more. Returns whether the job was due to
-    /// `--pressure`.
-    pub(crate) fn finish(&mut self, cx: &mut Context<'_, S>) -> bool {
-        self.limits.answered();
-        match std::mem::replace(&mut self.activity, Activity::Idle) {
-            Activity::Writing { presses, reserved } => {
-                cx.host.swap.release(reserved);
-                presses
-            }
-            Activity::Idle | Activity::Queued => false,
-        }
     }
 }
 

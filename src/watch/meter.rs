@@ -22,7 +22,7 @@ pub trait Meter {
     fn most_cgroups(&self) -> usize;
 
     /// Takes a report.
-    fn report(&mut self, figures: &Figures<'_>);
+    fn report(&self, figures: &Figures<'_>);
 }
 
 /// Calls back with the state of each cgroup.
@@ -39,8 +39,6 @@ pub struct Figures<'a> {
     pub cgroups: &'a Each<'a>,
     /// Age of the oldest write in progress.
     pub blocked: Option<Duration>,
-    /// Time since the watch began.
-    pub elapsed: Duration,
     /// CPU time of the whole process, including the kernel's work for it.
     pub cpu: Duration,
     /// True for a dry run, which writes nothing.

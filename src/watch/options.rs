@@ -87,7 +87,7 @@ pub struct WatchOptions<'a> {
     /// Displays the state of all members, at this interval.
     pub show: Option<(Duration, &'a mut Show<'a>)>,
     /// Receives figures for monitoring, which needs `samples`.
-    pub meter: Option<&'a mut dyn Meter>,
+    pub meter: Option<&'a dyn Meter>,
     /// Receives notes that aren't about a single cgroup.
     pub note: Option<&'a mut dyn FnMut(&Note)>,
     /// Receives all events.

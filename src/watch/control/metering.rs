@@ -8,7 +8,7 @@ impl<S: System> Control<'_, S> {
     /// Reports the figures, if that is due.
     pub(super) fn meter(&mut self) {
         let now = self.cx.now;
-        let Some(meter) = self.meter.as_mut().filter(|meter| meter.due() <= now) else { return };
+        let Some(meter) = self.meter.filter(|meter| meter.due() <= now) else { return };
         let most = meter.most_cgroups();
         self.ledger.begin();
         // Those that are in the reports stay there; others take the places that are left.
@@ -32,7 +32,6 @@ impl<S: System> Control<'_, S> {
             watched,
             cgroups: &each,
             blocked: self.dispatcher.oldest(now),
-            elapsed: now.saturating_sub(self.cx.began),
             cpu: self.cx.system.cpu(),
             dry_run: self.settings.dry_run,
         });
