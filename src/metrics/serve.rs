@@ -48,8 +48,8 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 /// What the control loop and the server share.
 struct Shared {
-    /// The last text and its number.
-    page: Mutex<(Option<Page>, u64)>,
+    /// The last text.
+    page: Mutex<Option<Page>>,
     /// True if a scraper waits for a new text.
     is_wanted: AtomicBool,
     /// Time of the last turn of the control loop, in milliseconds since `began`.
@@ -78,7 +78,7 @@ impl Shared {
         let _ = rustix::io::write(&self.wakes, &1u64.to_ne_bytes());
     }
 
-    fn page(&self) -> std::sync::MutexGuard<'_, (Option<Page>, u64)> {
+    fn page(&self) -> std::sync::MutexGuard<'_, Option<Page>> {
         self.page.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -87,7 +87,12 @@ impl Shared {
         let since = self.began.elapsed().saturating_sub(turned);
         let trouble =
             (since >= STUCK).then(|| format!("the control loop hasn't turned for {} s", since.as_secs()));
-        Known { page: self.page().0.clone(), trouble }
+        Known { page: self.page().clone(), trouble }
+    }
+
+    /// Returns the number of the last text; 0 before the first.
+    fn version(&self) -> u64 {
+        self.page().as_ref().map_or(0, |page| page.version)
     }
 }
 
@@ -160,10 +165,8 @@ impl Server {
         to.flush()?;
         let text = to.into_inner().map_err(io::IntoInnerError::into_error)?;
         let length = text.metadata()?.len();
-        let mut page = self.shared.page();
-        let version = page.1 + 1;
-        *page = (Some(Page { text: Arc::new(text.into()), length, version }), version);
-        drop(page);
+        let version = self.shared.version() + 1;
+        *self.shared.page() = Some(Page { text: Arc::new(text.into()), length, version });
         self.shared.wake();
         Ok(())
     }
@@ -227,7 +230,7 @@ fn serve(listener: &OwnedFd, shared: &Shared) {
         if accepts.paused_until(now).is_none() {
             accepts.accept(listener, &mut connections, now);
         }
-        let version = shared.page().1;
+        let version = shared.version();
         let mut is_wanted = false;
         connections.retain_mut(|one| {
             let next = one.turn(now, version, &|| shared.known());
