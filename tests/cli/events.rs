@@ -7,11 +7,10 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
-use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::process::{Signal, setsid};
 
 use crate::environment::{Case, list};
-use crate::harness::{Cgroup, M, memctl, number, root};
+use crate::harness::{Cgroup, M, SmallDisk, memctl, number, root};
 use crate::watch::{after, of, parsed, signal, until};
 use crate::workload::Work;
 
@@ -100,37 +99,17 @@ fn a_reader_that_stalls_holds_up_neither_reclaim_nor_the_end() {
     assert_eq!(events.last().map(|last| &last["event"]), Some(&"end".into()), "{events:?}");
 }
 
-/// A small file system, and a file that fills it.
-struct Disk(tempfile::TempDir);
-
-impl Disk {
-    fn full() -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let flags = MountFlags::empty();
-        rustix::mount::mount("tmpfs", folder.path(), "tmpfs", flags, c"size=64k").expect("mount it");
-        let disk = Self(folder);
-        let mut filler = File::create(disk.0.path().join("filler")).expect("a file");
-        while filler.write(&[0; 4096]).is_ok_and(|written| written > 0) {}
-        disk
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let _ = rustix::mount::unmount(self.0.path(), UnmountFlags::DETACH);
-    }
-}
-
 fn a_full_disk_ends_no_watch() {
     let app = Cgroup::new("app");
     app.uses(&Work::File(60 * M));
-    let disk = Disk::full();
-    let record = disk.0.path().join("record");
+    let disk = SmallDisk::new();
+    disk.fill();
+    let record = disk.path().join("record");
     let file = File::create(&record).expect("a record");
     let child = begin_into(file, &["app", "--keep", "40M", "--json"]);
     keeps_below(&app, 4);
     assert_eq!(std::fs::metadata(&record).expect("the record").len(), 0);
-    std::fs::remove_file(disk.0.path().join("filler")).expect("make room");
+    disk.make_room();
     until("the record", || std::fs::metadata(&record).expect("the record").len() > 0);
     let (status, said, _) = terminated(child);
     let line = "memctl: standard output: no space left on device; the watch goes on\n";
@@ -140,8 +119,9 @@ fn a_full_disk_ends_no_watch() {
     assert_eq!(events.last().map(|last| &last["event"]), Some(&"end".into()), "{events:?}");
 
     // To the end of the watch: the record isn't whole.
-    let full = Disk::full();
-    let file = File::create(full.0.path().join("record")).expect("a record");
+    let full = SmallDisk::new();
+    full.fill();
+    let file = File::create(full.path().join("record")).expect("a record");
     let child = begin_into(file, &["app", "--keep", "40M", "--json", "--duration", "1s"]);
     let output = child.wait_with_output().expect("memctl ends");
     let end = "memctl: standard output: the end wasn't written: no space left on device\n";

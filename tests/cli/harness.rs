@@ -250,3 +250,50 @@ pub fn assert_close(what: &str, got: u64, wanted: u64) {
     let off = got.abs_diff(wanted);
     assert!(off <= (wanted / 100 * 3).max(2 * M), "{what}: {got} instead of {wanted}, {off} off");
 }
+
+/// A file system of 64 KiB.
+pub struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    /// Mounts it.
+    pub fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let flags = rustix::mount::MountFlags::empty();
+        rustix::mount::mount("tmpfs", folder.path(), "tmpfs", flags, c"size=64k").expect("mount it");
+        Self(folder)
+    }
+
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// Fills it with a file.
+    pub fn fill(&self) {
+        let mut filler = std::fs::File::create(self.filler()).expect("a file");
+        while std::io::Write::write(&mut filler, &[0; 4096]).is_ok_and(|written| written > 0) {}
+    }
+
+    /// Removes the file that fills it.
+    pub fn make_room(&self) {
+        std::fs::remove_file(self.filler()).expect("make room");
+    }
+
+    fn filler(&self) -> PathBuf {
+        self.path().join("filler")
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(self.path(), rustix::mount::UnmountFlags::DETACH);
+    }
+}
+
+/// Returns a size in `/proc/PID/status`, in KiB.
+#[track_caller]
+pub fn status_kib(pid: u32, key: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default();
+    let kib = line.trim_start_matches(':').trim().trim_end_matches(" kB");
+    kib.parse().unwrap_or_else(|e| panic!("{key}: {e}: {status}"))
+}

@@ -9,11 +9,10 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::process::Signal;
 
 use crate::environment::{Case, list};
-use crate::harness::{Cgroup, M, assert_fails, number, run};
+use crate::harness::{Cgroup, M, SmallDisk, assert_fails, number, run, status_kib};
 use crate::watch::{Events, after, begin, ended, limited, of, output_of, signal, until};
 use crate::workload::Work;
 
@@ -106,37 +105,19 @@ fn labels_of(text: &str) -> Labels {
     labels
 }
 
-/// A folder on a file system of its own, small enough to be filled.
-struct Small(tempfile::TempDir);
-
-impl Small {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        rustix::mount::mount("tmpfs", folder.path(), "tmpfs", MountFlags::empty(), c"size=64k")
-            .expect("mount it");
-        Self(folder)
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-}
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        let _ = rustix::mount::unmount(self.path(), UnmountFlags::DETACH);
-    }
+/// Asks for metrics, and returns the response.
+pub fn response(mut stream: impl Read + Write) -> String {
+    stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").expect("it takes a request");
+    let mut response = String::new();
+    stream.read_to_string(&mut response).expect("it answers");
+    assert!(response.starts_with("HTTP/1.1 200 "), "{response}");
+    response
 }
 
 /// Scrapes a unix socket.
 fn scrape(socket: &Path) -> Text {
-    let mut stream = UnixStream::connect(socket).expect("somebody listens");
-    stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").expect("it takes a request");
-    let mut response = String::new();
-    stream.read_to_string(&mut response).expect("it answers");
-    let (head, text) = response.split_once("\r\n\r\n").expect("a head");
-    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
-    Text::parse(text)
+    let response = response(UnixStream::connect(socket).expect("somebody listens"));
+    Text::parse(response.split_once("\r\n\r\n").expect("a head").1)
 }
 
 fn total(events: &Events, key: &str) -> i64 {
@@ -147,14 +128,8 @@ fn addresses_are_checked() {
     let line = "memctl: invalid value 'localhost:1' for '--metrics-listen <ADDR>': must be IP:PORT, [IPv6]:PORT or \
                 unix:PATH";
     assert_fails(&["watch", "app", "--headroom", "1M", "--metrics-listen", "localhost:1"], 2, line);
-    let line = "memctl: the argument '--json' cannot be used with '--prometheus'";
-    let ran = run(&["stat", "--prometheus", "--json"]);
-    assert_eq!((ran.status, ran.stdout.as_str()), (Some(2), ""), "{}", ran.stderr);
-    assert!(
-        ran.stderr.starts_with("memctl: ") && ran.stderr.contains("cannot be used with"),
-        "{line}: {}",
-        ran.stderr
-    );
+    let line = "memctl: the argument '--prometheus' cannot be used with '--json'";
+    assert_fails(&["stat", "--prometheus", "--json"], 2, line);
 }
 
 fn a_file_tells_what_the_summary_tells() {
@@ -302,9 +277,7 @@ fn hundreds_of_cgroups_are_bounded_and_summed() {
     assert_eq!(text.value("memctl_metrics_cgroups_left_out"), 100.0);
     assert_eq!(text.value("memctl_rule_cgroups"), COUNT as f64);
     assert_eq!(text.all("memctl_cgroup_usage_bytes").len(), 500);
-    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).expect("it runs");
-    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
-    let kib: u64 = resident.trim().trim_end_matches(" kB").parse().expect("a number");
+    let kib = status_kib(child.id(), "VmRSS");
     // Of the unoptimised program: see tests/vm/bench-watch for the other.
     assert!(kib < 8 << 10, "{kib} KiB are resident");
     let told = text.value("memctl_rule_reclaimed_bytes_total") as i64;
@@ -357,15 +330,11 @@ fn counters_never_fall_while_cgroups_come_and_go() {
 }
 
 fn a_full_disk_is_told_once_and_stops_nothing() {
-    let folder = Small::new();
-    let (file, ballast) = (folder.path().join("memctl.prom"), folder.path().join("ballast"));
+    let disk = SmallDisk::new();
+    let file = disk.path().join("memctl.prom");
     let app = limited("app", 64 * M);
     app.uses(&Work::Stream(200 * M));
-    let take_all = || {
-        let mut to = std::fs::File::create(&ballast).expect("create it");
-        while to.write_all(&[1; 4096]).is_ok() {}
-    };
-    take_all();
+    disk.fill();
     let name = file.to_str().expect("UTF-8");
     let child = begin(&["app", "--headroom", "20M", "--metrics", name]);
     // Two attempts and more.
@@ -373,7 +342,7 @@ fn a_full_disk_is_told_once_and_stops_nothing() {
     assert!(!file.exists());
     let reclaimed = app.stolen();
     assert!(reclaimed > 0);
-    std::fs::remove_file(&ballast).expect("remove it");
+    disk.make_room();
     until("a version", || file.exists());
     Text::of(&file);
     let output = output_of(child);
@@ -381,7 +350,7 @@ fn a_full_disk_is_told_once_and_stops_nothing() {
     let line = format!("memctl: {name}: no space left on device; trying again");
     assert_eq!(errors.matches(&line).count(), 1, "{errors}");
     assert!(app.stolen() > reclaimed, "it went on");
-    let left: Vec<_> = std::fs::read_dir(folder.path()).expect("list it").collect();
+    let left: Vec<_> = std::fs::read_dir(disk.path()).expect("list it").collect();
     assert!(left.is_empty(), "{left:?}");
 }
 

@@ -1,7 +1,6 @@
 //! memctl as a service of systemd: readiness, status, reload, watchdog and sandbox, by the units that
 //! come with memctl.
 
-use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixStream};
@@ -12,7 +11,8 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::environment::{Case, list};
-use crate::harness::{M, memctl, run};
+use crate::harness::{M, memctl, run, status_kib};
+use crate::metrics;
 use crate::systemd::{APP, Manager, Service, as_app, comes_down_to, install, output, user_manager};
 use crate::watch::{after, signal, until};
 
@@ -247,9 +247,8 @@ fn all_of_it_works_in_the_sandbox() {
     watch.start();
     until("a trigger", || has_trigger(&watch));
     comes_down_to(&some, 41 * M);
-    let status = std::fs::read_to_string(watch.process("status")).expect("it runs");
-    let locked = status.lines().find_map(|line| line.strip_prefix("VmLck:")?.trim().strip_suffix(" kB"));
-    assert!(locked.is_some_and(|kib| kib.parse::<u64>().is_ok_and(|kib| kib > 1000)), "{status}");
+    let pid = watch.show("MainPID").parse().expect("a process");
+    assert!(status_kib(pid, "VmLck") > 1000);
     let cgroup = std::fs::read_to_string(watch.process("cgroup")).expect("it runs");
     assert_eq!(cgroup, "0::/system.slice/joined.service\n");
     assert_eq!(std::fs::read_to_string(watch.process("oom_score_adj")).expect("it runs"), "-500\n");
@@ -259,7 +258,7 @@ fn all_of_it_works_in_the_sandbox() {
     until("metrics", || {
         std::fs::metadata(METRICS).is_ok_and(|file| file.permissions().mode() & 0o777 == 0o644)
     });
-    let scraped = scrape(UnixStream::connect(SOCKET).expect("it listens"));
+    let scraped = metrics::response(UnixStream::connect(SOCKET).expect("it listens"));
     assert!(scraped.contains("\nmemctl_rule_cgroups{rule=\"some.service\"} 1\n"), "{scraped}");
     // The record is drawn while the watch goes on.
     until("a picture", || {
@@ -282,15 +281,6 @@ fn all_of_it_works_in_the_sandbox() {
     }
 }
 
-/// Scrapes metrics, and returns the response.
-fn scrape(mut stream: impl Read + Write) -> String {
-    stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").expect("it takes a request");
-    let mut response = String::new();
-    stream.read_to_string(&mut response).expect("it answers");
-    assert!(response.starts_with("HTTP/1.1 200 "), "{response}");
-    response
-}
-
 fn metrics_are_served_over_tcp_as_the_page_says() {
     const PAGE: &str = include_str!("../../docs/service.md");
     let drop_in = PAGE.split("    [Service]\n").find(|text| text.starts_with("    PrivateNetwork=no"));
@@ -299,7 +289,7 @@ fn metrics_are_served_over_tcp_as_the_page_says() {
     assert!(drop_in.ends_with("IPAddressAllow=localhost\n"), "{drop_in}");
     let watch = Watch::of_host(&format!("metrics-listen = '127.0.0.1:19560'\n{}", keep("1G")), &drop_in);
     watch.start();
-    let scraped = scrape(TcpStream::connect("127.0.0.1:19560").expect("it listens"));
+    let scraped = metrics::response(TcpStream::connect("127.0.0.1:19560").expect("it listens"));
     assert!(scraped.contains("\nmemctl_config_last_reload_successful 1\n"), "{scraped}");
 }
 

@@ -7,7 +7,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::environment::{Case, list};
-use crate::harness::{Cgroup, M, assert_fails, memctl, number, run};
+use crate::harness::{Cgroup, M, assert_fails, memctl, number, run, status_kib};
 use crate::workload::Work;
 
 pub fn cases() -> Vec<Case> {
@@ -337,12 +337,8 @@ fn its_own_memory_is_locked_and_little() {
     app.uses(&Work::File(50 * M));
     let child = begin(&["app", "--headroom", "30M", "--json"]);
     until("the first reclaim", || app.stolen() > 0);
-    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).expect("it runs");
-    let kib = |key: &str| -> u64 {
-        let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default();
-        line.trim().trim_end_matches(" kB").parse().unwrap_or_else(|e| panic!("{key}: {e}"))
-    };
-    assert!(kib("VmLck:") > 0 && kib("VmRSS:") < 6 << 10, "{status}");
+    let [locked, resident] = ["VmLck", "VmRSS"].map(|key| status_kib(child.id(), key));
+    assert!(locked > 0 && resident < 6 << 10, "{locked} KiB locked, {resident} resident");
     signal(&child, Signal::TERM);
     assert!(child.wait_with_output().expect("memctl ends").status.success());
 }
