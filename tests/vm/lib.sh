@@ -47,6 +47,23 @@ record_to() {
 lock() { mkdir -p "$cache"; exec 9>"$cache/lock"; flock 9; }
 unlock() { exec 9>&-; }
 
+# cargo_tool NAME VERSION: builds that version of a cargo subcommand into the cache, unless it is
+# there, and prints the folder of the program. Without optimisation: it runs for seconds. To be called
+# under the lock.
+cargo_tool() {
+    local folder="$cache/tools/$1-$2"
+    if [ ! -x "$folder/bin/$1" ]; then
+        say "building $1 $2: this takes a minute or two"
+        # A build script can't be static: neither these flags nor the machine's.
+        env -u RUSTFLAGS CARGO_PROFILE_RELEASE_OPT_LEVEL=0 CARGO_PROFILE_RELEASE_LTO=false \
+            CARGO_PROFILE_RELEASE_CODEGEN_UNITS=64 nice cargo install --quiet --locked --version "$2" --root "$folder" "$1" >&2 || {
+            say "$1 $2: could not be built"
+            return 1
+        }
+    fi
+    echo "$folder/bin"
+}
+
 # apt_state NAME: sets `apt`, options for an apt with lists and downloads in a folder of its own, so
 # that the machine's stay as they are. Root needs no sandbox user, who can't read the cache.
 apt_state() {
