@@ -65,7 +65,7 @@ impl Error {
         match why {
             RecordError::Io(e) => Self::io(file, e),
             RecordError::Line { .. } => Self::new(format_args!("{file}:{why}")).with_hint(hint()),
-            RecordError::Nothing | RecordError::Empty => {
+            RecordError::Nothing | RecordError::Empty | RecordError::Text => {
                 Self::new(format_args!("{file}: {why}")).with_hint(hint())
             }
         }

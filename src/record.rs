@@ -1,8 +1,9 @@
 //! A record of a watch, read again: the output of `memctl watch --json`, a line for each event.
 //!
 //! A record comes from the user, and may contain anything: it is read line by line, the data kept
-//! is bounded, and a line that can't be parsed is refused with its position. Lines that were cut
-//! off, by a full disk or a sudden end of the watch, are passed over and counted.
+//! is bounded, and JSON that can't be parsed is refused with its position. Lines that were cut
+//! off, by a full disk or a sudden end of the watch, are passed over and counted, and so is text that
+//! isn't JSON.
 
 use std::collections::HashMap;
 use std::io::BufRead;
@@ -52,6 +53,8 @@ pub struct Record {
     pub is_cut: bool,
     /// Number of other lines that are cut off.
     pub torn: u32,
+    /// Number of lines of text that aren't JSON, in the whole file.
+    pub foreign: u32,
     /// Number of events that the watch dropped, because they weren't read in time.
     pub dropped: u64,
 }
@@ -76,12 +79,13 @@ impl Record {
     /// [`RecordError`].
     pub fn read(mut from: impl BufRead) -> Result<Self, RecordError> {
         let mut reader = Reader::default();
-        let mut number = 0;
+        let (mut number, mut foreign) = (0, 0u32);
         loop {
             number += 1;
             match line::read(&mut from, number)? {
                 Read::End => break,
                 Read::Blank => {}
+                Read::Text => foreign = foreign.saturating_add(1),
                 Read::Cut => reader.record.is_cut = true,
                 Read::Torn => reader.record.torn = reader.record.torn.saturating_add(1),
                 // The end of an earlier watch, which doesn't count, is often cut off.
@@ -93,12 +97,14 @@ impl Record {
             }
         }
         let mut record = reader.record;
+        record.foreign = foreign;
         record.courses.retain(|course| !course.points.is_empty());
         for course in &record.courses {
             record.span = record.span.max(course.points.last().map_or(0.0, |point| point.at));
         }
         match record.courses.is_empty() {
             true if number == 1 => Err(RecordError::Empty),
+            true if foreign > 0 => Err(RecordError::Text),
             true => Err(RecordError::Nothing),
             false => Ok(record),
         }

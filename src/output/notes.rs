@@ -211,6 +211,10 @@ pub fn read(file: &str, record: &Record, loudness: Verbosity) {
         let lines = counted(record.torn as usize, "line");
         eprint_line(&format!("memctl: {file}: {lines} cut off; drawing the others"));
     }
+    if record.foreign > 0 {
+        let lines = counted(record.foreign as usize, "line");
+        eprint_line(&format!("memctl: {file}: {lines} of other text skipped"));
+    }
     if record.dropped > 0 {
         let events = counted(usize::try_from(record.dropped).unwrap_or(usize::MAX), "event");
         eprint_line(&format!("memctl: {file}: {events} missing: the watch had to drop them"));

@@ -16,6 +16,9 @@ pub enum RecordError {
         /// Description of the error.
         what: String,
     },
+    /// Text that isn't JSON, and no line of a watched cgroup.
+    #[error("not a record: its lines aren't JSON")]
+    Text,
     /// The record contains no line of a watched cgroup.
     #[error("no watched cgroup in the record")]
     Nothing,

@@ -55,6 +55,9 @@ pub(crate) enum Read {
     Torn,
     /// A blank line.
     Blank,
+    /// Text that isn't JSON: a log may have other lines, such as those of the same watch without
+    /// `--json`.
+    Text,
     /// An incomplete line without its end, which can't be parsed.
     Cut,
     /// End of the record.
@@ -83,6 +86,9 @@ pub(crate) fn read(from: &mut impl BufRead, number: usize) -> Result<Read, Recor
     let begins = bytes.windows(BEGIN.len()).rposition(|part| part == BEGIN).filter(|&at| at > 0);
     if let Some(line) = begins.and_then(|at| serde_json::from_slice(&bytes[at..]).ok()) {
         return Ok(Read::AfterTorn(Box::new(line)));
+    }
+    if bytes.trim_ascii_start().first() != Some(&b'{') {
+        return Ok(Read::Text);
     }
     if !ended {
         return Ok(Read::Cut);

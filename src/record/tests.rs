@@ -111,6 +111,15 @@ fn torn_lines_are_passed_over_and_counted() {
 }
 
 #[test]
+fn other_text_is_passed_over_and_counted() {
+    let whole = read(NEW);
+    let (first, rest) = NEW.split_once('\n').unwrap();
+    let record = read(&format!("memctl: a note\n{first}\n \n/app  held: it\n{rest}-- Reboot --"));
+    assert_eq!((record.foreign, record.torn, record.is_cut), (3, 0, false));
+    assert!(record.courses == whole.courses);
+}
+
+#[test]
 fn dropped_events_are_counted() {
     let dropped = "{\"event\":\"dropped\",\"at_usec\":5,\"dropped_events\":7}\n";
     let record = read(&format!("{NEW}{dropped}{dropped}"));
@@ -121,7 +130,7 @@ fn dropped_events_are_counted() {
 fn what_is_none_is_refused_with_its_place() {
     assert_eq!(refused(b""), "the record is empty");
     assert_eq!(refused(b"\n \n"), "no watched cgroup in the record");
-    assert_eq!(refused(b"CGROUP  REQUESTED\n"), "1:1: not a line of a record: expected value");
+    assert_eq!(refused(b"CGROUP  REQUESTED\n"), "not a record: its lines aren't JSON");
     let second = [OLD.lines().next().unwrap(), "{\"event\":\"reclaim\",\"at_usec\":-3}", ""].join("\n");
     assert_eq!(
         refused(second.as_bytes()),
@@ -129,7 +138,8 @@ fn what_is_none_is_refused_with_its_place() {
     );
     let long = format!("{{\"event\":\"{}\"}}\n", "x".repeat(70_000));
     assert_eq!(refused(long.as_bytes()), "1:65536: the line is longer than 64 KiB");
-    assert_eq!(refused(&[0xff, 0xfe, b'\n']), "1:1: not a line of a record: expected value");
+    assert_eq!(refused(&[0xff, 0xfe, b'\n']), "not a record: its lines aren't JSON");
+    assert_eq!(refused(b"[1]\nnull\n7"), "not a record: its lines aren't JSON");
 }
 
 #[test]

@@ -68,6 +68,9 @@ fn records_of_all_versions() {
         "memctl: {name}: 1 line cut off; drawing the others\n\
          memctl: {name}: 3 events missing: the watch had to drop them\n"
     ));
+    let mixed = Folder::with(&format!("memctl: a note\n/app  held: nothing\n{}", RECORDS[1].1));
+    let [name, _] = mixed.words();
+    mixed.drawn(&format!("memctl: {name}: 2 lines of other text skipped\n"));
     let newer = RECORDS[1].1.replace("\"version\":1", "\"version\":9");
     let newer = Folder::with(&newer);
     let [name, _] = newer.words();
@@ -83,7 +86,7 @@ fn what_is_no_record() {
     let ran = assert_fails(
         &["plot", &record, "-o", &picture],
         1,
-        &format!("memctl: {record}:1:1: not a line of a record: expected value"),
+        &format!("memctl: {record}: not a record: its lines aren't JSON"),
     );
     assert!(ran.stderr.contains("hint: record a watch with memctl watch --json"), "{}", ran.stderr);
     let empty = Folder::with("");
