@@ -81,15 +81,35 @@ pub fn encoded_path(path: &Path) -> String {
     percent_encode(path.as_os_str().as_bytes(), KEPT).to_string()
 }
 
-/// Shortens a name to at most `width` characters, in the middle: both ends identify it better.
+/// Shortens a name to at most `width` characters. Of a path, the last components stay, which tell
+/// cgroups apart; what is too long even so is cut in the middle.
 pub fn shortened(name: &str, width: usize) -> String {
     let length = name.chars().count();
     if length <= width || width < 3 {
         return name.to_owned();
     }
+    let fits = |&(at, _): &(usize, &str)| name[at..].chars().count() < width;
+    if let Some((at, _)) = name.match_indices('/').find(fits).filter(|(at, _)| at + 1 < name.len()) {
+        return format!("…{}", &name[at..]);
+    }
+    match name.rsplit_once('/') {
+        Some((_, last)) if width >= MIN_LAST => format!("…/{}", cut(last, width - 2)),
+        _ => cut(name, width),
+    }
+}
+
+/// Minimum width in which a last component alone is more than its own beginning and end.
+const MIN_LAST: usize = 12;
+
+/// Cuts a text in the middle: both ends identify it better.
+fn cut(text: &str, width: usize) -> String {
+    let length = text.chars().count();
+    if length <= width {
+        return text.to_owned();
+    }
     let head = (width - 1) / 2;
     let tail = width - 1 - head;
-    name.chars().take(head).chain(['…']).chain(name.chars().skip(length - tail)).collect()
+    text.chars().take(head).chain(['…']).chain(text.chars().skip(length - tail)).collect()
 }
 
 /// Formats hundredths of a percent as the kernel and systemd do.
@@ -132,8 +152,14 @@ mod tests {
     }
 
     #[test]
-    fn long_names_keep_both_ends() {
+    fn long_names_keep_what_tells_them_apart() {
         assert_eq!(shortened("/kubepods/pod1", 40), "/kubepods/pod1");
-        assert_eq!(shortened("/kubepods/pod1", 9), "/kub…pod1");
+        assert_eq!(shortened("/kubepods/pod1", 9), "…/pod1");
+        assert_eq!(shortened("/system.slice/nginx.service", 16), "…/nginx.service");
+        assert_eq!(shortened("/a/b/c/nginx.service", 18), "…/c/nginx.service");
+        assert_eq!(shortened("/x/cri-containerd-0123456789.scope", 16), "…/cri-co…9.scope");
+        assert_eq!(shortened("app-0123456789.service", 9), "app-…vice");
+        assert_eq!(shortened("/kubepods/burstable/", 9), "/kub…ble/");
+        assert_eq!(shortened("/aé/ü", 3), "…/ü");
     }
 }
