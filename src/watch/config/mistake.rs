@@ -18,6 +18,10 @@ const RULE_KEYS: [&str; 10] = [
     "type",
 ];
 
+/// Keys of the whole host, that users write at the end of a file.
+const HOST_KEYS: [&str; 6] =
+    ["cpu", "swap-writes", "version", "metrics", "metrics-listen", "metrics-cgroups"];
+
 /// A mistake in a file of rules.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Mistake {
@@ -124,7 +128,8 @@ impl Mistake {
 
 fn hint_for_key(key: &str, known: &[String]) -> String {
     let is_known = |key: &str| known.iter().any(|known| known == key);
-    if ["cpu", "swap-writes", "version"].contains(&key) {
+    // Where they are known, they don't come here.
+    if HOST_KEYS.contains(&key) {
         return "move the key above the first [[rule]], since it applies to the whole host".to_owned();
     }
     if is_known("rule") && RULE_KEYS.contains(&key) {
