@@ -166,10 +166,7 @@ pub fn guarded(guard: Guard) -> String {
         Guard::SlowSwap { is_known: true } => {
             "only anonymous memory is left, and swap is a rotating disk (--type all swaps anyway)".into()
         }
-        Guard::Refaults(share) => format!(
-            "{:.0}% of the reclaimed memory was in use and came back: the limit is too low for the usage",
-            100.0 * share
-        ),
+        Guard::Refaults(share) => refaults(share),
         Guard::Exhausted => "nothing more could be reclaimed".into(),
         Guard::Cpu => "the --cpu budget is used up".into(),
         Guard::Grace => "it started less than 5 s ago".into(),
@@ -182,6 +179,16 @@ pub fn guarded(guard: Guard) -> String {
         ),
         Guard::Kswapd => "kswapd is at work, and reclaims from all cgroups".into(),
     }
+}
+
+/// Returns the reason for which refaults block, by the share of the reclaimed memory. What comes
+/// back may have been reclaimed earlier, so the share can be more than one.
+fn refaults(share: f64) -> String {
+    let came = match share {
+        ..1.0 => format!("{:.0}% of what was reclaimed came back", 100.0 * share),
+        _ => format!("{share:.1} times as much came back as was reclaimed"),
+    };
+    format!("{came}: reclaim would only repeat that")
 }
 
 /// Returns the net saving, formatted by `unit`; negative if copies take more than that.
