@@ -4,6 +4,8 @@ mod file;
 mod http;
 mod receivers;
 mod request;
+mod rules_file;
 mod serve;
 
-pub use receivers::WatchMetrics;
+pub use receivers::{Required, WatchMetrics};
+pub use rules_file::Stamp;

@@ -23,7 +23,7 @@ use memctl::watch::options::{RuledCgroup, WatchOptions};
 use crate::cli::{Global, Watch};
 use crate::error::{Error, Result};
 use crate::exit::Exit;
-use crate::metrics::WatchMetrics;
+use crate::metrics::{Required, WatchMetrics};
 use crate::notify::Notifier;
 use crate::output::view::Waiting;
 use crate::output::{self, Verbosity};
@@ -57,10 +57,9 @@ pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
     }
     let (follows, cpu, swap_writes) = (plan.watchlist.follows(), plan.cpu, plan.swap_writes);
     let rules = plan.rules.in_force();
-    let metrics = WatchMetrics::open(&plan.metrics, args.config.is_some().then_some(rules.len()))?;
-    notes.extend(
-        metrics.as_ref().and_then(WatchMetrics::address).map(|at| format!("metrics are served at {at}")),
-    );
+    let named = Required { file: args.metrics.is_some(), listen: args.metrics_listen.is_some() };
+    let rules_file = args.config.as_ref().map(|file| (file.clone(), rules.len(), plan.stamp));
+    let metrics = WatchMetrics::open(&plan.metrics, named, rules_file)?;
     signal::install();
     if args.config.is_some() {
         signal::install_reload();

@@ -34,11 +34,11 @@ pub struct MetricsFile {
 type Identity = (u64, u64);
 
 impl MetricsFile {
-    /// Checks that a file can be created at a path, or replaced.
+    /// Names the file.
     ///
     /// # Errors
-    /// The kernel's, or `EISDIR` for a path that names no file.
-    pub fn open(path: &Path) -> io::Result<Self> {
+    /// `EISDIR` for a path that names no file.
+    pub fn at(path: &Path) -> io::Result<Self> {
         let name = path.file_name().filter(|_| !path.as_os_str().as_bytes().ends_with(b"/"));
         let name = name.ok_or(Errno::ISDIR)?.to_owned();
         // Unlike that of any other process, also of one in another PID namespace.
@@ -46,14 +46,21 @@ impl MetricsFile {
         let mut draft = OsString::from(".");
         draft.push(&name);
         draft.push(format!(".{}.{random:016x}.tmp", std::process::id()));
-        let file = Self { path: path.to_owned(), name, draft, last: None };
-        let folder = file.folder()?;
-        file.check(&folder)?;
-        file.remove_old_drafts();
-        // An error is better told before anything is reclaimed.
-        drop(file.create(&folder)?);
-        remove(&folder, &file.draft);
-        Ok(file)
+        Ok(Self { path: path.to_owned(), name, draft, last: None })
+    }
+
+    /// Checks that the file can be created, or replaced: an error is better told before anything is
+    /// reclaimed.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn prepare(&self) -> io::Result<()> {
+        let folder = self.folder()?;
+        self.check(&folder)?;
+        self.remove_old_drafts();
+        drop(self.create(&folder)?);
+        remove(&folder, &self.draft);
+        Ok(())
     }
 
     /// Returns the path, as it was given.
@@ -170,6 +177,12 @@ mod tests {
 
     use super::*;
 
+    fn open(path: &Path) -> io::Result<MetricsFile> {
+        let file = MetricsFile::at(path)?;
+        file.prepare()?;
+        Ok(file)
+    }
+
     fn names(folder: &Path) -> Vec<OsString> {
         let mut names: Vec<_> =
             std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
@@ -181,7 +194,7 @@ mod tests {
     fn a_version_replaces_the_last_one_and_the_end_removes_it() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("memctl.prom");
-        let mut file = MetricsFile::open(&path).unwrap();
+        let mut file = open(&path).unwrap();
         assert!(names(folder.path()).is_empty(), "nothing is there before the first version");
         file.replace(|to| to.write_all(b"one\n")).unwrap();
         let first = std::fs::metadata(&path).unwrap();
@@ -197,7 +210,7 @@ mod tests {
     fn an_error_leaves_the_last_version() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("memctl.prom");
-        let mut file = MetricsFile::open(&path).unwrap();
+        let mut file = open(&path).unwrap();
         file.replace(|to| to.write_all(b"one\n")).unwrap();
         let full = |to: &mut BufWriter<File>| {
             to.write_all(b"half")?;
@@ -213,7 +226,7 @@ mod tests {
         let victim = folder.path().join("victim");
         std::fs::write(&victim, "mine").unwrap();
         let path = folder.path().join("memctl.prom");
-        let mut file = MetricsFile::open(&path).unwrap();
+        let mut file = open(&path).unwrap();
         symlink(&victim, folder.path().join(&file.draft)).unwrap();
         assert!(file.replace(|to| to.write_all(b"one\n")).is_err());
         std::fs::remove_file(folder.path().join(&file.draft)).unwrap();
@@ -240,7 +253,7 @@ mod tests {
         for name in stays.iter().chain(&[format!(".memctl.prom.{gone}.{random}.tmp")]) {
             std::fs::write(folder.path().join(name), "").unwrap();
         }
-        let _file = MetricsFile::open(&folder.path().join("memctl.prom")).unwrap();
+        let _file = open(&folder.path().join("memctl.prom")).unwrap();
         let mut stays = stays.map(OsString::from).to_vec();
         stays.sort();
         assert_eq!(names(folder.path()), stays);
@@ -252,7 +265,7 @@ mod tests {
         for path in
             [folder.path().to_owned(), folder.path().join("x/"), "/".into(), folder.path().join("no/x")]
         {
-            assert!(MetricsFile::open(&path).is_err(), "{}", path.display());
+            assert!(open(&path).is_err(), "{}", path.display());
         }
         assert!(names(folder.path()).is_empty());
     }
@@ -262,7 +275,7 @@ mod tests {
         let top = tempfile::tempdir().unwrap();
         let (folder, away) = (top.path().join("d"), top.path().join("old"));
         std::fs::create_dir(&folder).unwrap();
-        let mut file = MetricsFile::open(&folder.join("memctl.prom")).unwrap();
+        let mut file = open(&folder.join("memctl.prom")).unwrap();
         file.replace(|to| to.write_all(b"one\n")).unwrap();
         std::fs::rename(&folder, &away).unwrap();
         assert!(file.replace(|to| to.write_all(b"two\n")).is_err());
@@ -277,10 +290,10 @@ mod tests {
     fn what_is_no_file_is_neither_replaced_nor_removed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("memctl.prom");
-        let mut file = MetricsFile::open(&path).unwrap();
+        let mut file = open(&path).unwrap();
         let _socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
         assert!(file.replace(|to| to.write_all(b"one\n")).is_err());
-        assert!(MetricsFile::open(&path).is_err());
+        assert!(open(&path).is_err());
         drop(file);
         assert!(path.exists());
     }
@@ -289,7 +302,7 @@ mod tests {
     fn a_version_of_another_process_stays() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("memctl.prom");
-        let [mut one, mut other] = [(), ()].map(|()| MetricsFile::open(&path).unwrap());
+        let [mut one, mut other] = [(), ()].map(|()| open(&path).unwrap());
         one.replace(|to| to.write_all(b"one\n")).unwrap();
         other.replace(|to| to.write_all(b"other\n")).unwrap();
         drop(one);
@@ -302,7 +315,7 @@ mod tests {
     #[test]
     fn a_kill_leaves_no_half_file() {
         if let Some(path) = std::env::var_os(REPLACES) {
-            let mut file = MetricsFile::open(Path::new(&path)).unwrap();
+            let mut file = open(Path::new(&path)).unwrap();
             for version in 0u64.. {
                 let lines = |to: &mut BufWriter<File>| (0..2000).try_for_each(|_| writeln!(to, "{version}"));
                 file.replace(lines).unwrap();

@@ -1,8 +1,9 @@
 //! Where the metrics of a watch go, and when.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt::Display;
 use std::io;
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use memctl::cgroup::error::error_text;
@@ -11,7 +12,10 @@ use memctl::watch::config::MetricsSpec;
 use memctl::watch::config::address::Address;
 use memctl::watch::meter::{Figures, Meter};
 
+use rustix::io::Errno;
+
 use super::file::MetricsFile;
+use super::rules_file::Stamp;
 use super::serve::Server;
 use crate::error::{Error, Result};
 use crate::output::metrics::watch::{About, Reloads, write};
@@ -29,10 +33,30 @@ const SCRAPE_INTERVAL: Duration = Duration::from_millis(500);
 /// Maximum number of cgroups with series of their own, if none is given.
 const MOST_CGROUPS: u32 = 500;
 
+/// Interval between attempts to listen.
+const LISTEN_INTERVAL: Duration = Duration::from_secs(15);
+
+/// Which receivers must work from the start: those of the command line. Those of a file of rules are
+/// tried again and again, since to keep memory free is what a service is for.
+#[derive(Clone, Copy, Debug)]
+pub struct Required {
+    /// The file.
+    pub file: bool,
+    /// The address.
+    pub listen: bool,
+}
+
+/// The file of rules, the number of rules in force, and its version.
+type RulesFile = (PathBuf, usize, Option<Stamp>);
+
 /// The receivers of a watch's metrics.
 pub struct WatchMetrics {
     file: Option<RefCell<MetricsFile>>,
-    server: Option<Server>,
+    /// The address, and the server once it listens.
+    address: Option<Address>,
+    server: OnceCell<Server>,
+    /// Time of the next attempt to listen.
+    listens_at: Cell<Duration>,
     most_cgroups: usize,
     began: SystemTime,
     /// Time of the last version of the file, and of the last text for scrapers.
@@ -41,59 +65,96 @@ pub struct WatchMetrics {
     /// True if something happened since the last version of the file.
     is_busy: Cell<bool>,
     /// `None` on the command line.
+    rules_file: Option<PathBuf>,
     reloads: Cell<Option<Reloads>>,
-    /// True once an error was told, until a version is written again: of the file, and for scrapers.
+    /// Version of the file of rules.
+    stamp: Cell<Option<Stamp>>,
+    /// True once an error was told, until it is over: of the file, for scrapers, and of listening.
     file_failed: Cell<bool>,
     server_failed: Cell<bool>,
-    /// The error to tell.
-    trouble: Cell<Option<String>>,
+    listen_failed: Cell<bool>,
+    /// What is to be told.
+    news: RefCell<Vec<String>>,
     /// Time of a report, until that is asked for.
     reported_at: Cell<Option<Duration>>,
 }
 
 impl WatchMetrics {
-    /// Opens the receivers; `None` if there are none. `rules` is the number of rules in the file of
-    /// rules, if there is one.
-    pub fn open(wanted: &MetricsSpec, rules: Option<usize>) -> Result<Option<Self>> {
-        let began = SystemTime::now();
-        let file = wanted.file.as_ref().map(|path| {
-            MetricsFile::open(path).map_err(|e| Error::io(path.display(), &e).context("--metrics"))
-        });
-        let server = wanted.listen.as_ref().map(|address| {
-            Server::listen(address).map_err(|e| Error::io(address, &e).context("--metrics-listen"))
-        });
-        let (file, server) = (file.transpose()?, server.transpose()?);
-        if file.is_none() && server.is_none() {
+    /// Opens the receivers; `None` if there are none.
+    pub fn open(
+        wanted: &MetricsSpec,
+        required: Required,
+        rules_file: Option<RulesFile>,
+    ) -> Result<Option<Self>> {
+        if wanted.file.is_none() && wanted.listen.is_none() {
             return Ok(None);
         }
-        Ok(Some(Self {
-            file: file.map(RefCell::new),
-            server,
+        let refused = |what: &dyn Display, e: &io::Error, option| {
+            Error::io(what, e).context(option).with_hint(sandbox_hint(e))
+        };
+        let file = wanted.file.as_ref().map(|path| {
+            MetricsFile::at(path).map_err(|e| refused(&path.display(), &e, "--metrics")).map(RefCell::new)
+        });
+        let began = SystemTime::now();
+        let (path, rules, stamp) = rules_file.map_or((None, None, None), |(path, rules, stamp)| {
+            (Some(path), Some(Reloads { is_successful: true, at: began, rules, differs: None }), stamp)
+        });
+        let metrics = Self {
+            file: file.transpose()?,
+            address: wanted.listen.clone(),
+            server: OnceCell::new(),
+            listens_at: Cell::new(clock::now() + LISTEN_INTERVAL),
             most_cgroups: wanted.cgroups.unwrap_or(MOST_CGROUPS) as usize,
             began,
             written_at: Cell::default(),
             served_at: Cell::default(),
             is_busy: Cell::new(true),
-            reloads: Cell::new(rules.map(|rules| Reloads { is_successful: true, at: began, rules })),
+            rules_file: path,
+            reloads: Cell::new(rules),
+            stamp: Cell::new(stamp),
             file_failed: Cell::new(false),
             server_failed: Cell::new(false),
-            trouble: Cell::new(None),
+            listen_failed: Cell::new(false),
+            news: RefCell::default(),
             reported_at: Cell::new(None),
-        }))
-    }
-
-    /// Returns the address at which scrapers are served: the port is the real one where 0 was asked
-    /// for.
-    pub fn address(&self) -> Option<&Address> {
-        self.server.as_ref().map(Server::address)
-    }
-
-    /// Records that the control loop turned. Returns an error that is to be told, once.
-    pub fn turned(&self) -> Option<String> {
-        if let Some(server) = &self.server {
-            server.turned();
+        };
+        if let Some(file) = &metrics.file {
+            let file = file.borrow();
+            match file.prepare() {
+                Err(why) if required.file => return Err(refused(&file.path().display(), &why, "--metrics")),
+                prepared => metrics.judge(prepared, &metrics.file_failed, file.path().display()),
+            }
         }
-        self.trouble.take()
+        if let Some(address) = &metrics.address {
+            match metrics.listen(address) {
+                Err(why) if required.listen => return Err(refused(address, &why, "--metrics-listen")),
+                listens => metrics.judge(listens, &metrics.listen_failed, address),
+            }
+        }
+        Ok(Some(metrics))
+    }
+
+    /// Listens at the address.
+    fn listen(&self, address: &Address) -> io::Result<()> {
+        let server = Server::listen(address)?;
+        // The port is the real one where 0 was asked for.
+        self.news.borrow_mut().push(format!("metrics are served at {}", server.address()));
+        // There is no other yet.
+        let _ = self.server.set(server);
+        Ok(())
+    }
+
+    /// Records that the control loop turned. Returns what is to be told, once.
+    pub fn turned(&self) -> Vec<String> {
+        match (self.server.get(), &self.address) {
+            (Some(server), _) => server.turned(),
+            (None, Some(address)) if clock::now() >= self.listens_at.get() => {
+                self.listens_at.set(clock::now() + LISTEN_INTERVAL);
+                self.judge(self.listen(address), &self.listen_failed, address);
+            }
+            _ => {}
+        }
+        self.news.take()
     }
 
     /// Returns whether there was a report since the last call, which scrapers have by now.
@@ -106,7 +167,8 @@ impl WatchMetrics {
     fn judge(&self, wrote: io::Result<()>, has_failed: &Cell<bool>, place: impl Display) {
         let is_known = has_failed.replace(wrote.is_err());
         if let Some(why) = wrote.err().filter(|_| !is_known) {
-            self.trouble.set(Some(format!("{place}: {}; trying again", error_text(&why))));
+            let hint = sandbox_hint(&why).map_or_else(String::new, |hint| format!(" ({hint})"));
+            self.news.borrow_mut().push(format!("{place}: {}; trying again{hint}", error_text(&why)));
         }
     }
 
@@ -115,14 +177,36 @@ impl WatchMetrics {
         self.is_busy.set(true);
     }
 
-    /// Records an attempt to read the rules again: their number, if it succeeded.
-    pub fn reloaded(&self, rules: Option<usize>) {
+    /// Records an attempt to read the rules again: their number, if it succeeded, and the version of
+    /// the file.
+    pub fn reloaded(&self, rules: Option<(usize, Option<Stamp>)>) {
         self.happened();
         let before = self.reloads.get();
         self.reloads.set(match rules {
-            Some(rules) => Some(Reloads { is_successful: true, at: SystemTime::now(), rules }),
+            Some((rules, stamp)) => {
+                self.stamp.set(stamp);
+                Some(Reloads { is_successful: true, at: SystemTime::now(), rules, differs: None })
+            }
             None => before.map(|before| Reloads { is_successful: false, ..before }),
         });
+    }
+
+    /// Returns what the engine doesn't know of the watch.
+    fn about(&self) -> About {
+        let differs =
+            self.stamp.get().zip(self.rules_file.as_deref()).and_then(|(stamp, file)| stamp.differs(file));
+        About { began: self.began, reloads: self.reloads.get().map(|reloads| Reloads { differs, ..reloads }) }
+    }
+}
+
+/// Returns a hint for an error that the sandbox of a service causes.
+fn sandbox_hint(why: &io::Error) -> Option<&'static str> {
+    match Errno::from_io_error(why)? {
+        Errno::ROFS => Some("a service may write only where ReadWritePaths= of its unit allows it"),
+        Errno::AFNOSUPPORT => Some(
+            "a service needs RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 and PrivateNetwork=no in its unit",
+        ),
+        _ => None,
     }
 }
 
@@ -132,7 +216,7 @@ impl Meter for WatchMetrics {
         // The first version is written at once.
         let next = |at: Duration| if at.is_zero() { at } else { at + interval };
         let file = self.file.as_ref().map(|_| next(self.written_at.get()));
-        let scrape = self.server.as_ref().filter(|server| server.is_wanted());
+        let scrape = self.server.get().filter(|server| server.is_wanted());
         let scrape = scrape.map(|_| self.served_at.get() + SCRAPE_INTERVAL);
         [file, scrape].into_iter().flatten().min().unwrap_or(Duration::MAX)
     }
@@ -143,8 +227,8 @@ impl Meter for WatchMetrics {
 
     fn report(&self, figures: &Figures<'_>) {
         let now = clock::now();
-        let about = About { began: self.began, reloads: self.reloads.get() };
-        if let Some(server) = self.server.as_ref().filter(|server| server.is_wanted()) {
+        let about = self.about();
+        if let Some(server) = self.server.get().filter(|server| server.is_wanted()) {
             self.served_at.set(now);
             let wrote = server.replace(|to| write(to, figures, about));
             self.judge(wrote, &self.server_failed, server.address());

@@ -23,7 +23,7 @@ pub struct Counters {
     /// Time for which its tasks were stalled on memory (PSI `some`); `None` where the kernel
     /// doesn't report it.
     pub stalled: Option<Duration>,
-    /// Number of times it met its limit.
+    /// Number of samples that found its limit met since the one before.
     pub limit_hits: u64,
     /// Number of times that each guard held back an action, by the guard's word.
     pub held: Vec<(&'static str, u64)>,

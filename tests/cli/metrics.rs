@@ -26,6 +26,7 @@ pub fn cases() -> Vec<Case> {
             a_file_tells_what_the_summary_tells,
             stat_tells_the_same,
             what_can_not_be_written_is_told_first,
+            what_the_rules_name_is_tried_again,
             hostile_names_come_back,
             hundreds_of_cgroups_are_bounded_and_summed,
             counters_never_fall_while_cgroups_come_and_go,
@@ -215,6 +216,32 @@ fn what_can_not_be_written_is_told_first() {
     app.assert_untouched(before);
 }
 
+fn what_the_rules_name_is_tried_again() {
+    let top = tempfile::tempdir().expect("a folder");
+    let (folder, rules) = (top.path().join("later"), top.path().join("watch.toml"));
+    let (file, socket) = (folder.join("memctl.prom"), folder.join("s"));
+    let text = format!(
+        "metrics = '{}'\nmetrics-listen = 'unix:{}'\n[[rule]]\nmatch = 'app'\nheadroom = '20M'\n",
+        file.display(),
+        socket.display()
+    );
+    std::fs::write(&rules, text).expect("write the rules");
+    let app = limited("app", 64 * M);
+    app.uses(&Work::Stream(200 * M));
+    let child = begin(&["--config", rules.to_str().expect("UTF-8")]);
+    until("reclaim without metrics", || app.stolen() > 0);
+    std::fs::create_dir(&folder).expect("make it");
+    until("both", || file.exists() && socket.exists());
+    Text::of(&file);
+    scrape(&socket);
+    let errors = String::from_utf8_lossy(&output_of(child).stderr).into_owned();
+    for place in [file.display().to_string(), format!("unix:{}", socket.display())] {
+        let line = format!("memctl: {place}: no such file or directory; trying again\n");
+        assert_eq!(errors.matches(&line).count(), 1, "{errors}");
+    }
+    assert!(errors.contains("metrics are served at unix:"), "{errors}");
+}
+
 fn hostile_names_come_back() {
     let folder = tempfile::tempdir().expect("a folder");
     let socket = folder.path().join("s");
@@ -369,16 +396,20 @@ fn a_reload_that_fails_shows() {
         let text = scrape(&socket);
         (text.value("memctl_config_last_reload_successful"), text.value("memctl_config_rules"))
     };
-    assert_eq!(state(), (1.0, 1.0));
+    let differs = || scrape(&socket).value("memctl_config_file_differs");
+    assert_eq!((state(), differs()), ((1.0, 1.0), 0.0));
     assert_eq!(scrape(&socket).only("memctl_cgroup_usage_bytes"), None);
     std::fs::write(&rules, "[[rule]]\nhead").expect("write the rules");
+    until("the other version", || differs() == 1.0);
     signal(&child, Signal::HUP);
     until("the failure", || state() == (0.0, 1.0));
+    assert_eq!(differs(), 1.0);
     let two = rule.replace("metrics-cgroups = 0", "metrics-cgroups = 1")
         + "[[rule]]\nname = 'two'\nmatch = 'other'\nkeep = '6M'\n";
     std::fs::write(&rules, two).expect("write the rules");
     signal(&child, Signal::HUP);
     until("both rules", || state() == (1.0, 2.0));
+    assert_eq!(differs(), 0.0);
     let cgroups = scrape(&socket);
     let cgroups: Vec<_> = cgroups.all("memctl_rule_cgroups").into_iter().map(|(_, count)| count).collect();
     assert_eq!(cgroups, [1.0, 0.0], "also of a rule without any");

@@ -22,7 +22,7 @@ const LEFT_ALONE: &str = "an ambiguous name of a leave-alone rule may mean it";
 
 /// Runs the subcommand.
 pub fn run(file: &Path, json: bool, loudness: Verbosity) -> Result<Exit> {
-    let read = rules::read(file).inspect_err(|why| {
+    let (read, _) = rules::read(file).inspect_err(|why| {
         if json {
             // The reader of the JSON gets the error as well.
             let _ = output::check::rules::refuse(&file.display().to_string(), why);

@@ -17,6 +17,7 @@ use super::lock::give_memory_back;
 use super::plan::{ListRules, NoteKey, SearchNote, WatchPlan};
 use super::rules;
 use crate::error::{Error, Result};
+use crate::metrics::Stamp;
 use crate::output::notes::not_watched;
 use crate::output::status::Purpose;
 use crate::output::view::Waiting;
@@ -24,6 +25,7 @@ use crate::output::view::Waiting;
 /// A file of rules, read and resolved. Its text comes along, since rules can't leave a thread.
 struct Read {
     text: String,
+    stamp: Option<Stamp>,
     watchlist: Watchlist,
     found: Found,
 }
@@ -34,6 +36,8 @@ pub struct Reloaded {
     pub reload: Reload,
     /// Number of rules.
     pub rules: usize,
+    /// Version of the file.
+    pub stamp: Option<Stamp>,
     /// Where the metrics are to go.
     pub metrics: MetricsSpec,
     /// Purpose of the rules.
@@ -92,10 +96,10 @@ impl Follower {
     pub fn read_again(&mut self, file: &Path) {
         let file = file.to_owned();
         self.reading = Some(Task::start(move || {
-            let text = rules::text(&file)?;
+            let (text, stamp) = rules::text(&file)?;
             let watchlist = Watchlist::of(&rules::parse(&file, &text)?.words())?;
             let found = watchlist.first()?;
-            Ok(Read { text, watchlist, found })
+            Ok(Read { text, stamp, watchlist, found })
         }));
     }
 
@@ -104,11 +108,10 @@ impl Follower {
         let read = self.reading.as_ref()?.poll().transpose()?;
         self.reading = None;
         let read = read.map_err(Error::new).and_then(|read| read);
-        Some(
-            read.and_then(|read| {
-                Ok(self.adopt(&rules::parse(file, &read.text)?, read.watchlist, read.found))
-            }),
-        )
+        Some(read.and_then(|read| {
+            let rules = rules::parse(file, &read.text)?;
+            Ok(Reloaded { stamp: read.stamp, ..self.adopt(&rules, read.watchlist, read.found) })
+        }))
     }
 
     /// Replaces the rules.
@@ -129,7 +132,7 @@ impl Follower {
         let names = self.rules.in_force();
         let reload = Reload { all, cpu: new.cpu, swap_writes: new.swap_writes, rules: names };
         let purpose = self.rules.purpose(false);
-        Reloaded { reload, rules: rules.each.len(), metrics: new.metrics, purpose, notes }
+        Reloaded { reload, rules: rules.each.len(), stamp: None, metrics: new.metrics, purpose, notes }
     }
 }
 

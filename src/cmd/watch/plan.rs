@@ -16,6 +16,7 @@ use memctl::watch::options::RuledCgroup;
 use super::rules;
 use crate::cli::Watch;
 use crate::error::{Error, Result};
+use crate::metrics::Stamp;
 use crate::output::notes;
 use crate::output::status::Purpose;
 
@@ -34,6 +35,8 @@ pub struct WatchPlan {
     pub swap_writes: Option<u64>,
     /// Where metrics go.
     pub metrics: MetricsSpec,
+    /// Version of the file of rules, where that can be looked at again.
+    pub stamp: Option<Stamp>,
     /// True if cgroups that can't be watched are waited for; otherwise they are an error.
     pub waits: bool,
 }
@@ -50,10 +53,11 @@ impl WatchPlan {
     /// Makes the plan from the command line.
     pub fn of(args: &Watch) -> Result<Self> {
         if let Some(file) = &args.config {
-            let plan = Self::by_rules(&rules::read(file)?)?;
+            let (rules, stamp) = rules::read(file)?;
+            let plan = Self::by_rules(&rules)?;
             let cpu = args.cpu.map(Percent::ratio).or(plan.cpu);
             let metrics = metrics(args, &plan.metrics);
-            return Ok(Self { cpu, metrics, ..plan });
+            return Ok(Self { cpu, metrics, stamp, ..plan });
         }
         let rule = rule(args)?;
         let words = Words { wanted: args.words.clone(), excluded: args.exclude.clone() };
@@ -69,6 +73,7 @@ impl WatchPlan {
             rules: ListRules { each: vec![Some(Rc::new(rule))], names: Vec::new() },
             cpu: args.cpu.map(Percent::ratio),
             metrics: metrics(args, &MetricsSpec::default()),
+            stamp: None,
             waits: false,
         })
     }
@@ -89,6 +94,7 @@ impl WatchPlan {
             cpu: rules.cpu.map(Percent::ratio),
             swap_writes: rules.swap_writes,
             metrics: rules.metrics.clone(),
+            stamp: None,
             waits: true,
         }
     }

@@ -7,10 +7,12 @@ use std::path::Path;
 use memctl::watch::config::{ConfigError, MAX_BYTES, Mistake, Rules, line_and_column};
 
 use crate::error::{Error, Result};
+use crate::metrics::Stamp;
 
-/// Reads the rules.
-pub fn read(file: &Path) -> Result<Rules> {
-    parse(file, &text(file)?)
+/// Reads the rules, and the stamp of the file.
+pub fn read(file: &Path) -> Result<(Rules, Option<Stamp>)> {
+    let (text, stamp) = text(file)?;
+    Ok((parse(file, &text)?, stamp))
 }
 
 /// Parses the text of a file.
@@ -18,16 +20,21 @@ pub fn parse(file: &Path, text: &str) -> Result<Rules> {
     Rules::parse(text).map_err(|why| Error::config(&file.display().to_string(), &why))
 }
 
-/// Reads the text of a file, up to the maximum size.
-pub fn text(file: &Path) -> Result<String> {
+/// Reads the text of a file, up to the maximum size, and its stamp.
+pub fn text(file: &Path) -> Result<(String, Option<Stamp>)> {
     let name = file.display().to_string();
     let mut bytes = Vec::new();
-    File::open(file)
-        .and_then(|open| open.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes))
-        .map_err(|e| Error::io(&name, &e))?;
-    String::from_utf8(bytes).map_err(|e| {
+    let read = File::open(file).and_then(|open| {
+        // Before it is read: what is written meanwhile is another version.
+        let stamp = Stamp::of(&open.metadata()?);
+        open.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+        Ok(stamp)
+    });
+    let stamp = read.map_err(|e| Error::io(&name, &e))?;
+    let text = String::from_utf8(bytes).map_err(|e| {
         let at = e.utf8_error().valid_up_to();
         let (line, column) = line_and_column(&String::from_utf8_lossy(e.as_bytes()), at);
         Error::config(&name, &ConfigError { line, column, mistake: Mistake::NotText })
-    })
+    })?;
+    Ok((text, stamp))
 }

@@ -76,8 +76,8 @@ impl<'a> Session<'a> {
         let is_over = signal::pending().inspect(|_| self.service.stopping()).is_some();
         // Also called in the middle of a write, which may be in the middle of output.
         let Ok(mut screen) = self.screen.try_borrow_mut() else { return is_over };
-        if let Some(trouble) = self.metrics.as_ref().and_then(WatchMetrics::turned) {
-            screen.note(&trouble, self.loudness);
+        for news in self.metrics.iter().flat_map(WatchMetrics::turned) {
+            screen.note(&news, self.loudness);
         }
         is_over || screen.nobody_reads()
     }
@@ -101,7 +101,7 @@ impl<'a> Session<'a> {
         let read = self.follower.borrow_mut().reloaded(file)?;
         self.service.reloaded(read.as_ref().map(|new| new.purpose.clone()).map_err(ToString::to_string));
         if let Some(metrics) = &self.metrics {
-            metrics.reloaded(read.as_ref().ok().map(|new| new.reload.rules.len()));
+            metrics.reloaded(read.as_ref().ok().map(|new| (new.reload.rules.len(), new.stamp)));
         }
         self.screen.borrow_mut().reloaded(file, read.as_ref().map(|new| new.rules), self.loudness);
         let Reloaded { reload, notes, metrics, .. } = read.ok()?;

@@ -65,6 +65,7 @@ groups! {
         RELOADED = Gauge "memctl_config_last_reload_successful" [] "1 if the last attempt to read the file of rules succeeded, 0 if the old rules stay.";
         RELOADED_AT = Gauge "memctl_config_last_reload_success_timestamp_seconds" [] "Last time that the file of rules was read successfully, in seconds since 1970.";
         RULES = Gauge "memctl_config_rules" [] "Number of rules in force.";
+        DIFFERS = Gauge "memctl_config_file_differs" [] "1 if the file of rules has changed since the rules in force were read, or is gone.";
         TOLD = Gauge "memctl_metrics_cgroups" [] "Number of watched cgroups with series of their own.";
         LEFT_OUT = Gauge "memctl_metrics_cgroups_left_out" [] "Number of watched cgroups without series of their own: see metrics-cgroups in watch.toml(5).";
     }
@@ -78,7 +79,7 @@ groups! {
         RULE_WRITE_CPU = Counter "memctl_rule_write_cpu_seconds_total" ["rule"] "CPU time of these writes.";
         RULE_WRITE = Counter "memctl_rule_write_seconds_total" ["rule"] "Duration of these writes.";
         RULE_STALLED = Counter "memctl_rule_stalled_seconds_total" ["rule"] "Time for which tasks of the cgroups were stalled on memory (PSI some).";
-        RULE_LIMIT_HITS = Counter "memctl_rule_limit_hits_total" ["rule"] "Number of times that a cgroup met the limit below which memctl keeps memory free.";
+        RULE_LIMIT_HITS = Counter "memctl_rule_limit_hits_total" ["rule"] "Number of samples of the cgroups that found the limit met since the one before, below which memctl keeps memory free. memory.events counts every time.";
         RULE_HELD = Counter "memctl_rule_held_total" ["rule", "guard"] "Number of times that a guard held back an action.";
         RULE_SAVED = Gauge "memctl_rule_net_saved_bytes" ["rule"] "Bytes that the cgroups save by --pressure, less compressed copies of them.";
     }
@@ -95,7 +96,7 @@ groups! {
         REFAULTED = Counter "memctl_cgroup_refaulted_bytes_total" ["cgroup", "rule"] "Bytes refaulted: page cache and swap-ins.";
         DIRECT = Counter "memctl_cgroup_direct_reclaimed_bytes_total" ["cgroup", "rule"] "Bytes that its tasks reclaimed in their own time (Linux 6.15 or newer).";
         STALLED = Counter "memctl_cgroup_stalled_seconds_total" ["cgroup", "rule"] "Time for which its tasks were stalled on memory (PSI some).";
-        LIMIT_HITS = Counter "memctl_cgroup_limit_hits_total" ["cgroup", "rule"] "Number of times that it met the limit below which memctl keeps memory free.";
+        LIMIT_HITS = Counter "memctl_cgroup_limit_hits_total" ["cgroup", "rule"] "Number of samples that found the limit met since the one before, below which memctl keeps memory free. memory.events counts every time.";
         HELD = Gauge "memctl_cgroup_held" ["cgroup", "rule", "guard"] "1 while this guard holds back an action.";
     }
     "Of memctl stat --prometheus" {

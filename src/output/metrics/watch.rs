@@ -25,6 +25,8 @@ pub struct Reloads {
     pub at: SystemTime,
     /// Number of rules in force.
     pub rules: usize,
+    /// True if the file has changed since; `None` if that can't be seen.
+    pub differs: Option<bool>,
 }
 
 /// What the engine doesn't know of the watch.
@@ -62,6 +64,9 @@ pub fn write(to: impl Write, figures: &Figures<'_>, about: About) -> io::Result<
         to.sample(&names::RELOADED, &[], None, reloads.is_successful)?;
         to.sample(&names::RELOADED_AT, &[], None, since_epoch(reloads.at))?;
         to.sample(&names::RULES, &[], None, reloads.rules)?;
+        if let Some(differs) = reloads.differs {
+            to.sample(&names::DIFFERS, &[], None, differs)?;
+        }
     }
     to.sample(&names::TOLD, &[], None, told)?;
     to.sample(&names::LEFT_OUT, &[], None, figures.watched.saturating_sub(told))?;
