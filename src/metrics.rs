@@ -2,6 +2,7 @@
 
 mod file;
 mod http;
+mod peer;
 mod receivers;
 mod request;
 mod rules_file;

@@ -11,6 +11,7 @@ use rustix::fs::sendfile;
 use rustix::io::Errno;
 use rustix::net::{Shutdown, shutdown};
 
+use super::peer::Peer;
 use super::request::{Answer, MAX_HEAD, Request, Status, parse};
 
 /// Time for a request, and for a response: a scraper that takes longer has given up.
@@ -57,6 +58,7 @@ enum State {
 #[derive(Debug)]
 pub struct Connection {
     stream: File,
+    peer: Peer,
     state: State,
     until: Instant,
 }
@@ -74,9 +76,9 @@ pub enum Next {
 
 impl Connection {
     /// Takes a connection, which must not block.
-    pub fn new(stream: OwnedFd, now: Instant) -> Self {
+    pub fn new(stream: OwnedFd, peer: Peer, now: Instant) -> Self {
         let state = State::Request { head: Vec::new() };
-        Self { stream: stream.into(), state, until: now + REQUEST_TIME }
+        Self { stream: stream.into(), peer, state, until: now + REQUEST_TIME }
     }
 
     /// Returns its descriptor, and the events to wait for.
@@ -87,6 +89,11 @@ impl Connection {
             State::Response { .. } => PollFlags::OUT,
         };
         (self.stream.as_fd(), events)
+    }
+
+    /// Returns the other end.
+    pub fn peer(&self) -> Peer {
+        self.peer
     }
 
     /// Returns the number of the text that it sends, if it does.

@@ -17,19 +17,19 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{MemfdFlags, Mode, memfd_create};
 use rustix::io::Errno;
-use rustix::net::{
-    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, connect, socket_with,
-};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use rustix::process::umask;
 
 use super::http::{Connection, Known, Next, Page};
+use super::peer::{accept, given_up};
 use crate::signal;
 
-/// Maximum number of connections. With one more, an old one is given up.
+/// Maximum number of connections. With one more, one is given up: see [`given_up`].
 const MAX_CONNECTIONS: usize = 32;
 
-/// Maximum number of connections per second.
-const MOST_ACCEPTS: usize = 50;
+/// Maximum number of connections per second. They wait in a queue, where one who floods it holds up
+/// the others.
+const MOST_ACCEPTS: usize = 200;
 
 /// Number of replaced texts that are still sent to slow scrapers.
 const OLD_VERSIONS: u64 = 3;
@@ -269,15 +269,15 @@ impl Accepts {
             (self.second, self.count) = (Some(now), 0);
         }
         while self.count < MOST_ACCEPTS {
-            match accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
-                Ok(stream) => {
+            match accept(listener) {
+                Ok((stream, peer)) => {
                     self.count += 1;
                     if connections.len() >= MAX_CONNECTIONS {
-                        // First one that asks for nothing; otherwise the one that takes longest.
-                        let idle = connections.iter().position(Connection::asks_nothing);
-                        connections.remove(idle.unwrap_or(0));
+                        let all: Vec<_> =
+                            connections.iter().map(|one| (one.peer(), one.asks_nothing())).collect();
+                        connections.remove(given_up(&all, peer));
                     }
-                    connections.push(Connection::new(stream, now));
+                    connections.push(Connection::new(stream, peer, now));
                 }
                 // Gone already, or interrupted.
                 Err(Errno::CONNABORTED | Errno::INTR | Errno::PROTO) => {}

@@ -132,6 +132,11 @@ fn mistakes_are_reported_with_their_place() {
             hint("move the key above the first [[rule]], since it applies to the whole host"),
         ),
         (
+            format!("{rule}headroom = \"5%\"\nmetrics-listen = \"127.0.0.1:1\""),
+            "4:1: unknown key \"metrics-listen\"",
+            hint("move the key above the first [[rule]], since it applies to the whole host"),
+        ),
+        (
             "[rule]\nmatch = \"a\"".to_owned(),
             "1:1: invalid type: map, expected a sequence",
             hint("begin a rule with [[rule]], in two brackets"),
