@@ -24,11 +24,11 @@ impl Peer {
     fn of_address(address: IpAddr) -> Self {
         match address.to_canonical() {
             address if address.is_loopback() => Self::Loopback,
+            IpAddr::V4(address) => Self::Address(address.into()),
             IpAddr::V6(address) => {
                 let [a, b, c, d, ..] = address.segments();
                 Self::Address([a, b, c, d, 0, 0, 0, 0].into())
             }
-            address @ IpAddr::V4(_) => Self::Address(address),
         }
     }
 

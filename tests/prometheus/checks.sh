@@ -59,6 +59,16 @@ check_names() {
     done
 }
 
+# check_guards: docs/metrics.md explains each word of the label guard.
+check_guards() {
+    local word count=0
+    while read -r word; do
+        count=$((count + 1))
+        check "docs/metrics.md: guard $word: not explained" grep -q "^| \`$word\` | " "$root/docs/metrics.md"
+    done < <(sed -n 's/^ *Self::.* => "\([a-z_]*\)",$/\1/p' "$root/src/watch/policy/guard.rs")
+    [ $count -gt 10 ] || fail "guard.rs has only $count words"
+}
+
 # check_text: the text is valid, without a remark, and has no metric that sample.prom lacks.
 check_text() {
     check "check metrics" silent "$tools/promtool" check metrics

@@ -78,26 +78,26 @@ groups! {
         RULE_WRITES = Counter "memctl_rule_writes_total" ["rule"] "Number of writes to memory.reclaim.";
         RULE_WRITE_CPU = Counter "memctl_rule_write_cpu_seconds_total" ["rule"] "CPU time of these writes.";
         RULE_WRITE = Counter "memctl_rule_write_seconds_total" ["rule"] "Duration of these writes.";
-        RULE_STALLED = Counter "memctl_rule_stalled_seconds_total" ["rule"] "Time for which tasks of the cgroups were stalled on memory (PSI some).";
-        RULE_LIMIT_HITS = Counter "memctl_rule_limit_hits_total" ["rule"] "Number of samples of the cgroups that found the limit met since the one before, below which memctl keeps memory free. memory.events counts every time.";
-        RULE_HELD = Counter "memctl_rule_held_total" ["rule", "guard"] "Number of times that a guard held back an action.";
+        RULE_STALLED = Counter "memctl_rule_stalled_seconds_total" ["rule"] "Time for which tasks of the cgroups were stalled on memory (PSI some), in sum over the cgroups.";
+        RULE_LIMIT_HITS = Counter "memctl_rule_limit_hits_total" ["rule"] "Number of samples of the cgroups that found the limit met since the sample before; memory.events counts each time.";
+        RULE_HELD = Counter "memctl_rule_held_total" ["rule", "guard"] "Number of times that a guard began to hold back actions.";
         RULE_SAVED = Gauge "memctl_rule_net_saved_bytes" ["rule"] "Bytes that the cgroups save by --pressure, less compressed copies of them.";
     }
     "Each cgroup" {
         USAGE = Gauge "memctl_cgroup_usage_bytes" ["cgroup", "rule"] "Usage (memory.current).";
-        LIMIT = Gauge "memctl_cgroup_limit_bytes" ["cgroup", "rule"] "Limit: the lower of memory.high and memory.max, or --keep; absent without one.";
-        KEPT_FREE = Gauge "memctl_cgroup_kept_free_bytes" ["cgroup", "rule"] "Bytes that memctl keeps free below the limit that leaves least.";
+        LIMIT = Gauge "memctl_cgroup_limit_bytes" ["cgroup", "rule"] "The cgroup's own limit: the lowest of memory.high, memory.max and --keep; absent without one.";
+        KEPT_FREE = Gauge "memctl_cgroup_kept_free_bytes" ["cgroup", "rule"] "Bytes that memctl keeps free below the limit that leaves least room: the cgroup's own, or an ancestor's (--ancestors).";
         SWAP = Gauge "memctl_cgroup_swap_bytes" ["cgroup", "rule"] "Bytes in swap (memory.swap.current).";
         SAVED = Gauge "memctl_cgroup_net_saved_bytes" ["cgroup", "rule"] "Bytes that the cgroup saves by --pressure, less compressed copies of them.";
-        WORKING_SET = Gauge "memctl_cgroup_working_set_bytes" ["cgroup", "rule"] "Estimate of the working set; absent until it is found.";
-        CONFIDENCE = Gauge "memctl_cgroup_working_set_confidence_ratio" ["cgroup", "rule"] "Confidence in the estimate, 0 to 1.";
+        WORKING_SET = Gauge "memctl_cgroup_working_set_bytes" ["cgroup", "rule"] "Estimate of the working set, or an upper bound of it (--pressure, --estimate); absent until it is found.";
+        CONFIDENCE = Gauge "memctl_cgroup_working_set_confidence_ratio" ["cgroup", "rule"] "Confidence in the estimate of the working set, 0 to 1.";
         SUGGESTED = Gauge "memctl_cgroup_suggested_limit_bytes" ["cgroup", "rule"] "Suggested memory.max; absent until there is one.";
         RECLAIMED = Counter "memctl_cgroup_reclaimed_bytes_total" ["cgroup", "rule"] "Bytes reclaimed by memctl.";
         REFAULTED = Counter "memctl_cgroup_refaulted_bytes_total" ["cgroup", "rule"] "Bytes refaulted: page cache and swap-ins.";
         DIRECT = Counter "memctl_cgroup_direct_reclaimed_bytes_total" ["cgroup", "rule"] "Bytes that its tasks reclaimed in their own time (Linux 6.15 or newer).";
         STALLED = Counter "memctl_cgroup_stalled_seconds_total" ["cgroup", "rule"] "Time for which its tasks were stalled on memory (PSI some).";
-        LIMIT_HITS = Counter "memctl_cgroup_limit_hits_total" ["cgroup", "rule"] "Number of samples that found the limit met since the one before, below which memctl keeps memory free. memory.events counts every time.";
-        HELD = Gauge "memctl_cgroup_held" ["cgroup", "rule", "guard"] "1 while this guard holds back an action.";
+        LIMIT_HITS = Counter "memctl_cgroup_limit_hits_total" ["cgroup", "rule"] "Number of samples that found the limit met since the one before; memory.events counts each time.";
+        HELD = Gauge "memctl_cgroup_held" ["cgroup", "rule", "guard"] "1 while this guard holds back actions; absent otherwise.";
     }
     "Of memctl stat --prometheus" {
         STAT_USAGE = Gauge "memctl_stat_usage_bytes" ["cgroup"] "Usage (memory.current).";
