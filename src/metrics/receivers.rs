@@ -46,6 +46,9 @@ pub struct Required {
     pub listen: bool,
 }
 
+/// What is to be told: an error, or something else.
+pub type News = std::result::Result<String, String>;
+
 /// The file of rules, the number of rules in force, and its version.
 type RulesFile = (PathBuf, usize, Option<Stamp>);
 
@@ -73,8 +76,7 @@ pub struct WatchMetrics {
     file_failed: Cell<bool>,
     server_failed: Cell<bool>,
     listen_failed: Cell<bool>,
-    /// What is to be told.
-    news: RefCell<Vec<String>>,
+    news: RefCell<Vec<News>>,
     /// Time of a report, until that is asked for.
     reported_at: Cell<Option<Duration>>,
 }
@@ -138,14 +140,14 @@ impl WatchMetrics {
     fn listen(&self, address: &Address) -> io::Result<()> {
         let server = Server::listen(address)?;
         // The port is the real one where 0 was asked for.
-        self.news.borrow_mut().push(format!("metrics are served at {}", server.address()));
+        self.news.borrow_mut().push(Ok(format!("metrics are served at {}", server.address())));
         // There is no other yet.
         let _ = self.server.set(server);
         Ok(())
     }
 
     /// Records that the control loop turned. Returns what is to be told, once.
-    pub fn turned(&self) -> Vec<String> {
+    pub fn turned(&self) -> Vec<News> {
         match (self.server.get(), &self.address) {
             (Some(server), _) => server.turned(),
             (None, Some(address)) if clock::now() >= self.listens_at.get() => {
@@ -168,7 +170,7 @@ impl WatchMetrics {
         let is_known = has_failed.replace(wrote.is_err());
         if let Some(why) = wrote.err().filter(|_| !is_known) {
             let hint = sandbox_hint(&why).map_or_else(String::new, |hint| format!(" ({hint})"));
-            self.news.borrow_mut().push(format!("{place}: {}; trying again{hint}", error_text(&why)));
+            self.news.borrow_mut().push(Err(format!("{place}: {}; trying again{hint}", error_text(&why))));
         }
     }
 

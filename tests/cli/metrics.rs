@@ -363,7 +363,7 @@ fn a_full_disk_is_told_once_and_stops_nothing() {
     app.uses(&Work::Stream(200 * M));
     disk.fill();
     let name = file.to_str().expect("UTF-8");
-    let child = begin(&["app", "--headroom", "20M", "--metrics", name]);
+    let child = begin(&["app", "--headroom", "20M", "--metrics", name, "--quiet"]);
     // Two attempts and more.
     after(13_000);
     assert!(!file.exists());

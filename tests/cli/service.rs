@@ -24,6 +24,7 @@ pub fn cases() -> Vec<Case> {
             a_service_that_hangs_or_is_killed_is_restarted,
             all_of_it_works_in_the_sandbox,
             metrics_are_served_over_tcp_as_the_page_says,
+            a_service_runs_without_its_metrics,
             a_user_watches_a_service_of_its_own
     ]
 }
@@ -234,13 +235,8 @@ fn all_of_it_works_in_the_sandbox() {
     let rules = &format!("metrics = '{METRICS}'\nmetrics-listen = 'unix:{SOCKET}'\n{rule}");
     let folder = Path::new(METRICS).parent().expect("a folder");
     std::fs::create_dir_all(folder).expect("make the folder of node exporter");
-    let paths = folder.display();
-    let watch = Watch::of_host(
-        rules,
-        &format!(
-            "[Service]\nStandardOutput=append:{RECORD}\nStandardError=journal\nReadWritePaths={paths}\n"
-        ),
-    );
+    let watch =
+        Watch::of_host(rules, &format!("[Service]\nStandardOutput=append:{RECORD}\nStandardError=journal\n"));
     std::fs::write("/etc/memctl/watch.env", "OPTIONS=--json --join joined.service\n").expect("write options");
     let joined = Service::start(Manager::System, "joined.service", 0, &[]);
     let some = Service::start(Manager::System, "some.service", 50 * M, &["MemoryMax=60M"]);
@@ -291,6 +287,20 @@ fn metrics_are_served_over_tcp_as_the_page_says() {
     watch.start();
     let scraped = metrics::response(TcpStream::connect("127.0.0.1:19560").expect("it listens"));
     assert!(scraped.contains("\nmemctl_config_last_reload_successful 1\n"), "{scraped}");
+}
+
+fn a_service_runs_without_its_metrics() {
+    let metrics = "metrics = '/srv/memctl.prom'\nmetrics-listen = '127.0.0.1:19560'\n";
+    let watch = Watch::of_host(&format!("{metrics}{}", keep("1G")), "");
+    watch.start();
+    assert_eq!(watch.show("ActiveState"), "active");
+    for why in [
+        "/srv/memctl.prom: read-only file system; trying again (a service may write only where ReadWritePaths=",
+        "127.0.0.1:19560: address family not supported by protocol; trying again (a service needs RestrictAddress",
+    ] {
+        until(why, || watch.journal().contains(why));
+    }
+    assert!(watch.systemctl("stop"));
 }
 
 fn a_user_watches_a_service_of_its_own() {

@@ -77,7 +77,10 @@ impl<'a> Session<'a> {
         // Also called in the middle of a write, which may be in the middle of output.
         let Ok(mut screen) = self.screen.try_borrow_mut() else { return is_over };
         for news in self.metrics.iter().flat_map(WatchMetrics::turned) {
-            screen.note(&news, self.loudness);
+            match news {
+                Ok(note) => screen.note(&note, self.loudness),
+                Err(why) => screen.note(&why, Verbosity::Normal),
+            }
         }
         is_over || screen.nobody_reads()
     }
