@@ -89,11 +89,6 @@ impl Notifier {
         Self { send, watchdog, state: RefCell::new(state) }
     }
 
-    /// Returns whether there is a service manager.
-    pub fn is_service(&self) -> bool {
-        self.send.is_some()
-    }
-
     /// Notifies of a turn of the loop, with the number of watched cgroups on request. Returns the
     /// maximum time until the next turn. Allocates only for what it sends.
     pub fn turned(&self, cgroups: &dyn Fn() -> usize) -> Duration {
@@ -333,6 +328,6 @@ mod tests {
         assert_eq!(none.turned(&|| panic!("nobody asks")), Duration::MAX);
         none.reloading();
         none.stopping();
-        assert!(!none.is_service());
+        assert!(none.send.is_none());
     }
 }

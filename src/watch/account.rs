@@ -107,7 +107,7 @@ pub(crate) struct Account {
     /// Shortages at the beginning, where `first` doesn't tell who reclaimed.
     shortages: Option<u64>,
     first_stalled: Option<u64>,
-    first_refaulted: u64,
+    first_refaulted: Option<u64>,
     /// Allocated at the first reclaim: a thousand cgroups at rest would take a quarter of a
     /// megabyte for it.
     work: Option<Box<Work>>,
@@ -142,7 +142,7 @@ impl Account {
             began: cx.now,
             first: KernelCounters::of(&stat),
             shortages,
-            first_refaulted: stat.refaulted().unwrap_or(0),
+            first_refaulted: stat.refaulted(),
             first_stalled: sampler.stalled(text),
             work: None,
             stalled_before: sampler.pressure_before(text),
@@ -181,11 +181,12 @@ impl Account {
         let stat = sampler.stat(text)?;
         let stalled = sampler.stalled(text).zip(self.first_stalled);
         let own = self.first.proactive.and(KernelCounters::of(&stat).direct).zip(self.first.direct);
+        let refaulted = stat.refaulted().zip(self.first_refaulted);
         Ok(UsageSample {
             current: sampler.current(text)?,
             swapped: sampler.swapped(text),
             reclaimed: self.reclaimed(),
-            refaulted: stat.refaulted().unwrap_or(0).saturating_sub(self.first_refaulted),
+            refaulted: refaulted.map(|(now, before)| now.saturating_sub(before)),
             direct: own.map(|(now, before)| now.saturating_sub(before)),
             stalled: stalled.map(|(now, before)| Duration::from_micros(now.saturating_sub(before))),
             ..UsageSample::default()

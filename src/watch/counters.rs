@@ -9,8 +9,8 @@ pub struct Counters {
     pub requested: u64,
     /// Bytes reclaimed.
     pub reclaimed: u64,
-    /// Bytes refaulted: page cache and swap-ins.
-    pub refaulted: u64,
+    /// Bytes refaulted: page cache and swap-ins; `None` where the kernel doesn't report it.
+    pub refaulted: Option<u64>,
     /// Bytes that its own tasks reclaimed; `None` where the kernel doesn't report it, or not apart
     /// (before Linux 6.15).
     pub direct: Option<u64>,
@@ -37,7 +37,9 @@ impl Counters {
         Self {
             requested: self.requested.saturating_sub(before.requested),
             reclaimed: self.reclaimed.saturating_sub(before.reclaimed),
-            refaulted: self.refaulted.saturating_sub(before.refaulted),
+            refaulted: self
+                .refaulted
+                .map(|refaulted| refaulted.saturating_sub(before.refaulted.unwrap_or(0))),
             direct: self.direct.map(|direct| direct.saturating_sub(before.direct.unwrap_or(0))),
             writes: self.writes.saturating_sub(before.writes),
             writing: self.writing.saturating_sub(before.writing),
@@ -52,11 +54,13 @@ impl Counters {
     pub(crate) fn add(&mut self, more: &Self) {
         self.requested += more.requested;
         self.reclaimed += more.reclaimed;
-        self.refaulted += more.refaulted;
         self.writes += more.writes;
         self.writing += more.writing;
         self.cpu += more.cpu;
         self.limit_hits += more.limit_hits;
+        if let Some(refaulted) = more.refaulted {
+            *self.refaulted.get_or_insert_default() += refaulted;
+        }
         if let Some(direct) = more.direct {
             *self.direct.get_or_insert_default() += direct;
         }

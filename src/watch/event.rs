@@ -119,8 +119,8 @@ pub struct UsageSample {
     pub is_at_most: bool,
     /// Bytes reclaimed.
     pub reclaimed: u64,
-    /// Bytes refaulted: page cache and swap-ins.
-    pub refaulted: u64,
+    /// Bytes refaulted: page cache and swap-ins; `None` where the kernel doesn't report it.
+    pub refaulted: Option<u64>,
     /// Bytes that its own tasks reclaimed; `None` where the kernel doesn't report it, or not apart
     /// (before Linux 6.15).
     pub direct: Option<u64>,

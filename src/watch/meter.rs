@@ -117,7 +117,7 @@ struct Sampled {
 impl Sampled {
     fn counters(self, own: Option<Counters>) -> Counters {
         Counters {
-            refaulted: self.refaulted.get().unwrap_or(0),
+            refaulted: self.refaulted.get(),
             direct: self.direct.get(),
             stalled: self.stalled.get().map(Duration::from_micros),
             ..own.unwrap_or_default()
@@ -141,7 +141,7 @@ pub(crate) struct Metered {
 impl Metered {
     /// Takes a sample.
     pub(crate) fn set(&mut self, sample: &UsageSample) {
-        self.sampled.refaulted.raise(Some(sample.refaulted));
+        self.sampled.refaulted.raise(sample.refaulted);
         self.raise(sample.direct, sample.stalled);
         self.swapped = Known(sample.swapped.unwrap_or(u64::MAX));
     }
@@ -248,12 +248,12 @@ mod tests {
     }
 
     fn sample(refaulted: u64, direct: Option<u64>) -> UsageSample {
-        UsageSample { refaulted, direct, ..UsageSample::default() }
+        UsageSample { refaulted: Some(refaulted), direct, ..UsageSample::default() }
     }
 
     fn told(ledger: &Ledger, rule: &Rc<str>) -> (u64, u64, Option<u64>, Vec<(&'static str, u64)>) {
         let counters = &ledger.rules()[&Some(Rc::clone(rule))].counters;
-        (counters.reclaimed, counters.refaulted, counters.direct, counters.held.clone())
+        (counters.reclaimed, counters.refaulted.unwrap(), counters.direct, counters.held.clone())
     }
 
     #[test]

@@ -62,9 +62,16 @@ impl<'a> Session<'a> {
         self.screen.borrow_mut().note(note, self.loudness);
     }
 
-    /// Looks after what is due with each turn of the control loop. Returns whether the watch must
-    /// end.
-    pub fn turn(&self) -> bool {
+    /// Returns whether the watch must end. Also called in the middle of a write, which may be in the
+    /// middle of output.
+    pub fn is_over(&self) -> bool {
+        let is_over = signal::pending().inspect(|_| self.service.stopping()).is_some();
+        is_over || self.screen.try_borrow().is_ok_and(|screen| screen.nobody_reads())
+    }
+
+    /// Looks after what is due with each turn of the control loop, with the number of watched
+    /// cgroups on request. Returns the maximum time until the next turn.
+    pub fn turned(&self, cgroups: &dyn Fn() -> usize) -> Duration {
         let settles = self.settles.get();
         let has_settled = settles.is_some_and(|at| clock::now() >= at);
         let has_reported = self.metrics.as_ref().is_some_and(WatchMetrics::has_reported);
@@ -73,16 +80,13 @@ impl<'a> Session<'a> {
             self.settles.set(None);
             lock::forget_the_start();
         }
-        let is_over = signal::pending().inspect(|_| self.service.stopping()).is_some();
-        // Also called in the middle of a write, which may be in the middle of output.
-        let Ok(mut screen) = self.screen.try_borrow_mut() else { return is_over };
         for news in self.metrics.iter().flat_map(WatchMetrics::turned) {
             match news {
-                Ok(note) => screen.note(&note, self.loudness),
-                Err(why) => screen.note(&why, Verbosity::Normal),
+                Ok(note) => self.screen.borrow_mut().note(&note, self.loudness),
+                Err(why) => self.screen.borrow_mut().note(&why, Verbosity::Normal),
             }
         }
-        is_over || screen.nobody_reads()
+        self.service.turned(cgroups)
     }
 
     /// Returns cgroups that were found since the last call.

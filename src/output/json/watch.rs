@@ -61,7 +61,8 @@ pub struct Happened<'a> {
 #[derive(Serialize)]
 struct Sampled {
     reclaimed_bytes: u64,
-    refaulted_bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refaulted_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     stalled_usec: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
