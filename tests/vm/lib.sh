@@ -87,6 +87,38 @@ suite_apt() {
     apt-get "${apt[@]}" -o APT::Update::Error-Mode=any update >&2
 }
 
+# fetch_debs FOLDER PACKAGE...: fetches Debian's packages of `suite`, and what they depend on, into
+# FOLDER.
+fetch_debs() {
+    local folder=$1
+    shift
+    suite_apt
+    mkdir -p "$folder/partial"
+    apt-get "${apt[@]}" -o Dir::Cache::archives="$folder" \
+        -qq --yes --download-only --no-install-recommends install "$@" >&2
+}
+
+# cached NAME SUFFIX FUNCTION: prints the path of NAME in the cache, a file or a folder. Unless this
+# version of the script has made it before, calls FUNCTION, which makes it as `$new/result`. `$new` is
+# a folder in the cache that is removed when the script ends. To be called outside of conditions and
+# substitutions, in which a failure wouldn't end the script.
+cached() {
+    local path
+    path=$cache/$1-$(cksum <"$0" | cut -d' ' -f1)$2
+    if [ ! -e "$path" ]; then
+        lock
+        # Another script may have made it while this one waited for the lock.
+        if [ ! -e "$path" ]; then
+            new=$(mktemp -d "$cache/.$1.XXXXXX")
+            trap 'rm -rf "$new"' EXIT
+            "$3"
+            rm -rf "$cache/$1"-[0-9]*
+            mv "$new/result" "$path"
+        fi
+    fi
+    echo "$path"
+}
+
 # lru_switch LRU: prints a command that makes a guest's kernel use that LRU, or nothing for its own
 # choice.
 lru_switch() {
