@@ -321,6 +321,7 @@ fn pressure_sample(
         taken_anon,
         swappable: Anon::None,
         file: stat.evictable_file(),
+        unwritten: stat.file_dirty.unwrap_or(0) + stat.file_writeback.unwrap_or(0),
         anon: stat.evictable_anon(),
         swapped_out: swapped_out * page_size(),
         on_device,

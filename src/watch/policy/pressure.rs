@@ -269,7 +269,14 @@ impl PressurePolicy {
             self.due = sample.at + until_paid.clamp(STEP_INTERVAL, MAX_HOLD);
             return PressureDecision::Rest(self.due);
         }
-        let cache_ends = (sample.file as f64) < 2.0 * self.rate * STEP_INTERVAL.as_secs_f64();
+        let soon = 2.0 * self.rate * STEP_INTERVAL.as_secs_f64();
+        if sample.is_unwritten(soon) && self.reuse.goes_on_with_anon(sample.for_check()) {
+            // The kernel would look for page cache to take in all that the application writes.
+            self.turn_to_anon(sample);
+            self.due = sample.at + STEP_INTERVAL;
+            return PressureDecision::Rest(self.due);
+        }
+        let cache_ends = (sample.file as f64) < soon;
         if let Swapping::NotYet(before) = self.swap
             && (cache_ends || sample.swapped_out > before)
         {

@@ -36,6 +36,9 @@ struct App {
     /// Its page cache, if that isn't part of the rest: the kernel takes it first, unless it is asked
     /// for anonymous memory alone.
     file: Option<Box<App>>,
+    /// Part of what isn't in use that has to be written first; the kernel takes other memory only
+    /// where it is asked to.
+    unwritten: f64,
     /// Whether the kernel can take anonymous memory alone.
     swappable: Anon,
 }
@@ -59,6 +62,7 @@ impl App {
             scanned: 0.0,
             taken: 0.0,
             file: None,
+            unwritten: 0.0,
             swappable: Anon::Alone,
         }
     }
@@ -86,6 +90,10 @@ impl App {
     fn take(&mut self, bytes: f64, kind: Kind) -> f64 {
         if let Some(file) = self.file.as_mut().filter(|file| kind == Kind::All && file.current() >= bytes) {
             return file.take(bytes, kind);
+        }
+        if self.unwritten > 0.0 && self.cold - bytes < self.unwritten {
+            self.scanned += self.unwritten;
+            return 0.0;
         }
         let cold = (bytes * (1.0 - self.wrong)).min(self.cold);
         let hot = (bytes - cold).min(self.hot);
@@ -128,6 +136,8 @@ impl App {
                 Some(_) if self.hot + self.cold > 0.1 * self.current() => self.swappable,
                 _ => Anon::None,
             },
+            file: self.file.as_ref().map_or(0, |file| file.cold as u64),
+            unwritten: of_all(|app| app.unwritten),
             scanned: of_all(|app| app.scanned),
             taken: of_all(|app| app.taken),
             ..PressureSample::default()

@@ -37,6 +37,16 @@ fn a_file_in_use_does_not_end_the_approach_to_anonymous_memory() {
     assert!(kinds.iter().all(|&seconds| seconds > 100), "{kinds:?}");
 }
 
+/// Its page cache is written all the time, 4 MB/s, and written back after five seconds.
+#[test]
+fn a_steady_writer_does_not_hold_up_the_approach() {
+    let file = App { fresh: 4e6, unwritten: 20e6, ..App::new(0.0, 100.0) };
+    let app = App { file: Some(Box::new(file)), ..App::new(60.0, 240.0) };
+    let mut run = Run::new(app);
+    run.run(60);
+    assert!(run.app.cold < 12.0 * M, "{:?}", run.app);
+}
+
 /// Of each huge page, some keys are in use.
 #[test]
 fn memory_of_which_every_huge_page_is_in_use_is_told_as_a_bound_until_it_is_found() {
