@@ -311,10 +311,10 @@ fn a_user_watches_a_service_of_its_own() {
     let config = Path::new("/home/app/.config/memctl");
     // The user's own: systemd makes folders beside it.
     output(as_app("mkdir").arg("-p").arg(config));
-    std::fs::write(config.join("watch-mine.service"), "HEADROOM=20M\n").expect("write the options");
+    std::fs::write(config.join("watch-my-own.service"), "HEADROOM=20M\n").expect("write the options");
     output(as_app("systemctl").args(["--user", "daemon-reload"]));
-    let mine = Service::start(Manager::User, "mine.service", 50 * M, &["MemoryMax=60M"]);
-    let watch = Watch { manager: Manager::User, unit: "memctl-watch@mine.service.service" };
+    let mine = Service::start(Manager::User, "my-own.service", 50 * M, &["MemoryMax=60M"]);
+    let watch = Watch { manager: Manager::User, unit: "memctl-watch@my-own.service.service" };
     watch.start();
     assert_eq!(watch.status(), "keeping 20 MiB free below the limit of 1 cgroup");
     comes_down_to(&mine, 41 * M);
@@ -323,5 +323,14 @@ fn a_user_watches_a_service_of_its_own() {
     assert_eq!(watch.show("WatchdogUSec"), "1min");
     assert!(watch.systemctl("stop"));
     assert_eq!(watch.show("Result"), "success");
+    // A name with a backslash: the kernel's name of the cgroup has it as well.
+    std::fs::write(config.join("watch-ax2db.service"), "HEADROOM=24M\n").expect("write the options");
+    let run =
+        ["--user", "--quiet", "--unit", r"a\x2db.service", "--property=MemoryMax=60M", "sleep", "infinity"];
+    output(as_app("systemd-run").args(run));
+    let watch = Watch { manager: Manager::User, unit: r"memctl-watch@a\x2db.service.service" };
+    watch.start();
+    assert_eq!(watch.status(), "keeping 24 MiB free below the limit of 1 cgroup");
+    output(as_app("systemctl").args(["--user", "stop", r"a\x2db.service"]));
     std::fs::remove_dir_all(config).expect("remove the options");
 }
