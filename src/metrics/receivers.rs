@@ -1,8 +1,9 @@
 //! Where the metrics of a watch go, and when.
 
 use std::cell::{Cell, OnceCell, RefCell};
+use std::ffi::OsStr;
 use std::fmt::Display;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
@@ -46,6 +47,9 @@ pub struct Required {
     pub listen: bool,
 }
 
+/// The reason of an error.
+type ToldError = Cell<Option<(ErrorKind, Option<i32>)>>;
+
 /// What is to be told: an error, or something else.
 pub type News = std::result::Result<String, String>;
 
@@ -72,10 +76,10 @@ pub struct WatchMetrics {
     reloads: Cell<Option<Reloads>>,
     /// Version of the file of rules.
     stamp: Cell<Option<Stamp>>,
-    /// True once an error was told, until it is over: of the file, for scrapers, and of listening.
-    file_failed: Cell<bool>,
-    server_failed: Cell<bool>,
-    listen_failed: Cell<bool>,
+    /// The error that was told last, until it is over: of the file, for scrapers, and of listening.
+    file_error: ToldError,
+    server_error: ToldError,
+    listen_error: ToldError,
     news: RefCell<Vec<News>>,
     /// Time of a report, until that is asked for.
     reported_at: Cell<Option<Duration>>,
@@ -114,9 +118,9 @@ impl WatchMetrics {
             rules_file: path,
             reloads: Cell::new(rules),
             stamp: Cell::new(stamp),
-            file_failed: Cell::new(false),
-            server_failed: Cell::new(false),
-            listen_failed: Cell::new(false),
+            file_error: Cell::default(),
+            server_error: Cell::default(),
+            listen_error: Cell::default(),
             news: RefCell::default(),
             reported_at: Cell::new(None),
         };
@@ -124,13 +128,18 @@ impl WatchMetrics {
             let file = file.borrow();
             match file.prepare() {
                 Err(why) if required.file => return Err(refused(&file.path().display(), &why, "--metrics")),
-                prepared => metrics.judge(prepared, &metrics.file_failed, file.path().display()),
+                prepared => metrics.judge(prepared, &metrics.file_error, file.path().display()),
             }
+        }
+        if let Some(path) = wanted.file.as_deref().filter(|path| path.extension() != Some(OsStr::new("prom")))
+        {
+            let note = format!("{}: node exporter reads only names that end in .prom", path.display());
+            metrics.news.borrow_mut().push(Ok(note));
         }
         if let Some(address) = &metrics.address {
             match metrics.listen(address) {
                 Err(why) if required.listen => return Err(refused(address, &why, "--metrics-listen")),
-                listens => metrics.judge(listens, &metrics.listen_failed, address),
+                listens => metrics.judge(listens, &metrics.listen_error, address),
             }
         }
         Ok(Some(metrics))
@@ -152,7 +161,7 @@ impl WatchMetrics {
             (Some(server), _) => server.turned(),
             (None, Some(address)) if clock::now() >= self.listens_at.get() => {
                 self.listens_at.set(clock::now() + LISTEN_INTERVAL);
-                self.judge(self.listen(address), &self.listen_failed, address);
+                self.judge(self.listen(address), &self.listen_error, address);
             }
             _ => {}
         }
@@ -166,9 +175,10 @@ impl WatchMetrics {
     }
 
     /// Remembers an error that is to be told, unless it was told before.
-    fn judge(&self, wrote: io::Result<()>, has_failed: &Cell<bool>, place: impl Display) {
-        let is_known = has_failed.replace(wrote.is_err());
-        if let Some(why) = wrote.err().filter(|_| !is_known) {
+    fn judge(&self, result: io::Result<()>, told: &ToldError, place: impl Display) {
+        let Err(why) = result else { return told.set(None) };
+        let reason = Some((why.kind(), why.raw_os_error()));
+        if told.replace(reason) != reason {
             let hint = sandbox_hint(&why).map_or_else(String::new, |hint| format!(" ({hint})"));
             self.news.borrow_mut().push(Err(format!("{place}: {}; trying again{hint}", error_text(&why))));
         }
@@ -233,7 +243,7 @@ impl Meter for WatchMetrics {
         if let Some(server) = self.server.get().filter(|server| server.is_wanted()) {
             self.served_at.set(now);
             let wrote = server.replace(|to| write(to, figures, about));
-            self.judge(wrote, &self.server_failed, server.address());
+            self.judge(wrote, &self.server_error, server.address());
         }
         if let Some(file) = &self.file
             && (self.written_at.get().is_zero() || self.written_at.get() + BUSY_INTERVAL <= now)
@@ -242,7 +252,7 @@ impl Meter for WatchMetrics {
             self.is_busy.set(false);
             let mut file = file.borrow_mut();
             let wrote = file.replace(|to| write(to, figures, about));
-            self.judge(wrote, &self.file_failed, file.path().display());
+            self.judge(wrote, &self.file_error, file.path().display());
         }
         self.reported_at.set(Some(now));
     }
