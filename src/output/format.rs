@@ -82,7 +82,7 @@ pub fn encoded_path(path: &Path) -> String {
 }
 
 /// Shortens a name to at most `width` characters. Of a path, the last components stay, which tell
-/// cgroups apart; what is too long even so is cut in the middle.
+/// cgroups apart; a last one that is too long is cut in the middle.
 pub fn shortened(name: &str, width: usize) -> String {
     let length = name.chars().count();
     if length <= width || width < 3 {
@@ -92,14 +92,9 @@ pub fn shortened(name: &str, width: usize) -> String {
     if let Some((at, _)) = name.match_indices('/').find(fits).filter(|(at, _)| at + 1 < name.len()) {
         return format!("…{}", &name[at..]);
     }
-    match name.rsplit_once('/') {
-        Some((_, last)) if width >= MIN_LAST => format!("…/{}", cut(last, width - 2)),
-        _ => cut(name, width),
-    }
+    let last = name.rsplit_once('/').map(|(_, last)| last).filter(|last| !last.is_empty());
+    cut(last.unwrap_or(name), width)
 }
-
-/// Minimum width in which a last component alone is more than its own beginning and end.
-const MIN_LAST: usize = 12;
 
 /// Cuts a text in the middle: both ends identify it better.
 fn cut(text: &str, width: usize) -> String {
@@ -157,7 +152,8 @@ mod tests {
         assert_eq!(shortened("/kubepods/pod1", 9), "…/pod1");
         assert_eq!(shortened("/system.slice/nginx.service", 16), "…/nginx.service");
         assert_eq!(shortened("/a/b/c/nginx.service", 18), "…/c/nginx.service");
-        assert_eq!(shortened("/x/cri-containerd-0123456789.scope", 16), "…/cri-co…9.scope");
+        assert_eq!(shortened("/system.slice/nginx.service", 13), "nginx.service");
+        assert_eq!(shortened("/x/cri-containerd-0123456789.scope", 16), "cri-con…89.scope");
         assert_eq!(shortened("app-0123456789.service", 9), "app-…vice");
         assert_eq!(shortened("/kubepods/burstable/", 9), "/kub…ble/");
         assert_eq!(shortened("/aé/ü", 3), "…/ü");

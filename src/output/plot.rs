@@ -55,22 +55,23 @@ fn head<DB: DrawingBackend>(area: &Area<DB>, record: &Record, course: &Course) -
     let span = time(std::time::Duration::try_from_secs_f64(record.span).unwrap_or_default());
     let title = format!("memctl watch of {name}, {span}{dry}");
     theme::text(area, &title, (MARGIN, 12), 20, INK)?;
-    let outcome = format!("{}{rule}", outcome(course));
+    let outcome = outcome(course, &rule);
     theme::text(area, &outcome, (MARGIN, 40), 13, DIM)?;
     theme::text(area, &details(record, course), (MARGIN, 58), 13, DIM)
 }
 
 /// Returns a line of text on the outcome.
-fn outcome(course: &Course) -> String {
+fn outcome(course: &Course, rule: &str) -> String {
     let Some(outcome) = course.outcome else {
         let reclaimed = course.points.last().map_or(0, |point| point.reclaimed);
-        return format!("reclaimed {} so far: the record has no end", size(reclaimed));
+        return format!("reclaimed {} so far{rule}: the record has no end", size(reclaimed));
     };
     let at_most = if outcome.direct_is_at_most { "at most " } else { "" };
     let direct = outcome
         .direct
         .map_or_else(String::new, |direct| format!("; {at_most}{} by the application itself", size(direct)));
-    format!("reclaimed {} of {} requested{direct}", size(outcome.reclaimed), size(outcome.requested))
+    let (reclaimed, requested) = (size(outcome.reclaimed), size(outcome.requested));
+    format!("reclaimed {reclaimed} of {requested} requested{rule}{direct}")
 }
 
 fn details(record: &Record, course: &Course) -> String {

@@ -48,7 +48,9 @@ fn what(what: &EventKind) -> String {
         EventKind::Acted(acted) => action(acted),
         EventKind::Reclaim(tally) => reclaimed(tally),
         EventKind::Hold { guard, wait } => {
-            let wait = wait.map_or_else(String::new, |wait| format!("; waits {}", time(wait)));
+            // Where tasks reclaim by themselves, to hold helps nobody.
+            let sooner = if matches!(guard, Guard::Refaults(_)) { ", or until the limit is met" } else { "" };
+            let wait = wait.map_or_else(String::new, |wait| format!("; waits {}{sooner}", time(wait)));
             format!("held: {}{wait}", guarded(*guard))
         }
         EventKind::Outrun { needed, free } if needed > free => {

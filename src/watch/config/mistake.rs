@@ -42,6 +42,9 @@ pub enum Mistake {
         /// Keys that exist.
         known: Vec<String>,
     },
+    /// Text without quotes, such as a share or a name.
+    #[error("the value must be in quotes")]
+    Unquoted,
     /// A rule has no `match`.
     #[error("missing key `match`")]
     NoMatch,
@@ -104,6 +107,7 @@ impl Mistake {
                 let known = known.split('`').skip(1).step_by(2).map(str::to_owned).collect();
                 Self::UnknownKey { key: key.to_owned(), known }
             }
+            None if message.starts_with("string values must be quoted") => Self::Unquoted,
             None if message == "missing field `match`" => Self::NoMatch,
             None if message == "invalid type: map, expected a sequence" => Self::SingleBrackets,
             None => Self::Syntax(message.replace("missing field `", "missing key `")),
@@ -116,6 +120,7 @@ impl Mistake {
         let hint = match self {
             Self::UnknownKey { key, known } => return Some(hint_for_key(key, known)),
             Self::NoMatch => "select the cgroups of the rule: match = \"GLOB\"",
+            Self::Unquoted => "write \"10%\", with the quotes",
             Self::SingleBrackets => "begin a rule with [[rule]], in two brackets",
             Self::NoRules => "add a rule: [[rule]], match = \"…\", headroom = \"10%\"",
             Self::Twin { .. } => "give one of the rules another name: name = \"…\"",
