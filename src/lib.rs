@@ -71,3 +71,5 @@ pub mod clock;
 pub mod node;
 #[doc(hidden)]
 pub mod record;
+#[doc(hidden)]
+pub mod task;

@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, ErrorKind, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -63,11 +63,6 @@ impl MetricsFile {
         Ok(())
     }
 
-    /// Returns the path, as it was given.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Replaces the file by what `write` writes. On an error the old version stays.
     ///
     /// # Errors
@@ -108,15 +103,15 @@ impl MetricsFile {
 
     /// Checks that only a file, or a symlink, would be replaced: neither a device, such as
     /// /dev/null, nor a socket or a folder.
-    fn check(&self, folder: &OwnedFd) -> Result<(), Errno> {
+    fn check(&self, folder: &OwnedFd) -> io::Result<()> {
         match statat(folder, &*self.name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(found) => match FileType::from_raw_mode(found.st_mode) {
                 FileType::RegularFile | FileType::Symlink => Ok(()),
-                FileType::Directory => Err(Errno::ISDIR),
-                _ => Err(Errno::EXIST),
+                FileType::Directory => Err(Errno::ISDIR.into()),
+                _ => Err(io::Error::new(ErrorKind::AlreadyExists, "something else than a file is there")),
             },
             Err(Errno::NOENT) => Ok(()),
-            Err(why) => Err(why),
+            Err(why) => Err(why.into()),
         }
     }
 

@@ -60,8 +60,9 @@ pub fn accept(listener: &OwnedFd) -> Result<(OwnedFd, Peer), Errno> {
 /// of the connections, the oldest first, and whether they ask for nothing yet.
 pub fn given_up(all: &[(Peer, bool)], new: Peer) -> usize {
     let count = |peer: Peer| all.iter().filter(|one| one.0 == peer).count() + usize::from(peer == new);
-    let most = all.iter().map(|one| one.0).max_by_key(|&peer| count(peer)).unwrap_or(new);
-    let its = |one: &(Peer, bool)| one.0 == most;
+    let most = all.iter().map(|one| count(one.0)).max().unwrap_or(0);
+    // Of several such peers, the oldest connection: the newest may be a scraper's.
+    let its = |one: &(Peer, bool)| count(one.0) == most;
     all.iter().position(|one| its(one) && one.1).or_else(|| all.iter().position(its)).unwrap_or(0)
 }
 
@@ -80,6 +81,9 @@ mod tests {
         all[3].1 = true;
         assert_eq!(given_up(&all, flood), 3, "one that asks for nothing");
         assert_eq!(given_up(&all, good), 3);
+        // Of many peers with one each, the newest stays.
+        let many: Vec<_> = (0..32).map(|user| (Peer::User(user), user % 2 == 1)).collect();
+        assert_eq!(given_up(&many, Peer::User(99)), 1);
         // Alone, it still gets on.
         assert_eq!(given_up(&[(good, false), (good, true)], good), 1);
     }

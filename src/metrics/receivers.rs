@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use memctl::cgroup::error::error_text;
 use memctl::clock;
+use memctl::task::Task;
 use memctl::watch::config::MetricsSpec;
 use memctl::watch::config::address::Address;
 use memctl::watch::meter::{Figures, Meter};
@@ -16,7 +17,9 @@ use memctl::watch::meter::{Figures, Meter};
 use rustix::io::Errno;
 
 use super::file::MetricsFile;
-use super::rules_file::Stamp;
+use super::file_task::FileTask;
+use super::memory::in_memory;
+use super::rules_file::{RulesFile, Stamp};
 use super::serve::Server;
 use crate::error::{Error, Result};
 use crate::output::metrics::watch::{About, Reloads, write};
@@ -53,15 +56,15 @@ type ToldError = Cell<Option<(ErrorKind, Option<i32>)>>;
 /// What is to be told: an error, or something else.
 pub type News = std::result::Result<String, String>;
 
-/// The file of rules, the number of rules in force, and its version.
-type RulesFile = (PathBuf, usize, Option<Stamp>);
-
 /// The receivers of a watch's metrics.
 pub struct WatchMetrics {
-    file: Option<RefCell<MetricsFile>>,
+    /// The file, and its path.
+    file: Option<FileTask>,
+    path: Option<PathBuf>,
     /// The address, and the server once it listens.
     address: Option<Address>,
     server: OnceCell<Server>,
+    listening: RefCell<Option<Task<io::Result<Server>>>>,
     /// Time of the next attempt to listen.
     listens_at: Cell<Duration>,
     most_cgroups: usize,
@@ -72,10 +75,8 @@ pub struct WatchMetrics {
     /// True if something happened since the last version of the file.
     is_busy: Cell<bool>,
     /// `None` on the command line.
-    rules_file: Option<PathBuf>,
+    rules_file: Option<RulesFile>,
     reloads: Cell<Option<Reloads>>,
-    /// Version of the file of rules.
-    stamp: Cell<Option<Stamp>>,
     /// The error that was told last, until it is over: of the file, for scrapers, and of listening.
     file_error: ToldError,
     server_error: ToldError,
@@ -86,68 +87,67 @@ pub struct WatchMetrics {
 }
 
 impl WatchMetrics {
-    /// Opens the receivers; `None` if there are none.
+    /// Opens the receivers; `None` if there are none. The file of rules comes with the number of rules
+    /// in force and its version.
     pub fn open(
         wanted: &MetricsSpec,
         required: Required,
-        rules_file: Option<RulesFile>,
+        rules_file: Option<(PathBuf, usize, Option<Stamp>)>,
     ) -> Result<Option<Self>> {
         if wanted.file.is_none() && wanted.listen.is_none() {
             return Ok(None);
         }
-        let refused = |what: &dyn Display, e: &io::Error, option| {
-            Error::io(what, e).context(option).with_hint(sandbox_hint(e))
-        };
-        let file = wanted.file.as_ref().map(|path| {
-            MetricsFile::at(path).map_err(|e| refused(&path.display(), &e, "--metrics")).map(RefCell::new)
-        });
         let began = SystemTime::now();
-        let (path, rules, stamp) = rules_file.map_or((None, None, None), |(path, rules, stamp)| {
-            (Some(path), Some(Reloads { is_successful: true, at: began, rules, differs: None }), stamp)
-        });
-        let metrics = Self {
-            file: file.transpose()?,
+        let in_force = |rules: usize| Reloads { is_successful: true, at: began, rules, differs: None };
+        let mut metrics = Self {
+            file: None,
+            path: wanted.file.clone(),
             address: wanted.listen.clone(),
             server: OnceCell::new(),
+            listening: RefCell::default(),
             listens_at: Cell::new(clock::now() + LISTEN_INTERVAL),
             most_cgroups: wanted.cgroups.unwrap_or(MOST_CGROUPS) as usize,
             began,
             written_at: Cell::default(),
             served_at: Cell::default(),
             is_busy: Cell::new(true),
-            rules_file: path,
-            reloads: Cell::new(rules),
-            stamp: Cell::new(stamp),
+            reloads: Cell::new(rules_file.as_ref().map(|file| in_force(file.1))),
+            rules_file: rules_file.map(|(path, _, stamp)| RulesFile::new(path, stamp)),
             file_error: Cell::default(),
             server_error: Cell::default(),
             listen_error: Cell::default(),
             news: RefCell::default(),
             reported_at: Cell::new(None),
         };
-        if let Some(file) = &metrics.file {
-            let file = file.borrow();
-            match file.prepare() {
-                Err(why) if required.file => return Err(refused(&file.path().display(), &why, "--metrics")),
-                prepared => metrics.judge(prepared, &metrics.file_error, file.path().display()),
+        let refused = |what: &dyn Display, e: &io::Error, option| {
+            Error::io(what, e).context(option).with_hint(sandbox_hint(e))
+        };
+        if let Some(path) = &wanted.file {
+            let file = MetricsFile::at(path);
+            let prepared =
+                file.as_ref().map_err(|e| io::Error::from(e.kind())).and_then(MetricsFile::prepare);
+            match prepared {
+                Err(why) if required.file => return Err(refused(&path.display(), &why, "--metrics")),
+                prepared => metrics.judge(prepared, &metrics.file_error, path.display()),
             }
+            if path.extension() != Some(OsStr::new("prom")) {
+                let note = format!("{}: node exporter reads only names that end in .prom", path.display());
+                metrics.news.borrow_mut().push(Ok(note));
+            }
+            metrics.file = file.ok().map(FileTask::new);
         }
-        if let Some(path) = wanted.file.as_deref().filter(|path| path.extension() != Some(OsStr::new("prom")))
-        {
-            let note = format!("{}: node exporter reads only names that end in .prom", path.display());
-            metrics.news.borrow_mut().push(Ok(note));
-        }
-        if let Some(address) = &metrics.address {
-            match metrics.listen(address) {
+        if let Some(address) = &wanted.listen {
+            match Server::listen(address) {
                 Err(why) if required.listen => return Err(refused(address, &why, "--metrics-listen")),
-                listens => metrics.judge(listens, &metrics.listen_error, address),
+                listens => metrics.judge(metrics.serve(listens), &metrics.listen_error, address),
             }
         }
         Ok(Some(metrics))
     }
 
-    /// Listens at the address.
-    fn listen(&self, address: &Address) -> io::Result<()> {
-        let server = Server::listen(address)?;
+    /// Takes a server that listens.
+    fn serve(&self, server: io::Result<Server>) -> io::Result<()> {
+        let server = server?;
         // The port is the real one where 0 was asked for.
         self.news.borrow_mut().push(Ok(format!("metrics are served at {}", server.address())));
         // There is no other yet.
@@ -157,15 +157,33 @@ impl WatchMetrics {
 
     /// Records that the control loop turned. Returns what is to be told, once.
     pub fn turned(&self) -> Vec<News> {
+        if let Some((wrote, path)) = self.file.as_ref().and_then(FileTask::wrote).zip(self.path.as_deref()) {
+            self.judge(wrote, &self.file_error, path.display());
+        }
         match (self.server.get(), &self.address) {
             (Some(server), _) => server.turned(),
-            (None, Some(address)) if clock::now() >= self.listens_at.get() => {
+            (None, Some(address)) => self.try_to_listen(address),
+            (None, None) => {}
+        }
+        self.news.take()
+    }
+
+    /// Tries to listen, if that is due. The folder of a socket may be on a file system that hangs.
+    fn try_to_listen(&self, address: &Address) {
+        let done = self.listening.borrow().as_ref().map(|task| task.wait(Duration::ZERO));
+        match done {
+            Some(Ok(None)) => {}
+            Some(Ok(Some(listens))) => {
+                self.listening.replace(None);
+                self.judge(self.serve(listens), &self.listen_error, address);
+            }
+            _ if clock::now() >= self.listens_at.get() => {
                 self.listens_at.set(clock::now() + LISTEN_INTERVAL);
-                self.judge(self.listen(address), &self.listen_error, address);
+                let address = address.clone();
+                self.listening.replace(Some(Task::start(move || Server::listen(&address))));
             }
             _ => {}
         }
-        self.news.take()
     }
 
     /// Returns whether there was a report since the last call, which scrapers have by now.
@@ -176,7 +194,12 @@ impl WatchMetrics {
 
     /// Remembers an error that is to be told, unless it was told before.
     fn judge(&self, result: io::Result<()>, told: &ToldError, place: impl Display) {
-        let Err(why) = result else { return told.set(None) };
+        let Err(why) = result else {
+            if told.take().is_some() {
+                self.news.borrow_mut().push(Ok(format!("{place}: works again")));
+            }
+            return;
+        };
         let reason = Some((why.kind(), why.raw_os_error()));
         if told.replace(reason) != reason {
             let hint = sandbox_hint(&why).map_or_else(String::new, |hint| format!(" ({hint})"));
@@ -196,7 +219,7 @@ impl WatchMetrics {
         let before = self.reloads.get();
         self.reloads.set(match rules {
             Some((rules, stamp)) => {
-                self.stamp.set(stamp);
+                self.rules_file.iter().for_each(|file| file.was_read(stamp));
                 Some(Reloads { is_successful: true, at: SystemTime::now(), rules, differs: None })
             }
             None => before.map(|before| Reloads { is_successful: false, ..before }),
@@ -205,8 +228,7 @@ impl WatchMetrics {
 
     /// Returns what the engine doesn't know of the watch.
     fn about(&self) -> About {
-        let differs =
-            self.stamp.get().zip(self.rules_file.as_deref()).and_then(|(stamp, file)| stamp.differs(file));
+        let differs = self.rules_file.as_ref().and_then(RulesFile::differs);
         About { began: self.began, reloads: self.reloads.get().map(|reloads| Reloads { differs, ..reloads }) }
     }
 }
@@ -214,7 +236,10 @@ impl WatchMetrics {
 /// Returns a hint for an error that the sandbox of a service causes.
 fn sandbox_hint(why: &io::Error) -> Option<&'static str> {
     match Errno::from_io_error(why)? {
-        Errno::ROFS => Some("a service may write only where ReadWritePaths= of its unit allows it"),
+        Errno::ROFS => Some(
+            "a service may write only where ReadWritePaths= of its unit allows it, and to folders that were there at its \
+             start",
+        ),
         Errno::AFNOSUPPORT => Some(
             "a service needs RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 and PrivateNetwork=no in its unit",
         ),
@@ -227,7 +252,7 @@ impl Meter for WatchMetrics {
         let interval = if self.is_busy.get() { BUSY_INTERVAL } else { IDLE_INTERVAL };
         // The first version is written at once.
         let next = |at: Duration| if at.is_zero() { at } else { at + interval };
-        let file = self.file.as_ref().map(|_| next(self.written_at.get()));
+        let file = self.file.as_ref().filter(|file| file.is_free()).map(|_| next(self.written_at.get()));
         let scrape = self.server.get().filter(|server| server.is_wanted());
         let scrape = scrape.map(|_| self.served_at.get() + SCRAPE_INTERVAL);
         [file, scrape].into_iter().flatten().min().unwrap_or(Duration::MAX)
@@ -245,14 +270,15 @@ impl Meter for WatchMetrics {
             let wrote = server.replace(|to| write(to, figures, about));
             self.judge(wrote, &self.server_error, server.address());
         }
-        if let Some(file) = &self.file
+        if let Some(file) = self.file.as_ref().filter(|file| file.is_free())
             && (self.written_at.get().is_zero() || self.written_at.get() + BUSY_INTERVAL <= now)
         {
             self.written_at.set(now);
             self.is_busy.set(false);
-            let mut file = file.borrow_mut();
-            let wrote = file.replace(|to| write(to, figures, about));
-            self.judge(wrote, &self.file_error, file.path().display());
+            match in_memory(|to| write(to, figures, about)) {
+                Ok(text) => file.begin(text),
+                Err(why) => self.judge(Err(why), &self.server_error, "memory for metrics"),
+            }
         }
         self.reported_at.set(Some(now));
     }

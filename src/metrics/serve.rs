@@ -2,7 +2,7 @@
 //! loop, which writes each text into memory of its own, and not other scrapers.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, ErrorKind};
 use std::net::TcpListener;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixListener;
@@ -15,12 +15,13 @@ use std::time::{Duration, Instant};
 use memctl::watch::config::address::Address;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{MemfdFlags, Mode, memfd_create};
+use rustix::fs::{Mode, fstat};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use rustix::process::umask;
 
 use super::http::{Connection, Known, Next, Page};
+use super::memory::in_memory;
 use super::peer::{accept, given_up};
 use crate::signal;
 
@@ -31,14 +32,15 @@ const MAX_CONNECTIONS: usize = 32;
 /// the others.
 const MOST_ACCEPTS: usize = 200;
 
+/// Maximum number of connections that wait to be accepted: one that waits behind 4,096, as many as a
+/// host allows, waits longer than a scraper.
+const QUEUE: i32 = 32;
+
 /// Number of replaced texts that are still sent to slow scrapers.
 const OLD_VERSIONS: u64 = 3;
 
 /// Size of the thread's stack. Only what is used of it takes memory.
 const STACK: usize = 256 << 10;
-
-/// Size of the buffer between the text and its memory.
-const BUFFER: usize = 8 << 10;
 
 /// Time without a turn of the control loop from which on the watch isn't healthy.
 const STUCK: Duration = Duration::from_secs(30);
@@ -116,6 +118,8 @@ impl Server {
             Address::Ip(at) => {
                 let listener = TcpListener::bind(at)?;
                 listener.set_nonblocking(true)?;
+                // Once more, with a shorter queue.
+                rustix::net::listen(&listener, QUEUE)?;
                 // The port may have been 0.
                 let at = listener.local_addr().unwrap_or(*at);
                 (listener.into(), Address::Ip(at))
@@ -159,14 +163,10 @@ impl Server {
     pub fn replace(&self, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> io::Result<()> {
         // A scraper that comes now wants a newer one.
         self.shared.is_wanted.store(false, Ordering::Relaxed);
-        let text = memfd_create("metrics", MemfdFlags::CLOEXEC)?;
-        let mut to = BufWriter::with_capacity(BUFFER, File::from(text));
-        write(&mut to)?;
-        to.flush()?;
-        let text = to.into_inner().map_err(io::IntoInnerError::into_error)?;
-        let length = text.metadata()?.len();
+        let text = in_memory(write)?;
+        let length = fstat(&text)?.st_size.unsigned_abs();
         let version = self.shared.version() + 1;
-        *self.shared.page() = Some(Page { text: Arc::new(text.into()), length, version });
+        *self.shared.page() = Some(Page { text: Arc::new(text), length, version });
         self.shared.wake();
         Ok(())
     }
@@ -190,6 +190,9 @@ impl Drop for Server {
 /// Listens at a unix socket. A socket that nobody listens at any more is replaced.
 fn listen_unix(path: &Path) -> io::Result<(OwnedFd, Option<Identity>)> {
     let is_socket = |path: &Path| path.symlink_metadata().is_ok_and(|found| found.file_type().is_socket());
+    if path.symlink_metadata().is_ok_and(|found| !found.file_type().is_socket()) {
+        return Err(io::Error::new(ErrorKind::AlreadyExists, "something else than a socket is there"));
+    }
     if is_socket(path) && is_abandoned(path)? {
         std::fs::remove_file(path)?;
     }
@@ -200,6 +203,7 @@ fn listen_unix(path: &Path) -> io::Result<(OwnedFd, Option<Identity>)> {
     umask(before);
     let listener = listener?;
     listener.set_nonblocking(true)?;
+    rustix::net::listen(&listener, QUEUE)?;
     Ok((listener.into(), identity(path)))
 }
 

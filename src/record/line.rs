@@ -72,12 +72,18 @@ pub(crate) fn read(from: &mut impl BufRead, number: usize) -> Result<Read, Recor
         return Ok(Read::End);
     }
     let ended = bytes.pop_if(|last| *last == b'\n').is_some();
-    if !ended && bytes.len() as u64 == MOST_BYTES {
+    let is_long = !ended && bytes.len() as u64 == MOST_BYTES;
+    if bytes.iter().all(u8::is_ascii_whitespace) && !is_long {
+        return Ok(Read::Blank);
+    }
+    let is_json = bytes.trim_ascii_start().first() == Some(&b'{');
+    if is_long {
+        if !is_json {
+            from.skip_until(b'\n')?;
+            return Ok(Read::Text);
+        }
         let what = format!("the line is longer than {} KiB", MOST_BYTES >> 10);
         return Err(RecordError::Line { line: number, column: bytes.len(), what });
-    }
-    if bytes.iter().all(u8::is_ascii_whitespace) {
-        return Ok(Read::Blank);
     }
     let why = match serde_json::from_slice(&bytes) {
         Ok(line) => return Ok(Read::Line(Box::new(line))),
@@ -85,9 +91,11 @@ pub(crate) fn read(from: &mut impl BufRead, number: usize) -> Result<Read, Recor
     };
     let begins = bytes.windows(BEGIN.len()).rposition(|part| part == BEGIN).filter(|&at| at > 0);
     if let Some(line) = begins.and_then(|at| serde_json::from_slice(&bytes[at..]).ok()) {
-        return Ok(Read::AfterTorn(Box::new(line)));
+        // What stands before it may be a prefix of a log.
+        let line = Box::new(line);
+        return Ok(if is_json { Read::AfterTorn(line) } else { Read::Line(line) });
     }
-    if bytes.trim_ascii_start().first() != Some(&b'{') {
+    if !is_json {
         return Ok(Read::Text);
     }
     if !ended {

@@ -117,6 +117,12 @@ fn other_text_is_passed_over_and_counted() {
     let record = read(&format!("memctl: a note\n{first}\n \n/app  held: it\n{rest}-- Reboot --"));
     assert_eq!((record.foreign, record.torn, record.is_cut), (3, 0, false));
     assert!(record.courses == whole.courses);
+    // Lines of a log, and text that is longer than any line.
+    let prefix = "Nov 28 10:00:00 host memctl[7]: ";
+    let logged = format!("{prefix}{}", NEW.trim_end().replace('\n', &format!("\n{prefix}")));
+    let record = read(&format!("{}\n{logged}", "\0".repeat(200_000)));
+    assert_eq!((record.foreign, record.torn, record.is_cut), (1, 0, false));
+    assert!(record.courses == whole.courses);
 }
 
 #[test]

@@ -3,10 +3,12 @@
 //! The text is untrusted: anything too large, unknown or invalid is rejected with its position.
 
 use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
 use crate::select::malformed;
@@ -89,11 +91,19 @@ struct File {
     version: Option<Spanned<u64>>,
     cpu: Option<Share>,
     swap_writes: Option<Bound>,
+    #[serde(default, deserialize_with = "file_path")]
     metrics: Option<PathBuf>,
     metrics_listen: Option<Address>,
     metrics_cgroups: Option<u32>,
     #[serde(default)]
     rule: Vec<Spanned<Table>>,
+}
+
+/// Reads a path that names a file.
+fn file_path<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PathBuf>, D::Error> {
+    let path = PathBuf::deserialize(from)?;
+    let is_file = path.file_name().is_some() && !path.as_os_str().as_bytes().ends_with(b"/");
+    if is_file { Ok(Some(path)) } else { Err(D::Error::custom("must name a file, not a folder")) }
 }
 
 /// A rule in the file.

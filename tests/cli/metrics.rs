@@ -4,15 +4,17 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
 use crate::environment::{Case, list};
 use crate::harness::{Cgroup, M, SmallDisk, assert_fails, number, run, status_kib};
+use crate::systemd::output;
 use crate::watch::{Events, after, begin, ended, limited, of, output_of, signal, until};
 use crate::workload::Work;
 
@@ -31,6 +33,7 @@ pub fn cases() -> Vec<Case> {
             hundreds_of_cgroups_are_bounded_and_summed,
             counters_never_fall_while_cgroups_come_and_go,
             a_full_disk_is_told_once_and_stops_nothing,
+            a_file_system_that_hangs_stops_nothing,
             a_reload_that_fails_shows
     ]
 }
@@ -379,6 +382,42 @@ fn a_full_disk_is_told_once_and_stops_nothing() {
     assert!(app.stolen() > reclaimed, "it went on");
     let left: Vec<_> = std::fs::read_dir(disk.path()).expect("list it").collect();
     assert!(left.is_empty(), "{left:?}");
+}
+
+/// /data, on which every change waits until it is dropped.
+struct Frozen;
+
+impl Frozen {
+    fn new() -> Self {
+        output(Command::new("fsfreeze").args(["--freeze", "/data"]));
+        Self
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        let _ = Command::new("fsfreeze").args(["--unfreeze", "/data"]).status();
+    }
+}
+
+fn a_file_system_that_hangs_stops_nothing() {
+    let folder = tempfile::tempdir_in("/data").expect("a folder");
+    let file = folder.path().join("memctl.prom");
+    let app = limited("app", 64 * M);
+    app.uses(&Work::Stream(200 * M));
+    let child = begin(&["app", "--headroom", "20M", "--metrics", file.to_str().expect("UTF-8")]);
+    until("a version", || file.exists());
+    let version = || std::fs::metadata(&file).expect("it is there").ino();
+    let frozen = Frozen::new();
+    // A version that waits.
+    after(12_000);
+    let (before, reclaimed) = (version(), app.stolen());
+    until("reclaim", || app.stolen() > reclaimed + 4 * M);
+    drop(frozen);
+    until("another version", || version() != before);
+    let errors = String::from_utf8_lossy(&output_of(child).stderr).into_owned();
+    assert!(!errors.contains("memctl: "), "{errors}");
+    assert!(!file.exists());
 }
 
 fn a_reload_that_fails_shows() {

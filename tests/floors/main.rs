@@ -31,7 +31,7 @@ const FLOORS: &[&[&str]] = &[
     &["lib::cgroup"],
     &["lib::host", "lib::record"],
     // Policies use no clock, file or cgroup.
-    &["lib::watch::policy", "lib::clock"],
+    &["lib::watch::policy", "lib::clock", "lib::task"],
     &["lib::duration", "lib::kind", "lib::size"],
 ];
 

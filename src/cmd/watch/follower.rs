@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use memctl::cgroup::error::CgroupError;
 use memctl::clock;
-use memctl::select::resolver::{Resolver, Task};
+use memctl::select::resolver::Resolver;
 use memctl::select::watchlist::{Found, Watchlist};
+use memctl::task::Task;
 use memctl::watch::config::{MetricsSpec, Rules};
 use memctl::watch::options::{Reload, RuledCgroup};
 

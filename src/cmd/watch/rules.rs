@@ -26,9 +26,9 @@ pub fn text(file: &Path) -> Result<(String, Option<Stamp>)> {
     let mut bytes = Vec::new();
     let read = File::open(file).and_then(|open| {
         // Before it is read: what is written meanwhile is another version.
-        let stamp = Stamp::of(&open.metadata()?);
+        let found = open.metadata()?;
         open.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes)?;
-        Ok(stamp)
+        Ok(Stamp::new(&found, &bytes))
     });
     let stamp = read.map_err(|e| Error::io(&name, &e))?;
     let text = String::from_utf8(bytes).map_err(|e| {

@@ -89,6 +89,7 @@ fn metrics_are_as_given() {
         metrics("metrics-listen = 'localhost:1'").unwrap_err(),
         "1:18: \"localhost:1\": must be IP:PORT, [IPv6]:PORT or unix:PATH"
     );
+    assert_eq!(metrics("metrics = '/run/x/'").unwrap_err(), "1:11: must name a file, not a folder");
     assert!(metrics("metrics-cgroups = -1").unwrap_err().starts_with("1:19: "));
 }
 
