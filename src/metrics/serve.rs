@@ -34,7 +34,7 @@ const MOST_ACCEPTS: usize = 200;
 
 /// Maximum number of connections that wait to be accepted: one that waits behind 4,096, as many as a
 /// host allows, waits longer than a scraper.
-const QUEUE: i32 = 32;
+const QUEUE: i32 = 128;
 
 /// Number of replaced texts that are still sent to slow scrapers.
 const OLD_VERSIONS: u64 = 3;
