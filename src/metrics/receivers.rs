@@ -175,7 +175,11 @@ impl WatchMetrics {
             Some(Ok(None)) => {}
             Some(Ok(Some(listens))) => {
                 self.listening.replace(None);
-                self.judge(self.serve(listens), &self.listen_error, address);
+                match self.serve(listens) {
+                    // The note on the address says as much.
+                    Ok(()) => self.listen_error.set(None),
+                    why => self.judge(why, &self.listen_error, address),
+                }
             }
             _ if clock::now() >= self.listens_at.get() => {
                 self.listens_at.set(clock::now() + LISTEN_INTERVAL);
