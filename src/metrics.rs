@@ -11,4 +11,4 @@ mod rules_file;
 mod serve;
 
 pub use receivers::{Required, WatchMetrics};
-pub use rules_file::Stamp;
+pub use rules_file::{Stamp, read as read_rules};

@@ -4,7 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::fs::{File, Metadata};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::{ErrorKind, Read};
+use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -38,7 +38,7 @@ impl Inode {
 impl Stamp {
     /// Returns the stamp of a file with this text, by what was found before that was read; `None` for
     /// a pipe, which can't be looked at again.
-    pub fn new(found: &Metadata, text: &[u8]) -> Option<Self> {
+    fn new(found: &Metadata, text: &[u8]) -> Option<Self> {
         found.is_file().then(|| Self { inode: Inode::of(found), text: hash(text) })
     }
 
@@ -49,7 +49,7 @@ impl Stamp {
             Ok(found) if Inode::of(&found) == self.inode => Some(false),
             // Neither a pipe nor a device, which reading would consume, or wait for.
             Ok(found) if !found.is_file() => Some(true),
-            Ok(_) => text(file).map(|text| hash(&text) != self.text),
+            Ok(_) => read(file).ok().map(|(text, _)| hash(&text) != self.text),
             Err(why) if why.kind() == ErrorKind::NotFound => Some(true),
             Err(_) => None,
         }
@@ -111,11 +111,17 @@ fn hash(text: &[u8]) -> u64 {
     hasher.finish()
 }
 
-/// Reads as much of a file as a file of rules may have, and a byte more.
-fn text(file: &Path) -> Option<Vec<u8>> {
-    let mut text = Vec::new();
-    File::open(file).ok()?.take(MAX_BYTES as u64 + 1).read_to_end(&mut text).ok()?;
-    Some(text)
+/// Reads as much of a file as a file of rules may have, and a byte more. Returns it with its stamp.
+///
+/// # Errors
+/// The kernel's.
+pub fn read(file: &Path) -> io::Result<(Vec<u8>, Option<Stamp>)> {
+    let (file, mut text) = (File::open(file)?, Vec::new());
+    // Before it is read: what is written meanwhile is another version.
+    let found = file.metadata()?;
+    file.take(MAX_BYTES as u64 + 1).read_to_end(&mut text)?;
+    let stamp = Stamp::new(&found, &text);
+    Ok((text, stamp))
 }
 
 #[cfg(test)]
@@ -126,7 +132,7 @@ mod tests {
     use super::*;
 
     fn stamp(file: &Path) -> Stamp {
-        Stamp::new(&fs::metadata(file).unwrap(), &fs::read(file).unwrap()).unwrap()
+        read(file).unwrap().1.unwrap()
     }
 
     #[test]

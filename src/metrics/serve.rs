@@ -189,12 +189,13 @@ impl Drop for Server {
 
 /// Listens at a unix socket. A socket that nobody listens at any more is replaced.
 fn listen_unix(path: &Path) -> io::Result<(OwnedFd, Option<Identity>)> {
-    let is_socket = |path: &Path| path.symlink_metadata().is_ok_and(|found| found.file_type().is_socket());
-    if path.symlink_metadata().is_ok_and(|found| !found.file_type().is_socket()) {
-        return Err(io::Error::new(ErrorKind::AlreadyExists, "something else than a socket is there"));
-    }
-    if is_socket(path) && is_abandoned(path)? {
-        std::fs::remove_file(path)?;
+    match path.symlink_metadata() {
+        Ok(found) if !found.file_type().is_socket() => {
+            return Err(io::Error::new(ErrorKind::AlreadyExists, "something else than a socket is there"));
+        }
+        Ok(_) if is_abandoned(path)? => std::fs::remove_file(path)?,
+        // Binding tells what is wrong.
+        Ok(_) | Err(_) => {}
     }
     // What anyone may read in a file, anyone may read here. Not by chmod(2) after it: whoever owns the
     // folder could have put a symlink there.

@@ -1,13 +1,11 @@
 //! The file of `--config`.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
-use memctl::watch::config::{ConfigError, MAX_BYTES, Mistake, Rules, line_and_column};
+use memctl::watch::config::{ConfigError, Mistake, Rules, line_and_column};
 
 use crate::error::{Error, Result};
-use crate::metrics::Stamp;
+use crate::metrics::{Stamp, read_rules};
 
 /// Reads the rules, and the stamp of the file.
 pub fn read(file: &Path) -> Result<(Rules, Option<Stamp>)> {
@@ -23,14 +21,7 @@ pub fn parse(file: &Path, text: &str) -> Result<Rules> {
 /// Reads the text of a file, up to the maximum size, and its stamp.
 pub fn text(file: &Path) -> Result<(String, Option<Stamp>)> {
     let name = file.display().to_string();
-    let mut bytes = Vec::new();
-    let read = File::open(file).and_then(|open| {
-        // Before it is read: what is written meanwhile is another version.
-        let found = open.metadata()?;
-        open.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes)?;
-        Ok(Stamp::new(&found, &bytes))
-    });
-    let stamp = read.map_err(|e| Error::io(&name, &e))?;
+    let (bytes, stamp) = read_rules(file).map_err(|e| Error::io(&name, &e))?;
     let text = String::from_utf8(bytes).map_err(|e| {
         let at = e.utf8_error().valid_up_to();
         let (line, column) = line_and_column(&String::from_utf8_lossy(e.as_bytes()), at);
