@@ -161,7 +161,10 @@ impl<W: Work> Pool<W> {
 
     /// Lets no further job begin; jobs under way end after the write in flight.
     pub(crate) fn stop(&self) {
+        // Under the lock: a thread between its look at `stop` and its wait would miss both.
+        let queues = self.shared.lock();
         self.shared.stop.store(true, Ordering::Relaxed);
+        drop(queues);
         self.shared.more.notify_all();
     }
 
@@ -224,6 +227,8 @@ impl<W: Work> Shared<W> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use super::*;
 
     /// Work that reports each job before its result.
@@ -285,6 +290,27 @@ mod tests {
         assert!(STARTED.load(Ordering::Relaxed) > 1);
         one.stop();
         one.join();
+    }
+
+    /// Stops threads at all moments on the way from a job to the wait for the next one.
+    #[test]
+    fn no_thread_misses_a_stop() {
+        for round in 0..20_000u32 {
+            let mut pool = Pool::new(Echo, 1, 1).unwrap();
+            pool.give(1).unwrap();
+            while pool.under_way() > 0 {
+                if pool.take().is_none() {
+                    std::thread::yield_now();
+                }
+            }
+            (0..round % 64).for_each(|_| std::hint::spin_loop());
+            pool.stop();
+            let until = Instant::now() + Duration::from_secs(30);
+            while !pool.has_ended() {
+                assert!(Instant::now() < until, "a thread waits for ever");
+                std::thread::yield_now();
+            }
+        }
     }
 
     #[test]
