@@ -57,6 +57,8 @@ pub(crate) struct Level<F> {
     kernel_limit: u64,
     policy: HeadroomPolicy,
     keep: Option<u64>,
+    /// Bytes that all processors together charge in a batch each.
+    batches: u64,
     settings_read_at: Duration,
     hits: Option<LimitEvents>,
     /// Pages reclaimed directly at the last met limit. Before 6.15 that includes the reclaim of
@@ -92,6 +94,7 @@ impl<F: Sample> Level<F> {
             file: None,
             policy: HeadroomPolicy::new(rule.headroom, reserves(rule, keep)),
             keep,
+            batches: cx.system.blind_spot(),
             settings_read_at: cx.now,
             hits: sampler.hits(&mut cx.text),
             direct: sampler.stat(&mut cx.text)?.pgsteal_direct,
@@ -340,6 +343,7 @@ impl<F: Sample> Level<F> {
         let own = self.sampler.limit(text)?.map_or((u64::MAX, None), |(limit, file)| (limit, Some(file)));
         self.kernel_limit = own.0;
         (self.limit, self.file) = self.keep.filter(|&keep| keep < own.0).map_or(own, |keep| (keep, None));
+        self.policy.batches = if self.file == Some(LimitFile::High) { self.batches } else { 0 };
         Ok(())
     }
 }

@@ -128,6 +128,10 @@ pub(crate) struct HeadroomPolicy {
     reserves: bool,
     /// True if the last reclaim ended before it came down to the upper watermark, and goes on.
     goes_on: bool,
+    /// Bytes by which the processors together may pass the limit at once: they charge `memory.high` in
+    /// batches, and it stalls a task for all that is above it (`try_charge_memcg`, mm/memcontrol.c). A
+    /// charge that `memory.max` would refuse is tried again without its batch.
+    pub batches: u64,
     /// Bound on the bytes kept free, where reclaimed memory comes back; `None` for no bound.
     pub kept: Option<u64>,
     curve: ArrivalCurve,
@@ -156,6 +160,7 @@ impl HeadroomPolicy {
             crowd: 1,
             reserves,
             goes_on: false,
+            batches: 0,
             kept: None,
             curve: ArrivalCurve::default(),
             reclaimed: 0,
@@ -263,7 +268,7 @@ impl HeadroomPolicy {
             return 0;
         }
         let soon = self.curve.within(self.interval.near() + self.late).unwrap_or(0);
-        (soon + soon / 8).min(limit / RESERVE_DIVISOR)
+        (soon + soon / 8 + self.batches).min(limit / RESERVE_DIVISOR)
     }
 
     /// Returns the recent arrivals in bytes per second; negative where the cgroup shrinks by

@@ -77,6 +77,20 @@ fn an_idle_cgroup_is_sampled_rarely() {
 }
 
 #[test]
+fn a_batch_for_each_processor_is_kept_free_below_memory_high() {
+    let batches = |batches: u64, arrived: u64| {
+        let mut policy = HeadroomPolicy { batches, ..HeadroomPolicy::new(Headroom::Bytes(M), true) };
+        play(&mut policy, 0, 5000, |at| at * arrived / 1000);
+        policy.low(LIMIT)
+    };
+    assert_eq!((batches(0, 0), batches(16 * M, 0)), (M, 16 * M));
+    let (without, with) = (batches(0, 60 * M), batches(16 * M, 60 * M));
+    assert!(with >= without + 15 * M && with <= without + 17 * M, "{without} {with}");
+    // Many processors don't take all of a small limit.
+    assert_eq!(batches(128 * M, 0), LIMIT / RESERVE_DIVISOR);
+}
+
+#[test]
 fn the_reserve_is_capped_and_fades() {
     let mut policy = new_policy();
     let _ = play(&mut policy, 0, 9000, |at| at / 3000 * 200 * M);
