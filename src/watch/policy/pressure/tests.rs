@@ -628,7 +628,10 @@ proptest! {
         }
         let (bytes, usage) = (|set: &WorkingSet| set.bytes as f64 / M, run.app.current() / M);
         let found = run.told.iter().filter(|&set| (bytes(set) - hot).abs() < 0.15 * hot.max(usage)).count();
-        prop_assert!(run.told.len() > 5 && found + 2 >= run.told.len(), "{}", run.all());
+        // Refaults so expensive that a single step can take the stall of half a minute leave nothing for
+        // another press.
+        prop_assert!(price > 0.04 || run.told.len() > 5, "{}", run.all());
+        prop_assert!(found + 2 >= run.told.len(), "{}", run.all());
         // What is told is never less than what is in use, a fifth apart.
         prop_assert!(run.told.iter().all(|set| bytes(set) > 0.8 * hot), "{}", run.all());
     }
