@@ -6,7 +6,9 @@
 //! isn't JSON.
 
 use std::collections::HashMap;
-use std::io::BufRead;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
+use std::path::Path;
 
 mod course;
 mod error;
@@ -14,7 +16,8 @@ mod line;
 
 pub use course::{Course, Point, RecordedOutcome};
 pub use error::RecordError;
-use line::{Read, RecordLine};
+use line::RecordLine;
+pub use line::{Read, read as read_line};
 
 /// Version of the format that is written. 0 had neither `begin` nor `sample`.
 pub const VERSION: u64 = 1;
@@ -59,6 +62,17 @@ pub struct Record {
     pub dropped: u64,
 }
 
+/// Opens a record, or standard input for `-`.
+///
+/// # Errors
+/// The system's.
+pub fn open(path: &Path) -> io::Result<Box<dyn BufRead>> {
+    if path == Path::new("-") {
+        return Ok(Box::new(io::stdin().lock()));
+    }
+    Ok(Box::new(BufReader::new(File::open(path)?)))
+}
+
 /// Reader of a record.
 #[derive(Default)]
 struct Reader {
@@ -82,7 +96,7 @@ impl Record {
         let (mut number, mut foreign) = (0, 0u32);
         loop {
             number += 1;
-            match line::read(&mut from, number)? {
+            match read_line(&mut from, number)? {
                 Read::End => break,
                 Read::Blank => {}
                 Read::Text => foreign = foreign.saturating_add(1),
@@ -161,8 +175,10 @@ impl Reader {
             }
             None => {
                 // As a key, too.
-                self.name_bytes += 2 * (name.len() + length(&line.path_bytes));
+                let pod = line.pod_names();
+                self.name_bytes += 2 * (name.len() + length(&line.path_bytes)) + length(&pod);
                 let mut course = Course::named(name.clone());
+                course.pod = pod;
                 course.path_bytes.clone_from(&line.path_bytes);
                 self.record.courses.push(course);
                 self.places.insert(key, self.record.courses.len() - 1);

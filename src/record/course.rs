@@ -52,6 +52,8 @@ pub struct Course {
     pub name: String,
     /// Path of the cgroup, percent-encoded, where the name isn't UTF-8.
     pub path_bytes: Option<String>,
+    /// Names of the pod and the container that the cgroup is in, if they are known.
+    pub pod: Option<String>,
     /// Name of the rule that applied, if one did.
     pub rule: Option<String>,
     /// Points, in order of time.

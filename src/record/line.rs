@@ -3,6 +3,7 @@
 use std::io::{BufRead, Read as _};
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use super::error::RecordError;
 
@@ -23,6 +24,9 @@ pub(crate) struct RecordLine {
     pub at_usec: u64,
     pub cgroup: Option<String>,
     pub path_bytes: Option<String>,
+    pub namespace: Option<String>,
+    pub pod: Option<String>,
+    pub container: Option<String>,
     pub version: Option<u64>,
     pub started_usec: Option<u64>,
     pub rule: Option<String>,
@@ -45,12 +49,20 @@ pub(crate) struct RecordLine {
     pub dropped_events: Option<u64>,
 }
 
-/// Result of reading a line.
-pub(crate) enum Read {
+impl RecordLine {
+    /// Returns the names of the pod and the container: `NAMESPACE/NAME/CONTAINER`.
+    pub(super) fn pod_names(&self) -> Option<String> {
+        let container = self.container.as_ref().map(|container| format!("/{container}"));
+        Some(format!("{}/{}{}", self.namespace.as_ref()?, self.pod.as_ref()?, container.unwrap_or_default()))
+    }
+}
+
+/// Result of reading a line, of which `L` has the keys that matter to the reader.
+pub enum Read<L> {
     /// A line.
-    Line(Box<RecordLine>),
+    Line(Box<L>),
     /// A line that another was cut off before.
-    AfterTorn(Box<RecordLine>),
+    AfterTorn(Box<L>),
     /// A line that was cut off, but ends.
     Torn,
     /// A blank line.
@@ -65,7 +77,10 @@ pub(crate) enum Read {
 }
 
 /// Reads the line of that number.
-pub(crate) fn read(from: &mut impl BufRead, number: usize) -> Result<Read, RecordError> {
+///
+/// # Errors
+/// [`RecordError::Io`], and [`RecordError::Line`] for a line that is neither text nor cut off.
+pub fn read<L: DeserializeOwned>(from: &mut impl BufRead, number: usize) -> Result<Read<L>, RecordError> {
     let mut bytes = Vec::new();
     from.take(MOST_BYTES).read_until(b'\n', &mut bytes)?;
     if bytes.is_empty() {
