@@ -34,6 +34,7 @@ pub mod naming;
 pub mod numa;
 pub mod owner;
 pub mod path;
+pub mod pod;
 pub mod pressure;
 pub mod reclaim;
 pub mod sampler;
@@ -54,6 +55,7 @@ pub use memory::MemoryCgroup;
 pub use mount::Mount;
 pub use name::Name;
 pub use path::CgroupPath;
+pub use pod::PodNames;
 pub use sampler::Sampler;
 pub use survey::{Reading, Survey};
 

@@ -126,7 +126,7 @@ pub struct Check {
 #[derive(Args, Debug)]
 #[command(override_usage = "memctl stat [OPTIONS] [CGROUP]...", after_long_help = AFTER_STAT)]
 pub struct Stat {
-    /// Cgroups: paths, units, pid:N, container:ID, pod:UID, self, or globs
+    /// Cgroups: paths, units, pid:N, container:ID, pod:UID, pod:NS/NAME, self, or globs
     #[arg(value_name = "CGROUP")]
     pub words: Vec<OsString>,
     /// Show the whole tree below, indented
@@ -215,7 +215,7 @@ pub enum SortKey {
 )]
 #[command(after_long_help = AFTER_WATCH)]
 pub struct Watch {
-    /// Cgroups: paths, units, pid:N, container:ID, pod:UID, self, or globs
+    /// Cgroups: paths, units, pid:N, container:ID, pod:UID, pod:NS/NAME, self, or globs
     ///
     /// Cgroups that match a glob are watched from the time they appear until they are removed.
     #[arg(required_unless_present = "config", value_name = "CGROUP")]
@@ -257,6 +257,13 @@ pub struct Watch {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["words", "headroom", "keep", "pressure", "estimate", "reuse", "floor", "swap_free",
         "swap_writes", "max_pressure", "exclude", "kind", "swappiness", "ancestors", "no_lock"])]
     pub config: Option<PathBuf>,
+    /// Read the file of --config again when its text has changed
+    ///
+    /// Looks at it every 10 s, through symbolic links, and reads a changed text a second later, if it
+    /// stays. For files that are replaced by those who send no SIGHUP, such as a ConfigMap of
+    /// Kubernetes.
+    #[arg(long, requires = "config")]
+    pub follow_config: bool,
     /// Never reclaim below a usage of SIZE
     #[arg(long, value_name = "SIZE", default_value = "0", hide_default_value = true, value_parser = parse_bytes_or_zero)]
     pub floor: u64,
@@ -279,9 +286,10 @@ pub struct Watch {
     /// Exclude cgroups that match GLOB; may be repeated
     ///
     /// Applies to matches of globs only: a cgroup given by name is watched. GLOB may begin with the
-    /// mount point or not, and a unit's name alone matches the unit. Globs never match memctl's own
-    /// cgroup, init.scope, sshd, journald, udevd, dbus, the kubelet and container runtimes; name
-    /// these to watch them.
+    /// mount point or not, and a unit's name alone matches the unit. pod:NAMESPACE/NAME matches all
+    /// cgroups in the pod. Globs never match memctl's own cgroup, the pod that it runs in with all
+    /// above, init.scope, sshd, journald, udevd, dbus, the kubelet and container runtimes; name these
+    /// to watch them.
     #[arg(long, value_name = "GLOB")]
     pub exclude: Vec<OsString>,
     /// Reclaim all, file (Linux 6.11) or anon (6.16)
@@ -357,9 +365,10 @@ pub struct Reclaim {
     ///
     /// CGROUP is a path below the cgroup2 mount (/sys/fs/cgroup/app), the same without the mount
     /// point (app, /app), self, a systemd unit (nginx.service), pid:N, container:ID, pod:UID (a
-    /// prefix of the ID is enough), or a glob ('batch/*'; ** crosses levels). node:N is a NUMA node
-    /// with all of its memory (Linux 6.17, root only). A name that matches several cgroups is an
-    /// error. A cgroup that is given several times is reclaimed from once.
+    /// prefix of the ID is enough), pod:NAMESPACE/NAME, pod:NAMESPACE/NAME/CONTAINER, or a glob
+    /// ('batch/*'; ** crosses levels). node:N is a NUMA node with all of its memory (Linux 6.17, root
+    /// only). A name that matches several cgroups is an error. A cgroup that is given several times
+    /// is reclaimed from once.
     ///
     /// SIZE is a number of bytes, optionally with K, M, G, T, P or E (powers of 1024, in any case,
     /// also spelled MiB: 10M, 1.5GiB); a percentage of the current usage (25%); or max, for

@@ -7,8 +7,6 @@ mod memory;
 mod peer;
 mod receivers;
 mod request;
-mod rules_file;
 mod serve;
 
 pub use receivers::{Required, WatchMetrics};
-pub use rules_file::{Stamp, read as read_rules};

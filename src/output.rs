@@ -32,7 +32,7 @@ pub enum Verbosity {
     Quiet,
     /// The default: table, progress and notes.
     Normal,
-    /// The default, and every write to the kernel.
+    /// The default, and every write to the kernel; and paths in place of the names of pods.
     Verbose,
 }
 
@@ -43,7 +43,10 @@ impl Verbosity {
     pub fn new(global: &Global) -> Result<Self> {
         match (global.quiet, global.verbose) {
             (0, 0) => Ok(Self::Normal),
-            (0, _) => Ok(Self::Verbose),
+            (0, _) => {
+                format::show_paths();
+                Ok(Self::Verbose)
+            }
             (_, 0) => Ok(Self::Quiet),
             _ => Err(Error::usage("--quiet and --verbose can't be combined")),
         }

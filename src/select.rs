@@ -4,6 +4,7 @@
 //! mount point (`/sys/fs/cgroup/…`): whoever may create a cgroup called `*` must not turn the glob
 //! `batch/*` of others into a name.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::ffi::{OsStr, OsString};
@@ -18,15 +19,20 @@ use crate::node;
 use locate::Lookup;
 use locate::shown;
 use pattern::{Matcher, Pattern, has_special, literal};
-use search::{Search, troubles};
+use pods::PodState;
+use pods::pattern::PodPattern;
+use search::{PodWord, Search, troubles};
+use specificity::Specificity;
 
 pub mod completion;
 pub mod locate;
 mod meant;
 mod pattern;
+pub mod pods;
 mod process;
 pub mod resolver;
 mod search;
+mod specificity;
 mod suggest;
 pub mod watchlist;
 
@@ -53,7 +59,7 @@ pub fn select_there(words: &[OsString]) -> (Vec<Match>, Vec<CgroupError>) {
         Ok(locator) => locator,
         Err(why) => return (Vec::new(), vec![why]),
     };
-    let selectors: Vec<_> = words.iter().map(|word| Selector::new(word, &locator)).collect();
+    let selectors: Vec<_> = words.iter().map(|word| Selector::new(word, &locator, false)).collect();
     let Selected { chosen, missing, troubles } =
         select_by(&selectors, &locator, &|_| false, &|_, _, _| false);
     let explained = missing.into_iter().enumerate().map(|(nth, (number, why))| match nth {
@@ -61,7 +67,11 @@ pub fn select_there(words: &[OsString]) -> (Vec<Match>, Vec<CgroupError>) {
         _ => why,
     });
     let errors = explained.chain(troubles).collect();
-    (chosen.into_iter().map(|chosen| chosen.selected).collect(), errors)
+    let named = chosen.into_iter().map(|chosen| {
+        let pod = chosen.pod(&locator);
+        chosen.named(pod)
+    });
+    (named.collect(), errors)
 }
 
 /// Maximum number of words that name nothing for which suggestions are searched for.
@@ -74,6 +84,10 @@ pub(crate) struct Selector {
     glob: Option<Result<Glob, GlobError>>,
     /// Hierarchy of a glob, if it isn't the one that names begin from.
     mount: Option<Arc<Mount>>,
+    /// Pods or containers by their names, of which there may be several.
+    pod: Option<PodPattern>,
+    /// True if a pod is meant with all that is in it.
+    whole_pods: bool,
     specificity: Specificity,
 }
 
@@ -84,46 +98,47 @@ struct Glob {
     pattern: OsString,
 }
 
-/// Precision of a selector: a name is more specific than any glob; then the glob with more literal
-/// characters, and then the glob that stays within a level.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Specificity {
-    is_name: bool,
-    literal: usize,
-    within_a_level: bool,
-}
-
-impl Specificity {
-    fn of(pattern: &str, is_name: bool) -> Self {
-        let (mut literal, mut depth) = (0, 0usize);
-        for character in pattern.chars() {
-            match character {
-                '[' | '{' => depth += 1,
-                ']' | '}' => depth = depth.saturating_sub(1),
-                '*' | '?' => {}
-                _ if depth == 0 => literal += 1,
-                _ => {}
-            }
-        }
-        Self { is_name, literal, within_a_level: !pattern.contains("**") }
-    }
-}
-
 impl Selector {
-    pub(crate) fn new(word: &OsStr, locator: &Locator) -> Self {
-        if !locator.is_glob(word) {
-            let specificity = Specificity::of(&word.to_string_lossy(), true);
-            return Self { word: word.to_owned(), glob: None, mount: None, specificity };
+    /// Compiles a word. With `whole_pods`, the name of a pod stands for all that is in it.
+    pub(crate) fn new(word: &OsStr, locator: &Locator, whole_pods: bool) -> Self {
+        let is_glob = locator.is_glob(word);
+        let specificity = Specificity::of(&word.to_string_lossy(), !is_glob);
+        let selector =
+            Self { word: word.to_owned(), glob: None, mount: None, pod: None, whole_pods, specificity };
+        if let Some(pattern) = PodPattern::parse(word).filter(|_| !locator.is_path(word)) {
+            // The error of a malformed word comes from its lookup.
+            return Self { pod: pattern.ok().filter(|_| is_glob || whole_pods), ..selector };
+        }
+        if !is_glob {
+            return selector;
         }
         let Scope { pattern, mount } = Scope::of(word, locator);
         let specificity = Specificity::of(&pattern.to_string_lossy(), false);
         let glob = Pattern::new(&pattern).map(|compiled| Glob { matcher: compiled.matcher(), pattern });
-        Self { word: word.to_owned(), glob: Some(glob), mount, specificity }
+        Self { glob: Some(glob), mount, specificity, ..selector }
     }
 
     /// Returns whether the selector is a glob.
     pub(crate) fn is_glob(&self) -> bool {
-        self.glob.is_some()
+        self.glob.is_some() || self.pod.as_ref().is_some_and(PodPattern::is_glob)
+    }
+
+    /// Looks a name up as far as no search is needed; `None` for a glob.
+    fn look_up(&self, locator: &Locator) -> Result<Option<Lookup>, CgroupError> {
+        match &self.glob {
+            None if self.pod.is_some() => Ok(None),
+            None => locator.look_up(&self.word).map(Some),
+            Some(Ok(_)) => Ok(None),
+            Some(Err(why)) => Err(CgroupError::BadGlob { word: shown(&self.word), why: why.clone() }),
+        }
+    }
+
+    /// Returns the word's pods or containers, if it names them.
+    pub(crate) fn pod(&self) -> Option<Cow<'_, PodPattern>> {
+        match &self.pod {
+            Some(pattern) => Some(Cow::Borrowed(pattern)),
+            None => PodPattern::parse(&self.word)?.ok().map(Cow::Owned),
+        }
     }
 
     /// Returns the word as it was given.
@@ -141,6 +156,23 @@ pub(crate) struct Chosen {
     first: usize,
     /// Index of the first selector that found the cgroup, in the order of the words.
     earliest: usize,
+}
+
+impl Chosen {
+    /// Returns the pod that the cgroup is in.
+    fn pod(&self, locator: &Locator) -> PodState {
+        let located = &self.selected.located;
+        locator.pods().of(&located.mount, located.below_mount())
+    }
+
+    /// Returns the cgroup, with the names of the pod that it is in.
+    fn named(self, pod: PodState) -> Match {
+        let Match { mut located, by_glob } = self.selected;
+        if let PodState::Known(pod) = pod {
+            located.name = located.name.in_pod(pod.names);
+        }
+        Match { located, by_glob }
+    }
 }
 
 /// Result of a selection.
@@ -192,6 +224,15 @@ struct Part<'a> {
     search: Search<'a>,
 }
 
+/// Returns the search that belongs to a mount.
+fn search_in<'a, 'b>(parts: &'b mut Vec<Part<'a>>, mount: &Arc<Mount>) -> &'b mut Search<'a> {
+    let part = parts.iter().position(|part| part.mount.point == mount.point).unwrap_or_else(|| {
+        parts.push(Part { mount: Arc::clone(mount), search: Search::default() });
+        parts.len() - 1
+    });
+    &mut parts[part].search
+}
+
 /// Finds the cgroups of compiled selectors, as [`select_there`] does, except cgroups whose id is
 /// `known`, and those that a selector `leaves_out` (given whether the cgroup's name counts). Walks
 /// each hierarchy once at most.
@@ -210,12 +251,7 @@ pub(crate) fn select_by(
     let mut unmatched: HashMap<usize, bool> = HashMap::new();
     let widest = locator.mount().cloned().map(Arc::new);
     for (number, selector) in selectors.iter().enumerate() {
-        let lookup = match &selector.glob {
-            None => locator.look_up(&selector.word).map(Some),
-            Some(Ok(_)) => Ok(None),
-            Some(Err(why)) => Err(CgroupError::BadGlob { word: shown(&selector.word), why: why.clone() }),
-        };
-        let lookup = match lookup {
+        let lookup = match selector.look_up(locator) {
             Ok(Some(Lookup::Found(located))) => {
                 if !known(located.id) {
                     selection.choose(located, number);
@@ -232,11 +268,7 @@ pub(crate) fn select_by(
             missing.push((number, CgroupError::no_cgroup2()));
             continue;
         };
-        let part = parts.iter().position(|part| part.mount.point == mount.point).unwrap_or_else(|| {
-            parts.push(Part { mount: Arc::clone(mount), search: Search::default() });
-            parts.len() - 1
-        });
-        let search = &mut parts[part].search;
+        let search = search_in(&mut parts, mount);
         match (lookup, &selector.glob) {
             (Some(Lookup::Named(named)), _) => {
                 by_name.insert(number, (Vec::new(), None));
@@ -246,17 +278,27 @@ pub(crate) fn select_by(
                 by_name.insert(number, (Vec::new(), Some(why)));
                 search.spelt(number, &below);
             }
+            (Some(Lookup::Pod(pattern)), _) => {
+                by_name.insert(number, (Vec::new(), None));
+                search.pod(number, PodWord { pattern: Cow::Owned(pattern), whole: false });
+            }
             (_, Some(Ok(glob))) => {
                 unmatched.insert(number, true);
                 search.glob(number, Path::new(&glob.pattern), &glob.matcher);
             }
-            _ => {}
+            _ => {
+                if let Some(pattern) = &selector.pod {
+                    unmatched.insert(number, true);
+                    let word = PodWord { pattern: Cow::Borrowed(pattern), whole: selector.whole_pods };
+                    search.pod(number, word);
+                }
+            }
         }
     }
     let (mut matches, mut unsearched) = (Vec::new(), Vec::new());
     for Part { mount, search } in parts.iter().filter(|part| !part.search.is_empty()) {
         let mut located: Option<CgroupPath> = None;
-        let trouble = search.run(mount, locator.asker(), false, &mut |number, entry| {
+        let trouble = search.run(mount, locator.asker(), locator.pods(), false, &mut |number, entry| {
             if let Some((found, _)) = by_name.get_mut(&number) {
                 found.push(entry.path.clone());
                 return;
@@ -343,7 +385,7 @@ pub fn places(
     let nodes = words.iter().map(|word| node(word).transpose()).collect::<Result<Vec<_>, _>>()?;
     let (mut selectors, mut positions) = (Vec::new(), Vec::new());
     for (position, word) in words.iter().enumerate().filter(|(position, _)| nodes[*position].is_none()) {
-        selectors.push(Selector::new(word, &locator));
+        selectors.push(Selector::new(word, &locator, false));
         positions.push(position);
     }
     let Selected { chosen, missing, troubles } =
@@ -354,7 +396,10 @@ pub fn places(
     }
     let nodes = nodes.iter().enumerate().filter_map(|(position, node)| Some((position, (*node)?)));
     let mut wanted: Vec<_> = nodes.map(|(position, node)| (position, TargetSpec::Node(node))).collect();
-    wanted.extend(chosen.into_iter().map(|one| (positions[one.earliest], TargetSpec::Cgroup(one.selected))));
+    wanted.extend(chosen.into_iter().map(|one| {
+        let (position, pod) = (positions[one.earliest], one.pod(&locator));
+        (position, TargetSpec::Cgroup(one.named(pod)))
+    }));
     let name = |one: &TargetSpec| match one {
         TargetSpec::Cgroup(one) => Some(one.located.name.clone()),
         TargetSpec::Node(_) => None,
@@ -416,9 +461,13 @@ pub(crate) fn is_glob(word: &OsStr) -> bool {
     Locator::new().is_ok_and(|locator| locator.is_glob(word))
 }
 
-/// Returns the error in a word as a glob, if the word is a malformed glob.
-pub(crate) fn malformed(word: &OsStr) -> Option<GlobError> {
-    Pattern::new(word).err().filter(|_| has_special(word))
+/// Returns the error in a word that can't name anything: a malformed glob, or name of a pod.
+pub(crate) fn malformed(word: &OsStr) -> Option<CgroupError> {
+    if let Some(parsed) = PodPattern::parse(word) {
+        return parsed.err();
+    }
+    let why = Pattern::new(word).err().filter(|_| has_special(word))?;
+    Some(CgroupError::BadGlob { word: shown(word), why })
 }
 
 #[cfg(test)]
@@ -426,27 +475,11 @@ mod tests {
     use super::*;
     use crate::cgroup::tree::tests::{READ, give_away, make};
 
-    #[test]
-    fn the_more_is_said_the_more_specific_it_is() {
-        let words = ["**", "**/*.service", "*/*.service", "web-[0-9]*", "web-1*", "{web-1,web-2}-{a,b}*"];
-        let of = |word: &str| Specificity::of(word, false);
-        for (less, more) in [
-            ("**", "*"),
-            ("**", "**/*.service"),
-            ("**/*.service", "*/*.service"),
-            ("web-[0-9]*", "web-1*"),
-            ("{web-1,web-2}-{a,b}*", "web-1*"),
-            ("system.slice/*", "system.slice/a*"),
-        ] {
-            assert!(of(less) < of(more), "{less} < {more}");
-        }
-        assert!(words.iter().all(|word| of(word) < Specificity::of("a", true)), "a name says most");
-    }
-
     /// Selects by words, and returns the names, the errors, and the number of directories read.
     fn selected(root: &Path, words: &[&str]) -> (Vec<String>, Vec<CgroupError>, usize) {
         let locator = Locator::faked(root);
-        let selectors: Vec<_> = words.iter().map(|word| Selector::new(word.as_ref(), &locator)).collect();
+        let selectors: Vec<_> =
+            words.iter().map(|word| Selector::new(word.as_ref(), &locator, false)).collect();
         let before = READ.get();
         let Selected { chosen, missing, troubles } =
             select_by(&selectors, &locator, &|_| false, &|_, _, _| false);

@@ -31,6 +31,10 @@ pub enum CgroupError {
     Misspelt { why: Box<Self>, meant: String },
     #[error("{word}: no cgroup matches")]
     NoMatch { word: String },
+    #[error("{word}: the names of pods can't be read: {why}")]
+    PodNamesUnread { word: String, why: String },
+    #[error("{}", pods_unnamed(*.count, *.containers, .why.as_deref()))]
+    PodsUnnamed { count: usize, containers: bool, why: Option<String> },
     #[error("{word}: malformed glob: {why}")]
     BadGlob { word: String, why: GlobError },
     #[error("{word}: no matching cgroup can be reclaimed from")]
@@ -145,6 +149,7 @@ impl CgroupError {
                 format!("similar names: {}", near.join(", "))
             }
             Self::Misspelt { meant, .. } => meant.clone(),
+            Self::PodNamesUnread { .. } | Self::PodsUnnamed { why: Some(_), .. } => POD_LOGS.into(),
             Self::NoMatch { word } if !word.contains('/') && !word.contains("**") => format!(
                 "list the cgroups with: memctl stat -r ({} matches at every level)",
                 systemd::quoted(&format!("**/{word}"))
@@ -207,12 +212,16 @@ impl CgroupError {
                 "run memctl on the host, or mount the file system rw (usually read-only in containers)".into()
             }
             Self::Shortage { errno: Errno::MFILE, .. } => MORE_FILES.into(),
+            Self::Ambiguous { word, .. } if word.starts_with("pod:") && word.contains('/') => {
+                "name the cgroup by its path, or as pod:UID or container:ID".into()
+            }
             // An ID can be continued, a unit's name can't.
             Self::Ambiguous { word, .. } if word.contains(':') => {
                 "name the cgroup by its path, or by a longer ID".into()
             }
             Self::Ambiguous { .. } => "name the cgroup by its path".into(),
             Self::NoName
+            | Self::PodsUnnamed { .. }
             | Self::BadName { .. }
             | Self::NoProcess { .. }
             | Self::BadGlob { .. }
@@ -229,6 +238,25 @@ impl CgroupError {
         })
     }
 }
+
+/// Describes cgroups that aren't watched since the names of their pods aren't known, or those of their
+/// `containers`.
+fn pods_unnamed(count: usize, containers: bool, why: Option<&str>) -> String {
+    let why = why.map(|why| format!("the names of pods can't be read: {why}"));
+    let lacking = match count {
+        0 => None,
+        1 => Some("1 cgroup in a pod isn't watched".to_owned()),
+        _ => Some(format!("{count} cgroups in pods aren't watched")),
+    };
+    let sandboxes = if containers { " (those of sandboxes never are)" } else { "" };
+    let lacking =
+        lacking.map(|lacking| format!("{lacking}: names that the rules need are not in /var/log{sandboxes}"));
+    why.into_iter().chain(lacking).collect::<Vec<_>>().join("; ")
+}
+
+/// Advice where the names of pods can't be read.
+const POD_LOGS: &str =
+    "in a pod, mount the host's /var/log/pods and /var/log/containers; pod:UID and container:ID need neither";
 
 /// Lists the first of several names, and the number of further ones.
 pub(crate) fn several(names: &[String]) -> String {

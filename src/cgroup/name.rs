@@ -4,16 +4,22 @@
 //! kernel/cgroup/cgroup.c). Bytes that aren't UTF-8 are replaced in the text, so the text is for
 //! reading only: two cgroups can share it.
 
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::pod::PodNames;
+
 /// Name of a cgroup: its path from the mount point, with a leading `/`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default)]
 pub struct Name {
     text: Text,
     path: Option<Arc<Path>>,
+    /// Names of the pod that the cgroup is in. They add nothing to the identity of the name.
+    pod: Option<Arc<PodNames>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -30,7 +36,7 @@ impl Name {
     #[must_use]
     pub(crate) fn new(name: &Path, path: &Path) -> Self {
         let text = Text(name.to_string_lossy().into());
-        Self { text, path: path.to_str().is_none().then(|| path.into()) }
+        Self { text, path: path.to_str().is_none().then(|| path.into()), pod: None }
     }
 
     /// Returns the path of the directory, if the path isn't UTF-8: then neither the name nor the
@@ -38,6 +44,54 @@ impl Name {
     #[must_use]
     pub fn path_not_utf8(&self) -> Option<&Path> {
         self.path.as_deref()
+    }
+
+    /// Returns the name with the names of the pod that the cgroup is in.
+    #[must_use]
+    pub(crate) fn in_pod(self, pod: Arc<PodNames>) -> Self {
+        Self { pod: Some(pod), ..self }
+    }
+
+    /// Returns the names of the pod that the cgroup is in, if they are known.
+    #[must_use]
+    pub fn pod(&self) -> Option<&PodNames> {
+        self.pod.as_deref()
+    }
+
+    /// Returns the text for tables: the names of the pod and the container, or the path.
+    #[must_use]
+    pub fn label(&self) -> &str {
+        self.pod().map_or(self, PodNames::label)
+    }
+
+    fn key(&self) -> (&Text, &Option<Arc<Path>>) {
+        (&self.text, &self.path)
+    }
+}
+
+impl PartialEq for Name {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for Name {}
+
+impl Hash for Name {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.key().hash(state);
+    }
+}
+
+impl PartialOrd for Name {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Name {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.key().cmp(&other.key())
     }
 }
 
@@ -57,13 +111,13 @@ impl fmt::Display for Name {
 
 impl From<&str> for Name {
     fn from(text: &str) -> Self {
-        Self { text: Text(text.into()), path: None }
+        Self { text: Text(text.into()), path: None, pod: None }
     }
 }
 
 impl From<String> for Name {
     fn from(text: String) -> Self {
-        Self { text: Text(text.into()), path: None }
+        Self { text: Text(text.into()), path: None, pod: None }
     }
 }
 

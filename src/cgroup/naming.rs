@@ -55,7 +55,7 @@ impl Named {
         if let Some(uid) = word.strip_prefix("pod:") {
             return Some(match uid {
                 "" => Err("the pod UID is missing (its beginning is enough)"),
-                uid if !hex(uid) => Err("not a pod UID (hexadecimal digits)"),
+                uid if !hex(uid) => Err("neither a pod UID (hexadecimal digits) nor NAMESPACE/NAME"),
                 uid => Ok(Self::Pod(uid.to_lowercase().replace('_', "-"))),
             });
         }
@@ -113,6 +113,12 @@ pub(crate) fn pod_uid(directory: &str) -> Option<String> {
     if container_id(directory).is_some() {
         return None;
     }
+    uid_within(directory)
+}
+
+/// Returns the UID of a pod in the name of a directory, also if it is a container's.
+#[must_use]
+pub(crate) fn uid_within(directory: &str) -> Option<String> {
     directory.match_indices("pod").find_map(|(at, pod)| {
         let text = &directory[at + pod.len()..];
         let uid = [36, 32].iter().find_map(|&length| text.get(..length).filter(|uid| is_uid(uid)))?;

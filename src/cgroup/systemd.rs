@@ -8,7 +8,7 @@
 
 use std::borrow::Cow;
 
-use super::naming::Named;
+use super::naming::{Named, pod_uid};
 use super::owner::{BY_POLICY, Denied};
 
 /// Returns whether systemd manages this host, as `sd_booted`(3) does.
@@ -27,6 +27,11 @@ fn unit(name: &str) -> Option<&str> {
 fn of_a_user(name: &str) -> bool {
     let above = name.rsplit_once('/').map_or("", |(above, _)| above);
     above.split('/').any(|unit| unit.starts_with("user@") && unit.ends_with(".service"))
+}
+
+/// Returns whether a cgroup is that of a pod, or below it.
+fn of_a_pod(name: &str) -> bool {
+    name.split('/').any(|directory| pod_uid(directory).is_some())
 }
 
 /// Quotes a name or path for a shell, since the hints are commands to copy. Control characters,
@@ -61,6 +66,11 @@ pub(crate) fn quoted(text: &str) -> Cow<'_, str> {
 pub(crate) fn permit(name: &str, file: &str, denied: Denied, by_systemd: bool) -> String {
     let file = quoted(file);
     match denied {
+        // The kubelet makes these cgroups, as root: a file that is delegated by hand is soon gone.
+        Denied::ByOwner if of_a_pod(name) => return "run as root (in a pod: runAsUser: 0)".into(),
+        Denied::ByNamespace { .. } if of_a_pod(name) => {
+            return "run as root outside of this user namespace (in a pod: without hostUsers: false)".into();
+        }
         Denied::ByOwner => {}
         Denied::ByNamespace { outside } => {
             let user = outside.map_or_else(|| "USER".to_owned(), |uid| uid.to_string());
@@ -126,6 +136,23 @@ mod tests {
         {
             assert!(hint(name).ends_with("chown USER FILE"), "{name}");
         }
+    }
+
+    #[test]
+    fn no_file_of_a_pod_is_delegated_by_hand() {
+        const UID: &str = "1a2b3c4d_1111_2222_3333_444455556666";
+        let slice = format!("/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{UID}.slice");
+        let cgroupfs = format!("/kubepods/burstable/pod{}/1f2e", UID.replace('_', "-"));
+        for name in [&slice, &format!("{slice}/cri-containerd-1f2e.scope"), &cgroupfs] {
+            for by_systemd in [true, false] {
+                let hint = |denied| permit(name, "FILE", denied, by_systemd);
+                assert_eq!(hint(Denied::ByOwner), "run as root (in a pod: runAsUser: 0)");
+                let namespace = hint(Denied::ByNamespace { outside: Some(1) });
+                assert!(namespace.ends_with("(in a pod: without hostUsers: false)"), "{namespace}");
+            }
+        }
+        let above = permit("/kubepods.slice/kubepods-burstable.slice", "FILE", Denied::ByOwner, false);
+        assert!(above.ends_with("chown USER FILE"), "{above}");
     }
 
     #[test]

@@ -3,11 +3,11 @@
 use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use memctl::record::{Course, Record};
+use memctl::record::{self, Course, Record};
 use percent_encoding::percent_decode_str;
 
 use crate::cli::{Global, Plot};
@@ -26,7 +26,7 @@ pub fn run(args: &Plot, global: &Global) -> Result<Exit> {
             Error::usage(what).with_hint(Some("name a file that ends in .svg, or - for standard output"))
         );
     }
-    let open = open(&args.record).map_err(|e| Error::io(&name, &e))?;
+    let open = record::open(&args.record).map_err(|e| Error::io(&name, &e))?;
     let record = Record::read(open).map_err(|why| Error::record(&name, &why))?;
     output::notes::read(&name, &record, loudness);
     let course = match &args.cgroup {
@@ -43,16 +43,8 @@ pub fn run(args: &Plot, global: &Global) -> Result<Exit> {
     Ok(Exit::Success)
 }
 
-/// Opens a file, or standard input for `-`.
-fn open(record: &Path) -> std::io::Result<Box<dyn BufRead>> {
-    if record == Path::new("-") {
-        return Ok(Box::new(std::io::stdin().lock()));
-    }
-    Ok(Box::new(BufReader::new(File::open(record)?)))
-}
-
 /// Returns the cgroup of a name: with or without the leading slash, or the last component where no
-/// other cgroup has the same.
+/// other cgroup has the same; or of a pod's or a container's name.
 fn named<'a>(record: &'a Record, word: &OsStr) -> Result<&'a Course> {
     // For names that aren't UTF-8, the record has the path, percent-encoded.
     let bytes = |course: &Course| -> Vec<u8> {
@@ -71,10 +63,14 @@ fn named<'a>(record: &'a Record, word: &OsStr) -> Result<&'a Course> {
     };
     let ends = |course: &&Course| bytes(course).rsplit(slash).next() == Some(word_bytes);
     let cgroup = word.to_string_lossy();
+    let pod = cgroup.strip_prefix("pod:").unwrap_or(&cgroup);
+    let is_pod = |course: &&Course| course.pod.as_deref() == Some(pod);
     let mut ending = record.courses.iter().filter(ends);
     let only = ending.next().filter(|_| ending.next().is_none());
-    record.courses.iter().find(|course| is(course)).or(only).ok_or_else(|| {
-        let mut known: Vec<_> = record.courses.iter().take(8).map(|course| course.name.as_str()).collect();
+    let by_pod = || record.courses.iter().find(is_pod);
+    record.courses.iter().find(|course| is(course)).or(only).or_else(by_pod).ok_or_else(|| {
+        let called = |course: &'a Course| course.pod.as_ref().unwrap_or(&course.name).as_str();
+        let mut known: Vec<_> = record.courses.iter().take(8).map(called).collect();
         if record.courses.len() > known.len() {
             known.push("…");
         }

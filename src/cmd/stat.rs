@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 use memctl::cgroup::error::CgroupError;
 use memctl::cgroup::mount::Hidden;
 use memctl::cgroup::stat::{PackedStat, Rates};
-use memctl::cgroup::{CgroupPath, Details, Name, Reading, Survey, diagnose};
+use memctl::cgroup::{CgroupPath, Details, Mount, Name, Reading, Survey, diagnose};
 use memctl::host::files;
 use memctl::kind::Kind;
 use memctl::reclaim::Reclaimable;
+use memctl::select::pods::Pods;
 use memctl::select::{Match, locate, select_there};
 use rustix::io::Errno;
 
@@ -115,12 +116,12 @@ fn look_at(args: &Stat) -> Result<Sample> {
     let depth = args.depth.map_or(if args.recursive { usize::MAX } else { 0 }, usize::from);
     let (mut shown, mut unreadable, mut selected) = (Vec::new(), Vec::new(), Vec::new());
     let mut left_out = Vec::new();
-    let jobs = usize::from(args.jobs);
+    let (jobs, pods) = (usize::from(args.jobs), Pods::default());
     if args.words.is_empty() {
         // The cgroups below the root stand for it: its own figures are the host's.
         let root = locate("/")?;
         let survey = Survey::new(depth.max(1), jobs);
-        shown = sorted(survey.of(&root), 1, args.sort, root.mount.hidden());
+        shown = named(sorted(survey.of(&root), 1, args.sort, root.mount.hidden()), &pods, &root.mount);
         left_out.push((root.name.clone(), survey.left_out()));
         unreadable.extend(failures(survey, &root));
     } else {
@@ -129,7 +130,8 @@ fn look_at(args: &Stat) -> Result<Sample> {
         unreadable.extend(missing.into_iter().map(Failure::from));
         for Match { located, .. } in &selected {
             let survey = Survey::new(depth, jobs);
-            shown.extend(sorted(survey.of(located), 0, args.sort, located.mount.hidden()));
+            let rows = sorted(survey.of(located), 0, args.sort, located.mount.hidden());
+            shown.extend(named(rows, &pods, &located.mount));
             left_out.push((located.name.clone(), survey.left_out()));
             unreadable.extend(failures(survey, located));
         }
@@ -147,6 +149,14 @@ fn look_at(args: &Stat) -> Result<Sample> {
     };
     left_out.retain(|&(_, count)| count > 0);
     Ok(Sample { view, unreadable, left_out })
+}
+
+/// Gives rows the names of their pods.
+fn named(mut rows: Vec<Row>, pods: &Pods, mount: &Mount) -> Vec<Row> {
+    for row in &mut rows {
+        pods.name(&mut row.reading.name, mount);
+    }
+    rows
 }
 
 /// Returns the errors of a survey, with the reason for the cgroup that was requested.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use memctl::cgroup::MemoryCgroup;
+use memctl::cgroup::error::CgroupError;
 use memctl::cgroup::join::{JoinError, Joined};
 use memctl::host::files;
 use memctl::kind::Kind;
@@ -33,10 +34,12 @@ mod follower;
 mod lock;
 pub mod plan;
 pub mod rules;
+mod rules_file;
 mod session;
 
 use follower::Follower;
 use plan::{SearchNote, WatchPlan};
+use rules_file::RulesFile;
 use session::Session;
 
 /// Maximum number of writes in progress at the same time.
@@ -48,7 +51,16 @@ const REPAINTED: Duration = Duration::from_millis(500);
 /// Runs the subcommand.
 pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
     let loudness = Verbosity::new(global)?;
+    // Clap doesn't ask for it beside what conflicts with it.
+    if args.follow_config && args.config.is_none() {
+        return Err(Error::usage("--follow-config: requires --config"));
+    }
     let plan = WatchPlan::of(args)?;
+    let rules_file = args.config.as_ref().map(|file| RulesFile::new(file.clone(), plan.stamp));
+    if args.follow_config && rules_file.as_ref().is_some_and(|file| !file.can_change()) {
+        let why = "--follow-config: the file of --config must be a regular file, to be read again";
+        return Err(Error::usage(why));
+    }
     files::open_many_files();
     let Start { members, watched, waiting, unresolved } = start(&plan, args.dry_run)?;
     let mut notes = first_notes(args, &waiting, &unresolved, members.is_empty());
@@ -58,8 +70,7 @@ pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
     let (follows, cpu, swap_writes) = (plan.watchlist.follows(), plan.cpu, plan.swap_writes);
     let rules = plan.rules.in_force();
     let named = Required { file: args.metrics.is_some(), listen: args.metrics_listen.is_some() };
-    let rules_file = args.config.as_ref().map(|file| (file.clone(), rules.len(), plan.stamp));
-    let metrics = WatchMetrics::open(&plan.metrics, named, rules_file)?;
+    let metrics = WatchMetrics::open(&plan.metrics, named, args.config.as_ref().map(|_| rules.len()))?;
     signal::install();
     if args.config.is_some() {
         signal::install_reload();
@@ -70,7 +81,7 @@ pub fn run(args: &Watch, global: &Global) -> Result<Exit> {
     notes.extend(lock::lock_memory(members.names().map(|name| &**name)));
     let service = Notifier::new(plan.rules.purpose(args.estimate));
     let follower = Follower::new(plan.watchlist, plan.rules, watched, &unresolved);
-    let session = Session::new(args, loudness, follower, service, (metrics, plan.metrics));
+    let session = Session::new(args, loudness, follower, service, (metrics, plan.metrics), rules_file);
     for note in &notes {
         session.note(note);
     }
@@ -147,7 +158,8 @@ struct Start {
 /// Opens all cgroups that were named before anything starts: an error in one changes nothing
 /// anywhere.
 fn start(plan: &WatchPlan, dry_run: bool) -> Result<Start> {
-    let first = plan.watchlist.first()?;
+    let mut first = plan.watchlist.first()?;
+    plan.watchlist.without_nameless(&mut first);
     let mut members = Members::new(dry_run).map_err(|e| Error::io("can't watch", &e))?;
     let (mut watched, mut unlimited) = (Vec::with_capacity(first.taken.len()), Vec::new());
     for Assigned { selected, list } in first.taken {
@@ -158,10 +170,8 @@ fn start(plan: &WatchPlan, dry_run: bool) -> Result<Start> {
         let name = selected.located.name.clone();
         let located = Arc::new(selected.located);
         let added = members.add(Arc::clone(&located), Rc::clone(rule)).map_err(|why| match why {
-            // Where it was named, the user wants to know the reason.
-            WatchError::Cgroup(why) if !selected.by_glob => {
-                WatchError::Cgroup(MemoryCgroup::open(&located).err().unwrap_or(why))
-            }
+            // The user wants to know the reason.
+            WatchError::Cgroup(why) => WatchError::Cgroup(MemoryCgroup::open(&located).err().unwrap_or(why)),
             why => why,
         });
         match added {
@@ -170,9 +180,11 @@ fn start(plan: &WatchPlan, dry_run: bool) -> Result<Start> {
             Err(WatchError::Refused(why)) if !matches!(why, Refusal::NoPressure(_)) => {
                 return Err(Error::from(why).context(option_of(rule.bounds.kind)));
             }
-            // Unreclaimable, or removed since it was found.
-            Err(WatchError::Cgroup(_) | WatchError::Errno(Errno::NOENT | Errno::NODEV | Errno::STALE))
-                if selected.by_glob => {}
+            Err(WatchError::Cgroup(why)) if selected.by_glob => {
+                unlimited.extend(denied(&why).map(|why| (name, why)));
+            }
+            // Removed since it was found.
+            Err(WatchError::Errno(Errno::NOENT | Errno::NODEV | Errno::STALE)) if selected.by_glob => {}
             // The cgroup may still get a limit.
             Err(why) if selected.by_glob || plan.waits => unlimited.push((name, reason(&why))),
             Err(WatchError::Cgroup(why)) => return Err(why.into()),
@@ -190,6 +202,19 @@ fn reason(why: &WatchError) -> String {
         (WatchError::Errno(_), Some(hint)) => format!("{why} ({hint})"),
         _ => why.to_string(),
     }
+}
+
+/// Returns why memctl may not reclaim from a cgroup that a glob matches, if that is so. It is hardly
+/// meant, and the same for all of them; other cgroups that can't be reclaimed from are no news.
+fn denied(why: &CgroupError) -> Option<String> {
+    let what = match why {
+        CgroupError::Permission { .. } => "permission denied",
+        CgroupError::ReadOnly { .. } => "the cgroup file system is mounted read-only",
+        _ => return None,
+    };
+    // The file is another one for each of them.
+    let hint = why.hint().filter(|hint| !hint.contains("memory.reclaim"));
+    Some(hint.map_or_else(|| what.to_owned(), |hint| format!("{what} ({hint})")))
 }
 
 /// Moves this process into the cgroup that a word names.

@@ -19,7 +19,6 @@ use rustix::io::Errno;
 use super::file::MetricsFile;
 use super::file_task::FileTask;
 use super::memory::in_memory;
-use super::rules_file::{RulesFile, Stamp};
 use super::serve::Server;
 use crate::error::{Error, Result};
 use crate::output::metrics::watch::{About, Reloads, write};
@@ -74,8 +73,7 @@ pub struct WatchMetrics {
     served_at: Cell<Duration>,
     /// True if something happened since the last version of the file.
     is_busy: Cell<bool>,
-    /// `None` on the command line.
-    rules_file: Option<RulesFile>,
+    /// `None` without a file of rules.
     reloads: Cell<Option<Reloads>>,
     /// The error that was told last, until it is over: of the file, for scrapers, and of listening.
     file_error: ToldError,
@@ -87,13 +85,9 @@ pub struct WatchMetrics {
 }
 
 impl WatchMetrics {
-    /// Opens the receivers; `None` if there are none. The file of rules comes with the number of rules
-    /// in force and its version.
-    pub fn open(
-        wanted: &MetricsSpec,
-        required: Required,
-        rules_file: Option<(PathBuf, usize, Option<Stamp>)>,
-    ) -> Result<Option<Self>> {
+    /// Opens the receivers; `None` if there are none. `rules` is the number of rules in force, where
+    /// they come from a file.
+    pub fn open(wanted: &MetricsSpec, required: Required, rules: Option<usize>) -> Result<Option<Self>> {
         if wanted.file.is_none() && wanted.listen.is_none() {
             return Ok(None);
         }
@@ -111,8 +105,7 @@ impl WatchMetrics {
             written_at: Cell::default(),
             served_at: Cell::default(),
             is_busy: Cell::new(true),
-            reloads: Cell::new(rules_file.as_ref().map(|file| in_force(file.1))),
-            rules_file: rules_file.map(|(path, _, stamp)| RulesFile::new(path, stamp)),
+            reloads: Cell::new(rules.map(in_force)),
             file_error: Cell::default(),
             server_error: Cell::default(),
             listen_error: Cell::default(),
@@ -216,24 +209,25 @@ impl WatchMetrics {
         self.is_busy.set(true);
     }
 
-    /// Records an attempt to read the rules again: their number, if it succeeded, and the version of
-    /// the file.
-    pub fn reloaded(&self, rules: Option<(usize, Option<Stamp>)>) {
+    /// Records an attempt to read the rules again: their number, if it succeeded.
+    pub fn reloaded(&self, rules: Option<usize>) {
         self.happened();
         let before = self.reloads.get();
         self.reloads.set(match rules {
-            Some((rules, stamp)) => {
-                self.rules_file.iter().for_each(|file| file.was_read(stamp));
-                Some(Reloads { is_successful: true, at: SystemTime::now(), rules, differs: None })
-            }
+            Some(rules) => Some(Reloads { is_successful: true, at: SystemTime::now(), rules, differs: None }),
             None => before.map(|before| Reloads { is_successful: false, ..before }),
         });
     }
 
+    /// Records whether the file of rules has changed since the rules in force were read, if that is
+    /// known.
+    pub fn set_differs(&self, differs: Option<bool>) {
+        self.reloads.set(self.reloads.get().map(|reloads| Reloads { differs, ..reloads }));
+    }
+
     /// Returns what the engine doesn't know of the watch.
     fn about(&self) -> About {
-        let differs = self.rules_file.as_ref().and_then(RulesFile::differs);
-        About { began: self.began, reloads: self.reloads.get().map(|reloads| Reloads { differs, ..reloads }) }
+        About { began: self.began, reloads: self.reloads.get() }
     }
 }
 

@@ -4,7 +4,7 @@ use anstyle::AnsiColor;
 use memctl::check::{CheckReport, Fact, Finding, State};
 use serde::Serialize;
 
-use super::format::{escaped, size};
+use super::format::{called, escaped, size};
 use super::json::NameKeys;
 use super::table::{DIM, wrapped};
 use super::{print_stdout, terminal_width};
@@ -69,7 +69,7 @@ pub fn print(checked: &CheckReport, json: bool) -> Result<()> {
         (true, _) => ("reclaim will work", AnsiColor::Green),
     };
     let style = colour.on_default().bold();
-    print_stdout(&format!("{text}{style}{word}{style:#}: {}\n", escaped(&checked.name)))
+    print_stdout(&format!("{text}{style}{word}{style:#}: {}\n", called(&checked.name)))
 }
 
 fn says(finding: &Finding) -> String {

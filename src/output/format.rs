@@ -4,9 +4,11 @@ use std::fmt::Write;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use humansize::{BINARY, FormatSizeOptions, SizeFormatter, format_size, format_size_i};
+use memctl::cgroup::Name;
 use memctl::cgroup::error::error_text;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use rustix::io::Errno;
@@ -70,6 +72,19 @@ pub fn escaped(name: &str) -> String {
         return name.to_owned();
     }
     name.chars().map(|c| if acts(c) { c.escape_default().to_string() } else { c.to_string() }).collect()
+}
+
+/// True if tables show paths also where the names of pods are known.
+static SHOWS_PATHS: AtomicBool = AtomicBool::new(false);
+
+/// Sets that tables show paths also where the names of pods are known, from now on.
+pub fn show_paths() {
+    SHOWS_PATHS.store(true, Ordering::Relaxed);
+}
+
+/// Returns the escaped name of a cgroup for people: the names of its pod and container, or its path.
+pub fn called(name: &Name) -> String {
+    escaped(if SHOWS_PATHS.load(Ordering::Relaxed) { name } else { name.label() })
 }
 
 /// Bytes that are not percent-encoded in a path: the unreserved characters of RFC 3986, and the

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::time::Duration;
 
+use memctl::cgroup::Name;
 use memctl::cgroup::error::CgroupError;
 use memctl::host::LockHolder;
 use memctl::reclaim::RequestEvent;
@@ -12,7 +13,7 @@ use memctl::watch::notes::Note;
 use memctl::watch::policy::above::Limit;
 use rustix::io::Errno;
 
-use super::format::{counted, escaped, hundredths, size, time};
+use super::format::{called, counted, escaped, hundredths, size, time};
 use super::{Verbosity, eprint_line};
 use crate::output::format::errno_text;
 use crate::output::view::{Row, Waiting};
@@ -104,9 +105,8 @@ pub fn left_out(cgroup: &str, count: usize, loudness: Verbosity) {
 
 /// Returns notes on cgroups without figures of pressure, one for each reason.
 pub fn without_pressure(rows: &[Row]) -> Vec<String> {
-    let without = rows.iter().filter_map(|shown| Some((&*shown.reading.name, shown.reading.psi.reason()?)));
-    let note =
-        |(names, why): (String, &str)| format!("memctl: {}: STALL% is unknown: {why}", escaped(&names));
+    let without = rows.iter().filter_map(|shown| Some((&shown.reading.name, shown.reading.psi.reason()?)));
+    let note = |(names, why): (String, &str)| format!("memctl: {names}: STALL% is unknown: {why}");
     by_reason(without).map(note).collect()
 }
 
@@ -121,14 +121,14 @@ pub fn unlocked(cgroup: &str) -> String {
 pub fn not_watched(waiting: &Waiting) -> Vec<String> {
     let unmatched =
         waiting.unmatched.iter().map(|word| format!("{word}: no cgroup matches yet; waiting for one"));
-    let unlimited = by_reason(waiting.unlimited.iter().map(|(name, why)| (&**name, &**why)))
+    let unlimited = by_reason(waiting.unlimited.iter().map(|(name, why)| (name, &**why)))
         .map(|(names, why)| format!("{names}: not watched yet: {why}"));
     unmatched.chain(unlimited).collect()
 }
 
 /// Returns each reason once, with the first of the names that it is for and the number of others.
-fn by_reason<'a>(each: impl Iterator<Item = (&'a str, &'a str)>) -> impl Iterator<Item = (String, &'a str)> {
-    let mut reasons: Vec<(&str, &str, usize)> = Vec::new();
+fn by_reason<'a>(each: impl Iterator<Item = (&'a Name, &'a str)>) -> impl Iterator<Item = (String, &'a str)> {
+    let mut reasons: Vec<(&Name, &str, usize)> = Vec::new();
     for (name, why) in each {
         match reasons.iter_mut().find(|(_, reason, _)| *reason == why) {
             Some((_, _, more)) => *more += 1,
@@ -137,7 +137,7 @@ fn by_reason<'a>(each: impl Iterator<Item = (&'a str, &'a str)>) -> impl Iterato
     }
     reasons.into_iter().map(|(name, why, more)| {
         let more = if more > 0 { format!(" (and {more} more)") } else { String::new() };
-        (format!("{name}{more}"), why)
+        (format!("{}{more}", called(name)), why)
     })
 }
 

@@ -2,14 +2,15 @@
 //! arithmetic.
 
 use anstyle::AnsiColor;
+use memctl::cgroup::Name;
 use memctl::cgroup::swap_room::SwapBound;
 use memctl::host::kernel::kernel_release;
 use memctl::reclaim::{Blocker, Plan, TotalPlan};
 
-use super::format::{escaped, size, time};
+use super::format::{called, escaped, size, time};
 use super::json::{Planned, TotalPlanned};
 use super::reclaim::below_the_gate;
-use super::table::{DIM, figures, labelled, named, plain_table};
+use super::table::{DIM, cgroup, figures, labelled, plain_table};
 use super::{Verbosity, print_stdout, terminal_width};
 use crate::error::Result;
 use crate::output::view::DryRun;
@@ -39,7 +40,7 @@ pub fn print(foretold: &[DryRun], total: Option<&TotalPlan>, json: bool, loudnes
 fn rows(foretold: &[DryRun], total: Option<&TotalPlan>, width: Option<u16>) -> String {
     // Maximum width of the other columns and the outlook.
     const OTHERS: usize = 54;
-    let named = |name: &str| named(name, width, OTHERS);
+    let named = |name: &Name| cgroup(name, width, OTHERS);
     let requested = |bytes: Option<u64>| bytes.map_or_else(|| "max".into(), size);
     let mut table = plain_table();
     table.set_header(["CGROUP", "REQUESTED", "RECLAIMABLE"]);
@@ -96,7 +97,7 @@ fn remarks(foretold: &[DryRun], total: Option<&TotalPlan>) -> Vec<(String, Strin
     let mut lines: Vec<_> = stops
         .map(|one| {
             let text = format!("{}; {}", reclaimable(&one.plan), would_stop(one).join("; "));
-            (escaped(&one.name), text)
+            (called(&one.name), text)
         })
         .collect();
     if let Some(rest) = total.and_then(|total| total.rest).filter(|&rest| rest > 0) {

@@ -46,7 +46,7 @@ pub fn picture(record: &Record, course: &Course) -> Result<String> {
 }
 
 fn head<DB: DrawingBackend>(area: &Area<DB>, record: &Record, course: &Course) -> Drawn<DB> {
-    let name = shortened(&escaped(&course.name), 56);
+    let name = shortened(&escaped(course.pod.as_ref().unwrap_or(&course.name)), 56);
     let rule = course
         .rule
         .as_ref()

@@ -1,11 +1,12 @@
 //! The report of `memctl reclaim` for people: a row with the result, and lines with the reasons.
 
 use anstyle::AnsiColor;
+use memctl::cgroup::Name;
 use memctl::reclaim::{Report, StoppedBy, Verdict};
 
-use super::format::{difference, escaped, size, time};
+use super::format::{called, difference, size, time};
 use super::json::{Reclaimed, TotalReclaimed};
-use super::table::{DIM, figures, labelled, named, plain_table};
+use super::table::{DIM, cgroup, figures, labelled, plain_table};
 use super::{Verbosity, print_stdout, terminal_width};
 use crate::error::Result;
 use memctl::reclaim::batch::Outcomes;
@@ -32,7 +33,7 @@ pub fn print(outcomes: &Outcomes, json: bool, loudness: Verbosity) -> Result<()>
         }
         return print_stdout(&lines);
     }
-    let rows: Vec<_> = begun.map(|(outcome, report)| (&*outcome.name, report)).collect();
+    let rows: Vec<_> = begun.map(|(outcome, report)| (&outcome.name, report)).collect();
     if loudness == Verbosity::Quiet || rows.is_empty() {
         return Ok(());
     }
@@ -41,7 +42,7 @@ pub fn print(outcomes: &Outcomes, json: bool, loudness: Verbosity) -> Result<()>
 }
 
 /// Returns one report in full, or a row for each of several and remarks on incomplete ones.
-fn shown(rows: &[(&str, &Report)], total: Option<&Report>, width: Option<u16>) -> String {
+fn shown(rows: &[(&Name, &Report)], total: Option<&Report>, width: Option<u16>) -> String {
     let table = summary(rows, total, width);
     let width = width.unwrap_or(u16::MAX);
     match rows {
@@ -51,10 +52,10 @@ fn shown(rows: &[(&str, &Report)], total: Option<&Report>, width: Option<u16>) -
 }
 
 /// Returns the rows: requested, reclaimed, and the verdict, which alone is coloured.
-fn summary(rows: &[(&str, &Report)], total: Option<&Report>, width: Option<u16>) -> String {
+fn summary(rows: &[(&Name, &Report)], total: Option<&Report>, width: Option<u16>) -> String {
     // Maximum width of the other columns and the verdict.
     const OTHERS: usize = 54;
-    let named = |name: &str| named(name, width, OTHERS);
+    let named = |name: &Name| cgroup(name, width, OTHERS);
     let row = |name: String, requested: Option<u64>, reclaimed: u64, off: Option<i64>| {
         let requested = requested.map_or_else(|| "max".into(), size);
         [name, requested, size(reclaimed), off.map_or_else(|| "-".into(), difference)]
@@ -97,24 +98,24 @@ fn summary(rows: &[(&str, &Report)], total: Option<&Report>, width: Option<u16>)
 }
 
 /// Returns labelled lines on several reports: the reasons of incomplete ones, and the total cost.
-fn remarks(rows: &[(&str, &Report)], total: Option<&Report>) -> Vec<(String, String)> {
+fn remarks(rows: &[(&Name, &Report)], total: Option<&Report>) -> Vec<(String, String)> {
     let mut lines: Vec<_> = total.map(|total| ("why".into(), why(total))).into_iter().collect();
     for (name, report) in rows {
         let judged = total.is_none() && report.requested.is_some();
         if judged && !matches!(report.verdict(), Some(Verdict::Exact)) {
             let obstacles = report.obstacles.iter().map(in_the_way);
             let why = [why(report)].into_iter().chain(obstacles).collect::<Vec<_>>().join("; ");
-            lines.push((escaped(name), why));
+            lines.push((called(name), why));
         }
         lines.extend(
             report
                 .settled
                 .as_ref()
-                .map(|settled| (escaped(name), format!("came back: {}", came_back(settled)))),
+                .map(|settled| (called(name), format!("came back: {}", came_back(settled)))),
         );
         let slab = details::slab::lines(report).into_iter();
-        lines.extend(slab.map(|(label, text)| (escaped(name), format!("{label}: {text}"))));
-        lines.extend((report.unconfirmed > 0).then(|| (escaped(name), unconfirmed(report))));
+        lines.extend(slab.map(|(label, text)| (called(name), format!("{label}: {text}"))));
+        lines.extend((report.unconfirmed > 0).then(|| (called(name), unconfirmed(report))));
     }
     let saving = net_saving(rows.iter().map(|(_, report)| *report));
     lines.extend(saving.map(|saving| ("net saving".into(), saving)));

@@ -2,8 +2,9 @@
 
 use anstyle::Style;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use memctl::cgroup::Name;
 
-use super::format::{escaped, shortened};
+use super::format::{called, escaped, shortened};
 
 pub const DIM: Style = Style::new().dimmed();
 
@@ -65,9 +66,18 @@ pub fn wrapped(head: &str, columns: usize, text: &str, width: usize) -> String {
 
 /// Returns a name, shortened to the room that the `others` leave; in a pipe, unshortened.
 pub fn named(name: &str, width: Option<u16>, others: usize) -> String {
+    fitting(escaped(name), width, others)
+}
+
+/// Returns what a cgroup is called, shortened as by [`named`].
+pub fn cgroup(name: &Name, width: Option<u16>, others: usize) -> String {
+    fitting(called(name), width, others)
+}
+
+fn fitting(name: String, width: Option<u16>, others: usize) -> String {
     match width {
-        Some(width) => shortened(&escaped(name), usize::from(width).saturating_sub(others).max(16)),
-        None => escaped(name),
+        Some(width) => shortened(&name, usize::from(width).saturating_sub(others).max(16)),
+        None => name,
     }
 }
 

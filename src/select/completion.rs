@@ -9,6 +9,8 @@ use crate::cgroup::naming::{Named, container_id, pod_uid};
 use crate::cgroup::tree;
 use crate::host::proc::{parse_number, read_in};
 use crate::node;
+use crate::select::pods::pattern::PREFIX;
+use crate::select::pods::{PodState, Pods};
 
 /// Number of digits of a container's ID to offer, as other tools show it.
 const ID_SHOWN: usize = 12;
@@ -50,14 +52,38 @@ pub fn nodes(typed: &str) -> Vec<Candidate> {
     begun.map(|(word, current)| Candidate { word: word.into(), current }).collect()
 }
 
+/// Returns the completions of a pod: by its name, where that is known, or else by its UID; and of its
+/// containers, once its name is typed.
+fn pods(mount: &Mount, typed: &str, pods: &Pods) -> Vec<Candidate> {
+    let names_container = typed.matches('/').count() > 1;
+    let word = |path: &Path, name: &str| match pods.of(mount, path.strip_prefix(&mount.point).ok()?) {
+        PodState::Known(pod) if pod.is_own && pod.names.in_container == names_container => {
+            let container = pod.names.container.as_ref();
+            let tail = if names_container { format!("/{}", container?) } else { String::new() };
+            Some(format!("{PREFIX}{}/{}{tail}", pod.names.namespace, pod.names.pod))
+        }
+        PodState::Unknown if !names_container => pod_uid(name).map(|uid| format!("{PREFIX}{uid}")),
+        _ => None,
+    };
+    let named = tree::walk(mount).filter(|entry| entry.genuine).filter_map(|tree::Entry { path, .. }| {
+        let word = word(&path, path.file_name()?.to_str()?)?;
+        word.starts_with(typed).then(|| Candidate { word: word.into(), current: usage(&path) })
+    });
+    let mut found: Vec<_> = named.collect();
+    found.sort_by(|one, other| one.word.cmp(&other.word));
+    found.dedup_by(|one, other| one.word == other.word);
+    found
+}
+
 /// Returns the completions that aren't paths: units, containers and pods anywhere below.
 fn elsewhere(mount: &Mount, typed: &str) -> Vec<Candidate> {
     type Read = fn(&str) -> Option<String>;
+    if typed.starts_with(PREFIX) {
+        return pods(mount, typed, &Pods::default());
+    }
     let container: Read = |name| container_id(name).map(|id| format!("container:{}", &id[..ID_SHOWN]));
-    let pod: Read = |name| pod_uid(name).map(|uid| format!("pod:{uid}"));
     let unit: Read = |name| matches!(Named::parse(name), Some(Ok(Named::Unit(_)))).then(|| name.to_owned());
-    let words: [(&str, Read); 2] = [("container:", container), ("pod:", pod)];
-    let begun = words.iter().find(|(prefix, _)| typed.starts_with(prefix)).map(|&(_, read)| read);
+    let begun = typed.starts_with("container:").then_some(container);
     let Some(read) = begun.or_else(|| (!typed.is_empty() && !typed.contains('/')).then_some(unit)) else {
         return Vec::new();
     };
@@ -73,7 +99,7 @@ fn elsewhere(mount: &Mount, typed: &str) -> Vec<Candidate> {
     found.dedup_by(|one, other| one.word == other.word);
     // Prefixes are completed as well.
     let begins = |prefix: &str| !typed.is_empty() && prefix.starts_with(typed) && prefix != typed;
-    let prefixes = ["container:", "pid:", "pod:"].into_iter().filter(|prefix| begins(prefix));
+    let prefixes = ["container:", "pid:", PREFIX].into_iter().filter(|prefix| begins(prefix));
     found.extend(prefixes.map(|prefix| Candidate { word: prefix.into(), current: None }));
     found
 }
@@ -110,6 +136,7 @@ fn below(point: &Path, typed: &OsStr) -> Vec<Candidate> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::pods::logs::tests::{id, make_pod};
     use super::*;
 
     #[test]
@@ -132,6 +159,28 @@ mod tests {
         assert_eq!(words("pod:8"), ["pod:8d5a2e2c-1111-2222-3333-444455556666"]);
         assert_eq!(words("po"), ["pod:"]);
         assert!(words("").is_empty() && words("system.slice/").is_empty() && words("sys").is_empty());
+    }
+
+    #[test]
+    fn pods_are_offered_by_their_names_level_by_level() {
+        let (root, logs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        for (digit, name) in [('1', Some("batch_web-0")), ('2', Some("batch_web-1")), ('3', None)] {
+            let (uid, id) = (digit.to_string().repeat(32), id(digit));
+            std::fs::create_dir_all(root.path().join(format!("kubepods/pod{uid}/{id}"))).unwrap();
+            if let Some(name) = name {
+                make_pod(logs.path(), &format!("{name}_{uid}"), &[("app", &id)]);
+            }
+        }
+        let mount = Mount::whole(root.path().into(), false);
+        let words = |typed: &str| {
+            let found = pods(&mount, typed, &Pods::faked(logs.path()));
+            found.into_iter().map(|candidate| candidate.word).collect::<Vec<_>>()
+        };
+        let unnamed = format!("pod:{}", "3".repeat(32));
+        assert_eq!(words("pod:"), [&unnamed, "pod:batch/web-0", "pod:batch/web-1"].map(OsString::from));
+        assert_eq!(words("pod:batch/web-1"), ["pod:batch/web-1"]);
+        assert_eq!(words("pod:batch/web-1/"), ["pod:batch/web-1/app"]);
+        assert!(words("pod:kube").is_empty() && words("pod:batch/web-2/").is_empty());
     }
 
     #[test]

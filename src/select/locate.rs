@@ -1,8 +1,9 @@
 //! Resolution of a name given by a user to the directory of a cgroup.
 //!
 //! A name is a path under the cgroup2 mount (`/sys/fs/cgroup/app`), the same without the mount
-//! (`app`, `/app`), `self`, a systemd unit's name, `pid:N`, `container:ID`, `pod:UID`, or a path
-//! that begins with `.`. An absolute path stands first of all for the directory that the kernel
+//! (`app`, `/app`), `self`, a systemd unit's name, `pid:N`, `container:ID`, `pod:UID`,
+//! `pod:NAMESPACE/NAME`, `pod:NAMESPACE/NAME/CONTAINER`, or a path that begins with `.`. An
+//! absolute path stands first of all for the directory that the kernel
 //! opens by it, through any mount or namespace ([`crate::cgroup::path`]).
 //! [`crate::cgroup::diagnose`] determines whether memory can be reclaimed there.
 //!
@@ -10,6 +11,7 @@
 //! (`search.rs`), among the names that count ([`crate::cgroup::owner`]). A failed search
 //! returns a plain error; `Locator::explain` adds suggestions, which take a search of their own.
 
+use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -17,7 +19,9 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::OnceLock;
 
 use super::pattern::has_special;
-use super::search::Search;
+use super::pods::Pods;
+use super::pods::pattern::PodPattern;
+use super::search::{PodWord, Search};
 use crate::cgroup::diagnose::not_a_cgroup;
 use crate::cgroup::error::CgroupError;
 use crate::cgroup::mount::{Mount, Mounts};
@@ -32,6 +36,8 @@ use crate::node;
 pub struct Locator {
     mounts: Mounts,
     asker: Asker,
+    /// Names of pods.
+    pods: Pods,
     /// Root of this cgroup namespace, once it was searched for.
     namespace_root: OnceLock<Option<PathBuf>>,
 }
@@ -43,6 +49,8 @@ pub(super) enum Lookup {
     Found(CgroupPath),
     /// Unit, container or pod to search for.
     Named(Named),
+    /// Pod or container to search for by its name.
+    Pod(PodPattern),
     /// Path from the mount point to search for in another spelling, and the error if there is none.
     Spelt(PathBuf, CgroupError),
 }
@@ -63,20 +71,32 @@ impl Locator {
     /// [`CgroupError`], if the mounts can't be read.
     pub(crate) fn new() -> Result<Self, CgroupError> {
         let mounts = Mounts::read().map_err(|e| CgroupError::io("/proc/self/mountinfo", &e))?;
-        Ok(Self { mounts, asker: Asker::of_self(), namespace_root: OnceLock::new() })
+        let asker = Asker::of_self();
+        Ok(Self { mounts, asker, pods: Pods::new(asker), namespace_root: OnceLock::new() })
     }
 
     /// Returns a locator for a directory in place of a hierarchy.
     #[cfg(test)]
     pub(super) fn faked(point: &Path) -> Self {
         let line = format!("35 24 0:30 / {} rw - cgroup2 cgroup2 rw\n", point.display());
-        let mounts = Mounts::parse(line.as_bytes());
-        Self { mounts, asker: Asker::faked(), namespace_root: OnceLock::new() }
+        let (mounts, asker) = (Mounts::parse(line.as_bytes()), Asker::faked());
+        Self { mounts, asker, pods: Pods::faked(&point.join("no logs")), namespace_root: OnceLock::new() }
+    }
+
+    /// Returns the locator with the names of pods of other logs.
+    #[cfg(test)]
+    pub(super) fn with_logs(self, logs: &Path) -> Self {
+        Self { pods: Pods::faked(logs), ..self }
     }
 
     /// Returns the user whose names count.
     pub(super) fn asker(&self) -> Asker {
         self.asker
+    }
+
+    /// Returns the names of pods.
+    pub(crate) fn pods(&self) -> &Pods {
+        &self.pods
     }
 
     /// Returns the mounts.
@@ -110,7 +130,9 @@ impl Locator {
     /// # Errors
     /// [`CgroupError`], as for [`locate`].
     pub fn locate(&self, word: &OsStr) -> Result<CgroupPath, CgroupError> {
-        self.find(word).map_err(|why| self.explain(why, word))
+        let mut located = self.find(word).map_err(|why| self.explain(why, word))?;
+        self.pods.name(&mut located.name, &located.mount);
+        Ok(located)
     }
 
     /// Finds the cgroup that `word` names, without suggestions if there is none.
@@ -122,13 +144,19 @@ impl Locator {
                 search.named(0, named);
                 None
             }
+            Lookup::Pod(pattern) => {
+                search.pod(0, PodWord { pattern: Cow::Owned(pattern), whole: false });
+                None
+            }
             Lookup::Spelt(below, why) => {
                 search.spelt(0, &below);
                 Some(why)
             }
         };
         let mut found = Vec::new();
-        search.run(self.mount()?, self.asker, false, &mut |_, entry| found.push(entry.path.clone()));
+        search.run(self.mount()?, self.asker, &self.pods, false, &mut |_, entry| {
+            found.push(entry.path.clone());
+        });
         self.choose(word, found, why)
     }
 
@@ -192,6 +220,9 @@ impl Locator {
         }
         if let Some(number) = word.to_str().and_then(node::parse) {
             return Err(CgroupError::IsNode { word: shown(word), number: number? });
+        }
+        if let Some(pattern) = PodPattern::parse(word) {
+            return pattern.map(Lookup::Pod);
         }
         // Completion of a unit with cgroups below ends in a slash.
         let name = OsStr::from_bytes(word.as_bytes().strip_suffix(b"/").unwrap_or(word.as_bytes()));

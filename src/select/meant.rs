@@ -6,6 +6,8 @@ use std::path::Path;
 
 use super::locate::Locator;
 use super::pattern::{Pattern, has_special};
+use super::pods::logs::PodName;
+use super::pods::pattern::PREFIX;
 use super::process::word_of_proc;
 use super::search::Search;
 use crate::cgroup::error::CgroupError;
@@ -31,14 +33,24 @@ pub(super) fn advice(word: &OsStr, locator: &Locator) -> Option<String> {
             _ => format!("write it as {}", quoted(&name)),
         });
     }
+    let pods = pods(text, locator);
+    if !pods.is_empty() {
+        return Some(format!("write it as {}", pods.join(" or ")));
+    }
     if looks_like_size(text) && text.bytes().any(|byte| byte.is_ascii_alphabetic() || byte == b'%') {
         return Some(
             "only reclaim takes a SIZE as a word, the last; watch has --headroom, --keep and --floor".into(),
         );
     }
+    if let Some(namespace) = text.strip_prefix(PREFIX)
+        && locator.pods().logs().all().any(|pod| *pod.namespace == *namespace)
+    {
+        return Some(format!("pods of a namespace: {}", quoted(&format!("{PREFIX}{namespace}/*"))));
+    }
     let malformed = matches!(Named::parse(word), Some(Err(_)));
     let has_id = ["container:", "pod:"].iter().any(|prefix| text.starts_with(prefix));
-    (malformed && has_id).then(|| "the ID is in the name of the cgroup: memctl stat -r".to_owned())
+    (malformed && has_id && !text.contains('/'))
+        .then(|| "the ID is in the name of the cgroup: memctl stat -r".to_owned())
 }
 
 /// Returns the name that a word was meant for.
@@ -89,6 +101,34 @@ fn id(text: &str, locator: &Locator) -> Option<String> {
     container.into_iter().chain(pod).find(named)
 }
 
+/// Returns the words for the pods with this name, alone or as other tools write it:
+/// `NAMESPACE/NAME`, `pod/NAME`.
+fn pods(text: &str, locator: &Locator) -> Vec<String> {
+    let mut names = text;
+    while let Some(rest) =
+        ["pod:", "pods/", "pod/", "po/"].iter().find_map(|prefix| names.strip_prefix(prefix))
+    {
+        names = rest;
+    }
+    let (namespace, name, container) = match names.split('/').collect::<Vec<_>>()[..] {
+        [name] => (None, name, None),
+        [namespace, name] => (Some(namespace), name, None),
+        [namespace, name, container] => (Some(namespace), name, Some(container)),
+        _ => return Vec::new(),
+    };
+    let is_meant = |pod: &&PodName| *pod.name == *name && namespace.is_none_or(|own| *pod.namespace == *own);
+    let found = locator.pods().logs().all().filter(is_meant);
+    let tail = container.map_or_else(String::new, |container| format!("/{container}"));
+    let mut words: Vec<_> =
+        found.map(|pod| format!("{PREFIX}{}/{}{tail}", pod.namespace, pod.name)).collect();
+    words.sort();
+    words.dedup();
+    let exists =
+        |word: &str| matches!(locator.find(OsStr::new(word)), Ok(_) | Err(CgroupError::Ambiguous { .. }));
+    words.retain(|word| word != text && exists(word));
+    words
+}
+
 /// Returns the path of a cgroup, from one with a prefix that isn't part of it: `memory:app` of
 /// libcgroup, `0::/app` of proc, `file:///…` of a file manager, the mount point of a controller of
 /// version 1, or the mount point without its slash.
@@ -96,6 +136,10 @@ fn path(text: &str, locator: &Locator) -> Option<String> {
     /// Directories of a host that has version 1 at the same mount point.
     const VERSION_1: [&str; 3] = ["memory", "unified", "systemd"];
     let leads = |word: &str| !word.is_empty() && locator.find(OsStr::new(word)).is_ok();
+    // With empty variables of a script in it, a pod's name must not become the root.
+    if text.starts_with(PREFIX) {
+        return None;
+    }
     if let Some(rest) = text.rsplit([':', '=']).next().filter(|rest| *rest != text && leads(rest)) {
         let slashes = rest.len() - rest.trim_start_matches('/').len();
         return Some(rest[slashes.saturating_sub(1)..].to_owned());
@@ -132,7 +176,7 @@ fn glob_at_any_level(word: &OsStr, locator: &Locator) -> Option<String> {
     let mut search = Search::default();
     search.glob(0, Path::new(&deep), &matcher);
     let mut found = false;
-    search.run(locator.mount().ok()?, locator.asker(), false, &mut |_, _| found = true);
+    search.run(locator.mount().ok()?, locator.asker(), locator.pods(), false, &mut |_, _| found = true);
     let deep = deep.to_str().filter(|_| found)?;
     Some(format!("a glob begins at the top of the hierarchy; at any level: {}", quoted(deep)))
 }

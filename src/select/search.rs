@@ -1,11 +1,14 @@
 //! Search of one hierarchy for many names and globs at once: one walk, from the literal beginning
 //! of each glob down, and only as deep as anything can match.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::pattern::{Matcher, has_special};
+use super::pods::pattern::PodPattern;
+use super::pods::{KnownPod, PodState, Pods};
 use crate::cgroup::error::{CgroupError, error_text};
 use crate::cgroup::mount::Mount;
 use crate::cgroup::naming::{Named, unescaped};
@@ -23,6 +26,25 @@ pub(super) struct Search<'a> {
     /// Paths from the mount point with unescaped names: the user may have typed `-` where systemd
     /// has `\x2d`.
     spelt: Vec<(usize, Vec<Vec<u8>>)>,
+    /// Pods and containers by their names.
+    pods: Vec<(usize, PodWord<'a>)>,
+}
+
+/// Word for pods or containers.
+#[derive(Clone, Debug)]
+pub(super) struct PodWord<'a> {
+    /// The word.
+    pub(super) pattern: Cow<'a, PodPattern>,
+    /// True if it finds all that is in the pod or container as well.
+    pub(super) whole: bool,
+}
+
+impl PodWord<'_> {
+    /// Returns whether the word finds a cgroup.
+    fn finds(&self, pod: &KnownPod) -> bool {
+        let is_level = self.whole || pod.is_own && pod.names.in_container == self.pattern.has_container();
+        is_level && self.pattern.covers(&pod.names)
+    }
 }
 
 #[derive(Debug)]
@@ -57,9 +79,14 @@ impl<'a> Search<'a> {
         self.spelt.push((number, below.iter().map(|name| unescaped(name.as_bytes())).collect()));
     }
 
+    /// Adds pods or containers by their names.
+    pub(super) fn pod(&mut self, number: usize, word: PodWord<'a>) {
+        self.pods.push((number, word));
+    }
+
     /// Returns whether there is nothing to search for.
     pub(super) fn is_empty(&self) -> bool {
-        self.globs.is_empty() && self.is_without_names() && self.spelt.is_empty()
+        self.globs.is_empty() && self.is_without_names() && self.spelt.is_empty() && self.pods.is_empty()
     }
 
     fn is_without_names(&self) -> bool {
@@ -73,6 +100,7 @@ impl<'a> Search<'a> {
         &self,
         mount: &Mount,
         asker: Asker,
+        pods: &Pods,
         strangers: bool,
         found: &mut dyn FnMut(usize, &Entry),
     ) -> Trouble {
@@ -94,6 +122,12 @@ impl<'a> Search<'a> {
             }
             let spelt = self.spelt.iter().filter(|(_, names)| is_spelt(below, names, true));
             spelt.for_each(|(number, _)| found(*number, &entry));
+            if !self.pods.is_empty()
+                && let PodState::Known(pod) = pods.of(mount, below)
+            {
+                let words = self.pods.iter().filter(|(_, word)| word.finds(&pod));
+                words.for_each(|(number, _)| found(*number, &entry));
+            }
             if !self.goes_below(below, entry.genuine_below || strangers) {
                 walk.skip_below();
             }
@@ -104,7 +138,8 @@ impl<'a> Search<'a> {
     /// Returns the parts of a mount in which something can match: none within another.
     fn starts(&self, mount: &Mount) -> Vec<PathBuf> {
         // A part may be covered by another mount, which only the entry of its parent shows.
-        if !self.is_without_names() || !self.spelt.is_empty() || !mount.inner.is_empty() {
+        let anywhere = !self.is_without_names() || !self.spelt.is_empty() || !self.pods.is_empty();
+        if anywhere || !mount.inner.is_empty() {
             return vec![PathBuf::new()];
         }
         let mut starts: Vec<_> = self.globs.iter().map(|(_, glob)| glob.prefix.clone()).collect();
@@ -135,6 +170,7 @@ impl<'a> Search<'a> {
                 || below.starts_with(&glob.prefix) && glob.depth.is_none_or(|deepest| depth < deepest)
         };
         genuine && !self.is_without_names()
+            || !self.pods.is_empty()
             || self.globs.iter().any(|(_, glob)| within(glob))
             || self.spelt.iter().any(|(_, names)| is_spelt(below, names, false))
     }
@@ -178,7 +214,7 @@ mod tests {
         }
         let mut found = Vec::new();
         let before = READ.get();
-        search.run(&mount, Asker::faked(), strangers, &mut |_, entry| {
+        search.run(&mount, Asker::faked(), &Pods::new(Asker::faked()), strangers, &mut |_, entry| {
             found.push(entry.path.strip_prefix(root).unwrap().display().to_string());
         });
         found.sort();

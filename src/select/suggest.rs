@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::locate::Locator;
 use super::meant;
+use super::pods::pattern::PodPattern;
 use super::search::Search;
 use crate::cgroup::error::CgroupError;
 use crate::cgroup::mount::Mount;
@@ -20,6 +21,9 @@ impl Locator {
     /// version 1, no name would do.
     pub(super) fn explain(&self, why: CgroupError, word: &OsStr) -> CgroupError {
         let Ok(mount) = self.mount() else { return why };
+        if let Some(Ok(pattern)) = PodPattern::parse(word) {
+            return self.explain_pod(why, &pattern, word);
+        }
         let names_nothing = match &why {
             CgroupError::NoSuchCgroup { word, .. }
             | CgroupError::NoMatch { word }
@@ -40,7 +44,7 @@ impl Locator {
             let mut search = Search::default();
             search.named(0, named);
             let mut candidates = Vec::new();
-            search.run(mount, self.asker(), true, &mut |_, entry| {
+            search.run(mount, self.asker(), self.pods(), true, &mut |_, entry| {
                 candidates.extend(mount.name_of(&entry.path).map(|name| name.to_string()));
             });
             if !candidates.is_empty() {
@@ -60,11 +64,13 @@ pub(super) fn elsewhere(word: &str, mount: &Mount) -> Option<CgroupError> {
     Some(CgroupError::ControllerOnV1 { name: word.to_owned(), v1: controller_on_v1()? })
 }
 
+/// Minimum similarity of a name that is suggested.
+pub(super) const ALIKE: f64 = 0.8;
+
 /// Returns existing names that a mistyped name may have meant, the best first.
 fn nearest(path: &Path, mount: &Mount) -> Vec<String> {
     const COMPARED: usize = 20_000;
     const SUGGESTED: usize = 3;
-    const ALIKE: f64 = 0.8;
     let Some(wanted) =
         path.file_name().map(OsStr::as_bytes).map(|name| String::from_utf8_lossy(name).to_lowercase())
     else {
@@ -88,7 +94,7 @@ fn nearest(path: &Path, mount: &Mount) -> Vec<String> {
 
 /// Returns the similarity of two names, up to 1; 0 if more than a third of the name would have to
 /// be retyped. A common beginning counts most.
-fn alike(wanted: &str, name: &str) -> f64 {
+pub(super) fn alike(wanted: &str, name: &str) -> f64 {
     const BEGINNING: usize = 3;
     let begins = wanted.len() >= BEGINNING && name.starts_with(wanted);
     let typed_anew = strsim::osa_distance(wanted, name);

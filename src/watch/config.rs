@@ -154,7 +154,8 @@ impl Table {
 
     fn rule(self, line: usize) -> Result<HostRule, Mistake> {
         let words = |names: &Names| names.0.iter().map(OsString::from).collect::<Vec<_>>();
-        let words = Words { wanted: words(&self.wanted), excluded: words(&self.exclude) };
+        let (wanted, excluded) = (words(&self.wanted), words(&self.exclude));
+        let words = Words { wanted, excluded, whole_pods: self.leave_alone };
         let Some(first) = self.wanted.0.first() else {
             return Err(Mistake::EmptyMatch);
         };
@@ -166,7 +167,7 @@ impl Table {
                 return Err(Mistake::EmptyName);
             }
             if let Some(why) = malformed(word) {
-                return Err(Mistake::Glob { word: word.to_string_lossy().into_owned(), why });
+                return Err(Mistake::of_word(word, why));
             }
         }
         let name: Rc<str> = self.name.as_ref().unwrap_or(first).as_str().into();

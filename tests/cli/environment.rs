@@ -11,8 +11,9 @@ const KERNELS: &str = include_str!("../vm/kernels.tsv");
 
 /// A test and its needs, in words: `host`, `guest`, features of tests/vm/kernels.tsv; with a `!`,
 /// their absence. A guest whose cgroups systemd manages is no `guest`, where a case may do as it
-/// likes with cgroups: it has `systemd`. A guest in which something is switched off at boot has
-/// `boot`, and runs the cases for that alone.
+/// likes with cgroups: it has `systemd`, or `pods` where it runs containers, for the cases of pods
+/// alone. A guest in which something is switched off at boot has `boot`, and runs the cases for that
+/// alone.
 #[derive(Clone)]
 pub struct Case {
     pub name: &'static str,
@@ -61,7 +62,7 @@ impl Place {
             let fields: Vec<_> = line.split_whitespace().collect();
             let features = fields[3].split(',').filter(|&feature| feature != "-").map(str::to_owned);
             let mut has: BTreeSet<_> = features.collect();
-            if !has.contains("systemd") && !has.contains("boot") {
+            if !["systemd", "boot", "pods"].iter().any(|&feature| has.contains(feature)) {
                 has.insert("guest".into());
             }
             Self { name: fields[0].to_owned(), has }

@@ -23,8 +23,10 @@ mod harness;
 mod hidden;
 mod hints;
 mod kernel_selftests;
+mod kubernetes;
 mod limits;
 mod man;
+mod manifests;
 mod metrics;
 mod mounts;
 mod multiple;
@@ -38,6 +40,7 @@ mod overhead;
 mod paths;
 mod plan;
 mod plot;
+mod pod_names;
 mod pods;
 mod pressure;
 mod reclaim;
@@ -84,6 +87,7 @@ fn main() {
         environment::cases(),
         usage::cases(),
         man::cases(),
+        manifests::cases(),
         unreclaimable::cases(),
         reclaim::cases(),
         slab::cases(),
@@ -96,6 +100,8 @@ fn main() {
         paths::cases(),
         names::cases(),
         pods::cases(),
+        pod_names::cases(),
+        kubernetes::cases(),
         hints::cases(),
         node::cases(),
         systemd::cases(),

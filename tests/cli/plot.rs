@@ -117,6 +117,21 @@ fn one_of_several() {
         "memctl: --cgroup web: not in the record",
     );
     assert!(ran.stderr.ends_with("hint: the record has /app, /db\n"), "{}", ran.stderr);
+    // One in a pod is called by its names.
+    let names = r#""cgroup":"/db","namespace":"batch","pod":"db-0","container":"db""#;
+    let folder = Folder::with(&RECORDS[1].1.replace(r#""cgroup":"/db""#, names));
+    let [record, _] = folder.words();
+    for word in ["db", "/db", "batch/db-0/db", "pod:batch/db-0/db"] {
+        let ran = run(&["plot", &record, "-o", "-", "--cgroup", word]);
+        assert!(
+            ran.stdout.contains("memctl watch of batch/db-0/db, "),
+            "{word}: {}{}",
+            ran.stderr,
+            ran.stdout
+        );
+    }
+    let ran = run(&["plot", &record, "-o", "-", "--cgroup", "web"]);
+    assert!(ran.stderr.ends_with("hint: the record has /app, batch/db-0/db\n"), "{}", ran.stderr);
 }
 
 fn a_watch_is_recorded_and_drawn() {

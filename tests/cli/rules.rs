@@ -1,5 +1,7 @@
 //! Rules for a host: `memctl watch --config` and `memctl check --config`.
 
+use std::io::Write;
+use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::Child;
 
@@ -7,15 +9,16 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::environment::{Case, list};
-use crate::harness::{Cgroup, M, assert_fails, number, parse, run};
+use crate::harness::{Cgroup, Finished, M, assert_fails, number, parse, run};
 use crate::watch::{after, begin, events, limited, of, output_of, parsed, signal, until};
 use crate::workload::Work;
 
 pub fn cases() -> Vec<Case> {
     list![
-        "" => mistakes_are_told_with_their_place, a_file_stands_alone;
+        "" => mistakes_are_told_with_their_place, a_file_stands_alone, a_pipe_is_not_followed;
         "guest reclaim" => the_most_specific_rule_takes_it;
-        "guest prompt" => a_host_under_three_rules, a_dry_run_of_a_host, names_that_come_later
+        "guest prompt" => a_host_under_three_rules, a_file_that_is_replaced_is_followed, a_dry_run_of_a_host,
+            names_that_come_later
     ]
 }
 
@@ -132,9 +135,14 @@ struct Watching {
 
 impl Watching {
     fn begin(rules: &Rules) -> Self {
+        Self::begin_with(rules, &[])
+    }
+
+    fn begin_with(rules: &Rules, options: &[&str]) -> Self {
         let record = rules.folder.path().join("record");
         let file = std::fs::File::create(&record).expect("a record");
         let mut command = crate::harness::memctl(["watch", "--config", &rules.word(), "--json"]);
+        command.args(options);
         let child = command.stdout(file).stderr(std::process::Stdio::piped()).spawn().expect("memctl starts");
         Self { child, record }
     }
@@ -194,6 +202,63 @@ fn a_host_under_three_rules() {
     assert_eq!(all[0]["event"], "begin");
     let by_rule = |rule: &str| of(&all, "summary").iter().filter(|one| one["rule"] == rule).count();
     assert_eq!((by_rule("web"), by_rule("batch"), by_rule("db"), by_rule("other")), (12, 6, 1, 1));
+}
+
+/// As kubelet replaces a `ConfigMap`: a link of a folder is renamed over, and nobody sends a signal.
+fn a_file_that_is_replaced_is_followed() {
+    let (web, db) = (limited("web", 64 * M), limited("db", 64 * M));
+    let rules = Rules::new("");
+    let folder = rules.folder.path();
+    let swap = |name: &str, text: Option<&str>| {
+        std::fs::create_dir(folder.join(name)).expect("a folder");
+        if let Some(text) = text {
+            std::fs::write(folder.join(name).join("watch.toml"), text).expect("rules");
+        }
+        symlink(name, folder.join("..new")).expect("a link");
+        std::fs::rename(folder.join("..new"), folder.join("..data")).expect("a swap");
+    };
+    let rule = |name: &str| format!("[[rule]]\nmatch = '{name}'\nkeep = '40M'\n");
+    std::fs::remove_file(folder.join("watch.toml")).expect("it was there");
+    symlink("..data/watch.toml", folder.join("watch.toml")).expect("a link");
+    swap("1", Some(&rule("web")));
+    let watching = Watching::begin_with(&rules, &["--follow-config"]);
+    until("the first rules", || started(&watching.so_far()).len() == 1);
+    swap("2", Some(&rule("db")));
+    until("the second rules", || started(&watching.so_far()).len() == 2);
+    assert_eq!(of(&watching.so_far(), "released")[0]["cgroup"], "/web");
+    // Each mistake is told once, and the old rules stay.
+    swap("3", Some("[[rule]]\nmatch = 'web'\n"));
+    until("a mistake", || reloads(&watching.so_far()).len() == 2);
+    swap("4", None);
+    until("no file", || reloads(&watching.so_far()).len() == 3);
+    std::thread::sleep(std::time::Duration::from_secs(13));
+    db.uses(&Work::File(60 * M));
+    until("the old rules", || db.current() <= 40 * M);
+    swap("5", Some(&rule("web")));
+    until("the first rules again", || started(&watching.so_far()).len() == 3);
+    let output = output_of(watching.child);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.matches("the old rules stay").count() == 2, "{said}");
+    let all = parsed(&std::fs::read_to_string(&watching.record).expect("the record"));
+    let told: Vec<_> = reloads(&all).iter().map(|one| one.get("error").and_then(Value::as_str)).collect();
+    assert!(matches!(told[..], [None, Some(_), Some(_), None]), "{told:?}");
+    drop(web);
+}
+
+/// A file that can't be read again can't be followed.
+fn a_pipe_is_not_followed() {
+    let (end, mut write) = std::io::pipe().expect("a pipe");
+    write.write_all(b"[[rule]]\nmatch = 'app'\nkeep = '1G'\n").expect("write");
+    drop(write);
+    let mut command = crate::harness::memctl(["watch", "--config", "/proc/self/fd/0", "--follow-config"]);
+    let ran: Finished = command.stdin(end).output().expect("memctl runs").into();
+    let why = "memctl: --follow-config: the file of --config must be a regular file, to be read again\n";
+    assert_eq!((ran.status, ran.stderr.as_str()), (Some(2), why));
+    assert_fails(
+        &["watch", "app", "--keep", "1G", "--follow-config"],
+        2,
+        "memctl: --follow-config: requires --config",
+    );
 }
 
 fn a_dry_run_of_a_host() {

@@ -214,8 +214,16 @@ fn read_only() {
     let words = ["reclaim", "/tmp/ro/app", "5M"];
     let line = "memctl: /tmp/ro/app/memory.reclaim: the cgroup file system is mounted read-only";
     refused(run(&words), &words, 1, line);
+    // Nor is a watch of nothing silent.
+    let other = Cgroup::new("app-2");
+    let ran = run(&["watch", "/tmp/ro/ap*", "--keep", "1M", "--duration", "1s"]);
+    let note = "memctl: /app (and 1 more): not watched yet: the cgroup file system is mounted read-only (run memctl on";
+    assert!(ran.status == Some(0) && ran.stderr.starts_with(note), "{}", ran.stderr);
+    let ran = as_app(&["watch", "ap*", "--keep", "1M", "--duration", "1s"]);
+    let note = "memctl: /app (and 1 more): not watched yet: permission denied\n";
+    assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), note), "{}", ran.stdout);
     app.assert_untouched(before);
-    drop(mounted);
+    drop((mounted, other));
 }
 
 fn removed_halfway() {

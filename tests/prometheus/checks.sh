@@ -178,7 +178,8 @@ check_dashboard() {
 }
 
 # check_series EXPRESSION [DEFINITION]: the expression answers without an error, and has series unless
-# the text lacks one of the metrics in it, or in the definition of a recorded series.
+# the text lacks one of the metrics in it, or in the definition of a recorded series, or its label
+# namespace, which only cgroups of pods have.
 check_series() {
     local result name lacks=
     checks=$((checks + 1))
@@ -187,6 +188,9 @@ check_series() {
     for name in $(grep -oE 'memctl_[a-z0-9_]+' <<<"${2:-$1}" | sort -u); do
         grep -q "^# TYPE $name " "$text" || lacks+=" $name"
     done
+    case ${2:-$1} in
+        *namespace*) grep -q ',namespace="' "$text" || lacks+=" namespace" ;;
+    esac
     if [ -z "$live$lacks" ]; then
         fail "$1: no series"
     else

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use memctl::cgroup::CgroupPath;
 use memctl::cgroup::error::CgroupError;
 use memctl::clock;
 use memctl::select::resolver::Resolver;
@@ -17,8 +18,8 @@ use memctl::watch::options::{Reload, RuledCgroup};
 use super::lock::give_memory_back;
 use super::plan::{ListRules, NoteKey, SearchNote, WatchPlan};
 use super::rules;
-use crate::error::{Error, Result};
-use crate::metrics::Stamp;
+use super::rules_file::{Stamp, Version};
+use crate::error::Error;
 use crate::output::notes::not_watched;
 use crate::output::status::Purpose;
 use crate::output::view::Waiting;
@@ -29,6 +30,21 @@ struct Read {
     stamp: Option<Stamp>,
     watchlist: Watchlist,
     found: Found,
+}
+
+/// Error in a version of the file; the version is unknown if the thread that read it ended without a
+/// result.
+pub struct Refused {
+    /// The error.
+    pub why: Error,
+    /// The version.
+    pub version: Option<Version>,
+}
+
+impl Refused {
+    fn of(stamp: Option<Stamp>) -> impl FnOnce(Error) -> Self {
+        move |why| Self { why, version: Some(Version::of(Ok(stamp))) }
+    }
 }
 
 /// New rules.
@@ -55,7 +71,7 @@ pub struct Follower {
     watched: Vec<RuledCgroup>,
     /// Keys of notes that were printed, as long as they hold.
     noted: HashSet<NoteKey>,
-    reading: Option<Task<Result<Read>>>,
+    reading: Option<Task<Result<Read, Refused>>>,
 }
 
 impl Follower {
@@ -97,26 +113,32 @@ impl Follower {
     pub fn read_again(&mut self, file: &Path) {
         let file = file.to_owned();
         self.reading = Some(Task::start(move || {
-            let (text, stamp) = rules::text(&file)?;
-            let watchlist = Watchlist::of(&rules::parse(&file, &text)?.words())?;
-            let found = watchlist.first()?;
+            let refused = |(why, version)| Refused { why, version: Some(version) };
+            let (text, stamp) = rules::text_again(&file).map_err(refused)?;
+            let resolve = || {
+                let watchlist = Watchlist::of(&rules::parse(&file, &text)?.words())?;
+                let found = watchlist.first()?;
+                Ok((watchlist, found))
+            };
+            let (watchlist, found) = resolve().map_err(Refused::of(stamp))?;
             Ok(Read { text, stamp, watchlist, found })
         }));
     }
 
     /// Returns the new rules once they are read. After an error the old rules stay.
-    pub fn reloaded(&mut self, file: &Path) -> Option<Result<Reloaded>> {
+    pub fn reloaded(&mut self, file: &Path) -> Option<Result<Reloaded, Refused>> {
         let read = self.reading.as_ref()?.poll().transpose()?;
         self.reading = None;
-        let read = read.map_err(Error::new).and_then(|read| read);
-        Some(read.and_then(|read| {
-            let rules = rules::parse(file, &read.text)?;
-            Ok(Reloaded { stamp: read.stamp, ..self.adopt(&rules, read.watchlist, read.found) })
+        let panicked = |why| Refused { why: Error::new(why), version: None };
+        let read = read.map_err(panicked).and_then(|read| read);
+        Some(read.and_then(|Read { text, stamp, watchlist, found }| {
+            let rules = rules::parse(file, &text).map_err(Refused::of(stamp))?;
+            Ok(self.adopt(&rules, stamp, watchlist, found))
         }))
     }
 
     /// Replaces the rules.
-    fn adopt(&mut self, rules: &Rules, watchlist: Watchlist, found: Found) -> Reloaded {
+    fn adopt(&mut self, rules: &Rules, stamp: Option<Stamp>, watchlist: Watchlist, found: Found) -> Reloaded {
         let new = WatchPlan::with(watchlist, rules);
         let unresolved = new.rules.notes(&found.unresolved, &found.troubles);
         self.noted = keys(&unresolved);
@@ -124,7 +146,12 @@ impl Follower {
         notes.extend(unresolved.into_iter().map(|note| note.text));
         // An error releases nothing: the cgroups of a rule with a word that can't be resolved stay.
         let unsearched = found.troubles.iter().any(|why| matches!(why, CgroupError::NotSearched { .. }));
-        let stays = |list: usize| unsearched || found.unresolved.iter().any(|one| one.list == list);
+        let left_alone = found.taken.iter().filter(|one| new.rules.get(one.list).is_none());
+        let left_alone: HashSet<_> = left_alone.map(|one| one.selected.located.id).collect();
+        let stays = |list: usize, located: &CgroupPath| {
+            let is_unsure = unsearched || found.unresolved.iter().any(|one| one.list == list);
+            is_unsure && !left_alone.contains(&located.id) && !new.watchlist.leaves_out(list, located)
+        };
         let mut all = new.rules.ruled(found.taken, &found.unresolved);
         all.extend(kept(&self.watched, &all, &new.rules, &stays));
         self.watched.clone_from(&all);
@@ -133,7 +160,7 @@ impl Follower {
         let names = self.rules.in_force();
         let reload = Reload { all, cpu: new.cpu, swap_writes: new.swap_writes, rules: names };
         let purpose = self.rules.purpose(false);
-        Reloaded { reload, rules: rules.each.len(), stamp: None, metrics: new.metrics, purpose, notes }
+        Reloaded { reload, rules: rules.each.len(), stamp, metrics: new.metrics, purpose, notes }
     }
 }
 
@@ -147,12 +174,13 @@ fn kept(
     watched: &[RuledCgroup],
     assigned: &[RuledCgroup],
     rules: &ListRules,
-    stays: &dyn Fn(usize) -> bool,
+    stays: &dyn Fn(usize, &CgroupPath) -> bool,
 ) -> Vec<RuledCgroup> {
     let assigned: HashSet<_> = assigned.iter().map(|one| one.located.id).collect();
     let kept = watched.iter().filter(|one| !assigned.contains(&one.located.id)).filter_map(|one| {
         let (list, rule) = rules.named(one.rule.name.as_deref()?)?;
-        stays(list).then(|| RuledCgroup { located: Arc::clone(&one.located), rule: Rc::clone(rule) })
+        stays(list, &one.located)
+            .then(|| RuledCgroup { located: Arc::clone(&one.located), rule: Rc::clone(rule) })
     });
     kept.collect()
 }
@@ -160,7 +188,7 @@ fn kept(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use memctl::cgroup::{CgroupPath, Mount};
+    use memctl::cgroup::Mount;
     use memctl::select::Match;
     use memctl::select::watchlist::{Assigned, Unresolved};
 
@@ -187,16 +215,16 @@ mod tests {
         );
         // The word `b` of the rule `web` can't be resolved, and `a` is found.
         let assigned = [cgroup("a", 1, &new, "web")];
-        let ids = |stays: &dyn Fn(usize) -> bool| {
+        let ids = |stays: &dyn Fn(usize, &CgroupPath) -> bool| {
             let kept = kept(&watched, &assigned, &new, stays);
             assert!(
                 kept.iter().all(|one| one.rule.name != Some("web".into()) || one.rule.keep == Some(3 << 30))
             );
             kept.iter().map(|one| one.located.id).collect::<Vec<_>>()
         };
-        assert_eq!(ids(&|list| list == 1), [2]);
-        assert!(ids(&|_| false).is_empty());
-        assert_eq!(ids(&|_| true), [2, 3]);
+        assert_eq!(ids(&|list, _| list == 1), [2]);
+        assert!(ids(&|_, _| false).is_empty());
+        assert_eq!(ids(&|_, _| true), [2, 3]);
     }
 
     #[test]
@@ -261,7 +289,7 @@ mod tests {
         // Without the memory controller in cgroup2 on this host, there is an error.
         match read.unwrap() {
             Ok(new) => assert_eq!((new.rules, new.notes.len()), (300, 600)),
-            Err(why) => assert!(why.to_string().contains("cgroup"), "{why}"),
+            Err(Refused { why, .. }) => assert!(why.to_string().contains("cgroup"), "{why}"),
         }
         assert!(follower.reloaded(&file).is_none());
     }

@@ -14,9 +14,9 @@ use memctl::watch::config::{MetricsSpec, Rules};
 use memctl::watch::options::RuledCgroup;
 
 use super::rules;
+use super::rules_file::Stamp;
 use crate::cli::Watch;
 use crate::error::{Error, Result};
-use crate::metrics::Stamp;
 use crate::output::notes;
 use crate::output::status::Purpose;
 
@@ -60,7 +60,7 @@ impl WatchPlan {
             return Ok(Self { cpu, metrics, stamp, ..plan });
         }
         let rule = rule(args)?;
-        let words = Words { wanted: args.words.clone(), excluded: args.exclude.clone() };
+        let words = Words { wanted: args.words.clone(), excluded: args.exclude.clone(), whole_pods: false };
         let watchlist = Watchlist::new(&words).map_err(|why| match why {
             CgroupError::BadGlob { .. } => Error::usage(why)
                 .context("--exclude")

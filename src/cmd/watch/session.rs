@@ -1,6 +1,7 @@
 //! What a running watch calls back: for output, for new rules, for metrics, and for its end.
 
 use std::cell::{Cell, RefCell};
+use std::path::Path;
 use std::time::Duration;
 
 use memctl::clock;
@@ -11,6 +12,7 @@ use memctl::watch::notes::Note;
 use memctl::watch::options::{Reload, RuledCgroup};
 
 use super::follower::{Follower, Reloaded};
+use super::rules_file::RulesFile;
 use super::{lock, plan};
 use crate::cli::Watch;
 use crate::metrics::WatchMetrics;
@@ -32,6 +34,10 @@ pub struct Session<'a> {
     pub metrics: Option<WatchMetrics>,
     /// Where the metrics went at the start.
     metrics_spec: MetricsSpec,
+    /// The file of rules, if changes of it are followed or in the metrics.
+    rules_file: Option<RulesFile>,
+    /// True once it was told that the look at the file hangs.
+    hangs: Cell<bool>,
     /// Time at which memory that only the start needed is released, until that is done.
     settles: Cell<Option<Duration>>,
 }
@@ -44,7 +50,9 @@ impl<'a> Session<'a> {
         follower: Follower,
         service: Notifier,
         (metrics, metrics_spec): (Option<WatchMetrics>, MetricsSpec),
+        rules_file: Option<RulesFile>,
     ) -> Self {
+        let rules_file = rules_file.filter(|_| metrics.is_some() || args.follow_config);
         Self {
             args,
             loudness,
@@ -53,6 +61,8 @@ impl<'a> Session<'a> {
             service,
             metrics,
             metrics_spec,
+            rules_file,
+            hangs: Cell::default(),
             settles: Cell::new(Some(clock::now() + SETTLED)),
         }
     }
@@ -86,7 +96,23 @@ impl<'a> Session<'a> {
                 Err(why) => self.screen.borrow_mut().note(&why, Verbosity::Normal),
             }
         }
-        self.service.turned(cgroups)
+        let look = self.rules_file.as_ref().filter(|_| self.args.follow_config).map(RulesFile::due);
+        self.service.turned(cgroups).min(look.unwrap_or(Duration::MAX))
+    }
+
+    /// Looks at the file of rules. Returns whether it has to be read again.
+    fn is_changed(&self, name: &Path) -> bool {
+        let Some(file) = &self.rules_file else { return false };
+        let is_changed = file.look();
+        if let Some(metrics) = &self.metrics {
+            metrics.set_differs(file.differs());
+        }
+        if self.args.follow_config && self.hangs.replace(file.hangs()) != file.hangs() {
+            let what =
+                if file.hangs() { "no answer for 30 s; changes aren't followed" } else { "answers again" };
+            self.note(&format!("{}: {what}", name.display()));
+        }
+        is_changed && self.args.follow_config
     }
 
     /// Returns cgroups that were found since the last call.
@@ -101,14 +127,22 @@ impl<'a> Session<'a> {
     /// Returns new rules, once they are read.
     pub fn reload(&self) -> Option<Reload> {
         let file = self.args.config.as_deref()?;
-        if signal::reload_asked() {
+        let is_changed = self.is_changed(file);
+        if signal::reload_asked() || is_changed {
             self.service.reloading();
             self.follower.borrow_mut().read_again(file);
         }
         let read = self.follower.borrow_mut().reloaded(file)?;
+        if let Some(file) = &self.rules_file {
+            match &read {
+                Ok(new) => file.is_in_force(new.stamp),
+                Err(refused) => refused.version.into_iter().for_each(|version| file.was_refused(version)),
+            }
+        }
+        let read = read.map_err(|refused| refused.why);
         self.service.reloaded(read.as_ref().map(|new| new.purpose.clone()).map_err(ToString::to_string));
         if let Some(metrics) = &self.metrics {
-            metrics.reloaded(read.as_ref().ok().map(|new| (new.reload.rules.len(), new.stamp)));
+            metrics.reloaded(read.as_ref().ok().map(|new| new.reload.rules.len()));
         }
         self.screen.borrow_mut().reloaded(file, read.as_ref().map(|new| new.rules), self.loudness);
         let Reloaded { reload, notes, metrics, .. } = read.ok()?;

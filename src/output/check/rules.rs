@@ -13,7 +13,7 @@ use memctl::watch::policy::headroom::Headroom;
 use memctl::watch::policy::reuse::DEFAULT_REUSE;
 use serde::Serialize;
 
-use super::super::format::{compact, counted, escaped};
+use super::super::format::{called, compact, counted, escaped};
 use super::super::json::NameKeys;
 use super::super::print_stdout;
 use super::super::table::DIM;
@@ -81,7 +81,7 @@ pub fn print(file: &str, read: &Rules, all: &[Takes], json: bool) -> Result<()> 
             } else {
                 String::new()
             };
-            let (name, rule) = (escaped(name), escaped(rule));
+            let (name, rule) = (called(name), escaped(rule));
             let _ =
                 writeln!(text, "{DIM}  none: {name}{more} belongs to the more specific rule {rule}{DIM:#}");
         } else if takes.cgroups.is_empty() {
@@ -91,7 +91,7 @@ pub fn print(file: &str, read: &Rules, all: &[Takes], json: bool) -> Result<()> 
             let why =
                 why.as_ref().map_or_else(String::new, |why| format!("  {DIM}not watched yet: {why}{DIM:#}"));
             watched += u32::from(why.is_empty() && takes.rule.rule.is_some());
-            let _ = writeln!(text, "  {}{why}", escaped(name));
+            let _ = writeln!(text, "  {}{why}", called(name));
         }
     }
     let (rules, cgroups) = (counted(all.len(), "rule"), counted(watched as usize, "cgroup"));

@@ -16,13 +16,26 @@ pub struct NameKeys<'a> {
     /// its text has lost something.
     #[serde(skip_serializing_if = "Option::is_none")]
     path_bytes: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    namespace: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pod: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    container: Option<&'a str>,
 }
 
 impl<'a> NameKeys<'a> {
     /// Returns the keys for a cgroup in a line that also has the directory's path.
     pub(super) fn with_path(name: &'a Name, path: &Path) -> Self {
         let lost = path.to_str().is_none().then_some(path);
-        Self { cgroup: name, path_bytes: lost.or_else(|| name.path_not_utf8()).map(encoded_path) }
+        let pod = name.pod();
+        Self {
+            cgroup: name,
+            path_bytes: lost.or_else(|| name.path_not_utf8()).map(encoded_path),
+            namespace: pod.map(|pod| &*pod.namespace),
+            pod: pod.map(|pod| &*pod.pod),
+            container: pod.and_then(|pod| pod.container.as_deref()),
+        }
     }
 }
 

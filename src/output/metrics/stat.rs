@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use memctl::cgroup::Reading;
 
+use super::labels::{more_labels, path_of};
 use super::names::{self, Metric};
 use super::text::{Encoder, Value};
-use crate::output::format::encoded_path;
 use crate::output::view::Row;
 
 type OfRow = fn(&Row) -> Option<Value>;
@@ -45,9 +45,8 @@ pub fn text(rows: &[Row]) -> io::Result<String> {
         for row in rows {
             if let Some(value) = value(row) {
                 let name = &row.reading.name;
-                let path = name.path_not_utf8().map(encoded_path);
-                let path = path.as_deref().map(|path| ("path_bytes", path));
-                to.sample(metric, &[name], path, value)?;
+                let path = path_of(name);
+                to.sample(metric, &[name], &more_labels(name, path.as_deref()), value)?;
             }
         }
     }

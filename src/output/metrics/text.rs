@@ -88,7 +88,7 @@ impl<W: Write> Encoder<W> {
         &mut self,
         metric: &Metric,
         labels: &[&str],
-        more: Option<(&str, &str)>,
+        more: &[(&str, &str)],
         value: impl Into<Value>,
     ) -> io::Result<()> {
         let Metric { name, kind, help, .. } = *metric;
@@ -99,7 +99,9 @@ impl<W: Write> Encoder<W> {
         }
         self.to.write_all(name.as_bytes())?;
         let mut before: &[u8] = b"{";
-        for (label, text) in metric.labels.iter().copied().zip(labels.iter().copied()).chain(more) {
+        for (label, text) in
+            metric.labels.iter().copied().zip(labels.iter().copied()).chain(more.iter().copied())
+        {
             for piece in [before, label.as_bytes(), b"=\""] {
                 self.to.write_all(piece)?;
             }
@@ -159,9 +161,9 @@ mod tests {
     #[test]
     fn help_and_type_come_once_before_the_samples() {
         let text = text(|to| {
-            to.sample(&CPU, &[], None, Duration::from_millis(1500))?;
-            to.sample(&RULE_HELD, &["a\"\n\\", "floor"], None, 2u64)?;
-            to.sample(&RULE_HELD, &["b", "cpu"], Some(("path_bytes", "%FF")), -3i64)
+            to.sample(&CPU, &[], &[], Duration::from_millis(1500))?;
+            to.sample(&RULE_HELD, &["a\"\n\\", "floor"], &[], 2u64)?;
+            to.sample(&RULE_HELD, &["b", "cpu"], &[("path_bytes", "%FF")], -3i64)
         });
         let help = |metric: &Metric| format!("# HELP {} {}\n# TYPE {0} counter\n", metric.name, metric.help);
         assert_eq!(
@@ -210,7 +212,7 @@ mod tests {
         /// Whatever a cgroup or a rule is called, one sample comes back, with that name.
         #[test]
         fn any_label_comes_back(name in "(?s)[\"\\\\\n{},= a\\PC]{0,20}", value in any::<u64>()) {
-            let text = text(|to| to.sample(&BUILD_INFO, &[&name], None, value));
+            let text = text(|to| to.sample(&BUILD_INFO, &[&name], &[], value));
             let mut lines = text.split_terminator('\n').skip(2);
             let sample = lines.next().unwrap_or_default();
             prop_assert_eq!(lines.next(), None);

@@ -5,13 +5,12 @@ use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Write};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use memctl::cgroup::Name;
 use memctl::host;
 use memctl::watch::meter::{CgroupFigures, Figures, RuleFigures};
 
+use super::labels::{more_labels, path_of};
 use super::names::{self, Metric};
 use super::text::{Encoder, Value};
-use crate::output::format::encoded_path;
 
 /// Value of the label `rule` of a watch that has no file of rules.
 const COMMAND_LINE: &str = "command line";
@@ -51,46 +50,46 @@ pub fn write(to: impl Write, figures: &Figures<'_>, about: About) -> io::Result<
     let mut to = Encoder::new(to);
     let unlike = unlike(figures);
     let told = unlike.iter().filter(|is_told| **is_told).count();
-    to.sample(&names::BUILD_INFO, &[env!("CARGO_PKG_VERSION")], None, true)?;
-    to.sample(&names::START_TIME, &[], None, since_epoch(about.began))?;
-    to.sample(&names::DRY_RUN, &[], None, figures.dry_run)?;
-    to.sample(&names::BLOCKED, &[], None, figures.blocked.unwrap_or_default())?;
-    to.sample(&names::LAST_LOOK, &[], None, since_epoch(SystemTime::now()))?;
-    to.sample(&names::CPU, &[], None, figures.cpu)?;
+    to.sample(&names::BUILD_INFO, &[env!("CARGO_PKG_VERSION")], &[], true)?;
+    to.sample(&names::START_TIME, &[], &[], since_epoch(about.began))?;
+    to.sample(&names::DRY_RUN, &[], &[], figures.dry_run)?;
+    to.sample(&names::BLOCKED, &[], &[], figures.blocked.unwrap_or_default())?;
+    to.sample(&names::LAST_LOOK, &[], &[], since_epoch(SystemTime::now()))?;
+    to.sample(&names::CPU, &[], &[], figures.cpu)?;
     if let Some(bytes) = host::resident_of_self() {
-        to.sample(&names::RESIDENT, &[], None, bytes)?;
+        to.sample(&names::RESIDENT, &[], &[], bytes)?;
     }
     if let Some(reloads) = about.reloads {
-        to.sample(&names::RELOADED, &[], None, reloads.is_successful)?;
-        to.sample(&names::RELOADED_AT, &[], None, since_epoch(reloads.at))?;
-        to.sample(&names::RULES, &[], None, reloads.rules)?;
+        to.sample(&names::RELOADED, &[], &[], reloads.is_successful)?;
+        to.sample(&names::RELOADED_AT, &[], &[], since_epoch(reloads.at))?;
+        to.sample(&names::RULES, &[], &[], reloads.rules)?;
         if let Some(differs) = reloads.differs {
-            to.sample(&names::DIFFERS, &[], None, differs)?;
+            to.sample(&names::DIFFERS, &[], &[], differs)?;
         }
     }
-    to.sample(&names::TOLD, &[], None, told)?;
-    to.sample(&names::LEFT_OUT, &[], None, figures.watched.saturating_sub(told))?;
+    to.sample(&names::TOLD, &[], &[], told)?;
+    to.sample(&names::LEFT_OUT, &[], &[], figures.watched.saturating_sub(told))?;
     for (metric, value) in RULE_METRICS {
         for (name, rule) in figures.rules {
             if let Some(value) = value(rule) {
-                to.sample(metric, &[name.as_deref().unwrap_or(COMMAND_LINE)], None, value)?;
+                to.sample(metric, &[name.as_deref().unwrap_or(COMMAND_LINE)], &[], value)?;
             }
         }
     }
     for (name, rule) in figures.rules {
         for &(guard, count) in &rule.counters.held {
-            to.sample(&names::RULE_HELD, &[name.as_deref().unwrap_or(COMMAND_LINE), guard], None, count)?;
+            to.sample(&names::RULE_HELD, &[name.as_deref().unwrap_or(COMMAND_LINE), guard], &[], count)?;
         }
     }
     for (metric, value) in CGROUP_METRICS {
-        each(figures, &unlike, &mut |cgroup, rule, path| {
+        each(figures, &unlike, &mut |cgroup, rule, more| {
             let Some(value) = value(cgroup) else { return Ok(()) };
-            to.sample(metric, &[cgroup.cgroup, rule], path, value)
+            to.sample(metric, &[cgroup.cgroup, rule], more, value)
         })?;
     }
-    each(figures, &unlike, &mut |cgroup, rule, path| {
+    each(figures, &unlike, &mut |cgroup, rule, more| {
         let Some(guard) = cgroup.held else { return Ok(()) };
-        to.sample(&names::HELD, &[cgroup.cgroup, rule, guard.word()], path, true)
+        to.sample(&names::HELD, &[cgroup.cgroup, rule, guard.word()], more, true)
     })?;
     to.flush()
 }
@@ -130,12 +129,6 @@ const CGROUP_METRICS: &[(&Metric, OfCgroup)] = &[
     (&names::LIMIT_HITS, |cgroup| Some(cgroup.counters.limit_hits.into())),
 ];
 
-/// Label of a cgroup whose path isn't UTF-8, and the path, percent-encoded: without it, two such
-/// cgroups can have the same labels.
-fn path_of(name: &Name) -> Option<String> {
-    name.path_not_utf8().map(encoded_path)
-}
-
 /// Maximum length of the labels of all cgroups, bytes: users who make cgroups choose their names, of
 /// up to 4096 bytes, and each is in a dozen series.
 const MOST_LABELS: usize = 256 << 10;
@@ -150,15 +143,16 @@ fn unlike(figures: &Figures<'_>) -> Vec<bool> {
         // The labels themselves would take much memory.
         let is_unlike = seen.insert(state.hash_one((cgroup.cgroup, cgroup.rule)));
         let path = cgroup.cgroup.path_not_utf8().map_or(0, |path| 3 * path.as_os_str().len());
-        let length = cgroup.cgroup.len() + path + cgroup.rule.map_or(0, str::len);
+        let pod = cgroup.cgroup.pod().map_or(0, |pod| pod.label().len());
+        let length = cgroup.cgroup.len() + path + pod + cgroup.rule.map_or(0, str::len);
         unlike.push(is_unlike && length <= room);
         room = room.saturating_sub(length);
     });
     unlike
 }
 
-/// A cgroup's name, its rule, and its path where that isn't UTF-8.
-type Take<'a> = dyn FnMut(&CgroupFigures<'_>, &str, Option<(&str, &str)>) -> io::Result<()> + 'a;
+/// A cgroup's figures, its rule, and further labels.
+type Take<'a> = dyn FnMut(&CgroupFigures<'_>, &str, &[(&str, &str)]) -> io::Result<()> + 'a;
 
 /// Calls back with each cgroup whose labels are unlike those of the others.
 fn each(figures: &Figures<'_>, unlike: &[bool], take: &mut Take<'_>) -> io::Result<()> {
@@ -166,8 +160,8 @@ fn each(figures: &Figures<'_>, unlike: &[bool], take: &mut Take<'_>) -> io::Resu
     (figures.cgroups)(&mut |cgroup| {
         if result.is_ok() && unlike.next() == Some(&true) {
             let path = path_of(cgroup.cgroup);
-            let path = path.as_deref().map(|path| ("path_bytes", path));
-            result = take(cgroup, cgroup.rule.unwrap_or(COMMAND_LINE), path);
+            let more = more_labels(cgroup.cgroup, path.as_deref());
+            result = take(cgroup, cgroup.rule.unwrap_or(COMMAND_LINE), &more);
         }
     });
     result

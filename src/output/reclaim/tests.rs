@@ -54,7 +54,7 @@ fn report() -> Report {
 }
 
 fn shown(report: &Report) -> String {
-    super::shown(&[("/app", report)], None, None)
+    super::shown(&[(&"/app".into(), report)], None, None)
 }
 
 fn has(report: &Report, parts: &[&str]) {
@@ -179,7 +179,7 @@ fn several_get_a_row_each_and_a_total() {
         obstacles: vec![Obstacle::NoCache],
         ..report()
     };
-    let shown = super::shown(&[("/app", &report()), ("/batch/one", &short)], None, None);
+    let shown = super::shown(&[(&"/app".into(), &report()), (&"/batch/one".into(), &short)], None, None);
     let plain = anstream::adapter::strip_str(&shown).to_string();
     let lines: Vec<_> = plain.lines().collect();
     assert_eq!(lines[0], "CGROUP      REQUESTED  RECLAIMED  DIFFERENCE  VERDICT");

@@ -31,6 +31,7 @@ pub fn lines(shown: &Row, size: Size) -> Vec<(String, String)> {
     );
     let lines = [
         ("cgroup", Some(escaped(&reading.name))),
+        ("pod", reading.name.pod().map(|pod| escaped(pod.label()))),
         ("usage", usage),
         ("reclaimable", Some(reclaimable(shown, size))),
         (

@@ -9,7 +9,7 @@ use memctl::cgroup::stat::MemoryStat;
 use unicode_width::UnicodeWidthStr;
 
 use crate::cli::{SortKey, Stat};
-use crate::output::format::{escaped, push_compact, shortened};
+use crate::output::format::{called, push_compact, shortened};
 use crate::output::table::DIM;
 use crate::output::view::Row;
 
@@ -196,12 +196,14 @@ fn in_room(names: &[(usize, String)], room: usize) -> Vec<String> {
 /// Returns the rows, in as many columns as fit.
 pub fn table(rows: &[Row], args: &Stat, again: bool, legend: bool, width: Option<u16>) -> String {
     let label = |reading: &Reading| {
-        let name = if reading.depth == 0 {
-            &*reading.name
-        } else {
-            reading.name.rsplit('/').next().unwrap_or_default()
+        let name = called(&reading.name);
+        let is_pod = reading.name.pod().is_some() && name.matches('/').count() == 1;
+        let name = match name.rsplit_once('/') {
+            // The parent has the rest.
+            Some((_, last)) if reading.depth > 0 && !is_pod => last.to_owned(),
+            _ => name,
         };
-        (reading.depth, escaped(name))
+        (reading.depth, name)
     };
     // The total adds the outermost cgroups shown: any below them is part of their figures, however
     // it was named.

@@ -3,10 +3,11 @@
 
 use std::collections::BTreeMap;
 
+use memctl::cgroup::Name;
 use memctl::watch::event::{Ended, Summary};
 
-use super::super::format::{compact, escaped, time};
-use super::super::table::{DIM, figures, named, plain_table};
+use super::super::format::{called, compact, time};
+use super::super::table::{DIM, cgroup, figures, named, plain_table};
 use super::event::guarded;
 
 /// Returns the tables of a dry run.
@@ -15,7 +16,7 @@ pub fn foretold(ended: &Ended, width: Option<u16>) -> String {
     let mut table = plain_table();
     table.set_header(["CGROUP", "WOULD RECLAIM", "HELD"].into_iter().chain(ruled.then_some("RULE")));
     for one in &ended.each {
-        let cells = [named(&one.cgroup, width, 44), compact(one.would), one.held.to_string()];
+        let cells = [cgroup(&one.cgroup, width, 44), compact(one.would), one.held.to_string()];
         table.add_row(cells.into_iter().chain(ruled.then(|| named(rule(one), width, 56))));
     }
     let (header, lines) = figures(&mut table);
@@ -50,15 +51,15 @@ fn by_rule(each: &[Summary], width: Option<u16>) -> String {
 
 /// Returns a line for each last guard and the cgroups that it blocked.
 fn held(each: &[Summary]) -> String {
-    let mut guards: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    let mut guards: BTreeMap<String, Vec<&Name>> = BTreeMap::new();
     for one in each {
         if let Some(guard) = one.last_held {
             guards.entry(guarded(guard)).or_default().push(&one.cgroup);
         }
     }
-    let line = |(why, who): (String, Vec<&str>)| {
+    let line = |(why, who): (String, Vec<&Name>)| {
         let more = if who.len() > 1 { format!(" (and {} more)", who.len() - 1) } else { String::new() };
-        format!("{}{more}  held, last: {why}\n", escaped(who[0]))
+        format!("{}{more}  held, last: {why}\n", called(who[0]))
     };
     guards.into_iter().map(line).collect()
 }

@@ -5,14 +5,14 @@ use memctl::watch::policy::working_set::Idle;
 
 use serde::Serialize;
 
-use super::super::format::{compact, counted, escaped, size, time};
+use super::super::format::{called, compact, counted, size, time};
 use super::super::json::{WatchEnded, WatchSummary};
 use super::super::table::{DIM, figures, plain_table};
 use super::super::{Verbosity, terminal_width};
 use super::WatchScreen;
 use super::dry_run::foretold;
 use super::event::{at_most, guarded, net};
-use crate::output::table::named;
+use crate::output::table::cgroup;
 
 impl WatchScreen {
     /// Prints the results, and waits for the reader as long as it goes on; after a signal, which
@@ -80,12 +80,12 @@ fn estimates(ended: &Ended, width: Option<u16>) -> String {
         spares |= set.is_some_and(|set| set.spares);
         zswap += set.filter(|set| set.suggested.is_some()).map_or(0, |set| set.copies);
         if let Some(why) = found.idle {
-            idle.push(format!("{}: {}", escaped(&one.cgroup), silent(why)));
+            idle.push(format!("{}: {}", called(&one.cgroup), silent(why)));
         } else if set.is_none() && !one.gone {
             missing = missing.or(Some(one.last_held));
         }
         table.add_row([
-            named(&one.cgroup, width, OTHERS),
+            cgroup(&one.cgroup, width, OTHERS),
             set.map_or_else(|| "not found".into(), |set| at_most(&set).to_owned() + &compact(set.bytes)),
             set.map_or_else(|| "-".into(), |set| format!("{:.0}%", 100.0 * set.confidence)),
             set.map_or_else(|| "-".into(), |set| time(set.age)),
@@ -142,7 +142,7 @@ fn held(one: &Summary) -> Option<String> {
         1 => "once".to_owned(),
         times => format!("{times} times"),
     };
-    Some(format!("{}  held {times}, last: {}\n", escaped(&one.cgroup), guarded(one.last_held?)))
+    Some(format!("{}  held {times}, last: {}\n", called(&one.cgroup), guarded(one.last_held?)))
 }
 
 /// Returns a table of the actions for each cgroup, and their cost.
@@ -155,7 +155,7 @@ fn summary(ended: &Ended, width: Option<u16>) -> String {
     for one in &ended.each {
         let stalled = one.stalled.map(|stalled| stalled.as_secs_f64() / one.watched.as_secs_f64().max(1e-3));
         table.add_row([
-            named(&one.cgroup, width, OTHERS),
+            cgroup(&one.cgroup, width, OTHERS),
             compact(one.total.requested),
             compact(one.total.reclaimed),
             one.direct.map_or_else(|| "-".into(), |direct| sign(one).to_owned() + &compact(direct)),

@@ -6,13 +6,13 @@ use memctl::watch::policy::guard::Guard;
 use memctl::watch::policy::savings::Saved;
 use memctl::watch::policy::working_set::WorkingSet;
 
-use super::super::format::{compact, errno_text, escaped, hundredths, size, time};
+use super::super::format::{called, compact, errno_text, escaped, hundredths, size, time};
 use super::super::table::DIM;
 
 /// Returns the line for an event.
 pub fn line(event: &Event<'_>) -> String {
     let at = format!("{DIM}{:>8.1}s{DIM:#}", event.at.as_secs_f64());
-    format!("{at}  {}  {}", escaped(event.cgroup), what(&event.what))
+    format!("{at}  {}  {}", called(event.cgroup), what(&event.what))
 }
 
 fn what(what: &EventKind) -> String {

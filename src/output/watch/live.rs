@@ -11,7 +11,7 @@ use memctl::watch::event::{Event, EventKind, MemberView};
 use crate::output::table::{DIM, lines_of, plain_table};
 use memctl::cgroup::Name;
 
-use crate::output::format::{compact, escaped, shortened};
+use crate::output::format::{called, compact, escaped, shortened};
 
 /// Number of usage samples in a sparkline.
 const SPARKS: usize = 12;
@@ -116,7 +116,7 @@ impl Table {
             let stall = remembered.stall(now, view.stalled);
             let or_none = |bytes: Option<u64>| bytes.map_or_else(|| "-".to_owned(), compact);
             cells.push([
-                escaped(view.cgroup),
+                called(view.cgroup),
                 compact(view.current),
                 or_none(limit),
                 limit.map_or_else(String::new, |_| bar(share)),

@@ -2,7 +2,9 @@
 
 use super::rule::InvalidRule;
 use super::{MAX_BYTES, MAX_RULES, MAX_WORDS, VERSION};
-use crate::cgroup::error::GlobError;
+use std::ffi::OsStr;
+
+use crate::cgroup::error::{CgroupError, GlobError};
 
 /// Keys that only a rule has, and that users write outside of one.
 const RULE_KEYS: [&str; 10] = [
@@ -85,6 +87,14 @@ pub enum Mistake {
         /// The reason.
         why: GlobError,
     },
+    /// A name of a pod that can't be one, and why.
+    #[error("{word:?}: {why}")]
+    PodName {
+        /// The word.
+        word: String,
+        /// The reason.
+        why: String,
+    },
     /// `type` beside `swappiness`.
     #[error("type and swappiness can't be combined")]
     TypeAndSwappiness,
@@ -97,6 +107,16 @@ pub enum Mistake {
 }
 
 impl Mistake {
+    /// Returns the mistake in a word that can't name anything.
+    pub(super) fn of_word(word: &OsStr, why: CgroupError) -> Self {
+        let word = word.to_string_lossy().into_owned();
+        match why {
+            CgroupError::BadGlob { why, .. } => Self::Glob { word, why },
+            CgroupError::BadName { why, .. } => Self::PodName { word, why: why.to_owned() },
+            why => Self::PodName { word, why: why.to_string() },
+        }
+    }
+
     /// Translates a message of the parser of TOML, which has no kinds of errors.
     pub(super) fn of_toml(message: &str) -> Self {
         let lines = message.lines().map(str::trim).filter(|line| !line.is_empty());
