@@ -10,8 +10,8 @@ demo check test msrv: export RUSTFLAGS = $(STATIC)
 
 .PHONY: help demo check test msrv deny deny-advisories fuzz words sim sim-mutants kills attack soak \
 	bench-reclaim bench-stat bench-watch bench-pressure bench-apps bench-oomd bench-mounts bench-swap \
-	bench-matrix \
-	install uninstall package clean-cache
+	bench-matrix bench-pods \
+	install uninstall package image clean-cache
 
 help:
 	@echo 'make demo             boot a real kernel and show memctl at work on it'
@@ -36,10 +36,12 @@ help:
 	@echo 'make bench-matrix     measure each cell of tests/vm/matrix.tsv that has no result of this commit (CELLS=NAME)'
 	@echo 'make bench-oomd       measure whom systemd-oomd kills with memctl at work and without (ROUNDS=10)'
 	@echo 'make bench-swap       measure what is swapped out to a slow disk, beside bare writes (RUNS=5)'
+	@echo 'make bench-pods       measure what memctl takes as a pod beside 100 pods of three containers'
 	@echo 'make bench-mounts     measure what thousands of mounts cost memctl (MOUNTS=20000)'
 	@echo 'make install          install what `cargo build --release` built (PREFIX=$(PREFIX) DESTDIR=$(DESTDIR))'
 	@echo 'make uninstall        remove what make install installs, with the same variables'
 	@echo 'make package          make a .deb, an .rpm and a static tarball in target/package'
+	@echo 'make image            build an image with memctl alone for Kubernetes, with podman or docker'
 	@echo 'make clean-cache      remove the kernels, disks and tools that other targets fetched and made'
 
 demo:
@@ -60,7 +62,7 @@ test:
 	$(MAKE) deny
 	tests/prometheus/run
 	paths=$$(tests/vm/build) && eval "$$paths" && export MEMCTL_BIN CLI_TESTS BENCH_WATCH BENCH_PRESSURE \
-		&& tests/prometheus/real && tests/package/run && tests/vm/run && tests/vm/cells
+		&& tests/prometheus/real && tests/kubernetes/run && tests/kubernetes/image && tests/package/run && tests/vm/run && tests/vm/cells
 
 msrv:
 	tests/msrv --target $(TARGET)
@@ -130,6 +132,10 @@ bench-swap:
 	tests/vm/setup
 	tests/vm/bench-swap $(RUNS)
 
+bench-pods:
+	tests/vm/setup
+	tests/vm/bench-pods
+
 bench-mounts:
 	tests/vm/setup
 	paths=$$(tests/vm/build) && eval "$$paths" && export MEMCTL_BIN CLI_TESTS && tests/vm/bench-mounts $(MOUNTS)
@@ -144,6 +150,9 @@ install uninstall:
 
 package:
 	contrib/package/build
+
+image:
+	contrib/package/image
 
 clean-cache:
 	. tests/vm/lib.sh && rm -rf "$$cache"
