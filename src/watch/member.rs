@@ -20,6 +20,7 @@ use super::policy::backoff::Doubling;
 use super::policy::guard::{Allowed, Bounds, CgroupState, Guard, Need};
 use super::policy::hold::HoldState;
 use super::policy::lock::LockPatience;
+use super::policy::reuse::Anon;
 use super::probe::PressureProbe;
 use super::system::{Sample, System};
 use super::worker::ReclaimHandle;
@@ -58,8 +59,8 @@ pub(crate) struct Member<S: System> {
     pub located: Arc<CgroupPath>,
     /// Handle for reclaim, unless a worker has it or it was never needed.
     pub handle: Option<Box<ReclaimHandle<S::Target>>>,
-    /// Whether the kernel can reclaim anonymous memory alone, as far as a handle showed.
-    can_take_anon: bool,
+    /// How far the kernel prefers anonymous memory if asked to, as far as a handle showed.
+    preference: Anon,
     pub activity: Activity,
     /// Time of the next sample.
     pub due: Duration,
@@ -138,7 +139,7 @@ impl<S: System> Member<S> {
             trigger_after: Duration::ZERO,
             closing: None,
             handle: None,
-            can_take_anon: false,
+            preference: Anon::Mixed,
             activity: Activity::Idle,
             due: cx.now,
             hit: false,
@@ -313,9 +314,9 @@ impl<S: System> Member<S> {
                 return Ok(self.hold(guard, until, cx));
             } else {
                 if let Some(handle) = &self.handle {
-                    self.can_take_anon = handle.can_take_anon();
+                    self.preference = handle.preference();
                 }
-                let subject = (&*self.located, self.rule.bounds.kind.unwrap_or_default(), self.can_take_anon);
+                let subject = (&*self.located, self.rule.bounds.kind.unwrap_or_default(), self.preference);
                 let probed = probe.sample(&self.limits.own.sampler, subject, current, cx)?;
                 (until, missing, pressed) = (until.min(probed.until), probed.missing, probed.kind);
                 self.visibility.note_pressure(probed.is_blind);
@@ -355,10 +356,11 @@ impl<S: System> Member<S> {
         let need = if is_needed { self.limits.own.need(now) } else { Need::default() };
         let (sampler, text) = (&self.limits.own.sampler, &mut cx.text);
         let cache = &mut || sampler.stat(text).map_or(0, |stat| stat.cache_beside_anon());
-        // A press of anonymous memory alone takes nothing else, whatever a guard would prefer.
-        let kind = if pressed == Kind::Anon { Some(pressed) } else { self.rule.bounds.kind };
+        // A press of anonymous memory takes nothing else, whatever a guard would prefer.
+        let kind = if pressed.prefers_anon() { Some(Kind::Anon) } else { self.rule.bounds.kind };
         let bounds = Bounds { kind, ..self.rule.bounds };
-        let answer = bounds.allow(down_to, own, swap, need, can_choose, cache);
+        let answer =
+            bounds.allow(down_to, own, swap, need, can_choose, cache).map(|most| most.asking(pressed));
         if self.presses
             && let Some(probe) = &mut self.probe
         {

@@ -114,14 +114,14 @@ impl PressureProbe {
     }
 
     /// Samples the cgroup, with `current` bytes of usage, when that is due. `kind` is the kind that
-    /// requests are for; `can_take_anon` says whether the kernel can reclaim anonymous memory alone.
+    /// requests are for; `preference` says how far the kernel prefers anonymous memory if asked to.
     ///
     /// # Errors
     /// `ENODEV` when the cgroup was removed.
     pub(crate) fn sample(
         &mut self,
         sampler: &impl Sample,
-        (located, kind, can_take_anon): (&CgroupPath, Kind, bool),
+        (located, kind, preference): (&CgroupPath, Kind, Anon),
         current: u64,
         cx: &mut Context<'_, impl System>,
     ) -> Result<Probed, Errno> {
@@ -139,7 +139,7 @@ impl PressureProbe {
         let is_any = kind.takes_anon() && kind.takes_file();
         let may_swap = is_any && self.spared.is_none() && counts(sample.anon, current);
         if may_swap && self.has_room(now, || cx.system.can_swap(located, kind)) {
-            sample.swappable = if can_take_anon && kind == Kind::All { Anon::Alone } else { Anon::Mixed };
+            sample.swappable = if kind == Kind::All { preference } else { Anon::Mixed };
         }
         let is_blind = sample.stalled.is_none();
         let decision = self.policy.decide(sample);

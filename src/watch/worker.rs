@@ -7,6 +7,7 @@ use rustix::io::Errno;
 
 use super::action::{Action, ActionResult, EndReason, Interrupt, LockedBy, lost};
 use super::policy::guard::Allowed;
+use super::policy::reuse::Anon;
 use crate::cgroup::{CgroupPath, MemoryCgroup};
 use crate::kind::{Kind, Swappiness};
 use crate::reclaim::pool::Work;
@@ -85,10 +86,15 @@ impl<T: LockableTarget> ReclaimHandle<T> {
         self.can_choose
     }
 
-    /// Returns whether the kernel can reclaim anonymous memory alone (since 6.16).
+    /// Returns how far the kernel prefers anonymous memory if asked to: takes it alone (since 6.16),
+    /// or first.
     #[must_use]
-    pub(crate) fn can_take_anon(&self) -> bool {
-        self.can_take_anon
+    pub(crate) fn preference(&self) -> Anon {
+        match (self.can_take_anon, self.can_choose) {
+            (true, _) => Anon::Alone,
+            (false, true) => Anon::First,
+            (false, false) => Anon::Mixed,
+        }
     }
 }
 

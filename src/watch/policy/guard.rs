@@ -165,6 +165,17 @@ pub(crate) struct Allowed {
     pub waits: bool,
 }
 
+impl Allowed {
+    /// Returns it with the kind that a press asks for, where that takes anonymous memory first and the
+    /// kernel can't take it alone.
+    pub(crate) fn asking(self, pressed: Kind) -> Self {
+        match self.kind {
+            Kind::Anon if pressed.prefers_anon() => Self { kind: pressed, ..self },
+            _ => self,
+        }
+    }
+}
+
 impl Bounds {
     /// Returns the part of a reclaim down to a usage of `down_to` that is allowed. `can_choose`
     /// says whether the kernel can reclaim page cache alone; `cache` returns how much page cache

@@ -222,7 +222,7 @@ impl PressurePolicy {
             self.poor = 0;
         }
         let is_in_use = self.judge(&sample, &last);
-        if matches!(checked, Some(Checked::Over(_))) && self.kind() == Kind::Anon && before != Kind::Anon {
+        if matches!(checked, Some(Checked::Over(_))) && self.kind().prefers_anon() && !before.prefers_anon() {
             self.turn_to_anon(&sample);
         }
         let mut new = None;
@@ -282,9 +282,12 @@ impl PressurePolicy {
         {
             self.begin_swapping(sample);
         }
-        if self.device.is_behind(sample.at, sample.writeback) {
-            // A refault of a page under writeback would wait behind the rest.
-            self.rate = (self.rate / 2.0).max(MIN_RATE as f64);
+        if let Some(was_behind) = self.device.look(sample.at, sample.writeback) {
+            // A refault of a page under writeback would wait behind the rest. Once it is written, a
+            // second visit frees it: that takes steps of some size.
+            if !was_behind {
+                self.rate = (self.rate / 2.0).max(MIN_RATE as f64);
+            }
             self.due = sample.at + STEP_INTERVAL;
             return PressureDecision::Rest(self.due);
         }
@@ -311,7 +314,7 @@ impl PressurePolicy {
         self.unsorted.get_or_insert(SORTING_PASSES * sample.anon);
     }
 
-    /// Begins a press of anonymous memory alone.
+    /// Begins a press of anonymous memory alone, or first.
     fn turn_to_anon(&mut self, sample: &PressureSample) {
         self.begin_swapping(sample);
         self.forget_press();
@@ -370,7 +373,7 @@ impl PressurePolicy {
     /// Records that at this sample nothing more could be reclaimed. Returns whether it is a knee.
     pub(crate) fn exhausted(&mut self, sample: PressureSample) -> bool {
         if self.device.keeps(sample.at) {
-            self.hold(sample.at);
+            self.pause(sample.at, FIRST_HOLD);
             return false;
         }
         let last = self.last.unwrap_or(sample);
@@ -381,10 +384,16 @@ impl PressurePolicy {
     }
 
     /// Records that a write had to wait for a device: users of the memory that is left would as
-    /// well.
+    /// well. Waiting says nothing of what is in use, and the press goes on later.
     pub(crate) fn late(&mut self, now: Duration) {
-        self.device.late(now);
-        self.hold(now);
+        let pause = self.device.late(now);
+        self.pause(now, pause);
+    }
+
+    /// Pauses for a device.
+    fn pause(&mut self, now: Duration, time: Duration) {
+        self.due = now + time;
+        (self.rate, self.requested) = ((self.rate / 2.0).max(MIN_RATE as f64), None);
     }
 
     /// Holds at a knee: until what was reclaimed would have come back, or, where the lists aren't

@@ -35,7 +35,7 @@ const MAX_DEPTH: f64 = 0.2;
 /// Share of the usage after which the first approach pauses.
 const APPROACH_DEPTH: f64 = 0.4;
 
-/// Maximum number of consecutive presses of anonymous memory alone: page cache has its turn.
+/// Maximum number of consecutive presses of anonymous memory alone, or first: page cache has its turn.
 const MAX_ANON_PRESSES: u32 = 3;
 
 /// Multiple of the pressed bytes above which refaults that don't make the usage grow aren't the
@@ -61,7 +61,8 @@ pub(crate) struct Reuse {
     time: Duration,
     /// True in the first approach.
     approaches: bool,
-    /// Kind of memory that the press takes: anonymous memory alone after one that page cache ended.
+    /// Kind of memory that the press takes: anonymous memory before page cache after one that page
+    /// cache ended.
     kind: Kind,
     /// Share of the usage that this press may take.
     depth: f64,
@@ -69,10 +70,10 @@ pub(crate) struct Reuse {
     settled: Option<u64>,
     press: Press,
     check: Option<Check>,
-    /// Anonymous memory that was taken alone and hasn't come back, and the refaults so far.
+    /// What was taken where anonymous memory leaves alone, or first, and hasn't come back, and the refaults so far.
     alone: f64,
     refaulted_anon: Option<u64>,
-    /// Number of consecutive presses of anonymous memory alone.
+    /// Number of consecutive presses of anonymous memory alone, or first.
     anon_presses: u32,
     /// Time at which others evicted memory of the cgroup last.
     disturbed_at: Option<Duration>,
@@ -147,15 +148,15 @@ impl Reuse {
     }
 
     /// Decides at a knee of page cache whether the first approach goes on with anonymous memory
-    /// alone. Most of what a service keeps in memory is anonymous, and the kernel takes the few
+    /// before page cache. Most of what a service keeps in memory is anonymous, and the kernel takes the few
     /// pages of its program's files first.
     pub(crate) fn goes_on_with_anon(&mut self, sample: ReuseSample) -> bool {
-        let turns = self.approaches && self.kind == Kind::All && sample.anon == Anon::Alone;
-        if turns {
-            self.kind = Kind::Anon;
+        let turns_to = sample.anon.before_cache().filter(|_| self.approaches && self.kind == Kind::All);
+        if let Some(kind) = turns_to {
+            self.kind = kind;
             self.next(APPROACH_DEPTH);
         }
-        turns
+        turns_to.is_some()
     }
 
     /// Returns whether a knee is one of page cache alone: hardly anything else was pressed out, or
@@ -180,7 +181,7 @@ impl Reuse {
             None => {
                 self.press.reclaimed += bytes as f64;
                 self.press.goes_on |= bytes > 0;
-                self.alone += if self.kind == Kind::Anon { bytes as f64 } else { 0.0 };
+                self.alone += if self.kind.prefers_anon() { bytes as f64 } else { 0.0 };
             }
             Some(Check { slice: Some(slice), .. }) => slice.left = slice.left.saturating_sub(bytes),
             Some(_) => {}
@@ -199,7 +200,7 @@ impl Reuse {
     #[must_use]
     pub(crate) fn left(&mut self, sample: ReuseSample) -> u64 {
         let current = sample.current;
-        if self.kind == Kind::Anon && sample.anon != Anon::Alone {
+        if self.kind != Kind::All && sample.anon.before_cache() != Some(self.kind) {
             // Nothing is left of it, or no room for it.
             (self.kind, self.press) = (Kind::All, Press::default());
         }
@@ -330,15 +331,15 @@ impl Reuse {
             check.stage == Stage::First && matches!(came, Back::Share(share) if share <= BACK_SHARE);
         let next = if self.approaches { self.kind } else { self.kind_after(came, told, sample) };
         // Anonymous memory stayed: nothing is known of it.
-        let has_anon = sample.anon != Anon::None && self.kind == Kind::All;
+        let has_anon = sample.anon != Anon::None && self.kind != Kind::Anon;
         let is_bound = has_new || has_anon && self.press.took_file_only(sample);
         let depth = self.depth_after(&check, came);
-        self.next(match (self.kind, next) {
-            (Kind::All, Kind::Anon) => MAX_DEPTH / 2.0,
-            (Kind::Anon, Kind::All) => LEAST_DEPTH,
+        self.next(match (self.kind.prefers_anon(), next.prefers_anon()) {
+            (false, true) => MAX_DEPTH / 2.0,
+            (true, false) => LEAST_DEPTH,
             _ => depth,
         });
-        self.anon_presses = if next == Kind::Anon { self.anon_presses + 1 } else { 0 };
+        self.anon_presses = if next.prefers_anon() { self.anon_presses + 1 } else { 0 };
         self.kind = next;
         self.settled = Some(usage.saturating_sub(copies));
         Some(Checked::Over(told.map(|share| Settled {
@@ -360,7 +361,7 @@ impl Reuse {
                 (APPROACH_DEPTH * (1.0 - share)).clamp(LEAST_DEPTH, MAX_DEPTH)
             }
             // Of huge pages a part of each may be in use, and the rest idle, whatever is left.
-            Back::Share(share) if share > BACK_SHARE && self.kind == Kind::Anon => {
+            Back::Share(share) if share > BACK_SHARE && self.kind.prefers_anon() => {
                 (MAX_DEPTH * (1.0 - share) * (1.0 - share)).max(LEAST_DEPTH)
             }
             // Memory in use leaves last: all of what is left may be in use.
@@ -373,18 +374,17 @@ impl Reuse {
         }
     }
 
-    /// Returns the kind of the next press after a check with this result: anonymous memory alone
-    /// after a press in which only page cache turned out to be in use, and as long as most of what
+    /// Returns the kind of the next press after a check with this result: anonymous memory before
+    /// page cache after a press in which only page cache turned out to be in use, and as long as most of what
     /// that takes stays away.
     fn kind_after(&self, came: Back, told: Option<f64>, sample: ReuseSample) -> Kind {
-        let goes_on = match self.kind {
-            Kind::Anon => {
-                self.anon_presses < MAX_ANON_PRESSES
-                    && matches!(came, Back::Share(share) if share < CONFIRMED_SHARE)
-            }
-            _ => told.is_none_or(|share| share > BACK_SHARE) && self.is_of_file(sample),
+        let goes_on = if self.kind.prefers_anon() {
+            self.anon_presses < MAX_ANON_PRESSES
+                && matches!(came, Back::Share(share) if share < CONFIRMED_SHARE)
+        } else {
+            told.is_none_or(|share| share > BACK_SHARE) && self.is_of_file(sample)
         };
-        if goes_on && sample.anon == Anon::Alone { Kind::Anon } else { Kind::All }
+        sample.anon.before_cache().filter(|_| goes_on).unwrap_or(Kind::All)
     }
 
     /// Judges what came `back` in a part of a pause.
@@ -415,7 +415,7 @@ impl Reuse {
             // more than that comes back, a part of each huge page may be in use.
             Some(Margin { reclaimed, returned, .. }) => {
                 let came = all.min(returned + since(check.refaulted));
-                let is_mixed = self.kind == Kind::Anon && came > reclaimed;
+                let is_mixed = self.kind.prefers_anon() && came > reclaimed;
                 (if is_mixed { self.press.of_old } else { self.press.of_old.min(reclaimed) }, came)
             }
             None => (self.press.of_old, all),

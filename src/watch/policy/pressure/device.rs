@@ -24,6 +24,10 @@ const WRITEBACK_DELAY: Duration = Duration::from_millis(2500);
 /// MiB after one write, on a disk of 4 MB/s, Linux 7.3).
 const COLLECTED_AFTER: Duration = Duration::from_secs(32);
 
+/// Pause after a wait for a device; it doubles, up to the longer one, while others keep it busy.
+const FIRST_PAUSE: Duration = Duration::from_secs(2);
+const MAX_PAUSE: Duration = Duration::from_secs(16);
+
 /// What was swapped out, and may not be written yet.
 #[derive(Clone, Debug)]
 pub(super) struct Device {
@@ -33,13 +37,26 @@ pub(super) struct Device {
     asked: f64,
     /// Time at which far more than that was swapped out.
     flooded_at: Option<Duration>,
-    /// Time of the last wait for it.
+    /// Time of the last wait for it, and length of the pause after it.
     late_at: Option<Duration>,
+    pause: Duration,
+    /// True if it was behind since the last wait, with what was swapped out.
+    was_behind: bool,
+    /// True if it was behind at the last look.
+    is_behind: bool,
 }
 
 impl Default for Device {
     fn default() -> Self {
-        Self { in_flight: Some(0.0), asked: 0.0, flooded_at: None, late_at: None }
+        Self {
+            in_flight: Some(0.0),
+            asked: 0.0,
+            flooded_at: None,
+            late_at: None,
+            pause: Duration::ZERO,
+            was_behind: false,
+            is_behind: false,
+        }
     }
 }
 
@@ -62,18 +79,26 @@ impl Device {
         }
     }
 
-    /// Returns whether it still has to write much, with `writeback` bytes under writeback by the
-    /// kernel's counter. If nothing is known of swap, all of these may be swap's.
+    /// Looks whether it still has to write much, with `writeback` bytes under writeback by the
+    /// kernel's counter. If nothing is known of swap, all of these may be swap's. Returns whether it
+    /// was so at the last look, if it is so.
     #[must_use]
-    pub(super) fn is_behind(&self, now: Duration, writeback: u64) -> bool {
+    pub(super) fn look(&mut self, now: Duration, writeback: u64) -> Option<bool> {
         let is_outdated = self.flooded_at.is_some_and(|at| now.saturating_sub(at) < WRITEBACK_DELAY);
-        (is_outdated || writeback > MAX_WRITEBACK)
-            && self.in_flight.is_none_or(|bytes| bytes > MAX_WRITEBACK as f64)
+        let is_behind = (is_outdated || writeback > MAX_WRITEBACK)
+            && self.in_flight.is_none_or(|bytes| bytes > MAX_WRITEBACK as f64);
+        self.was_behind |= is_behind;
+        let before = std::mem::replace(&mut self.is_behind, is_behind);
+        is_behind.then_some(before)
     }
 
-    /// Records a wait for it.
-    pub(super) fn late(&mut self, now: Duration) {
-        self.late_at = Some(now);
+    /// Records a wait for it. Returns how long to pause. If what was swapped out kept it busy, it is
+    /// looked at soon: it may have written that. Otherwise others did.
+    pub(super) fn late(&mut self, now: Duration) -> Duration {
+        let is_others = self.keeps(now) && !self.was_behind;
+        self.pause = if is_others { (2 * self.pause).clamp(FIRST_PAUSE, MAX_PAUSE) } else { FIRST_PAUSE };
+        (self.late_at, self.was_behind) = (Some(now), false);
+        self.pause
     }
 
     /// Returns whether it was waited for lately, so that memory that was swapped out may not be

@@ -39,8 +39,9 @@ struct App {
     /// Part of what isn't in use that has to be written first; the kernel takes other memory only
     /// where it is asked to.
     unwritten: f64,
-    /// Whether the kernel can take anonymous memory alone.
+    /// How far the kernel prefers anonymous memory if asked to, and whether it ignores that.
     swappable: Anon,
+    ignores: bool,
 }
 
 impl App {
@@ -64,7 +65,13 @@ impl App {
             file: None,
             unwritten: 0.0,
             swappable: Anon::Alone,
+            ignores: false,
         }
+    }
+
+    /// Returns the stall so far, microseconds.
+    fn stalled_in_all(&self) -> f64 {
+        self.stalled + self.file.iter().map(|file| file.stalled).sum::<f64>()
     }
 
     fn current(&self) -> f64 {
@@ -88,7 +95,8 @@ impl App {
 
     /// Returns the bytes that were reclaimed.
     fn take(&mut self, bytes: f64, kind: Kind) -> f64 {
-        if let Some(file) = self.file.as_mut().filter(|file| kind == Kind::All && file.current() >= bytes) {
+        let prefers_cache = kind == Kind::All || kind != Kind::Anon && self.ignores;
+        if let Some(file) = self.file.as_mut().filter(|file| prefers_cache && file.current() >= bytes) {
             return file.take(bytes, kind);
         }
         if self.unwritten > 0.0 && self.cold - bytes < self.unwritten {
@@ -517,8 +525,58 @@ fn nothing_to_be_had_is_no_knee_soon_after_a_device_was_waited_for() {
     policy.reclaimed(32 << 20, Duration::ZERO);
     policy.late(seconds(100));
     assert!(!policy.exhausted(sample(seconds(116))));
-    assert_eq!(policy.due(), seconds(116) + 2 * FIRST_HOLD, "it is tried again before");
+    assert_eq!(policy.due(), seconds(116) + FIRST_HOLD, "it is tried again before");
     assert!(policy.exhausted(sample(seconds(132))));
+}
+
+#[test]
+fn a_wait_for_a_device_does_not_end_the_approach() {
+    let mut run = Run::new(App::new(60.0, 440.0));
+    run.run(8);
+    let (pressed, rate) = (run.policy.reuse.pressed(), run.policy.rate);
+    assert!(pressed > 8.0 * M && rate > 4.0 * MIN_RATE as f64, "{pressed} {rate}");
+    run.policy.late(run.now);
+    assert_eq!((run.policy.due(), run.policy.reuse.pressed()), (run.now + FIRST_HOLD, pressed));
+    assert!(run.policy.reuse.approaches() && !run.policy.found);
+    assert!((0.49..0.51).contains(&(run.policy.rate / rate)), "{} {rate}", run.policy.rate);
+    // Nothing of it is under writeback: others keep the device busy.
+    let pauses = [2, 2, 2, 2].map(|seconds| {
+        run.run(seconds);
+        run.policy.late(run.now);
+        run.policy.due().saturating_sub(run.now).as_secs()
+    });
+    assert_eq!(pauses, [4, 8, 16, 16]);
+    run.run(40);
+    run.policy.late(run.now);
+    assert_eq!(run.policy.due(), run.now + FIRST_HOLD, "after half a minute without");
+    run.run(100);
+    assert!(run.over() < 1.15, "{:?}", run.app);
+}
+
+#[test]
+fn what_a_device_still_writes_halves_the_steps_once() {
+    let mut policy = PressurePolicy::new(0.001, REUSE);
+    let rates: Vec<_> = (1..40)
+        .map(|quarter| {
+            // 8 MiB are submitted after five seconds, at 4 MiB/s.
+            let at = STEP_INTERVAL * quarter;
+            let (is_out, is_written) = (quarter >= 20, quarter >= 28);
+            policy.decide(PressureSample {
+                at,
+                current: 1 << 30,
+                file: 1 << 30,
+                stalled: Some(Duration::ZERO),
+                on_device: Some(if is_out { 8 << 20 } else { 0 }),
+                writeback: if is_out && !is_written { 8 << 20 } else { 0 },
+                ..PressureSample::default()
+            });
+            policy.reclaimed((policy.rate * STEP_INTERVAL.as_secs_f64()) as u64, Duration::ZERO);
+            policy.rate
+        })
+        .collect();
+    let (before, during) = (rates[18], &rates[19..26]);
+    assert!(during.iter().all(|&rate| (0.49..0.51).contains(&(rate / before))), "{rates:?}");
+    assert!(rates[38] > before, "{rates:?}");
 }
 
 #[test]

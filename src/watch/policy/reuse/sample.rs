@@ -37,8 +37,21 @@ pub(crate) enum Anon {
     None,
     /// There is some, and the kernel chooses between it and page cache.
     Mixed,
+    /// There is some, and the kernel takes it first if asked to.
+    First,
     /// There is some, and the kernel can take it alone.
     Alone,
+}
+
+impl Anon {
+    /// Returns the kind to ask for in order to take it before page cache, where the kernel can.
+    pub(super) fn before_cache(self) -> Option<Kind> {
+        match self {
+            Self::None | Self::Mixed => None,
+            Self::First => Some(Kind::MOSTLY_ANON),
+            Self::Alone => Some(Kind::Anon),
+        }
+    }
 }
 
 /// A sample. Amounts are bytes.

@@ -47,6 +47,29 @@ fn a_steady_writer_does_not_hold_up_the_approach() {
     assert!(run.app.cold < 12.0 * M, "{:?}", run.app);
 }
 
+/// From 6.11 to 6.15 the kernel can be asked for anonymous memory first only, and may take page cache.
+#[test]
+fn where_anonymous_memory_can_only_be_preferred_what_comes_back_of_page_cache_counts() {
+    let mut run = Run::new(App { swappable: Anon::First, ..cache(0.005) });
+    assert!(run.run(60).over() < 1.15, "{:?}", run.app);
+    run.run(240);
+    for _ in 0..30 {
+        run.run(20);
+        assert!((0.85..1.15).contains(&run.over()), "{:?}", run.app);
+    }
+    // All of the page cache is in use, and the kernel takes it whatever it is asked for.
+    let file = App { price: PRICE, ..App::new(60.0, 20.0) };
+    let app = App { file: Some(Box::new(file)), price: PRICE, ignores: true, ..App::new(10.0, 30.0) };
+    let mut run = Run::new(App { swappable: Anon::First, ..app });
+    for _ in 0..30 {
+        run.run(20);
+        let file = run.app.file.as_ref().expect("its page cache");
+        assert!(file.hot_outside < 0.2 * file.in_use(), "{:?}", run.app);
+    }
+    assert!(run.app.stalled_in_all() < 2_000_000.0, "{:?}", run.app);
+    assert!(run.told.len() > 5 && run.told.iter().all(|set| set.is_bound), "{}", run.all());
+}
+
 /// Of each huge page, some keys are in use.
 #[test]
 fn memory_of_which_every_huge_page_is_in_use_is_told_as_a_bound_until_it_is_found() {
@@ -60,7 +83,7 @@ fn memory_of_which_every_huge_page_is_in_use_is_told_as_a_bound_until_it_is_foun
     }
 }
 
-/// Before 6.16, and where a rule gives a weight.
+/// Before 6.11, and where a rule gives a weight.
 #[test]
 fn anonymous_memory_that_the_kernel_does_not_take_makes_the_estimate_a_bound() {
     let mut run = Run::new(App { swappable: Anon::Mixed, ..cache(0.005) });
