@@ -170,8 +170,12 @@ fn compare(shape: &Shape, memctl: &str, seconds: u64, times: u32) -> Result<()> 
             let course =
                 measure(shape, &controller, if shape.twist == Twist::Changes { ENDS } else { seconds })?;
             println!("{:<9} {:<8} {}", shape.name, controller.name, course.row());
-            if shape.twist == Twist::Changes && !controller.command.is_empty() {
-                course.tell_changes(shape);
+            if shape.twist == Twist::Changes {
+                if !controller.command.is_empty() {
+                    course.tell_changes(shape);
+                }
+            } else {
+                course.tell_estimates(shape);
             }
             if let Some(limit) = course.told.suggested {
                 println!("  {}", under(shape, limit, course.batches)?);
@@ -254,6 +258,21 @@ impl Course {
             cpu: middle(&|course| course.cpu),
             batches: middle(&|course| course.batches),
             ..Self::default()
+        }
+    }
+
+    /// Prints each estimate that is no bound beside what is in use, so that confidence can be compared
+    /// with what came of it.
+    fn tell_estimates(&self, shape: &Shape) {
+        let in_use = (shape.in_use() * M + self.fixed) / M;
+        for set in self.told.sets.iter().filter(|set| !set.is_at_most) {
+            println!(
+                "  estimate after {:.0} s: {}M at {:.0}%, in use {in_use}M ({:+.0}%)",
+                set.at.as_secs_f64(),
+                set.mib,
+                100.0 * set.confidence,
+                100.0 * (set.mib as f64 / in_use as f64 - 1.0)
+            );
         }
     }
 
