@@ -335,7 +335,7 @@ impl PressurePolicy {
         if sample.stalled.is_some() && last.stalled.is_some() {
             self.budget.measure(stalled, interval.refaulted);
         }
-        self.device.swapped(sample.at, sample.submitted_since(last), time);
+        self.device.swapped(sample.at, sample.submitted_since(last), sample.dirty(), time);
         self.budget.pass(time, stalled, self.target, self.found);
     }
 

@@ -8,10 +8,15 @@ use std::time::Duration;
 /// Pause while more than this many bytes that were swapped out are under writeback.
 const MAX_WRITEBACK: u64 = 256 << 10;
 
-/// Bytes per second that a device is expected to write at least. The writeback of a cgroup is also
-/// that of files which it writes, at any rate: beyond what was swapped out and may not be written
+/// Bytes per second that a device is expected to write at least, where the cgroup itself writes files:
+/// its writeback is also that of files, at any rate. Beyond what was swapped out and may not be written
 /// yet, it is none of the policy's.
 const LEAST_RATE: f64 = (4 << 20) as f64;
+
+/// Time constant of the most that was dirty lately, in seconds: the kernel writes back what has been
+/// dirty for 30 s. What of the writeback is beyond that isn't the files': on a disk of 1 MB/s, 174 MiB
+/// would be under way otherwise, and a refault would wait for two minutes (Linux 7.3).
+const DIRTY_TIME: f64 = 30.0;
 
 /// Bytes beyond four times the request from which a write swapped out far more than was asked for:
 /// the device is behind, and the kernel queued whatever it found.
@@ -33,6 +38,10 @@ const MAX_PAUSE: Duration = Duration::from_secs(16);
 pub(super) struct Device {
     /// Bytes that it may not have written yet; `None` if unknown.
     in_flight: Option<f64>,
+    /// Bytes submitted since little was under writeback last.
+    submitted: f64,
+    /// Most bytes of files that were dirty lately.
+    dirty: f64,
     /// Bytes of the last step.
     asked: f64,
     /// Time at which far more than that was swapped out.
@@ -50,6 +59,8 @@ impl Default for Device {
     fn default() -> Self {
         Self {
             in_flight: Some(0.0),
+            submitted: 0.0,
+            dirty: 0.0,
             asked: 0.0,
             flooded_at: None,
             late_at: None,
@@ -66,14 +77,17 @@ impl Device {
         self.asked = bytes;
     }
 
-    /// Records the bytes submitted within the last `seconds`; `None` if unknown.
-    pub(super) fn swapped(&mut self, at: Duration, submitted: Option<u64>, seconds: f64) {
+    /// Records the bytes submitted within the last `seconds`; `None` if unknown. So many bytes of
+    /// files are `dirty`.
+    pub(super) fn swapped(&mut self, at: Duration, submitted: Option<u64>, dirty: u64, seconds: f64) {
+        self.dirty = (self.dirty * (-seconds / DIRTY_TIME).exp()).max(dirty as f64);
         let Some(submitted) = submitted.map(|bytes| bytes as f64) else {
             self.in_flight = None;
             return;
         };
         let left = self.in_flight.map_or(0.0, |bytes| (bytes - LEAST_RATE * seconds).max(0.0));
         self.in_flight = Some(left + submitted);
+        self.submitted += submitted;
         if submitted > 4.0 * self.asked + FLOOD {
             self.flooded_at = Some(at);
         }
@@ -85,8 +99,13 @@ impl Device {
     #[must_use]
     pub(super) fn look(&mut self, now: Duration, writeback: u64) -> Option<bool> {
         let is_outdated = self.flooded_at.is_some_and(|at| now.saturating_sub(at) < WRITEBACK_DELAY);
-        let is_behind = (is_outdated || writeback > MAX_WRITEBACK)
-            && self.in_flight.is_none_or(|bytes| bytes > MAX_WRITEBACK as f64);
+        let is_busy = is_outdated || writeback > MAX_WRITEBACK;
+        if !is_busy {
+            self.submitted = 0.0;
+        }
+        let of_swap = (writeback as f64 - self.dirty).min(self.submitted);
+        let is_much = |bytes: f64| bytes > MAX_WRITEBACK as f64;
+        let is_behind = is_busy && (self.in_flight.is_none_or(is_much) || is_much(of_swap));
         self.was_behind |= is_behind;
         let before = std::mem::replace(&mut self.is_behind, is_behind);
         is_behind.then_some(before)

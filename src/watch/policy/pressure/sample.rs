@@ -72,6 +72,11 @@ impl PressureSample {
         (clean as f64) < bytes && clean < self.unwritten
     }
 
+    /// Returns the page cache that is dirty, and not under writeback yet.
+    pub(super) fn dirty(&self) -> u64 {
+        self.unwritten.saturating_sub(self.writeback)
+    }
+
     /// Returns the bytes by which what is in swap grew since another sample; `None` if unknown.
     pub(super) fn submitted_since(&self, last: &Self) -> Option<u64> {
         self.on_device.zip(last.on_device).map(|(now, before)| now.saturating_sub(before))

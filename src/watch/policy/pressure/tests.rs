@@ -495,7 +495,7 @@ fn what_was_swapped_out_to_a_device_was_taken() {
 fn only_the_writeback_of_what_was_swapped_out_is_waited_for() {
     let steps = |on_device: fn(u64) -> Option<u64>| {
         let decided = of_anon(&[0; 12], |sample| {
-            sample.writeback = 8 << 20;
+            (sample.writeback, sample.unwritten) = (8 << 20, 30 << 20);
             sample.on_device = on_device(sample.at.as_secs());
         });
         decided.iter().filter(|one| matches!(one, PressureDecision::Reclaim(_))).count()
@@ -504,6 +504,25 @@ fn only_the_writeback_of_what_was_swapped_out_is_waited_for() {
     assert_eq!(steps(|at| Some((8 << 20) * at)), 0, "a device that is behind");
     assert_eq!(steps(|at| Some((16 << 20) * (at / 10))), 8, "4 s after each 16 MiB");
     assert_eq!(steps(|_| None), 0, "unknown");
+}
+
+#[test]
+fn a_device_slower_than_expected_is_waited_for() {
+    // 16 MiB are submitted after the first second, and written at 1 MiB/s. Of files, `dirty` MiB are
+    // dirty at first.
+    let steps = |dirty: u64| {
+        let decided = of_anon(&[0; 30], |sample| {
+            let second = sample.at.as_secs();
+            sample.on_device = Some(if second < 2 { 0 } else { 16 << 20 });
+            sample.writeback = if second < 2 { 0 } else { 18u64.saturating_sub(second) << 20 };
+            sample.unwritten = sample.writeback + if second < 3 { dirty << 20 } else { 0 };
+        });
+        decided.iter().filter(|one| matches!(one, PressureDecision::Reclaim(_))).count()
+    };
+    // Some of the samples are pauses of the approach.
+    let idle = of_anon(&[0; 30], |sample| sample.on_device = Some(0));
+    let all = idle.iter().filter(|one| matches!(one, PressureDecision::Reclaim(_))).count();
+    assert_eq!((steps(0), steps(100)), (all - 15, all - 3), "{all}");
 }
 
 #[test]
