@@ -380,6 +380,19 @@ mod tests {
     }
 
     #[test]
+    fn a_press_of_anonymous_memory_asks_in_the_words_that_the_kernel_has() {
+        let allowed = |kind: Kind, swap| {
+            bounds(Some(kind)).allow(60 * M, OWN, swap, Need::default(), true, &mut || 80 * M)
+        };
+        let asked = |kind, swap, pressed| allowed(kind, swap).map(|allowed| allowed.asking(pressed).kind);
+        assert_eq!(asked(Kind::Anon, SWAP, Kind::Anon), Ok(Kind::Anon));
+        assert_eq!(asked(Kind::Anon, SWAP, Kind::MOSTLY_ANON), Ok(Kind::MOSTLY_ANON));
+        assert_eq!(asked(Kind::Anon, SWAP, Kind::All), Ok(Kind::Anon), "the rule's own kind");
+        let short = SwapState { free: 90 * M, ..SWAP };
+        assert_eq!(asked(Kind::All, short, Kind::MOSTLY_ANON), Ok(Kind::File), "a guard's choice");
+    }
+
+    #[test]
     fn what_may_be_idle_and_stays_is_known() {
         let of = |kind, swap| bounds(kind).spared(swap, false);
         assert_eq!((of(None, SWAP), of(Some(Kind::All), SWAP)), (None, None));
