@@ -10,7 +10,7 @@ demo check test msrv: export RUSTFLAGS = $(STATIC)
 
 .PHONY: help demo check test msrv deny deny-advisories fuzz words sim sim-mutants kills attack soak \
 	bench-reclaim bench-stat bench-watch bench-pressure bench-apps bench-oomd bench-mounts bench-swap \
-	bench-matrix bench-pods \
+	bench-matrix bench-pods contrib-tests \
 	install uninstall package image clean-cache
 
 help:
@@ -59,10 +59,17 @@ check:
 test:
 	tests/vm/setup
 	$(MAKE) check
+	paths=$$(tests/vm/build) && eval "$$paths" && export MEMCTL_BIN CLI_TESTS BENCH_WATCH BENCH_PRESSURE \
+		&& MEMCTL_VM_BESIDE='nice make contrib-tests' tests/vm/run && tests/vm/cells
+
+# Beside the tests in guests, which mostly wait: `test` sets the variables of tests/vm/build.
+contrib-tests:
 	$(MAKE) deny
 	tests/prometheus/run
-	paths=$$(tests/vm/build) && eval "$$paths" && export MEMCTL_BIN CLI_TESTS BENCH_WATCH BENCH_PRESSURE \
-		&& tests/prometheus/real && tests/kubernetes/run && tests/kubernetes/image && tests/package/run && tests/vm/run && tests/vm/cells
+	tests/prometheus/real
+	tests/kubernetes/run
+	tests/kubernetes/image
+	tests/package/run
 
 msrv:
 	tests/msrv --target $(TARGET)

@@ -208,7 +208,13 @@ fn a_dry_run_presses_nothing() {
 fn what_grows_is_followed() {
     let app = in_use("app", 16 * M, 30 * M);
     let child = begin(&["app", "--pressure", "0.1%", "--json"]);
-    after(25_000);
+    // Until what isn't in use has left, and the knee is told.
+    let has_left = (0..120).any(|_| {
+        after(500);
+        app.current() < 20 * M
+    });
+    assert!(has_left, "{}", app.current());
+    after(10_000);
     app.uses(&Work::Mapped(30 * M));
     let grown = app.current();
     after(12_000);
