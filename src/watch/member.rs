@@ -360,7 +360,7 @@ impl<S: System> Member<S> {
         let kind = if pressed.prefers_anon() { Some(Kind::Anon) } else { self.rule.bounds.kind };
         let bounds = Bounds { kind, ..self.rule.bounds };
         let answer =
-            bounds.allow(down_to, own, swap, need, can_choose, cache).map(|most| most.asking(pressed));
+            bounds.allow(down_to, own, swap, need, can_choose, cache).map(|allowed| allowed.asking(pressed));
         if self.presses
             && let Some(probe) = &mut self.probe
         {

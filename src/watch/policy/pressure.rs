@@ -27,6 +27,7 @@ use device::Device;
 use returns::Returns;
 pub(crate) use sample::PressureSample;
 
+use super::backoff::Doubling;
 use super::reuse::{Anon, Checked, Margin, Reuse, Settled};
 use crate::kind::Kind;
 
@@ -40,8 +41,8 @@ const MAX_RATE_SHARE: f64 = 0.1;
 /// Factor by which steps grow each second.
 const GROWTH: f64 = 2.0;
 
-/// First hold where the lists aren't sorted yet, or a device is slow; it doubles at each further
-/// one, up to `MAX_HOLD`.
+/// First hold where the lists aren't sorted yet, and pause where a device is slow; it doubles at each
+/// further one, up to `MAX_HOLD`.
 const FIRST_HOLD: Duration = Duration::from_secs(2);
 /// Longest hold, see `FIRST_HOLD`.
 pub(crate) const MAX_HOLD: Duration = Duration::from_secs(16);
@@ -118,7 +119,7 @@ pub(crate) struct PressurePolicy {
     /// True if it paused because the kernel yielded little, and hasn't held since.
     has_paused: bool,
     /// Length of the last short hold.
-    hold: Duration,
+    hold: Doubling,
     /// True once a hold ended the first approach: at a knee, or with nothing more to reclaim.
     found: bool,
     /// Number of consecutive samples in which much was scanned and little reclaimed.
@@ -146,7 +147,7 @@ impl PressurePolicy {
             reuse: Reuse::new(reuse),
             knees: 0,
             has_paused: false,
-            hold: Duration::ZERO,
+            hold: Doubling::default(),
             found: false,
             poor: 0,
             poor_in_all: 0,
@@ -439,9 +440,8 @@ impl PressurePolicy {
     }
 
     fn hold(&mut self, now: Duration) -> Duration {
-        self.hold = (self.hold * 2).clamp(FIRST_HOLD, MAX_HOLD);
         self.rest_for_long();
-        self.due = now + self.hold;
+        self.due = now + self.hold.next(FIRST_HOLD, MAX_HOLD);
         self.due
     }
 

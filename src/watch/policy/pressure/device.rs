@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use crate::watch::policy::backoff::Doubling;
+
 /// Pause while more than this many bytes that were swapped out are under writeback.
 const MAX_WRITEBACK: u64 = 256 << 10;
 
@@ -46,9 +48,9 @@ pub(super) struct Device {
     asked: f64,
     /// Time at which far more than that was swapped out.
     flooded_at: Option<Duration>,
-    /// Time of the last wait for it, and length of the pause after it.
+    /// Time of the last wait for it, and the pause after it, which doubles while others keep it busy.
     late_at: Option<Duration>,
-    pause: Duration,
+    pause: Doubling,
     /// True if it was behind since the last wait, with what was swapped out.
     was_behind: bool,
     /// True if it was behind at the last look.
@@ -64,7 +66,7 @@ impl Default for Device {
             asked: 0.0,
             flooded_at: None,
             late_at: None,
-            pause: Duration::ZERO,
+            pause: Doubling::default(),
             was_behind: false,
             is_behind: false,
         }
@@ -114,10 +116,11 @@ impl Device {
     /// Records a wait for it. Returns how long to pause. If what was swapped out kept it busy, it is
     /// looked at soon: it may have written that. Otherwise others did.
     pub(super) fn late(&mut self, now: Duration) -> Duration {
-        let is_others = self.keeps(now) && !self.was_behind;
-        self.pause = if is_others { (2 * self.pause).clamp(FIRST_PAUSE, MAX_PAUSE) } else { FIRST_PAUSE };
+        if self.was_behind || !self.keeps(now) {
+            self.pause.reset();
+        }
         (self.late_at, self.was_behind) = (Some(now), false);
-        self.pause
+        self.pause.next(FIRST_PAUSE, MAX_PAUSE)
     }
 
     /// Returns whether it was waited for lately, so that memory that was swapped out may not be
