@@ -1,7 +1,8 @@
 //! Real applications: what `memctl watch --pressure` finds beside them, what that costs their users,
 //! and how they fare under the limit that it suggests.
 //!
-//! Debian's PostgreSQL and Redis, from the disk of tests/vm/apps. Each is measured without a
+//! Debian's PostgreSQL, Redis and Java, from the disk of tests/vm/apps, and a process with the shape of
+//! a virtual machine's. Each is measured without a
 //! controller first, and then its working set is: everything is reclaimed, and what it has taken back
 //! after a minute, and after two, is what it used within that time.
 
@@ -15,10 +16,13 @@ use crate::guest::{Swap, Swapped, number, scanned, stall};
 use crate::{CGROUPS, M, is_verbose, remove};
 use latency::Latencies;
 
+mod client;
+mod java;
 mod latency;
 mod postgres;
 mod redis;
 mod service;
+pub mod vmm;
 
 /// Time for which an application is measured without a controller, and under a suggested limit.
 const MEASURED: Duration = Duration::from_secs(60);
@@ -47,7 +51,8 @@ pub trait Loaded {
 
 pub fn compare(memctl: &str, seconds: u64, names: &[&str]) -> Result<()> {
     service::prepare()?;
-    let apps: [Box<dyn App>; 2] = [Box::new(postgres::Postgres), Box::new(redis::Redis)];
+    let apps: [Box<dyn App>; 4] =
+        [Box::new(postgres::Postgres), Box::new(redis::Redis), Box::new(java::Java), Box::new(vmm::Vmm)];
     for name in names {
         ensure!(apps.iter().any(|app| app.name() == *name), "{name}: no such application");
     }
@@ -206,7 +211,8 @@ fn controlled(
     for second in 1..=seconds {
         std::thread::sleep((began + Duration::from_secs(second)).saturating_duration_since(Instant::now()));
         if is_verbose() || second % 30 == 0 {
-            println!("  {second:>4} s {:>4} MiB, {}", number(&at, "memory.current")? / M, scanned(&at)?);
+            let (usage, cpu) = (number(&at, "memory.current")? / M, running.cpu()?);
+            println!("  {second:>4} s {usage:>4} MiB, {}, {cpu:.2} s of CPU", scanned(&at)?);
         }
     }
     let (mut figures, times) = meter.end(&at)?;

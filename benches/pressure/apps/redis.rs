@@ -3,14 +3,12 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use rustix::process::Signal;
 
+use super::client::Client;
 use super::latency::Latencies;
 use super::service::{DATA, DISK, Service};
 use super::{App, Loaded};
@@ -52,25 +50,19 @@ impl App for Redis {
         ];
         let server = Service::begin(cgroup, &words, Signal::TERM, &|| Connection::open().is_ok())?;
         fill()?;
-        let ends = Arc::new(AtomicBool::new(false));
-        let load = std::thread::spawn({
-            let ends = Arc::clone(&ends);
-            move || work(&ends)
-        });
-        Ok(Box::new(Running { server, load, ends }))
+        let client = Client::begin(EACH, reader);
+        Ok(Box::new(Running { server, client }))
     }
 }
 
 struct Running {
     server: Service,
-    load: JoinHandle<Result<Latencies>>,
-    ends: Arc<AtomicBool>,
+    client: Client,
 }
 
 impl Loaded for Running {
     fn end(self: Box<Self>) -> Result<Latencies> {
-        self.ends.store(true, Ordering::Relaxed);
-        let latencies = self.load.join().ok().context("the load")??;
+        let latencies = self.client.end()?;
         self.server.end()?;
         Ok(latencies)
     }
@@ -122,11 +114,11 @@ fn fill() -> Result<()> {
     Ok(())
 }
 
-fn work(ends: &AtomicBool) -> Result<Latencies> {
-    let mut connection = Connection::open()?;
-    let (mut latencies, mut due, mut key) = (Latencies::default(), Instant::now(), 0);
+/// Returns a function that reads the next keys.
+fn reader() -> Result<impl FnMut() -> Result<()>> {
+    let (mut connection, mut key) = (Connection::open()?, 0);
     let mut value = vec![0; VALUE + 2];
-    while !ends.load(Ordering::Relaxed) {
+    Ok(move || {
         let mut request = Vec::new();
         write!(request, "*{}\r\n$4\r\nMGET\r\n", AT_ONCE + 1)?;
         for _ in 0..AT_ONCE {
@@ -139,10 +131,6 @@ fn work(ends: &AtomicBool) -> Result<Latencies> {
             ensure!(connection.line()? == format!("${VALUE}"), "redis didn't have a key");
             connection.0.read_exact(&mut value)?;
         }
-        // From when it was due: a request that waits for a slow one is slow itself.
-        latencies.add(SystemTime::now(), due.elapsed());
-        due += EACH;
-        std::thread::sleep(due.saturating_duration_since(Instant::now()));
-    }
-    Ok(latencies)
+        Ok(())
+    })
 }

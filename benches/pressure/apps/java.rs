@@ -1,0 +1,82 @@
+//! A service in a Java virtual machine: a part of what its heap has is read twice a minute.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use rustix::process::Signal;
+
+use super::client::Client;
+use super::latency::Latencies;
+use super::service::{self, DATA, DISK, Service};
+use super::{App, Loaded};
+
+const BIN: &str = "/usr/lib/jvm/java-21-openjdk-amd64/bin";
+const SOURCE: &str = include_str!("Service.java");
+
+/// Values, those in use, and bytes of each.
+const KEYS: u32 = 100_000;
+const USED: u32 = 25_000;
+const VALUE: usize = 2048;
+
+/// Values of a request, and time between two: each that is in use is read each 30 s.
+const AT_ONCE: u32 = 20;
+const EACH: Duration = Duration::from_millis(24);
+
+/// Distance of values read one after the other: a prime, so that all have their turn.
+const STRIDE: u32 = 7919;
+
+pub struct Java;
+
+impl App for Java {
+    fn name(&self) -> &'static str {
+        "java"
+    }
+
+    /// The heap has all the data.
+    fn begin(&self, cgroup: &Path, _all: bool) -> Result<Box<dyn Loaded>> {
+        let folder = format!("{DATA}/java");
+        if !Path::new(&format!("{DISK}{folder}/Service.class")).exists() {
+            std::fs::write(format!("{DISK}{DATA}/Service.java"), SOURCE)?;
+            service::run(&[&format!("{BIN}/javac"), "-d", &folder, &format!("{DATA}/Service.java")])?;
+        }
+        let socket = format!("{DATA}/java.sock");
+        let _ = std::fs::remove_file(format!("{DISK}{socket}"));
+        let numbers = [KEYS, VALUE as u32, AT_ONCE, STRIDE, USED].map(|number| number.to_string());
+        let java = format!("{BIN}/java");
+        // A heap as large as it may get, and twice as large as the data, as is usual.
+        let mut words = vec![&*java, "-Xms400m", "-Xmx400m", "-cp", &folder, "Service", &socket];
+        words.extend(numbers.iter().map(String::as_str));
+        let server = Service::begin(cgroup, &words, Signal::TERM, &|| connect().is_ok())?;
+        let client = Client::begin(EACH, || {
+            let (mut socket, mut key) = (connect()?, 0u32);
+            let mut answer = vec![0; AT_ONCE as usize * VALUE];
+            Ok(move || {
+                socket.write_all(&key.to_be_bytes())?;
+                socket.read_exact(&mut answer).context("java's answer")?;
+                key = (key + AT_ONCE * STRIDE) % USED;
+                Ok(())
+            })
+        });
+        Ok(Box::new(Running { server, client }))
+    }
+}
+
+fn connect() -> Result<UnixStream> {
+    Ok(UnixStream::connect(format!("{DISK}{DATA}/java.sock"))?)
+}
+
+struct Running {
+    server: Service,
+    client: Client,
+}
+
+impl Loaded for Running {
+    fn end(self: Box<Self>) -> Result<Latencies> {
+        let latencies = self.client.end()?;
+        self.server.end()?;
+        Ok(latencies)
+    }
+}
