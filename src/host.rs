@@ -12,6 +12,7 @@ use user::UserNamespace;
 use zswap::ZswapPool;
 
 pub mod block;
+pub(crate) mod disk_stat;
 pub mod files;
 pub mod kernel;
 pub mod locks;

@@ -11,8 +11,8 @@ use super::proc::{read_in, text_of};
 /// Maximum number of devices on top of each other that are followed.
 const MAX_DEPTH: u32 = 8;
 
-/// Size of the unit of `size` in sysfs, bytes.
-const SECTOR: u64 = 512;
+/// Size of the unit of `size` and `stat` in sysfs, bytes.
+pub(super) const SECTOR: u64 = 512;
 
 /// Prefixes of directories in sysfs that belong to a hypervisor's bus. Such disks report
 /// `rotational` as the driver's default (`virtio_blk` always says 1), whatever lies behind them.

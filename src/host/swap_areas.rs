@@ -136,6 +136,21 @@ impl SwapAreas {
         }
     }
 
+    /// Returns the directories in sysfs of the disks of all areas; `None` if some aren't known, or
+    /// some are zram: what is swapped out to that isn't told apart.
+    #[must_use]
+    pub(crate) fn disk_dirs(&self) -> Option<Vec<PathBuf>> {
+        if !self.is_complete {
+            return None;
+        }
+        let dir = |disk: &Disk| disk.dir.clone().filter(|_| disk.medium != Medium::Zram);
+        let mut dirs: Vec<_> = self.disks().map(dir).collect::<Option<_>>()?;
+        // Several areas may lie on one disk.
+        dirs.sort();
+        dirs.dedup();
+        Some(dirs)
+    }
+
     /// Returns the disks of all areas.
     pub(crate) fn disks(&self) -> impl Iterator<Item = &Disk> {
         self.visible.iter().flat_map(|area| &area.disks)
@@ -231,6 +246,22 @@ mod tests {
         assert_eq!(odd.len(), 1, "a line that can't be read counts for itself alone");
         assert_eq!(odd[0].path.as_os_str().as_bytes(), b"/swap file\n\xe9");
         assert!(!odd[0].is_device);
+    }
+
+    #[test]
+    fn the_disks_of_all_areas_are_known_or_none() {
+        let on = |all: &[(Medium, Option<&str>)]| {
+            let disks =
+                all.iter().map(|&(medium, dir)| Disk { medium, dir: dir.map(PathBuf::from) }).collect();
+            SwapAreas { visible: vec![SwapDevice { disks, ..area("/x", &[]) }], is_complete: true }
+        };
+        let disk = (Medium::Disk, Some("/sys/b"));
+        let two = on(&[disk, (Medium::Rotating, Some("/sys/a")), disk]);
+        assert_eq!(two.disk_dirs(), Some(vec!["/sys/a".into(), "/sys/b".into()]), "each once");
+        assert_eq!(SwapAreas { is_complete: false, ..two }.disk_dirs(), None);
+        assert_eq!(on(&[disk, (Medium::Zram, Some("/sys/zram0"))]).disk_dirs(), None);
+        assert_eq!(on(&[disk, (Medium::Unknown, None)]).disk_dirs(), None);
+        assert_eq!(SwapAreas { visible: Vec::new(), is_complete: true }.disk_dirs(), Some(Vec::new()));
     }
 
     #[test]

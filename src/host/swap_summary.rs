@@ -20,12 +20,11 @@ pub(crate) struct SwapSummary {
 }
 
 impl SwapSummary {
-    /// Reads the state of all areas.
+    /// Reads the state of these areas.
     #[must_use]
-    pub(crate) fn read() -> Self {
-        let areas = SwapAreas::read();
-        let zram = if areas.has_zram() { Zram::read(&areas) } else { Some(Zram::default()) };
-        Self::new(&areas, SwapSpace::read(), zram, zswap::is_on().unwrap_or(false))
+    pub(crate) fn of(areas: &SwapAreas) -> Self {
+        let zram = if areas.has_zram() { Zram::read(areas) } else { Some(Zram::default()) };
+        Self::new(areas, SwapSpace::read(), zram, zswap::is_on().unwrap_or(false))
     }
 
     /// Returns the free swap of all areas, bytes, without examining the areas; 0 if the system's

@@ -71,4 +71,11 @@ impl<S: System> Context<'_, S> {
     pub(crate) fn swap(&mut self) -> SwapState {
         self.host.swap.at(self.now, &mut self.system)
     }
+
+    /// Returns the bytes that may be swapped out now, see [`SwapMonitor::room`].
+    ///
+    /// [`SwapMonitor::room`]: super::swap_monitor::SwapMonitor::room
+    pub(crate) fn swap_room(&mut self) -> Option<u64> {
+        self.host.swap.room(self.now, &mut self.system)
+    }
 }

@@ -1,7 +1,7 @@
 //! The real host of a watch: the kernel's files, an epoll, and a pool of writing threads.
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread::JoinHandle;
@@ -28,8 +28,10 @@ use crate::cgroup::trigger::Trigger;
 use crate::cgroup::{CgroupPath, MemoryCgroup, Mount, Name, Sampler, pressure};
 use crate::clock;
 use crate::host::Mglru;
+use crate::host::disk_stat::DiskStat;
 use crate::host::files::{is_shortage, may_stay_open};
 use crate::host::proc::{memory_total, swappiness};
+use crate::host::swap_areas::SwapAreas;
 use crate::host::swap_summary::SwapSummary;
 use crate::host::vmstat::HostCounters;
 use crate::kind::Kind;
@@ -55,6 +57,8 @@ pub(crate) struct Kernel {
     signals: Option<BorrowedFd<'static>>,
     counters: HostCounters,
     memory: u64,
+    /// Directories in sysfs of the disks with swap areas; `None` if some aren't known, or are zram.
+    swap_disks: Option<Vec<PathBuf>>,
     killers: Option<Receiver<Killers>>,
     blind_spot: u64,
 }
@@ -75,6 +79,7 @@ impl Kernel {
             signals: None,
             counters: HostCounters::default(),
             memory: memory_total(),
+            swap_disks: None,
             killers: None,
             blind_spot: blind_spot(),
         })
@@ -148,7 +153,14 @@ impl System for Kernel {
     }
 
     fn swap_areas(&mut self) -> SwapSummary {
-        SwapSummary::read()
+        let areas = SwapAreas::read();
+        self.swap_disks = areas.disk_dirs();
+        SwapSummary::of(&areas)
+    }
+
+    fn swap_disks(&mut self) -> Option<DiskStat> {
+        let mut all = self.swap_disks.as_ref()?.iter().map(|dir| DiskStat::read(dir));
+        all.try_fold(DiskStat::default(), |sum, disk| Some(sum.plus(disk?)))
     }
 
     fn swap_free(&mut self) -> u64 {

@@ -16,4 +16,5 @@ pub mod reuse;
 pub mod sampling_interval;
 pub mod savings;
 pub mod shares;
+pub mod swap_queue;
 pub mod working_set;

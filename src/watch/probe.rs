@@ -125,7 +125,7 @@ impl PressureProbe {
         current: u64,
         cx: &mut Context<'_, impl System>,
     ) -> Result<Probed, Errno> {
-        let copied = cx.swap().copied;
+        let (copied, queue_room) = (cx.swap().copied, cx.swap_room());
         let (now, text) = (cx.now, &mut cx.text);
         let stat = sampler.stat(text)?;
         if self.observed_at.is_none_or(|at| now.saturating_sub(at) >= ACTIVITY_INTERVAL) {
@@ -135,6 +135,7 @@ impl PressureProbe {
         let on_device = on_device(sampler, &stat, text);
         self.record_savings(current, &stat, on_device, copied);
         let mut sample = pressure_sample(sampler, &stat, (now, current), on_device, text);
+        sample.queue_room = queue_room;
         // What a guard spares makes the estimate a bound anyway.
         let is_any = kind.takes_anon() && kind.takes_file();
         let may_swap = is_any && self.spared.is_none() && counts(sample.anon, current);
@@ -326,6 +327,7 @@ fn pressure_sample(
         swapped_out: swapped_out * page_size(),
         on_device,
         writeback: stat.file_writeback.unwrap_or(0),
+        queue_room: None,
         scanned: stat.pgscan_proactive.or(stat.pgscan).unwrap_or(0) * page_size(),
         taken: stat.pgsteal_proactive.or(stat.pgsteal).unwrap_or(0) * page_size(),
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::policy::guard::{SwapSpeed, SwapState};
+use super::policy::swap_queue::{QueueSample, SwapQueue};
 use super::system::System;
 use crate::host::swap_areas::Speed;
 use crate::host::swap_summary::SwapSummary;
@@ -27,6 +28,8 @@ pub(crate) struct SwapMonitor {
     reserved: u64,
     areas: Option<(Duration, SwapSummary)>,
     state: SwapState,
+    /// What its devices still have to write.
+    queue: SwapQueue,
     /// True if it was noted that writes can't be counted.
     is_noted: bool,
 }
@@ -40,7 +43,7 @@ impl SwapMonitor {
 
     /// Sets another limit. Requests in progress still count.
     pub(crate) fn adopt(&mut self, max_rate: Option<u64>) {
-        *self = Self { reserved: self.reserved, ..Self::new(max_rate) };
+        *self = Self { reserved: self.reserved, queue: self.queue, ..Self::new(max_rate) };
     }
 
     /// Returns whether writes are limited, as they are on a device that wears out.
@@ -66,6 +69,23 @@ impl SwapMonitor {
             // No counter will show them.
             self.writable -= bytes as f64;
         }
+    }
+
+    /// Returns the bytes that may be swapped out now by the whole host, so that its devices have
+    /// written them soon; `None` if that isn't known, or they needn't be written to a device.
+    pub(crate) fn room(&mut self, now: Duration, system: &mut impl System) -> Option<u64> {
+        if !self.at(now, system).waits {
+            return None;
+        }
+        // The disks first: what is submitted meanwhile isn't written.
+        let disks = system.swap_disks()?;
+        self.queue.record(QueueSample {
+            submitted: system.swapped_out()?,
+            written: disks.written,
+            busy: disks.busy,
+            in_flight: disks.in_flight,
+        });
+        Some(self.queue.room())
     }
 
     /// Returns the state at a time.

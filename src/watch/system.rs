@@ -20,6 +20,7 @@ use crate::cgroup::limit::LimitFile;
 use crate::cgroup::sampler::LimitEvents;
 use crate::cgroup::stat::MemoryStat;
 use crate::cgroup::{CgroupPath, Mount, Name};
+use crate::host::disk_stat::DiskStat;
 use crate::host::swap_summary::SwapSummary;
 use crate::kind::Kind;
 
@@ -126,6 +127,10 @@ pub(crate) trait System {
 
     /// Reads the state of the host's swap areas.
     fn swap_areas(&mut self) -> SwapSummary;
+
+    /// Returns the counters of the disks with the areas that were read last; `None` if some aren't
+    /// known, or are zram.
+    fn swap_disks(&mut self) -> Option<DiskStat>;
 
     /// Returns the free swap, bytes.
     fn swap_free(&mut self) -> u64;

@@ -13,7 +13,8 @@ pub fn cases() -> Vec<Case> {
         "guest reclaim !prompt" => slow_swap;
         "guest swappiness-max" => only_anon_without_swap;
         "guest reclaim pswpout" => fast_swap;
-        "guest prompt" => slow_swap_and_prompt_signals, a_watch_does_not_flood_slow_swap
+        "guest prompt" => slow_swap_and_prompt_signals, a_watch_does_not_flood_slow_swap,
+            cgroups_share_the_queue_of_a_disk
     ]
 }
 
@@ -159,4 +160,23 @@ fn a_watch_does_not_flood_slow_swap() {
     // Without an early end of such a write all of it would be swapped out.
     assert!(written <= 100 * M, "{written}: {all:?}");
     app.rest();
+}
+
+/// What one of them submits keeps the disk from the others.
+fn cgroups_share_the_queue_of_a_disk() {
+    let _slow = Swap::only(Some(SLOW));
+    let top = Cgroup::new("many");
+    let apps: Vec<_> = (0..4).map(|number| top.child(&format!("app-{number}"))).collect();
+    for app in &apps {
+        app.uses(&Work::Anon(80 * M));
+    }
+    let pressed =
+        ["many/*", "--pressure", "0.1%", "--type", "all", "--swap-writes", "max", "--duration", "8s"];
+    let all = events(&pressed);
+    let written: Vec<_> = apps.iter().map(|app| app.stat("pswpout") * 4096).collect();
+    eprintln!("swapped out {written:?}");
+    assert!(written.iter().sum::<u64>() <= 120 * M, "{written:?}: {all:?}");
+    for app in &apps {
+        app.rest();
+    }
 }

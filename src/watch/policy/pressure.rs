@@ -283,7 +283,7 @@ impl PressurePolicy {
         {
             self.begin_swapping(sample);
         }
-        if let Some(was_behind) = self.device.look(sample.at, sample.writeback) {
+        if let Some(was_behind) = self.device.look(sample.at, sample.writeback, sample.queue_room) {
             // A refault of a page under writeback would wait behind the rest. Once it is written, a
             // second visit frees it: that takes steps of some size.
             if !was_behind {
@@ -302,7 +302,15 @@ impl PressurePolicy {
         }
         self.rate = self.rate.clamp(MIN_RATE as f64, most);
         self.due = sample.at + STEP_INTERVAL;
-        let step = (self.rate * STEP_INTERVAL.as_secs_f64()).min(left as f64);
+        let mut step = (self.rate * STEP_INTERVAL.as_secs_f64()).min(left as f64);
+        if let Some(room) = sample.queue_room
+            && (cache_ends || self.kind().prefers_anon())
+            && step > room as f64
+        {
+            // All of it is swapped out: as much as the devices write soon, and the next part soon.
+            step = (room as f64).max(MIN_RATE as f64 * STEP_INTERVAL.as_secs_f64());
+            self.due = sample.at + STEP_INTERVAL / 2;
+        }
         self.requested = Some(step);
         self.device.asked(step);
         PressureDecision::Reclaim(step as u64)

@@ -17,6 +17,7 @@ use crate::cgroup::sampler::LimitEvents;
 use crate::cgroup::stat::MemoryStat;
 use crate::cgroup::{CgroupPath, Conditions, Mount, Name};
 use crate::host::PsiState;
+use crate::host::disk_stat::DiskStat;
 use crate::host::swap_areas::{Speed, SwapSpace};
 use crate::host::swap_summary::SwapSummary;
 use crate::host::zram::Zram;
@@ -211,6 +212,10 @@ impl System for SimSystem {
     fn swap_areas(&mut self) -> SwapSummary {
         let space = Some(SwapSpace { total: 8192 * M, free: 8192 * M });
         SwapSummary { space, speed: Speed::Fast, copied: Some(0.25), wears: false }
+    }
+
+    fn swap_disks(&mut self) -> Option<DiskStat> {
+        None
     }
 
     fn swap_free(&mut self) -> u64 {

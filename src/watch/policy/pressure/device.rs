@@ -96,10 +96,11 @@ impl Device {
     }
 
     /// Looks whether it still has to write much, with `writeback` bytes under writeback by the
-    /// kernel's counter. If nothing is known of swap, all of these may be swap's. Returns whether it
-    /// was so at the last look, if it is so.
+    /// kernel's counter, and `room` for more in the queue of all cgroups, if that is known. If nothing
+    /// is known of swap, all of these may be swap's. Returns whether it was so at the last look, if it
+    /// is so.
     #[must_use]
-    pub(super) fn look(&mut self, now: Duration, writeback: u64) -> Option<bool> {
+    pub(super) fn look(&mut self, now: Duration, writeback: u64, room: Option<u64>) -> Option<bool> {
         let is_outdated = self.flooded_at.is_some_and(|at| now.saturating_sub(at) < WRITEBACK_DELAY);
         let is_busy = is_outdated || writeback > MAX_WRITEBACK;
         if !is_busy {
@@ -107,8 +108,11 @@ impl Device {
         }
         let of_swap = (writeback as f64 - self.dirty).min(self.submitted);
         let is_much = |bytes: f64| bytes > MAX_WRITEBACK as f64;
-        let is_behind = is_busy && (self.in_flight.is_none_or(is_much) || is_much(of_swap));
+        // What the device wrote is known, or a least rate is taken.
+        let may_be_in_flight = room.is_none() && self.in_flight.is_none_or(is_much);
+        let is_behind = is_busy && (may_be_in_flight || is_much(of_swap));
         self.was_behind |= is_behind;
+        let is_behind = is_behind || room == Some(0);
         let before = std::mem::replace(&mut self.is_behind, is_behind);
         is_behind.then_some(before)
     }

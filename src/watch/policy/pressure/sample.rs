@@ -50,6 +50,9 @@ pub(crate) struct PressureSample {
     pub on_device: Option<u64>,
     /// Bytes under writeback now, to swap or to disk.
     pub writeback: u64,
+    /// Bytes that the host may submit to its swap devices now, see
+    /// [`SwapQueue`](crate::watch::policy::swap_queue::SwapQueue); `None` if unknown, or there are none.
+    pub queue_room: Option<u64>,
     /// Bytes scanned for reclaim, of which `taken` were reclaimed; 0 where the kernel doesn't
     /// report it.
     pub scanned: u64,

@@ -119,3 +119,47 @@ fn what_a_device_still_writes_halves_the_steps_once() {
     assert!(during.iter().all(|&rate| (0.49..0.51).contains(&(rate / before))), "{rates:?}");
     assert!(rates[38] > before, "{rates:?}");
 }
+
+#[test]
+fn a_device_that_is_known_to_keep_up_is_not_waited_for() {
+    let steps = |room: Option<u64>| {
+        let decided = of_anon(&[0; 12], |sample| {
+            // Files are written all the time, and 16 MiB swapped out after 10 s.
+            (sample.writeback, sample.unwritten) = (8 << 20, 30 << 20);
+            sample.on_device = Some((16 << 20) * (sample.at.as_secs() / 10));
+            sample.queue_room = room;
+        });
+        decided.iter().filter(|one| matches!(one, PressureDecision::Reclaim(_))).count()
+    };
+    assert_eq!(steps(None), 8, "it is taken to write 4 MiB/s");
+    assert_eq!(steps(Some(20 << 20)), 12);
+    assert_eq!(steps(Some(0)), 0, "others keep it busy");
+}
+
+#[test]
+fn no_more_is_submitted_than_the_devices_write_soon() {
+    let largest = |room: Option<u64>| {
+        let (mut policy, mut largest) = (PressurePolicy::new(0.001, REUSE), 0);
+        let mut sample = PressureSample {
+            current: 1 << 30,
+            stalled: Some(Duration::ZERO),
+            on_device: Some(0),
+            queue_room: room,
+            ..PressureSample::default()
+        };
+        for _ in 0..40 {
+            if let PressureDecision::Reclaim(bytes) = policy.decide(sample) {
+                largest = largest.max(bytes);
+                policy.reclaimed(bytes, Duration::ZERO);
+                sample.current -= bytes;
+            }
+            sample.at = policy.due();
+        }
+        largest
+    };
+    let free = largest(None);
+    assert!(free > 2 << 20, "{free}");
+    assert_eq!((largest(Some(1 << 20)), largest(Some(64 << 20))), (1 << 20, free));
+    // Never so little that the kernel has nothing to do.
+    assert_eq!(largest(Some(1)), 128 << 10);
+}
