@@ -18,6 +18,7 @@ mod completion;
 mod embedded;
 mod environment;
 mod events;
+mod followed;
 mod harness;
 mod hidden;
 mod hints;

@@ -109,18 +109,24 @@ fn labels_of(text: &str) -> Labels {
     labels
 }
 
-/// Asks for metrics, and returns the response.
-pub fn response(mut stream: impl Read + Write) -> String {
-    stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").expect("it takes a request");
+/// Asks for metrics, and returns the response. As long as there are none yet, which it says, it is
+/// asked again.
+pub fn response<S: Read + Write>(connect: impl Fn() -> std::io::Result<S>) -> String {
     let mut response = String::new();
-    stream.read_to_string(&mut response).expect("it answers");
+    until("metrics", || {
+        let mut stream = connect().expect("somebody listens");
+        stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").expect("it takes a request");
+        response.clear();
+        stream.read_to_string(&mut response).expect("it answers");
+        !response.ends_with("\r\n\r\nno metrics yet\n")
+    });
     assert!(response.starts_with("HTTP/1.1 200 "), "{response}");
     response
 }
 
 /// Scrapes a unix socket.
 fn scrape(socket: &Path) -> Text {
-    let response = response(UnixStream::connect(socket).expect("somebody listens"));
+    let response = response(|| UnixStream::connect(socket));
     Text::parse(response.split_once("\r\n\r\n").expect("a head").1)
 }
 

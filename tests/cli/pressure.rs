@@ -1,9 +1,10 @@
 //! `memctl watch --pressure` on real kernels.
 
 use crate::environment::{Case, list};
+use crate::followed::Followed;
 use crate::harness::{Cgroup, M, assert_fails, number, run};
 use crate::net_saving::{Zram, Zswap};
-use crate::watch::{Events, after, begin, ended, events, limited, of};
+use crate::watch::{Events, after, events, limited, of};
 use crate::workload::Work;
 
 pub fn cases() -> Vec<Case> {
@@ -207,15 +208,14 @@ fn a_dry_run_presses_nothing() {
 
 fn what_grows_is_followed() {
     let app = in_use("app", 16 * M, 30 * M);
-    let child = begin(&["app", "--pressure", "0.1%", "--json"]);
-    // It is found after 20 to 30 s, and left alone for a minute then.
-    after(45_000);
+    let watch = Followed::begin(&["app", "--pressure", "0.1%", "--json"]);
+    let told = |events: &Events| -> Vec<u64> {
+        let sets = of(events, "working_set");
+        sets.iter().map(|set| number(set, "estimated_working_set_bytes") as u64).collect()
+    };
+    watch.until("a working set", 120, |events| !told(events).is_empty());
     app.uses(&Work::Mapped(30 * M));
-    let grown = app.current();
-    after(12_000);
-    let all = ended(child);
-    let sets = of(&all, "working_set");
-    let told: Vec<_> = sets.iter().map(|set| number(set, "estimated_working_set_bytes") as u64).collect();
-    assert!(told.first().is_some_and(|&first| first < 34 * M), "{told:?} of {grown}: {all:?}");
-    assert!(told.last().is_some_and(|&last| last > 42 * M), "{told:?} of {grown}: {all:?}");
+    watch.until("the larger one", 90, |events| told(events).last().is_some_and(|&last| last > 42 * M));
+    let all = watch.ended();
+    assert!(told(&all)[0] < 34 * M, "{:?}: {all:?}", told(&all));
 }

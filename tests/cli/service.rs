@@ -254,7 +254,7 @@ fn all_of_it_works_in_the_sandbox() {
     until("metrics", || {
         std::fs::metadata(METRICS).is_ok_and(|file| file.permissions().mode() & 0o777 == 0o644)
     });
-    let scraped = metrics::response(UnixStream::connect(SOCKET).expect("it listens"));
+    let scraped = metrics::response(|| UnixStream::connect(SOCKET));
     assert!(scraped.contains("\nmemctl_rule_cgroups{rule=\"some.service\"} 1\n"), "{scraped}");
     // The record is drawn while the watch goes on.
     until("a picture", || {
@@ -285,7 +285,7 @@ fn metrics_are_served_over_tcp_as_the_page_says() {
     assert!(drop_in.ends_with("IPAddressAllow=localhost\n"), "{drop_in}");
     let watch = Watch::of_host(&format!("metrics-listen = '127.0.0.1:19560'\n{}", keep("1G")), &drop_in);
     watch.start();
-    let scraped = metrics::response(TcpStream::connect("127.0.0.1:19560").expect("it listens"));
+    let scraped = metrics::response(|| TcpStream::connect("127.0.0.1:19560"));
     assert!(scraped.contains("\nmemctl_config_last_reload_successful 1\n"), "{scraped}");
 }
 
