@@ -28,7 +28,7 @@ pub(crate) struct SwapMonitor {
     reserved: u64,
     areas: Option<(Duration, SwapSummary)>,
     state: SwapState,
-    /// What its devices still have to write.
+    /// Queue of its devices.
     queue: SwapQueue,
     /// True if it was noted that writes can't be counted.
     is_noted: bool,

@@ -1,14 +1,14 @@
-//! What the host's swap devices still have to write. One for all cgroups: each of them sees its own
-//! writeback alone, and what others submitted keeps the device from it as well. A pure function of
-//! samples.
+//! Queue of the host's swap devices: bytes submitted to swap and not yet written. One queue for all
+//! cgroups: each cgroup's own counters show its own writeback alone, and the device serves all of
+//! them. A pure function of samples.
 
 use std::time::Duration;
 
-/// Time for which the devices may be busy with what was submitted: a refault may wait as long.
+/// Maximum length of the queue, as the time to write it: a refault may wait as long.
 const MAX_QUEUE: Duration = Duration::from_millis(100);
 
-/// Bytes per second that devices are taken to write until they were measured. Nothing is swapped out
-/// for a measurement.
+/// Assumed rate of a device until it is measured, bytes per second. Nothing is swapped out for a
+/// measurement.
 const FIRST_RATE: f64 = (4 << 20) as f64;
 
 /// Busy time and bytes from which a rate is measured: the kernel counts the time in its ticks, of up
@@ -16,7 +16,7 @@ const FIRST_RATE: f64 = (4 << 20) as f64;
 const MIN_BUSY: Duration = Duration::from_millis(50);
 const MIN_WRITTEN: u64 = 256 << 10;
 
-/// Share of a lower rate in the next one: a device may be slow for once, with many small writes.
+/// Weight of a measured rate below the current one: many small writes make a device slow for once.
 const SLOWER_SHARE: f64 = 0.1;
 
 /// State of the devices. Counters run since the host was started; of several devices their sums.
