@@ -168,12 +168,11 @@ impl<F: Sample> Level<F> {
         self.current
     }
 
-    /// Returns the bytes of `current` that exceed the headroom below the kernel's own limit.
+    /// Returns the part of the bytes that the last decision found `missing` that are due to the
+    /// headroom below the kernel's own limit.
     #[must_use]
-    pub(crate) fn missing_for_headroom(&self, current: u64) -> u64 {
-        let wants = self.policy.headroom().below(self.kernel_limit) > 0 && self.kernel_limit < u64::MAX;
-        let down_to = wants.then(|| self.policy.down_to(current, self.kernel_limit)).flatten();
-        current.saturating_sub(down_to.unwrap_or(current))
+    pub(crate) fn missing_for_headroom(&self, current: u64, missing: u64) -> u64 {
+        self.policy.for_headroom(current, missing, (self.limit, self.kernel_limit))
     }
 
     /// Returns the interval between reads of settings: the limit, and others that an administrator

@@ -233,6 +233,18 @@ impl HeadroomPolicy {
         (is_low && !self.has_no_room(limit)).then(|| self.target(limit))
     }
 
+    /// Returns the part of the bytes `missing` below a limit that are due to the headroom below the
+    /// kernel's own limit, and not to a limit set by the user. If both are the same limit, that is
+    /// all of them: also between the watermarks, where the decision was to go on.
+    #[must_use]
+    pub(crate) fn for_headroom(&self, current: u64, missing: u64, (limit, kernels): (u64, u64)) -> u64 {
+        if kernels == u64::MAX || self.headroom.below(kernels) == 0 {
+            return 0;
+        }
+        let own = || current.saturating_sub(self.down_to(current, kernels).unwrap_or(current));
+        if limit == kernels { missing } else { own() }
+    }
+
     /// Records that the last reclaim ended before it came down to the upper watermark: the next
     /// decision is to go on.
     pub(crate) fn go_on(&mut self) {

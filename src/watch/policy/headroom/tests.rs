@@ -236,3 +236,22 @@ fn calm_cgroups_share_what_a_thousand_cost() {
     let (_, least, _) = play(&mut policy, began, began + 120_000, leak);
     assert!(least > LIMIT / 10 * 9 / 10, "{least}");
 }
+
+#[test]
+fn what_is_due_to_the_headroom_is_known_between_the_watermarks_too() {
+    let mut law = HeadroomPolicy::new(Headroom::Bytes(40 * M), false);
+    let limits = (128 * M, 128 * M);
+    for (second, current, missing) in [(1, 89 * M, 6 * M), (2, 86 * M, 3 * M)] {
+        let decision = law.decide(HeadroomSample { at: ms(second * 1000), current, limit: limits.0 });
+        assert_eq!(decision, Decision::Reclaim { down_to: current - missing });
+        // An OOM killer above holds nothing of it back.
+        assert_eq!(law.for_headroom(current, missing, limits), missing);
+        law.go_on();
+    }
+    // Below a limit of the user's, the headroom may need less, or nothing.
+    assert_eq!(law.for_headroom(89 * M, 30 * M, (60 * M, 128 * M)), 6 * M);
+    assert_eq!(law.for_headroom(80 * M, 21 * M, (60 * M, 128 * M)), 0);
+    assert_eq!(law.for_headroom(80 * M, 21 * M, (60 * M, u64::MAX)), 0);
+    let none = HeadroomPolicy::new(Headroom::Bytes(0), false);
+    assert_eq!(none.for_headroom(127 * M, 20 * M, limits), 0);
+}
