@@ -240,7 +240,7 @@ fn what_the_rules_name_is_tried_again() {
     let child = begin(&["--config", rules.to_str().expect("UTF-8")]);
     until("reclaim without metrics", || app.stolen() > 0);
     std::fs::create_dir(&folder).expect("make it");
-    until("both", || file.exists() && socket.exists());
+    until("both", || file.exists() && UnixStream::connect(&socket).is_ok());
     Text::of(&file);
     scrape(&socket);
     let errors = String::from_utf8_lossy(&output_of(child).stderr).into_owned();
@@ -261,7 +261,7 @@ fn hostile_names_come_back() {
     }
     let listen = format!("unix:{}", socket.display());
     let child = begin(&["app-*", "--headroom", "8M", "--metrics-listen", &listen]);
-    until("somebody who listens", || socket.exists());
+    until("somebody who listens", || UnixStream::connect(&socket).is_ok());
     let mut told = Vec::new();
     until("all of them", || {
         let text = scrape(&socket);
@@ -299,7 +299,7 @@ fn hundreds_of_cgroups_are_bounded_and_summed() {
     }
     let listen = format!("unix:{}", socket.display());
     let child = begin(&["many/*", "--headroom", "4M", "--metrics-listen", &listen, "--json"]);
-    until("somebody who listens", || socket.exists());
+    until("somebody who listens", || UnixStream::connect(&socket).is_ok());
     // A scraper that reads next to nothing.
     let mut slow = UnixStream::connect(&socket).expect("somebody listens");
     slow.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").expect("it takes a request");
@@ -334,7 +334,7 @@ fn counters_never_fall_while_cgroups_come_and_go() {
     let pods = Cgroup::new("pods");
     pods.write("cgroup.subtree_control", "+memory");
     let child = begin(&["--config", rules.to_str().expect("UTF-8"), "--json"]);
-    until("somebody who listens", || socket.exists());
+    until("somebody who listens", || UnixStream::connect(&socket).is_ok());
     let mut before: BTreeMap<(String, Labels), f64> = BTreeMap::new();
     let (end, mut round) = (Instant::now() + Duration::from_secs(20), 0);
     while Instant::now() < end {
@@ -436,7 +436,7 @@ fn a_reload_that_fails_shows() {
     std::fs::write(&rules, &rule).expect("write the rules");
     let _app = limited("app", 64 * M);
     let child = begin(&["--config", rules.to_str().expect("UTF-8")]);
-    until("somebody who listens", || socket.exists());
+    until("somebody who listens", || UnixStream::connect(&socket).is_ok());
     let state = || {
         let text = scrape(&socket);
         (text.value("memctl_config_last_reload_successful"), text.value("memctl_config_rules"))
