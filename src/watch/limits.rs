@@ -125,7 +125,8 @@ impl<F: Sample> Limits<F> {
             Decision::NoRoom { until } => (found.until, found.no_room) = (until, true),
             Decision::Reclaim { down_to } => found.missing = current.saturating_sub(down_to),
         }
-        self.for_headroom = if found.missing > 0 { self.own.missing_for_headroom(current, found.missing) } else { 0 };
+        self.for_headroom =
+            if found.missing > 0 { self.own.missing_for_headroom(current, found.missing) } else { 0 };
         for level in &self.above {
             let mut level = level.borrow_mut();
             match level.decide_for_all(cx) {
