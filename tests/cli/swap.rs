@@ -175,7 +175,7 @@ fn cgroups_share_the_queue_of_a_disk() {
     let all = events(&pressed);
     let written: Vec<_> = apps.iter().map(|app| app.stat("pswpout") * 4096).collect();
     eprintln!("swapped out {written:?}");
-    assert!(written.iter().sum::<u64>() <= 120 * M, "{written:?}: {all:?}");
+    assert!(written.iter().sum::<u64>() <= 90 * M, "{written:?}: {all:?}");
     for app in &apps {
         app.rest();
     }
