@@ -1,5 +1,6 @@
 //! A service in a Java virtual machine: a part of what its heap has is read twice a minute.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -47,7 +48,7 @@ impl App for Java {
         let numbers = [KEYS, VALUE as u32, AT_ONCE, STRIDE, USED].map(|number| number.to_string());
         let java = format!("{BIN}/java");
         // A heap as large as it may get, and twice as large as the data, as is usual.
-        let mut words = vec![&*java, "-Xms400m", "-Xmx400m", "-cp", &folder, "Service", &socket];
+        let mut words = vec![&*java, "-Xms400m", "-Xmx400m", "-Xlog:gc", "-cp", &folder, "Service", &socket];
         words.extend(numbers.iter().map(String::as_str));
         let server = Service::begin(cgroup, &words, Signal::TERM, &|| connect().is_ok())?;
         let client = Client::begin(EACH, || {
@@ -77,6 +78,22 @@ impl Loaded for Running {
     fn end(self: Box<Self>) -> Result<Latencies> {
         let latencies = self.client.end()?;
         self.server.end()?;
+        println!("  longest pauses: {}", pauses(&service::log()));
         Ok(latencies)
     }
+}
+
+/// Returns the longest pause of each kind of collection in the machine's log, with their number.
+fn pauses(log: &str) -> String {
+    let mut kinds = BTreeMap::<&str, (f64, u32)>::new();
+    for line in log.lines() {
+        // `[1.234s][info][gc] GC(0) Pause Young (Allocation Failure) 107M->9M(387M) 12.345ms`
+        let Some((_, pause)) = line.split_once(") Pause ") else { continue };
+        let (kind, rest) = pause.split_once(" (").unwrap_or((pause, ""));
+        let took = rest.rsplit(' ').next().and_then(|took| took.strip_suffix("ms")?.parse::<f64>().ok());
+        let (longest, count) = kinds.entry(kind).or_default();
+        (*longest, *count) = (longest.max(took.unwrap_or(0.0)), *count + 1);
+    }
+    let told = kinds.iter().map(|(kind, (longest, count))| format!("{kind} {longest:.0} ms of {count}"));
+    told.collect::<Vec<_>>().join(", ")
 }

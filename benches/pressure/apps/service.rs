@@ -14,6 +14,14 @@ pub const DATA: &str = "/var/app";
 /// Maximum time to a service's start and end.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// What the service says.
+const LOG: &str = "/service.log";
+
+/// Returns what the last service said.
+pub fn log() -> String {
+    std::fs::read_to_string(LOG).unwrap_or_default()
+}
+
 /// Mounts on the disk what programs expect.
 pub fn prepare() -> Result<()> {
     for dir in ["dev", "proc"] {
@@ -71,13 +79,12 @@ pub struct Service {
 impl Service {
     /// Starts a service that ends by a signal, and waits until it is ready.
     pub fn begin(cgroup: &Path, words: &[&str], ends: Signal, is_ready: &dyn Fn() -> bool) -> Result<Self> {
-        let log = std::fs::File::create("/service.log")?;
-        let mut child = command(Some(cgroup), words).stdout(log.try_clone()?).stderr(log).spawn()?;
+        let output = std::fs::File::create(LOG)?;
+        let mut child = command(Some(cgroup), words).stdout(output.try_clone()?).stderr(output).spawn()?;
         let began = Instant::now();
         while !is_ready() {
             if let Some(status) = child.try_wait()? {
-                let said = std::fs::read_to_string("/service.log").unwrap_or_default();
-                anyhow::bail!("{}: {status}: {said}", words.join(" "));
+                anyhow::bail!("{}: {status}: {}", words.join(" "), log());
             }
             ensure!(began.elapsed() < PATIENCE, "{}: not ready in time", words.join(" "));
             std::thread::sleep(Duration::from_millis(200));
