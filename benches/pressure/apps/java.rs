@@ -87,10 +87,10 @@ impl Loaded for Running {
 fn pauses(log: &str) -> String {
     let mut kinds = BTreeMap::<&str, (f64, u32)>::new();
     for line in log.lines() {
-        // `[1.234s][info][gc] GC(0) Pause Young (Allocation Failure) 107M->9M(387M) 12.345ms`
+        // `[1.234s][info][gc] GC(0) Pause Young (Normal) (G1 Evacuation Pause) 107M->9M(387M) 12.345ms`
         let Some((_, pause)) = line.split_once(") Pause ") else { continue };
-        let (kind, rest) = pause.split_once(" (").unwrap_or((pause, ""));
-        let took = rest.rsplit(' ').next().and_then(|took| took.strip_suffix("ms")?.parse::<f64>().ok());
+        let kind = pause.split(' ').next().unwrap_or(pause);
+        let took = pause.rsplit(' ').next().and_then(|took| took.strip_suffix("ms")?.parse::<f64>().ok());
         let (longest, count) = kinds.entry(kind).or_default();
         (*longest, *count) = (longest.max(took.unwrap_or(0.0)), *count + 1);
     }
