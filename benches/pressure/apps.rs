@@ -2,9 +2,9 @@
 //! and how they fare under the limit that it suggests.
 //!
 //! Debian's PostgreSQL, Redis and Java, from the disk of tests/vm/apps, and a process with the shape of
-//! a virtual machine's. Each is measured without a
-//! controller first, and then its working set is: everything is reclaimed, and what it has taken back
-//! after a minute, and after two, is what it used within that time.
+//! a virtual machine's. Each is measured without a controller first, and then its working set is:
+//! everything is reclaimed, and what it has taken back after a minute, and after two, is what it used
+//! within that time.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};

@@ -94,8 +94,7 @@ fn work(shape: Shape, anon: &mut [u8], file: &File, told: &Receiver<String>) -> 
         };
         let moved = (began.elapsed().as_secs_f64() * shape.drift * M as f64) as u64 / PAGE;
         for _ in 0..batch {
-            // Knuth's MMIX generator: the upper bits are the good ones.
-            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            advance(&mut random);
             let chosen = match shape.reuse {
                 0 if shape.zipf > 0 => ranked(random, anon.len() as u64 / PAGE),
                 0 => (random >> 33) % pages,
@@ -129,6 +128,11 @@ fn work(shape: Shape, anon: &mut [u8], file: &File, told: &Receiver<String>) -> 
         due = (due + EACH).max(Instant::now());
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
     }
+}
+
+/// Takes the next number of Knuth's MMIX generator: its upper bits are the good ones.
+pub fn advance(random: &mut u64) {
+    *random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
 }
 
 /// Returns one of so many pages by Zipf's law: page n is n times as rare as the first. Their ranks

@@ -1,4 +1,4 @@
-//! A client that sends requests at a rate, in a thread.
+//! A client that sends requests at a rate, in a thread, and what services of values have in common.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,7 +7,21 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result};
 
+use super::Loaded;
 use super::latency::Latencies;
+use super::service::Service;
+
+/// Bytes of a value, and values of a request.
+pub const VALUE: usize = 2048;
+pub const AT_ONCE: usize = 20;
+
+/// Distance of values read one after the other: a prime, so that all have their turn.
+pub const STRIDE: usize = 7919;
+
+/// Returns the time between two requests by which each of the values in use is read each 30 s.
+pub const fn each(used: usize) -> Duration {
+    Duration::from_millis((30_000 * AT_ONCE / used) as u64)
+}
 
 pub struct Client {
     thread: JoinHandle<Result<Latencies>>,
@@ -40,5 +54,19 @@ impl Client {
     pub fn end(self) -> Result<Latencies> {
         self.ends.store(true, Ordering::Relaxed);
         self.thread.join().ok().context("the client")?
+    }
+}
+
+/// A service and its client.
+pub struct Served {
+    pub server: Service,
+    pub client: Client,
+}
+
+impl Loaded for Served {
+    fn end(self: Box<Self>) -> Result<Latencies> {
+        let latencies = self.client.end()?;
+        self.server.end()?;
+        Ok(latencies)
     }
 }

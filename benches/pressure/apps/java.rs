@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rustix::process::Signal;
 
-use super::client::Client;
+use super::client::{AT_ONCE, Client, STRIDE, Served, VALUE, each};
 use super::latency::Latencies;
 use super::service::{self, DATA, DISK, Service};
 use super::{App, Loaded};
@@ -17,17 +16,9 @@ use super::{App, Loaded};
 const BIN: &str = "/usr/lib/jvm/java-21-openjdk-amd64/bin";
 const SOURCE: &str = include_str!("Service.java");
 
-/// Values, those in use, and bytes of each.
-const KEYS: u32 = 100_000;
-const USED: u32 = 25_000;
-const VALUE: usize = 2048;
-
-/// Values of a request, and time between two: each that is in use is read each 30 s.
-const AT_ONCE: u32 = 20;
-const EACH: Duration = Duration::from_millis(24);
-
-/// Distance of values read one after the other: a prime, so that all have their turn.
-const STRIDE: u32 = 7919;
+/// Values, and those in use.
+const KEYS: usize = 100_000;
+const USED: usize = 25_000;
 
 pub struct Java;
 
@@ -45,23 +36,23 @@ impl App for Java {
         }
         let socket = format!("{DATA}/java.sock");
         let _ = std::fs::remove_file(format!("{DISK}{socket}"));
-        let numbers = [KEYS, VALUE as u32, AT_ONCE, STRIDE, USED].map(|number| number.to_string());
+        let numbers = [KEYS, VALUE, AT_ONCE, STRIDE, USED].map(|number| number.to_string());
         let java = format!("{BIN}/java");
         // A heap as large as it may get, and twice as large as the data, as is usual.
         let mut words = vec![&*java, "-Xms400m", "-Xmx400m", "-Xlog:gc", "-cp", &folder, "Service", &socket];
         words.extend(numbers.iter().map(String::as_str));
         let server = Service::begin(cgroup, &words, Signal::TERM, &|| connect().is_ok())?;
-        let client = Client::begin(EACH, || {
-            let (mut socket, mut key) = (connect()?, 0u32);
-            let mut answer = vec![0; AT_ONCE as usize * VALUE];
+        let client = Client::begin(each(USED), || {
+            let (mut socket, mut key) = (connect()?, 0);
+            let mut answer = vec![0; AT_ONCE * VALUE];
             Ok(move || {
-                socket.write_all(&key.to_be_bytes())?;
+                socket.write_all(&u32::try_from(key)?.to_be_bytes())?;
                 socket.read_exact(&mut answer).context("java's answer")?;
                 key = (key + AT_ONCE * STRIDE) % USED;
                 Ok(())
             })
         });
-        Ok(Box::new(Running { server, client }))
+        Ok(Box::new(Running(Served { server, client })))
     }
 }
 
@@ -69,15 +60,12 @@ fn connect() -> Result<UnixStream> {
     Ok(UnixStream::connect(format!("{DISK}{DATA}/java.sock"))?)
 }
 
-struct Running {
-    server: Service,
-    client: Client,
-}
+/// The service, whose log tells of its collector.
+struct Running(Served);
 
 impl Loaded for Running {
     fn end(self: Box<Self>) -> Result<Latencies> {
-        let latencies = self.client.end()?;
-        self.server.end()?;
+        let latencies = Box::new(self.0).end()?;
         println!("  longest pauses: {}", pauses(&service::log()));
         Ok(latencies)
     }

@@ -3,27 +3,18 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use rustix::process::Signal;
 
-use super::client::Client;
-use super::latency::Latencies;
+use super::client::{AT_ONCE, Client, STRIDE, Served, VALUE, each};
 use super::service::{DATA, DISK, Service};
 use super::{App, Loaded};
+use crate::load::advance;
 
-/// Keys, those in use, and bytes of each value.
+/// Keys, and those in use.
 const KEYS: usize = 150_000;
 const USED: usize = 40_000;
-const VALUE: usize = 2048;
-
-/// Keys of a request, and time between two: each key in use is read each 30 s.
-const AT_ONCE: usize = 20;
-const EACH: Duration = Duration::from_millis(15);
-
-/// Distance of keys read one after the other: a prime, so that all have their turn.
-const STRIDE: usize = 7919;
 
 pub struct Redis;
 
@@ -50,21 +41,8 @@ impl App for Redis {
         ];
         let server = Service::begin(cgroup, &words, Signal::TERM, &|| Connection::open().is_ok())?;
         fill()?;
-        let client = Client::begin(EACH, reader);
-        Ok(Box::new(Running { server, client }))
-    }
-}
-
-struct Running {
-    server: Service,
-    client: Client,
-}
-
-impl Loaded for Running {
-    fn end(self: Box<Self>) -> Result<Latencies> {
-        let latencies = self.client.end()?;
-        self.server.end()?;
-        Ok(latencies)
+        let client = Client::begin(each(USED), reader);
+        Ok(Box::new(Served { server, client }))
     }
 }
 
@@ -98,8 +76,7 @@ fn fill() -> Result<()> {
         for key in from..from + 100 {
             // Half of it compresses.
             for byte in &mut value[..VALUE / 2] {
-                random =
-                    random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                advance(&mut random);
                 *byte = (random >> 56) as u8;
             }
             write!(request, "*3\r\n$3\r\nSET\r\n$10\r\nkey:{key:06}\r\n${VALUE}\r\n")?;

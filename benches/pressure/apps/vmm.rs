@@ -16,6 +16,7 @@ use rustix::mm::{MapFlags, ProtFlags, mmap};
 use super::latency::Latencies;
 use super::{App, Loaded};
 use crate::M;
+use crate::load::advance;
 
 const IMAGE: &str = "/data/vmm.img";
 
@@ -145,7 +146,7 @@ fn process(mapped: Mapped) {
     let mut random = 1u64;
     loop {
         for _ in 0..BATCH {
-            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            advance(&mut random);
             touch(mapped, (random >> 33) as usize % (USED / PAGE));
         }
         std::thread::sleep(PAUSE);
