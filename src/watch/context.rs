@@ -72,10 +72,11 @@ impl<S: System> Context<'_, S> {
         self.host.swap.at(self.now, &mut self.system)
     }
 
-    /// Returns the bytes that may be swapped out now, see [`SwapMonitor::room`].
+    /// Returns the bytes that may be swapped out now, by the state of [`Context::swap`], see
+    /// [`SwapMonitor::room`].
     ///
     /// [`SwapMonitor::room`]: super::swap_monitor::SwapMonitor::room
     pub(crate) fn swap_room(&mut self) -> Option<u64> {
-        self.host.swap.room(self.now, &mut self.system)
+        self.host.swap.room(&mut self.system)
     }
 }

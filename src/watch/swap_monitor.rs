@@ -72,9 +72,10 @@ impl SwapMonitor {
     }
 
     /// Returns the bytes that may be swapped out now by the whole host, so that its devices have
-    /// written them soon; `None` if that isn't known, or they needn't be written to a device.
-    pub(crate) fn room(&mut self, now: Duration, system: &mut impl System) -> Option<u64> {
-        if !self.at(now, system).waits {
+    /// written them soon; `None` if that isn't known, or they needn't be written to a device, by the
+    /// last state.
+    pub(crate) fn room(&mut self, system: &mut impl System) -> Option<u64> {
+        if !self.state.waits {
             return None;
         }
         // The disks first: what is submitted meanwhile isn't written.

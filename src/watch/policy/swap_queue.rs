@@ -37,7 +37,7 @@ pub(crate) struct QueueSample {
 pub(crate) struct SwapQueue {
     last: Option<QueueSample>,
     /// Sample since which the rate is measured.
-    since: Option<QueueSample>,
+    since: QueueSample,
     /// Bytes that a device writes per second while it is busy; `None` until it was measured.
     rate: Option<f64>,
     /// Bytes that were submitted and aren't written, at least.
@@ -51,7 +51,7 @@ impl SwapQueue {
         let Some(last) = last.filter(|last| sample.written >= last.written && sample.busy >= last.busy)
         else {
             // The first one, or other devices than before.
-            *self = Self { last: Some(sample), since: Some(sample), ..Self::default() };
+            *self = Self { last: Some(sample), since: sample, ..Self::default() };
             return;
         };
         let submitted = sample.submitted.saturating_sub(last.submitted);
@@ -68,18 +68,17 @@ impl SwapQueue {
     }
 
     fn measure(&mut self, sample: QueueSample) {
-        let since = *self.since.get_or_insert(sample);
-        let busy = sample.busy.saturating_sub(since.busy);
+        let busy = sample.busy.saturating_sub(self.since.busy);
         if busy < MIN_BUSY {
             return;
         }
-        let written = sample.written.saturating_sub(since.written);
+        let written = sample.written.saturating_sub(self.since.written);
         if written >= MIN_WRITTEN {
             let rate = written as f64 / busy.as_secs_f64();
             let before = self.rate.unwrap_or(rate);
             self.rate = Some(rate.max(before + SLOWER_SHARE * (rate - before)));
         }
-        self.since = Some(sample);
+        self.since = sample;
     }
 }
 
