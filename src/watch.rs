@@ -33,6 +33,7 @@ mod rejected;
 mod schedule;
 #[cfg(test)]
 mod sim;
+mod swap_changes;
 mod swap_monitor;
 mod system;
 mod worker;

@@ -27,13 +27,6 @@ impl SwapSummary {
         Self::new(areas, SwapSpace::read(), zram, zswap::is_on().unwrap_or(false))
     }
 
-    /// Returns the free swap of all areas, bytes, without examining the areas; 0 if the system's
-    /// figure can't be true.
-    #[must_use]
-    pub(crate) fn free() -> u64 {
-        SwapSpace::read().map_or(0, |space| space.free)
-    }
-
     fn new(areas: &SwapAreas, space: Option<SwapSpace>, zram: Option<Zram>, zswap: bool) -> Self {
         let all_zram = areas.is_complete && areas.visible.iter().all(SwapDevice::is_zram);
         let used = sum(areas.visible.iter().map(|device| device.used));

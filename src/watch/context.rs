@@ -7,6 +7,7 @@ use super::host::HostState;
 use super::killers::AboveVerdict;
 use super::kswapd::KswapdVerdict;
 use super::policy::guard::SwapState;
+use super::swap_changes::SwapChanges;
 use super::system::System;
 use crate::cgroup::{CgroupPath, Name};
 
@@ -70,6 +71,13 @@ impl<S: System> Context<'_, S> {
     /// Returns the state of the host's swap.
     pub(crate) fn swap(&mut self) -> SwapState {
         self.host.swap.at(self.now, &mut self.system)
+    }
+
+    /// Returns when areas of the host's swap were removed and added.
+    pub(crate) fn swap_changes(&mut self) -> SwapChanges {
+        let Self { system, host, now, .. } = self;
+        let total = || system.swap_space().map(|space| space.total);
+        host.swap_changes.at(*now, total, || system.swap_leaves())
     }
 
     /// Returns the bytes that may be swapped out now, by the state of [`Context::swap`], see

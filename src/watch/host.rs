@@ -6,6 +6,7 @@ use super::blind::BlindGuards;
 use super::killers::{AboveVerdict, KillerWatch};
 use super::kswapd::{Kswapd, KswapdVerdict};
 use super::policy::guard::Guard;
+use super::swap_changes::SwapChangeWatch;
 use super::swap_monitor::SwapMonitor;
 
 /// Swap, killers and kswapd of the host.
@@ -13,6 +14,8 @@ use super::swap_monitor::SwapMonitor;
 pub(crate) struct HostState {
     /// The host's swap.
     pub swap: SwapMonitor,
+    /// Areas that come and go.
+    pub swap_changes: SwapChangeWatch,
     /// The host's killers, and the levels that they monitor.
     pub killers: KillerWatch,
     /// The host's own reclaim.

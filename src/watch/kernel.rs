@@ -31,7 +31,7 @@ use crate::host::Mglru;
 use crate::host::disk_stat::DiskStat;
 use crate::host::files::{is_shortage, may_stay_open};
 use crate::host::proc::{memory_total, swappiness};
-use crate::host::swap_areas::SwapAreas;
+use crate::host::swap_areas::{SwapAreas, SwapSpace};
 use crate::host::swap_summary::SwapSummary;
 use crate::host::vmstat::HostCounters;
 use crate::kind::Kind;
@@ -163,8 +163,12 @@ impl System for Kernel {
         all.try_fold(DiskStat::default(), |sum, disk| Some(sum.plus(disk?)))
     }
 
-    fn swap_free(&mut self) -> u64 {
-        SwapSummary::free()
+    fn swap_leaves(&self) -> bool {
+        SwapAreas::is_one_leaving()
+    }
+
+    fn swap_space(&self) -> Option<SwapSpace> {
+        SwapSpace::read()
     }
 
     fn swapped_out(&mut self) -> Option<u64> {

@@ -300,6 +300,7 @@ impl<S: System> Member<S> {
             if let Some(at) = kswapd.worked_at {
                 probe.disturbed(at);
             }
+            probe.swap_changed(cx.swap_changes());
             if let Some(next) = probe.rests_until(now, current) {
                 until = until.min(next);
             } else if let Some((guard, end)) = blocked {

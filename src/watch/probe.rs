@@ -13,6 +13,7 @@ use super::policy::pressure::{PressureDecision, PressurePolicy, PressureSample};
 use super::policy::reuse::Anon;
 use super::policy::savings::{Saving, SavingsSample};
 use super::policy::working_set::{Estimate, Knee, WorkingSet};
+use super::swap_changes::SwapChanges;
 use super::system::{Sample, System};
 use crate::cgroup::CgroupPath;
 use crate::cgroup::stat::MemoryStat;
@@ -51,6 +52,10 @@ pub(crate) struct PressureProbe {
     spared: Option<Spared>,
     /// Whether anonymous memory had room in swap, and when that was found out.
     room: Option<(Duration, bool)>,
+    /// True if there was some that had none, at the last sample.
+    lacks_room: bool,
+    /// Changes of the host's swap that were seen.
+    swap_changes: SwapChanges,
 }
 
 /// Result of a sample.
@@ -82,6 +87,8 @@ impl PressureProbe {
             copied: None,
             spared: None,
             room: None,
+            lacks_room: false,
+            swap_changes: SwapChanges::default(),
         }
     }
 
@@ -106,6 +113,20 @@ impl PressureProbe {
     /// Records that others evicted memory of the cgroup at this time.
     pub(crate) fn disturbed(&mut self, at: Duration) {
         self.policy.disturbed(at);
+    }
+
+    /// Records the changes of the host's swap.
+    pub(crate) fn swap_changed(&mut self, changes: SwapChanges) {
+        let before = std::mem::replace(&mut self.swap_changes, changes);
+        let was_removed = changes.removed_at > before.removed_at;
+        if was_removed {
+            self.estimate.disturbed();
+        }
+        // Memory that had no room could leave now.
+        if was_removed || changes.added_at > before.added_at && self.lacks_room {
+            (self.room, self.lacks_room) = (None, false);
+            self.policy.begin_anew();
+        }
     }
 
     /// Records that due reclaim is held back.
@@ -137,11 +158,12 @@ impl PressureProbe {
         let mut sample = pressure_sample(sampler, &stat, (now, current), on_device, text);
         sample.queue_room = queue_room;
         // What a guard spares makes the estimate a bound anyway.
-        let is_any = kind.takes_anon() && kind.takes_file();
-        let may_swap = is_any && self.spared.is_none() && counts(sample.anon, current);
-        if may_swap && self.has_room(now, || cx.system.can_swap(located, kind)) {
+        let takes_anon = kind.takes_anon() && counts(sample.anon, current);
+        let has_room = takes_anon && self.has_room(now, || cx.system.can_swap(located, kind));
+        if has_room && kind.takes_file() && self.spared.is_none() {
             sample.swappable = if kind == Kind::All { preference } else { Anon::Mixed };
         }
+        self.lacks_room = takes_anon && !has_room;
         let is_blind = sample.stalled.is_none();
         let decision = self.policy.decide(sample);
         let knee = match decision {
@@ -151,7 +173,7 @@ impl PressureProbe {
         };
         let report = knee.and_then(|knee| {
             let spares = self.spares_memory(current, &stat, || cx.system.can_swap(located, kind));
-            self.knee(sampler, knee, spares, now, text)
+            self.knee(sampler, knee.sparing(spares), now, text)
         });
         let (until, missing) = match decision {
             PressureDecision::Rest(until) | PressureDecision::Knee(until) => (until, 0),
@@ -191,8 +213,8 @@ impl PressureProbe {
             return Ok(None);
         }
         let spares = self.spares_memory(current, &stat, || cx.system.can_swap(located, kind));
-        let knee = Knee::met(current).with_copies(stat.zswap.unwrap_or(0));
-        Ok(self.knee(sampler, knee, spares, cx.now, &mut cx.text))
+        let knee = Knee::met(current).with_copies(stat.zswap.unwrap_or(0)).sparing(spares);
+        Ok(self.knee(sampler, knee, cx.now, &mut cx.text))
     }
 
     /// Returns whether anonymous memory has room in swap, as of a moment ago: finding out reads files
@@ -261,14 +283,12 @@ impl PressureProbe {
         &mut self,
         sampler: &impl Sample,
         knee: Knee,
-        spares_memory: bool,
         now: Duration,
         text: &mut String,
     ) -> Option<EventKind> {
         if !self.estimate.knee(now, knee, sampler.activity(text)) {
             return None;
         }
-        self.estimate.spares = spares_memory;
         let set = self.estimate.working_set(now)?;
         let is_news = self.reported.is_none_or(|reported| {
             let differs = reported.bytes.abs_diff(set.bytes) as f64 > MIN_DIFFERENCE * reported.bytes as f64;

@@ -91,8 +91,15 @@ impl SwapMonitor {
 
     /// Returns the state at a time.
     pub(crate) fn at(&mut self, now: Duration, system: &mut impl System) -> SwapState {
+        let space = system.swap_space();
+        let total = space.map(|space| space.total);
         let areas = match self.areas {
-            Some((at, areas)) if now.saturating_sub(at) < AREAS_INTERVAL => areas,
+            Some((at, areas))
+                if now.saturating_sub(at) < AREAS_INTERVAL
+                    && areas.space.map(|space| space.total) == total =>
+            {
+                areas
+            }
             _ => {
                 let areas = system.swap_areas();
                 self.areas = Some((now, areas));
@@ -124,8 +131,8 @@ impl SwapMonitor {
         let writable = (self.writable.max(0.0) as u64).saturating_sub(self.reserved);
         self.state = SwapState {
             // Of unknown size, swap counts as full.
-            total: areas.space.map_or(u64::MAX, |space| space.total),
-            free: areas.space.map_or(0, |_| system.swap_free()),
+            total: space.map_or(u64::MAX, |space| space.total),
+            free: space.map_or(0, |space| space.free),
             writable: limit.map(|_| writable),
             copied: areas.copied,
             speed: match areas.speed {

@@ -21,6 +21,7 @@ use crate::cgroup::sampler::LimitEvents;
 use crate::cgroup::stat::MemoryStat;
 use crate::cgroup::{CgroupPath, Mount, Name};
 use crate::host::disk_stat::DiskStat;
+use crate::host::swap_areas::SwapSpace;
 use crate::host::swap_summary::SwapSummary;
 use crate::kind::Kind;
 
@@ -128,12 +129,15 @@ pub(crate) trait System {
     /// Reads the state of the host's swap areas.
     fn swap_areas(&mut self) -> SwapSummary;
 
+    /// Returns whether swapoff(2) is emptying an area now; false where the areas aren't visible.
+    fn swap_leaves(&self) -> bool;
+
     /// Returns the counters of the disks with the areas that were read last; `None` if some aren't
     /// known, or are zram.
     fn swap_disks(&mut self) -> Option<DiskStat>;
 
-    /// Returns the free swap, bytes.
-    fn swap_free(&mut self) -> u64;
+    /// Returns the size of all swap; `None` if the system's figures can't be true.
+    fn swap_space(&self) -> Option<SwapSpace>;
 
     /// Returns the memory swapped out since the host was started, bytes; `None` where it can't be
     /// read.

@@ -379,6 +379,15 @@ impl PressurePolicy {
         self.poor = 0;
     }
 
+    /// Records that what was pressed out came back without having been used, or that the kernel can
+    /// take memory now that it couldn't before: another approach begins.
+    pub(crate) fn begin_anew(&mut self) {
+        self.interrupted();
+        self.reuse.begin_anew();
+        (self.found, self.has_paused, self.unsorted) = (false, false, None);
+        self.due = Duration::ZERO;
+    }
+
     /// Records that at this sample nothing more could be reclaimed. Returns whether it is a knee.
     pub(crate) fn exhausted(&mut self, sample: PressureSample) -> bool {
         if self.device.keeps(sample.at) {

@@ -10,6 +10,9 @@
 //! The first approach, most of which is cold memory, would take too long that way. It pauses after
 //! each two fifths of the usage: what is touched all the time comes back within `SETTLING`; if more
 //! comes back, at a rate that would bring back much of it within the reuse time, the approach ends.
+//!
+//! Presses that find the same working set again and again cost CPU time, and their refaults cost the
+//! application. So each rests longer than the one before, as long as the usage stays as it is.
 
 mod check;
 mod press;
@@ -22,6 +25,7 @@ use check::{Check, MEASURING, NOISE_BYTES, SETTLING, Stage, change_of, would_com
 use press::{MAX_LATENESS, Press};
 pub(crate) use sample::{Anon, Refaulted, ReuseSample};
 
+use super::backoff::Doubling;
 use crate::kind::Kind;
 
 /// Time within which memory in use is touched, by default.
@@ -42,7 +46,10 @@ const MAX_ANON_PRESSES: u32 = 3;
 /// press's: the kernel evicts by itself, for example in a loop over a file.
 const OTHERS_FACTOR: f64 = 4.0;
 
-/// Divisor of the depth that gives the rest which ends a press.
+/// Reuse times for which it rests at most after a press that found the same working set again.
+const MAX_REST: u32 = 8;
+
+/// Divisor of the depth that gives the remainder which ends a press.
 const NEAR_DIVISOR: u64 = 8;
 
 /// How much of what was pressed out came back.
@@ -77,6 +84,9 @@ pub(crate) struct Reuse {
     anon_presses: u32,
     /// Time at which others evicted memory of the cgroup last.
     disturbed_at: Option<Duration>,
+    /// Working set that the last press confirmed, and the rest after it.
+    confirmed: Option<u64>,
+    rest: Doubling,
 }
 
 impl Reuse {
@@ -96,6 +106,8 @@ impl Reuse {
             refaulted_anon: None,
             anon_presses: 0,
             disturbed_at: None,
+            confirmed: None,
+            rest: Doubling::default(),
         }
     }
 
@@ -104,6 +116,7 @@ impl Reuse {
     pub(crate) fn adopt(&mut self, time: Duration) -> bool {
         let is_another = std::mem::replace(&mut self.time, time) != time;
         if is_another && !self.approaches {
+            self.change();
             self.next(LEAST_DEPTH);
         }
         is_another
@@ -119,6 +132,11 @@ impl Reuse {
         if self.check.is_none() {
             self.press.target = None;
         }
+    }
+
+    /// Begins the first approach anew.
+    pub(crate) fn begin_anew(&mut self) {
+        *self = Self { disturbed_at: self.disturbed_at, ..Self::new(self.time) };
     }
 
     /// Ends the first approach: there is too little to press. If the check that follows finds
@@ -246,7 +264,7 @@ impl Reuse {
             + match stage {
                 Stage::Settling => SETTLING,
                 Stage::Measuring => MEASURING,
-                Stage::First | Stage::Later => self.time,
+                Stage::First | Stage::Later | Stage::Resting => self.time,
             };
         self.check = Some(Check {
             began: at,
@@ -282,6 +300,7 @@ impl Reuse {
             let new = check.arrived(sample).saturating_sub(check.accepted);
             let (limit, fell) = (change_of(check.usage), check.usage.saturating_sub(sample.current));
             if fell > limit && !check.is_pause() {
+                self.change();
                 self.next(LEAST_DEPTH);
                 return Some(Checked::Void);
             }
@@ -294,6 +313,13 @@ impl Reuse {
             return Some(check.press_new(sample, new, self.time));
         }
         let check = *check;
+        if check.stage == Stage::Resting {
+            // What came back meanwhile, later than within the reuse time, isn't new.
+            let known = self.settled.unwrap_or(0) + sample.refaulted.since(check.refaulted).all;
+            self.settled = Some((known + check.accepted).min(sample.set()));
+            self.check = None;
+            return Some(Checked::Over(None));
+        }
         let is_disturbed = self.disturbed_at.is_some_and(|at| at > check.began);
         if sample.at > check.until + MAX_LATENESS || is_disturbed {
             // What came back in the time of a guard didn't come back within the reuse time, and what
@@ -342,6 +368,7 @@ impl Reuse {
         self.anon_presses = if next.prefers_anon() { self.anon_presses + 1 } else { 0 };
         self.kind = next;
         self.settled = Some(usage.saturating_sub(copies));
+        self.rest(sample, told.filter(|&share| share >= CONFIRMED_SHARE && !is_bound && !self.approaches));
         Some(Checked::Over(told.map(|share| Settled {
             usage,
             copies,
@@ -349,6 +376,29 @@ impl Reuse {
             share,
             is_bound,
         })))
+    }
+
+    /// Rests after a press that found the same working set as the last, as more than a bound: most
+    /// of the press came back, or nothing could be taken.
+    fn rest(&mut self, sample: ReuseSample, found: Option<f64>) {
+        let set = self.settled.filter(|_| found.is_some());
+        let before = std::mem::replace(&mut self.confirmed, set);
+        match set.zip(before) {
+            Some((set, before)) if set.abs_diff(before) <= change_of(before) => {
+                let rest = self.rest.next(self.time, MAX_REST * self.time);
+                self.check_from(sample, None, Stage::Resting);
+                if let Some(check) = &mut self.check {
+                    check.until = sample.at + rest;
+                }
+            }
+            _ => self.rest.reset(),
+        }
+    }
+
+    /// Forgets what presses confirmed.
+    fn change(&mut self) {
+        self.confirmed = None;
+        self.rest.reset();
     }
 
     /// Returns the depth of the next press after a check.

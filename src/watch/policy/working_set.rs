@@ -22,8 +22,9 @@ const REGROWN_DIVISOR: u64 = 50;
 /// Time for which it stays above an earlier working set: what a job needed once, it may need again.
 const NEED_TIME: Duration = Duration::from_secs(3600);
 
-/// Time without a knee in which confidence halves.
-const HALF_LIFE: Duration = Duration::from_secs(600);
+/// Time without a knee in which confidence halves: longer than the longest rest between presses that
+/// find the same, see [`reuse`](super::reuse).
+const HALF_LIFE: Duration = Duration::from_secs(1800);
 
 /// Confidence in a knee before it is known what comes back.
 const MET_CONFIDENCE: f64 = 0.25;
@@ -121,8 +122,6 @@ impl Peak {
 pub(crate) struct Estimate {
     /// Reuse time.
     pub reuse: Duration,
-    /// True if memory stayed at the last knee that may be idle.
-    pub spares: bool,
     /// Knees that confirm the working set; or the last bound, as long as none does.
     knees: Knees,
     /// Knees below it, which may show a smaller one.
@@ -147,6 +146,10 @@ pub(crate) struct Estimate {
     cpu: Option<Duration>,
     /// Reason why the latest knee didn't count.
     idle: Option<Idle>,
+    /// True if the usage since the last knee isn't the cgroup's own doing.
+    is_disturbed: bool,
+    /// True if memory stayed at the knee that was met, and may be idle.
+    met_spares: bool,
 }
 
 impl Estimate {
@@ -159,8 +162,8 @@ impl Estimate {
     /// Sets another reuse time. What settled within the old one is another working set.
     pub(crate) fn adopt(&mut self, reuse: Duration) {
         if std::mem::replace(&mut self.reuse, reuse) != reuse {
-            let Self { spares, last, last_usage, cpu, idle, .. } = *self;
-            *self = Self { reuse, spares, last, last_usage, cpu, idle, ..Self::default() };
+            let Self { last, last_usage, cpu, idle, is_disturbed, .. } = *self;
+            *self = Self { reuse, last, last_usage, cpu, idle, is_disturbed, ..Self::default() };
         }
     }
 
@@ -189,6 +192,7 @@ impl Estimate {
             return false;
         }
         self.cpu = activity.cpu.or(self.cpu);
+        self.is_disturbed = false;
         if knee.has_settled {
             self.settle(now, knee);
         } else {
@@ -204,7 +208,7 @@ impl Estimate {
         let set = knee.set();
         match self.knees.median() {
             None => {
-                self.met = Some(set);
+                (self.met, self.met_spares) = (Some(set), knee.spares);
                 (self.last, self.last_usage, self.copies) = (now, knee.usage, knee.copies);
             }
             Some(bytes) if set > bytes && is_far(set, bytes) => {
@@ -227,6 +231,17 @@ impl Estimate {
         };
         let (is_smaller, is_far) = (set < bytes, is_far(set, bytes));
         match (is_far, knee.is_confirmed()) {
+            // Nothing confirmed the only one: what was pressed out of it since may be idle as well.
+            (false, false) if is_smaller && self.knees.count() == 1 => {
+                self.earlier.record(self.knees.peak(), NEED_TIME, now);
+                (self.last, self.knees) = (now, Knees::new(knee, 0));
+            }
+            // It grew, and as long as some of it can't leave, nobody knows how much is in use.
+            (true, false) if !is_smaller && knee.spares => {
+                self.earlier.record(self.knees.peak(), NEED_TIME, now);
+                (self.last, self.knees) = (now, Knees::new(knee, 0));
+                (self.smaller, self.lower) = Default::default();
+            }
             (true, _) if is_smaller => {
                 self.smaller.record(knee);
                 if self.knees.count() == 1 || self.smaller.count >= SHRUNK_KNEES {
@@ -249,10 +264,16 @@ impl Estimate {
         }
     }
 
+    /// Records that what was pressed out came back, or part of it, though the cgroup doesn't use it:
+    /// the usage until the next knee says nothing.
+    pub(crate) fn disturbed(&mut self) {
+        self.is_disturbed = true;
+    }
+
     /// Records the usage between knees.
     pub(crate) fn used(&mut self, now: Duration, usage: u64) {
         let is_known = self.met.is_some() || self.knees.count() > 0;
-        if !is_known || usage <= self.last_usage + self.last_usage / REGROWN_DIVISOR {
+        if !is_known || self.is_disturbed || usage <= self.last_usage + self.last_usage / REGROWN_DIVISOR {
             return;
         }
         self.knees.grown = self.knees.grown.max(usage);
@@ -272,7 +293,7 @@ impl Estimate {
             return Some(WorkingSet {
                 bytes,
                 is_bound: false,
-                spares: self.spares,
+                spares: self.met_spares,
                 range: (bytes, bytes),
                 copies: self.copies,
                 confidence,
@@ -293,12 +314,13 @@ impl Estimate {
         let before = self.regrown.within(REGROWN_TIME, now).max(self.earlier.within(NEED_TIME, now));
         let peak = self.knees.peak().max(before.unwrap_or(0)) + self.alone;
         let suggested = (peak + peak / MARGIN_DIVISOR + (most - least)).next_multiple_of(1 << 20);
+        let spares = self.knees.all().any(|knee| knee.spares);
         // A service that is quiet for a while takes nothing back, and will need more.
         let is_in_use = self.knees.all().any(|knee| knee.share >= BACK_SHARE);
         Some(WorkingSet {
             bytes,
-            is_bound: !self.knees.are_confirmed(),
-            spares: self.spares,
+            is_bound: !self.knees.all().any(Knee::came_back),
+            spares,
             range: (least, most),
             copies: self.copies,
             confidence: often * near * fresh * self.knees.share(),

@@ -210,16 +210,19 @@ impl System for SimSystem {
     }
 
     fn swap_areas(&mut self) -> SwapSummary {
-        let space = Some(SwapSpace { total: 8192 * M, free: 8192 * M });
-        SwapSummary { space, speed: Speed::Fast, copied: Some(0.25), wears: false }
+        SwapSummary { space: self.swap_space(), speed: Speed::Fast, copied: Some(0.25), wears: false }
     }
 
     fn swap_disks(&mut self) -> Option<DiskStat> {
         None
     }
 
-    fn swap_free(&mut self) -> u64 {
-        8192 * M
+    fn swap_leaves(&self) -> bool {
+        false
+    }
+
+    fn swap_space(&self) -> Option<SwapSpace> {
+        Some(SwapSpace { total: 8192 * M, free: 8192 * M })
     }
 
     fn swapped_out(&mut self) -> Option<u64> {

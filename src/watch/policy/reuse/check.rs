@@ -123,6 +123,8 @@ pub(super) enum Stage {
     First,
     /// A later check.
     Later,
+    /// None: a rest before the next press.
+    Resting,
 }
 
 impl Check {

@@ -21,13 +21,15 @@ pub(crate) struct Knee {
     pub(super) has_settled: bool,
     /// True if it is a bound whatever came back.
     pub(super) is_bound: bool,
+    /// True if it is one since memory stayed that may be idle.
+    pub(super) spares: bool,
 }
 
 impl Knee {
     /// Returns the knee at the usage below which memory is touched all the time.
     #[must_use]
     pub(crate) fn met(usage: u64) -> Self {
-        Self { usage, copies: 0, alone: 0, share: 1.0, has_settled: false, is_bound: false }
+        Self { usage, copies: 0, alone: 0, share: 1.0, has_settled: false, is_bound: false, spares: false }
     }
 
     /// Returns the knee at the usage after the reuse time, with what came back: that share of what
@@ -54,9 +56,20 @@ impl Knee {
         Self { is_bound: true, ..self }
     }
 
+    /// Returns the knee with whether memory stayed that may be idle.
+    #[must_use]
+    pub(crate) fn sparing(self, spares: bool) -> Self {
+        Self { spares, ..self }
+    }
+
+    /// Returns whether most of what was pressed out came back, and nothing else hides more.
+    pub(super) fn came_back(&self) -> bool {
+        self.share >= CONFIRMED_SHARE && !self.is_bound
+    }
+
     /// Returns whether it is more than a bound.
     pub(super) fn is_confirmed(&self) -> bool {
-        self.share >= CONFIRMED_SHARE && !self.is_bound
+        self.came_back() && !self.spares
     }
 }
 

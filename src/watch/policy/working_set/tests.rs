@@ -32,7 +32,7 @@ fn confidence_grows_with_each_knee_and_fades() {
     );
     let mut estimate = Estimate::default();
     estimate.record(at(0), 60 * M);
-    let later = estimate.working_set(at(600)).expect("there was a knee");
+    let later = estimate.working_set(at(1800)).expect("there was a knee");
     assert!((0.24..0.26).contains(&later.confidence), "{later:?}");
 }
 
@@ -167,8 +167,37 @@ fn what_stays_away_three_times_refutes_a_working_set() {
     assert_eq!((set.bytes, set.is_bound, set.suggested), (450 * M, true, None));
     let set = settle(400, 1.0);
     assert_eq!((set.bytes, set.is_bound, set.suggested), (400 * M, false, Some(1100 * M)), "needed before");
-    // Of a single one, the first that is smaller.
+    // Of a single one, the first that is smaller, near or not.
+    let set = settle(370, 0.2);
+    assert_eq!((set.bytes, set.is_bound, set.suggested), (370 * M, true, Some(1100 * M)));
     assert_eq!(settle(200, 0.0).bytes, 200 * M);
+}
+
+/// Swap was full, or there was none for a while.
+#[test]
+fn memory_that_cannot_leave_makes_a_bound() {
+    let mut estimate = Estimate::new(at(60));
+    let mut settle = |minute: u64, usage: u64, spares| {
+        let knee = Knee::settled(usage * M, 1.0).sparing(spares);
+        assert!(estimate.knee(at(60 * minute), knee, Activity::default()));
+        let set = estimate.working_set(at(60 * minute)).expect("it settled");
+        (set.bytes / M, set.is_bound, set.spares, set.suggested.map(|limit| limit / M))
+    };
+    for minute in 1..4 {
+        assert_eq!(settle(minute, 300, true), (300, false, true, Some(330)));
+    }
+    assert_eq!(settle(4, 60, false), (60, false, false, Some(66)), "the first that says more");
+    assert_eq!(settle(5, 62, true), (60, false, false, Some(66)), "as before");
+    assert_eq!(settle(6, 300, true), (300, false, true, Some(330)), "it may be in use");
+    estimate.knee(at(420), Knee::met(290 * M).sparing(false), Activity::default());
+    // What it grew to by itself counts, and nothing else.
+    estimate.disturbed();
+    estimate.used(at(421), 400 * M);
+    let suggested = |estimate: &Estimate| estimate.working_set(at(422)).and_then(|set| set.suggested);
+    assert_eq!(suggested(&estimate), Some(330 * M));
+    estimate.knee(at(421), Knee::settled(290 * M, 1.0), Activity::default());
+    estimate.used(at(422), 400 * M);
+    assert_eq!(suggested(&estimate), Some(440 * M));
 }
 
 #[test]
