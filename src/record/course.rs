@@ -85,6 +85,7 @@ impl Course {
         let at = at.max(last.at);
         let mut next = Point { at, counted: false, ..last };
         let usec = |usec: u64| usec as f64 / 1e6;
+        let mut peaks = 0;
         match line.event.as_str() {
             "start" => {
                 if self.ended.take().is_some() {
@@ -106,6 +107,12 @@ impl Course {
             "sample" => {
                 self.is_sampled = true;
                 let Some(current) = line.current_bytes else { return 0 };
+                if let Some(most) = line.current_most_bytes.filter(|&most| most > current.max(last.current)) {
+                    // It was reached at some time in between.
+                    let peak =
+                        Point { at: f64::midpoint(last.at, at), current: most, counted: false, ..last };
+                    peaks = self.push(peak, gap);
+                }
                 let Point { reclaimed, refaulted, stalled, .. } = self.before;
                 next = Point {
                     at,
@@ -150,7 +157,7 @@ impl Course {
             }
             _ => return 0,
         }
-        self.push(next, gap)
+        peaks + self.push(next, gap)
     }
 
     /// Adds a point, or merges it with the last one if they are nearer than `gap`.

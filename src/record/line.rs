@@ -31,6 +31,7 @@ pub(crate) struct RecordLine {
     pub started_usec: Option<u64>,
     pub rule: Option<String>,
     pub current_bytes: Option<u64>,
+    pub current_most_bytes: Option<u64>,
     pub current_after_bytes: Option<u64>,
     pub limit_bytes: Option<u64>,
     pub requested_bytes: Option<u64>,

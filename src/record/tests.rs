@@ -55,6 +55,19 @@ fn what_is_sampled_counts_and_what_is_unknown_is_passed_over() {
 }
 
 #[test]
+fn the_largest_usage_of_a_folded_sample_is_seen() {
+    let folded =
+        NEW.replacen("\"current_bytes\":", "\"current_most_bytes\":1099511627776,\"current_bytes\":", 20);
+    let (record, plain) = (read(&folded), read(NEW));
+    let most = |record: &Record| record.courses[0].points.iter().map(|point| point.current).max();
+    assert_eq!((most(&record), most(&plain) < Some(1 << 40)), (Some(1 << 40), true));
+    let last = |record: &Record| record.courses[0].points.last().copied();
+    assert_eq!(last(&record), last(&plain));
+    let times: Vec<_> = record.courses[0].points.iter().map(|point| point.at).collect();
+    assert!(times.is_sorted(), "{times:?}");
+}
+
+#[test]
 fn one_that_is_made_anew_goes_on() {
     let anew = "{\"event\":\"start\",\"cgroup\":\"/db\",\"at_usec\":4000000,\"current_bytes\":1048576,\"limit_bytes\":null}\n\
                 {\"event\":\"sample\",\"cgroup\":\"/db\",\"at_usec\":5000000,\"current_bytes\":4096,\"limit_bytes\":null,\

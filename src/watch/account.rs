@@ -14,13 +14,15 @@ use super::blind::BlindGuards;
 use super::context::Context;
 use super::counters::Counters;
 use super::event::{EventKind, ReclaimTally, Room, Summary, UsageSample};
+use super::folding;
 use super::policy::guard::Guard;
 use super::system::{Sample, System};
 use crate::cgroup::CgroupPath;
 use crate::cgroup::stat::MemoryStat;
 use crate::host::proc::page_size;
 
-/// Interval between reports; reclaim within it is reported as one event.
+/// Interval between reports at first; reclaim within it is reported as one event. Later as well, the
+/// account is reconciled that often.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The kernel's counters of reclaim since the cgroup's creation, bytes.
@@ -87,12 +89,15 @@ impl Counted {
 /// Work of a watch for one cgroup.
 #[derive(Debug, Default)]
 struct Work {
-    /// Work since the last report.
+    /// Work since it was reconciled last.
     tally: ReclaimTally,
-    /// Beginning of the unreported work, if there is any.
+    /// Beginning of that work, if there is any.
     began: Option<Duration>,
+    /// Work that is reconciled, and not reported yet; and the time of the last report.
+    folded: Option<ReclaimTally>,
+    told_at: Duration,
     total: ReclaimTally,
-    /// Bytes of `total` in reports so far, and bytes reclaimed at most.
+    /// Bytes of `total` that are reconciled, and bytes reclaimed at most.
     reported: u64,
     at_most: u64,
 }
@@ -157,6 +162,12 @@ impl Account {
     #[must_use]
     pub(crate) fn reclaimed(&self) -> u64 {
         self.work.as_ref().map_or(0, |work| work.total.reclaimed)
+    }
+
+    /// Returns the time since the watch of the cgroup began.
+    #[must_use]
+    pub(crate) fn watched(&self, now: Duration) -> Duration {
+        now.saturating_sub(self.began)
     }
 
     /// Records that a guard held.
@@ -242,34 +253,26 @@ impl Account {
         is_writing: bool,
         cx: &mut Context<'_, impl System>,
     ) -> Option<EventKind> {
+        let interval = folding::interval(cx.now.saturating_sub(self.began), REPORT_INTERVAL);
         let work = self.work.as_mut()?;
-        work.began.take_if(|began| end || cx.now.saturating_sub(*began) >= REPORT_INTERVAL)?;
-        let stat = sampler.stat(&mut cx.text);
-        if stat.is_err() && !end {
-            work.began = Some(cx.now);
-            return None;
-        }
-        // A cgroup that is gone has no counters any more.
-        if let Ok(stat) = stat {
-            let counted = KernelCounters::of(&stat).counted(&self.first);
-            let estimate = work.total.reclaimed;
-            let corrected = counted.correct(estimate, work.at_most, cx.system.blind_spot());
-            let corrected = if is_writing { corrected.min(estimate) } else { corrected };
-            // Reports aren't taken back.
-            work.total.reclaimed = corrected.max(work.reported);
-            work.tally.is_counted = !is_writing && matches!(counted, Counted::Proactive(_));
-        }
-        work.tally.reclaimed = work.total.reclaimed.saturating_sub(work.reported);
-        work.reported = work.total.reclaimed;
-        Some(EventKind::Reclaim(work.tally))
+        work.reconcile(&self.first, sampler, end, is_writing, cx);
+        let is_due = |since: Duration| end || cx.now.saturating_sub(since) >= interval;
+        let folded = work.folded.take_if(|_| is_due(work.told_at))?;
+        work.told_at = cx.now;
+        Some(EventKind::Reclaim(folded))
     }
 
     /// Returns the time of the next report, if there is anything to report.
     #[must_use]
     pub(crate) fn report_due(&self) -> Option<Duration> {
-        Some(self.work.as_ref()?.began? + REPORT_INTERVAL)
+        let work = self.work.as_ref()?;
+        let reconciled = work.began.map(|began| began + REPORT_INTERVAL);
+        let told = work.folded.as_ref().map(|_| {
+            let watched = work.told_at.saturating_sub(self.began);
+            work.told_at + folding::interval(watched, REPORT_INTERVAL)
+        });
+        reconciled.into_iter().chain(told).min()
     }
-
     /// Returns the summary of the watch; `gone` if the cgroup was removed.
     pub(crate) fn close(
         &mut self,
@@ -316,6 +319,45 @@ impl Account {
     }
 }
 
+impl Work {
+    /// Reconciles the work since the last time with the counters, if that is long enough ago, or at
+    /// the `end`.
+    fn reconcile(
+        &mut self,
+        first: &KernelCounters,
+        sampler: &impl Sample,
+        end: bool,
+        is_writing: bool,
+        cx: &mut Context<'_, impl System>,
+    ) {
+        let is_due = |began: &mut Duration| end || cx.now.saturating_sub(*began) >= REPORT_INTERVAL;
+        if self.began.take_if(is_due).is_none() {
+            return;
+        }
+        let stat = sampler.stat(&mut cx.text);
+        if stat.is_err() && !end {
+            self.began = Some(cx.now);
+            return;
+        }
+        // A cgroup that is gone has no counters any more.
+        if let Ok(stat) = stat {
+            let counted = KernelCounters::of(&stat).counted(first);
+            let estimate = self.total.reclaimed;
+            let corrected = counted.correct(estimate, self.at_most, cx.system.blind_spot());
+            let corrected = if is_writing { corrected.min(estimate) } else { corrected };
+            // Reports aren't taken back.
+            self.total.reclaimed = corrected.max(self.reported);
+            self.tally.is_counted = !is_writing && matches!(counted, Counted::Proactive(_));
+        }
+        self.tally.reclaimed = self.total.reclaimed.saturating_sub(self.reported);
+        self.reported = self.total.reclaimed;
+        match &mut self.folded {
+            Some(folded) => folded.go_on(&self.tally),
+            None => self.folded = Some(self.tally),
+        }
+    }
+}
+
 impl ReclaimTally {
     fn add(&mut self, result: &ActionResult) {
         self.requested += result.requested;
@@ -324,6 +366,13 @@ impl ReclaimTally {
         self.writing += result.writing;
         self.cpu += result.cpu;
         self.current_after = result.current;
+    }
+
+    /// Adds what followed.
+    fn go_on(&mut self, next: &Self) {
+        self.add_total(next);
+        self.is_counted &= next.is_counted;
+        (self.current_after, self.room) = (next.current_after, next.room);
     }
 
     /// Adds the totals of another cgroup.
@@ -339,6 +388,7 @@ impl ReclaimTally {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::MetadataExt;
+    use std::path::{Path, PathBuf};
     use std::sync::Arc;
 
     use super::*;
@@ -347,6 +397,18 @@ mod tests {
     use crate::watch::kernel::Kernel;
 
     const M: u64 = 1 << 20;
+
+    /// Makes files that imitate a cgroup, and returns it with its `memory.stat`.
+    fn cgroup_in(tree: &Path) -> (CgroupPath, PathBuf) {
+        let path = tree.join("one");
+        let stat = path.join("memory.stat");
+        std::fs::create_dir(&path).unwrap();
+        std::fs::write(path.join("memory.current"), "0\n").unwrap();
+        std::fs::write(&stat, "pgsteal_proactive 0\n").unwrap();
+        let id = std::fs::metadata(&path).unwrap().ino();
+        let mount = Arc::new(Mount::whole(tree.to_owned(), true));
+        (CgroupPath { path: path.into(), name: "/one".into(), mount, id }, stat)
+    }
 
     #[test]
     fn an_estimate_is_corrected_by_the_counters() {
@@ -365,14 +427,8 @@ mod tests {
     #[test]
     fn a_report_waits_while_the_counters_cant_be_read() {
         let tree = tempfile::tempdir().unwrap();
-        let (path, away) = (tree.path().join("one"), tree.path().join("away"));
-        let stat = path.join("memory.stat");
-        std::fs::create_dir(&path).unwrap();
-        std::fs::write(path.join("memory.current"), "0\n").unwrap();
-        std::fs::write(&stat, "pgsteal_proactive 0\n").unwrap();
-        let id = std::fs::metadata(&path).unwrap().ino();
-        let mount = Arc::new(Mount::whole(tree.path().to_owned(), true));
-        let located = CgroupPath { path: path.into(), name: "/one".into(), mount, id };
+        let away = tree.path().join("away");
+        let (located, stat) = cgroup_in(tree.path());
         let mut emit = |_: crate::watch::event::Event<'_>| {};
         let mut cx = Context::at_start(Kernel::new().unwrap(), &mut emit);
         let sampler = cx.system.open(&located).unwrap();
@@ -392,6 +448,50 @@ mod tests {
         let Some(EventKind::Reclaim(tally)) = flush_at(3, false) else { panic!("no report") };
         assert_eq!((tally.reclaimed, tally.is_counted), (0, true));
         assert_eq!(flush_at(9, true), None, "there is nothing else to report");
+    }
+
+    #[test]
+    fn the_reports_of_a_while_are_folded_later() {
+        let tree = tempfile::tempdir().unwrap();
+        let (located, stat) = cgroup_in(tree.path());
+        let mut emit = |_: crate::watch::event::Event<'_>| {};
+        let mut cx = Context::at_start(Kernel::new().unwrap(), &mut emit);
+        let sampler = cx.system.open(&located).unwrap();
+        let mut account = Account::open(&sampler, &located, &mut cx).unwrap();
+        let (mut told, mut pages) = (Vec::new(), 0);
+        // A reclaim of 1 MiB each second: for eight seconds at first, and for 35 later.
+        for second in (0..8).chain(1000..1035) {
+            cx.now = Duration::from_secs(second);
+            let most = account.report_due().filter(|due| *due <= cx.now).map(|_| second);
+            if let Some(EventKind::Reclaim(tally)) = account.flush(&sampler, false, false, &mut cx) {
+                assert_eq!(most, Some(second), "a wake-up for it");
+                told.push((second, tally.reclaimed / M, tally.writes, tally.is_counted));
+            }
+            pages += M / page_size();
+            std::fs::write(&stat, format!("pgsteal_proactive {pages}\n")).unwrap();
+            let done = ActionResult {
+                reclaimed: M,
+                at_most: M,
+                writes: 1,
+                current: second,
+                ..ActionResult::nothing(EndReason::Done)
+            };
+            account.record(cx.now, &done, None);
+            // The sum is known at once.
+            assert_eq!(account.reclaimed(), pages * page_size());
+        }
+        let dense: Vec<_> = told.iter().filter(|one| one.0 < 10).map(|one| (one.0, one.1)).collect();
+        assert_eq!(dense, [(1, 1), (2, 1), (3, 1), (4, 1), (5, 1), (6, 1), (7, 1)]);
+        let later: Vec<_> = told.iter().skip(dense.len()).copied().collect();
+        assert_eq!(
+            later,
+            [(1000, 1, 1, true), (1010, 10, 10, true), (1020, 10, 10, true), (1030, 10, 10, true)]
+        );
+        let Some(EventKind::Reclaim(rest)) = account.flush(&sampler, true, false, &mut cx) else {
+            panic!("no report at the end")
+        };
+        assert_eq!((rest.reclaimed / M, rest.current_before, rest.current_after), (5, 1030 + M, 1034));
+        assert_eq!(account.report_due(), None);
     }
 
     #[test]

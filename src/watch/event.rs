@@ -50,7 +50,7 @@ pub enum EventKind {
     },
     /// An action ended. Emitted only on request.
     Acted(ActionResult),
-    /// Memory was reclaimed: the sum over a second or so.
+    /// Memory was reclaimed: the sum over a second or so, and from the eleventh minute on over ten.
     Reclaim(ReclaimTally),
     /// Reclaim that a dry run omits. Repeated only after a while.
     Would {
@@ -109,6 +109,8 @@ pub enum EventKind {
 pub struct UsageSample {
     /// Usage.
     pub current: u64,
+    /// Least and largest usage since the sample before, where some between them were left out.
+    pub range: Option<(u64, u64)>,
     /// Limit; `u64::MAX` without one.
     pub limit: u64,
     /// Bytes in swap; `None` where the kernel doesn't report it.

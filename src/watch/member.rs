@@ -12,6 +12,7 @@ use super::config::rule::{Rule, WatchError};
 use super::context::Context;
 use super::dispatcher::owner_key;
 use super::event::EventKind;
+use super::folding::UsageRange;
 use super::host::Visibility;
 use super::level::Level;
 use super::limits::Limits;
@@ -96,9 +97,12 @@ pub(crate) struct Member<S: System> {
     unconfirmed: u32,
     protection: u64,
     settings_read_at: Duration,
-    /// Time of the last usage sample that was emitted.
+    /// Time and usage of the last usage sample, the time of the last that was emitted, and the usage
+    /// since.
     sampled_at: Duration,
     sampled_current: u64,
+    emitted_at: Duration,
+    range: UsageRange,
     stall: Option<(Duration, u64)>,
     stalled_share: f64,
     /// Visibility to the guards.
@@ -156,6 +160,8 @@ impl<S: System> Member<S> {
             settings_read_at: cx.now,
             sampled_at: Duration::ZERO,
             sampled_current: 0,
+            emitted_at: Duration::ZERO,
+            range: UsageRange::default(),
             stall: None,
             stalled_share: 0.0,
             visibility: Visibility::default(),

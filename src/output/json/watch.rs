@@ -60,6 +60,11 @@ pub struct Happened<'a> {
 #[allow(clippy::struct_field_names)]
 #[derive(Serialize)]
 struct Sampled {
+    /// Least and largest usage since the sample before, where this one stands for several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    current_least_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    current_most_bytes: Option<u64>,
     reclaimed_bytes: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     refaulted_bytes: Option<u64>,
@@ -83,6 +88,8 @@ fn guards_blind(blind: BlindGuards) -> Option<Vec<&'static str>> {
 impl From<&UsageSample> for Sampled {
     fn from(sample: &UsageSample) -> Self {
         Self {
+            current_least_bytes: sample.range.map(|range| range.0),
+            current_most_bytes: sample.range.map(|range| range.1),
             reclaimed_bytes: sample.reclaimed,
             refaulted_bytes: sample.refaulted,
             stalled_usec: sample.stalled.map(usec),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::super::context::Context;
 use super::super::event::{EventKind, MemberView, Summary, UsageSample};
+use super::super::folding;
 use super::super::level::SETTINGS_INTERVAL;
 use super::super::meter::{CgroupFigures, Ledger, Metered};
 use super::super::policy::headroom::Motion;
@@ -43,9 +44,11 @@ impl<S: System> Member<S> {
         }
     }
 
-    /// Emits a usage sample, if that is due; `end` says that there is no later time.
+    /// Takes a usage sample, if that is due, and emits it, unless it is folded into the next; `end`
+    /// says that there is no later time.
     pub(crate) fn emit_sample(&mut self, end: bool, cx: &mut Context<'_, S>) {
         let current = self.limits.own.current();
+        self.range.record(current);
         let interval = match self.limits.own.motion(cx.now) {
             // Single reclaims of `--pressure` are smaller than what counts as motion, but there are
             // many.
@@ -56,7 +59,13 @@ impl<S: System> Member<S> {
             Motion::Calm if self.probe.is_some() => STILL_INTERVAL,
             Motion::Calm => CALM_INTERVAL,
         };
-        if !end && self.sampled_at > Duration::ZERO && cx.now.saturating_sub(self.sampled_at) < interval {
+        let is_due =
+            |at: Duration, interval| end || at == Duration::ZERO || cx.now.saturating_sub(at) >= interval;
+        let folded = folding::interval(self.account.watched(cx.now), interval);
+        let is_told = is_due(self.emitted_at, folded);
+        // Metrics aren't folded.
+        let is_metered = cx.has_meter && is_due(self.sampled_at, interval);
+        if !is_told && !is_metered {
             return;
         }
         (self.sampled_at, self.sampled_current) = (cx.now, current);
@@ -66,11 +75,16 @@ impl<S: System> Member<S> {
         if let Ok(sample) = self.account.sample(&self.limits.own.sampler, &mut cx.text) {
             let (limit, working_set) = (self.limits.own.limit, set.map(|set| set.bytes));
             let blind = self.visibility.blind();
-            let sample = UsageSample { limit, working_set, is_at_most, blind, ..sample };
+            let mut sample = UsageSample { limit, working_set, is_at_most, blind, ..sample };
             if cx.has_meter {
                 self.metered.get_or_insert_default().set(&sample);
             }
-            cx.emit(&self.located.name, EventKind::Sample(sample));
+            if is_told {
+                self.range.record(sample.current);
+                sample.range = self.range.take().filter(|_| folded > interval);
+                self.emitted_at = cx.now;
+                cx.emit(&self.located.name, EventKind::Sample(sample));
+            }
         }
     }
 
