@@ -9,7 +9,7 @@ STATIC = -C target-feature=+crt-static
 demo check test msrv: export RUSTFLAGS = $(STATIC)
 
 .PHONY: help demo check test msrv deny deny-advisories fuzz words sim sim-mutants kills attack soak \
-	bench-reclaim bench-stat bench-watch bench-pressure bench-apps bench-oomd bench-mounts bench-swap \
+	bench-reclaim bench-stat bench-watch bench-pressure bench-apps bench-oomd bench-mounts bench-swap bench-harm \
 	bench-matrix bench-pods contrib-tests \
 	install uninstall package image clean-cache
 
@@ -35,6 +35,7 @@ help:
 	@echo 'make bench-apps       measure it with PostgreSQL and Redis, also under the limit that it suggests'
 	@echo 'make bench-matrix     measure each cell of tests/vm/matrix.tsv that has no result of this commit (CELLS=NAME)'
 	@echo 'make bench-oomd       measure whom systemd-oomd kills with memctl at work and without (ROUNDS=10)'
+	@echo 'make bench-harm       measure how much memctl slows an application, in rounds (OF="watch stream")'
 	@echo 'make bench-swap       measure what is swapped out to a slow disk, beside bare writes (RUNS=5)'
 	@echo 'make bench-pods       measure what memctl takes as a pod beside 100 pods of three containers'
 	@echo 'make bench-mounts     measure what thousands of mounts cost memctl (MOUNTS=20000)'
@@ -134,6 +135,10 @@ bench-matrix:
 bench-oomd:
 	tests/vm/setup
 	tests/vm/bench-oomd $(ROUNDS)
+
+bench-harm:
+	tests/vm/setup
+	tests/vm/bench-harm $(or $(OF),watch stream)
 
 bench-swap:
 	tests/vm/setup
