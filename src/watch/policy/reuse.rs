@@ -46,7 +46,9 @@ const MAX_ANON_PRESSES: u32 = 3;
 /// press's: the kernel evicts by itself, for example in a loop over a file.
 const OTHERS_FACTOR: f64 = 4.0;
 
-/// Reuse times for which it rests at most after a press that found the same working set again.
+/// Number of presses in a row that find the same working set, after which it rests before the next;
+/// and reuse times for which it does so at most.
+const SAME_SETS: u32 = 3;
 const MAX_REST: u32 = 8;
 
 /// Divisor of the depth that gives the remainder which ends a press.
@@ -84,8 +86,9 @@ pub(crate) struct Reuse {
     anon_presses: u32,
     /// Time at which others evicted memory of the cgroup last.
     disturbed_at: Option<Duration>,
-    /// Working set that the last press confirmed, and the rest after it.
+    /// Working set that the last press confirmed, how many in a row did, and the rest after it.
     confirmed: Option<u64>,
+    same: u32,
     rest: Doubling,
 }
 
@@ -107,6 +110,7 @@ impl Reuse {
             anon_presses: 0,
             disturbed_at: None,
             confirmed: None,
+            same: 0,
             rest: Doubling::default(),
         }
     }
@@ -378,26 +382,28 @@ impl Reuse {
         })))
     }
 
-    /// Rests after a press that found the same working set as the last, as more than a bound: most
-    /// of the press came back, or nothing could be taken.
+    /// Rests after a press that found the same working set as those before, as more than a bound:
+    /// most of the press came back, or nothing could be taken.
     fn rest(&mut self, sample: ReuseSample, found: Option<f64>) {
         let set = self.settled.filter(|_| found.is_some());
-        let before = std::mem::replace(&mut self.confirmed, set);
-        match set.zip(before) {
-            Some((set, before)) if set.abs_diff(before) <= change_of(before) => {
-                let rest = self.rest.next(self.time, MAX_REST * self.time);
-                self.check_from(sample, None, Stage::Resting);
-                if let Some(check) = &mut self.check {
-                    check.until = sample.at + rest;
-                }
-            }
-            _ => self.rest.reset(),
+        let is_same =
+            |set: u64| self.confirmed.is_some_and(|before| set.abs_diff(before) <= change_of(before));
+        let same = if set.is_some_and(is_same) { self.same + 1 } else { set.iter().count() as u32 };
+        (self.confirmed, self.same) = (set, same.min(SAME_SETS));
+        if self.same < SAME_SETS {
+            self.rest.reset();
+            return;
+        }
+        let rest = self.rest.next(self.time, MAX_REST * self.time);
+        self.check_from(sample, None, Stage::Resting);
+        if let Some(check) = &mut self.check {
+            check.until = sample.at + rest;
         }
     }
 
     /// Forgets what presses confirmed.
     fn change(&mut self) {
-        self.confirmed = None;
+        (self.confirmed, self.same) = (None, 0);
         self.rest.reset();
     }
 

@@ -303,7 +303,7 @@ fn what_is_touched_within_the_reuse_time_is_in_use() {
             assert!(run.app.current() > 0.85 * 130.0 * M, "{seconds}: {:?}", run.app);
         }
         let good = run.told.iter().all(|set| (111..=150).contains(&(set.bytes >> 20)));
-        assert!(run.told.len() > 4 && good && run.last().1 > 0.65, "{seconds}: {}", run.all());
+        assert!(run.told.len() > 5 && good && run.last().1 > 0.7, "{seconds}: {}", run.all());
     }
 }
 
