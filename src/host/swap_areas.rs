@@ -103,15 +103,6 @@ impl SwapAreas {
         areas
     }
 
-    /// Returns whether swapoff(2) is emptying an area: it is listed, but counts no more. False where
-    /// the list is hidden.
-    #[must_use]
-    pub(crate) fn is_one_leaving() -> bool {
-        let listed = read_bytes("/proc/swaps").map(|text| sum(parse(&text).iter().map(|area| area.size)));
-        let total = SwapSpace::read().map(|space| space.total);
-        listed.ok().zip(total).is_some_and(|(listed, total)| listed > total)
-    }
-
     /// Returns the areas in the text of `/proc/swaps`, `None` if that can't be read, on a host with
     /// this much swap in all. During swapoff(2) an area is listed that no longer counts.
     fn new(listed: Option<&[u8]>, total: Option<u64>) -> Self {

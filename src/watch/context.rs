@@ -75,9 +75,8 @@ impl<S: System> Context<'_, S> {
 
     /// Returns when areas of the host's swap were removed and added.
     pub(crate) fn swap_changes(&mut self) -> SwapChanges {
-        let Self { system, host, now, .. } = self;
-        let total = || system.swap_space().map(|space| space.total);
-        host.swap_changes.at(*now, total, || system.swap_leaves())
+        let total = self.system.swap_space().map(|space| space.total);
+        self.host.swap_changes.at(self.now, total)
     }
 
     /// Returns the bytes that may be swapped out now, by the state of [`Context::swap`], see

@@ -15,7 +15,7 @@ pub(crate) fn interval(watched: Duration, dense: Duration) -> Duration {
     if watched < DENSE_TIME { dense } else { dense.max(FOLDED_INTERVAL) }
 }
 
-/// Usage between two samples, bytes.
+/// Usage between two reported samples, bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct UsageRange(Option<(u64, u64)>);
 
@@ -26,9 +26,17 @@ impl UsageRange {
         self.0 = Some((least.min(usage), most.max(usage)));
     }
 
-    /// Returns the least and the largest usage since the last call.
-    pub(crate) fn take(&mut self) -> Option<(u64, u64)> {
-        self.0.take()
+    /// Returns the least and the largest usage since the last call, if they differ, for a cgroup that
+    /// was watched for so long. `None` while reports are dense.
+    pub(crate) fn take(&mut self, watched: Duration) -> Option<(u64, u64)> {
+        let range = self.0.take();
+        range.filter(|(least, most)| watched >= DENSE_TIME && least < most)
+    }
+
+    /// Returns whether the usage changed since the last call of `take`.
+    #[must_use]
+    pub(crate) fn has_news(&self) -> bool {
+        self.0.is_some_and(|(least, most)| least < most)
     }
 }
 
@@ -48,12 +56,16 @@ mod tests {
     #[test]
     fn a_range_begins_anew_after_each_sample() {
         let mut range = UsageRange::default();
-        assert_eq!(range.take(), None);
+        let later = DENSE_TIME;
+        assert_eq!((range.has_news(), range.take(later)), (false, None));
         for usage in [5, 3, 9] {
             range.record(usage);
         }
-        assert_eq!(range.take(), Some((3, 9)));
+        assert_eq!((range.has_news(), range.take(later)), (true, Some((3, 9))));
         range.record(4);
-        assert_eq!(range.take(), Some((4, 4)));
+        assert_eq!((range.has_news(), range.take(later)), (false, None), "as the sample says");
+        range.record(4);
+        range.record(5);
+        assert_eq!(range.take(later / 2), None, "a dense one");
     }
 }

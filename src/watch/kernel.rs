@@ -163,10 +163,6 @@ impl System for Kernel {
         all.try_fold(DiskStat::default(), |sum, disk| Some(sum.plus(disk?)))
     }
 
-    fn swap_leaves(&self) -> bool {
-        SwapAreas::is_one_leaving()
-    }
-
     fn swap_space(&self) -> Option<SwapSpace> {
         SwapSpace::read()
     }

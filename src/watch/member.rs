@@ -306,7 +306,8 @@ impl<S: System> Member<S> {
             if let Some(at) = kswapd.worked_at {
                 probe.disturbed(at);
             }
-            probe.swap_changed(cx.swap_changes());
+            let (changes, kind) = (cx.swap_changes(), self.rule.bounds.kind.unwrap_or_default());
+            probe.swap_changed(changes, current, || cx.system.can_swap(&self.located, kind));
             if let Some(next) = probe.rests_until(now, current) {
                 until = until.min(next);
             } else if let Some((guard, end)) = blocked {

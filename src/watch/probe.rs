@@ -54,6 +54,8 @@ pub(crate) struct PressureProbe {
     room: Option<(Duration, bool)>,
     /// True if there was some that had none, at the last sample.
     lacks_room: bool,
+    /// True if some of the cgroup was in swap at the last sample, or that is unknown.
+    was_in_swap: bool,
     /// Changes of the host's swap that were seen.
     swap_changes: SwapChanges,
 }
@@ -88,6 +90,7 @@ impl PressureProbe {
             spared: None,
             room: None,
             lacks_room: false,
+            was_in_swap: false,
             swap_changes: SwapChanges::default(),
         }
     }
@@ -115,16 +118,22 @@ impl PressureProbe {
         self.policy.disturbed(at);
     }
 
-    /// Records the changes of the host's swap.
-    pub(crate) fn swap_changed(&mut self, changes: SwapChanges) {
+    /// Records the changes of the host's swap, with `current` bytes of usage. `can_swap` returns
+    /// whether there is room in swap for the cgroup now.
+    pub(crate) fn swap_changed(
+        &mut self,
+        changes: SwapChanges,
+        current: u64,
+        can_swap: impl FnOnce() -> bool,
+    ) {
         let before = std::mem::replace(&mut self.swap_changes, changes);
-        let was_removed = changes.removed_at > before.removed_at;
-        if was_removed {
-            self.estimate.disturbed();
+        let came_back = changes.removed_at > before.removed_at && self.was_in_swap;
+        if came_back {
+            self.estimate.disturbed(current);
         }
-        // Memory that had no room could leave now.
-        if was_removed || changes.added_at > before.added_at && self.lacks_room {
-            (self.room, self.lacks_room) = (None, false);
+        let has_room = changes.added_at > before.added_at && self.lacks_room && can_swap();
+        if came_back || has_room {
+            self.room = None;
             self.policy.begin_anew();
         }
     }
@@ -158,6 +167,7 @@ impl PressureProbe {
         let mut sample = pressure_sample(sampler, &stat, (now, current), on_device, text);
         sample.queue_room = queue_room;
         // What a guard spares makes the estimate a bound anyway.
+        self.was_in_swap = on_device.is_none_or(|bytes| bytes + stat.zswapped.unwrap_or(0) > 0);
         let takes_anon = kind.takes_anon() && counts(sample.anon, current);
         let has_room = takes_anon && self.has_room(now, || cx.system.can_swap(located, kind));
         if has_room && kind.takes_file() && self.spared.is_none() {

@@ -2,9 +2,6 @@
 
 use std::time::Duration;
 
-/// Interval between looks.
-const INTERVAL: Duration = Duration::from_secs(1);
-
 /// Times of the last changes, as far as they were seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SwapChanges {
@@ -18,39 +15,23 @@ pub(crate) struct SwapChanges {
 /// Watch over changes.
 #[derive(Debug, Default)]
 pub(crate) struct SwapChangeWatch {
-    looked_at: Option<Duration>,
-    /// Size of all swap at the last look; `None` if unknown.
+    /// Size of all swap, as of the last look; `None` if unknown.
     total: Option<u64>,
-    /// True while an area is being emptied, which takes a while.
-    leaves: bool,
     changes: SwapChanges,
 }
 
 impl SwapChangeWatch {
-    /// Returns the changes by now. Looks at most once a second: `total` returns the size of all swap,
-    /// and `leaves` whether an area is being emptied.
-    pub(crate) fn at(
-        &mut self,
-        now: Duration,
-        total: impl FnOnce() -> Option<u64>,
-        leaves: impl FnOnce() -> bool,
-    ) -> SwapChanges {
-        if self.looked_at.is_some_and(|at| now.saturating_sub(at) < INTERVAL) {
-            return self.changes;
-        }
-        self.looked_at = Some(now);
-        let total = total();
-        // An area counts no more as soon as swapoff begins.
-        let (fell, grew) = match (self.total, total) {
-            (Some(before), Some(now)) => (now < before, now > before),
-            _ => (false, false),
-        };
-        self.leaves = (self.leaves || fell) && leaves();
-        if fell || self.leaves {
-            self.changes.removed_at = Some(now);
-        }
-        if grew {
-            self.changes.added_at = Some(now);
+    /// Returns the changes by now, with this much swap in all; `None` if that is unknown. While
+    /// swapoff(2) empties an area, the total falls: the kernel counts what is still used of it
+    /// (`si_swapinfo`).
+    pub(crate) fn at(&mut self, now: Duration, total: Option<u64>) -> SwapChanges {
+        if let Some((before, total)) = self.total.zip(total) {
+            if total < before {
+                self.changes.removed_at = Some(now);
+            }
+            if total > before {
+                self.changes.added_at = Some(now);
+            }
         }
         self.total = total.or(self.total);
         self.changes
@@ -65,16 +46,15 @@ mod tests {
     fn a_removal_lasts_until_the_area_is_empty() {
         let at = Duration::from_secs;
         let mut watch = SwapChangeWatch::default();
-        let mut look = |second, total, leaves| {
-            let changes = watch.at(at(second), || total, || leaves);
+        let mut look = |second, total| {
+            let changes = watch.at(at(second), total);
             (changes.removed_at, changes.added_at)
         };
-        assert_eq!(look(1, Some(200), false), (None, None));
-        assert_eq!(look(2, Some(100), true), (Some(at(2)), None));
-        assert_eq!(look(5, Some(100), true), (Some(at(5)), None), "it goes on");
-        assert_eq!(look(6, Some(100), false), (Some(at(5)), None));
-        assert_eq!(look(7, None, false), (Some(at(5)), None), "unknown is no change");
-        assert_eq!(look(8, Some(150), false), (Some(at(5)), Some(at(8))));
-        assert_eq!(look(9, Some(150), true), (Some(at(5)), Some(at(8))), "of another size than it says");
+        assert_eq!(look(1, Some(200)), (None, None));
+        assert_eq!(look(2, Some(150)), (Some(at(2)), None));
+        assert_eq!(look(5, Some(100)), (Some(at(5)), None), "it goes on");
+        assert_eq!(look(6, Some(100)), (Some(at(5)), None));
+        assert_eq!(look(7, None), (Some(at(5)), None), "unknown is no change");
+        assert_eq!(look(8, Some(150)), (Some(at(5)), Some(at(8))));
     }
 }

@@ -95,8 +95,9 @@ impl SwapMonitor {
         let total = space.map(|space| space.total);
         let areas = match self.areas {
             Some((at, areas))
-                if now.saturating_sub(at) < AREAS_INTERVAL
-                    && areas.space.map(|space| space.total) == total =>
+                if now.saturating_sub(at) < INTERVAL
+                    || now.saturating_sub(at) < AREAS_INTERVAL
+                        && areas.space.map(|space| space.total) == total =>
             {
                 areas
             }

@@ -129,9 +129,6 @@ pub(crate) trait System {
     /// Reads the state of the host's swap areas.
     fn swap_areas(&mut self) -> SwapSummary;
 
-    /// Returns whether swapoff(2) is emptying an area now; false where the areas aren't visible.
-    fn swap_leaves(&self) -> bool;
-
     /// Returns the counters of the disks with the areas that were read last; `None` if some aren't
     /// known, or are zram.
     fn swap_disks(&mut self) -> Option<DiskStat>;

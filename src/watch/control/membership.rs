@@ -178,6 +178,9 @@ impl<S: System> Control<'_, S> {
         let is_writing = member.is_writing();
         if member.closing.is_none() {
             member.flush(!is_writing, &mut self.cx);
+            if self.settings.samples {
+                member.emit_last(gone, &mut self.cx);
+            }
             self.cx.emit(&member.located.name, what);
         }
         member.closing = Some(gone);

@@ -69,6 +69,7 @@ impl<S: System> Member<S> {
             return;
         }
         (self.sampled_at, self.sampled_current) = (cx.now, current);
+        self.emitted_at = if is_told { cx.now } else { self.emitted_at };
         let found = self.probe.as_ref().map(|probe| probe.found(cx.now));
         let set = found.and_then(|found| found.set);
         let is_at_most = set.is_some_and(|set| set.is_at_most());
@@ -81,10 +82,25 @@ impl<S: System> Member<S> {
             }
             if is_told {
                 self.range.record(sample.current);
-                sample.range = self.range.take().filter(|_| folded > interval);
-                self.emitted_at = cx.now;
+                sample.range = self.range.take(self.account.watched(cx.now));
                 cx.emit(&self.located.name, EventKind::Sample(sample));
             }
+        }
+    }
+
+    /// Emits the last usage sample before the end of its watch, if there is something to tell: of a
+    /// cgroup that is gone, only what is known of it.
+    pub(crate) fn emit_last(&mut self, gone: bool, cx: &mut Context<'_, S>) {
+        if !gone {
+            return self.emit_sample(true, cx);
+        }
+        let (current, limit) = (self.limits.own.current(), self.limits.own.limit);
+        self.range.record(current);
+        if self.range.has_news() {
+            let (range, reclaimed) =
+                (self.range.take(self.account.watched(cx.now)), self.account.reclaimed());
+            let sample = UsageSample { current, range, limit, reclaimed, ..UsageSample::default() };
+            cx.emit(&self.located.name, EventKind::Sample(sample));
         }
     }
 

@@ -383,8 +383,10 @@ impl PressurePolicy {
     /// take memory now that it couldn't before: another approach begins.
     pub(crate) fn begin_anew(&mut self) {
         self.interrupted();
+        self.forget_press();
         self.reuse.begin_anew();
-        (self.found, self.has_paused, self.unsorted) = (false, false, None);
+        (self.found, self.has_paused, self.unsorted, self.knees) = (false, false, None, 0);
+        self.hold.reset();
         self.due = Duration::ZERO;
     }
 

@@ -140,7 +140,8 @@ impl Reuse {
 
     /// Begins the first approach anew.
     pub(crate) fn begin_anew(&mut self) {
-        *self = Self { disturbed_at: self.disturbed_at, ..Self::new(self.time) };
+        let Self { time, disturbed_at, alone, refaulted_anon, .. } = *self;
+        *self = Self { alone, refaulted_anon, disturbed_at, ..Self::new(time) };
     }
 
     /// Ends the first approach: there is too little to press. If the check that follows finds
@@ -309,6 +310,12 @@ impl Reuse {
                 return Some(Checked::Void);
             }
             check.seen = sample.current;
+            if check.stage == Stage::Resting && sample.current > check.usage + limit && new <= limit {
+                // More of it is in use, or what is new turned out to be: soon measured.
+                (self.confirmed, self.same) = (None, 0);
+                self.rest.reset();
+                check.until = check.until.min(sample.at + self.time);
+            }
             let enough = if check.is_pressing { limit / 4 } else { limit };
             check.is_pressing = new > enough && !check.is_pause();
             if !check.is_pressing {

@@ -8,7 +8,7 @@ use std::time::Duration;
 pub(crate) use knees::Knee;
 use knees::{Knees, Smaller, is_far};
 
-use super::reuse::BACK_SHARE;
+use super::reuse::{BACK_SHARE, CONFIRMED_SHARE};
 
 /// Number of consecutive knees that show a smaller working set, once more than one knee confirmed
 /// the larger. Memory that is touched rarely misleads: of a database whose rows are read every 10
@@ -22,9 +22,10 @@ const REGROWN_DIVISOR: u64 = 50;
 /// Time for which it stays above an earlier working set: what a job needed once, it may need again.
 const NEED_TIME: Duration = Duration::from_secs(3600);
 
-/// Time without a knee in which confidence halves: longer than the longest rest between presses that
-/// find the same, see [`reuse`](super::reuse).
-const HALF_LIFE: Duration = Duration::from_secs(1800);
+/// Time without a knee in which confidence halves, in reuse times, and at least: several times the
+/// longest rest between presses that find the same, see [`reuse`](super::reuse).
+const HALF_LIFE: u32 = 30;
+const MIN_HALF_LIFE: Duration = Duration::from_secs(600);
 
 /// Confidence in a knee before it is known what comes back.
 const MET_CONFIDENCE: f64 = 0.25;
@@ -146,8 +147,6 @@ pub(crate) struct Estimate {
     cpu: Option<Duration>,
     /// Reason why the latest knee didn't count.
     idle: Option<Idle>,
-    /// True if the usage since the last knee isn't the cgroup's own doing.
-    is_disturbed: bool,
     /// True if memory stayed at the knee that was met, and may be idle.
     met_spares: bool,
 }
@@ -162,8 +161,8 @@ impl Estimate {
     /// Sets another reuse time. What settled within the old one is another working set.
     pub(crate) fn adopt(&mut self, reuse: Duration) {
         if std::mem::replace(&mut self.reuse, reuse) != reuse {
-            let Self { last, last_usage, cpu, idle, is_disturbed, .. } = *self;
-            *self = Self { reuse, last, last_usage, cpu, idle, is_disturbed, ..Self::default() };
+            let Self { last, last_usage, cpu, idle, .. } = *self;
+            *self = Self { reuse, last, last_usage, cpu, idle, ..Self::default() };
         }
     }
 
@@ -192,7 +191,6 @@ impl Estimate {
             return false;
         }
         self.cpu = activity.cpu.or(self.cpu);
-        self.is_disturbed = false;
         if knee.has_settled {
             self.settle(now, knee);
         } else {
@@ -211,7 +209,7 @@ impl Estimate {
                 (self.met, self.met_spares) = (Some(set), knee.spares);
                 (self.last, self.last_usage, self.copies) = (now, knee.usage, knee.copies);
             }
-            Some(bytes) if set > bytes && is_far(set, bytes) => {
+            Some(bytes) if set > bytes && is_far(set, bytes) && knee.usage > self.last_usage => {
                 self.knees.grown = self.knees.grown.max(knee.usage);
                 self.doubt = Some(set);
             }
@@ -223,16 +221,26 @@ impl Estimate {
         let set = knee.set();
         (self.last_usage, self.copies, self.alone) = (knee.usage, knee.copies, knee.alone);
         (self.met, self.doubt) = (None, None);
-        let Some(bytes) = self.knees.median().filter(|_| self.knees.are_confirmed()) else {
+        // Where some memory can never leave, such knees are all there are. The first that is more
+        // shows what they were worth.
+        let all_spare = self.knees.all().all(|knee| knee.spares);
+        let gives_way = all_spare && !knee.spares;
+        let known = self.knees.median().filter(|_| self.knees.are_confirmed() && !gives_way);
+        let confirms = knee.came_back() && (all_spare || !knee.spares);
+        let Some(bytes) = known else {
+            let grown = if gives_way { 0 } else { self.knees.grown };
             // The last bound is the one that is still true.
             self.last = now;
-            self.knees = Knees::new(knee, self.knees.grown);
+            self.knees = Knees::new(knee, grown);
+            (self.smaller, self.lower) = Default::default();
             return;
         };
         let (is_smaller, is_far) = (set < bytes, is_far(set, bytes));
-        match (is_far, knee.is_confirmed()) {
-            // Nothing confirmed the only one: what was pressed out of it since may be idle as well.
-            (false, false) if is_smaller && self.knees.count() == 1 => {
+        match (is_far, confirms) {
+            // Nothing confirmed the only one, and what was pressed out of it since stayed away.
+            (false, false)
+                if is_smaller && self.knees.count() == 1 && knee.share < CONFIRMED_SHARE && !knee.spares =>
+            {
                 self.earlier.record(self.knees.peak(), NEED_TIME, now);
                 (self.last, self.knees) = (now, Knees::new(knee, 0));
             }
@@ -264,16 +272,16 @@ impl Estimate {
         }
     }
 
-    /// Records that what was pressed out came back, or part of it, though the cgroup doesn't use it:
-    /// the usage until the next knee says nothing.
-    pub(crate) fn disturbed(&mut self) {
-        self.is_disturbed = true;
+    /// Records that what was pressed out came back by now, or part of it, though the cgroup doesn't
+    /// use it: only what it grows beyond this usage until the next knee is its own doing.
+    pub(crate) fn disturbed(&mut self, usage: u64) {
+        self.last_usage = self.last_usage.max(usage);
     }
 
     /// Records the usage between knees.
     pub(crate) fn used(&mut self, now: Duration, usage: u64) {
         let is_known = self.met.is_some() || self.knees.count() > 0;
-        if !is_known || self.is_disturbed || usage <= self.last_usage + self.last_usage / REGROWN_DIVISOR {
+        if !is_known || usage <= self.last_usage + self.last_usage / REGROWN_DIVISOR {
             return;
         }
         self.knees.grown = self.knees.grown.max(usage);
@@ -287,7 +295,8 @@ impl Estimate {
     #[must_use]
     pub(crate) fn working_set(&self, now: Duration) -> Option<WorkingSet> {
         let age = now.saturating_sub(self.last);
-        let fresh = 0.5f64.powf(age.as_secs_f64() / HALF_LIFE.as_secs_f64());
+        let half_life = (HALF_LIFE * self.reuse).max(MIN_HALF_LIFE);
+        let fresh = 0.5f64.powf(age.as_secs_f64() / half_life.as_secs_f64());
         if let Some(bytes) = self.met {
             let confidence = MET_CONFIDENCE * fresh;
             return Some(WorkingSet {
@@ -319,7 +328,7 @@ impl Estimate {
         let is_in_use = self.knees.all().any(|knee| knee.share >= BACK_SHARE);
         Some(WorkingSet {
             bytes,
-            is_bound: !self.knees.all().any(Knee::came_back),
+            is_bound: !self.knees.are_confirmed(),
             spares,
             range: (least, most),
             copies: self.copies,

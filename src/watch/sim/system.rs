@@ -217,10 +217,6 @@ impl System for SimSystem {
         None
     }
 
-    fn swap_leaves(&self) -> bool {
-        false
-    }
-
     fn swap_space(&self) -> Option<SwapSpace> {
         Some(SwapSpace { total: 8192 * M, free: 8192 * M })
     }

@@ -66,11 +66,6 @@ impl Knee {
     pub(super) fn came_back(&self) -> bool {
         self.share >= CONFIRMED_SHARE && !self.is_bound
     }
-
-    /// Returns whether it is more than a bound.
-    pub(super) fn is_confirmed(&self) -> bool {
-        self.came_back() && !self.spares
-    }
 }
 
 impl From<Settled> for Knee {
@@ -114,9 +109,9 @@ impl Knees {
         known[..count].get(count / 2).copied()
     }
 
-    /// Returns whether one of them is more than a bound.
+    /// Returns whether one of them is more than a bound, apart from memory that couldn't leave.
     pub(super) fn are_confirmed(&self) -> bool {
-        self.all().any(Knee::is_confirmed)
+        self.all().any(Knee::came_back)
     }
 
     /// Returns the mean share that was in use.
@@ -171,7 +166,7 @@ impl Smaller {
     /// Returns the working set that they show.
     pub(super) fn into_set(mut self) -> Knees {
         if self.knees.are_confirmed() {
-            self.knees.retain(Knee::is_confirmed);
+            self.knees.retain(Knee::came_back);
         } else if let Some(last) = self.knees.all().last().copied() {
             self.knees = Knees::new(last, self.knees.grown);
         }
