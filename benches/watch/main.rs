@@ -90,8 +90,9 @@ fn main() -> Result<()> {
                 "{:<9} {:<10} {:>7} {:>8} {:>9} {:>9} {:>9} {:>6} {:>6} {:>7}",
                 "SHAPE", "CONTROLLER", "DIRECT", "STALL", "LATE", "BURST", "CPU", "/WRITE", "LATE", "STREAM"
             );
-            for shape in SHAPES.iter().filter(|shape| names.is_empty() || names.contains(&shape.name)) {
-                compare(shape, memctl, seconds.parse()?)?;
+            let all = SHAPES.map(|shape| shape.name);
+            for name in if names.is_empty() { &all } else { names } {
+                compare(&shape(name)?, memctl, seconds.parse()?)?;
             }
         }
         ["rest", memctl, count, seconds] => rest::real(memctl, count.parse()?, seconds.parse()?)?,
