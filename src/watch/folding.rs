@@ -32,12 +32,6 @@ impl UsageRange {
         let range = self.0.take();
         range.filter(|(least, most)| watched >= DENSE_TIME && least < most)
     }
-
-    /// Returns whether the usage changed since the last call of `take`.
-    #[must_use]
-    pub(crate) fn has_news(&self) -> bool {
-        self.0.is_some_and(|(least, most)| least < most)
-    }
 }
 
 #[cfg(test)]
@@ -57,13 +51,13 @@ mod tests {
     fn a_range_begins_anew_after_each_sample() {
         let mut range = UsageRange::default();
         let later = DENSE_TIME;
-        assert_eq!((range.has_news(), range.take(later)), (false, None));
+        assert_eq!(range.take(later), None);
         for usage in [5, 3, 9] {
             range.record(usage);
         }
-        assert_eq!((range.has_news(), range.take(later)), (true, Some((3, 9))));
+        assert_eq!(range.take(later), Some((3, 9)));
         range.record(4);
-        assert_eq!((range.has_news(), range.take(later)), (false, None), "as the sample says");
+        assert_eq!(range.take(later), None, "as the sample says");
         range.record(4);
         range.record(5);
         assert_eq!(range.take(later / 2), None, "a dense one");

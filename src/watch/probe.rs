@@ -166,10 +166,10 @@ impl PressureProbe {
         self.record_savings(current, &stat, on_device, copied);
         let mut sample = pressure_sample(sampler, &stat, (now, current), on_device, text);
         sample.queue_room = queue_room;
-        // What a guard spares makes the estimate a bound anyway.
         self.was_in_swap = on_device.is_none_or(|bytes| bytes + stat.zswapped.unwrap_or(0) > 0);
         let takes_anon = kind.takes_anon() && counts(sample.anon, current);
         let has_room = takes_anon && self.has_room(now, || cx.system.can_swap(located, kind));
+        // What a guard spares makes the estimate a bound anyway.
         if has_room && kind.takes_file() && self.spared.is_none() {
             sample.swappable = if kind == Kind::All { preference } else { Anon::Mixed };
         }

@@ -96,9 +96,9 @@ impl<S: System> Member<S> {
         }
         let (current, limit) = (self.limits.own.current(), self.limits.own.limit);
         self.range.record(current);
-        if self.range.has_news() {
-            let (range, reclaimed) =
-                (self.range.take(self.account.watched(cx.now)), self.account.reclaimed());
+        let range = self.range.take(self.account.watched(cx.now));
+        if range.is_some() {
+            let reclaimed = self.account.reclaimed();
             let sample = UsageSample { current, range, limit, reclaimed, ..UsageSample::default() };
             cx.emit(&self.located.name, EventKind::Sample(sample));
         }

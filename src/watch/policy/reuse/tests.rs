@@ -248,6 +248,49 @@ fn what_arrived_since_the_last_check_leaves_first_and_says_nothing() {
     assert_eq!(reuse.judge(sample(130, 121, 92)), Some(Checked::Over(None)), "only what is new left");
 }
 
+/// Returns a state that rests from second 300 to 360 with 100 MiB, of which 50 MiB refaulted so far:
+/// three presses of 5 MiB found the same.
+fn resting() -> Reuse {
+    let mut reuse = Reuse::new(Duration::from_secs(60));
+    reuse.approaches = false;
+    reuse.depth = LEAST_DEPTH;
+    for press in 1..=SAME_SETS {
+        let (at, back) = (u64::from(press) * 100, 35 + u64::from(press) * 5);
+        assert_eq!(reuse.left(sample(at - 65, 100, back - 5)), 5 * M, "no rest before it: {press}");
+        reuse.reclaimed(5 * M);
+        reuse.begin(sample(at - 60, 95, back - 5), None);
+        assert_eq!(reuse.judge(sample(at, 100, back)), Some(over(100, 1.0)), "{press}");
+    }
+    reuse
+}
+
+#[test]
+fn the_third_press_that_finds_the_same_is_followed_by_a_rest() {
+    let waiting = |second| Some(Checked::Waiting(Duration::from_secs(second)));
+    // What comes back late isn't new.
+    let mut reuse = resting();
+    assert_eq!(reuse.judge(sample(330, 103, 53)), waiting(360));
+    assert_eq!(reuse.judge(sample(360, 104, 54)), Some(Checked::Over(None)));
+    assert_eq!(reuse.left(sample(360, 104, 54)), (0.05 * (104 * M) as f64).round() as u64);
+    reuse.reclaimed(5 * M);
+    reuse.begin(sample(362, 99, 54), None);
+    assert_eq!(reuse.judge(sample(422, 104, 59)), Some(over(104, 1.0)));
+    assert_eq!(reuse.judge(sample(423, 104, 59)), waiting(422 + 120), "twice as long");
+    // Memory that was freed ends it.
+    let mut reuse = resting();
+    assert_eq!(reuse.judge(sample(310, 80, 50)), Some(Checked::Void));
+    assert_eq!(reuse.left(sample(310, 80, 50)), 4 * M);
+    // So does more that is in use, within a reuse time; the next rest is a short one again.
+    let mut reuse = resting();
+    reuse.check.as_mut().expect("it rests").until = Duration::from_secs(800);
+    assert_eq!(reuse.judge(sample(310, 115, 65)), waiting(370));
+    assert_eq!(reuse.judge(sample(330, 130, 80)), waiting(370));
+    assert_eq!((reuse.same, reuse.rest.next(reuse.time, MAX_REST * reuse.time)), (0, reuse.time));
+    // What is new is pressed out.
+    let mut reuse = resting();
+    assert_eq!(reuse.judge(sample(310, 130, 50)), Some(Checked::New(12 * M + M / 2)));
+}
+
 #[test]
 fn neither_new_memory_nor_what_others_evicted_is_counted_as_back() {
     let mut reuse = checking(Some(knee(20)));
