@@ -32,7 +32,7 @@ help:
 	@echo 'make bench-stat       measure reading many cgroups beside a minimal reader'
 	@echo 'make bench-watch      measure what watch spares an application, beside a loop in the shell'
 	@echo 'make bench-pressure   measure what watch --pressure finds, and what that costs an application'
-	@echo 'make bench-apps       measure it with PostgreSQL and Redis, also under the limit that it suggests'
+	@echo 'make bench-apps       measure it with PostgreSQL, Redis and Java, also under the limit that it suggests'
 	@echo 'make bench-matrix     measure each cell of tests/vm/matrix.tsv that has no result of this commit (CELLS=NAME)'
 	@echo 'make bench-oomd       measure whom systemd-oomd kills with memctl at work and without (ROUNDS=10)'
 	@echo 'make bench-harm       measure how much memctl slows an application, in rounds (OF="watch stream")'

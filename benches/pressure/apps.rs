@@ -19,6 +19,7 @@ use latency::Latencies;
 mod client;
 mod java;
 mod latency;
+pub mod limited;
 mod postgres;
 mod redis;
 mod service;

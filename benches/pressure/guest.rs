@@ -40,6 +40,13 @@ pub fn stall(app: &Path) -> Result<u64> {
     Ok(total.parse()?)
 }
 
+/// Returns a counter of memory.stat.
+pub fn counter(app: &Path, key: &str) -> Result<u64> {
+    let stat = std::fs::read_to_string(app.join("memory.stat"))?;
+    let value = stat.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
+    Ok(value.with_context(|| key.to_owned())?.parse()?)
+}
+
 /// Returns the pages scanned for reclaim, and the pages reclaimed, so far.
 pub fn scanned(app: &Path) -> Result<String> {
     let stat = std::fs::read_to_string(app.join("memory.stat"))?;

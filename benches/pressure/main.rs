@@ -4,7 +4,8 @@
 //! `pressure compare MEMCTL SECONDS [SHAPE[:TIMES]]...` runs in a guest: an application with a
 //! known amount of hot memory, with each controller in turn. `pressure load SHAPE FILE` is that
 //! application. `pressure apps MEMCTL SECONDS [APP]...` does it with real applications, and
-//! `pressure vmm IMAGE` is one of them.
+//! `pressure vmm IMAGE` is one of them. `pressure limited MEMCTL SECONDS ROUNDS` has one of them below
+//! a limit, beside `memctl watch --headroom`.
 
 #![allow(clippy::disallowed_methods, reason = "reads numbers of its own cgroups")]
 
@@ -134,6 +135,9 @@ fn main() -> Result<()> {
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => println!("nothing measured: `make bench-pressure` says on what"),
         ["apps", memctl, seconds, ref names @ ..] => apps::compare(memctl, seconds.parse()?, names)?,
+        ["limited", memctl, seconds, rounds] => {
+            apps::limited::compare(memctl, seconds.parse()?, rounds.parse()?)?;
+        }
         ["vmm", image] => apps::vmm::run(image.as_ref())?,
         ["load", name, file] => load::load(Shape::named(name)?, file.as_ref())?,
         ["compare", memctl, seconds, ref names @ ..] => {

@@ -115,6 +115,11 @@ fn psql(command: &str) -> Result<()> {
     service::run(&[&format!("{BIN}/psql"), "-h", DATA, "-q", "-c", command, "postgres"])
 }
 
+/// Returns the command of a base backup to standard output, of so many kilobytes per second.
+pub fn backup(rate: &str) -> String {
+    format!("{BIN}/pg_basebackup -h {DATA} -D - -F t -X none -c fast --max-rate={rate}")
+}
+
 /// Returns the paths of pgbench's logs.
 fn logs() -> Result<Vec<std::path::PathBuf>> {
     let mut found = Vec::new();
