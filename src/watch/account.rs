@@ -170,6 +170,13 @@ impl Account {
         now.saturating_sub(self.began)
     }
 
+    /// Makes the next flush report all that is reconciled.
+    pub(crate) fn hurry(&mut self) {
+        if let Some(work) = &mut self.work {
+            work.told_at = Duration::ZERO;
+        }
+    }
+
     /// Records that a guard held.
     pub(crate) fn held(&mut self, by: Guard) {
         match self.held.iter_mut().find(|one| one.0 == by.word()) {

@@ -244,6 +244,7 @@ impl<S: System> Member<S> {
     fn try_sample(&mut self, cx: &mut Context<'_, S>) -> Result<Step, Errno> {
         // First, since this file is held open: an error on it is about the cgroup itself.
         let current = self.limits.own.sampler.current(&mut cx.text)?;
+        self.range.record(current);
         if self.hit {
             self.read_outrun(cx)?;
         }

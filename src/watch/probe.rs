@@ -54,7 +54,7 @@ pub(crate) struct PressureProbe {
     room: Option<(Duration, bool)>,
     /// True if there was some that had none, at the last sample.
     lacks_room: bool,
-    /// True if some of the cgroup was in swap at the last sample, or that is unknown.
+    /// True if much of the cgroup was in swap at the last sample, or that is unknown.
     was_in_swap: bool,
     /// Changes of the host's swap that were seen.
     swap_changes: SwapChanges,
@@ -134,7 +134,7 @@ impl PressureProbe {
         let has_room = changes.added_at > before.added_at && self.lacks_room && can_swap();
         if came_back || has_room {
             self.room = None;
-            self.policy.begin_anew();
+            self.policy.begin_anew(came_back);
         }
     }
 
@@ -166,7 +166,8 @@ impl PressureProbe {
         self.record_savings(current, &stat, on_device, copied);
         let mut sample = pressure_sample(sampler, &stat, (now, current), on_device, text);
         sample.queue_room = queue_room;
-        self.was_in_swap = on_device.is_none_or(|bytes| bytes + stat.zswapped.unwrap_or(0) > 0);
+        let in_swap = on_device.map(|bytes| bytes + stat.zswapped.unwrap_or(0));
+        self.was_in_swap = in_swap.is_none_or(|bytes| counts(bytes, current));
         let takes_anon = kind.takes_anon() && counts(sample.anon, current);
         let has_room = takes_anon && self.has_room(now, || cx.system.can_swap(located, kind));
         // What a guard spares makes the estimate a bound anyway.

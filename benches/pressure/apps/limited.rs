@@ -24,7 +24,7 @@ const HEADROOM: u64 = LIMIT / 10;
 const WARM_UP: Duration = Duration::from_secs(15);
 
 /// Kilobytes per second of the backup.
-const RATE: &str = "32768";
+const RATE: &str = "8192";
 
 /// A backup after the other.
 struct Backup(Child);
@@ -123,7 +123,7 @@ fn measure(controller: &Controller, seconds: u64) -> Result<Round> {
     if controller.name == "memory.high" {
         limit("memory.high", LIMIT - HEADROOM)?;
     }
-    let loaded = Postgres.begin(&at, false)?;
+    let loaded = Postgres.begin(&at, true)?;
     let backup = Backup::begin()?;
     let mut running = Running::begin(controller, false)?;
     let began = Instant::now();

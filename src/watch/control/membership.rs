@@ -177,7 +177,7 @@ impl<S: System> Control<'_, S> {
         self.dispatcher.remove(slot);
         let is_writing = member.is_writing();
         if member.closing.is_none() {
-            member.flush(!is_writing, &mut self.cx);
+            member.flush_last(&mut self.cx);
             if self.settings.samples {
                 member.emit_last(gone, &mut self.cx);
             }

@@ -80,6 +80,7 @@ impl<S: System> Member<S> {
         }
         self.flush(false, cx);
         // The worker's last reading replaces a sample.
+        self.range.record(result.current);
         let step = self.decide(result.current, cx)?;
         let is_unconfirmed = result.unconfirmed > 0 && result.unconfirmed == result.reclaimed;
         self.unconfirmed = if is_unconfirmed { self.unconfirmed.saturating_add(1) } else { 0 };

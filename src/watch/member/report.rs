@@ -160,6 +160,12 @@ impl<S: System> Member<S> {
         }
     }
 
+    /// Reports the work of a cgroup whose watch ends: all of it, unless a write is in progress.
+    pub(crate) fn flush_last(&mut self, cx: &mut Context<'_, S>) {
+        self.account.hurry();
+        self.flush(!self.is_writing(), cx);
+    }
+
     /// Reports the work since the last report, if that is long enough ago, or at the `end`.
     pub(crate) fn flush(&mut self, end: bool, cx: &mut Context<'_, S>) {
         let is_writing = self.is_writing();

@@ -380,9 +380,13 @@ impl PressurePolicy {
     }
 
     /// Records that what was pressed out came back without having been used, or that the kernel can
-    /// take memory now that it couldn't before: another approach begins.
-    pub(crate) fn begin_anew(&mut self) {
+    /// take memory now that it couldn't before: another approach begins. `is_back` says that it was
+    /// what was in swap that came back.
+    pub(crate) fn begin_anew(&mut self, is_back: bool) {
         self.interrupted();
+        if is_back {
+            self.returns.forget_out();
+        }
         self.forget_press();
         self.reuse.begin_anew();
         (self.found, self.has_paused, self.unsorted, self.knees) = (false, false, None, 0);

@@ -251,7 +251,8 @@ impl Reuse {
         if let Some(check) = self.check.as_mut().filter(|check| !check.is_pause()) {
             // A knee in new memory says nothing of the press before.
             check.accepted = check.arrived(sample);
-            return check.until;
+            let until = check.until;
+            return self.cut_rest(sample.at).unwrap_or(until);
         }
         let stage = match (self.approaches, knee) {
             (true, Some(_)) => Stage::First,
@@ -310,18 +311,21 @@ impl Reuse {
                 return Some(Checked::Void);
             }
             check.seen = sample.current;
-            if check.stage == Stage::Resting && sample.current > check.usage + limit && new <= limit {
-                // More of it is in use, or what is new turned out to be: soon measured.
-                (self.confirmed, self.same) = (None, 0);
-                self.rest.reset();
-                check.until = check.until.min(sample.at + self.time);
-            }
+            let grew = sample.current > check.usage + limit && new <= limit;
             let enough = if check.is_pressing { limit / 4 } else { limit };
             check.is_pressing = new > enough && !check.is_pause();
+            let (until, accepted) = (check.until, check.accepted);
             if !check.is_pressing {
-                return Some(Checked::Waiting(check.until));
+                let cut = if grew { self.cut_rest(sample.at) } else { None };
+                return Some(Checked::Waiting(cut.unwrap_or(until)));
             }
-            return Some(check.press_new(sample, new, self.time));
+            let pressed = check.press_new(sample, new, self.time);
+            if check.accepted > accepted
+                && let Some(until) = self.cut_rest(sample.at)
+            {
+                return Some(Checked::Waiting(until));
+            }
+            return Some(pressed);
         }
         let check = *check;
         if check.stage == Stage::Resting {
@@ -406,6 +410,16 @@ impl Reuse {
         if let Some(check) = &mut self.check {
             check.until = sample.at + rest;
         }
+    }
+
+    /// Ends a rest within a reuse time: more is in use than before, and is soon measured. Returns its
+    /// end, if there is one.
+    fn cut_rest(&mut self, at: Duration) -> Option<Duration> {
+        let check = self.check.as_mut().filter(|check| check.stage == Stage::Resting)?;
+        check.until = check.until.min(at + self.time);
+        let until = check.until;
+        self.change();
+        Some(until)
     }
 
     /// Forgets what presses confirmed.

@@ -209,7 +209,7 @@ impl Estimate {
                 (self.met, self.met_spares) = (Some(set), knee.spares);
                 (self.last, self.last_usage, self.copies) = (now, knee.usage, knee.copies);
             }
-            Some(bytes) if set > bytes && is_far(set, bytes) && knee.usage > self.last_usage => {
+            Some(bytes) if set > bytes && is_far(set, bytes) && self.is_growth(knee.usage) => {
                 self.knees.grown = self.knees.grown.max(knee.usage);
                 self.doubt = Some(set);
             }
@@ -223,12 +223,15 @@ impl Estimate {
         (self.met, self.doubt) = (None, None);
         // Where some memory can never leave, such knees are all there are. The first that is more
         // shows what they were worth.
-        let all_spare = self.knees.all().all(|knee| knee.spares);
+        let all_spare = self.knees.count() > 0 && self.knees.all().all(|knee| knee.spares);
         let gives_way = all_spare && !knee.spares;
         let known = self.knees.median().filter(|_| self.knees.are_confirmed() && !gives_way);
         let confirms = knee.came_back() && (all_spare || !knee.spares);
         let Some(bytes) = known else {
-            let grown = if gives_way { 0 } else { self.knees.grown };
+            let mut grown = self.knees.grown;
+            if gives_way && grown > 0 {
+                self.earlier.record(std::mem::take(&mut grown), NEED_TIME, now);
+            }
             // The last bound is the one that is still true.
             self.last = now;
             self.knees = Knees::new(knee, grown);
@@ -278,10 +281,15 @@ impl Estimate {
         self.last_usage = self.last_usage.max(usage);
     }
 
+    /// Returns whether the cgroup grew to this usage by itself since the last knee.
+    fn is_growth(&self, usage: u64) -> bool {
+        usage > self.last_usage + self.last_usage / REGROWN_DIVISOR
+    }
+
     /// Records the usage between knees.
     pub(crate) fn used(&mut self, now: Duration, usage: u64) {
         let is_known = self.met.is_some() || self.knees.count() > 0;
-        if !is_known || usage <= self.last_usage + self.last_usage / REGROWN_DIVISOR {
+        if !is_known || !self.is_growth(usage) {
             return;
         }
         self.knees.grown = self.knees.grown.max(usage);

@@ -115,6 +115,11 @@ impl Returns {
         (self.returned, self.anon) = (0.0, 0.0);
     }
 
+    /// Forgets what was reclaimed earlier: it is back.
+    pub(super) fn forget_out(&mut self) {
+        self.out = 0.0;
+    }
+
     /// Forgets a press.
     pub(super) fn forget(&mut self) {
         self.reclaimed = 0.0;

@@ -384,7 +384,7 @@ fn what_swapoff_brings_back_is_pressed_out_again() {
         (app.hot, app.hot_outside) = (app.hot + app.hot_outside, 0.0);
         (app.cold, app.cold_outside) = (app.cold + app.cold_outside, 0.0);
         app.returned += back;
-        run.policy.begin_anew();
+        run.policy.begin_anew(true);
         run.estimate.disturbed(run.app.current() as u64);
         assert!(run.run(45).over() < 1.15, "{seconds}: {:?}", run.app);
     }
