@@ -7,16 +7,18 @@
 //! within that time.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
 use crate::controller::{self, Controller, Running, Set};
-use crate::guest::{Swap, Swapped, number, scanned, stall};
+use crate::guest::{Swap, Swapped, number, scanned};
 use crate::{CGROUPS, M, is_verbose, remove};
+use figures::{Figures, Meter, Rounds};
 use latency::Latencies;
 
 mod client;
+mod figures;
 mod java;
 mod latency;
 pub mod limited;
@@ -50,86 +52,56 @@ pub trait Loaded {
     fn end(self: Box<Self>) -> Result<Latencies>;
 }
 
-pub fn compare(memctl: &str, seconds: u64, names: &[&str]) -> Result<()> {
+pub fn compare(memctl: &str, seconds: u64, rounds: u32, names: &[&str]) -> Result<()> {
     service::prepare()?;
     let apps: [Box<dyn App>; 4] =
         [Box::new(postgres::Postgres), Box::new(redis::Redis), Box::new(java::Java), Box::new(vmm::Vmm)];
     for name in names {
         ensure!(apps.iter().any(|app| app.name() == *name), "{name}: no such application");
     }
+    let mut controllers = controller::all(memctl)?;
+    // Where it makes sense alone: with shapes, an application's hot memory is touched all the time.
+    if controller::is_wanted("shell-1s") {
+        let at = controllers.iter().position(|controller| !controller.command.is_empty());
+        controllers.insert(at.unwrap_or(controllers.len()), shell());
+    }
     for app in apps.iter().filter(|app| names.is_empty() || names.contains(&app.name())) {
-        println!("{:<9} {:<8} {}", app.name(), "BY", Figures::HEAD);
-        let swap = Swapped::on(Swap::Zram)?;
-        let mut without = None;
-        for controller in controller::all(memctl)? {
-            if controller.command.is_empty() {
-                without = Some(alone(app.as_ref())?);
-                continue;
+        println!("{}: {}", app.name(), Figures::head());
+        let (mut all, mut used) = (Rounds::default(), None);
+        for _ in 0..rounds {
+            let swap = Swapped::on(Swap::Zram)?;
+            for controller in &controllers {
+                if controller.command.is_empty() {
+                    let figures = alone(app.as_ref(), &mut used)?;
+                    all.add("none", &figures);
+                    // By who knows what is in use, to the tenth.
+                    if let Some([minute, _]) = used.filter(|_| controller::is_wanted("memory.high")) {
+                        all.add("memory.high", &under(app.as_ref(), "memory.high", minute / 10 * 11)?);
+                    }
+                    continue;
+                }
+                let (figures, last, suggested) = controlled(app.as_ref(), controller, seconds, used)?;
+                all.add(controller.name, &figures);
+                all.add(&format!("{} (end)", controller.name), &last);
+                if let Some(limit) = suggested {
+                    all.add("suggested", &under(app.as_ref(), "memory.max", limit)?);
+                }
             }
-            let suggested = controlled(app.as_ref(), &controller, seconds, without.as_ref())?;
-            if let Some(limit) = suggested {
-                under(app.as_ref(), limit, without.as_ref())?;
-            }
+            drop(swap);
         }
-        drop(swap);
+        all.tell();
     }
     Ok(())
 }
 
-/// What a time of measuring showed.
-struct Figures {
-    requests: Latencies,
-    time: Duration,
-    stalled: Duration,
-    current: u64,
-    /// Milliseconds of the controller.
-    cpu: f64,
-}
-
-impl Figures {
-    const HEAD: &'static str = "   USAGE  REQUESTS/s      p50      p99    p99.9      max  STALLED  CPU";
-
-    fn row(&self, alone: Option<&Alone>) -> String {
-        let rate = self.rate();
-        let share = alone.map_or_else(String::new, |(without, _)| {
-            format!("  {:.1}% of its requests", 100.0 * rate / without.rate())
-        });
-        let [half, most, nearly, worst] = self.requests.quantiles([0.5, 0.99, 0.999, 1.0]);
-        format!(
-            "{:>6}M {rate:>11.1} {half:>6.1}ms {most:>6.1}ms {nearly:>6.1}ms {worst:>6.1}ms {:>7.2}% {:>4.1}%{share}",
-            self.current / M,
-            100.0 * self.stalled.as_secs_f64() / self.time.as_secs_f64(),
-            self.cpu / 10.0 / self.time.as_secs_f64(),
-        )
-    }
-
-    fn rate(&self) -> f64 {
-        self.requests.count() as f64 / self.time.as_secs_f64()
-    }
-}
-
-/// A time of measuring that began.
-struct Meter {
-    began: (Instant, SystemTime),
-    stalled: u64,
-}
-
-impl Meter {
-    fn begin(app: &Path) -> Result<Self> {
-        Ok(Self { began: (Instant::now(), SystemTime::now()), stalled: stall(app)? })
-    }
-
-    /// Returns the figures up to now, whose requests are known when the load ended.
-    fn end(self, app: &Path) -> Result<(Figures, [SystemTime; 2])> {
-        let figures = Figures {
-            requests: Latencies::default(),
-            time: self.began.0.elapsed(),
-            stalled: Duration::from_micros(stall(app)? - self.stalled),
-            current: number(app, "memory.current")?,
-            cpu: 0.0,
-        };
-        Ok((figures, [self.began.1, SystemTime::now()]))
-    }
+/// Returns what many write in a shell: a hundredth each second, as long as nothing is stalled.
+fn shell() -> Controller {
+    let app = "/sys/fs/cgroup/app";
+    let script = format!(
+        "while :; do read _ stalled _ <{app}/memory.pressure; read used <{app}/memory.current; \
+         [ $stalled != avg10=0.00 ] || echo $((used / 100)) >{app}/memory.reclaim; sleep 1; done 2>/dev/null"
+    );
+    Controller { name: "shell-1s", command: vec!["sh".into(), "-c".into(), script] }
 }
 
 /// Prints what happens, if that is wanted.
@@ -147,36 +119,34 @@ fn cgroup() -> Result<PathBuf> {
     Ok(app)
 }
 
-/// Figures of an application without a controller, and the bytes that it takes back within one
-/// minute, and within two.
-type Alone = (Figures, [u64; 2]);
-
-/// Measures the application without a controller, and its working set.
-fn alone(app: &dyn App) -> Result<Alone> {
+/// Measures the application without a controller, and, unless that is known, the bytes that it takes
+/// back within one minute, and within two.
+fn alone(app: &dyn App, used: &mut Option<[u64; 2]>) -> Result<Figures> {
     let at = cgroup()?;
     let loaded = app.begin(&at, true)?;
     std::thread::sleep(SHORT_WARM_UP);
     progress("measuring without a controller");
     let meter = Meter::begin(&at)?;
     std::thread::sleep(MEASURED);
-    let (mut figures, measured) = meter.end(&at)?;
-    progress("reclaiming all of it");
-    let least = reclaim_all(&at)?;
-    let mut used = [0; 2];
-    for used in &mut used {
-        std::thread::sleep(Duration::from_secs(60));
-        *used = number(&at, "memory.current")?;
+    let (mut figures, measured) = meter.end()?;
+    if used.is_none() {
+        progress("reclaiming all of it");
+        let least = reclaim_all(&at)?;
+        let mut after = [0; 2];
+        for after in &mut after {
+            std::thread::sleep(Duration::from_secs(60));
+            *after = number(&at, "memory.current")?;
+        }
+        let [one, two] = after.map(|bytes| bytes / M);
+        println!(
+            "  in use within 1 minute: {one} MiB, within 2: {two} MiB (reclaimed to {} MiB before)",
+            least / M
+        );
+        *used = Some(after);
     }
     figures.requests = loaded.end()?.within(measured);
     remove(&at);
-    println!("{:<9} {:<8} {}", app.name(), "none", figures.row(None));
-    println!(
-        "  in use within 1 minute: {} MiB, within 2: {} MiB (reclaimed to {} MiB before)",
-        used[0] / M,
-        used[1] / M,
-        least / M
-    );
-    Ok((figures, used))
+    Ok(figures)
 }
 
 /// Reclaims until what the load takes back is all that writes reclaim, and returns the usage then.
@@ -196,34 +166,42 @@ fn reclaim_all(at: &Path) -> Result<u64> {
     number(at, "memory.current")
 }
 
-/// Measures the application beside a controller, and returns the suggested limit in bytes.
+/// Measures the application beside a controller, and in the last minute of that, and returns the
+/// suggested limit in bytes.
 fn controlled(
     app: &dyn App,
     controller: &Controller,
     seconds: u64,
-    alone: Option<&Alone>,
-) -> Result<Option<u64>> {
+    used: Option<[u64; 2]>,
+) -> Result<(Figures, Figures, Option<u64>)> {
     let at = cgroup()?;
     let loaded = app.begin(&at, true)?;
     std::thread::sleep(SHORT_WARM_UP);
     let meter = Meter::begin(&at)?;
     let mut running = Running::begin(controller, false)?;
     let began = Instant::now();
+    let mut last = None;
     for second in 1..=seconds {
         std::thread::sleep((began + Duration::from_secs(second)).saturating_duration_since(Instant::now()));
         if is_verbose() || second % 30 == 0 {
             let (usage, cpu) = (number(&at, "memory.current")? / M, running.cpu()?);
             println!("  {second:>4} s {usage:>4} MiB, {}, {cpu:.2} s of CPU", scanned(&at)?);
         }
+        if second + MEASURED.as_secs() == seconds.max(MEASURED.as_secs() + 1) {
+            last = Some((Meter::begin(&at)?, running.cpu()?));
+        }
     }
-    let (mut figures, times) = meter.end(&at)?;
-    figures.cpu = running.cpu()? * 1e3;
+    let (mut figures, times) = meter.end()?;
+    let cpu = running.cpu()?;
+    let (last, before) = last.context("at least a minute")?;
+    let (mut last, last_times) = last.end()?;
+    (figures.cpu, last.cpu) = (cpu, cpu - before);
     let told = running.end(began)?;
-    figures.requests = loaded.end()?.within(times);
+    let requests = loaded.end()?;
+    (last.requests, figures.requests) = (requests.within(last_times), requests.within(times));
     remove(&at);
-    println!("{:<9} {:<8} {}", app.name(), controller.name, figures.row(alone));
     for Set { at, mib, is_at_most, confidence, suggested } in &told.sets {
-        let of_used = alone.map_or_else(String::new, |(_, used)| {
+        let of_used = used.map_or_else(String::new, |used| {
             let [one, two] = used.map(|used| 100.0 * *mib as f64 / (used / M) as f64);
             format!(" {one:.0}% of what it uses within 1 minute, {two:.0}% within 2;")
         });
@@ -235,20 +213,20 @@ fn controlled(
             suggested.map_or_else(|| "none".to_owned(), |bytes| format!("{} MiB", bytes / M)),
         );
     }
-    Ok(told.suggested)
+    Ok((figures, last, told.suggested))
 }
 
 /// Measures the application, started anew, under a limit and without a controller.
-fn under(app: &dyn App, limit: u64, alone: Option<&Alone>) -> Result<()> {
+fn under(app: &dyn App, file: &str, limit: u64) -> Result<Figures> {
     let at = cgroup()?;
-    std::fs::write(at.join("memory.max"), limit.to_string()).context("memory.max")?;
+    println!("  {file} = {} MiB", limit / M);
+    std::fs::write(at.join(file), limit.to_string()).with_context(|| file.to_owned())?;
     let loaded = app.begin(&at, false)?;
     std::thread::sleep(WARM_UP);
     let meter = Meter::begin(&at)?;
     std::thread::sleep(MEASURED);
-    let (mut figures, times) = meter.end(&at)?;
+    let (mut figures, times) = meter.end()?;
     figures.requests = loaded.end()?.within(times);
     remove(&at);
-    println!("{:<9} {:<8} {}", app.name(), format!("max={}M", limit / M), figures.row(alone));
-    Ok(())
+    Ok(figures)
 }

@@ -72,10 +72,15 @@ pub fn all(memctl: &str) -> Result<Vec<Controller>> {
         ];
         all.insert(1, Controller { name: "oomd", command: words.map(str::to_owned).to_vec() });
     }
-    let only = std::env::var("MEMCTL_BENCH_BY").unwrap_or_default();
-    let only: Vec<_> = only.split_whitespace().collect();
-    all.retain(|controller| only.is_empty() || only.contains(&controller.name));
+    all.retain(|controller| is_wanted(controller.name));
     Ok(all)
+}
+
+/// Returns whether a controller is to be measured: if `MEMCTL_BENCH_BY` names it, or none.
+pub fn is_wanted(name: &str) -> bool {
+    let only = std::env::var("MEMCTL_BENCH_BY").unwrap_or_default();
+    let mut only = only.split_whitespace().peekable();
+    only.peek().is_none() || only.any(|wanted| wanted == name)
 }
 
 /// What memctl told.

@@ -3,7 +3,7 @@
 //!
 //! `pressure compare MEMCTL SECONDS [SHAPE[:TIMES]]...` runs in a guest: an application with a
 //! known amount of hot memory, with each controller in turn. `pressure load SHAPE FILE` is that
-//! application. `pressure apps MEMCTL SECONDS [APP]...` does it with real applications, and
+//! application. `pressure apps MEMCTL ROUNDS SECONDS [APP]...` does it with real applications, and
 //! `pressure vmm IMAGE` is one of them. `pressure limited MEMCTL SECONDS ROUNDS` has one of them below
 //! a limit, beside `memctl watch --headroom`.
 
@@ -134,7 +134,9 @@ fn main() -> Result<()> {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => println!("nothing measured: `make bench-pressure` says on what"),
-        ["apps", memctl, seconds, ref names @ ..] => apps::compare(memctl, seconds.parse()?, names)?,
+        ["apps", memctl, rounds, seconds, ref names @ ..] => {
+            apps::compare(memctl, seconds.parse()?, rounds.parse()?, names)?;
+        }
         ["limited", memctl, seconds, rounds] => {
             apps::limited::compare(memctl, seconds.parse()?, rounds.parse()?)?;
         }
@@ -157,7 +159,7 @@ fn main() -> Result<()> {
             }
         }
         _ => bail!(
-            "usage: pressure compare MEMCTL SECONDS [SHAPE[:TIMES]]..., or pressure apps MEMCTL SECONDS [APP]..."
+            "usage: pressure compare MEMCTL SECONDS [SHAPE[:TIMES]]..., or pressure apps MEMCTL ROUNDS SECONDS [APP]..."
         ),
     }
     Ok(())

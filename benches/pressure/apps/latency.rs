@@ -16,8 +16,8 @@ impl Latencies {
     }
 
     /// Returns those that ended between two times.
-    pub fn within(self, [from, to]: [SystemTime; 2]) -> Self {
-        Self(self.0.into_iter().filter(|&(ended, _)| from <= ended && ended <= to).collect())
+    pub fn within(&self, [from, to]: [SystemTime; 2]) -> Self {
+        Self(self.0.iter().copied().filter(|&(ended, _)| from <= ended && ended <= to).collect())
     }
 
     /// Returns latencies in milliseconds that the given shares of all requests don't exceed.

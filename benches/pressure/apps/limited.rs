@@ -3,17 +3,16 @@
 //! turns.
 
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process_group};
 
+use super::figures::{Figures, Meter, Rounds};
 use super::postgres::Postgres;
-use super::{App, Figures, Meter, cgroup, service};
-use crate::controller::{Controller, Running};
-use crate::guest::counter;
+use super::{App, cgroup, service};
+use crate::controller::{Controller, Running, is_wanted};
 use crate::{M, remove};
 
 /// The limit, and what a controller is to keep free below it.
@@ -46,35 +45,6 @@ impl Backup {
     }
 }
 
-/// What a controller came to in one round. Amounts are MiB.
-struct Round {
-    figures: Figures,
-    direct: f64,
-    refaulted: f64,
-}
-
-/// Figures of a round, in the order of the columns.
-impl Round {
-    const HEAD: [&str; 9] = [
-        "REQUESTS/s",
-        "P50 ms",
-        "P99 ms",
-        "P99.9 ms",
-        "MAX ms",
-        "DIRECT M",
-        "STALL ms",
-        "REFAULT M",
-        "CPU ms",
-    ];
-
-    fn row(&self) -> [f64; 9] {
-        let [half, most, nearly, worst] = self.figures.requests.quantiles([0.5, 0.99, 0.999, 1.0]);
-        let stalled = self.figures.stalled.as_secs_f64() * 1e3;
-        let rate = self.figures.rate();
-        [rate, half, most, nearly, worst, self.direct, stalled, self.refaulted, self.figures.cpu]
-    }
-}
-
 pub fn compare(memctl: &str, seconds: u64, rounds: u32) -> Result<()> {
     service::prepare()?;
     let app = "/sys/fs/cgroup/app";
@@ -95,28 +65,18 @@ pub fn compare(memctl: &str, seconds: u64, rounds: u32) -> Result<()> {
         ("memctl-join", watch(&["--join", "app"])),
     ]
     .map(|(name, command)| Controller { name, command });
-    println!("{:<12} {}", "BY", Round::HEAD.map(|name| format!("{name:>11}")).join(""));
-    let mut all = controllers.each_ref().map(|_| Vec::new());
+    println!("{:<14}{}", "BY", Figures::head());
+    let mut all = Rounds::default();
     for _ in 0..rounds {
-        for (controller, rows) in controllers.iter().zip(&mut all) {
-            let row = measure(controller, seconds)?.row();
-            println!("{:<12} {}", controller.name, row.map(|figure| format!("{figure:>11.1}")).join(""));
-            rows.push(row);
+        for controller in controllers.iter().filter(|controller| is_wanted(controller.name)) {
+            all.add(controller.name, &measure(controller, seconds)?);
         }
     }
-    println!("\nmean, and the least and the most of {rounds} rounds");
-    for (controller, rows) in controllers.iter().zip(&all) {
-        for (column, name) in Round::HEAD.iter().enumerate() {
-            let figures = || rows.iter().map(|row| row[column]);
-            let mean = figures().sum::<f64>() / f64::from(rounds.max(1));
-            let (least, most) = (figures().fold(f64::MAX, f64::min), figures().fold(f64::MIN, f64::max));
-            println!("{:<12} {name:>11} {mean:>9.1}  ({least:.1} to {most:.1})", controller.name);
-        }
-    }
+    all.tell();
     Ok(())
 }
 
-fn measure(controller: &Controller, seconds: u64) -> Result<Round> {
+fn measure(controller: &Controller, seconds: u64) -> Result<Figures> {
     let at = cgroup()?;
     let limit = |file: &str, bytes: u64| std::fs::write(at.join(file), bytes.to_string()).context("a limit");
     limit("memory.max", LIMIT)?;
@@ -128,18 +88,13 @@ fn measure(controller: &Controller, seconds: u64) -> Result<Round> {
     let mut running = Running::begin(controller, false)?;
     let began = Instant::now();
     std::thread::sleep(WARM_UP);
-    let of = |at: &Path| -> Result<[u64; 2]> {
-        Ok([counter(at, "pgsteal_direct")?, counter(at, "workingset_refault_file")?])
-    };
-    let (meter, before, cpu) = (Meter::begin(&at)?, of(&at)?, running.cpu()?);
+    let (meter, cpu) = (Meter::begin(&at)?, running.cpu()?);
     std::thread::sleep(Duration::from_secs(seconds));
-    let (mut figures, times) = meter.end(&at)?;
-    let after = of(&at)?;
-    figures.cpu = (running.cpu()? - cpu) * 1e3;
+    let (mut figures, times) = meter.end()?;
+    figures.cpu = running.cpu()? - cpu;
     running.end(began)?;
     backup.end()?;
     figures.requests = loaded.end()?.within(times);
     remove(&at);
-    let mib = |index: usize| (after[index] - before[index]) as f64 * 4096.0 / M as f64;
-    Ok(Round { figures, direct: mib(0), refaulted: mib(1) })
+    Ok(figures)
 }
