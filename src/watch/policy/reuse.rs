@@ -16,6 +16,7 @@
 
 mod check;
 mod press;
+mod rests;
 mod sample;
 
 use std::time::Duration;
@@ -23,9 +24,9 @@ use std::time::Duration;
 pub(crate) use check::{BACK_SHARE, CONFIRMED_SHARE, Checked, Margin, Settled};
 use check::{Check, MEASURING, NOISE_BYTES, SETTLING, Stage, change_of, would_come_back};
 use press::{MAX_LATENESS, Press};
+use rests::Rests;
 pub(crate) use sample::{Anon, Refaulted, ReuseSample};
 
-use super::backoff::Doubling;
 use crate::kind::Kind;
 
 /// Time within which memory in use is touched, by default.
@@ -45,11 +46,6 @@ const MAX_ANON_PRESSES: u32 = 3;
 /// Multiple of the pressed bytes above which refaults that don't make the usage grow aren't the
 /// press's: the kernel evicts by itself, for example in a loop over a file.
 const OTHERS_FACTOR: f64 = 4.0;
-
-/// Number of presses in a row that find the same working set, after which it rests before the next;
-/// and reuse times for which it does so at most.
-const SAME_SETS: u32 = 3;
-const MAX_REST: u32 = 8;
 
 /// Divisor of the depth that gives the remainder which ends a press.
 const NEAR_DIVISOR: u64 = 8;
@@ -86,10 +82,7 @@ pub(crate) struct Reuse {
     anon_presses: u32,
     /// Time at which others evicted memory of the cgroup last.
     disturbed_at: Option<Duration>,
-    /// Working set that the last press confirmed, how many in a row did, and the rest after it.
-    confirmed: Option<u64>,
-    same: u32,
-    rest: Doubling,
+    rests: Rests,
 }
 
 impl Reuse {
@@ -109,9 +102,7 @@ impl Reuse {
             refaulted_anon: None,
             anon_presses: 0,
             disturbed_at: None,
-            confirmed: None,
-            same: 0,
-            rest: Doubling::default(),
+            rests: Rests::default(),
         }
     }
 
@@ -120,7 +111,7 @@ impl Reuse {
     pub(crate) fn adopt(&mut self, time: Duration) -> bool {
         let is_another = std::mem::replace(&mut self.time, time) != time;
         if is_another && !self.approaches {
-            self.change();
+            self.rests = Rests::default();
             self.next(LEAST_DEPTH);
         }
         is_another
@@ -270,7 +261,8 @@ impl Reuse {
             + match stage {
                 Stage::Settling => SETTLING,
                 Stage::Measuring => MEASURING,
-                Stage::First | Stage::Later | Stage::Resting => self.time,
+                Stage::First | Stage::Later => self.time,
+                Stage::Resting(rest) => rest,
             };
         self.check = Some(Check {
             began: at,
@@ -306,7 +298,7 @@ impl Reuse {
             let new = check.arrived(sample).saturating_sub(check.accepted);
             let (limit, fell) = (change_of(check.usage), check.usage.saturating_sub(sample.current));
             if fell > limit && !check.is_pause() {
-                self.change();
+                self.rests = Rests::default();
                 self.next(LEAST_DEPTH);
                 return Some(Checked::Void);
             }
@@ -328,7 +320,7 @@ impl Reuse {
             return Some(pressed);
         }
         let check = *check;
-        if check.stage == Stage::Resting {
+        if matches!(check.stage, Stage::Resting(_)) {
             // What came back meanwhile, later than within the reuse time, isn't new.
             let known = self.settled.unwrap_or(0) + sample.refaulted.since(check.refaulted).all;
             self.settled = Some((known + check.accepted).min(sample.set()));
@@ -383,7 +375,10 @@ impl Reuse {
         self.anon_presses = if next.prefers_anon() { self.anon_presses + 1 } else { 0 };
         self.kind = next;
         self.settled = Some(usage.saturating_sub(copies));
-        self.rest(sample, told.filter(|&share| share >= CONFIRMED_SHARE && !is_bound && !self.approaches));
+        let confirms = told.is_some_and(|share| share >= CONFIRMED_SHARE) && !is_bound && !self.approaches;
+        if let Some(rest) = self.rests.confirm(self.settled.filter(|_| confirms), self.time) {
+            self.check_from(sample, None, Stage::Resting(rest));
+        }
         Some(Checked::Over(told.map(|share| Settled {
             usage,
             copies,
@@ -393,39 +388,13 @@ impl Reuse {
         })))
     }
 
-    /// Rests after a press that found the same working set as those before, as more than a bound:
-    /// most of the press came back, or nothing could be taken.
-    fn rest(&mut self, sample: ReuseSample, found: Option<f64>) {
-        let set = self.settled.filter(|_| found.is_some());
-        let is_same =
-            |set: u64| self.confirmed.is_some_and(|before| set.abs_diff(before) <= change_of(before));
-        let same = if set.is_some_and(is_same) { self.same + 1 } else { set.iter().count() as u32 };
-        (self.confirmed, self.same) = (set, same.min(SAME_SETS));
-        if self.same < SAME_SETS {
-            self.rest.reset();
-            return;
-        }
-        let rest = self.rest.next(self.time, MAX_REST * self.time);
-        self.check_from(sample, None, Stage::Resting);
-        if let Some(check) = &mut self.check {
-            check.until = sample.at + rest;
-        }
-    }
-
     /// Ends a rest within a reuse time: more is in use than before, and is soon measured. Returns its
     /// end, if there is one.
     fn cut_rest(&mut self, at: Duration) -> Option<Duration> {
-        let check = self.check.as_mut().filter(|check| check.stage == Stage::Resting)?;
+        let check = self.check.as_mut().filter(|check| matches!(check.stage, Stage::Resting(_)))?;
         check.until = check.until.min(at + self.time);
-        let until = check.until;
-        self.change();
-        Some(until)
-    }
-
-    /// Forgets what presses confirmed.
-    fn change(&mut self) {
-        (self.confirmed, self.same) = (None, 0);
-        self.rest.reset();
+        self.rests = Rests::default();
+        Some(check.until)
     }
 
     /// Returns the depth of the next press after a check.

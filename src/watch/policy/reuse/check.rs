@@ -123,8 +123,8 @@ pub(super) enum Stage {
     First,
     /// A later check.
     Later,
-    /// None: a rest before the next press.
-    Resting,
+    /// None: a rest of this length before the next press.
+    Resting(Duration),
 }
 
 impl Check {

@@ -254,7 +254,7 @@ fn resting() -> Reuse {
     let mut reuse = Reuse::new(Duration::from_secs(60));
     reuse.approaches = false;
     reuse.depth = LEAST_DEPTH;
-    for press in 1..=SAME_SETS {
+    for press in 1..=rests::SAME_SETS {
         let (at, back) = (u64::from(press) * 100, 35 + u64::from(press) * 5);
         assert_eq!(reuse.left(sample(at - 65, 100, back - 5)), 5 * M, "no rest before it: {press}");
         reuse.reclaimed(5 * M);
@@ -285,7 +285,8 @@ fn the_third_press_that_finds_the_same_is_followed_by_a_rest() {
     reuse.check.as_mut().expect("it rests").until = Duration::from_secs(800);
     assert_eq!(reuse.judge(sample(310, 115, 65)), waiting(370));
     assert_eq!(reuse.judge(sample(330, 130, 80)), waiting(370));
-    assert_eq!((reuse.same, reuse.rest.next(reuse.time, MAX_REST * reuse.time)), (0, reuse.time));
+    let confirmed = [130, 130, 130].map(|mib| reuse.rests.confirm(Some(mib * M), reuse.time));
+    assert_eq!(confirmed, [None, None, Some(reuse.time)]);
     // What is new is pressed out.
     let mut reuse = resting();
     assert_eq!(reuse.judge(sample(310, 130, 50)), Some(Checked::New(12 * M + M / 2)));
