@@ -33,6 +33,9 @@ const MEASURED: Duration = Duration::from_secs(60);
 /// Bytes reclaimed at once.
 const STEP: u64 = 10 * M;
 
+/// Latency from which a request is told of, if that is wanted.
+const SLOW: Duration = Duration::from_millis(100);
+
 /// Time between its start and the measurement, and between its load's start and the measurement
 /// where memory was there before.
 const WARM_UP: Duration = Duration::from_secs(60);
@@ -199,6 +202,10 @@ fn controlled(
     let told = running.end(began)?;
     let requests = loaded.end()?;
     (last.requests, figures.requests) = (requests.within(last_times), requests.within(times));
+    for (at, took) in figures.requests.slow(SLOW) {
+        let at = at.duration_since(times[0]).unwrap_or_default().as_secs_f64();
+        progress(&format!("{at:.1} s: a request took {} ms", took.as_millis()));
+    }
     remove(&at);
     for Set { at, mib, is_at_most, confidence, suggested } in &told.sets {
         let of_used = used.map_or_else(String::new, |used| {

@@ -29,4 +29,18 @@ impl Latencies {
             sorted.get(rank.saturating_sub(1)).map_or(f64::NAN, |took| took.as_secs_f64() * 1e3)
         })
     }
+
+    /// Returns the longest latency of each second that has one `above` that, with the time of its end.
+    pub fn slow(&self, above: Duration) -> Vec<(SystemTime, Duration)> {
+        let second = |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |at| at.as_secs());
+        let mut slow = Vec::<(SystemTime, Duration)>::new();
+        for &(ended, took) in self.0.iter().filter(|(_, took)| *took > above) {
+            match slow.last_mut().filter(|(last, _)| second(*last) == second(ended)) {
+                Some(last) if last.1 < took => *last = (ended, took),
+                Some(_) => {}
+                None => slow.push((ended, took)),
+            }
+        }
+        slow
+    }
 }
