@@ -3,7 +3,7 @@
 //!
 //! `pressure compare MEMCTL SECONDS [SHAPE[:TIMES]]...` runs in a guest: an application with a
 //! known amount of hot memory, with each controller in turn. `pressure load SHAPE FILE` is that
-//! application. `pressure apps MEMCTL ROUNDS SECONDS [APP]...` does it with real applications, and
+//! application, and `pressure limits SHAPE MIB...` plays it under limits. `pressure apps MEMCTL ROUNDS SECONDS [APP]...` does it with real applications, and
 //! `pressure vmm IMAGE` is one of them. `pressure limited MEMCTL SECONDS ROUNDS` has one of them below
 //! a limit, beside `memctl watch --headroom`.
 
@@ -17,6 +17,7 @@ use anyhow::{Context, Result, bail};
 mod apps;
 mod controller;
 mod guest;
+mod limit;
 mod load;
 
 use controller::{Controller, Running, Told};
@@ -95,9 +96,13 @@ const MAIN: Shape = Shape {
     swap: Swap::Zram,
     twist: Twist::None,
 };
-const SHAPES: [Shape; 17] = [
+const SHAPES: [Shape; 20] = [
     MAIN,
     Shape { name: "cache", anon: 40, hot: 10, file: 400, hot_file: 60, ..MAIN },
+    // Services, whose program is page cache in use.
+    Shape { name: "mixed5", hot_file: 5, ..MAIN },
+    Shape { name: "mixed20", hot_file: 20, ..MAIN },
+    Shape { name: "mixed60", hot_file: 60, ..MAIN },
     Shape { name: "large", anon: 550, hot: 90, ..MAIN },
     Shape { name: "drift", drift: 0.5, ..MAIN },
     Shape { name: "noswap", swap: Swap::None, ..MAIN },
@@ -139,6 +144,10 @@ fn main() -> Result<()> {
         }
         ["limited", memctl, seconds, rounds] => {
             apps::limited::compare(memctl, seconds.parse()?, rounds.parse()?)?;
+        }
+        ["limits", name, ref limits @ ..] => {
+            let limits = limits.iter().map(|limit| limit.parse()).collect::<Result<Vec<_>, _>>()?;
+            limit::compare(&Shape::named(name)?, &limits)?;
         }
         ["vmm", image] => apps::vmm::run(image.as_ref())?,
         ["load", name, file] => load::load(Shape::named(name)?, file.as_ref())?,
@@ -186,7 +195,7 @@ fn compare(shape: &Shape, memctl: &str, seconds: u64, times: u32) -> Result<()> 
                 course.tell_estimates(shape);
             }
             if let Some(limit) = course.told.suggested {
-                println!("  {}", under(shape, limit, course.batches)?);
+                println!("  {}", limit::under(shape, limit, course.batches)?);
             }
             courses.push(course);
             drop(swap);
@@ -362,28 +371,6 @@ fn end(shape: &Shape, app: &Path, load: Load) -> Result<()> {
     }
     remove(app);
     Ok(())
-}
-
-/// Starts the application anew under a limit, without a controller, and returns the result, with that
-/// of the run before (`batches` per second) beside it.
-fn under(shape: &Shape, limit: u64, batches: f64) -> Result<String> {
-    const WARM_UP: Duration = Duration::from_secs(20);
-    const MEASURED: Duration = Duration::from_secs(60);
-    let (app, mut load) = begin(shape, "app", Some(limit))?;
-    std::thread::sleep(WARM_UP);
-    load.ask("now")?;
-    let stalled = stall(&app)?;
-    std::thread::sleep(MEASURED);
-    let (anew, worst) = load.ask("now")?;
-    let stalled = (stall(&app)? - stalled) as f64 / MEASURED.as_micros() as f64;
-    end(shape, &app, load)?;
-    Ok(format!(
-        "with memory.max = {}M as suggested, started anew without a controller: {anew:.1} batches/s ({:.0}%), stalled \
-         {:.1}% of the time, worst {worst:.1} ms",
-        limit / M,
-        100.0 * anew / batches,
-        100.0 * stalled
-    ))
 }
 
 fn measure(shape: &Shape, controller: &Controller, seconds: u64) -> Result<Course> {
