@@ -57,8 +57,12 @@ pub trait Loaded {
 
 pub fn compare(memctl: &str, seconds: u64, rounds: u32, names: &[&str]) -> Result<()> {
     service::prepare()?;
-    let apps: [Box<dyn App>; 4] =
-        [Box::new(postgres::Postgres), Box::new(redis::Redis), Box::new(java::Java), Box::new(vmm::Vmm)];
+    let apps: [Box<dyn App>; 4] = [
+        Box::new(postgres::Postgres::USUAL),
+        Box::new(redis::Redis),
+        Box::new(java::Java),
+        Box::new(vmm::Vmm),
+    ];
     for name in names {
         ensure!(apps.iter().any(|app| app.name() == *name), "{name}: no such application");
     }

@@ -19,6 +19,9 @@ use crate::{M, remove};
 const LIMIT: u64 = 256 * M;
 const HEADROOM: u64 = LIMIT / 10;
 
+/// A load that leaves time for the backup in an emulator: no request waits for a processor for long.
+const LOADED: Postgres = Postgres { rows: 160_000, rate: 100 };
+
 /// Time for which the backup runs before the measurement.
 const WARM_UP: Duration = Duration::from_secs(15);
 
@@ -83,7 +86,7 @@ fn measure(controller: &Controller, seconds: u64) -> Result<Figures> {
     if controller.name == "memory.high" {
         limit("memory.high", LIMIT - HEADROOM)?;
     }
-    let loaded = Postgres.begin(&at, true)?;
+    let loaded = LOADED.begin(&at, true)?;
     let backup = Backup::begin()?;
     let mut running = Running::begin(controller, false)?;
     let began = Instant::now();

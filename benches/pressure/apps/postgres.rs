@@ -16,12 +16,18 @@ const BIN: &str = "/usr/lib/postgresql/17/bin";
 /// pgbench's unit of 100,000 rows, some 13 MB with the index.
 const SCALE: u32 = 20;
 
-/// Rows in use, a fifth of all, and selects per second: a block of 8 KiB holds 61 rows, and is read
-/// each 26 s on average, at random.
-const ROWS: u32 = 400_000;
-const RATE: u32 = 250;
+/// The server, with this load.
+pub struct Postgres {
+    /// Rows in use, from the first on: a block of 8 KiB holds 61.
+    pub rows: u32,
+    /// Selects per second.
+    pub rate: u32,
+}
 
-pub struct Postgres;
+impl Postgres {
+    /// A fifth of all rows: a block of them is read each 26 s on average, at random.
+    pub const USUAL: Self = Self { rows: 400_000, rate: 250 };
+}
 
 impl App for Postgres {
     fn name(&self) -> &'static str {
@@ -61,13 +67,15 @@ impl App for Postgres {
             psql("SELECT count(*), sum(abalance) FROM pgbench_accounts")?;
         }
         let script = format!("{DATA}/select.sql");
-        let text =
-            format!("\\set row random(1, {ROWS})\nSELECT abalance FROM pgbench_accounts WHERE aid = :row;\n");
+        let text = format!(
+            "\\set row random(1, {})\nSELECT abalance FROM pgbench_accounts WHERE aid = :row;\n",
+            self.rows
+        );
         std::fs::write(format!("{DISK}{script}"), text)?;
         for log in logs()? {
             std::fs::remove_file(log)?;
         }
-        let (rate, pgbench) = (RATE.to_string(), format!("{BIN}/pgbench"));
+        let (rate, pgbench) = (self.rate.to_string(), format!("{BIN}/pgbench"));
         let load = service::command(
             None,
             &[
