@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::Value;
 
-use crate::is_verbose;
+use crate::{CGROUPS, is_verbose};
 
 /// Folder of oomd and everything it needs (tests/vm/oomd).
 const OOMD: &str = "/oomd";
@@ -102,6 +102,21 @@ pub struct Set {
     pub suggested: Option<u64>,
 }
 
+/// Returns the command with which a program runs in a cgroup of its own with `MEMCTL_BENCH_CPU_MAX`
+/// as its cpu.max, if that is set.
+fn below_quota(program: &str, words: &[String]) -> Result<(String, Vec<String>)> {
+    let Ok(quota) = std::env::var("MEMCTL_BENCH_CPU_MAX") else {
+        return Ok((program.to_owned(), words.to_vec()));
+    };
+    let cgroup = format!("{CGROUPS}/controller");
+    std::fs::write(format!("{CGROUPS}/cgroup.subtree_control"), "+cpu")?;
+    std::fs::create_dir_all(&cgroup)?;
+    std::fs::write(format!("{cgroup}/cpu.max"), quota).context("cpu.max")?;
+    let script = format!("echo $$ >{cgroup}/cgroup.procs; exec \"$0\" \"$@\"");
+    let words = ["-c", &script, program].into_iter().map(str::to_owned).chain(words.iter().cloned());
+    Ok(("/bin/sh".to_owned(), words.collect()))
+}
+
 /// Lines of output, with their times.
 type Said = Vec<(Instant, String)>;
 
@@ -113,6 +128,7 @@ impl Running {
     pub fn begin(controller: &Controller, has_sibling: bool) -> Result<Self> {
         let [program, words @ ..] = &*controller.command else { return Ok(Self(None)) };
         let sibling = (has_sibling && controller.name == "memctl").then_some(crate::SIBLING);
+        let (program, words) = below_quota(program, words)?;
         let said_no_more = if is_verbose() { Stdio::inherit() } else { Stdio::null() };
         let mut child = Command::new(program)
             .args(words)
