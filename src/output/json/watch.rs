@@ -192,6 +192,9 @@ struct WorkingSetFound {
     /// Absent before the first reuse time is over, and while less than a tenth comes back.
     #[serde(skip_serializing_if = "Option::is_none")]
     suggested_max_bytes: Option<u64>,
+    /// Part of it that is room for idle anonymous memory; absent without any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    suggested_idle_bytes: Option<u64>,
 }
 
 impl WorkingSetFound {
@@ -206,6 +209,7 @@ impl WorkingSetFound {
             reuse_usec: usec(set.reuse),
             zswap_copies_bytes: (set.copies > 0).then_some(set.copies),
             suggested_max_bytes: set.suggested,
+            suggested_idle_bytes: set.suggested.map(|_| set.idle).filter(|idle| *idle > 0),
         }
     }
 }

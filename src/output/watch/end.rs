@@ -67,7 +67,8 @@ fn estimates(ended: &Ended, width: Option<u16>) -> String {
     let mut table = plain_table();
     table.set_header(["CGROUP", "WORKING SET", "CONFIDENCE", "AGE", "MEMORY.MAX", "SWAP", "SAVED"]);
     let (mut zram, mut demoted, mut missing, mut idle) = (0, 0, None, Vec::new());
-    let (mut spares, mut is_bound, mut stays, mut early, mut zswap) = (false, false, false, None, 0);
+    let (mut spares, mut is_bound, mut stays, mut early) = (false, false, false, None);
+    let (mut zswap, mut unused) = (0, 0);
     for one in &ended.each {
         let Some(found) = one.found else { continue };
         let or_none = |bytes: Option<u64>| bytes.map_or_else(|| "-".into(), compact);
@@ -78,6 +79,7 @@ fn estimates(ended: &Ended, width: Option<u16>) -> String {
         stays |= unsuggested.is_some_and(|set| set.is_bound);
         is_bound |= set.is_some_and(|set| set.is_bound);
         spares |= set.is_some_and(|set| set.spares);
+        unused += set.filter(|set| set.suggested.is_some()).map_or(0, |set| set.idle);
         zswap += set.filter(|set| set.suggested.is_some()).map_or(0, |set| set.copies);
         if let Some(why) = found.idle {
             idle.push(format!("{}: {}", called(&one.cgroup), silent(why)));
@@ -115,6 +117,13 @@ fn estimates(ended: &Ended, width: Option<u16>) -> String {
             format!(
                 "MEMORY.MAX has room for {} of compressed copies in zswap, which aren't part of the working set",
                 size(zswap)
+            )
+        }),
+        (unused > 0).then(|| {
+            format!(
+                "MEMORY.MAX has room for {} of idle anonymous memory: under a limit the kernel may keep it, and take \
+                 page cache in use instead",
+                size(unused)
             )
         }),
         (demoted > 0).then(|| format!("in addition, {} demoted to slower memory", size(demoted))),

@@ -118,6 +118,10 @@ pub fn at_most(set: &WorkingSet) -> &'static str {
 
 fn found(set: &WorkingSet, saved: &Saved) -> String {
     let suggested = match set.suggested {
+        Some(bytes) if set.idle > 0 => {
+            let idle = size(set.idle);
+            format!("suggested memory.max {}, with room for {idle} of idle anonymous memory", size(bytes))
+        }
         Some(bytes) => format!("suggested memory.max {}", size(bytes)),
         None if set.is_bound => "hardly any of what was reclaimed is used again".to_owned(),
         None => format!("what is touched less than all the time has {} to come back", time(set.reuse)),

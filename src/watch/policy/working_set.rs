@@ -50,6 +50,9 @@ pub struct WorkingSet {
     /// Compressed copies that the cgroup is charged for besides (zswap), at the last knee. The
     /// suggested limit has room for them.
     pub copies: u64,
+    /// Anonymous memory besides that isn't in use, and only left since it was taken before page cache.
+    /// The suggested limit has room for it.
+    pub idle: u64,
     /// Confidence from 0 to 1: rises with the number of knees, their closeness, and the share of
     /// the presses before them that came back; falls with their age.
     pub confidence: f64,
@@ -313,6 +316,7 @@ impl Estimate {
                 spares: self.met_spares,
                 range: (bytes, bytes),
                 copies: self.copies,
+                idle: 0,
                 confidence,
                 age,
                 reuse: self.reuse,
@@ -340,6 +344,7 @@ impl Estimate {
             spares,
             range: (least, most),
             copies: self.copies,
+            idle: self.alone,
             confidence: often * near * fresh * self.knees.share(),
             age,
             reuse: self.reuse,

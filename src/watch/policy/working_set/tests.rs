@@ -37,6 +37,23 @@ fn confidence_grows_with_each_knee_and_fades() {
 }
 
 #[test]
+fn a_limit_has_room_for_idle_memory_that_left_since_it_was_taken_first() {
+    let mut estimate = Estimate::default();
+    for (second, idle, limit) in [(1, 30, 110), (2, 20, 99)] {
+        estimate.settle(at(second), Knee { alone: idle * M, ..Knee::settled(70 * M, 1.0) });
+        let set = estimate.working_set(at(second)).expect("there was a knee");
+        assert_eq!((set.bytes, set.idle), (70 * M, idle * M), "not in use");
+        assert_eq!(set.suggested, Some(limit * M));
+    }
+    estimate.meet(at(3), Knee::met(200 * M));
+    assert_eq!(
+        estimate.working_set(at(3)).map(|set| set.idle),
+        Some(20 * M),
+        "that isn't known to be another"
+    );
+}
+
+#[test]
 fn a_limit_leaves_a_margin_above_the_largest_usage() {
     assert_eq!(estimated(&[60]).suggested, Some(66 * M));
     assert_eq!(estimated(&[60, 64, 60]).suggested, Some(75 * M), "70.4, and 4 for the spread");
