@@ -204,3 +204,32 @@ pub fn net(saved: &Saved, unit: &dyn Fn(u64) -> String) -> String {
     let sign = if net < 0 { "-" } else { "" };
     format!("{about}{sign}{}", unit(net.unsigned_abs()))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_suggestion_says_what_it_has_room_for() {
+        let mut set = WorkingSet {
+            bytes: 70 << 20,
+            is_bound: false,
+            spares: false,
+            range: (70 << 20, 70 << 20),
+            copies: 0,
+            idle: 0,
+            confidence: 0.8,
+            age: Duration::ZERO,
+            reuse: Duration::from_secs(60),
+            suggested: Some(77 << 20),
+        };
+        let saved = Saved::default();
+        let line = "working set: 70 MiB (confidence 80%); suggested memory.max 77 MiB; saved 0 B";
+        assert_eq!(found(&set, &saved), line);
+        (set.idle, set.suggested) = (30 << 20, Some(110 << 20));
+        let room = "suggested memory.max 110 MiB, with room for 30 MiB of idle anonymous memory; saved 0 B";
+        assert_eq!(found(&set, &saved), format!("working set: 70 MiB (confidence 80%); {room}"));
+    }
+}
