@@ -66,11 +66,14 @@ pub fn compare(memctl: &str, seconds: u64, rounds: u32, names: &[&str]) -> Resul
     for name in names {
         ensure!(apps.iter().any(|app| app.name() == *name), "{name}: no such application");
     }
+    ensure!(
+        controller::is_wanted("none") || !controller::is_wanted("memory.high"),
+        "memory.high needs none, which measures what is in use"
+    );
     let mut controllers = controller::all(memctl)?;
     // Where it makes sense alone: with shapes, an application's hot memory is touched all the time.
     if controller::is_wanted("shell-1s") {
-        let at = controllers.iter().position(|controller| !controller.command.is_empty());
-        controllers.insert(at.unwrap_or(controllers.len()), shell());
+        controllers.push(shell());
     }
     for app in apps.iter().filter(|app| names.is_empty() || names.contains(&app.name())) {
         println!("{}: {}", app.name(), Figures::head());
@@ -103,7 +106,7 @@ pub fn compare(memctl: &str, seconds: u64, rounds: u32, names: &[&str]) -> Resul
 
 /// Returns what many write in a shell: a hundredth each second, as long as nothing is stalled.
 fn shell() -> Controller {
-    let app = "/sys/fs/cgroup/app";
+    let app = format!("{CGROUPS}/app");
     let script = format!(
         "while :; do read _ stalled _ <{app}/memory.pressure; read used <{app}/memory.current; \
          [ $stalled != avg10=0.00 ] || echo $((used / 100)) >{app}/memory.reclaim; sleep 1; done 2>/dev/null"
@@ -187,20 +190,20 @@ fn controlled(
     let meter = Meter::begin(&at)?;
     let mut running = Running::begin(controller, false)?;
     let began = Instant::now();
-    let mut last = None;
+    let (mut last, last_from) = (None, seconds.saturating_sub(MEASURED.as_secs()).max(1));
     for second in 1..=seconds {
         std::thread::sleep((began + Duration::from_secs(second)).saturating_duration_since(Instant::now()));
         if is_verbose() || second % 30 == 0 {
             let (usage, cpu) = (number(&at, "memory.current")? / M, running.cpu()?);
             println!("  {second:>4} s {usage:>4} MiB, {}, {cpu:.2} s of CPU", scanned(&at)?);
         }
-        if second + MEASURED.as_secs() == seconds.max(MEASURED.as_secs() + 1) {
+        if second == last_from {
             last = Some((Meter::begin(&at)?, running.cpu()?));
         }
     }
     let (mut figures, times) = meter.end()?;
     let cpu = running.cpu()?;
-    let (last, before) = last.context("at least a minute")?;
+    let (last, before) = last.context("at least a second")?;
     let (mut last, last_times) = last.end()?;
     (figures.cpu, last.cpu) = (cpu, cpu - before);
     let told = running.end(began)?;

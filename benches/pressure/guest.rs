@@ -5,6 +5,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::load::PAGE;
+
 /// Switch of zswap, where the kernel has it.
 const ZSWAP: &str = "/sys/module/zswap/parameters/enabled";
 
@@ -40,11 +42,11 @@ pub fn stall(app: &Path) -> Result<u64> {
     Ok(total.parse()?)
 }
 
-/// Returns a counter of memory.stat.
+/// Returns a counter of memory.stat that counts pages, in bytes.
 pub fn counter(app: &Path, key: &str) -> Result<u64> {
     let stat = std::fs::read_to_string(app.join("memory.stat"))?;
     let value = stat.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
-    Ok(value.with_context(|| key.to_owned())?.parse()?)
+    Ok(PAGE * value.with_context(|| key.to_owned())?.parse::<u64>()?)
 }
 
 /// Returns the pages scanned for reclaim, and the pages reclaimed, so far.

@@ -27,8 +27,8 @@ fn measure(shape: &Shape, limit: Option<u64>) -> Result<Anew> {
     std::thread::sleep(WARM_UP);
     load.ask("now")?;
     let counters = || -> Result<[u64; 3]> {
-        let refaulted = |kind| counter(&app, kind).map(|pages| 4096 * pages);
-        Ok([stall(&app)?, refaulted("workingset_refault_file")?, refaulted("workingset_refault_anon")?])
+        let [file, anon] = ["workingset_refault_file", "workingset_refault_anon"];
+        Ok([stall(&app)?, counter(&app, file)?, counter(&app, anon)?])
     };
     let before = counters()?;
     std::thread::sleep(MEASURED);
@@ -44,18 +44,26 @@ fn measure(shape: &Shape, limit: Option<u64>) -> Result<Anew> {
     })
 }
 
-/// Returns the result under a limit in bytes, with that of a run before (`batches` per second) beside
-/// it.
+impl Anew {
+    /// Returns the result, with that of a run before (`batches` per second) beside it.
+    fn beside(&self, batches: f64) -> String {
+        let [file, anon] = self.refaulted.map(|bytes| bytes / M as f64);
+        format!(
+            "{:.1} batches/s ({:.0}%), stalled {:.1}% of the time, worst {:.1} ms, refaulted {file:.1} MiB/s of page \
+             cache, {anon:.1} of the rest",
+            self.batches,
+            100.0 * self.batches / batches,
+            100.0 * self.stalled,
+            self.worst
+        )
+    }
+}
+
+/// Returns the result under a limit in bytes that was suggested.
 pub fn under(shape: &Shape, limit: u64, batches: f64) -> Result<String> {
-    let Anew { batches: anew, stalled, worst, refaulted } = measure(shape, Some(limit))?;
-    let [file, anon] = refaulted.map(|bytes| bytes / M as f64);
-    Ok(format!(
-        "with memory.max = {}M as suggested, started anew without a controller: {anew:.1} batches/s ({:.0}%), stalled \
-         {:.1}% of the time, worst {worst:.1} ms, refaulted {file:.1} MiB/s of page cache, {anon:.1} of the rest",
-        limit / M,
-        100.0 * anew / batches,
-        100.0 * stalled
-    ))
+    let result = measure(shape, Some(limit))?.beside(batches);
+    let limit = limit / M;
+    Ok(format!("with memory.max = {limit}M as suggested, started anew without a controller: {result}"))
 }
 
 /// Prints the results under limits of so many MiB, beside that without one.
@@ -64,7 +72,7 @@ pub fn compare(shape: &Shape, limits: &[u64]) -> Result<()> {
     let Anew { batches, worst, .. } = measure(shape, None)?;
     println!("{}: without a limit {batches:.1} batches/s, worst {worst:.1} ms", shape.name);
     for limit in limits {
-        println!("  {}", under(shape, limit * M, batches)?.replace(" as suggested, started anew", ""));
+        println!("  with memory.max = {limit}M: {}", measure(shape, Some(limit * M))?.beside(batches));
     }
     Ok(())
 }

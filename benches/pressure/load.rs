@@ -18,7 +18,7 @@ pub fn file_of(app: &Path) -> PathBuf {
     PathBuf::from(format!("/data/pressure-{name}"))
 }
 
-const PAGE: u64 = 4096;
+pub const PAGE: u64 = 4096;
 
 /// Number of pages touched at a time, and the interval.
 const BATCH: u64 = 256;

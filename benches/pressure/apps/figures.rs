@@ -63,7 +63,7 @@ impl Figures {
 /// Counters of a cgroup: its stall in microseconds, and bytes that it reclaimed itself, and refaulted.
 fn counters(at: &Path) -> Result<[u64; 3]> {
     let refaulted = counter(at, "workingset_refault_file")? + counter(at, "workingset_refault_anon")?;
-    Ok([stall(at)?, counter(at, "pgsteal_direct")? * 4096, refaulted * 4096])
+    Ok([stall(at)?, counter(at, "pgsteal_direct")?, refaulted])
 }
 
 /// A time of measuring that began.

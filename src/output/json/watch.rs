@@ -209,7 +209,7 @@ impl WorkingSetFound {
             reuse_usec: usec(set.reuse),
             zswap_copies_bytes: (set.copies > 0).then_some(set.copies),
             suggested_max_bytes: set.suggested,
-            suggested_idle_bytes: set.suggested.and((set.idle > 0).then_some(set.idle)),
+            suggested_idle_bytes: set.suggested.and((set.idle_anon > 0).then_some(set.idle_anon)),
         }
     }
 }

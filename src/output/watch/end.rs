@@ -79,7 +79,7 @@ fn estimates(ended: &Ended, width: Option<u16>) -> String {
         stays |= unsuggested.is_some_and(|set| set.is_bound);
         is_bound |= set.is_some_and(|set| set.is_bound);
         spares |= set.is_some_and(|set| set.spares);
-        unused += set.filter(|set| set.suggested.is_some()).map_or(0, |set| set.idle);
+        unused += set.filter(|set| set.suggested.is_some()).map_or(0, |set| set.idle_anon);
         zswap += set.filter(|set| set.suggested.is_some()).map_or(0, |set| set.copies);
         if let Some(why) = found.idle {
             idle.push(format!("{}: {}", called(&one.cgroup), silent(why)));

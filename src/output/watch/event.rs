@@ -118,8 +118,8 @@ pub fn at_most(set: &WorkingSet) -> &'static str {
 
 fn found(set: &WorkingSet, saved: &Saved) -> String {
     let suggested = match set.suggested {
-        Some(bytes) if set.idle > 0 => {
-            let idle = size(set.idle);
+        Some(bytes) if set.idle_anon > 0 => {
+            let idle = size(set.idle_anon);
             format!("suggested memory.max {}, with room for {idle} of idle anonymous memory", size(bytes))
         }
         Some(bytes) => format!("suggested memory.max {}", size(bytes)),
@@ -219,7 +219,7 @@ mod tests {
             spares: false,
             range: (70 << 20, 70 << 20),
             copies: 0,
-            idle: 0,
+            idle_anon: 0,
             confidence: 0.8,
             age: Duration::ZERO,
             reuse: Duration::from_secs(60),
@@ -228,7 +228,7 @@ mod tests {
         let saved = Saved::default();
         let line = "working set: 70 MiB (confidence 80%); suggested memory.max 77 MiB; saved 0 B";
         assert_eq!(found(&set, &saved), line);
-        (set.idle, set.suggested) = (30 << 20, Some(110 << 20));
+        (set.idle_anon, set.suggested) = (30 << 20, Some(110 << 20));
         let room = "suggested memory.max 110 MiB, with room for 30 MiB of idle anonymous memory; saved 0 B";
         assert_eq!(found(&set, &saved), format!("working set: 70 MiB (confidence 80%); {room}"));
     }

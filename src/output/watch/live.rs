@@ -281,7 +281,7 @@ mod tests {
             age: Duration::ZERO,
             range: (60 << 20, 62 << 20),
             copies: 0,
-            idle: 0,
+            idle_anon: 0,
             reuse: Duration::from_secs(60),
             suggested: Some(70 << 20),
         };

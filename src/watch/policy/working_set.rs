@@ -52,7 +52,7 @@ pub struct WorkingSet {
     pub copies: u64,
     /// Anonymous memory besides that isn't in use, and only left since it was taken before page cache.
     /// The suggested limit has room for it.
-    pub idle: u64,
+    pub idle_anon: u64,
     /// Confidence from 0 to 1: rises with the number of knees, their closeness, and the share of
     /// the presses before them that came back; falls with their age.
     pub confidence: f64,
@@ -316,7 +316,7 @@ impl Estimate {
                 spares: self.met_spares,
                 range: (bytes, bytes),
                 copies: self.copies,
-                idle: 0,
+                idle_anon: 0,
                 confidence,
                 age,
                 reuse: self.reuse,
@@ -344,7 +344,7 @@ impl Estimate {
             spares,
             range: (least, most),
             copies: self.copies,
-            idle: self.alone,
+            idle_anon: self.alone,
             confidence: often * near * fresh * self.knees.share(),
             age,
             reuse: self.reuse,

@@ -42,12 +42,12 @@ fn a_limit_has_room_for_idle_memory_that_left_since_it_was_taken_first() {
     for (second, idle, limit) in [(1, 30, 110), (2, 20, 99)] {
         estimate.settle(at(second), Knee { alone: idle * M, ..Knee::settled(70 * M, 1.0) });
         let set = estimate.working_set(at(second)).expect("there was a knee");
-        assert_eq!((set.bytes, set.idle), (70 * M, idle * M), "not in use");
+        assert_eq!((set.bytes, set.idle_anon), (70 * M, idle * M), "not in use");
         assert_eq!(set.suggested, Some(limit * M));
     }
     estimate.meet(at(3), Knee::met(200 * M));
     assert_eq!(
-        estimate.working_set(at(3)).map(|set| set.idle),
+        estimate.working_set(at(3)).map(|set| set.idle_anon),
         Some(20 * M),
         "that isn't known to be another"
     );

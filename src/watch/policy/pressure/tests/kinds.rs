@@ -28,7 +28,7 @@ fn a_file_in_use_does_not_end_the_approach_to_anonymous_memory() {
     // A limit has room for what the kernel wouldn't take under it: it takes page cache first.
     let suggested = run.told.iter().filter_map(|set| set.suggested).map(|bytes| bytes >> 20);
     assert!(suggested.clone().count() > 5 && suggested.min() > Some(380), "{}", run.all());
-    let idle = run.told.last().map(|set| set.idle >> 20);
+    let idle = run.told.last().map(|set| set.idle_anon >> 20);
     assert!(idle.is_some_and(|idle| (230..=300).contains(&idle)), "{idle:?} of {}", run.all());
     // Both are pressed by turns.
     let mut kinds = [0, 0];
