@@ -46,11 +46,12 @@ pub fn clear(shape: &Shape) -> Result<()> {
 
 /// What the application says at its end.
 pub struct Said {
-    /// Microseconds of the slowest burst, and of its operations: one in two, 99 in 100, and the
-    /// slowest.
+    /// Microseconds of the slowest burst, and of its operations: one in two, 99 in 100, 999 in
+    /// 1,000, and the slowest.
     pub slowest: f64,
     pub half: f64,
     pub most: f64,
+    pub nearly_all: f64,
     pub worst: f64,
     pub operations: u64,
     /// Bytes streamed, written, and read in the mapped file.
@@ -60,11 +61,12 @@ pub struct Said {
 impl Said {
     pub fn parse(line: &str) -> Result<Self> {
         let words: Vec<u64> = line.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
-        let [slowest, done, operations, half, most, worst] = *words else {
+        let [slowest, done, operations, half, most, nearly_all, worst] = *words else {
             anyhow::bail!("the load said {line:?} at its end");
         };
-        let [slowest, half, most, worst] = [slowest, half, most, worst].map(|usec| usec as f64);
-        Ok(Self { slowest, half, most, worst, operations, done })
+        let [slowest, half, most, nearly_all, worst] =
+            [slowest, half, most, nearly_all, worst].map(|usec| usec as f64);
+        Ok(Self { slowest, half, most, nearly_all, worst, operations, done })
     }
 }
 
@@ -86,11 +88,11 @@ impl Done {
     }
 
     /// Returns the number of operations, and the quantiles of their times.
-    fn quantiles(&self) -> Result<[u64; 4]> {
+    fn quantiles(&self) -> Result<[u64; 5]> {
         let mut took = self.took.lock().ok().context("the times")?;
         took.sort_unstable();
         let at = |share: f64| took.get((share * took.len() as f64) as usize).copied().map_or(0, u64::from);
-        Ok([took.len() as u64, at(0.5), at(0.99), took.last().copied().map_or(0, u64::from)])
+        Ok([took.len() as u64, at(0.5), at(0.99), at(0.999), took.last().copied().map_or(0, u64::from)])
     }
 }
 
@@ -115,8 +117,9 @@ pub fn load(shape: Shape) -> Result<()> {
     begin(shape.saw, |shape| grow(shape.saw / 5, Some(5)));
     println!("ready");
     std::io::stdin().read_to_end(&mut Vec::new())?;
-    let [operations, half, most, worst] = DONE.quantiles()?;
-    println!("{} {} {operations} {half} {most} {worst}", SLOWEST.load(Relaxed), DONE.bytes.load(Relaxed));
+    let [operations, half, most, nearly_all, worst] = DONE.quantiles()?;
+    let (slowest, bytes) = (SLOWEST.load(Relaxed), DONE.bytes.load(Relaxed));
+    println!("{slowest} {bytes} {operations} {half} {most} {nearly_all} {worst}");
     std::process::exit(0);
 }
 

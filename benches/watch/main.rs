@@ -225,10 +225,11 @@ fn measure(shape: &Shape, command: &[String], seconds: u64, each: &mut Option<f6
     );
     let _ = write!(
         out,
-        "  {} operations, p50 {:.2} ms, p99 {:.2} ms, max {:.1} ms;",
+        "  {} operations, p50 {:.2} ms, p99 {:.2} ms, p99.9 {:.2} ms, max {:.1} ms;",
         said.operations,
         said.half / 1e3,
         said.most / 1e3,
+        said.nearly_all / 1e3,
         said.worst / 1e3
     );
     let _ = write!(
