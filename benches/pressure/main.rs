@@ -245,7 +245,7 @@ impl Course {
     fn row(&self) -> String {
         let found = self.found.map_or_else(|| "-".to_owned(), |found| format!("{:.0}s", found.as_secs_f64()));
         format!(
-            "{found:>7} {:>6}M {:>6}M {:>6.0}ms {:>6.1}ms {:>8.1} {:>5.0}ms  (within {}M, {:.1} batches/s and slow {:.2} ms over all)",
+            "{found:>7} {:>6}M {:>6}M {:>6.0}ms {:>6.1}ms {:>8.1} {:>5.0}ms  (within {}M, {:.1} batches/s and slow {:.4} ms over all)",
             self.after / M,
             self.before.saturating_sub(self.after) / M,
             self.stalled,
