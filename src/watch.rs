@@ -12,6 +12,7 @@ pub mod config;
 mod context;
 mod control;
 pub mod counters;
+mod courtesy;
 mod dispatcher;
 pub mod event;
 pub mod folding;

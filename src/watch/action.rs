@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
+use super::courtesy::{Courtesy, Write};
 use crate::host::proc::page_size;
 use crate::kind::Swappiness;
 use crate::reclaim::{Alarm, Pace, Target};
@@ -192,9 +193,14 @@ impl Action {
     }
 
     /// Writes once, unless the action is over. Returns false if it is over afterwards.
-    pub(crate) fn write(&mut self, target: &mut impl Target, pace: &mut Pace, early: &Interrupt<'_>) -> bool {
+    pub(crate) fn write(
+        &mut self,
+        target: &mut impl Target,
+        tempo: (&mut Pace, &mut Courtesy),
+        early: &Interrupt<'_>,
+    ) -> bool {
         if !self.is_over {
-            let end = if (early.stop)() { Some(EndReason::Stopped) } else { self.ask(target, pace, early) };
+            let end = if (early.stop)() { Some(EndReason::Stopped) } else { self.ask(target, tempo, early) };
             self.is_over = end.is_some();
             self.result.end = end.unwrap_or(self.result.end);
         }
@@ -202,16 +208,26 @@ impl Action {
     }
 
     /// Asks the kernel once. Returns the reason to end, if there is one.
-    fn ask(&mut self, target: &mut impl Target, pace: &mut Pace, early: &Interrupt<'_>) -> Option<EndReason> {
+    fn ask(
+        &mut self,
+        target: &mut impl Target,
+        (pace, courtesy): (&mut Pace, &mut Courtesy),
+        early: &Interrupt<'_>,
+    ) -> Option<EndReason> {
+        let pause = courtesy.pause(target.now());
+        if self.result.writes > 0 && !pause.is_zero() {
+            target.pause(pause);
+        }
         let before = self.result.current;
-        let chunk = pace.chunk(before - self.down_to, u64::MAX, page_size());
+        let chunk = pace.chunk(before - self.down_to, courtesy.most(target.now()), page_size());
         let (began, cpu) = (target.now(), target.cpu());
         early.alarm.iter().for_each(|alarm| alarm(Some(WRITE_TIMEOUT)));
         let answer = target.reclaim(chunk, self.swappiness);
         early.alarm.iter().for_each(|alarm| alarm(None));
         let now = target.now();
         let took = now.saturating_sub(began);
-        self.result.cpu += target.cpu().saturating_sub(cpu);
+        let cpu = target.cpu().saturating_sub(cpu);
+        self.result.cpu += cpu;
         self.result.writing += took;
         self.result.writes += 1;
         pace.record(chunk, took);
@@ -219,6 +235,7 @@ impl Action {
         let current = usage.unwrap_or(before);
         let fell = before.saturating_sub(current);
         self.result.current = current;
+        courtesy.record(now, Write { bytes: chunk, took, cpu, fell });
         // The application may free memory, and allocate some, during the write: an amount that the
         // kernel granted was reclaimed, however the usage moved. A fall beyond that is the
         // application's, except for the folio that the kernel frees as a whole.
@@ -277,8 +294,9 @@ mod tests {
 
     fn run(sim: &mut Sim, down_to: u64, alarm: Option<Alarm>) -> ActionResult {
         let early = Interrupt { stop: &|| false, alarm };
-        let (mut pace, mut action) = (Pace::new(true, 0), Action::begin(sim, down_to, u64::MAX, None));
-        while action.write(sim, &mut pace, &early) {}
+        let (mut pace, mut courtesy) = (Pace::new(true, 0), Courtesy::default());
+        let mut action = Action::begin(sim, down_to, u64::MAX, None);
+        while action.write(sim, (&mut pace, &mut courtesy), &early) {}
         action.result()
     }
 

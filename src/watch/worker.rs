@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use rustix::io::Errno;
 
 use super::action::{Action, ActionResult, EndReason, Interrupt, LockedBy, lost};
+use super::courtesy::Courtesy;
 use super::policy::guard::Allowed;
 use super::policy::reuse::Anon;
 use crate::cgroup::{CgroupPath, MemoryCgroup};
@@ -33,6 +34,7 @@ pub(crate) trait LockableTarget: Target {
 pub(crate) struct ReclaimHandle<T> {
     target: T,
     pace: Pace,
+    courtesy: Courtesy,
     can_choose: bool,
     can_take_anon: bool,
 }
@@ -71,7 +73,8 @@ impl<T: LockableTarget> ReclaimHandle<T> {
     fn new(mut target: T) -> Self {
         let can_choose = target.accepts(Swappiness::Value(0)).unwrap_or(false);
         let can_take_anon = can_choose && target.accepts(Swappiness::Max).unwrap_or(false);
-        Self { target, pace: Pace::new(can_choose, 0), can_choose, can_take_anon }
+        let (pace, courtesy) = (Pace::new(can_choose, 0), Courtesy::default());
+        Self { target, pace, courtesy, can_choose, can_take_anon }
     }
 
     /// Returns the target.
@@ -128,7 +131,7 @@ impl<T: LockableTarget> WriteJob<T> {
     pub(crate) fn write(&mut self, action: &mut Action, stop: &dyn Fn() -> bool, alarm: Alarm) -> bool {
         let Some(handle) = &mut self.handle else { return false };
         let early = Interrupt { stop, alarm: self.allowed.waits.then_some(alarm) };
-        action.write(&mut handle.target, &mut handle.pace, &early)
+        action.write(&mut handle.target, (&mut handle.pace, &mut handle.courtesy), &early)
     }
 
     /// Ends the job.

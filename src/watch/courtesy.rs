@@ -1,0 +1,134 @@
+//! Courtesy on a processor that tasks want as well: how much one write may request, and the pause
+//! before the next. A pure function of the times of earlier writes.
+//!
+//! A write keeps a processor for some milliseconds. The scheduler gives a task that becomes
+//! runnable meanwhile every second slice only, so that an operation of 3 ms takes 6: longer than
+//! with the reclaim that it would have had to do for itself. After a write that had to wait for the
+//! processor, writes are therefore short, and operations end in the pauses between them.
+
+use std::time::Duration;
+
+use crate::reclaim::SMALLEST;
+
+/// Part of a write's duration that it may wait for the processor, and the least wait that counts:
+/// less is an interrupt.
+const CROWDED: u32 = 4;
+const MIN_WAIT: Duration = Duration::from_micros(250);
+
+/// Time after such a write for which others are taken to want the processor.
+const MEMORY: Duration = Duration::from_secs(10);
+
+/// CPU time of a short write.
+const SHORT: Duration = Duration::from_micros(300);
+
+/// Pause before the next write, in multiples of the last one's CPU time, and at most.
+const PAUSE: u32 = 10;
+const LONGEST_PAUSE: Duration = Duration::from_millis(5);
+
+/// One write.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Write {
+    /// Bytes requested.
+    pub bytes: u64,
+    /// Duration.
+    pub took: Duration,
+    /// CPU time.
+    pub cpu: Duration,
+    /// Bytes by which the usage fell.
+    pub fell: u64,
+}
+
+/// State for one cgroup.
+#[derive(Debug, Default)]
+pub(crate) struct Courtesy {
+    /// End of the time for which others are taken to want the processor.
+    crowded_until: Duration,
+    /// True if the cgroup allocates about as fast as it is reclaimed: then a pause would let it
+    /// meet its limit.
+    is_urgent: bool,
+    /// Bytes that take [`SHORT`].
+    short: u64,
+    pause: Duration,
+}
+
+impl Courtesy {
+    /// Records a write that ended `now`.
+    pub(crate) fn record(&mut self, now: Duration, write: Write) {
+        let waited = write.took.saturating_sub(write.cpu);
+        if waited > MIN_WAIT.max(write.took / CROWDED) {
+            self.crowded_until = now + MEMORY;
+        }
+        self.is_urgent = write.fell <= write.bytes / 2;
+        let short = u128::from(write.bytes) * SHORT.as_nanos() / write.cpu.as_nanos().max(1);
+        self.short = u64::try_from(short).unwrap_or(u64::MAX);
+        self.pause = (PAUSE * write.cpu).min(LONGEST_PAUSE);
+    }
+
+    /// Returns the most to request in the next write.
+    #[must_use]
+    pub(crate) fn most(&self, now: Duration) -> u64 {
+        if self.holds(now) { self.short.max(SMALLEST) } else { u64::MAX }
+    }
+
+    /// Returns the pause before the next write of the same action.
+    #[must_use]
+    pub(crate) fn pause(&self, now: Duration) -> Duration {
+        if self.holds(now) { self.pause } else { Duration::ZERO }
+    }
+
+    fn holds(&self, now: Duration) -> bool {
+        now < self.crowded_until && !self.is_urgent
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const M: u64 = 1 << 20;
+    const MS: Duration = Duration::from_millis(1);
+
+    fn at(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_write_that_waits_for_the_processor_makes_the_next_ones_short() {
+        let mut courtesy = Courtesy::default();
+        let alone = Write { bytes: 10 * M, took: 3 * MS, cpu: 3 * MS, fell: 10 * M };
+        courtesy.record(at(1), alone);
+        assert_eq!((courtesy.most(at(1)), courtesy.pause(at(1))), (u64::MAX, Duration::ZERO));
+        courtesy.record(at(1), Write { took: 5 * MS, ..alone });
+        assert_eq!((courtesy.most(at(1)), courtesy.pause(at(1))), (M, 5 * MS));
+        courtesy.record(at(2), Write { bytes: M, took: MS * 3 / 10, cpu: MS * 3 / 10, fell: M });
+        assert_eq!((courtesy.most(at(2)), courtesy.pause(at(2))), (M, 3 * MS), "as fast as before");
+        assert_eq!(courtesy.most(at(11)), u64::MAX, "10 s later");
+    }
+
+    #[test]
+    fn an_interrupt_is_no_crowd() {
+        let mut courtesy = Courtesy::default();
+        courtesy.record(at(1), Write { bytes: M, took: MS / 5, cpu: MS / 20, fell: M });
+        assert_eq!(courtesy.most(at(1)), u64::MAX);
+    }
+
+    #[test]
+    fn usage_that_grows_as_fast_is_urgent() {
+        let mut courtesy = Courtesy::default();
+        let crowded = Write { bytes: 10 * M, took: 8 * MS, cpu: 3 * MS, fell: 10 * M };
+        courtesy.record(at(1), crowded);
+        courtesy.record(at(1), Write { fell: 5 * M, ..crowded });
+        assert_eq!((courtesy.most(at(1)), courtesy.pause(at(1))), (u64::MAX, Duration::ZERO));
+        courtesy.record(at(1), Write { fell: 6 * M, ..crowded });
+        assert_eq!(courtesy.most(at(1)), M);
+    }
+
+    #[test]
+    fn a_slow_kernel_is_asked_for_no_less_than_its_own_batch() {
+        let mut courtesy = Courtesy::default();
+        courtesy.record(at(1), Write { bytes: SMALLEST, took: at(2), cpu: at(1), fell: SMALLEST });
+        assert_eq!((courtesy.most(at(1)), courtesy.pause(at(1))), (SMALLEST, LONGEST_PAUSE));
+        courtesy.record(at(1), Write { bytes: u64::MAX, took: at(1), cpu: Duration::ZERO, fell: u64::MAX });
+        assert_eq!(courtesy.most(at(1)), u64::MAX);
+    }
+}
