@@ -64,6 +64,8 @@ impl ArrivalCurve {
         let apart = now.saturating_sub(sampled_at);
         if self.windows.is_none() && arrived <= last {
             self.finest = Some(self.finest.map_or(apart, |finest| finest.min(apart)));
+            // Nothing was learned that could be forgotten.
+            self.decayed_at = now;
             return;
         }
         let finest = self.finest;
@@ -105,11 +107,14 @@ impl ArrivalCurve {
         let Some(windows) = &self.windows else { return self.last.map(|_| 0) };
         let fitting = (0..WINDOWS).find(|&window| length(window) >= time).unwrap_or(WINDOWS - 1);
         let (window, most) = (fitting..WINDOWS).find_map(|window| Some((window, windows[window].most?)))?;
+        // What a collector frees and allocates again arrives within a short window, and hardly
+        // within a longer one.
+        let finer = windows[..fitting].iter().filter_map(|window| window.most).max().unwrap_or(0);
         if window == fitting {
-            return Some(most);
+            return Some(most.max(finer));
         }
         let share = 4.0 * time.as_secs_f64() / length(window).as_secs_f64();
-        Some((most as f64 * share.min(1.0)) as u64)
+        Some(finer.max((most as f64 * share.min(1.0)) as u64))
     }
 
     /// Returns the longest window within which at most `bytes` arrive; `None` if more arrive within
@@ -195,5 +200,31 @@ mod tests {
         let curve = learned(10, 1000, |at| if at < 500 { 100 * M } else { 0 });
         assert_eq!(curve.within(ms(10)), Some(0));
         assert_eq!(ArrivalCurve::default().within(ms(10)), None);
+    }
+
+    #[test]
+    fn the_first_burst_is_not_forgotten_for_the_rest_before_it() {
+        let learned = |rest: u64| {
+            let mut curve = ArrivalCurve::default();
+            (0..=1000).step_by(50).for_each(|at| curve.record(ms(at), 0));
+            (2..=rest).for_each(|second| curve.record(ms(1000 * second), 0));
+            let burst = |at| (ms(1000 * (rest + 1) + at), 64 << 20);
+            (0..2000).step_by(50).map(burst).for_each(|(at, arrived)| curve.record(at, arrived));
+            [80, 640, 1280].map(|window| curve.within(ms(window)).unwrap() >> 10)
+        };
+        assert_eq!(learned(10), learned(86_400));
+    }
+
+    #[test]
+    fn a_longer_time_has_no_less() {
+        let mut curve = ArrivalCurve::default();
+        for at in (0..45_000u64).step_by(10) {
+            // A collector frees 400 MiB, which are allocated again.
+            let mib = if (30_100..30_150).contains(&at) { 600 } else { 1000 };
+            let early = if at < 30_000 { at as i64 } else { 0 };
+            curve.record(ms(at), (mib << 20) + early);
+        }
+        let all: Vec<_> = (0..WINDOWS).map(|window| curve.within(length(window)).unwrap()).collect();
+        assert!(all.is_sorted() && all[0] > 300 << 20, "{all:?}");
     }
 }
