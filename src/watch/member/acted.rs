@@ -158,8 +158,10 @@ impl<S: System> Member<S> {
         let fell = self.limits.own.current().saturating_sub(result.current);
         self.account.record(now, result, self.limits.room(fell));
         self.limits.reclaimed(result.reclaimed, result.cpu);
-        if !presses {
-            self.hold.brake.reclaimed(result.reclaimed);
+        if presses {
+            self.hold.brake.pressed();
+        } else {
+            self.hold.brake.reclaimed(now, result.reclaimed);
         }
         match &mut self.probe {
             Some(probe) if presses => probe.acted(result),

@@ -60,8 +60,13 @@ pub(crate) struct Brake {
 
 impl Brake {
     /// Records bytes reclaimed for a limit.
-    pub(crate) fn reclaimed(&mut self, bytes: u64) {
-        self.detector.reclaimed(bytes);
+    pub(crate) fn reclaimed(&mut self, now: Duration, bytes: u64) {
+        self.detector.reclaimed(now, bytes);
+    }
+
+    /// Records that `--pressure` reclaimed: what comes back may be of that.
+    pub(crate) fn pressed(&mut self) {
+        self.detector.restart();
     }
 
     /// Returns whether [`Brake::check`] is due: reading the counters is expensive.
@@ -97,7 +102,7 @@ impl Brake {
         self.hold.failed(now);
         self.is_sure = is_sure;
         // Usage that leaves that much free afterwards is left alone for good.
-        (self.kept, self.raised_at) = (Some(step(wanted)), now);
+        (self.kept, self.raised_at) = (Some(step(wanted)), self.hold.waits(now).unwrap_or(now));
         self.detector.restart();
         Some(share)
     }
@@ -177,7 +182,7 @@ mod tests {
             lru: Lru::Generations,
             ..RefaultCounters::default()
         };
-        brake.reclaimed(20 * M);
+        brake.reclaimed(at(now), 20 * M);
         brake.check(at(now), counters, WANTED)
     }
 
@@ -241,10 +246,19 @@ mod tests {
         let mut brake = Brake::default();
         check(&mut brake, 0, 0, 0);
         check(&mut brake, 2, 16, 16);
-        assert_eq!(brake.kept(at(60), WANTED), Some(4 * M));
-        assert_eq!(brake.kept(at(62), WANTED), Some(8 * M));
-        assert_eq!(brake.kept(at(63), WANTED), Some(8 * M));
+        assert_eq!(brake.kept(at(66), WANTED), Some(4 * M), "a minute after the hold");
+        assert_eq!(brake.kept(at(67), WANTED), Some(8 * M));
+        assert_eq!(brake.kept(at(68), WANTED), Some(8 * M));
         let later: Vec<_> = (3..9).map(|minute| brake.kept(at(60 * minute), WANTED)).collect();
         assert_eq!(later.last(), Some(&None), "{later:?}");
+    }
+
+    #[test]
+    fn what_comes_back_of_a_press_holds_no_headroom() {
+        let mut brake = Brake::default();
+        check(&mut brake, 0, 0, 0);
+        brake.pressed();
+        assert_eq!(check(&mut brake, 30, 300, 300), None);
+        assert_eq!(check(&mut brake, 32, 316, 316), Some(0.8));
     }
 }

@@ -20,6 +20,10 @@ const WINDOW: Duration = Duration::from_secs(2);
 const CLEAN_CHECKS: u32 = 3;
 const MANY_BYTES: u64 = 8 * MIN_JUDGED_BYTES;
 
+/// Time without reclaim after which a window begins anew: what comes back meanwhile has other
+/// reasons than what was reclaimed before.
+const MAX_GAP: Duration = Duration::from_secs(60);
+
 /// Interval after which many bytes are judged already, as long as they come back: so many updates
 /// make the kernel fold its counters when they are read.
 const QUICK_WINDOW: Duration = Duration::from_millis(500);
@@ -92,13 +96,18 @@ pub(crate) enum Verdict {
 pub(crate) struct RefaultDetector {
     began: Option<(Duration, RefaultCounters)>,
     reclaimed: u64,
+    /// Time of the last reclaim.
+    reclaimed_at: Duration,
     /// Number of consecutive checks without refaults.
     clean: u32,
 }
 
 impl RefaultDetector {
     /// Records reclaimed bytes.
-    pub(crate) fn reclaimed(&mut self, bytes: u64) {
+    pub(crate) fn reclaimed(&mut self, now: Duration, bytes: u64) {
+        if now.saturating_sub(std::mem::replace(&mut self.reclaimed_at, now)) > MAX_GAP {
+            self.restart();
+        }
         self.reclaimed += bytes;
     }
 
@@ -133,7 +142,8 @@ impl RefaultDetector {
         Some(verdict)
     }
 
-    /// Forgets the last check: refaults during a hold are not due to reclaim before it.
+    /// Forgets the last check: refaults during a hold are not due to reclaim before it, and those
+    /// after a press of `--pressure` may be due to that.
     pub(crate) fn restart(&mut self) {
         (self.began, self.reclaimed) = (None, 0);
     }
@@ -240,15 +250,15 @@ mod tests {
         let at = Duration::from_secs;
         let mut detector = RefaultDetector::default();
         for check in 0..=u64::from(CLEAN_CHECKS) {
-            detector.reclaimed(MIN_JUDGED_BYTES);
+            detector.reclaimed(at(2 * check), MIN_JUDGED_BYTES);
             assert!(detector.is_due(at(2 * check)));
             let verdict = detector.check(at(2 * check), file(Lru::Generations, [0; 3]));
             assert_eq!(verdict, (check > 0).then_some(Verdict::Clean));
         }
         let last = 2 * u64::from(CLEAN_CHECKS);
-        detector.reclaimed(MIN_JUDGED_BYTES);
+        detector.reclaimed(at(last), MIN_JUDGED_BYTES);
         assert!(!detector.is_due(at(last + 3)) && detector.is_due(at(last + 4)));
-        detector.reclaimed(MANY_BYTES);
+        detector.reclaimed(at(last), MANY_BYTES);
         assert!(!detector.is_due(at(last + 1)) && detector.is_due(at(last + 2)));
     }
 
@@ -256,14 +266,14 @@ mod tests {
     fn many_bytes_are_judged_soon_as_long_as_they_come_back() {
         let at = Duration::from_millis;
         let mut detector = RefaultDetector::default();
-        detector.reclaimed(QUICK_BYTES);
+        detector.reclaimed(at(0), QUICK_BYTES);
         assert_eq!(detector.check(at(0), file(Lru::Classic, [0; 3])), None);
-        detector.reclaimed(QUICK_BYTES - 1);
+        detector.reclaimed(at(1), QUICK_BYTES - 1);
         assert!(!detector.is_due(at(500)), "too few");
-        detector.reclaimed(1);
+        detector.reclaimed(at(1), 1);
         assert!(!detector.is_due(at(499)) && detector.is_due(at(500)));
         assert_eq!(detector.check(at(500), file(Lru::Classic, [0; 3])), Some(Verdict::Clean));
-        detector.reclaimed(QUICK_BYTES);
+        detector.reclaimed(at(500), QUICK_BYTES);
         assert!(!detector.is_due(at(1500)) && detector.is_due(at(2500)), "nothing came back");
     }
 
@@ -271,18 +281,35 @@ mod tests {
     fn a_window_needs_time_bytes_and_one_lru() {
         let at = Duration::from_secs;
         let mut detector = RefaultDetector::default();
-        detector.reclaimed(M);
+        detector.reclaimed(at(0), M);
         assert!(detector.is_due(at(0)));
         let counters = |restored| file(Lru::Generations, [restored, 0, restored]);
         assert_eq!(detector.check(at(0), counters(100)), None, "earlier refaults");
-        detector.reclaimed(20 * M);
+        detector.reclaimed(at(0), 20 * M);
         assert!(!detector.is_due(at(1)) && detector.is_due(at(2)));
         assert_eq!(detector.check(at(2), counters(116)), Some(Verdict::InUse(0.8)));
-        detector.reclaimed(20 * M);
+        detector.reclaimed(at(2), 20 * M);
         let switched = file(Lru::Classic, [140, 140, 140]);
         assert_eq!(detector.check(at(4), switched), None, "a switch of the LRU");
         detector.restart();
-        detector.reclaimed(20 * M);
+        detector.reclaimed(at(9), 20 * M);
         assert_eq!(detector.check(at(9), file(Lru::Classic, [200, 200, 200])), None, "a hold");
+    }
+
+    #[test]
+    fn what_comes_back_between_two_reclaims_long_apart_is_not_judged() {
+        let at = Duration::from_secs;
+        let mut detector = RefaultDetector::default();
+        detector.reclaimed(at(0), 20 * M);
+        assert_eq!(detector.check(at(0), file(Lru::Classic, [0; 3])), None);
+        detector.reclaimed(at(1800), 20 * M);
+        assert!(detector.is_due(at(1800)));
+        assert_eq!(detector.check(at(1800), file(Lru::Classic, [300, 300, 300])), None);
+        // A trickle is judged, however slow.
+        for second in (1830..1890).step_by(30) {
+            detector.reclaimed(at(second), 4 * M);
+        }
+        let verdict = detector.check(at(1890), file(Lru::Classic, [304, 304, 304]));
+        assert_eq!(verdict, Some(Verdict::InUse(0.5)));
     }
 }
