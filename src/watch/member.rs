@@ -250,6 +250,9 @@ impl<S: System> Member<S> {
         }
         self.hit = false;
         self.flush(false, cx);
+        if let Some(probe) = &mut self.probe {
+            probe.used(cx.now, current);
+        }
         self.decide(current, cx)
     }
 

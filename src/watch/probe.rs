@@ -101,10 +101,18 @@ impl PressureProbe {
         self.estimate.adopt(reuse);
     }
 
+    /// Records a usage, at each sample, whether or not the cgroup is pressed.
+    pub(crate) fn used(&mut self, now: Duration, current: u64) {
+        if !self.policy.approaches() {
+            self.estimate.approached(current);
+        }
+        self.estimate.used(now, current);
+        self.saving.used(current);
+    }
+
     /// Returns the time until which a cgroup with `current` bytes of usage needs nothing; `None` if
     /// it is due.
     pub(crate) fn rests_until(&mut self, now: Duration, current: u64) -> Option<Duration> {
-        self.estimate.used(now, current);
         self.policy.rests_until(now, current)
     }
 
@@ -163,10 +171,10 @@ impl PressureProbe {
             self.estimate.observe(sampler.activity(text));
         }
         let on_device = on_device(sampler, &stat, text);
+        let in_swap = on_device.map(|bytes| bytes + stat.zswapped.unwrap_or(0));
         self.record_savings(current, &stat, on_device, copied);
         let mut sample = pressure_sample(sampler, &stat, (now, current), on_device, text);
         sample.queue_room = queue_room;
-        let in_swap = on_device.map(|bytes| bytes + stat.zswapped.unwrap_or(0));
         self.was_in_swap = in_swap.is_none_or(|bytes| counts(bytes, current));
         let takes_anon = kind.takes_anon() && counts(sample.anon, current);
         let has_room = takes_anon && self.has_room(now, || cx.system.can_swap(located, kind));
@@ -336,9 +344,9 @@ fn pressure_sample(
     let swapped_in = stat.swapped_in().unwrap_or(0);
     let refaulted_anon = swapped_in.max(stat.workingset_refault_anon.unwrap_or(0) * page_size());
     // Before 6.13, what is in swap: at least that was taken.
-    let in_swap = || Some(on_device? + stat.zswapped.unwrap_or(0));
+    let in_swap = on_device.map(|bytes| bytes + stat.zswapped.unwrap_or(0));
     let written = stat.pswpout.map(|out| (out + stat.zswpout.unwrap_or(0)) * page_size());
-    let taken_anon = written.or_else(in_swap);
+    let taken_anon = written.or(in_swap);
     let swapped_out = stat.pswpout.unwrap_or(0) + stat.zswpout.unwrap_or(0);
     PressureSample {
         at,
@@ -351,6 +359,7 @@ fn pressure_sample(
         refaulted_anon,
         returned_anon: swapped_in,
         taken_anon,
+        in_swap,
         swappable: Anon::None,
         file: stat.evictable_file(),
         unwritten: stat.file_dirty.unwrap_or(0) + stat.file_writeback.unwrap_or(0),

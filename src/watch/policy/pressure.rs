@@ -168,6 +168,12 @@ impl PressurePolicy {
         self.due
     }
 
+    /// Returns whether this is the first approach.
+    #[must_use]
+    pub(crate) fn approaches(&self) -> bool {
+        self.reuse.approaches()
+    }
+
     /// Returns the kind of memory to reclaim.
     #[must_use]
     pub(crate) fn kind(&self) -> Kind {

@@ -292,6 +292,8 @@ impl Reuse {
     pub(crate) fn judge(&mut self, sample: ReuseSample) -> Option<Checked> {
         let before = self.refaulted_anon.replace(sample.refaulted.anon).unwrap_or(sample.refaulted.anon);
         self.alone = (self.alone - sample.refaulted.anon.saturating_sub(before) as f64).max(0.0);
+        // The application frees some of it in swap.
+        self.alone = sample.in_swap.map_or(self.alone, |bytes| self.alone.min(bytes as f64));
         let check = self.check.as_mut()?;
         check.peak = check.peak.max(sample.current);
         if sample.at < check.until {

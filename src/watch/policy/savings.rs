@@ -57,6 +57,11 @@ impl Saving {
         self.reclaimed = self.reclaimed.saturating_add(bytes);
     }
 
+    /// Records a usage between samples.
+    pub(crate) fn used(&mut self, current: u64) {
+        self.largest = self.largest.max(current);
+    }
+
     /// Records a sample.
     pub(crate) fn record(&mut self, sample: SavingsSample) {
         let first = *self.first.get_or_insert(sample);

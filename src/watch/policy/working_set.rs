@@ -2,11 +2,13 @@
 //! found, and from what came back after them. A pure function of those.
 
 mod knees;
+mod peaks;
 
 use std::time::Duration;
 
 pub(crate) use knees::Knee;
 use knees::{Knees, Smaller, is_far};
+use peaks::Peaks;
 
 use super::reuse::{BACK_SHARE, CONFIRMED_SHARE};
 
@@ -103,24 +105,6 @@ impl Idle {
     }
 }
 
-/// Largest usage lately, and its time.
-#[derive(Clone, Copy, Debug, Default)]
-struct Peak(Option<(u64, Duration)>);
-
-impl Peak {
-    /// Returns the usage, unless it was longer ago than `time`.
-    fn within(self, time: Duration, now: Duration) -> Option<u64> {
-        self.0.filter(|(_, at)| now.saturating_sub(*at) < time).map(|(usage, _)| usage)
-    }
-
-    /// Records a usage: it counts if none within `time` is larger.
-    fn record(&mut self, usage: u64, time: Duration, now: Duration) {
-        if self.within(time, now).is_none_or(|largest| usage >= largest) {
-            self.0 = Some((usage, now));
-        }
-    }
-}
-
 /// The knees of one cgroup.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Estimate {
@@ -142,10 +126,12 @@ pub(crate) struct Estimate {
     last_usage: u64,
     copies: u64,
     alone: u64,
-    /// Largest usage that the cgroup grew back to after a knee.
-    regrown: Peak,
-    /// Largest usage of earlier working sets, at their end.
-    earlier: Peak,
+    /// True if the first approach is over: what the cgroup grows to from then on is its own doing.
+    has_approached: bool,
+    /// Usages that the cgroup grew back to after a knee, or after the first approach.
+    regrown: Peaks,
+    /// Largest usages of earlier working sets, at their end.
+    earlier: Peaks,
     /// CPU time that the tasks had used at the last knee, or at the first sample.
     cpu: Option<Duration>,
     /// Reason why the latest knee didn't count.
@@ -164,8 +150,8 @@ impl Estimate {
     /// Sets another reuse time. What settled within the old one is another working set.
     pub(crate) fn adopt(&mut self, reuse: Duration) {
         if std::mem::replace(&mut self.reuse, reuse) != reuse {
-            let Self { last, last_usage, cpu, idle, .. } = *self;
-            *self = Self { reuse, last, last_usage, cpu, idle, ..Self::default() };
+            let Self { last, last_usage, cpu, idle, has_approached, .. } = *self;
+            *self = Self { reuse, last, last_usage, has_approached, cpu, idle, ..Self::default() };
         }
     }
 
@@ -265,6 +251,7 @@ impl Estimate {
                 }
             }
             (true, true) => {
+                self.earlier.record(self.knees.peak(), NEED_TIME, now);
                 (self.last, self.knees) = (now, Knees::new(knee, 0));
                 (self.smaller, self.lower) = Default::default();
             }
@@ -289,9 +276,18 @@ impl Estimate {
         usage > self.last_usage + self.last_usage / REGROWN_DIVISOR
     }
 
+    /// Records that the first approach is over, which may have ended without a knee: only what the
+    /// cgroup grows beyond this usage until the next knee is its own doing.
+    pub(crate) fn approached(&mut self, usage: u64) {
+        if !std::mem::replace(&mut self.has_approached, true) && self.met.is_none() && self.knees.count() == 0
+        {
+            self.last_usage = usage;
+        }
+    }
+
     /// Records the usage between knees.
     pub(crate) fn used(&mut self, now: Duration, usage: u64) {
-        let is_known = self.met.is_some() || self.knees.count() > 0;
+        let is_known = self.met.is_some() || self.knees.count() > 0 || self.has_approached;
         if !is_known || !self.is_growth(usage) {
             return;
         }

@@ -235,3 +235,36 @@ fn trace_of_a_world() {
     let run = run(&plan);
     println!("{plan:#?}\n{}\n{:#?}", run.trace.join("\n"), run.violations);
 }
+
+#[test]
+fn a_suggested_limit_has_room_for_bursts_that_the_headroom_takes_back() {
+    use super::plan::{KernelPlan, Refaults, Trouble, What};
+    let kernel = KernelPlan {
+        proactive: true,
+        refaults: Refaults::Restores,
+        overshoot: 100,
+        speed: 800,
+        asynchronous: false,
+    };
+    let cgroup = CgroupPlan {
+        tenant: 0,
+        from: 0,
+        limit: 2000,
+        hot: 60,
+        cold: 40,
+        anon: 0,
+        growth: 0,
+        low: 0,
+        rule: RulePlan::Keep { mib: 100, pressure: true },
+        floor: 0,
+    };
+    let burst = |n: u64| Trouble { at: n * 50_000 + 7_000, who: 0, what: What::Burst(400) };
+    let troubles = (1..20).map(burst).collect();
+    let run = run(&Plan { seconds: 1000, kernel, tenants: vec![None], cgroups: vec![cgroup], troubles });
+    let suggested = |line: &String| {
+        let (_, bytes) = line.split_once("suggested: Some(")?;
+        bytes.split(')').next()?.parse::<u64>().ok()
+    };
+    let told: Vec<_> = run.trace.iter().filter_map(suggested).collect();
+    assert!(!told.is_empty() && told.iter().all(|&bytes| bytes > 400 * M), "{told:?}");
+}

@@ -36,6 +36,8 @@ pub(crate) struct PressureSample {
     pub returned_anon: u64,
     /// Anonymous memory reclaimed so far; `None` if unknown.
     pub taken_anon: Option<u64>,
+    /// Bytes in swap, with those in zswap; `None` if unknown.
+    pub in_swap: Option<u64>,
     /// Anonymous memory that counts beside the rest, and could be swapped out.
     pub swappable: Anon,
     /// Page cache that could be evicted now.
@@ -63,9 +65,9 @@ pub(crate) struct PressureSample {
 impl PressureSample {
     /// Returns the part of it that a check needs.
     pub(super) fn for_check(&self) -> ReuseSample {
-        let PressureSample { at, current, copies, taken_anon, swappable: anon, .. } = *self;
+        let PressureSample { at, current, copies, taken_anon, in_swap, swappable: anon, .. } = *self;
         let refaulted = Refaulted { all: self.refaulted, anon: self.refaulted_anon };
-        ReuseSample { at, current, copies, refaulted, taken_anon, anon }
+        ReuseSample { at, current, copies, refaulted, taken_anon, in_swap, anon }
     }
 
     /// Returns whether page cache that can be taken at once is less than this many bytes, and less

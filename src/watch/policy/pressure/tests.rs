@@ -181,6 +181,9 @@ impl Run {
         let end = self.now + Duration::from_secs(seconds);
         while self.now < end {
             let current = self.app.current() as u64;
+            if !self.policy.approaches() {
+                self.estimate.approached(current);
+            }
             self.estimate.used(self.now, current);
             let rest = self.policy.rests_until(self.now, current);
             let next = rest.unwrap_or(self.now + Duration::from_millis(10)).min(end);
@@ -705,5 +708,38 @@ proptest! {
             }
             policy.reclaimed(reclaimed, Duration::from_micros(stalled));
         }
+    }
+}
+
+/// Lets an application allocate 400 MiB for 3 s.
+fn burst(run: &mut Run) {
+    run.app.fixed = 400.0 * M;
+    run.run(3);
+    run.app.fixed = 0.0;
+}
+
+#[test]
+fn a_limit_has_room_for_a_burst_before_the_working_set_grew() {
+    let mut run = Run::new(App { needed: 0.1, price: 0.0, ..App::new(130.0, 20.0) });
+    run.run(600);
+    burst(&mut run);
+    run.run(400);
+    run.app.hot += 70.0 * M;
+    run.run(900);
+    assert!(run.last().2 >= Some(530), "{}", run.all());
+}
+
+#[test]
+fn a_limit_has_room_for_a_burst_in_the_first_check_knee_or_not() {
+    for (seconds, cold) in [(15.0, 20.0), (20.0, 20.0), (20.0, 300.0), (30.0, 100.0), (50.0, 40.0)] {
+        let mut run = Run::new(App { needed: 1.0 / seconds, price: 0.0, ..App::new(130.0, cold) });
+        while run.policy.approaches() {
+            run.run(1);
+        }
+        run.run(20);
+        burst(&mut run);
+        run.run(287);
+        let limits: Vec<_> = run.told.iter().filter_map(|set| set.suggested).collect();
+        assert!(!limits.is_empty() && limits.iter().all(|&limit| limit as f64 >= 530.0 * M), "{}", run.all());
     }
 }

@@ -66,6 +66,8 @@ pub(crate) struct ReuseSample {
     pub refaulted: Refaulted,
     /// Anonymous memory that was taken since the cgroup was created; `None` if unknown.
     pub taken_anon: Option<u64>,
+    /// Bytes in swap; `None` if unknown.
+    pub in_swap: Option<u64>,
     /// Anonymous memory that counts beside the rest, and could be swapped out.
     pub anon: Anon,
 }

@@ -5,7 +5,7 @@ const M: u64 = 1 << 20;
 fn sample(at: u64, current: u64, refaulted: u64) -> ReuseSample {
     let (at, current, all) = (Duration::from_secs(at), current * M, refaulted * M);
     let refaulted = Refaulted { all, anon: 0 };
-    ReuseSample { at, current, copies: 0, refaulted, taken_anon: None, anon: Anon::None }
+    ReuseSample { at, current, copies: 0, refaulted, taken_anon: None, in_swap: None, anon: Anon::None }
 }
 
 fn over(usage: u64, share: f64) -> Checked {
@@ -319,5 +319,32 @@ fn copies_in_zswap_are_neither_new_memory_nor_missing() {
             Settled { usage: (90 + copies) * M, copies: copies * M, alone: 0, share: 0.5, is_bound: false };
         assert_eq!(reuse.judge(after), Some(Checked::Over(Some(settled))), "{copies}");
         assert_eq!(reuse.left(after) / M, (90 + copies / 2) / 20, "{copies}");
+    }
+}
+
+#[test]
+fn memory_that_is_freed_in_swap_has_no_room_in_a_limit() {
+    // 40 MiB, and as much again each time: the application has freed what was there.
+    let anon = |at, current| ReuseSample {
+        anon: Anon::Alone,
+        taken_anon: Some(0),
+        in_swap: Some(40 * M),
+        ..sample(at, current, 0)
+    };
+    let mut reuse = Reuse::new(Duration::from_secs(60));
+    for at in (0..2000).step_by(100) {
+        reuse.begin_anew();
+        reuse.judge(anon(at, 100));
+        let _ = reuse.left(anon(at, 100));
+        assert!(reuse.goes_on_with_anon(anon(at, 100)));
+        let _ = reuse.left(anon(at, 100));
+        reuse.reclaimed(40 * M);
+        reuse.end_approach();
+        reuse.begin(anon(at + 1, 60), None);
+        let judged = reuse.judge(anon(at + 61, 60));
+        assert!(
+            matches!(judged, Some(Checked::Over(Some(settled))) if settled.alone == 40 * M),
+            "{judged:?}"
+        );
     }
 }

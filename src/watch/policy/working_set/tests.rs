@@ -112,7 +112,32 @@ fn a_limit_is_above_what_was_needed_within_the_last_hour() {
     estimate.record(at(1320), 40 * M);
     let suggested = |second| estimate.working_set(at(second)).map(|set| (set.bytes, set.suggested));
     assert_eq!(suggested(660 + 3599), Some((40 * M, Some(286 * M))));
-    assert_eq!(suggested(660 + 3600), Some((40 * M, Some(44 * M))));
+    assert_eq!(suggested(660 + 3600), Some((40 * M, Some(110 * M))), "the next largest");
+    assert_eq!(suggested(1320 + 3600), Some((40 * M, Some(44 * M))));
+}
+
+#[test]
+fn what_a_smaller_working_set_grew_to_counts_beside_a_larger_one() {
+    let mut estimate = Estimate::new(at(60));
+    (0..4).for_each(|minute| estimate.record(at(60 * minute), 100 * M));
+    estimate.used(at(200), 300 * M);
+    (4..15).for_each(|minute| {
+        estimate.record(at(60 * minute), if minute < 12 { 100 * M } else { 130 * M });
+        let suggested = estimate.working_set(at(60 * minute)).and_then(|set| set.suggested);
+        assert!(suggested >= Some(330 * M), "{suggested:?} at {minute}");
+    });
+}
+
+#[test]
+fn usage_that_it_grew_to_since_the_approach_counts() {
+    let mut estimate = Estimate::new(at(60));
+    estimate.used(at(0), 500 * M);
+    estimate.approached(100 * M);
+    estimate.approached(120 * M);
+    estimate.used(at(10), 101 * M);
+    estimate.used(at(20), 400 * M);
+    estimate.record(at(60), 110 * M);
+    assert_eq!(estimate.working_set(at(60)).and_then(|set| set.suggested), Some(440 * M));
 }
 
 /// Records the usage, and that it settled there with this share, of a minute later each time.
