@@ -231,16 +231,19 @@ pub struct Watch {
     /// least --headroom if that is given too.
     #[arg(long, value_name = "SIZE", value_parser = parse_only_bytes)]
     pub keep: Option<u64>,
-    /// Reclaim idle memory continuously, stalling the cgroup for at most PCT of the time
+    /// Reclaim idle memory continuously, aiming at stalls of at most PCT of the time
     ///
-    /// Start with 0.1%. The cgroup needs no limit. Writes to swap devices that wear out are limited
-    /// to 1M per second by default: see --swap-writes.
+    /// Start with 0.1%. The cgroup needs no limit. Stalls are those that the kernel counts (PSI
+    /// some), over a minute; they may be more until the working set is found, and with slow swap.
+    /// Writes to swap devices that wear out are limited to 1M per second by default: see
+    /// --swap-writes.
     #[arg(long, value_name = "PCT", value_parser = parse_some_percent)]
     pub pressure: Option<Percent>,
     /// Estimate the working set and print it at the end (reclaims memory to find it)
     ///
     /// Finds the working set as --pressure does (with 0.1% unless --pressure is given too). At the
-    /// end, prints its size and a suggested memory.max.
+    /// end, prints its size and a suggested memory.max. Takes ten reuse times or more, and a time in
+    /// which the cgroup is as busy as it gets: see --reuse.
     #[arg(long, conflicts_with_all = ["headroom", "keep", "dry_run"])]
     pub estimate: bool,
     /// Count memory that is touched within DUR as in use [default: 60s]

@@ -52,7 +52,7 @@ Examples:
   memctl watch 'batch/*' --headroom 64M         Watch all matches, new ones too
   memctl watch app --keep 1G --type file        Limit page cache without kills
   memctl watch app --pressure 0.1%              Reclaim idle memory
-  memctl watch app --estimate --duration 5m     Estimate the working set
+  memctl watch app --estimate --duration 15m    Estimate the working set
   memctl watch --config /etc/memctl/watch.toml  Watch a host by rules";
 
 /// Examples of `check`.
