@@ -27,7 +27,6 @@ mod target;
 mod tests;
 
 pub use chunk::Pace;
-pub(crate) use chunk::SMALLEST;
 pub use ledger::{Measure, Measured, Measures};
 pub use obstacle::Obstacle;
 pub use overshoot::Overshot;

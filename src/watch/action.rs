@@ -105,8 +105,11 @@ impl ActionResult {
 /// after one.
 pub(crate) const WRITE_TIMEOUT: Duration = Duration::from_millis(5);
 
-/// Time after which an action ends, so that others get their turn: it goes on in a later one.
+/// Duration of the writes after which an action ends, so that others get their turn, and the longest
+/// with pauses: it goes on in a later one. What is missing below a limit above is shared anew then,
+/// so that who pauses much would give too little.
 pub(crate) const SLICE: Duration = Duration::from_millis(50);
+const LONGEST: Duration = Duration::from_millis(500);
 
 /// Bytes that one write may free beyond its request: a large folio is reclaimed as a whole.
 const MAX_FOLIO: u64 = 2 << 20;
@@ -266,7 +269,7 @@ impl Action {
         match (end, usage) {
             (None, Err(errno)) => Some(lost(errno)),
             (None, Ok(_)) if !missing => Some(EndReason::Done),
-            (None, Ok(_)) if now.saturating_sub(self.began) >= SLICE => {
+            (None, Ok(_)) if self.result.writing >= SLICE || now.saturating_sub(self.began) >= LONGEST => {
                 // What is left is requested anew.
                 let left = current.saturating_sub(self.down_to);
                 self.result.requested = self.result.requested.saturating_sub(left);

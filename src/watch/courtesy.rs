@@ -8,8 +8,6 @@
 
 use std::time::Duration;
 
-use crate::reclaim::SMALLEST;
-
 /// Part of a write's duration that it may wait for the processor, and the least wait that counts:
 /// less is an interrupt.
 const CROWDED: u32 = 4;
@@ -18,8 +16,10 @@ const MIN_WAIT: Duration = Duration::from_micros(250);
 /// Time after such a write for which others are taken to want the processor.
 const MEMORY: Duration = Duration::from_secs(10);
 
-/// CPU time of a short write.
+/// CPU time of a short write, and the least that one requests, in bytes: on a slow processor a write
+/// takes as long whatever it requests, and too small ones would never come down to their target.
 const SHORT: Duration = Duration::from_micros(300);
+const MIN_SHORT: u64 = 1 << 20;
 
 /// Pause before the next write, in multiples of the last one's CPU time, and at most.
 const PAUSE: u32 = 10;
@@ -67,7 +67,7 @@ impl Courtesy {
     /// Returns the most to request in the next write.
     #[must_use]
     pub(crate) fn most(&self, now: Duration) -> u64 {
-        if self.holds(now) { self.short.max(SMALLEST) } else { u64::MAX }
+        if self.holds(now) { self.short.max(MIN_SHORT) } else { u64::MAX }
     }
 
     /// Returns the pause before the next write of the same action.
@@ -95,13 +95,13 @@ mod tests {
     #[test]
     fn a_write_that_waits_for_the_processor_makes_the_next_ones_short() {
         let mut courtesy = Courtesy::default();
-        let alone = Write { bytes: 10 * M, took: 3 * MS, cpu: 3 * MS, fell: 10 * M };
+        let alone = Write { bytes: 20 * M, took: 3 * MS, cpu: 3 * MS, fell: 20 * M };
         courtesy.record(at(1), alone);
         assert_eq!((courtesy.most(at(1)), courtesy.pause(at(1))), (u64::MAX, Duration::ZERO));
         courtesy.record(at(1), Write { took: 5 * MS, ..alone });
-        assert_eq!((courtesy.most(at(1)), courtesy.pause(at(1))), (M, 5 * MS));
-        courtesy.record(at(2), Write { bytes: M, took: MS * 3 / 10, cpu: MS * 3 / 10, fell: M });
-        assert_eq!((courtesy.most(at(2)), courtesy.pause(at(2))), (M, 3 * MS), "as fast as before");
+        assert_eq!((courtesy.most(at(1)), courtesy.pause(at(1))), (2 * M, 5 * MS));
+        courtesy.record(at(2), Write { bytes: 2 * M, took: MS * 3 / 10, cpu: MS * 3 / 10, fell: 2 * M });
+        assert_eq!((courtesy.most(at(2)), courtesy.pause(at(2))), (2 * M, 3 * MS), "as fast as before");
         assert_eq!(courtesy.most(at(11)), u64::MAX, "10 s later");
     }
 
@@ -124,10 +124,10 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_kernel_is_asked_for_no_less_than_its_own_batch() {
+    fn a_slow_processor_is_not_asked_for_next_to_nothing() {
         let mut courtesy = Courtesy::default();
-        courtesy.record(at(1), Write { bytes: SMALLEST, took: at(2), cpu: at(1), fell: SMALLEST });
-        assert_eq!((courtesy.most(at(1)), courtesy.pause(at(1))), (SMALLEST, LONGEST_PAUSE));
+        courtesy.record(at(1), Write { bytes: M / 8, took: at(2), cpu: at(1), fell: M / 8 });
+        assert_eq!((courtesy.most(at(1)), courtesy.pause(at(1))), (M, LONGEST_PAUSE));
         courtesy.record(at(1), Write { bytes: u64::MAX, took: at(1), cpu: Duration::ZERO, fell: u64::MAX });
         assert_eq!(courtesy.most(at(1)), u64::MAX);
     }
