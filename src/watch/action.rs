@@ -310,6 +310,25 @@ mod tests {
     }
 
     #[test]
+    fn an_action_is_courteous_where_a_write_waited_for_the_processor() {
+        let run = |courtesy: &mut Courtesy| {
+            let mut sim = Sim::new(64 << 20);
+            let (began, early) = (sim.now(), Interrupt { stop: &|| false, alarm: None });
+            let (mut pace, mut action) =
+                (Pace::new(true, 0), Action::begin(&mut sim, 32 << 20, u64::MAX, None));
+            while action.write(&mut sim, (&mut pace, courtesy), &early) {}
+            (action.result(), sim.now().saturating_sub(began))
+        };
+        let (alone, took) = run(&mut Courtesy::default());
+        assert!(took < 2 * alone.writing, "{took:?}, {alone:?}");
+        let mut crowded = Courtesy::default();
+        let (cpu, bytes) = (Duration::from_millis(1), 1 << 20);
+        crowded.record(Sim::new(64 << 20).now(), Write { bytes, took: 8 * cpu, cpu, fell: bytes });
+        let (result, took) = run(&mut crowded);
+        assert!(result.writes > alone.writes && took > 2 * result.writing, "{took:?}, {result:?}, {alone:?}");
+    }
+
+    #[test]
     fn an_action_reaches_its_target() {
         let result = result(false, Some(|_| {}));
         assert_eq!((result.end, result.current, result.requested), (EndReason::Done, 32 << 20, 32 << 20));

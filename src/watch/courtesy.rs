@@ -61,7 +61,7 @@ impl Courtesy {
         self.is_urgent = write.fell <= write.bytes / 2;
         let short = u128::from(write.bytes) * SHORT.as_nanos() / write.cpu.as_nanos().max(1);
         self.short = u64::try_from(short).unwrap_or(u64::MAX);
-        self.pause = (PAUSE * write.cpu).min(LONGEST_PAUSE);
+        self.pause = write.cpu.saturating_mul(PAUSE).min(LONGEST_PAUSE);
     }
 
     /// Returns the most to request in the next write.
