@@ -63,6 +63,9 @@ pub enum SizeError {
     Overflow,
     #[error("must be at least 4096 bytes, one page")]
     TooSmall,
+    /// A plain number that would be a share of a limit.
+    #[error("must be at least 4096 bytes, one page; {0}% is a share of the limit")]
+    MissingPercentSign(u64),
     #[error("must be more than 0")]
     Nothing,
     #[error("must be at most 100%")]
@@ -245,6 +248,10 @@ pub fn parse_headroom(word: &str) -> Result<Amount, SizeError> {
     match word.parse() {
         Ok(Amount::Max) => Err(SizeError::NothingLeft),
         Err(SizeError::NotANumber) => Err(SizeError::NeitherSizeNorPercentage),
+        Err(SizeError::TooSmall) => Err(match word.parse() {
+            Ok(share @ 1..100) => SizeError::MissingPercentSign(share),
+            _ => SizeError::TooSmall,
+        }),
         read => read,
     }
 }
@@ -365,6 +372,14 @@ mod tests {
         }
         for size in ["10M", "10MB", "0", "-1", "010", "0x1", "50%", "120%", "max", "99999999999E"] {
             assert!(looks_like_size(size), "{size}");
+        }
+    }
+
+    #[test]
+    fn a_share_without_its_sign_is_told() {
+        assert_eq!(parse_headroom("10"), Err(SizeError::MissingPercentSign(10)));
+        for word in ["0", "100", "10B", "4095", "1K"] {
+            assert_eq!(parse_headroom(word), Err(SizeError::TooSmall), "{word}");
         }
     }
 
