@@ -71,7 +71,7 @@ impl<F: Sample> Limits<F> {
         text: &mut String,
     ) -> Result<(), Errno> {
         self.set_available(0);
-        self.answered();
+        self.answered(0, false);
         self.above = above;
         self.own.adopt(rule, rule.keep, text)
     }
@@ -127,6 +127,7 @@ impl<F: Sample> Limits<F> {
         }
         self.for_headroom =
             if found.missing > 0 { self.own.missing_for_headroom(current, found.missing) } else { 0 };
+        let id = self.own.sampler.id();
         for level in &self.above {
             let mut level = level.borrow_mut();
             match level.decide_for_all(cx) {
@@ -139,7 +140,7 @@ impl<F: Sample> Limits<F> {
                 // give is 0.
                 Ok(Decision::Reclaim { down_to }) => {
                     let used = level.current();
-                    let share = level.shares.of(cx.now, used, down_to, self.available).min(current);
+                    let share = level.shares.of(cx.now, id, used, down_to, self.available).min(current);
                     found.until = found.until.min(cx.now + SHORTAGE_INTERVAL);
                     found.missing = found.missing.max(share);
                     self.for_headroom = self.for_headroom.max(share);
@@ -164,21 +165,17 @@ impl<F: Sample> Limits<F> {
 
     /// Records the start of a request for `bytes`.
     pub(crate) fn asks(&mut self, now: Duration, bytes: u64) {
-        self.answered();
+        self.answered(0, false);
         self.asks = true;
         let id = self.own.sampler.id();
-        for level in &self.above {
-            let mut level = level.borrow_mut();
-            let used = level.current();
-            level.shares.asks(now, id, used, bytes, self.available);
-        }
+        self.above.iter().for_each(|level| level.borrow_mut().shares.asks(now, id, bytes));
     }
 
-    /// Records the end of the request.
-    pub(crate) fn answered(&mut self) {
+    /// Records the end of the request, which reclaimed `bytes` and `goes_on` if it isn't done.
+    pub(crate) fn answered(&mut self, bytes: u64, goes_on: bool) {
         if std::mem::take(&mut self.asks) {
             let id = self.own.sampler.id();
-            self.above.iter().for_each(|level| level.borrow_mut().shares.answered(id));
+            self.above.iter().for_each(|level| level.borrow_mut().shares.answered(id, bytes, goes_on));
         }
     }
 

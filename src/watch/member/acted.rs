@@ -25,7 +25,7 @@ const LOCK_INTERVAL: Duration = Duration::from_millis(50);
 impl<S: System> Member<S> {
     /// Records the result of an action, and decides anew.
     pub(crate) fn acted(&mut self, result: &ActionResult, cx: &mut Context<'_, S>) -> Step {
-        let presses = self.finish(cx);
+        let presses = self.finish(result.reclaimed, result.end == EndReason::Slice, cx);
         if result.writes > 0 {
             self.record(result, presses, cx.now);
         }

@@ -55,10 +55,10 @@ impl<S: System> Member<S> {
         self.limits.asks(cx.now, bytes);
     }
 
-    /// Records that no worker has a job for it any more. Returns whether the job was due to
-    /// `--pressure`.
-    pub(crate) fn finish(&mut self, cx: &mut Context<'_, S>) -> bool {
-        self.limits.answered();
+    /// Records that no worker has a job for it any more, which reclaimed `bytes` and `goes_on` if it
+    /// isn't done. Returns whether the job was due to `--pressure`.
+    pub(crate) fn finish(&mut self, bytes: u64, goes_on: bool, cx: &mut Context<'_, S>) -> bool {
+        self.limits.answered(bytes, goes_on);
         match std::mem::replace(&mut self.activity, Activity::Idle) {
             Activity::Writing { presses, reserved } => {
                 cx.host.swap.release(reserved);

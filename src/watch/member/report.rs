@@ -190,7 +190,7 @@ impl<S: System> Member<S> {
     pub(crate) fn summary(&mut self, gone: bool, cx: &mut Context<'_, S>) -> Summary {
         let unfinished = self.is_writing();
         self.limits.set_available(0);
-        self.finish(cx);
+        self.finish(0, false, cx);
         let sampler = &self.limits.own.sampler;
         self.probe.iter_mut().for_each(|probe| probe.close(sampler, &mut cx.text));
         let summary = Summary {

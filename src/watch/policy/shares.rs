@@ -3,31 +3,34 @@
 
 use std::time::Duration;
 
-/// Time after which a request in progress no longer holds the others up: they take its part over.
+/// Time after which a cgroup that is still at its part no longer holds the others up: they take the
+/// rest of it over.
 const OVERDUE_TIME: Duration = Duration::from_secs(1);
 
-/// A request in progress, or one that has ended while a later one is in progress. Amounts are
+/// Part of one cgroup in the reclaim in progress: its requests, one after the other. Amounts are
 /// bytes.
 #[derive(Clone, Copy, Debug)]
-struct Promise {
+struct Part {
     /// Cgroup that is asked.
     id: u64,
     asked_at: Duration,
-    /// Usage of the level when the request began.
-    used: u64,
+    /// Bytes that its requests have reclaimed so far.
+    given: u64,
+    /// Bytes of the request in progress; 0 without one.
     asked: u64,
-    /// Reclaimable bytes of the cgroup; 0 once the request has ended.
-    available: u64,
+    /// True while a request is in progress, or has ended before it was done and goes on.
     is_open: bool,
 }
 
-/// Reclaimable bytes of the watched cgroups below one level, and their requests in progress.
-/// Amounts are bytes.
+/// Reclaimable bytes of the watched cgroups below one level, and the reclaim in progress. Amounts
+/// are bytes.
 #[derive(Debug, Default)]
 pub(crate) struct Shares {
     available: u64,
-    /// Requests in the order of their beginning; none once no request is in progress.
-    promises: Vec<Promise>,
+    /// Parts of which at least one is open; otherwise none.
+    parts: Vec<Part>,
+    /// Bytes that all parts come to.
+    total: u64,
 }
 
 impl Shares {
@@ -36,43 +39,51 @@ impl Shares {
         self.available = (self.available + now).saturating_sub(before);
     }
 
-    /// Records the start of a request for `asked` bytes to the cgroup `id`, which has `available`
-    /// reclaimable bytes, while `used` bytes are used in all.
-    pub(crate) fn asks(&mut self, now: Duration, id: u64, used: u64, asked: u64, available: u64) {
-        self.promises.retain(|promise| !promise.is_overdue(now));
-        self.promises.push(Promise { id, asked_at: now, used, asked, available, is_open: true });
-    }
-
-    /// Records the end of the request to the cgroup `id`.
-    pub(crate) fn answered(&mut self, id: u64) {
-        if let Some(promise) = self.promises.iter_mut().find(|promise| promise.id == id && promise.is_open) {
-            (promise.is_open, promise.available) = (false, 0);
-        }
-        if self.promises.iter().all(|promise| !promise.is_open) {
-            self.promises.clear();
+    /// Records the start of a request for `asked` bytes to the cgroup `id`.
+    pub(crate) fn asks(&mut self, now: Duration, id: u64, asked: u64) {
+        self.parts.retain(|part| !part.is_overdue(now));
+        match self.parts.iter_mut().find(|part| part.id == id) {
+            Some(part) => (part.asked, part.is_open) = (asked, true),
+            None => self.parts.push(Part { id, asked_at: now, given: 0, asked, is_open: true }),
         }
     }
 
-    /// Returns the share of an idle cgroup in the reclaim down to `down_to`, while others may be
-    /// working on theirs: in any order, each is asked for the same.
-    #[must_use]
-    pub(crate) fn of(&self, now: Duration, used: u64, down_to: u64, available: u64) -> u64 {
-        let in_time = || self.promises.iter().filter(|promise| !promise.is_overdue(now));
-        // Usage to expect once all of them are served. The usage shows requests that have ended,
-        // unless another was in progress at their end.
-        let expected = if in_time().any(|promise| promise.is_open) {
-            in_time().fold(u64::MAX, |left, promise| left.min(promise.used).saturating_sub(promise.asked))
-        } else {
-            used
-        };
-        let given: u64 = in_time().map(|promise| promise.available).sum();
-        let all = self.available.saturating_sub(given).max(available).max(1);
-        let missing = expected.min(used).saturating_sub(down_to);
-        (missing as f64 * (available as f64 / all as f64)) as u64
+    /// Records the end of the request to the cgroup `id`, after which it `goes_on` if it isn't done.
+    pub(crate) fn answered(&mut self, id: u64, given: u64, goes_on: bool) {
+        if let Some(part) = self.parts.iter_mut().find(|part| part.id == id) {
+            *part = Part { given: part.given.saturating_add(given), asked: 0, is_open: goes_on, ..*part };
+        }
+        self.close();
+    }
+
+    /// Returns the share of the idle cgroup `id` in the reclaim down to `down_to`, while others may
+    /// be working on theirs: in any order, and however quickly each of them is done, each is asked
+    /// for the same.
+    pub(crate) fn of(&mut self, now: Duration, id: u64, used: u64, down_to: u64, available: u64) -> u64 {
+        self.parts.retain(|part| !part.is_overdue(now));
+        self.close();
+        let missing = used.saturating_sub(down_to);
+        let sum = |of: fn(&Part) -> u64| self.parts.iter().map(of).fold(0, u64::saturating_add);
+        let given = sum(|part| part.given);
+        // The usage shows what requests in progress have reclaimed, and `given` not yet. It also
+        // shows what arrived meanwhile.
+        let total = missing.saturating_add(given);
+        self.total = self.total.clamp(total, total.saturating_add(sum(|part| part.asked)));
+        let own = self.parts.iter().find(|part| part.id == id).map_or(0, |part| part.given);
+        let all = self.available.max(available).saturating_add(given).max(1);
+        let part = self.total as f64 * (available.saturating_add(own) as f64 / all as f64);
+        (part as u64).saturating_sub(own).min(missing)
+    }
+
+    /// Forgets the parts once none is open: all that they gave shows in the usage.
+    fn close(&mut self) {
+        if self.parts.iter().all(|part| !part.is_open) {
+            self.parts.clear();
+        }
     }
 }
 
-impl Promise {
+impl Part {
     fn is_overdue(&self, now: Duration) -> bool {
         now.saturating_sub(self.asked_at) >= OVERDUE_TIME
     }
@@ -96,58 +107,114 @@ mod tests {
 
     #[test]
     fn shares_are_in_proportion() {
-        let shares = three();
-        assert_eq!([900, 300, 0].map(|bytes| shares.of(NOW, 1200, 1000, bytes)), [150, 50, 0]);
+        let mut shares = three();
+        assert_eq!([900, 300, 0].map(|bytes| shares.of(NOW, A, 1200, 1000, bytes)), [150, 50, 0]);
     }
 
     #[test]
     fn a_share_is_the_same_while_another_cgroup_works() {
         let mut shares = three();
-        shares.asks(NOW, A, 1200, 150, 900);
+        assert_eq!(shares.of(NOW, A, 1200, 1000, 900), 150);
+        shares.asks(NOW, A, 150);
         // At any stage of its work.
         for used in [1200, 1150, 1060] {
-            assert_eq!(shares.of(NOW, used, 1000, 300), 50, "{used}");
+            assert_eq!(shares.of(NOW, B, used, 1000, 300), 50, "{used}");
         }
-        shares.asks(NOW, B, 1100, 50, 300);
-        shares.answered(A);
+        shares.asks(NOW, B, 50);
+        shares.answered(A, 150, false);
         shares.set_available(900, 750);
-        assert_eq!(shares.of(NOW, 1040, 1000, 750), 0, "what is missing is the other's");
-        shares.answered(B);
-        assert_eq!(shares.of(NOW, 1021, 1000, 750), 15);
+        assert_eq!(shares.of(NOW, A, 1040, 1000, 750), 0, "what is missing is the other's");
+        assert_eq!(shares.of(NOW, A, 1080, 1000, 750), 22, "but for what arrived");
+        shares.answered(B, 50, false);
+        shares.set_available(300, 250);
+        assert_eq!(shares.of(NOW, A, 1021, 1000, 750), 15);
+    }
+
+    #[test]
+    fn memory_freed_meanwhile_is_requested_from_nobody() {
+        let mut shares = three();
+        assert_eq!(shares.of(NOW, A, 1200, 1000, 900), 150);
+        shares.asks(NOW, A, 150);
+        shares.answered(A, 10, true);
+        // The application freed 150.
+        assert_eq!(shares.of(NOW, A, 1040, 1000, 890), 27);
+        assert_eq!(shares.of(NOW, B, 1040, 1000, 300), 12);
+    }
+
+    /// Two cgroups at work at once, in turns of `slices` bytes. Returns what each gave.
+    fn worked(slices: [u64; 2]) -> [u64; 2] {
+        let (mut shares, mut used) = (three(), 1200);
+        let (mut available, mut given) = ([900, 300], [0, 0]);
+        for turn in 0.. {
+            let now = NOW + Duration::from_millis(turn);
+            let mut asked = [0, 0];
+            for (who, id) in [A, B].into_iter().enumerate() {
+                asked[who] = shares.of(now, id, used, 1000, available[who]);
+                if asked[who] > 0 {
+                    shares.asks(now, id, asked[who]);
+                }
+            }
+            if asked == [0, 0] {
+                break;
+            }
+            for (who, id) in [A, B].into_iter().enumerate().filter(|&(who, _)| asked[who] > 0) {
+                let bytes = asked[who].min(slices[who]);
+                used -= bytes;
+                given[who] += bytes;
+                shares.set_available(available[who], available[who] - bytes);
+                available[who] -= bytes;
+                shares.answered(id, bytes, bytes < asked[who]);
+            }
+        }
+        given
+    }
+
+    #[test]
+    fn the_speed_of_each_changes_no_share() {
+        for slices in [[150, 50], [4, 40], [40, 4], [1, 1], [200, 1]] {
+            let [large, small] = worked(slices);
+            assert!(
+                (140..=156).contains(&large) && (44..=52).contains(&small),
+                "{slices:?}: {large}, {small}"
+            );
+        }
     }
 
     #[test]
     fn a_slow_request_delays_no_other() {
         let mut shares = three();
-        shares.asks(NOW, A, 1200, 150, 900);
-        assert_eq!(shares.of(NOW + OVERDUE_TIME, 1200, 1000, 300), 50);
-        shares.asks(NOW + OVERDUE_TIME, B, 1200, 50, 300);
-        shares.answered(B);
-        shares.answered(A);
-        assert_eq!(shares.of(NOW + OVERDUE_TIME, 1200, 1000, 900), 150);
+        assert_eq!(shares.of(NOW, A, 1200, 1000, 900), 150);
+        shares.asks(NOW, A, 150);
+        shares.asks(NOW, B, 50);
+        shares.answered(B, 50, false);
+        shares.set_available(300, 250);
+        assert_eq!(shares.of(NOW + OVERDUE_TIME / 2, B, 1150, 1000, 250), 0, "the rest is the other's");
+        assert_eq!(shares.of(NOW + OVERDUE_TIME, B, 1150, 1000, 250), 32);
+        shares.asks(NOW + OVERDUE_TIME, B, 32);
+        shares.answered(B, 32, false);
+        shares.answered(A, 0, true);
+        assert_eq!(shares.of(NOW + OVERDUE_TIME, A, 1118, 1000, 900), 92);
     }
 
     #[test]
     fn a_slow_request_is_overdue_however_often_others_are_asked() {
-        let mut shares = Shares::default();
-        shares.set_available(0, 900);
-        shares.set_available(0, 300);
-        shares.asks(NOW, A, 1200, 150, 900);
+        let mut shares = three();
+        shares.asks(NOW, A, 150);
         // The other is asked now and then, and answers each time.
         let mut now = NOW;
         for _ in 0..20 {
             now += OVERDUE_TIME / 10;
-            let asked = shares.of(now, 1200, 1000, 300);
-            shares.asks(now, B, 1200, asked, 300);
-            shares.answered(B);
+            let asked = shares.of(now, B, 1200, 1000, 300);
+            shares.asks(now, B, asked);
+            shares.answered(B, 0, false);
         }
-        assert_eq!(shares.of(now, 1200, 1000, 300), 50, "no promise counts any more");
-        assert!(shares.promises.len() < 12, "{}", shares.promises.len());
+        assert_eq!(shares.of(now, B, 1200, 1000, 300), 50, "the other no longer counts");
+        assert!(shares.parts.is_empty(), "{:?}", shares.parts);
     }
 
     #[test]
     fn a_cgroup_without_reclaimable_memory_gives_nothing() {
-        assert_eq!(Shares::default().of(NOW, 1200, 1000, 0), 0);
-        assert_eq!(Shares::default().of(NOW, 1200, 1000, 10), 200);
+        assert_eq!(Shares::default().of(NOW, A, 1200, 1000, 0), 0);
+        assert_eq!(Shares::default().of(NOW, A, 1200, 1000, 10), 200);
     }
 }
