@@ -18,7 +18,8 @@ use super::level::Level;
 use super::limits::Limits;
 use super::meter::Metered;
 use super::policy::backoff::Doubling;
-use super::policy::guard::{Allowed, Bounds, CgroupState, Guard, Need};
+use super::policy::cache_seen::CacheSeen;
+use super::policy::guard::{Allowed, Bounds, CgroupState, Guard, Need, SwapState};
 use super::policy::hold::HoldState;
 use super::policy::lock::LockPatience;
 use super::policy::reuse::Anon;
@@ -84,6 +85,7 @@ pub(crate) struct Member<S: System> {
     probe: Option<Box<PressureProbe>>,
     /// True if the last decision was due to `--pressure`.
     presses: bool,
+    cache: CacheSeen,
     hold: HoldState,
     /// Delay after errors, and the error that was reported.
     blind: Doubling,
@@ -149,6 +151,7 @@ impl<S: System> Member<S> {
             hit: false,
             probe: rule.pressure.map(|target| Box::new(PressureProbe::new(target, rule.reuse))),
             presses: false,
+            cache: CacheSeen::default(),
             rule,
             hold: HoldState::new(cx.now + grace),
             blind: Doubling::default(),
@@ -359,20 +362,8 @@ impl<S: System> Member<S> {
         if self.rule.bounds.max_pressure.is_some_and(|most| most.ratio() < 1.0) {
             self.read_stall(now, &mut cx.text);
         }
-        let can_choose = self.handle.as_ref().is_none_or(|handle| handle.can_choose());
-        let own = CgroupState { current, protection: self.protection, stalled: self.stalled_share };
-        let down_to = current.saturating_sub(missing);
         let swap = cx.swap();
-        self.visibility.note_writes(swap.is_uncounted && self.rule.bounds.kind != Some(Kind::File));
-        let is_needed = !self.presses && self.limits.own.file.is_some();
-        let need = if is_needed { self.limits.own.need(now) } else { Need::default() };
-        let (sampler, text) = (&self.limits.own.sampler, &mut cx.text);
-        let cache = &mut || sampler.stat(text).map_or(0, |stat| stat.cache_beside_anon());
-        // A press of anonymous memory takes nothing else, whatever a guard would prefer.
-        let kind = if pressed.prefers_anon() { Some(Kind::Anon) } else { self.rule.bounds.kind };
-        let bounds = Bounds { kind, ..self.rule.bounds };
-        let answer =
-            bounds.allow(down_to, own, swap, need, can_choose, cache).map(|allowed| allowed.asking(pressed));
+        let answer = self.allowed(current, missing, (pressed, swap), cx);
         if self.presses
             && let Some(probe) = &mut self.probe
         {
@@ -389,6 +380,41 @@ impl<S: System> Member<S> {
             }
             Err(guard) => Ok(self.hold(guard, None, cx)),
         }
+    }
+
+    /// Returns the part of a reclaim of `missing` bytes, of the kind that `--pressure` takes, that is
+    /// allowed in this state of swap.
+    ///
+    /// # Errors
+    /// The guard that holds.
+    fn allowed(
+        &mut self,
+        current: u64,
+        missing: u64,
+        (pressed, swap): (Kind, SwapState),
+        cx: &mut Context<'_, S>,
+    ) -> Result<Allowed, Guard> {
+        let now = cx.now;
+        let can_choose = self.handle.as_ref().is_none_or(|handle| handle.can_choose());
+        let own = CgroupState { current, protection: self.protection, stalled: self.stalled_share };
+        let down_to = current.saturating_sub(missing);
+        self.visibility.note_writes(swap.is_uncounted && self.rule.bounds.kind != Some(Kind::File));
+        let is_needed = !self.presses && self.limits.own.file.is_some();
+        let need = if is_needed { self.limits.own.need(now) } else { Need::default() };
+        let (sampler, text) = (&self.limits.own.sampler, &mut cx.text);
+        let seen = &mut self.cache;
+        let has_cache = &mut |bytes| {
+            // An old reading can only make the request one of page cache alone.
+            (can_choose && seen.has(now, bytes))
+                || sampler.stat(text).is_ok_and(|stat| {
+                    seen.saw(now, stat.cache_beside_anon());
+                    seen.has(now, bytes)
+                })
+        };
+        // A press of anonymous memory takes nothing else, whatever a guard would prefer.
+        let kind = if pressed.prefers_anon() { Some(Kind::Anon) } else { self.rule.bounds.kind };
+        let bounds = Bounds { kind, ..self.rule.bounds };
+        bounds.allow(down_to, own, swap, need, can_choose, has_cache).map(|allowed| allowed.asking(pressed))
     }
 
     fn spare(&self, current: u64) -> u64 {

@@ -5,6 +5,7 @@ pub mod above;
 pub mod arrival;
 pub mod backoff;
 pub mod brake;
+pub mod cache_seen;
 pub mod cpu_budget;
 pub mod guard;
 pub mod headroom;

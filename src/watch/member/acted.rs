@@ -66,6 +66,9 @@ impl<S: System> Member<S> {
         {
             probe.late(now);
         }
+        if result.end == EndReason::Exhausted {
+            self.cache.forget();
+        }
         if result.end == EndReason::Exhausted && result.reclaimed < result.requested / 8 {
             return self.exhausted(result, cx);
         }
@@ -131,6 +134,7 @@ impl<S: System> Member<S> {
         // A limit that was met before a hold must not end it.
         self.read_outrun(cx)?;
         let stat = self.limits.own.sampler.stat(&mut cx.text)?;
+        self.cache.saw(cx.now, stat.cache_beside_anon());
         let stalled = self.limits.own.sampler.stalled(&mut cx.text).map(Duration::from_micros);
         self.limits.own.rebase(&stat, &mut cx.text);
         let bytes = |pages: Option<u64>| pages.unwrap_or(0) * page_size();
@@ -158,6 +162,7 @@ impl<S: System> Member<S> {
         let fell = self.limits.own.current().saturating_sub(result.current);
         self.account.record(now, result, self.limits.room(fell));
         self.limits.reclaimed(result.reclaimed, result.cpu);
+        self.cache.reclaimed(result.reclaimed);
         if presses {
             self.hold.brake.pressed();
         } else {

@@ -178,8 +178,8 @@ impl Allowed {
 
 impl Bounds {
     /// Returns the part of a reclaim down to a usage of `down_to` that is allowed. `can_choose`
-    /// says whether the kernel can reclaim page cache alone; `cache` returns how much page cache
-    /// could be evicted, and is called only if that matters.
+    /// says whether the kernel can reclaim page cache alone; `has_cache` returns whether so many bytes
+    /// of page cache could be evicted, and is called only if that matters.
     ///
     /// Swap that isn't known to be fast gives way to a `need`, since the application would swap in
     /// its own time: where page cache can't be chosen, or where there isn't enough of it.
@@ -193,7 +193,7 @@ impl Bounds {
         swap: SwapState,
         need: Need,
         can_choose: bool,
-        cache: &mut dyn FnMut() -> u64,
+        has_cache: &mut dyn FnMut(u64) -> bool,
     ) -> Result<Allowed, Guard> {
         let down_to = match self.floor.max(own.protection) {
             0 => down_to,
@@ -206,7 +206,7 @@ impl Bounds {
             return Err(Guard::Pressure);
         }
         let missing = own.current - down_to;
-        let mut plenty = || cache() >= PLENTY_FACTOR * missing;
+        let mut plenty = || has_cache(PLENTY_FACTOR * missing);
         let waits = swap.waits && swap.total > 0;
         let all = |kind| {
             Ok(Allowed { down_to, most: u64::MAX, kind, spared_by: None, waits: waits && kind != Kind::File })
@@ -227,7 +227,7 @@ impl Bounds {
             }
             Err(guard) if can_choose && self.kind != Some(Kind::Anon) => {
                 match self.give_way(guard, swap, if need.was_met { needed } else { 0 }) {
-                    Some(most) if cache() < needed => {
+                    Some(most) if !has_cache(needed) => {
                         let down_to = own.current - most;
                         Ok(Allowed { down_to, most, kind: Kind::All, spared_by: Some(guard), waits })
                     }
@@ -315,7 +315,7 @@ mod tests {
     #[test]
     fn the_floor_and_protection_are_never_undercut() {
         let allow = |down_to, own| {
-            bounds(Some(Kind::All)).allow(down_to, own, SWAP, Need::default(), true, &mut || 0)
+            bounds(Some(Kind::All)).allow(down_to, own, SWAP, Need::default(), true, &mut |_| false)
         };
         assert_eq!(allow(10 * M, OWN).map(|allowed| allowed.down_to), Ok(52 * M));
         assert_eq!(
@@ -328,7 +328,7 @@ mod tests {
         let own = CgroupState { protection: 0, ..OWN };
         assert_eq!(
             unprotected
-                .allow(51 * M, own, SWAP, Need::default(), true, &mut || 0)
+                .allow(51 * M, own, SWAP, Need::default(), true, &mut |_| false)
                 .map(|allowed| allowed.down_to),
             Ok(51 * M)
         );
@@ -339,7 +339,7 @@ mod tests {
     fn anonymous_memory_is_spared_where_swap_is_scarce_busy_or_slow() {
         let kind_of = |kind, swap, can_choose| {
             bounds(kind)
-                .allow(60 * M, OWN, swap, Need::default(), can_choose, &mut || 0)
+                .allow(60 * M, OWN, swap, Need::default(), can_choose, &mut |_| false)
                 .map(|allowed| allowed.kind)
         };
         assert_eq!(kind_of(None, SWAP, true), Ok(Kind::All));
@@ -355,11 +355,12 @@ mod tests {
         assert_eq!(kind_of(None, slow, false), Err(Guard::SlowSwap { is_known: true }));
         assert_eq!(kind_of(None, silent, true), Ok(Kind::File), "unknown is not fast");
         assert_eq!(kind_of(None, silent, false), Err(Guard::SlowSwap { is_known: false }));
-        let allowed = bounds(None).allow(60 * M, OWN, slow, Need::default(), false, &mut || 80 * M);
+        let allowed =
+            bounds(None).allow(60 * M, OWN, slow, Need::default(), false, &mut |bytes| 80 * M >= bytes);
         assert_eq!(allowed.map(|allowed| allowed.kind), Ok(Kind::All));
         let why = |swap| {
             bounds(None)
-                .allow(60 * M, OWN, swap, Need::default(), true, &mut || 0)
+                .allow(60 * M, OWN, swap, Need::default(), true, &mut |_| false)
                 .map(|allowed| allowed.spared_by)
         };
         assert_eq!(
@@ -382,7 +383,7 @@ mod tests {
     #[test]
     fn a_press_of_anonymous_memory_asks_in_the_words_that_the_kernel_has() {
         let allowed = |kind: Kind, swap| {
-            bounds(Some(kind)).allow(60 * M, OWN, swap, Need::default(), true, &mut || 80 * M)
+            bounds(Some(kind)).allow(60 * M, OWN, swap, Need::default(), true, &mut |bytes| 80 * M >= bytes)
         };
         let asked = |kind, swap, pressed| allowed(kind, swap).map(|allowed| allowed.asking(pressed).kind);
         assert_eq!(asked(Kind::Anon, SWAP, Kind::Anon), Ok(Kind::Anon));
@@ -413,8 +414,9 @@ mod tests {
 
     #[test]
     fn swap_outs_are_bounded_at_a_time() {
-        let allow =
-            |kind, swap, cache| bounds(kind).allow(60 * M, OWN, swap, Need::default(), true, &mut || cache);
+        let allow = |kind, swap, cache| {
+            bounds(kind).allow(60 * M, OWN, swap, Need::default(), true, &mut |bytes| cache >= bytes)
+        };
         let down_to =
             |kind, swap, cache| allow(kind, swap, cache).map(|allowed| (allowed.down_to, allowed.kind));
         let little = SwapState { writable: Some(M), ..SWAP };
@@ -432,7 +434,8 @@ mod tests {
         let slow = SwapState { speed: SwapSpeed::Slow, ..SWAP };
         let allow = |kind, swap, (lacks, was_met), can_choose, cache| {
             let need = Need { lacks: lacks * M, was_met };
-            let allowed = bounds(kind).allow(60 * M, OWN, swap, need, can_choose, &mut || cache * M);
+            let allowed =
+                bounds(kind).allow(60 * M, OWN, swap, need, can_choose, &mut |bytes| cache * M >= bytes);
             allowed.map(|allowed| (allowed.kind, allowed.most))
         };
         let file = Ok((Kind::File, u64::MAX));
