@@ -204,8 +204,8 @@ pub enum SortKey {
 /// Keep memory free below a cgroup's limit, or reclaim idle memory continuously
 ///
 /// With --headroom, samples each cgroup as often as its growth requires, and reclaims before the
-/// limit is reached. It keeps free the headroom, or the largest burst observed if that is more.
-/// With --pressure, reclaims idle memory gently and continuously until only the working set is
+/// limit is reached. It keeps free the headroom, or what may arrive before the next sample if that
+/// is more, but no more than a quarter of the limit. With --pressure, reclaims idle memory gently and continuously until only the working set is
 /// left, and reports its size. Both options may be combined. Runs until a signal arrives or
 /// --duration has passed; then prints a summary.
 #[allow(clippy::struct_excessive_bools)] // They are flags.
@@ -233,7 +233,7 @@ pub struct Watch {
     pub keep: Option<u64>,
     /// Reclaim idle memory continuously, aiming at stalls of at most PCT of the time
     ///
-    /// Start with 0.1%. The cgroup needs no limit. Stalls are those that the kernel counts (PSI
+    /// Start with 0.1% (the sign may be left out). The cgroup needs no limit. Stalls are those that the kernel counts (PSI
     /// some), over a minute; they may be more until the working set is found, and with slow swap.
     /// Writes to swap devices that wear out are limited to 1M per second by default: see
     /// --swap-writes.
@@ -249,7 +249,8 @@ pub struct Watch {
     /// Count memory that is touched within DUR as in use [default: 60s]
     ///
     /// After each press of --pressure or --estimate, nothing is reclaimed for DUR: what comes back
-    /// in that time is in use. A suggested memory.max is printed after the first such time.
+    /// in that time is in use. A suggested memory.max is printed after the first such time. At least
+    /// 1s.
     #[arg(long, value_name = "DUR", value_parser = parse_duration)]
     pub reuse: Option<Duration>,
     /// Watch cgroups by the rules in FILE

@@ -59,13 +59,15 @@ pub enum SizeError {
     /// The word is not a share.
     #[error("not a percentage (as in 5%, 0.1%)")]
     NotAPercentage,
+    #[error("a percentage can't be negative")]
+    NegativePercentage,
     #[error("must be less than 8 EiB")]
     Overflow,
     #[error("must be at least 4096 bytes, one page")]
     TooSmall,
     /// A plain number that would be a share of a limit.
-    #[error("must be at least 4096 bytes, one page; {0}% is a share of the limit")]
-    MissingPercentSign(u64),
+    #[error("must be at least 4096 bytes, one page; {0} is a share of the limit")]
+    MissingPercentSign(Percent),
     #[error("must be more than 0")]
     Nothing,
     #[error("must be at most 100%")]
@@ -114,14 +116,17 @@ impl FromStr for Percent {
     fn from_str(word: &str) -> Result<Self, SizeError> {
         let (whole, fraction, rest) = split_number(word).map_err(|why| match why {
             SizeError::NotANumber => SizeError::NotAPercentage,
+            SizeError::Negative => SizeError::NegativePercentage,
             why => why,
         })?;
         if !matches!(rest, "" | "%") {
             return Err(SizeError::NotAPercentage);
         }
-        match scale(whole, fraction, Self::UNIT)? {
-            parts if parts > 100 * Self::UNIT => Err(SizeError::OverAll),
-            parts => Ok(Self(parts)),
+        match scale(whole, fraction, Self::UNIT) {
+            Ok(parts) if parts <= 100 * Self::UNIT => Ok(Self(parts)),
+            // A number that is too large for an integer is too large for a percentage as well.
+            Ok(_) | Err(SizeError::Overflow) => Err(SizeError::OverAll),
+            Err(why) => Err(why),
         }
     }
 }
@@ -246,10 +251,11 @@ fn scale(whole: &str, fraction: &str, unit: u64) -> Result<u64, SizeError> {
 /// [`SizeError`].
 pub fn parse_headroom(word: &str) -> Result<Amount, SizeError> {
     match word.parse() {
-        Ok(Amount::Max) => Err(SizeError::NothingLeft),
+        Ok(Amount::Max) | Err(SizeError::OverAll) => Err(SizeError::NothingLeft),
         Err(SizeError::NotANumber) => Err(SizeError::NeitherSizeNorPercentage),
-        Err(SizeError::TooSmall) => Err(match word.parse() {
-            Ok(share @ 1..100) => SizeError::MissingPercentSign(share),
+        Err(SizeError::TooSmall) => Err(match word.parse::<Percent>() {
+            // Also a part of one, as in 0.1; 0 is no share, and 100% leaves nothing.
+            Ok(share) if share > Percent(0) && share.ratio() < 1.0 => SizeError::MissingPercentSign(share),
             _ => SizeError::TooSmall,
         }),
         read => read,
@@ -347,7 +353,8 @@ mod tests {
             ("18446744073709551616", SizeError::Overflow),
             ("101%", SizeError::OverAll),
             ("100.000001%", SizeError::OverAll),
-            ("-5%", SizeError::Negative),
+            ("-5%", SizeError::NegativePercentage),
+            ("99999999999999999999999%", SizeError::OverAll),
             ("app", SizeError::NotANumber),
         ];
         for (word, why) in cases {
@@ -377,10 +384,21 @@ mod tests {
 
     #[test]
     fn a_share_without_its_sign_is_told() {
-        assert_eq!(parse_headroom("10"), Err(SizeError::MissingPercentSign(10)));
-        for word in ["0", "100", "10B", "4095", "1K"] {
+        for word in ["10", "0.1", "99.9"] {
+            let share = format!("{word}%").parse().expect("a share");
+            assert_eq!(parse_headroom(word), Err(SizeError::MissingPercentSign(share)), "{word}");
+        }
+        for word in ["0", "0.0", "100", "10B", "4095", "1K", "0.5K"] {
             assert_eq!(parse_headroom(word), Err(SizeError::TooSmall), "{word}");
         }
+    }
+
+    #[test]
+    fn a_headroom_of_all_or_more_leaves_nothing() {
+        for word in ["max", "150%", "99999999999999999999999%"] {
+            assert_eq!(parse_headroom(word), Err(SizeError::NothingLeft), "{word}");
+        }
+        assert!(parse_headroom("100%").is_ok(), "refused with the rule");
     }
 
     proptest! {

@@ -143,6 +143,7 @@ impl CgroupError {
     /// Returns advice for the user, where the user can do something.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
+        const GLOBS: &str = "use *, ?, [...], {a,b}; ** crosses levels";
         const UNIFY: &str = "boot with systemd.unified_cgroup_hierarchy=1 (and without cgroup v1 mounts)";
         Some(match self {
             Self::NoSuchCgroup { near, .. } if !near.is_empty() => {
@@ -150,6 +151,7 @@ impl CgroupError {
             }
             Self::Misspelt { meant, .. } => meant.clone(),
             Self::PodNamesUnread { .. } | Self::PodsUnnamed { why: Some(_), .. } => POD_LOGS.into(),
+            Self::BadGlob { .. } => GLOBS.into(),
             Self::NoMatch { word } if !word.contains('/') && !word.contains("**") => format!(
                 "list the cgroups with: memctl stat -r ({} matches at every level)",
                 systemd::quoted(&format!("**/{word}"))
@@ -224,7 +226,6 @@ impl CgroupError {
             | Self::PodsUnnamed { .. }
             | Self::BadName { .. }
             | Self::NoProcess { .. }
-            | Self::BadGlob { .. }
             | Self::NoneReclaimable { .. }
             | Self::OutOfSight { .. }
             | Self::TooDeep { .. }

@@ -36,6 +36,8 @@ fn an_estimate_stands_alone() {
     }
     let line = "memctl: --reuse: requires --pressure or --estimate";
     assert_fails(&["watch", "app", "--keep", "10M", "--reuse", "5s"], 2, line);
+    let line = "memctl: --reuse: must be at least 1s";
+    assert_fails(&["watch", "app", "--pressure", "0.1%", "--reuse", "1ms"], 2, line);
     let line = "memctl: invalid value 'much' for '--pressure <PCT>': not a percentage (as in 5%, 0.1%)";
     assert_fails(&["watch", "app", "--pressure", "much"], 2, line);
 }

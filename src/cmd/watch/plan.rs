@@ -208,12 +208,13 @@ fn rule(args: &Watch) -> Result<Rule> {
         )
         .with_hint(Some(
             "use --headroom 10% to keep that share of the limit free, --keep SIZE to set a limit, --pressure 0.1% \
-             to reclaim idle memory",
+             to reclaim idle memory, --estimate to find out how much is in use",
         )),
         InvalidRule::NothingLeft => {
             Error::usage("--headroom: must be less than the limit").with_hint(Some("give less than 100%"))
         }
         InvalidRule::NoHeadroom => Error::usage("--ancestors: requires --headroom"),
         InvalidRule::NoPressure => Error::usage("--reuse: requires --pressure or --estimate"),
+        InvalidRule::ShortReuse => Error::usage("--reuse: must be at least 1s"),
     })
 }

@@ -40,6 +40,9 @@ pub struct RuleSpec {
     pub no_lock: bool,
 }
 
+/// Shortest reuse time: presses are further apart than that, and nothing would come back meanwhile.
+const MIN_REUSE: Duration = Duration::from_secs(1);
+
 /// Error of a rule that makes no sense.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidRule {
@@ -55,6 +58,9 @@ pub enum InvalidRule {
     /// A reuse time is set without pressure, for which alone it counts.
     #[error("reuse requires pressure")]
     NoPressure,
+    /// A reuse time is shorter than a second.
+    #[error("reuse must be at least 1s")]
+    ShortReuse,
 }
 
 impl RuleSpec {
@@ -73,6 +79,9 @@ impl RuleSpec {
         };
         if self.reuse.is_some() && self.pressure.is_none() {
             return Err(InvalidRule::NoPressure);
+        }
+        if self.reuse.is_some_and(|reuse| reuse < MIN_REUSE) {
+            return Err(InvalidRule::ShortReuse);
         }
         Ok(Rule {
             name: None,

@@ -200,6 +200,8 @@ fn mistakes_are_values() {
     assert_eq!(rule(""), Mistake::Rule(InvalidRule::NothingToDo));
     assert_eq!(rule("headroom = \"100%\""), Mistake::Rule(InvalidRule::NothingLeft));
     assert_eq!(rule("keep = \"1G\"\nancestors = true"), Mistake::Rule(InvalidRule::NoHeadroom));
+    let short = rule("pressure = \"0.1%\"\nreuse = \"999ms\"");
+    assert_eq!(short, Mistake::Rule(InvalidRule::ShortReuse));
     assert_eq!(rule("leave-alone = true\nkeep = \"1G\""), Mistake::LeaveAloneAndMore);
     assert!(
         matches!(rule("kep = 1"), Mistake::UnknownKey { key, known } if key == "kep" && known.len() > 10)
