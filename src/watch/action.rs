@@ -109,7 +109,7 @@ pub(crate) const WRITE_TIMEOUT: Duration = Duration::from_millis(5);
 /// with pauses: it goes on in a later one. What is missing below a limit above is shared anew then,
 /// so that who pauses much would give too little.
 pub(crate) const SLICE: Duration = Duration::from_millis(50);
-const LONGEST: Duration = Duration::from_millis(500);
+pub(crate) const LONGEST: Duration = Duration::from_millis(500);
 
 /// Bytes that one write may free beyond its request: a large folio is reclaimed as a whole.
 const MAX_FOLIO: u64 = 2 << 20;
@@ -218,10 +218,20 @@ impl Action {
         early: &Interrupt<'_>,
     ) -> Option<EndReason> {
         let pause = courtesy.pause(target.now());
+        let mut before = self.result.current;
+        let left_at = before;
         if self.result.writes > 0 && !pause.is_zero() {
             target.pause(pause);
+            // What tasks freed, allocated or reclaimed meanwhile isn't the next write's.
+            before = match target.usage() {
+                Ok(current) => current,
+                Err(errno) => return Some(lost(errno)),
+            };
+            self.result.current = before;
+            if before <= self.down_to {
+                return Some(EndReason::Done);
+            }
         }
-        let before = self.result.current;
         let chunk = pace.chunk(before - self.down_to, courtesy.most(target.now()), page_size());
         let (began, cpu) = (target.now(), target.cpu());
         early.alarm.iter().for_each(|alarm| alarm(Some(WRITE_TIMEOUT)));
@@ -238,7 +248,9 @@ impl Action {
         let current = usage.unwrap_or(before);
         let fell = before.saturating_sub(current);
         self.result.current = current;
-        courtesy.record(now, Write { bytes: chunk, took, cpu, fell });
+        // With the pause before it: what the cgroup allocated in that counts as well.
+        let fell_in_all = left_at.saturating_sub(current);
+        courtesy.record(now, Write { bytes: chunk, took, cpu, fell: fell_in_all });
         // The application may free memory, and allocate some, during the write: an amount that the
         // kernel granted was reclaimed, however the usage moved. A fall beyond that is the
         // application's, except for the folio that the kernel frees as a whole.
@@ -326,6 +338,24 @@ mod tests {
         crowded.record(Sim::new(64 << 20).now(), Write { bytes, took: 8 * cpu, cpu, fell: bytes });
         let (result, took) = run(&mut crowded);
         assert!(result.writes > alone.writes && took > 2 * result.writing, "{took:?}, {result:?}, {alone:?}");
+    }
+
+    #[test]
+    fn what_tasks_free_in_a_pause_was_not_reclaimed() {
+        let mut sim = Sim::new(64 << 20);
+        let mut crowded = Courtesy::default();
+        let (cpu, bytes) = (Duration::from_millis(1), 1 << 20);
+        crowded.record(sim.now(), Write { bytes, took: 8 * cpu, cpu, fell: bytes });
+        let early = Interrupt { stop: &|| false, alarm: None };
+        let (mut pace, mut action) = (Pace::new(true, 0), Action::begin(&mut sim, 32 << 20, u64::MAX, None));
+        assert!(action.write(&mut sim, (&mut pace, &mut crowded), &early), "more is missing");
+        let first = action.result();
+        // All that is missing leaves by itself during the pause.
+        sim.file -= (first.current - (30 << 20)) / PAGE;
+        assert!(!action.write(&mut sim, (&mut pace, &mut crowded), &early));
+        let last = action.result();
+        assert_eq!((last.end, last.writes, last.reclaimed), (EndReason::Done, 1, first.reclaimed));
+        assert_eq!(last.current, 30 << 20);
     }
 
     #[test]

@@ -11,12 +11,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::action::SLICE;
+use super::action::{LONGEST, SLICE};
 use super::policy::guard::Allowed;
 use crate::cgroup::CgroupPath;
 
-/// Duration from which a job is taken to hang: four slices.
-const HANG_TIME: Duration = SLICE.saturating_mul(4);
+/// Duration from which a job is taken to hang: two slices more than one that pauses takes.
+const HANG_TIME: Duration = LONGEST.saturating_add(SLICE.saturating_mul(2));
 
 /// Time for which an owner with a hanging write waits, before it gets a worker that others may
 /// need.
