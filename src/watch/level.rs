@@ -136,6 +136,7 @@ impl<F: Sample> Level<F> {
             self.settings_read_at = cx.now;
         }
         self.policy.interval.sampled();
+        self.policy.is_reclaimed_from = self.shares.is_asked();
         let decision = self.policy.decide(HeadroomSample { at: cx.now, current, limit: self.limit });
         self.decision = Some((cx.now, decision));
         (self.current, self.usage_read_at) = (current, Some(cx.now));

@@ -134,6 +134,9 @@ pub(crate) struct HeadroomPolicy {
     pub batches: u64,
     /// Bound on the bytes kept free, where reclaimed memory comes back; `None` for no bound.
     pub kept: Option<u64>,
+    /// True while actions below the level are in progress: usage falls by what they reclaim, which is
+    /// recorded at their end.
+    pub is_reclaimed_from: bool,
     curve: ArrivalCurve,
     /// Bytes reclaimed so far, by memctl and, as far as known, by others: these bytes had arrived
     /// too.
@@ -162,6 +165,7 @@ impl HeadroomPolicy {
             goes_on: false,
             batches: 0,
             kept: None,
+            is_reclaimed_from: false,
             curve: ArrivalCurve::default(),
             reclaimed: 0,
             last: None,
@@ -307,7 +311,11 @@ impl HeadroomPolicy {
     }
 
     fn learn(&mut self, sample: HeadroomSample) {
-        let arrived = sample.current.saturating_add(self.reclaimed) as i64;
+        let mut arrived = sample.current.saturating_add(self.reclaimed) as i64;
+        if self.is_reclaimed_from {
+            // Otherwise what is missing until the action ends would arrive at once then, as a burst.
+            arrived = arrived.max(self.curve.arrived().unwrap_or(arrived));
+        }
         if let (Some(last), Some(before)) = (self.last, self.curve.arrived()) {
             let time = sample.at.saturating_sub(last.at).as_secs_f64();
             let weight = 1.0 - (-time / GROWTH_TIME.as_secs_f64()).exp();

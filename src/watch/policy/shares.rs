@@ -75,6 +75,12 @@ impl Shares {
         (part as u64).saturating_sub(own).min(missing)
     }
 
+    /// Returns whether some cgroup has a request in progress.
+    #[must_use]
+    pub(crate) fn is_asked(&self) -> bool {
+        self.parts.iter().any(|part| part.asked > 0)
+    }
+
     /// Forgets the parts once none is open: all that they gave shows in the usage.
     fn close(&mut self) {
         if self.parts.iter().all(|part| !part.is_open) {

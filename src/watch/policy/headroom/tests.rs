@@ -52,6 +52,26 @@ fn a_stream_never_comes_near_the_limit() {
 }
 
 #[test]
+fn what_an_action_reclaims_in_steps_is_no_burst() {
+    // A level above: 40 MiB leave during an action of 400 ms, and are recorded at its end.
+    for is_told in [false, true] {
+        let mut policy = HeadroomPolicy::new(Headroom::Bytes(M), true);
+        let mut at = 0;
+        let mut sample = |policy: &mut HeadroomPolicy, current: u64| {
+            policy.decide(HeadroomSample { at: ms(at), current: current * M, limit: 1000 * M });
+            at += 50;
+        };
+        (0..20).for_each(|_| sample(&mut policy, 900));
+        policy.is_reclaimed_from = is_told;
+        (1..=8).for_each(|step| sample(&mut policy, 900 - 5 * step));
+        policy.reclaimed(40 * M);
+        policy.is_reclaimed_from = false;
+        (0..4).for_each(|_| sample(&mut policy, 860));
+        assert_eq!(policy.low(1000 * M) > 10 * M, !is_told, "{}", policy.low(1000 * M));
+    }
+}
+
+#[test]
 fn bursts_outrun_the_policy_until_they_are_learned() {
     let mut policy = new_policy();
     // A burst of 40M every 3 s, and a stream.
