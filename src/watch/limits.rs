@@ -150,6 +150,13 @@ impl<F: Sample> Limits<F> {
         Ok(found)
     }
 
+    /// Returns the number of times that its limit and those above were met; `None` where one can't be
+    /// read.
+    #[must_use]
+    pub(crate) fn met(&self) -> Option<u64> {
+        self.above.iter().try_fold(self.own.met()?, |met, level| Some(met + level.borrow().met()?))
+    }
+
     /// Returns the part of the last missing bytes that is due to the headroom: below the kernel's
     /// limits, and not below `--keep`.
     #[must_use]

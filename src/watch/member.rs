@@ -407,8 +407,9 @@ impl<S: System> Member<S> {
             // An old reading can only make the request one of page cache alone.
             (can_choose && seen.has(now, bytes))
                 || sampler.stat(text).is_ok_and(|stat| {
-                    seen.saw(now, stat.cache_beside_anon());
-                    seen.has(now, bytes)
+                    let there = stat.cache_beside_anon();
+                    seen.saw(now, there);
+                    there >= bytes
                 })
         };
         // A press of anonymous memory takes nothing else, whatever a guard would prefer.

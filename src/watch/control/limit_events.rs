@@ -49,7 +49,7 @@ impl<S: System> Control<'_, S> {
             if member.limits.above.iter().any(|level| level.borrow().sampler.id() == id) {
                 member.due = Duration::ZERO;
                 if was_met {
-                    member.outrun();
+                    member.met_above(self.cx.now);
                 }
                 self.plan(slot);
             }

@@ -66,10 +66,9 @@ impl<S: System> Member<S> {
         {
             probe.late(now);
         }
-        if result.end == EndReason::Exhausted {
-            self.cache.forget();
-        }
-        if result.end == EndReason::Exhausted && result.reclaimed < result.requested / 8 {
+        // The next decision reads anew what cache there is.
+        let may_be_old = result.end == EndReason::Exhausted && self.cache.exhausted();
+        if result.end == EndReason::Exhausted && !may_be_old && result.reclaimed < result.requested / 8 {
             return self.exhausted(result, cx);
         }
         if result.reclaimed > 0 {
@@ -145,7 +144,7 @@ impl<S: System> Member<S> {
             restored_file: bytes(stat.workingset_restore_file),
             swapped_in: stat.swapped_in().unwrap_or(0),
             stalled,
-            met: self.limits.own.met(),
+            met: self.limits.met(),
             lru: cx.system.lru(),
         };
         let share = self.hold.brake.check(cx.now, counters, self.limits.own.wanted());

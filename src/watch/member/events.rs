@@ -28,6 +28,14 @@ impl<S: System> Member<S> {
         Ok(())
     }
 
+    /// Records that a limit above that counts was met.
+    pub(crate) fn met_above(&mut self, now: Duration) {
+        self.outrun();
+        if self.hold.brake.met(now, self.limits.own.wanted()) {
+            self.hold.over();
+        }
+    }
+
     /// Returns whether its stalls can't be read, which `--pressure` is to bound.
     pub(crate) fn is_blind_to_stalls(&self, text: &mut String) -> bool {
         self.probe.is_some() && self.limits.own.sampler.stalled(text).is_none()

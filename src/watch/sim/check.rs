@@ -356,6 +356,9 @@ impl Checks {
             let unread = sim.unreadable.is_some_and(|(until, _)| world.now < until + Duration::from_secs(2));
             let blurred = gone || !sim.alive || unread || !plan.kernel.proactive;
             let slack = 2 * BLIND_SPOT + truth / 100 + if blurred { truth / 4 + 4 * M } else { 0 };
+            // The counter of all reclaim has what tasks took in the pauses of an action as well.
+            let in_pauses = if blurred && plan.kernel.crowded { sim.counters.direct } else { 0 };
+            let slack = slack + in_pauses;
             // Without a counter of its own, and with one that can't be read any more, what the
             // application took at the same time isn't seen.
             let is_wrong =

@@ -32,6 +32,8 @@ pub(super) struct KernelPlan {
     pub speed: u64,
     /// True if anonymous memory leaves asynchronously.
     pub asynchronous: bool,
+    /// True if others want the processors: each write waits for one for half of its time.
+    pub crowded: bool,
 }
 
 /// Keys in which a kernel counts refaults.
@@ -40,6 +42,8 @@ pub(super) enum Refaults {
     Restores,
     Activations,
     SwapIns,
+    /// Neither activated nor restored, as of a file that is read in turn. No task stalls for that.
+    Streams,
 }
 
 /// A cgroup, what runs in it, and what is wanted for it. Amounts are MiB.
@@ -145,6 +149,7 @@ fn plans_of_chance() -> impl Strategy<Value = Plan> {
             overshoot: if proactive { 100 } else { overshoot },
             speed,
             asynchronous,
+            crowded: false,
         });
     let tenants = prop::collection::vec(prop::option::weighted(0.4, 64u64..512), 1..4);
     let cgroups = prop::collection::vec(cgroups(), 1..12);

@@ -63,6 +63,7 @@ fn kernels() -> impl Strategy<Value = KernelPlan> {
         overshoot: 100,
         speed,
         asynchronous: false,
+        crowded: false,
     })
 }
 

@@ -204,7 +204,7 @@ impl System for SimSystem {
 
     fn lru(&self) -> Lru {
         match self.shared.borrow().world.plan.kernel.refaults {
-            Refaults::Activations => Lru::Classic,
+            Refaults::Activations | Refaults::Streams => Lru::Classic,
             Refaults::Restores | Refaults::SwapIns => Lru::Generations,
         }
     }
@@ -486,7 +486,13 @@ impl Target for SimTarget {
     }
 
     fn cpu(&self) -> Duration {
-        self.time.get()
+        let crowd = if self.shared.borrow().world.plan.kernel.crowded { 2 } else { 1 };
+        self.time.get() / crowd
+    }
+
+    fn pause(&mut self, time: Duration) {
+        self.shared.borrow_mut().world.count("paused");
+        self.time.set(self.time.get() + time);
     }
 }
 

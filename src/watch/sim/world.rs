@@ -119,8 +119,9 @@ impl Sim {
         (self.hot + self.cold) as u64 / PAGE * PAGE
     }
 
-    /// Lets time pass for the application. Returns true if it met its own limit.
-    fn advance(&mut self, now: Duration) -> bool {
+    /// Lets time pass for the application, which `stalls` for what comes back. Returns true if it met
+    /// its own limit.
+    fn advance(&mut self, now: Duration, stalls: bool) -> bool {
         let time = now.saturating_sub(self.advanced).as_secs_f64();
         self.advanced = self.advanced.max(now);
         self.cold += self.growth * time;
@@ -128,7 +129,9 @@ impl Sim {
         self.outside -= back;
         self.hot += back;
         self.counters.refaulted += back as u64;
-        self.stalled += back / PAGE as f64 * 1e-4 * 1e6;
+        if stalls {
+            self.stalled += back / PAGE as f64 * 1e-4 * 1e6;
+        }
         self.enforce(self.limit)
     }
 
@@ -269,8 +272,9 @@ impl World {
         }
         self.create();
         let ids: Vec<u64> = self.sims.keys().copied().collect();
+        let stalls = self.plan.kernel.refaults != Refaults::Streams;
         for &id in &ids {
-            let met = self.sims.get_mut(&id).is_some_and(|sim| sim.alive && sim.advance(now));
+            let met = self.sims.get_mut(&id).is_some_and(|sim| sim.alive && sim.advance(now, stalls));
             if met {
                 self.hit(id);
             }
@@ -475,6 +479,11 @@ impl World {
                 stat.workingset_refault_anon = pages(counters.refaulted);
                 stat.pswpin = pages(counters.refaulted);
             }
+            Refaults::Streams => {
+                stat.workingset_refault_file = pages(counters.refaulted);
+                stat.workingset_activate_file = Some(0);
+                stat.workingset_restore_file = Some(0);
+            }
         }
         stat
     }
@@ -486,7 +495,7 @@ impl World {
         let quick = Duration::from_micros(20);
         let Some(sim) = self.sims.get_mut(&id) else { return (Err(Errno::NODEV), quick) };
         sim.writes += 1;
-        sim.advance(at);
+        sim.advance(at, kernel.refaults != Refaults::Streams);
         if !sim.alive {
             return (Err(Errno::NODEV), quick);
         }
