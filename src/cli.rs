@@ -204,10 +204,10 @@ pub enum SortKey {
 /// Keep memory free below a cgroup's limit, or reclaim idle memory continuously
 ///
 /// With --headroom, samples each cgroup as often as its growth requires, and reclaims before the
-/// limit is reached. It keeps free the headroom, or what may arrive before the next sample if that
-/// is more, but no more than a quarter of the limit. With --pressure, reclaims idle memory gently and continuously until only the working set is
-/// left, and reports its size. Both options may be combined. Runs until a signal arrives or
-/// --duration has passed; then prints a summary.
+/// limit is reached. It keeps free the headroom, or if that is more, what may arrive before the
+/// next sample (a quarter of the limit at most). With --pressure, reclaims idle memory gently and
+/// continuously until only the working set is left, and reports its size. Both options may be
+/// combined. Runs until a signal arrives or --duration has passed; then prints a summary.
 #[allow(clippy::struct_excessive_bools)] // They are flags.
 #[derive(Args, Debug)]
 #[command(
