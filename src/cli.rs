@@ -233,10 +233,10 @@ pub struct Watch {
     pub keep: Option<u64>,
     /// Reclaim idle memory continuously, aiming at stalls of at most PCT of the time
     ///
-    /// Start with 0.1% (the sign may be left out). The cgroup needs no limit. Stalls are those that the kernel counts (PSI
-    /// some), over a minute; they may be more until the working set is found, and with slow swap.
-    /// Writes to swap devices that wear out are limited to 1M per second by default: see
-    /// --swap-writes.
+    /// Start with 0.1% (the sign may be left out). The cgroup needs no limit. Stalls are those that
+    /// the kernel counts (PSI some), over a minute; they may be more until the working set is found,
+    /// and with slow swap. Writes to swap devices that wear out are limited to 1M per second by
+    /// default: see --swap-writes.
     #[arg(long, value_name = "PCT", value_parser = parse_some_percent)]
     pub pressure: Option<Percent>,
     /// Estimate the working set and print it at the end (reclaims memory to find it)

@@ -62,9 +62,7 @@ impl WatchPlan {
         let rule = rule(args)?;
         let words = Words { wanted: args.words.clone(), excluded: args.exclude.clone(), whole_pods: false };
         let watchlist = Watchlist::new(&words).map_err(|why| match why {
-            CgroupError::BadGlob { .. } => Error::usage(why)
-                .context("--exclude")
-                .with_hint(Some("use *, ?, [...], {a,b}; ** crosses levels")),
+            CgroupError::BadGlob { .. } => Error::usage(&why).context("--exclude").with_hint(why.hint()),
             _ => why.into(),
         })?;
         Ok(Self {
