@@ -18,9 +18,8 @@ impl<S: System> Member<S> {
         let Some(Outrun { what, is_news }) = self.limits.own.outrun(true, cx)? else { return Ok(()) };
         self.outrun();
         // A limit that the user set is below the one that was met.
-        let own = &self.limits.own;
-        if own.file.is_some() && self.hold.brake.met(cx.now, own.wanted()) {
-            self.hold.over();
+        if self.limits.own.file.is_some() {
+            self.end_hold(cx.now);
         }
         if is_news {
             cx.emit(&self.located.name, what);
@@ -31,6 +30,11 @@ impl<S: System> Member<S> {
     /// Records that a limit above that counts was met.
     pub(crate) fn met_above(&mut self, now: Duration) {
         self.outrun();
+        self.end_hold(now);
+    }
+
+    /// Ends a hold of the brake: a limit was met, so that holding helps nobody.
+    fn end_hold(&mut self, now: Duration) {
         if self.hold.brake.met(now, self.limits.own.wanted()) {
             self.hold.over();
         }

@@ -36,6 +36,13 @@ pub(super) struct KernelPlan {
     pub crowded: bool,
 }
 
+impl KernelPlan {
+    /// Returns whether tasks stall for what comes back.
+    pub(super) fn stalls(&self) -> bool {
+        self.refaults != Refaults::Streams
+    }
+}
+
 /// Keys in which a kernel counts refaults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refaults {

@@ -35,6 +35,8 @@ struct Run {
     violations: Vec<String>,
     trace: Vec<String>,
     kinds: BTreeMap<&'static str, u64>,
+    /// Bytes that tasks reclaimed.
+    direct: u64,
 }
 
 fn rule_of(plan: &CgroupPlan) -> Option<Rc<Rule>> {
@@ -118,6 +120,7 @@ fn run(plan: &Plan) -> Run {
         violations: std::mem::take(&mut checks.violations),
         trace: std::mem::take(&mut checks.trace),
         kinds: std::mem::take(&mut world.kinds),
+        direct: world.sims.values().map(|sim| sim.counters.direct).sum(),
     }
 }
 
@@ -303,23 +306,7 @@ fn reclaimed_by_tasks(hot: u64, growth: u64, is_above: bool) -> u64 {
     };
     let tenants = vec![is_above.then_some(200)];
     let plan = Plan { seconds: 300, kernel, tenants, cgroups: vec![cgroup], troubles: Vec::new() };
-    let shared = Rc::new(RefCell::new(Shared { world: World::new(&plan), checks: Checks::default() }));
-    let mut select = |_: bool, known: &dyn Fn(u64) -> bool| {
-        let all = found(&shared.borrow().world, |_| true);
-        all.into_iter().filter(|ruled| !known(ruled.located.id)).collect()
-    };
-    let (stop, mut emit) = (|| false, |_: crate::watch::event::Event<'_>| {});
-    let options = WatchOptions {
-        duration: Some(Duration::from_secs(plan.seconds)),
-        follows: true,
-        workers: WORKERS,
-        select: Some(&mut select),
-        ..WatchOptions::new(&stop, &mut emit)
-    };
-    let system = SimSystem::new(Rc::clone(&shared));
-    control::run(system, Vec::new(), Ancestors::default(), Rejected::default(), options);
-    let direct = shared.borrow().world.sims.values().map(|sim| sim.counters.direct).sum::<u64>();
-    direct / M
+    run(&plan).direct / M
 }
 
 #[test]

@@ -272,7 +272,7 @@ impl World {
         }
         self.create();
         let ids: Vec<u64> = self.sims.keys().copied().collect();
-        let stalls = self.plan.kernel.refaults != Refaults::Streams;
+        let stalls = self.plan.kernel.stalls();
         for &id in &ids {
             let met = self.sims.get_mut(&id).is_some_and(|sim| sim.alive && sim.advance(now, stalls));
             if met {
@@ -495,7 +495,7 @@ impl World {
         let quick = Duration::from_micros(20);
         let Some(sim) = self.sims.get_mut(&id) else { return (Err(Errno::NODEV), quick) };
         sim.writes += 1;
-        sim.advance(at, kernel.refaults != Refaults::Streams);
+        sim.advance(at, kernel.stalls());
         if !sim.alive {
             return (Err(Errno::NODEV), quick);
         }
