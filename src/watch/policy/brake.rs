@@ -169,10 +169,10 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    /// Reclaims 20 MiB, and checks: `refaulted` MiB came back so far, and `restored` of these are
-    /// known to be in use.
-    fn check(brake: &mut Brake, now: u64, refaulted: u64, restored: u64) -> Option<f64> {
-        let counters = RefaultCounters {
+    /// Counters of which `refaulted` MiB came back so far, and `restored` of these are known to be in
+    /// use.
+    fn counters(refaulted: u64, restored: u64) -> RefaultCounters {
+        RefaultCounters {
             refaulted: refaulted * M,
             refaulted_file: refaulted * M,
             activated_file: refaulted * M,
@@ -181,27 +181,36 @@ mod tests {
             met: Some(0),
             lru: Lru::Generations,
             ..RefaultCounters::default()
-        };
+        }
+    }
+
+    /// Creates a brake with a window that begins at 0 s.
+    fn opened() -> Brake {
+        let mut brake = Brake::default();
+        assert_eq!(brake.check(at(0), counters(0, 0), WANTED), None);
+        brake
+    }
+
+    /// Reclaims 20 MiB, and checks.
+    fn check(brake: &mut Brake, now: u64, refaulted: u64, restored: u64) -> Option<f64> {
         brake.reclaimed(at(now), 20 * M);
-        brake.check(at(now), counters, WANTED)
+        brake.check(at(now), counters(refaulted, restored), WANTED)
     }
 
     #[test]
     fn usage_that_stays_below_the_limit_is_left_alone_longer_each_time() {
-        let mut brake = Brake::default();
-        assert_eq!(check(&mut brake, 0, 0, 0), None);
+        let mut brake = opened();
         assert_eq!(check(&mut brake, 2, 16, 16), Some(0.8));
         assert_eq!((brake.holds(at(6)), brake.holds(at(7))), (Some(at(7)), None));
         assert_eq!(check(&mut brake, 8, 30, 30), None, "not due to reclaim");
-        assert_eq!(check(&mut brake, 10, 46, 46), Some(0.8));
+        assert_eq!(check(&mut brake, 10, 46, 46), Some(0.4), "of both");
         assert_eq!(brake.holds(at(19)), Some(at(20)), "twice as long");
         assert_eq!(brake.kept, Some(4 * M), "a step, which may be free without reclaim");
     }
 
     #[test]
     fn an_application_that_meets_its_limit_is_not_left_alone() {
-        let mut brake = Brake::default();
-        check(&mut brake, 0, 0, 0);
+        let mut brake = opened();
         check(&mut brake, 2, 16, 16);
         assert!(brake.met(at(3), WANTED), "the hold ends");
         assert_eq!((brake.holds(at(3)), brake.kept), (None, Some(12 * M)));
@@ -227,8 +236,7 @@ mod tests {
 
     #[test]
     fn a_stream_is_told_from_use_by_a_hold() {
-        let mut brake = Brake::default();
-        check(&mut brake, 0, 0, 0);
+        let mut brake = opened();
         assert_eq!(check(&mut brake, 2, 20, 0), Some(1.0));
         assert!(brake.met(at(3), WANTED));
         assert_eq!(brake.kept, None, "all of the headroom");
@@ -243,8 +251,7 @@ mod tests {
 
     #[test]
     fn what_is_left_alone_is_tried_again_by_and_by() {
-        let mut brake = Brake::default();
-        check(&mut brake, 0, 0, 0);
+        let mut brake = opened();
         check(&mut brake, 2, 16, 16);
         assert_eq!(brake.kept(at(66), WANTED), Some(4 * M), "a minute after the hold");
         assert_eq!(brake.kept(at(67), WANTED), Some(8 * M));
@@ -255,10 +262,9 @@ mod tests {
 
     #[test]
     fn what_comes_back_of_a_press_holds_no_headroom() {
-        let mut brake = Brake::default();
-        check(&mut brake, 0, 0, 0);
+        let mut brake = opened();
         brake.pressed();
         assert_eq!(check(&mut brake, 30, 300, 300), None);
-        assert_eq!(check(&mut brake, 32, 316, 316), Some(0.8));
+        assert_eq!(check(&mut brake, 32, 316, 316), Some(0.4));
     }
 }

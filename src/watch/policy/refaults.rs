@@ -99,7 +99,11 @@ pub(crate) enum Verdict {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RefaultDetector {
     began: Option<(Duration, RefaultCounters)>,
+    /// Bytes reclaimed since then.
     reclaimed: u64,
+    /// Bytes reclaimed shortly before then, and not known to be in use: what comes back may be of
+    /// these, so that a little of much isn't taken for much of a little.
+    earlier: u64,
     /// Time of the last reclaim.
     reclaimed_at: Duration,
     /// Time of the last look at a window before its end.
@@ -140,24 +144,32 @@ impl RefaultDetector {
     /// before the end of a window that shows nothing.
     pub(crate) fn check(&mut self, now: Duration, counters: RefaultCounters) -> Option<Verdict> {
         let Some((began, before)) = self.began.filter(|(_, before)| before.lru == counters.lru) else {
-            (self.began, self.reclaimed) = (Some((now, counters)), 0);
+            self.begin(now, counters, true);
             return None;
         };
         let time = now.saturating_sub(began);
-        let verdict = judge(self.reclaimed, time, &before, &counters);
+        let reclaimed = self.reclaimed.saturating_add(self.earlier);
+        let verdict = judge(reclaimed, time, &before, &counters);
         if self.is_quick() && time < QUICK_WINDOW && verdict == Verdict::Clean {
             self.looked_at = now;
             return None;
         }
-        (self.began, self.reclaimed) = (Some((now, counters)), 0);
+        self.begin(now, counters, time < WINDOW && !matches!(verdict, Verdict::InUse(_)));
         self.clean = if verdict == Verdict::Clean { self.clean.saturating_add(1) } else { 0 };
         Some(verdict)
+    }
+
+    /// Begins a window, in which more of what was reclaimed until now may come back if it `is_open`.
+    fn begin(&mut self, now: Duration, counters: RefaultCounters, is_open: bool) {
+        self.began = Some((now, counters));
+        let reclaimed = std::mem::take(&mut self.reclaimed);
+        self.earlier = if is_open { reclaimed } else { 0 };
     }
 
     /// Forgets the last check: refaults during a hold are not due to reclaim before it, and those
     /// after a press of `--pressure` may be due to that.
     pub(crate) fn restart(&mut self) {
-        (self.began, self.reclaimed) = (None, 0);
+        (self.began, self.reclaimed, self.earlier) = (None, 0, 0);
     }
 }
 
@@ -300,10 +312,10 @@ mod tests {
         detector.reclaimed(at(0), M);
         assert_eq!(detector.check(at(0), file(Lru::Classic, [0; 3])), None);
         detector.reclaimed(at(50), 2 * QUICK_BYTES);
-        assert_eq!(detector.check(at(100), file(Lru::Classic, [16, 16, 0])), Some(Verdict::InUse(0.25)));
+        assert_eq!(detector.check(at(100), file(Lru::Classic, [13, 13, 0])), Some(Verdict::InUse(0.2)));
         detector.reclaimed(at(150), QUICK_BYTES);
         assert!(!detector.is_due(at(199)) && detector.is_due(at(200)), "of a new window");
-        let streamed = file(Lru::Classic, [36, 16, 0]);
+        let streamed = file(Lru::Classic, [33, 13, 0]);
         assert_eq!(detector.check(at(200), streamed), Some(Verdict::Doubtful(0.625)));
     }
 
@@ -315,7 +327,7 @@ mod tests {
         assert!(detector.is_due(at(0)));
         let counters = |restored| file(Lru::Generations, [restored, 0, restored]);
         assert_eq!(detector.check(at(0), counters(100)), None, "earlier refaults");
-        detector.reclaimed(at(0), 20 * M);
+        detector.reclaimed(at(0), 19 * M);
         assert!(!detector.is_due(at(1)) && detector.is_due(at(2)));
         assert_eq!(detector.check(at(2), counters(116)), Some(Verdict::InUse(0.8)));
         detector.reclaimed(at(2), 20 * M);
@@ -339,7 +351,33 @@ mod tests {
         for second in (1830..1890).step_by(30) {
             detector.reclaimed(at(second), 4 * M);
         }
-        let verdict = detector.check(at(1890), file(Lru::Classic, [304, 304, 304]));
+        let verdict = detector.check(at(1890), file(Lru::Classic, [314, 314, 314]));
         assert_eq!(verdict, Some(Verdict::InUse(0.5)));
+    }
+
+    #[test]
+    fn a_little_that_comes_back_of_much_is_not_much_of_the_last_few() {
+        let at = Duration::from_millis;
+        let used = |mib| file(Lru::Classic, [mib, mib, 0]);
+        let mut detector = RefaultDetector::default();
+        // The action that opens the first window, and one of 500 ms.
+        detector.reclaimed(at(0), 500 * M);
+        assert_eq!(detector.check(at(0), used(0)), None);
+        detector.reclaimed(at(400), 8 * M);
+        assert_eq!(detector.check(at(2000), used(1)), Some(Verdict::Clean));
+        let mut detector = RefaultDetector::default();
+        detector.reclaimed(at(0), M);
+        assert_eq!(detector.check(at(0), used(0)), None);
+        detector.reclaimed(at(100), 500 * M);
+        assert_eq!(detector.check(at(500), used(1)), Some(Verdict::Clean));
+        detector.reclaimed(at(600), 8 * M);
+        assert_eq!(detector.check(at(2500), used(9)), Some(Verdict::Clean));
+        detector.reclaimed(at(2600), 8 * M);
+        assert_eq!(detector.check(at(4500), used(10)), Some(Verdict::InUse(0.125)), "not of these");
+        // What came back, as memory in use, doesn't come back again.
+        detector.reclaimed(at(4600), 64 * M);
+        assert_eq!(detector.check(at(4700), used(74)), Some(Verdict::InUse(1.0)));
+        detector.reclaimed(at(4800), 8 * M);
+        assert_eq!(detector.check(at(6700), used(75)), Some(Verdict::InUse(0.125)));
     }
 }
