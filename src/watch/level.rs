@@ -256,6 +256,12 @@ impl<F: Sample> Level<F> {
         }
     }
 
+    /// Decides anew for a cgroup of whose memory at most `kept` bytes are kept free.
+    #[must_use]
+    pub(crate) fn decide_to_keep(&self, kept: u64, now: Duration) -> Decision {
+        self.policy.decide_to_keep(kept, HeadroomSample { at: now, current: self.current, limit: self.limit })
+    }
+
     /// Sets the bound on the bytes kept free.
     pub(crate) fn bound(&mut self, kept: Option<u64>) {
         self.policy.kept = kept;

@@ -10,6 +10,7 @@ use super::context::Context;
 use super::event::{EventKind, Room};
 use super::level::Level;
 use super::policy::headroom::Decision;
+use super::policy::shares::Offer;
 use super::system::{Sample, System};
 
 /// Sampling interval while bytes are missing below an ancestor's limit.
@@ -33,8 +34,8 @@ pub(crate) struct Limits<F> {
     pub own: Level<F>,
     /// Levels of its ancestors, if they count.
     pub above: Vec<SharedLevel<F>>,
-    /// Reclaimable bytes that it offers to the levels above.
-    available: u64,
+    /// What it offers to the levels above.
+    offer: Offer,
     /// True while a request is in progress.
     asks: bool,
     /// Missing bytes that are due to the headroom, not to a limit set by the user.
@@ -45,7 +46,7 @@ impl<F: Sample> Limits<F> {
     /// Creates the limits of a cgroup that offers nothing yet.
     #[must_use]
     pub(crate) fn new(own: Level<F>, above: Vec<SharedLevel<F>>) -> Self {
-        Self { own, above, available: 0, asks: false, for_headroom: 0 }
+        Self { own, above, offer: Offer::default(), asks: false, for_headroom: 0 }
     }
 
     /// Returns the room below the limit that leaves least, if usage is `freed` bytes less than at
@@ -70,7 +71,7 @@ impl<F: Sample> Limits<F> {
         above: Vec<SharedLevel<F>>,
         text: &mut String,
     ) -> Result<(), Errno> {
-        self.set_available(0);
+        self.offer(Offer::default());
         self.answered(0, false);
         self.above = above;
         self.own.adopt(rule, rule.keep, text)
@@ -110,15 +111,18 @@ impl<F: Sample> Limits<F> {
     }
 
     /// Samples all limits. Returns the bytes to reclaim for the limit that needs most, or the time
-    /// of the next sample if none needs any.
+    /// of the next sample if none needs any. At most `kept` bytes are kept free, of this cgroup's
+    /// memory: that of others below the limits above may be of less use.
     ///
     /// # Errors
     /// The kernel's error on the cgroup itself. An ancestor that can't be read is left out.
     pub(crate) fn shortage(
         &mut self,
         current: u64,
+        kept: Option<u64>,
         cx: &mut Context<'_, impl System>,
     ) -> Result<Shortage, Errno> {
+        self.own.bound(kept);
         let mut found = Shortage { until: Duration::MAX, missing: 0, no_room: false };
         match self.own.decide(current, cx)? {
             Decision::Rest { until } => found.until = until,
@@ -140,8 +144,13 @@ impl<F: Sample> Limits<F> {
                 // give is 0.
                 Ok(Decision::Reclaim { down_to }) => {
                     let used = level.current();
-                    let share = level.shares.of(cx.now, id, used, down_to, self.available).min(current);
-                    found.until = found.until.min(cx.now + SHORTAGE_INTERVAL);
+                    let (down_to, until) = match kept.map(|kept| level.decide_to_keep(kept, cx.now)) {
+                        Some(Decision::Reclaim { down_to }) => (down_to, Duration::MAX),
+                        Some(Decision::Rest { until } | Decision::NoRoom { until }) => (used, until),
+                        None => (down_to, Duration::MAX),
+                    };
+                    let share = level.shares.of(cx.now, id, (used, down_to), &self.offer).min(current);
+                    found.until = found.until.min(until).min(cx.now + SHORTAGE_INTERVAL);
                     found.missing = found.missing.max(share);
                     self.for_headroom = self.for_headroom.max(share);
                 }
@@ -164,10 +173,15 @@ impl<F: Sample> Limits<F> {
         self.for_headroom
     }
 
-    /// Offers reclaimable bytes to the levels above.
-    pub(crate) fn set_available(&mut self, bytes: u64) {
-        let before = std::mem::replace(&mut self.available, bytes);
-        self.above.iter().for_each(|level| level.borrow_mut().shares.set_available(before, bytes));
+    /// Makes an offer to the levels above.
+    pub(crate) fn offer(&mut self, offer: Offer) {
+        let before = std::mem::replace(&mut self.offer, offer);
+        self.above.iter().for_each(|level| level.borrow_mut().shares.offer(&before, &offer));
+    }
+
+    /// Offers nothing for now.
+    pub(crate) fn withdraw(&mut self) {
+        self.offer(Offer { available: 0, ..self.offer });
     }
 
     /// Records the start of a request for `bytes`.

@@ -23,6 +23,7 @@ use super::policy::guard::{Allowed, Guard};
 use super::policy::hold::HoldState;
 use super::policy::lock::LockPatience;
 use super::policy::reuse::Anon;
+use super::policy::shares::Offer;
 use super::probe::PressureProbe;
 use super::system::{Sample, System};
 use super::worker::ReclaimHandle;
@@ -269,7 +270,7 @@ impl<S: System> Member<S> {
         if is_gone {
             return Step::Gone;
         }
-        self.limits.set_available(0);
+        self.limits.withdraw();
         self.due = cx.now + self.blind.next(FIRST_RETRY, MAX_RETRY);
         if self.blind_error.replace(errno) != Some(errno) {
             cx.emit(&self.located.name, EventKind::Blind { error: errno });
@@ -293,11 +294,9 @@ impl<S: System> Member<S> {
             self.settings_read_at = now;
         }
         let blocked = self.hold.blocked_until(now);
-        let gives_nothing = blocked.is_some() || self.hold.brake.returns(now);
-        self.limits.set_available(if gives_nothing { 0 } else { self.spare(current) });
+        self.limits.offer(self.offered(current, blocked.is_none(), now));
         let kept = self.hold.brake.kept(now, self.limits.own.wanted());
-        self.limits.own.bound(kept);
-        let shortage = self.limits.shortage(current, cx)?;
+        let shortage = self.limits.shortage(current, kept, cx)?;
         let (mut until, mut missing) = (shortage.until, shortage.missing);
         let own = &self.limits.own;
         if std::mem::replace(&mut self.limit_reported, own.limit) != own.limit {
@@ -383,18 +382,19 @@ impl<S: System> Member<S> {
         }
     }
 
-    fn spare(&self, current: u64) -> u64 {
-        current.saturating_sub(self.protection.max(self.rule.bounds.floor))
+    /// Returns what it offers to the limits above.
+    fn offered(&self, current: u64, gives: bool, now: Duration) -> Offer {
+        let spare = current.saturating_sub(self.protection.max(self.rule.bounds.floor));
+        let available = if gives { spare } else { 0 };
+        Offer { usage: current, available, returns: self.hold.brake.returns(now) }
     }
 
     /// Offers its reclaimable bytes to limits above: all offers must be known before a share is
     /// requested.
     pub(crate) fn offer(&mut self, cx: &mut Context<'_, S>) {
-        if let Ok(current) = self.limits.own.sampler.current(&mut cx.text)
-            && self.hold.blocked_until(cx.now).is_none()
-            && !self.hold.brake.returns(cx.now)
-        {
-            self.limits.set_available(self.spare(current));
+        if let Ok(current) = self.limits.own.sampler.current(&mut cx.text) {
+            let gives = self.hold.blocked_until(cx.now).is_none();
+            self.limits.offer(self.offered(current, gives, cx.now));
         }
     }
 

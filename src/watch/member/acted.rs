@@ -101,7 +101,8 @@ impl<S: System> Member<S> {
 
     /// Handles an action after which nothing more can be reclaimed.
     fn exhausted(&mut self, result: &ActionResult, cx: &mut Context<'_, S>) -> Result<Step, Errno> {
-        let shortage = self.limits.shortage(result.current, cx)?;
+        let kept = self.hold.brake.kept(cx.now, self.limits.own.wanted());
+        let shortage = self.limits.shortage(result.current, kept, cx)?;
         if shortage.missing == 0
             && let Some(probe) = &mut self.probe
         {
@@ -116,7 +117,7 @@ impl<S: System> Member<S> {
         let (guard, wait) = self.hold.exhausted(cx.now);
         let step = self.hold(guard, Some(cx.now + wait), cx);
         // Sampling goes on meanwhile: the usage may begin to move.
-        self.limits.set_available(0);
+        self.limits.withdraw();
         Ok(step)
     }
 
@@ -151,8 +152,9 @@ impl<S: System> Member<S> {
         self.hold.over();
         let Some(share) = share else { return Ok(None) };
         let until = self.hold.brake.holds(cx.now);
-        self.limits.set_available(0);
-        self.limits.shortage(result.current, cx)?;
+        self.limits.withdraw();
+        let kept = self.hold.brake.kept(cx.now, self.limits.own.wanted());
+        self.limits.shortage(result.current, kept, cx)?;
         Ok(Some(self.hold(Guard::Refaults(share), until, cx)))
     }
 

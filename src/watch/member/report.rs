@@ -8,6 +8,7 @@ use super::super::folding;
 use super::super::level::SETTINGS_INTERVAL;
 use super::super::meter::{CgroupFigures, Ledger, Metered};
 use super::super::policy::headroom::Motion;
+use super::super::policy::shares::Offer;
 use super::super::system::{Sample, System};
 use super::{HOLD_INTERVAL, Member};
 
@@ -189,7 +190,7 @@ impl<S: System> Member<S> {
     /// Returns the summary of the watch; `gone` if the cgroup was removed.
     pub(crate) fn summary(&mut self, gone: bool, cx: &mut Context<'_, S>) -> Summary {
         let unfinished = self.is_writing();
-        self.limits.set_available(0);
+        self.limits.offer(Offer::default());
         self.finish(0, false, cx);
         let sampler = &self.limits.own.sampler;
         self.probe.iter_mut().for_each(|probe| probe.close(sampler, &mut cx.text));

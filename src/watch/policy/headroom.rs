@@ -257,7 +257,22 @@ impl HeadroomPolicy {
 
     /// Returns the usage that leaves as much free as the upper watermark.
     fn target(&self, limit: u64) -> u64 {
-        let low = self.low(limit);
+        Self::above(self.low(limit), limit)
+    }
+
+    /// Decides anew about a sample, with at most `kept` bytes to keep free: one of several cgroups
+    /// below a level may keep less free than the others.
+    #[must_use]
+    pub(crate) fn decide_to_keep(&self, kept: u64, sample: HeadroomSample) -> Decision {
+        let low = self.low(sample.limit).min(kept);
+        if sample.free() < low || sample.current > sample.limit {
+            return Decision::Reclaim { down_to: Self::above(low, sample.limit) };
+        }
+        Decision::Rest { until: sample.at + self.pause(sample, low) }
+    }
+
+    /// Returns the usage that leaves a bit more than `low` bytes free.
+    fn above(low: u64, limit: u64) -> u64 {
         let between =
             (low / WATERMARK_DIVISOR).max(MIN_WATERMARK_DISTANCE).min(limit.saturating_sub(low) / 2);
         limit.saturating_sub(low + between)

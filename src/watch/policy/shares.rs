@@ -7,6 +7,26 @@ use std::time::Duration;
 /// rest of it over.
 const OVERDUE_TIME: Duration = Duration::from_secs(1);
 
+/// Divisor of what a cgroup offers while its memory comes back: as good as nothing beside the offers
+/// of others, and all that is asked for where they offer nothing.
+const REST_DIVISOR: u64 = 1024;
+
+/// Share of the usage below a level, in percent, that is known: of watched cgroups. Where more is of
+/// others, they may have memory that isn't in use, and the kernel will find it.
+const KNOWN_PERCENT: u128 = 87;
+
+/// What a cgroup offers to the limits above it. Amounts are bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Offer {
+    /// Its usage.
+    pub usage: u64,
+    /// Reclaimable bytes.
+    pub available: u64,
+    /// True while its memory comes back: it gives what others leave, as long as there are no others
+    /// that aren't known.
+    pub returns: bool,
+}
+
 /// Part of one cgroup in the reclaim in progress: its requests, one after the other. Amounts are
 /// bytes.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +47,7 @@ struct Part {
 #[derive(Debug, Default)]
 pub(crate) struct Shares {
     available: u64,
+    usage: u64,
     /// Parts of which at least one is open; otherwise none.
     parts: Vec<Part>,
     /// Bytes that all parts come to.
@@ -34,9 +55,10 @@ pub(crate) struct Shares {
 }
 
 impl Shares {
-    /// Records a change of one cgroup's reclaimable bytes, from `before` to `now`.
-    pub(crate) fn set_available(&mut self, before: u64, now: u64) {
-        self.available = (self.available + now).saturating_sub(before);
+    /// Records a change of one cgroup's offer, from `before` to `now`.
+    pub(crate) fn offer(&mut self, before: &Offer, now: &Offer) {
+        self.available = (self.available + now.counted()).saturating_sub(before.counted());
+        self.usage = (self.usage + now.usage).saturating_sub(before.usage);
     }
 
     /// Records the start of a request for `asked` bytes to the cgroup `id`.
@@ -56,10 +78,15 @@ impl Shares {
         self.close();
     }
 
-    /// Returns the share of the idle cgroup `id` in the reclaim down to `down_to`, while others may
-    /// be working on theirs: in any order, and however quickly each of them is done, each is asked
-    /// for the same.
-    pub(crate) fn of(&mut self, now: Duration, id: u64, used: u64, down_to: u64, available: u64) -> u64 {
+    /// Returns the share of the idle cgroup `id` with this offer in the reclaim from `used` bytes
+    /// down to `down_to`, while others may be working on theirs: in any order, and however quickly
+    /// each of them is done, each is asked for the same.
+    pub(crate) fn of(&mut self, now: Duration, id: u64, (used, down_to): (u64, u64), offer: &Offer) -> u64 {
+        let known = u128::from(self.usage.max(offer.usage)) * 100;
+        if offer.returns && known < u128::from(used) * KNOWN_PERCENT {
+            return 0;
+        }
+        let available = offer.counted();
         self.parts.retain(|part| !part.is_overdue(now));
         self.close();
         let missing = used.saturating_sub(down_to);
@@ -89,6 +116,13 @@ impl Shares {
     }
 }
 
+impl Offer {
+    /// Returns the reclaimable bytes as they count beside those of others.
+    fn counted(&self) -> u64 {
+        if self.returns { self.available / REST_DIVISOR } else { self.available }
+    }
+}
+
 impl Part {
     fn is_overdue(&self, now: Duration) -> bool {
         now.saturating_sub(self.asked_at) >= OVERDUE_TIME
@@ -106,45 +140,49 @@ mod tests {
     fn three() -> Shares {
         let mut shares = Shares::default();
         for bytes in [900, 300, 0] {
-            shares.set_available(0, bytes);
+            shares.offer(&Offer::default(), &offer(bytes));
         }
         shares
+    }
+
+    fn offer(bytes: u64) -> Offer {
+        Offer { usage: bytes, available: bytes, returns: false }
     }
 
     #[test]
     fn shares_are_in_proportion() {
         let mut shares = three();
-        assert_eq!([900, 300, 0].map(|bytes| shares.of(NOW, A, 1200, 1000, bytes)), [150, 50, 0]);
+        assert_eq!([900, 300, 0].map(|bytes| shares.of(NOW, A, (1200, 1000), &offer(bytes))), [150, 50, 0]);
     }
 
     #[test]
     fn a_share_is_the_same_while_another_cgroup_works() {
         let mut shares = three();
-        assert_eq!(shares.of(NOW, A, 1200, 1000, 900), 150);
+        assert_eq!(shares.of(NOW, A, (1200, 1000), &offer(900)), 150);
         shares.asks(NOW, A, 150);
         // At any stage of its work.
         for used in [1200, 1150, 1060] {
-            assert_eq!(shares.of(NOW, B, used, 1000, 300), 50, "{used}");
+            assert_eq!(shares.of(NOW, B, (used, 1000), &offer(300)), 50, "{used}");
         }
         shares.asks(NOW, B, 50);
         shares.answered(A, 150, false);
-        shares.set_available(900, 750);
-        assert_eq!(shares.of(NOW, A, 1040, 1000, 750), 0, "what is missing is the other's");
-        assert_eq!(shares.of(NOW, A, 1080, 1000, 750), 22, "but for what arrived");
+        shares.offer(&offer(900), &offer(750));
+        assert_eq!(shares.of(NOW, A, (1040, 1000), &offer(750)), 0, "what is missing is the other's");
+        assert_eq!(shares.of(NOW, A, (1080, 1000), &offer(750)), 22, "but for what arrived");
         shares.answered(B, 50, false);
-        shares.set_available(300, 250);
-        assert_eq!(shares.of(NOW, A, 1021, 1000, 750), 15);
+        shares.offer(&offer(300), &offer(250));
+        assert_eq!(shares.of(NOW, A, (1021, 1000), &offer(750)), 15);
     }
 
     #[test]
     fn memory_freed_meanwhile_is_requested_from_nobody() {
         let mut shares = three();
-        assert_eq!(shares.of(NOW, A, 1200, 1000, 900), 150);
+        assert_eq!(shares.of(NOW, A, (1200, 1000), &offer(900)), 150);
         shares.asks(NOW, A, 150);
         shares.answered(A, 10, true);
         // The application freed 150.
-        assert_eq!(shares.of(NOW, A, 1040, 1000, 890), 27);
-        assert_eq!(shares.of(NOW, B, 1040, 1000, 300), 12);
+        assert_eq!(shares.of(NOW, A, (1040, 1000), &offer(890)), 27);
+        assert_eq!(shares.of(NOW, B, (1040, 1000), &offer(300)), 12);
     }
 
     /// Two cgroups at work at once, in turns of `slices` bytes. Returns what each gave.
@@ -155,7 +193,7 @@ mod tests {
             let now = NOW + Duration::from_millis(turn);
             let mut asked = [0, 0];
             for (who, id) in [A, B].into_iter().enumerate() {
-                asked[who] = shares.of(now, id, used, 1000, available[who]);
+                asked[who] = shares.of(now, id, (used, 1000), &offer(available[who]));
                 if asked[who] > 0 {
                     shares.asks(now, id, asked[who]);
                 }
@@ -167,7 +205,7 @@ mod tests {
                 let bytes = asked[who].min(slices[who]);
                 used -= bytes;
                 given[who] += bytes;
-                shares.set_available(available[who], available[who] - bytes);
+                shares.offer(&offer(available[who]), &offer(available[who] - bytes));
                 available[who] -= bytes;
                 shares.answered(id, bytes, bytes < asked[who]);
             }
@@ -189,17 +227,21 @@ mod tests {
     #[test]
     fn a_slow_request_delays_no_other() {
         let mut shares = three();
-        assert_eq!(shares.of(NOW, A, 1200, 1000, 900), 150);
+        assert_eq!(shares.of(NOW, A, (1200, 1000), &offer(900)), 150);
         shares.asks(NOW, A, 150);
         shares.asks(NOW, B, 50);
         shares.answered(B, 50, false);
-        shares.set_available(300, 250);
-        assert_eq!(shares.of(NOW + OVERDUE_TIME / 2, B, 1150, 1000, 250), 0, "the rest is the other's");
-        assert_eq!(shares.of(NOW + OVERDUE_TIME, B, 1150, 1000, 250), 32);
+        shares.offer(&offer(300), &offer(250));
+        assert_eq!(
+            shares.of(NOW + OVERDUE_TIME / 2, B, (1150, 1000), &offer(250)),
+            0,
+            "the rest is the other's"
+        );
+        assert_eq!(shares.of(NOW + OVERDUE_TIME, B, (1150, 1000), &offer(250)), 32);
         shares.asks(NOW + OVERDUE_TIME, B, 32);
         shares.answered(B, 32, false);
         shares.answered(A, 0, true);
-        assert_eq!(shares.of(NOW + OVERDUE_TIME, A, 1118, 1000, 900), 92);
+        assert_eq!(shares.of(NOW + OVERDUE_TIME, A, (1118, 1000), &offer(900)), 92);
     }
 
     #[test]
@@ -210,17 +252,36 @@ mod tests {
         let mut now = NOW;
         for _ in 0..20 {
             now += OVERDUE_TIME / 10;
-            let asked = shares.of(now, B, 1200, 1000, 300);
+            let asked = shares.of(now, B, (1200, 1000), &offer(300));
             shares.asks(now, B, asked);
             shares.answered(B, 0, false);
         }
-        assert_eq!(shares.of(now, B, 1200, 1000, 300), 50, "the other no longer counts");
+        assert_eq!(shares.of(now, B, (1200, 1000), &offer(300)), 50, "the other no longer counts");
         assert!(shares.parts.is_empty(), "{:?}", shares.parts);
     }
 
     #[test]
     fn a_cgroup_without_reclaimable_memory_gives_nothing() {
-        assert_eq!(Shares::default().of(NOW, A, 1200, 1000, 0), 0);
-        assert_eq!(Shares::default().of(NOW, A, 1200, 1000, 10), 200);
+        assert_eq!(Shares::default().of(NOW, A, (1200, 1000), &offer(0)), 0);
+        assert_eq!(Shares::default().of(NOW, A, (1200, 1000), &offer(10)), 200);
+    }
+
+    #[test]
+    fn memory_that_comes_back_is_the_last_to_be_given() {
+        let used = |usage, returns| Offer { usage, available: usage, returns };
+        let (mut shares, ours) = (Shares::default(), used(900 << 20, true));
+        shares.offer(&Offer::default(), &ours);
+        let [down_to, one, two] = [800 << 20, 910 << 20, 1200 << 20];
+        assert_eq!(shares.of(NOW, A, (one, down_to), &ours), one - down_to, "nobody else is there");
+        assert_eq!(shares.of(NOW, A, (two, down_to), &ours), 0, "a quarter is of others");
+        let others = used(300 << 20, false);
+        shares.offer(&Offer::default(), &others);
+        let asked = [&ours, &others].map(|offer| shares.of(NOW, A, (two, down_to), offer) >> 20);
+        assert_eq!(asked, [1, 398], "these are known, and have enough");
+        shares.offer(&others, &Offer { available: 0, ..others });
+        assert_eq!(shares.of(NOW, A, (two, down_to), &ours), two - down_to, "they can't give any");
+        // Both come back: in proportion.
+        shares.offer(&Offer { available: 0, ..others }, &used(300 << 20, true));
+        assert_eq!(shares.of(NOW, A, (two, down_to), &ours) >> 20, 300);
     }
 }

@@ -16,7 +16,7 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use super::check::{Checks, WORKERS};
-use super::plan::{CgroupPlan, M, Plan, RulePlan, plans};
+use super::plan::{CgroupPlan, KernelPlan, M, Plan, Refaults, RulePlan, plans};
 use super::system::{Shared, SimSystem, path_of};
 use super::world::{BEGIN, World};
 use crate::size::Amount;
@@ -37,6 +37,8 @@ struct Run {
     kinds: BTreeMap<&'static str, u64>,
     /// Bytes that tasks reclaimed.
     direct: u64,
+    /// Bytes that were reclaimed and came back.
+    refaulted: u64,
 }
 
 fn rule_of(plan: &CgroupPlan) -> Option<Rc<Rule>> {
@@ -120,6 +122,7 @@ fn run(plan: &Plan) -> Run {
         violations: std::mem::take(&mut checks.violations),
         trace: std::mem::take(&mut checks.trace),
         kinds: std::mem::take(&mut world.kinds),
+        refaulted: world.sims.values().map(|sim| sim.counters.refaulted).sum(),
         direct: world.sims.values().map(|sim| sim.counters.direct).sum(),
     }
 }
@@ -248,7 +251,7 @@ fn trace_of_a_world() {
 
 #[test]
 fn a_suggested_limit_has_room_for_bursts_that_the_headroom_takes_back() {
-    use super::plan::{KernelPlan, Refaults, Trouble, What};
+    use super::plan::{Trouble, What};
     let kernel = KernelPlan {
         proactive: true,
         refaults: Refaults::Restores,
@@ -280,42 +283,81 @@ fn a_suggested_limit_has_room_for_bursts_that_the_headroom_takes_back() {
     assert!(!told.is_empty() && told.iter().all(|&bytes| bytes > 400 * M), "{told:?}");
 }
 
-/// Returns the MiB that tasks reclaim in 300 s below a limit of 200 MiB, the cgroup's own or its
-/// parent's, of `hot` MiB that are used all the time beside a growth.
-fn reclaimed_by_tasks(hot: u64, growth: u64, is_above: bool) -> u64 {
-    use super::plan::{KernelPlan, Refaults};
+/// Runs cgroups below a limit of 200 MiB for 300 s: their parent's, or the own one of each.
+fn below_200_mib(refaults: Refaults, loads: &[Load], is_above: bool) -> Run {
     let kernel = KernelPlan {
         proactive: true,
-        refaults: Refaults::Streams,
+        refaults,
         overshoot: 100,
         speed: 400,
         asynchronous: false,
         crowded: false,
     };
-    let cgroup = CgroupPlan {
+    let cgroup = |load: &Load| CgroupPlan {
         tenant: 0,
         from: 0,
         limit: if is_above { 4096 } else { 200 },
-        hot,
+        hot: load.hot,
         cold: 0,
         anon: 0,
-        growth,
+        growth: load.growth,
         low: 0,
         rule: RulePlan::Headroom { mib: 20, pressure: false, ancestors: true },
         floor: 0,
     };
-    let tenants = vec![is_above.then_some(200)];
-    let plan = Plan { seconds: 300, kernel, tenants, cgroups: vec![cgroup], troubles: Vec::new() };
-    run(&plan).direct / M
+    let (tenants, cgroups) = (vec![is_above.then_some(200)], loads.iter().map(cgroup).collect());
+    run(&Plan { seconds: 300, kernel, tenants, cgroups, troubles: Vec::new() })
+}
+
+/// Memory of a cgroup that is used all the time, MiB, and growth beside it, KiB per second.
+struct Load {
+    hot: u64,
+    growth: u64,
+}
+
+const REFAULTS: [Refaults; 4] =
+    [Refaults::Streams, Refaults::Restores, Refaults::Activations, Refaults::SwapIns];
+
+#[test]
+fn below_a_limit_above_tasks_reclaim_little_more_than_below_their_own() {
+    let loads = [(300, 0), (190, 8 << 10), (150, 8 << 10), (250, 2 << 10), (190, 64 << 10), (250, 64 << 10)];
+    for refaults in REFAULTS {
+        for (hot, growth) in loads {
+            let load = [Load { hot, growth }];
+            let [own, above] = [false, true].map(|is_above| below_200_mib(refaults, &load, is_above));
+            let [own, above] = [own, above].map(|run| (run.direct / M, run.refaulted / M));
+            assert!(
+                above.0 <= 2 * own.0 + 50 && above.1 <= own.1 + own.1 / 2 + 100,
+                "{refaults:?}, {hot} MiB + {growth} KiB/s: {above:?} MiB below the parent's limit, {own:?}"
+            );
+        }
+    }
 }
 
 #[test]
-fn a_limit_above_that_is_met_ends_a_hold_as_well() {
-    for (hot, growth) in [(300, 0), (190, 8192)] {
-        let [own, above] = [false, true].map(|is_above| reclaimed_by_tasks(hot, growth, is_above));
-        assert!(
-            above <= 2 * own + 50,
-            "{hot} MiB: {above} MiB below the parent's limit, {own} below its own"
-        );
+fn beside_a_sibling_that_grows_tasks_reclaim_no_more_than_alone() {
+    for refaults in REFAULTS {
+        for (hot, growth) in
+            [(100, 8 << 10), (150, 64 << 10), (190, 8 << 10), (190, 64 << 10), (250, 64 << 10)]
+        {
+            let siblings = [Load { hot, growth: 0 }, Load { hot: 0, growth }];
+            let direct = |loads: &[Load], is_above| below_200_mib(refaults, loads, is_above).direct / M;
+            let (both, alone) = (direct(&siblings, true), direct(&[Load { hot, growth }], false));
+            assert!(
+                both <= 2 * alone + 50,
+                "{refaults:?}, {hot} MiB beside {growth} KiB/s: {both} MiB, {alone} in one cgroup"
+            );
+        }
+    }
+}
+
+#[test]
+fn memory_in_use_stays_where_a_sibling_has_enough_that_is_not() {
+    for refaults in REFAULTS {
+        for (hot, growth) in [(100, 8 << 10), (150, 8 << 10), (100, 64 << 10), (150, 64 << 10)] {
+            let run = below_200_mib(refaults, &[Load { hot, growth: 0 }, Load { hot: 0, growth }], true);
+            let back = run.refaulted / M;
+            assert!(back < 300, "{refaults:?}, {hot} MiB beside {growth} KiB/s: {back} MiB came back");
+        }
     }
 }
