@@ -17,6 +17,7 @@ mod dispatcher;
 pub mod event;
 pub mod folding;
 mod host;
+mod hurry;
 mod kernel;
 pub mod killers;
 mod kswapd;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use super::courtesy::{Courtesy, Write};
+use super::hurry::Hurry;
 use crate::host::proc::page_size;
 use crate::kind::Swappiness;
 use crate::reclaim::{Alarm, Pace, Target};
@@ -120,6 +121,8 @@ pub(crate) struct Interrupt<'a> {
     pub stop: &'a dyn Fn() -> bool,
     /// Alarm that limits each write to [`WRITE_TIMEOUT`]; `None` for no limit.
     pub alarm: Option<Alarm>,
+    /// Set while others wait: then it ends instead of pausing.
+    pub hurry: &'a Hurry,
 }
 
 /// Consecutive writes that the kernel called a success while the usage didn't fall. The application
@@ -221,6 +224,9 @@ impl Action {
         let mut before = self.result.current;
         let left_at = before;
         if self.result.writes > 0 && !pause.is_zero() {
+            if early.hurry.is_set() {
+                return Some(self.slice());
+            }
             target.pause(pause);
             // What tasks freed, allocated or reclaimed meanwhile isn't the next write's.
             before = match target.usage() {
@@ -282,14 +288,18 @@ impl Action {
             (None, Err(errno)) => Some(lost(errno)),
             (None, Ok(_)) if !missing => Some(EndReason::Done),
             (None, Ok(_)) if self.result.writing >= SLICE || now.saturating_sub(self.began) >= LONGEST => {
-                // What is left is requested anew.
-                let left = current.saturating_sub(self.down_to);
-                self.result.requested = self.result.requested.saturating_sub(left);
-                Some(EndReason::Slice)
+                Some(self.slice())
             }
             (None, Ok(_)) => None,
             (end, _) => end,
         }
+    }
+
+    /// Ends the action before it is done. What is left is requested anew.
+    fn slice(&mut self) -> EndReason {
+        let left = self.result.current.saturating_sub(self.down_to);
+        self.result.requested = self.result.requested.saturating_sub(left);
+        EndReason::Slice
     }
 }
 
@@ -308,7 +318,7 @@ mod tests {
     use crate::reclaim::sim::{Manners, PAGE, Sim};
 
     fn run(sim: &mut Sim, down_to: u64, alarm: Option<Alarm>) -> ActionResult {
-        let early = Interrupt { stop: &|| false, alarm };
+        let early = Interrupt { stop: &|| false, alarm, hurry: &Hurry::default() };
         let (mut pace, mut courtesy) = (Pace::new(true, 0), Courtesy::default());
         let mut action = Action::begin(sim, down_to, u64::MAX, None);
         while action.write(sim, (&mut pace, &mut courtesy), &early) {}
@@ -325,7 +335,8 @@ mod tests {
     fn an_action_is_courteous_where_a_write_waited_for_the_processor() {
         let run = |courtesy: &mut Courtesy| {
             let mut sim = Sim::new(64 << 20);
-            let (began, early) = (sim.now(), Interrupt { stop: &|| false, alarm: None });
+            let began = sim.now();
+            let early = Interrupt { stop: &|| false, alarm: None, hurry: &Hurry::default() };
             let (mut pace, mut action) =
                 (Pace::new(true, 0), Action::begin(&mut sim, 32 << 20, u64::MAX, None));
             while action.write(&mut sim, (&mut pace, courtesy), &early) {}
@@ -346,7 +357,7 @@ mod tests {
         let mut crowded = Courtesy::default();
         let (cpu, bytes) = (Duration::from_millis(1), 1 << 20);
         crowded.record(sim.now(), Write { bytes, took: 8 * cpu, cpu, fell: bytes });
-        let early = Interrupt { stop: &|| false, alarm: None };
+        let early = Interrupt { stop: &|| false, alarm: None, hurry: &Hurry::default() };
         let (mut pace, mut action) = (Pace::new(true, 0), Action::begin(&mut sim, 32 << 20, u64::MAX, None));
         assert!(action.write(&mut sim, (&mut pace, &mut crowded), &early), "more is missing");
         let first = action.result();
@@ -356,6 +367,27 @@ mod tests {
         let last = action.result();
         assert_eq!((last.end, last.writes, last.reclaimed), (EndReason::Done, 1, first.reclaimed));
         assert_eq!(last.current, 30 << 20);
+    }
+
+    #[test]
+    fn an_action_ends_instead_of_pausing_while_others_wait() {
+        let hurry = Hurry::default();
+        hurry.set(true);
+        let early = Interrupt { stop: &|| false, alarm: None, hurry: &hurry };
+        let run = |mut courtesy: Courtesy| {
+            let mut sim = Sim::new(64 << 20);
+            let (mut pace, mut action) =
+                (Pace::new(true, 0), Action::begin(&mut sim, 32 << 20, u64::MAX, None));
+            while action.write(&mut sim, (&mut pace, &mut courtesy), &early) {}
+            action.result()
+        };
+        assert_eq!(run(Courtesy::default()).end, EndReason::Done, "it wouldn't pause");
+        let mut crowded = Courtesy::default();
+        let (cpu, bytes) = (Duration::from_millis(1), 1 << 20);
+        crowded.record(Sim::new(64 << 20).now(), Write { bytes, took: 8 * cpu, cpu, fell: bytes });
+        let result = run(crowded);
+        assert_eq!((result.end, result.writes), (EndReason::Slice, 1), "the first write is due");
+        assert_eq!(result.requested, (64 << 20) - result.current, "the rest is requested anew");
     }
 
     #[test]

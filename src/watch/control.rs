@@ -10,6 +10,7 @@ use super::context::Context;
 use super::dispatcher::{Dispatcher, Ticket};
 use super::event::{Ended, EventKind, ReclaimTally, Summary};
 use super::host::HostState;
+use super::hurry::Hurry;
 use super::kernel::MAX_WORKERS;
 use super::member::{Activity, Member, Step};
 use super::meter::{Ledger, Meter};
@@ -43,6 +44,10 @@ const RENEW_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Interval between checks for signals while the CPU budget is used up.
 const SIGNAL_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Time for which actions don't pause, since a member waited for a worker for a slice or a limit above
+/// was met.
+const HURRY_TIME: Duration = Duration::from_millis(250);
 
 /// Age of a decision from which it is made anew, when a worker is there for it.
 const STALE: Duration = Duration::from_millis(100);
@@ -86,6 +91,8 @@ pub(super) fn run<S: System>(
         },
         schedule: Schedule::default(),
         dispatcher: Dispatcher::new(options.workers.max(1), MAX_WORKERS),
+        hurry: Hurry::default(),
+        hurries_until: Duration::ZERO,
         muted: Muted::default(),
         ready: Vec::with_capacity(64),
         pending: VecDeque::new(),
@@ -136,6 +143,9 @@ struct Control<'a, S: System> {
     cx: Context<'a, S>,
     schedule: Schedule,
     dispatcher: Dispatcher,
+    /// Set while members wait for workers, or below a limit that is met, and until then.
+    hurry: Hurry,
+    hurries_until: Duration,
     muted: Muted,
     /// Ids of the events of the last wait.
     ready: Vec<u64>,
@@ -238,8 +248,13 @@ impl<S: System> Control<'_, S> {
     /// Waits until something is due, and handles events.
     fn wait(&mut self, renew: Duration) {
         let now = self.cx.refresh();
+        if self.dispatcher.is_overdue(now) {
+            self.hurries_until = now + HURRY_TIME;
+        }
+        self.hurry.set(now < self.hurries_until);
         let end = self.settings.duration.map(|most| self.cx.began + most);
-        let others = [end, self.muted.due(), self.dispatcher.due(now)];
+        let hurries = Some(self.hurries_until).filter(|&until| until > now);
+        let others = [end, self.muted.due(), self.dispatcher.due(now), hurries];
         let next = others.into_iter().flatten().fold(renew.min(self.schedule.earliest()), Duration::min);
         // An action that ended in this round, and goes on, was left for the next one.
         let goes_on = !self.pending.is_empty() || self.dispatcher.is_ready(now);
@@ -360,7 +375,8 @@ impl<S: System> Control<'_, S> {
         let (slot, id, now) = (ticket.slot, ticket.id, self.cx.now);
         let Some(member) = &mut self.members[slot] else { return };
         let (lock, located) = (member.locks(now), Arc::clone(&member.located));
-        let mut job = WriteJob { slot, id, located, handle: member.handle.take(), allowed: *allowed, lock };
+        let (handle, hurry) = (member.handle.take(), self.hurry.clone());
+        let mut job = WriteJob { slot, id, located, handle, allowed: *allowed, lock, hurry };
         member.begin(allowed, &mut self.cx);
         if allowed.kind != Kind::File && self.cx.host.swap.is_news_that_writes_are_unknown() {
             self.emit_note(&Note::WritesUnknown);
@@ -372,6 +388,8 @@ impl<S: System> Control<'_, S> {
                 Err(rejected) => job = rejected,
             }
             self.dispatcher.ended(slot, id);
+            // All others wait while this thread writes.
+            self.hurry.set(true);
             if std::mem::take(&mut self.has_workers) {
                 self.emit_note(&Note::NoWorkers);
             }

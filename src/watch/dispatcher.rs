@@ -171,12 +171,19 @@ impl Dispatcher {
         self.queues.retain(|queue| !queue.waiting.is_empty());
     }
 
+    /// Returns whether some member has waited for a slice.
+    #[must_use]
+    pub(crate) fn is_overdue(&self, now: Duration) -> bool {
+        let mut waiting = self.queues.iter().filter_map(|queue| queue.waiting.front());
+        waiting.any(|ticket| now.saturating_sub(ticket.queued_at) >= SLICE)
+    }
+
     /// Returns the next time at which a member that waits may get a worker although no job has
-    /// ended.
+    /// ended, or is overdue.
     #[must_use]
     pub(crate) fn due(&self, now: Duration) -> Option<Duration> {
         let waiting = self.queues.iter().filter_map(|queue| queue.waiting.front());
-        let penalties = waiting.map(|ticket| ticket.queued_at + PENALTY);
+        let penalties = waiting.flat_map(|ticket| [ticket.queued_at + SLICE, ticket.queued_at + PENALTY]);
         let hangs = self.running.iter().map(|job| job.since + HANG_TIME);
         let has_waiting = !self.queues.is_empty();
         has_waiting.then(|| penalties.chain(hangs).filter(|&due| due > now).min()).flatten()
@@ -315,7 +322,9 @@ mod tests {
         assert!(!dispatcher.is_ready(NOW), "the only worker is in use");
         assert!(dispatcher.blocked_for(NOW + five / 2, five).is_none());
         assert!(dispatcher.blocked_for(NOW + five, five).is_some());
-        assert_eq!(dispatcher.due(NOW), Some(NOW + HANG_TIME));
+        assert_eq!(dispatcher.due(NOW), Some(NOW + SLICE));
+        assert_eq!([NOW, NOW + SLICE].map(|now| dispatcher.is_overdue(now)), [false, true]);
+        assert_eq!(dispatcher.due(NOW + SLICE), Some(NOW + HANG_TIME));
         dispatcher.remove(1);
         assert!(dispatcher.blocked_for(NOW + five, five).is_none() && dispatcher.due(NOW).is_none());
     }

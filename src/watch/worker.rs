@@ -7,6 +7,7 @@ use rustix::io::Errno;
 
 use super::action::{Action, ActionResult, EndReason, Interrupt, LockedBy, lost};
 use super::courtesy::Courtesy;
+use super::hurry::Hurry;
 use super::policy::guard::Allowed;
 use super::policy::reuse::Anon;
 use crate::cgroup::{CgroupPath, MemoryCgroup};
@@ -54,6 +55,8 @@ pub(crate) struct WriteJob<T> {
     pub allowed: Allowed,
     /// True to respect the lock of another process.
     pub lock: bool,
+    /// Set while others wait.
+    pub hurry: Hurry,
 }
 
 /// Result of a job.
@@ -130,7 +133,7 @@ impl<T: LockableTarget> WriteJob<T> {
     /// Writes once. Returns false when the action is over.
     pub(crate) fn write(&mut self, action: &mut Action, stop: &dyn Fn() -> bool, alarm: Alarm) -> bool {
         let Some(handle) = &mut self.handle else { return false };
-        let early = Interrupt { stop, alarm: self.allowed.waits.then_some(alarm) };
+        let early = Interrupt { stop, alarm: self.allowed.waits.then_some(alarm), hurry: &self.hurry };
         action.write(&mut handle.target, (&mut handle.pace, &mut handle.courtesy), &early)
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Control;
+use super::{Control, HURRY_TIME};
 use crate::watch::level::Outrun;
 use crate::watch::system::{ANCESTOR, Sample, System};
 
@@ -41,6 +41,10 @@ impl<S: System> Control<'_, S> {
         let Some(level) = self.ancestors.get(id) else { return };
         let outrun = level.borrow_mut().outrun(false, &mut self.cx).ok().flatten();
         let was_met = outrun.is_some();
+        if was_met {
+            // What takes its time below it moves the reclaim to the tasks.
+            self.hurries_until = self.cx.now + HURRY_TIME;
+        }
         if let Some(Outrun { what, is_news: true }) = outrun {
             self.cx.emit(level.borrow().sampler.name(), what);
         }

@@ -216,7 +216,7 @@ impl Checks {
         let most_came_back = wants_below && reclaimed > 20 * M && back > reclaimed / 5 * 3;
         // Memory in use that doesn't fit below the limit comes back whoever reclaims it: a little
         // is kept free then, so that the application reclaims less by itself.
-        let fits = sim.hot + sim.outside + M as f64 <= sim.limit as f64 && fits_above(world, id);
+        let fits = sim.hot + sim.outside + M as f64 <= sim.limit as f64;
         let most_came_back = most_came_back && fits;
         let count = if most_came_back { count + 1 } else { 0 };
         facts.interval = Some((now, flows, count));
@@ -374,17 +374,4 @@ impl Checks {
             }
         }
     }
-}
-
-/// Returns whether the memory in use below the limit above a cgroup fits, with the memory that isn't
-/// in use and that the watch leaves alone there.
-fn fits_above(world: &World, id: u64) -> bool {
-    let Some(parent) = world.sims[&id].parent else { return true };
-    let planned = world.ids.iter().zip(&world.plan.cgroups);
-    let stays = planned.filter_map(|(&id, plan)| {
-        let sim = world.sims.get(&id?).filter(|sim| sim.alive && sim.parent == Some(parent))?;
-        let is_taken = matches!(plan.rule, RulePlan::Headroom { ancestors: true, .. });
-        Some(sim.hot + sim.outside + if is_taken { 0.0 } else { sim.cold })
-    });
-    stays.sum::<f64>() + M as f64 <= world.sims[&parent].limit as f64
 }

@@ -16,9 +16,9 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use super::check::{Checks, WORKERS};
-use super::plan::{CgroupPlan, KernelPlan, M, Plan, Refaults, RulePlan, plans};
+use super::plan::{CgroupPlan, KernelPlan, M, Plan, Refaults, RulePlan, Trouble, What, plans};
 use super::system::{Shared, SimSystem, path_of};
-use super::world::{BEGIN, World};
+use super::world::{BEGIN, Sim, World};
 use crate::size::Amount;
 use crate::watch::ancestors::Ancestors;
 use crate::watch::config::rule::{Rule, RuleSpec};
@@ -37,6 +37,8 @@ struct Run {
     kinds: BTreeMap<&'static str, u64>,
     /// Bytes that tasks reclaimed.
     direct: u64,
+    /// Largest usage of a cgroup at the end.
+    most: u64,
     /// Bytes that were reclaimed and came back.
     refaulted: u64,
 }
@@ -122,6 +124,7 @@ fn run(plan: &Plan) -> Run {
         violations: std::mem::take(&mut checks.violations),
         trace: std::mem::take(&mut checks.trace),
         kinds: std::mem::take(&mut world.kinds),
+        most: world.sims.values().map(Sim::usage).max().unwrap_or(0) / M,
         refaulted: world.sims.values().map(|sim| sim.counters.refaulted).sum(),
         direct: world.sims.values().map(|sim| sim.counters.direct).sum(),
     }
@@ -251,7 +254,6 @@ fn trace_of_a_world() {
 
 #[test]
 fn a_suggested_limit_has_room_for_bursts_that_the_headroom_takes_back() {
-    use super::plan::{Trouble, What};
     let kernel = KernelPlan {
         proactive: true,
         refaults: Refaults::Restores,
@@ -360,4 +362,78 @@ fn memory_in_use_stays_where_a_sibling_has_enough_that_is_not() {
             assert!(back < 300, "{refaults:?}, {hot} MiB beside {growth} KiB/s: {back} MiB came back");
         }
     }
+}
+
+/// Runs cgroups that grow, each by so many MiB per second beside a limit of 200 MiB, on a crowded
+/// processor.
+fn crowded(cgroups: usize, growth: u64) -> Run {
+    let kernel = KernelPlan {
+        proactive: true,
+        refaults: Refaults::Restores,
+        overshoot: 100,
+        speed: 800,
+        asynchronous: false,
+        crowded: true,
+    };
+    let cgroup = |n| CgroupPlan {
+        tenant: n,
+        from: 0,
+        limit: 4096,
+        hot: 20,
+        cold: 0,
+        anon: 0,
+        growth: growth << 10,
+        low: 0,
+        rule: RulePlan::Keep { mib: 200, pressure: false },
+        floor: 0,
+    };
+    let cgroups = (0..cgroups).map(cgroup).collect();
+    run(&Plan { seconds: 40, kernel, tenants: vec![None; 3], cgroups, troubles: Vec::new() })
+}
+
+#[test]
+fn pauses_leave_the_workers_to_those_that_wait() {
+    for (cgroups, growth) in [(2, 60), (4, 100), (8, 30), (12, 60)] {
+        let run = crowded(cgroups, growth);
+        let pauses = run.kinds.get("paused").copied().unwrap_or(0);
+        assert!(run.most <= 204, "{cgroups} cgroups of {growth} MiB/s each: up to {} MiB", run.most);
+        assert!(pauses > 1000, "{cgroups} cgroups of {growth} MiB/s each: {pauses} pauses");
+    }
+}
+
+#[test]
+fn nobody_pauses_below_a_limit_that_a_sibling_fills() {
+    let direct = |crowded| {
+        let kernel = KernelPlan {
+            proactive: true,
+            refaults: Refaults::Restores,
+            overshoot: 100,
+            speed: 800,
+            asynchronous: false,
+            crowded,
+        };
+        let cgroup = |cold, floor| CgroupPlan {
+            tenant: 0,
+            from: 0,
+            limit: 4096,
+            hot: 0,
+            cold,
+            anon: 0,
+            growth: 0,
+            low: 0,
+            rule: RulePlan::Headroom { mib: 40, pressure: false, ancestors: true },
+            floor,
+        };
+        let grows = |at, mib: u64| Trouble { at, who: 1, what: What::Growth(mib << 10) };
+        let plan = Plan {
+            seconds: 20,
+            kernel,
+            tenants: vec![Some(400)],
+            cgroups: vec![cgroup(300, 0), cgroup(10, 4096)],
+            troubles: vec![grows(10_000, 300), grows(10_750, 0)],
+        };
+        run(&plan).direct / M
+    };
+    let (alone, crowded) = (direct(false), direct(true));
+    assert!(crowded <= alone + 10, "{crowded} MiB on a crowded processor, {alone} otherwise");
 }
