@@ -15,6 +15,7 @@ use super::context::Context;
 use super::counters::Counters;
 use super::event::{EventKind, ReclaimTally, Room, Summary, UsageSample};
 use super::folding;
+use super::policy::cache_seen::CacheSeen;
 use super::policy::guard::Guard;
 use super::system::{Sample, System};
 use crate::cgroup::CgroupPath;
@@ -252,16 +253,19 @@ impl Account {
     /// Returns the report on the work since the last one, if that is long enough ago, or at the
     /// `end`. While a write is in progress, the counters contain a part of it: they correct no
     /// estimate upwards. While the counters can't be read, the report is put off, since an estimate
-    /// in it could not be corrected any more.
+    /// in it could not be corrected any more. What the counters say of page cache is `seen`.
     pub(crate) fn flush(
         &mut self,
         sampler: &impl Sample,
         end: bool,
         is_writing: bool,
+        seen: &mut CacheSeen,
         cx: &mut Context<'_, impl System>,
     ) -> Option<EventKind> {
         let work = self.work.as_mut()?;
-        work.reconcile(&self.first, sampler, end, is_writing, cx);
+        if let Some(stat) = work.reconcile(&self.first, sampler, end, is_writing, cx) {
+            seen.saw(cx.now, stat.cache_beside_anon());
+        }
         let due = work.told_next(self.began);
         let folded = work.folded.take_if(|_| end || cx.now >= due)?;
         work.told_at = cx.now;
@@ -330,7 +334,7 @@ impl Work {
     }
 
     /// Reconciles the work since the last time with the counters, if that is long enough ago, or at
-    /// the `end`.
+    /// the `end`. Returns the counters if they were read.
     fn reconcile(
         &mut self,
         first: &KernelCounters,
@@ -338,19 +342,17 @@ impl Work {
         end: bool,
         is_writing: bool,
         cx: &mut Context<'_, impl System>,
-    ) {
+    ) -> Option<MemoryStat> {
         let is_due = |began: &mut Duration| end || cx.now.saturating_sub(*began) >= REPORT_INTERVAL;
-        if self.began.take_if(is_due).is_none() {
-            return;
-        }
-        let stat = sampler.stat(&mut cx.text);
-        if stat.is_err() && !end {
+        self.began.take_if(is_due)?;
+        let stat = sampler.stat(&mut cx.text).ok();
+        if stat.is_none() && !end {
             self.began = Some(cx.now);
-            return;
+            return None;
         }
         // A cgroup that is gone has no counters any more.
-        if let Ok(stat) = stat {
-            let counted = KernelCounters::of(&stat).counted(first);
+        if let Some(stat) = &stat {
+            let counted = KernelCounters::of(stat).counted(first);
             let estimate = self.total.reclaimed;
             let corrected = counted.correct(estimate, self.at_most, cx.system.blind_spot());
             let corrected = if is_writing { corrected.min(estimate) } else { corrected };
@@ -364,6 +366,7 @@ impl Work {
             Some(folded) => folded.go_on(&self.tally),
             None => self.folded = Some(self.tally),
         }
+        stat
     }
 }
 

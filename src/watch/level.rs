@@ -42,6 +42,8 @@ pub(crate) struct Outrun {
     pub what: EventKind,
     /// True if a report is due: a cgroup that stays at its limit meets it a hundred times a second.
     pub is_news: bool,
+    /// Page cache of the level beside its anonymous memory, bytes.
+    pub cache: u64,
 }
 
 /// One level. Amounts are bytes.
@@ -341,7 +343,8 @@ impl<F: Sample> Level<F> {
         if is_news {
             self.outrun_reported = Some((cx.now, needed));
         }
-        Ok(Some(Outrun { what: EventKind::Outrun { needed, free }, is_news }))
+        let cache = stat.cache_beside_anon();
+        Ok(Some(Outrun { what: EventKind::Outrun { needed, free }, is_news, cache }))
     }
 
     fn read_limit(&mut self, text: &mut String) -> Result<(), Errno> {

@@ -50,7 +50,7 @@ fn a_report_waits_while_the_counters_cant_be_read() {
     account.record(cx.now, &claimed, None);
     let mut flush_at = |seconds, end| {
         cx.now = Duration::from_secs(seconds);
-        account.flush(&sampler, end, false, &mut cx)
+        account.flush(&sampler, end, false, &mut CacheSeen::default(), &mut cx)
     };
     std::fs::rename(&stat, &away).unwrap();
     assert_eq!(flush_at(2, false), None);
@@ -75,7 +75,9 @@ fn the_reports_of_a_while_are_folded_later() {
     for second in (0..8).chain(595..635) {
         cx.now = Duration::from_secs(second);
         let most = account.report_due().filter(|due| *due <= cx.now).map(|_| second);
-        if let Some(EventKind::Reclaim(tally)) = account.flush(&sampler, false, false, &mut cx) {
+        if let Some(EventKind::Reclaim(tally)) =
+            account.flush(&sampler, false, false, &mut CacheSeen::default(), &mut cx)
+        {
             assert_eq!(most, Some(second), "a wake-up for it");
             told.push((second, tally.reclaimed / M, tally.writes, tally.is_counted));
         }
@@ -99,7 +101,9 @@ fn the_reports_of_a_while_are_folded_later() {
     let later: Vec<_> = told.iter().skip_while(|one| one.0 < 600).copied().collect();
     assert_eq!(later, [(600, 1, 1, true), (610, 10, 10, true), (620, 10, 10, true), (630, 10, 10, true)]);
     assert_eq!(late, []);
-    let Some(EventKind::Reclaim(rest)) = account.flush(&sampler, true, false, &mut cx) else {
+    let Some(EventKind::Reclaim(rest)) =
+        account.flush(&sampler, true, false, &mut CacheSeen::default(), &mut cx)
+    else {
         panic!("no report at the end")
     };
     assert_eq!((rest.reclaimed / M, rest.current_before, rest.current_after), (5, 630 + M, 634));

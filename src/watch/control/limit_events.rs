@@ -45,7 +45,7 @@ impl<S: System> Control<'_, S> {
             // What takes its time below it moves the reclaim to the tasks.
             self.hurries_until = self.cx.now + HURRY_TIME;
         }
-        if let Some(Outrun { what, is_news: true }) = outrun {
+        if let Some(Outrun { what, is_news: true, .. }) = outrun {
             self.cx.emit(level.borrow().sampler.name(), what);
         }
         for slot in 0..self.members.len() {

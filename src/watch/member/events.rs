@@ -15,7 +15,8 @@ impl<S: System> Member<S> {
         if !self.rule.keeps_free() {
             return Ok(());
         }
-        let Some(Outrun { what, is_news }) = self.limits.own.outrun(true, cx)? else { return Ok(()) };
+        let Some(Outrun { what, is_news, cache }) = self.limits.own.outrun(true, cx)? else { return Ok(()) };
+        self.cache.saw(cx.now, cache);
         self.outrun();
         // A limit that the user set is below the one that was met.
         if self.limits.own.file.is_some() {

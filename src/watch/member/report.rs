@@ -170,7 +170,9 @@ impl<S: System> Member<S> {
     /// Reports the work since the last report, if that is long enough ago, or at the `end`.
     pub(crate) fn flush(&mut self, end: bool, cx: &mut Context<'_, S>) {
         let is_writing = self.is_writing();
-        if let Some(report) = self.account.flush(&self.limits.own.sampler, end, is_writing, cx) {
+        if let Some(report) =
+            self.account.flush(&self.limits.own.sampler, end, is_writing, &mut self.cache, cx)
+        {
             cx.emit(&self.located.name, report);
         }
     }
