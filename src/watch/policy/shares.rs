@@ -11,9 +11,9 @@ const OVERDUE_TIME: Duration = Duration::from_secs(1);
 /// of others, and all that is asked for where they offer nothing.
 const REST_DIVISOR: u64 = 1024;
 
-/// Share of the usage below a level, in percent, that is known: of watched cgroups. Where more is of
-/// others, they may have memory that isn't in use, and the kernel will find it.
-const KNOWN_PERCENT: u128 = 87;
+/// Part of the usage below a level, by this divisor, that may be of cgroups that aren't watched. Where
+/// more is theirs, they may have memory that isn't in use, and the kernel will find it.
+const UNKNOWN_DIVISOR: u64 = 8;
 
 /// What a cgroup offers to the limits above it. Amounts are bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -82,8 +82,8 @@ impl Shares {
     /// down to `down_to`, while others may be working on theirs: in any order, and however quickly
     /// each of them is done, each is asked for the same.
     pub(crate) fn of(&mut self, now: Duration, id: u64, (used, down_to): (u64, u64), offer: &Offer) -> u64 {
-        let known = u128::from(self.usage.max(offer.usage)) * 100;
-        if offer.returns && known < u128::from(used) * KNOWN_PERCENT {
+        let unknown = used.saturating_sub(self.usage.max(offer.usage));
+        if offer.returns && unknown > used / UNKNOWN_DIVISOR {
             return 0;
         }
         let available = offer.counted();
