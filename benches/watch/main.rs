@@ -2,7 +2,8 @@
 //! shell.
 //!
 //! `watch compare MEMCTL SECONDS [SHAPE]...` runs in a guest: an application under a limit, once
-//! without a controller, and once with each, or with those that `MEMCTL_BENCH_BY` names.
+//! without a controller, and once with each, or with those that `MEMCTL_BENCH_BY` names. With
+//! `MEMCTL_BENCH_ABOVE`, the limit is that of the application's parent, as below a slice.
 //! `watch load …` is that application. The cost of a watch where nothing happens is in `rest.rs`.
 
 #![allow(clippy::disallowed_methods, reason = "reads numbers of its own cgroups")]
@@ -21,6 +22,11 @@ mod rest;
 
 const CGROUPS: &str = "/sys/fs/cgroup";
 const M: u64 = 1 << 20;
+
+/// Returns the application's cgroup, and the one with the limit, by their names.
+fn cgroups() -> [&'static str; 2] {
+    if std::env::var_os("MEMCTL_BENCH_ABOVE").is_some() { ["slice/app", "slice"] } else { ["app", "app"] }
+}
 
 /// An application, and its limit. Amounts are in MiB.
 #[derive(Clone, Copy)]
@@ -63,7 +69,7 @@ const NOTHING: Shape = Shape {
     tmpfs: 0,
 };
 
-const SHAPES: [Shape; 11] = [
+const SHAPES: [Shape; 12] = [
     Shape { name: "stream", limit: 256, stream: 60, hot: 60, burst: 30, ..NOTHING },
     Shape { name: "narrow", stream: 45, hot: 60, burst: 30, ..NOTHING },
     Shape { name: "bursts", limit: 1024, stream: 60, file: 1400, hot: 60, burst: 100, ..NOTHING },
@@ -74,6 +80,8 @@ const SHAPES: [Shape; 11] = [
     Shape { name: "loop", stream: 120, file: 200, ..NOTHING },
     // In use: all but half of the headroom.
     Shape { name: "hot", mapped: 176, ..NOTHING },
+    // The same, with a stream beside it that arrives at the limit.
+    Shape { name: "over", mapped: 176, stream: 20, ..NOTHING },
     Shape { name: "fsync", synced: 8, stream: 20, hot: 40, ..NOTHING },
     Shape { name: "tmpfs", tmpfs: 80, stream: 45, hot: 40, ..NOTHING },
     Shape { name: "leak", limit: 256, stream: 20, hot: 40, leak: 8, ..NOTHING },
@@ -112,15 +120,15 @@ fn shape(name: &str) -> Result<Shape> {
 }
 
 fn compare(shape: &Shape, memctl: &str, seconds: u64) -> Result<()> {
-    let headroom = shape.limit * M / 10;
+    let (headroom, [app, limited]) = (shape.limit * M / 10, cgroups());
     let looped = |pause: &str| {
         format!(
             "while :; do read used <current; free=$(({limit} - used)); \
              [ $free -ge {headroom} ] || echo $(({headroom} - free)) >reclaim; sleep {pause}; done 2>/dev/null",
             limit = shape.limit * M
         )
-        .replace("<current", &format!("<{CGROUPS}/app/memory.current"))
-        .replace(">reclaim", &format!(">{CGROUPS}/app/memory.reclaim"))
+        .replace("<current", &format!("<{CGROUPS}/{limited}/memory.current"))
+        .replace(">reclaim", &format!(">{CGROUPS}/{app}/memory.reclaim"))
     };
     // The first run's cost in an emulator or a cold cache is no part of the comparison.
     let warm = PathBuf::from(CGROUPS).join("warm");
@@ -134,7 +142,10 @@ fn compare(shape: &Shape, memctl: &str, seconds: u64) -> Result<()> {
         ("none", Vec::new()),
         ("shell-1s", vec!["sh".into(), "-c".into(), looped("1")]),
         ("shell-0.1s", vec!["sh".into(), "-c".into(), looped("0.1")]),
-        ("memctl", [memctl, "watch", "app", "--headroom", "10%", "--json"].map(str::to_owned).to_vec()),
+        ("memctl", {
+            let words = [memctl, "watch", app, "--headroom", "10%", "--json"].into_iter();
+            words.chain((app != limited).then_some("--ancestors")).map(str::to_owned).collect()
+        }),
     ];
     // Some of them only: `none` first, which the others are compared with.
     let only = std::env::var("MEMCTL_BENCH_BY").unwrap_or_default();
@@ -150,14 +161,19 @@ fn compare(shape: &Shape, memctl: &str, seconds: u64) -> Result<()> {
 /// its limit, bytes: measured where there is no controller, and used where the kernel doesn't tell
 /// who reclaimed.
 fn measure(shape: &Shape, command: &[String], seconds: u64, each: &mut Option<f64>) -> Result<String> {
-    let app = PathBuf::from(CGROUPS).join("app");
-    std::fs::create_dir_all(&app)?;
-    std::fs::write(app.join("memory.max"), (shape.limit * M).to_string())?;
+    let [app, limited] = cgroups().map(|name| Path::new(CGROUPS).join(name));
+    std::fs::create_dir_all(&limited)?;
+    if app != limited {
+        std::fs::write(limited.join("cgroup.subtree_control"), "+memory")?;
+        std::fs::create_dir_all(&app)?;
+    }
+    std::fs::write(limited.join("memory.max"), (shape.limit * M).to_string())?;
     load::prepare(shape)?;
     let mut load = Command::new("/bin/sh")
-        .args(["-c", "echo $$ >/sys/fs/cgroup/app/cgroup.procs; exec \"$0\" load \"$1\""])
+        .args(["-c", "echo $$ >\"$2\"/cgroup.procs; exec \"$0\" load \"$1\""])
         .arg(std::env::current_exe()?)
         .arg(shape.name)
+        .arg(&app)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()?;
@@ -172,15 +188,15 @@ fn measure(shape: &Shape, command: &[String], seconds: u64, each: &mut Option<f6
         }
     };
     let began = Instant::now();
-    let before = Counters::of(&app)?;
+    let before = Counters::of(&app, &limited)?;
     // The first third is for learning.
     std::thread::sleep(Duration::from_secs(seconds) / 3);
-    let learned = Counters::of(&app)?;
+    let learned = Counters::of(&app, &limited)?;
     let learning = began.elapsed();
     let cpu_learning =
         controller.as_ref().map(|child| rest::cpu_so_far(child.id())).transpose()?.unwrap_or(0.0);
     std::thread::sleep(Duration::from_secs(seconds) * 2 / 3);
-    let after = Counters::of(&app)?;
+    let after = Counters::of(&app, &limited)?;
     let spent = match controller {
         Some(child) => end(child, learning, cpu_learning)?,
         None => Spent::default(),
@@ -193,7 +209,8 @@ fn measure(shape: &Shape, command: &[String], seconds: u64, each: &mut Option<f6
     load::clear(shape)?;
     // The cgroup is empty a moment later.
     for _ in 0..100 {
-        if std::fs::remove_dir(&app).is_ok() {
+        let _ = std::fs::remove_dir(&app);
+        if std::fs::remove_dir(&limited).is_ok() || !limited.exists() {
             break;
         }
         std::thread::sleep(Duration::from_millis(50));
@@ -298,9 +315,9 @@ struct Counters {
 }
 
 impl Counters {
-    fn of(app: &Path) -> Result<Self> {
+    fn of(app: &Path, limited: &Path) -> Result<Self> {
         let stat = std::fs::read_to_string(app.join("memory.stat"))?;
-        let events = std::fs::read_to_string(app.join("memory.events"))?;
+        let events = std::fs::read_to_string(limited.join("memory.events"))?;
         let value = |text: &str, key: &str| -> Option<u64> {
             text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.parse().ok())
         };
