@@ -203,7 +203,7 @@ mod tests {
         assert_eq!(check(&mut brake, 2, 16, 16), Some(0.8));
         assert_eq!((brake.holds(at(6)), brake.holds(at(7))), (Some(at(7)), None));
         assert_eq!(check(&mut brake, 8, 30, 30), None, "not due to reclaim");
-        assert_eq!(check(&mut brake, 10, 46, 46), Some(0.4), "of both");
+        assert_eq!(check(&mut brake, 10, 46, 46), Some(0.8));
         assert_eq!(brake.holds(at(19)), Some(at(20)), "twice as long");
         assert_eq!(brake.kept, Some(4 * M), "a step, which may be free without reclaim");
     }
@@ -265,6 +265,6 @@ mod tests {
         let mut brake = opened();
         brake.pressed();
         assert_eq!(check(&mut brake, 30, 300, 300), None);
-        assert_eq!(check(&mut brake, 32, 316, 316), Some(0.4));
+        assert_eq!(check(&mut brake, 32, 316, 316), Some(0.8));
     }
 }

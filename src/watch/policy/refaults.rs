@@ -102,7 +102,8 @@ pub(crate) struct RefaultDetector {
     /// Bytes reclaimed since then.
     reclaimed: u64,
     /// Bytes reclaimed shortly before then, and not known to be in use: what comes back may be of
-    /// these, so that a little of much isn't taken for much of a little.
+    /// these, so that a little of much isn't taken for much of a little. The larger of both counts:
+    /// judged by their sum, twice as much of a hot set came back (102 for 51 MiB, Linux 6.1).
     earlier: u64,
     /// Time of the last reclaim.
     reclaimed_at: Duration,
@@ -148,8 +149,7 @@ impl RefaultDetector {
             return None;
         };
         let time = now.saturating_sub(began);
-        let reclaimed = self.reclaimed.saturating_add(self.earlier);
-        let verdict = judge(reclaimed, time, &before, &counters);
+        let verdict = judge(self.reclaimed.max(self.earlier), time, &before, &counters);
         if self.is_quick() && time < QUICK_WINDOW && verdict == Verdict::Clean {
             self.looked_at = now;
             return None;
@@ -312,10 +312,10 @@ mod tests {
         detector.reclaimed(at(0), M);
         assert_eq!(detector.check(at(0), file(Lru::Classic, [0; 3])), None);
         detector.reclaimed(at(50), 2 * QUICK_BYTES);
-        assert_eq!(detector.check(at(100), file(Lru::Classic, [13, 13, 0])), Some(Verdict::InUse(0.2)));
+        assert_eq!(detector.check(at(100), file(Lru::Classic, [16, 16, 0])), Some(Verdict::InUse(0.25)));
         detector.reclaimed(at(150), QUICK_BYTES);
         assert!(!detector.is_due(at(199)) && detector.is_due(at(200)), "of a new window");
-        let streamed = file(Lru::Classic, [33, 13, 0]);
+        let streamed = file(Lru::Classic, [36, 16, 0]);
         assert_eq!(detector.check(at(200), streamed), Some(Verdict::Doubtful(0.625)));
     }
 
@@ -327,7 +327,7 @@ mod tests {
         assert!(detector.is_due(at(0)));
         let counters = |restored| file(Lru::Generations, [restored, 0, restored]);
         assert_eq!(detector.check(at(0), counters(100)), None, "earlier refaults");
-        detector.reclaimed(at(0), 19 * M);
+        detector.reclaimed(at(0), 20 * M);
         assert!(!detector.is_due(at(1)) && detector.is_due(at(2)));
         assert_eq!(detector.check(at(2), counters(116)), Some(Verdict::InUse(0.8)));
         detector.reclaimed(at(2), 20 * M);
@@ -351,7 +351,7 @@ mod tests {
         for second in (1830..1890).step_by(30) {
             detector.reclaimed(at(second), 4 * M);
         }
-        let verdict = detector.check(at(1890), file(Lru::Classic, [314, 314, 314]));
+        let verdict = detector.check(at(1890), file(Lru::Classic, [310, 310, 310]));
         assert_eq!(verdict, Some(Verdict::InUse(0.5)));
     }
 
