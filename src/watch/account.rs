@@ -253,7 +253,7 @@ impl Account {
     /// Returns the report on the work since the last one, if that is long enough ago, or at the
     /// `end`. While a write is in progress, the counters contain a part of it: they correct no
     /// estimate upwards. While the counters can't be read, the report is put off, since an estimate
-    /// in it could not be corrected any more. What the counters say of page cache is `seen`.
+    /// in it could not be corrected any more. What they say of page cache is `seen`.
     pub(crate) fn flush(
         &mut self,
         sampler: &impl Sample,
@@ -262,9 +262,20 @@ impl Account {
         seen: &mut CacheSeen,
         cx: &mut Context<'_, impl System>,
     ) -> Option<EventKind> {
+        let watched_since = self.began;
+        let interval =
+            |began: Duration| folding::interval(began.saturating_sub(watched_since), REPORT_INTERVAL);
         let work = self.work.as_mut()?;
-        if let Some(stat) = work.reconcile(&self.first, sampler, end, is_writing, cx) {
-            seen.saw(cx.now, stat.cache_beside_anon());
+        let is_due = |began: &mut Duration| end || cx.now >= *began + interval(*began);
+        if work.began.take_if(is_due).is_some() {
+            let stat = sampler.stat(&mut cx.text).ok();
+            if stat.is_none() && !end {
+                work.began = Some(cx.now);
+            } else {
+                // A cgroup that is gone has no counters any more.
+                work.reconcile(&self.first, stat.as_ref(), is_writing, cx.system.blind_spot());
+            }
+            seen.saw(cx.now, stat.map_or(u64::MAX, |stat| stat.cache_beside_anon()));
         }
         let due = work.told_next(self.began);
         let folded = work.folded.take_if(|_| end || cx.now >= due)?;
@@ -272,11 +283,22 @@ impl Account {
         Some(EventKind::Reclaim(folded))
     }
 
+    /// Reconciles the work so far with counters that were read for something else.
+    pub(crate) fn counted(&mut self, stat: &MemoryStat, is_writing: bool, blind_spot: u64) {
+        if let Some(work) = &mut self.work
+            && work.began.take().is_some()
+        {
+            work.reconcile(&self.first, Some(stat), is_writing, blind_spot);
+        }
+    }
+
     /// Returns the time of the next report, if there is anything to report.
     #[must_use]
     pub(crate) fn report_due(&self) -> Option<Duration> {
         let work = self.work.as_ref()?;
-        let reconciled = work.began.map(|began| began + REPORT_INTERVAL);
+        let reconciled = work
+            .began
+            .map(|began| began + folding::interval(began.saturating_sub(self.began), REPORT_INTERVAL));
         let told = work.folded.map(|_| work.told_next(self.began));
         reconciled.into_iter().chain(told).min()
     }
@@ -333,28 +355,18 @@ impl Work {
         self.told_at + folding::interval(self.told_at.saturating_sub(began), REPORT_INTERVAL)
     }
 
-    /// Reconciles the work since the last time with the counters, if that is long enough ago, or at
-    /// the `end`. Returns the counters if they were read.
+    /// Reconciles the work since the last time with the counters, if there are any.
     fn reconcile(
         &mut self,
         first: &KernelCounters,
-        sampler: &impl Sample,
-        end: bool,
+        stat: Option<&MemoryStat>,
         is_writing: bool,
-        cx: &mut Context<'_, impl System>,
-    ) -> Option<MemoryStat> {
-        let is_due = |began: &mut Duration| end || cx.now.saturating_sub(*began) >= REPORT_INTERVAL;
-        self.began.take_if(is_due)?;
-        let stat = sampler.stat(&mut cx.text).ok();
-        if stat.is_none() && !end {
-            self.began = Some(cx.now);
-            return None;
-        }
-        // A cgroup that is gone has no counters any more.
-        if let Some(stat) = &stat {
+        blind_spot: u64,
+    ) {
+        if let Some(stat) = stat {
             let counted = KernelCounters::of(stat).counted(first);
             let estimate = self.total.reclaimed;
-            let corrected = counted.correct(estimate, self.at_most, cx.system.blind_spot());
+            let corrected = counted.correct(estimate, self.at_most, blind_spot);
             let corrected = if is_writing { corrected.min(estimate) } else { corrected };
             // Reports aren't taken back.
             self.total.reclaimed = corrected.max(self.reported);
@@ -366,7 +378,6 @@ impl Work {
             Some(folded) => folded.go_on(&self.tally),
             None => self.folded = Some(self.tally),
         }
-        stat
     }
 }
 

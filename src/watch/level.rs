@@ -42,8 +42,8 @@ pub(crate) struct Outrun {
     pub what: EventKind,
     /// True if a report is due: a cgroup that stays at its limit meets it a hundred times a second.
     pub is_news: bool,
-    /// Page cache of the level beside its anonymous memory, bytes.
-    pub cache: u64,
+    /// Counters that were read for it.
+    pub stat: MemoryStat,
 }
 
 /// One level. Amounts are bytes.
@@ -343,8 +343,7 @@ impl<F: Sample> Level<F> {
         if is_news {
             self.outrun_reported = Some((cx.now, needed));
         }
-        let cache = stat.cache_beside_anon();
-        Ok(Some(Outrun { what: EventKind::Outrun { needed, free }, is_news, cache }))
+        Ok(Some(Outrun { what: EventKind::Outrun { needed, free }, is_news, stat }))
     }
 
     fn read_limit(&mut self, text: &mut String) -> Result<(), Errno> {

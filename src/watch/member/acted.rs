@@ -132,9 +132,11 @@ impl<S: System> Member<S> {
             return Ok(None);
         }
         // A limit that was met before a hold must not end it.
-        self.read_outrun(cx)?;
-        let stat = self.limits.own.sampler.stat(&mut cx.text)?;
-        self.cache.saw(cx.now, stat.cache_beside_anon());
+        let stat = match self.read_outrun(cx)? {
+            Some(stat) => stat,
+            None => self.limits.own.sampler.stat(&mut cx.text)?,
+        };
+        self.saw(&stat, cx);
         let stalled = self.limits.own.sampler.stalled(&mut cx.text).map(Duration::from_micros);
         self.limits.own.rebase(&stat, &mut cx.text);
         let bytes = |pages: Option<u64>| pages.unwrap_or(0) * page_size();

@@ -8,15 +8,18 @@ use super::super::context::Context;
 use super::super::level::{Outrun, SETTINGS_INTERVAL};
 use super::super::system::{Sample, System};
 use super::Member;
+use crate::cgroup::stat::MemoryStat;
 
 impl<S: System> Member<S> {
-    /// Reads whether its own limit was met.
-    pub(super) fn read_outrun(&mut self, cx: &mut Context<'_, S>) -> Result<(), Errno> {
+    /// Reads whether its own limit was met. Returns the counters if they were read for it.
+    pub(super) fn read_outrun(&mut self, cx: &mut Context<'_, S>) -> Result<Option<MemoryStat>, Errno> {
         if !self.rule.keeps_free() {
-            return Ok(());
+            return Ok(None);
         }
-        let Some(Outrun { what, is_news, cache }) = self.limits.own.outrun(true, cx)? else { return Ok(()) };
-        self.cache.saw(cx.now, cache);
+        let Some(Outrun { what, is_news, stat }) = self.limits.own.outrun(true, cx)? else {
+            return Ok(None);
+        };
+        self.saw(&stat, cx);
         self.outrun();
         // A limit that the user set is below the one that was met.
         if self.limits.own.file.is_some() {
@@ -25,7 +28,13 @@ impl<S: System> Member<S> {
         if is_news {
             cx.emit(&self.located.name, what);
         }
-        Ok(())
+        Ok(Some(stat))
+    }
+
+    /// Uses counters for all that they tell: reading them costs more than a small write.
+    pub(super) fn saw(&mut self, stat: &MemoryStat, cx: &Context<'_, S>) {
+        self.cache.saw(cx.now, stat.cache_beside_anon());
+        self.account.counted(stat, self.is_writing(), cx.system.blind_spot());
     }
 
     /// Records that a limit above that counts was met.
