@@ -7,6 +7,7 @@
 
 mod check;
 mod plan;
+mod scenarios;
 mod shapes;
 mod system;
 mod tests;

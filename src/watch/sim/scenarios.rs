@@ -1,0 +1,167 @@
+//! Simulated worlds made for one promise each, where those of chance show it too rarely.
+
+#![cfg(test)]
+
+use super::plan::{CgroupPlan, KernelPlan, M, Plan, Refaults, RulePlan, Trouble, What};
+use super::tests::{Run, run};
+
+/// A quick kernel that reclaims as much as it is asked for.
+const EXACT: KernelPlan = KernelPlan {
+    proactive: true,
+    refaults: Refaults::Restores,
+    overshoot: 100,
+    speed: 800,
+    asynchronous: false,
+    crowded: false,
+};
+
+/// A cgroup without memory, far from its limit.
+const EMPTY: CgroupPlan = CgroupPlan {
+    tenant: 0,
+    from: 0,
+    limit: 4096,
+    hot: 0,
+    cold: 0,
+    anon: 0,
+    growth: 0,
+    low: 0,
+    rule: RulePlan::Pressure,
+    floor: 0,
+};
+
+#[test]
+fn a_suggested_limit_has_room_for_bursts_that_the_headroom_takes_back() {
+    let kernel = EXACT;
+    let cgroup = CgroupPlan {
+        limit: 2000,
+        hot: 60,
+        cold: 40,
+        rule: RulePlan::Keep { mib: 100, pressure: true },
+        ..EMPTY
+    };
+    let burst = |n: u64| Trouble { at: n * 50_000 + 7_000, who: 0, what: What::Burst(400) };
+    let troubles = (1..20).map(burst).collect();
+    let run = run(&Plan { seconds: 1000, kernel, tenants: vec![None], cgroups: vec![cgroup], troubles });
+    let suggested = |line: &String| {
+        let (_, bytes) = line.split_once("suggested: Some(")?;
+        bytes.split(')').next()?.parse::<u64>().ok()
+    };
+    let told: Vec<_> = run.trace.iter().filter_map(suggested).collect();
+    assert!(!told.is_empty() && told.iter().all(|&bytes| bytes > 400 * M), "{told:?}");
+}
+
+/// Runs cgroups below a limit of 200 MiB for 300 s: their parent's, or the own one of each.
+fn below_200_mib(refaults: Refaults, loads: &[Load], is_above: bool) -> Run {
+    let kernel = KernelPlan { refaults, speed: 400, ..EXACT };
+    let cgroup = |load: &Load| CgroupPlan {
+        limit: if is_above { 4096 } else { 200 },
+        hot: load.hot,
+        growth: load.growth,
+        rule: RulePlan::Headroom { mib: 20, pressure: false, ancestors: true },
+        ..EMPTY
+    };
+    let (tenants, cgroups) = (vec![is_above.then_some(200)], loads.iter().map(cgroup).collect());
+    run(&Plan { seconds: 300, kernel, tenants, cgroups, troubles: Vec::new() })
+}
+
+/// Memory of a cgroup that is used all the time, MiB, and growth beside it, KiB per second.
+struct Load {
+    hot: u64,
+    growth: u64,
+}
+
+const REFAULTS: [Refaults; 4] =
+    [Refaults::Streams, Refaults::Restores, Refaults::Activations, Refaults::SwapIns];
+
+#[test]
+fn below_a_limit_above_tasks_reclaim_little_more_than_below_their_own() {
+    let loads = [(300, 0), (190, 8 << 10), (150, 8 << 10), (250, 2 << 10), (190, 64 << 10), (250, 64 << 10)];
+    for refaults in REFAULTS {
+        for (hot, growth) in loads {
+            let load = [Load { hot, growth }];
+            let [own, above] = [false, true].map(|is_above| below_200_mib(refaults, &load, is_above));
+            let [own, above] = [own, above].map(|run| (run.direct / M, run.refaulted / M));
+            assert!(
+                above.0 <= 2 * own.0 + 50 && above.1 <= own.1 + own.1 / 2 + 100,
+                "{refaults:?}, {hot} MiB + {growth} KiB/s: {above:?} MiB below the parent's limit, {own:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn beside_a_sibling_that_grows_tasks_reclaim_no_more_than_alone() {
+    for refaults in REFAULTS {
+        for (hot, growth) in
+            [(100, 8 << 10), (150, 64 << 10), (190, 8 << 10), (190, 64 << 10), (250, 64 << 10)]
+        {
+            let siblings = [Load { hot, growth: 0 }, Load { hot: 0, growth }];
+            let direct = |loads: &[Load], is_above| below_200_mib(refaults, loads, is_above).direct / M;
+            let (both, alone) = (direct(&siblings, true), direct(&[Load { hot, growth }], false));
+            assert!(
+                both <= 2 * alone + 50,
+                "{refaults:?}, {hot} MiB beside {growth} KiB/s: {both} MiB, {alone} in one cgroup"
+            );
+        }
+    }
+}
+
+#[test]
+fn memory_in_use_stays_where_a_sibling_has_enough_that_is_not() {
+    for refaults in REFAULTS {
+        for (hot, growth) in [(100, 8 << 10), (150, 8 << 10), (100, 64 << 10), (150, 64 << 10)] {
+            let run = below_200_mib(refaults, &[Load { hot, growth: 0 }, Load { hot: 0, growth }], true);
+            let back = run.refaulted / M;
+            assert!(back < 300, "{refaults:?}, {hot} MiB beside {growth} KiB/s: {back} MiB came back");
+        }
+    }
+}
+
+/// Runs cgroups that grow, each by so many MiB per second beside a limit of 200 MiB, on a crowded
+/// processor.
+fn crowded(cgroups: usize, growth: u64) -> Run {
+    let kernel = KernelPlan { crowded: true, ..EXACT };
+    let cgroup = |n| CgroupPlan {
+        tenant: n,
+        hot: 20,
+        growth: growth << 10,
+        rule: RulePlan::Keep { mib: 200, pressure: false },
+        ..EMPTY
+    };
+    let cgroups = (0..cgroups).map(cgroup).collect();
+    run(&Plan { seconds: 40, kernel, tenants: vec![None; 3], cgroups, troubles: Vec::new() })
+}
+
+#[test]
+fn pauses_leave_the_workers_to_those_that_wait() {
+    for (cgroups, growth) in [(2, 60), (4, 100), (8, 30), (12, 60)] {
+        let run = crowded(cgroups, growth);
+        let pauses = run.kinds.get("paused").copied().unwrap_or(0);
+        assert!(run.most <= 204, "{cgroups} cgroups of {growth} MiB/s each: up to {} MiB", run.most);
+        assert!(pauses > 1000, "{cgroups} cgroups of {growth} MiB/s each: {pauses} pauses");
+    }
+}
+
+#[test]
+fn nobody_pauses_below_a_limit_that_a_sibling_fills() {
+    let direct = |crowded| {
+        let kernel = KernelPlan { crowded, ..EXACT };
+        let cgroup = |cold, floor| CgroupPlan {
+            cold,
+            rule: RulePlan::Headroom { mib: 40, pressure: false, ancestors: true },
+            floor,
+            ..EMPTY
+        };
+        let grows = |at, mib: u64| Trouble { at, who: 1, what: What::Growth(mib << 10) };
+        let plan = Plan {
+            seconds: 20,
+            kernel,
+            tenants: vec![Some(400)],
+            cgroups: vec![cgroup(300, 0), cgroup(10, 4096)],
+            troubles: vec![grows(10_000, 300), grows(10_750, 0)],
+        };
+        run(&plan).direct / M
+    };
+    let (alone, crowded) = (direct(false), direct(true));
+    assert!(crowded <= alone + 10, "{crowded} MiB on a crowded processor, {alone} otherwise");
+}
