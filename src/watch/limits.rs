@@ -9,6 +9,7 @@ use super::config::rule::Rule;
 use super::context::Context;
 use super::event::{EventKind, Room};
 use super::level::Level;
+use super::policy::brake::Wanted;
 use super::policy::headroom::Decision;
 use super::policy::shares::Offer;
 use super::system::{Sample, System};
@@ -59,6 +60,17 @@ impl<F: Sample> Limits<F> {
         rooms
             .min_by_key(|(room, over)| i128::from(room.free) - i128::from(room.low) - i128::from(*over))
             .map(|(room, _)| room)
+    }
+
+    /// Returns the bytes to keep free below the lowest limit, where nothing bounds them: a tenth of a
+    /// limit that is far away, or of none, is no measure. What leaves least changes all the time.
+    #[must_use]
+    pub(crate) fn wanted(&self) -> Wanted {
+        let lowest = self.above.iter().min_by_key(|level| level.borrow().limit);
+        match lowest.map(|level| level.borrow()).filter(|level| level.limit < self.own.limit) {
+            Some(level) => level.wanted(),
+            None => self.own.wanted(),
+        }
     }
 
     /// Sets another rule, with other levels above.

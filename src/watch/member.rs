@@ -295,7 +295,7 @@ impl<S: System> Member<S> {
         }
         let blocked = self.hold.blocked_until(now);
         self.limits.offer(self.offered(current, blocked.is_none(), now));
-        let kept = self.hold.brake.kept(now, self.limits.own.wanted());
+        let kept = self.hold.brake.kept(now, self.limits.wanted());
         let shortage = self.limits.shortage(current, kept, cx)?;
         let (mut until, mut missing) = (shortage.until, shortage.missing);
         let own = &self.limits.own;

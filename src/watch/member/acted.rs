@@ -101,7 +101,7 @@ impl<S: System> Member<S> {
 
     /// Handles an action after which nothing more can be reclaimed.
     fn exhausted(&mut self, result: &ActionResult, cx: &mut Context<'_, S>) -> Result<Step, Errno> {
-        let kept = self.hold.brake.kept(cx.now, self.limits.own.wanted());
+        let kept = self.hold.brake.kept(cx.now, self.limits.wanted());
         let shortage = self.limits.shortage(result.current, kept, cx)?;
         if shortage.missing == 0
             && let Some(probe) = &mut self.probe
@@ -150,12 +150,12 @@ impl<S: System> Member<S> {
             met: self.limits.met(),
             lru: cx.system.lru(),
         };
-        let share = self.hold.brake.check(cx.now, counters, self.limits.own.wanted());
+        let share = self.hold.brake.check(cx.now, counters, self.limits.wanted());
         self.hold.over();
         let Some(share) = share else { return Ok(None) };
         let until = self.hold.brake.holds(cx.now);
         self.limits.withdraw();
-        let kept = self.hold.brake.kept(cx.now, self.limits.own.wanted());
+        let kept = self.hold.brake.kept(cx.now, self.limits.wanted());
         self.limits.shortage(result.current, kept, cx)?;
         Ok(Some(self.hold(Guard::Refaults(share), until, cx)))
     }

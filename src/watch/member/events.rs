@@ -45,7 +45,7 @@ impl<S: System> Member<S> {
 
     /// Ends a hold of the brake: a limit was met, so that holding helps nobody.
     fn end_hold(&mut self, now: Duration) {
-        if self.hold.brake.met(now, self.limits.own.wanted()) {
+        if self.hold.brake.met(now, self.limits.wanted()) {
             self.hold.over();
         }
     }

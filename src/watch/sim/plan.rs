@@ -74,8 +74,17 @@ pub(super) struct CgroupPlan {
 /// What is wanted for a cgroup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RulePlan {
-    Headroom { mib: u64, pressure: bool, ancestors: bool },
-    Keep { mib: u64, pressure: bool },
+    Headroom {
+        mib: u64,
+        pressure: bool,
+        ancestors: bool,
+    },
+    Keep {
+        mib: u64,
+        pressure: bool,
+    },
+    /// Headroom in percent of the limit, the cgroup's own or one above.
+    Share(u64),
     Pressure,
 }
 

@@ -51,6 +51,7 @@ fn rule_of(plan: &CgroupPlan) -> Option<Rc<Rule>> {
         }
         RulePlan::Keep { mib, pressure } => (None, Some(mib * M), pressure.then(tenth).flatten(), false),
         RulePlan::Pressure => (None, None, tenth(), false),
+        RulePlan::Share(percent) => (format!("{percent}%").parse().ok(), None, None, true),
     };
     let floor = plan.floor * M;
     RuleSpec { headroom, keep, pressure, floor, ancestors, ..RuleSpec::default() }.rule().ok().map(Rc::new)
