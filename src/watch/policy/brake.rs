@@ -110,9 +110,11 @@ impl Brake {
     /// Records that the limit was met. Returns true if that ends a hold.
     pub(crate) fn met(&mut self, now: Duration, wanted: Wanted) -> bool {
         if self.hold.waits(now).is_none() {
-            if self.kept.is_some() && now.saturating_sub(self.raised_at) >= ADJUST_INTERVAL {
+            if let Some(kept) = self.kept.filter(|_| now.saturating_sub(self.raised_at) >= ADJUST_INTERVAL) {
                 self.raised_at = now;
-                self.raise(wanted.reserve, wanted);
+                // What comes back arrives as well, so that the reserve is too much beside memory in use.
+                let most = if self.returns(now) { kept.saturating_mul(2) } else { u64::MAX };
+                self.raise(wanted.reserve.min(most), wanted);
             }
             return false;
         }
@@ -225,10 +227,15 @@ mod tests {
         assert_eq!(brake.kept, Some(M), "never nothing");
         assert!(brake.returns(at(27)) && !brake.returns(at(28)), "the last check was at 18 s");
         assert!(!brake.met(at(21), WANTED));
-        assert_eq!(brake.kept, Some(12 * M), "what arrives at once");
+        assert_eq!(brake.kept, Some(5 * M), "a step, or twice as much");
         assert!(!brake.met(at(21), WANTED));
-        assert_eq!(brake.kept, Some(12 * M), "once a second");
-        for now in (22..40).step_by(2) {
+        assert_eq!(brake.kept, Some(5 * M), "once a second");
+        assert!(!brake.met(at(22), WANTED) && !brake.met(at(23), WANTED));
+        assert_eq!(brake.kept, Some(14 * M), "10, and a step");
+        brake.kept = Some(M);
+        assert!(!brake.met(at(28), WANTED));
+        assert_eq!(brake.kept, Some(12 * M), "what arrives at once: nothing came back lately");
+        for now in (30..48).step_by(2) {
             check(&mut brake, now, 200, 200);
         }
         assert_eq!(brake.kept, None, "nothing comes back");
