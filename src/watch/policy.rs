@@ -18,4 +18,5 @@ pub mod sampling_interval;
 pub mod savings;
 pub mod shares;
 pub mod swap_queue;
+pub mod trial;
 pub mod working_set;

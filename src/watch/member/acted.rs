@@ -11,6 +11,7 @@ use super::super::policy::refaults::RefaultCounters;
 use super::super::policy::sampling_interval::MIN_INTERVAL;
 use super::super::system::{Sample, System};
 use super::{Member, Step};
+use crate::cgroup::stat::MemoryStat;
 use crate::host::proc::page_size;
 
 /// Maximum number of times the delay after an action without visible effect doubles (to 0.8 s).
@@ -139,17 +140,7 @@ impl<S: System> Member<S> {
         self.saw(&stat, cx);
         let stalled = self.limits.own.sampler.stalled(&mut cx.text).map(Duration::from_micros);
         self.limits.own.rebase(&stat, &mut cx.text);
-        let bytes = |pages: Option<u64>| pages.unwrap_or(0) * page_size();
-        let counters = RefaultCounters {
-            refaulted: stat.refaulted().unwrap_or(0),
-            refaulted_file: bytes(stat.workingset_refault_file),
-            activated_file: bytes(stat.workingset_activate_file),
-            restored_file: bytes(stat.workingset_restore_file),
-            swapped_in: stat.swapped_in().unwrap_or(0),
-            stalled,
-            met: self.limits.met(),
-            lru: cx.system.lru(),
-        };
+        let counters = RefaultCounters { stalled, met: self.limits.met(), ..counters(&stat, cx) };
         let share = self.hold.brake.check(cx.now, counters, self.limits.wanted());
         self.hold.over();
         let Some(share) = share else { return Ok(None) };
@@ -158,6 +149,16 @@ impl<S: System> Member<S> {
         let kept = self.hold.brake.kept(cx.now, self.limits.wanted());
         self.limits.shortage(result.current, kept, cx)?;
         Ok(Some(self.hold(Guard::Refaults(share), until, cx)))
+    }
+
+    /// Reads the counters at the end of a stage of a trial of the brake, if that is due.
+    pub(super) fn go_on_with_trial(&mut self, cx: &mut Context<'_, S>) -> Result<(), Errno> {
+        if self.hold.brake.is_trial_due(cx.now) {
+            let stat = self.limits.own.sampler.stat(&mut cx.text)?;
+            self.saw(&stat, cx);
+            self.hold.brake.tried(cx.now, &counters(&stat, cx));
+        }
+        Ok(())
     }
 
     fn record(&mut self, result: &ActionResult, presses: bool, now: Duration) {
@@ -176,5 +177,21 @@ impl<S: System> Member<S> {
             Some(probe) => probe.saved(result.reclaimed),
             None => {}
         }
+    }
+}
+
+/// Returns the counters of refaults. Stalls and limits are read for themselves.
+fn counters(stat: &MemoryStat, cx: &Context<'_, impl System>) -> RefaultCounters {
+    let bytes = |pages: Option<u64>| pages.unwrap_or(0) * page_size();
+    RefaultCounters {
+        refaulted: stat.refaulted().unwrap_or(0),
+        refaulted_file: bytes(stat.workingset_refault_file),
+        activated_file: bytes(stat.workingset_activate_file),
+        restored_file: bytes(stat.workingset_restore_file),
+        swapped_in: stat.swapped_in().unwrap_or(0),
+        direct: stat.pgsteal_direct.map(|pages| pages * page_size()),
+        stalled: None,
+        met: None,
+        lru: cx.system.lru(),
     }
 }

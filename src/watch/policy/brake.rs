@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use super::backoff::Backoff;
 use super::refaults::{RefaultCounters, RefaultDetector, Verdict};
+use super::trial::{Costs, Trial};
 
 /// Minimum bytes kept free beside an application that meets its limit.
 const MIN_KEPT: u64 = 1 << 20;
@@ -56,6 +57,8 @@ pub(crate) struct Brake {
     adjusted_at: Duration,
     /// Time at which memory in use was last seen to come back while nothing holds.
     returned_at: Option<Duration>,
+    /// Trial of leaving the reclaim to an application that meets its limit.
+    trial: Trial,
 }
 
 impl Brake {
@@ -80,20 +83,26 @@ impl Brake {
     pub(crate) fn check(&mut self, now: Duration, counters: RefaultCounters, wanted: Wanted) -> Option<f64> {
         let verdict = self.detector.check(now, counters)?;
         let arrives = self.arrives.waits(now).is_some();
+        let costs = costs(&counters);
         let (share, is_sure) = match verdict {
             // Many bytes are checked more often than that.
             _ if arrives && now.saturating_sub(self.adjusted_at) < ADJUST_INTERVAL => return None,
-            Verdict::InUse(_) if arrives => {
+            Verdict::InUse(share) if arrives => {
                 self.adjusted_at = now;
                 let kept = self.kept.unwrap_or(wanted.full).min(wanted.full) / 2;
                 self.kept = Some(kept.max(MIN_KEPT));
                 self.returned_at = Some(now);
-                return None;
+                if !self.trial.begin(now, costs, true) {
+                    return None;
+                }
+                self.detector.restart();
+                return Some(share);
             }
             Verdict::InUse(share) => (share, true),
             Verdict::Doubtful(share) if !arrives => (share, false),
             Verdict::Clean | Verdict::Doubtful(_) => {
                 self.adjusted_at = now;
+                self.trial.begin(now, costs, false);
                 self.hold.worked();
                 self.raise(0, wanted);
                 return None;
@@ -109,6 +118,9 @@ impl Brake {
 
     /// Records that the limit was met. Returns true if that ends a hold.
     pub(crate) fn met(&mut self, now: Duration, wanted: Wanted) -> bool {
+        if self.trial.holds(now).is_some() {
+            return false;
+        }
         if self.hold.waits(now).is_none() {
             if let Some(kept) = self.kept.filter(|_| now.saturating_sub(self.raised_at) >= ADJUST_INTERVAL) {
                 self.raised_at = now;
@@ -134,7 +146,18 @@ impl Brake {
     /// Returns the end of the hold, if there is one.
     #[must_use]
     pub(crate) fn holds(&self, now: Duration) -> Option<Duration> {
-        self.hold.waits(now)
+        self.hold.waits(now).or(self.trial.holds(now))
+    }
+
+    /// Returns whether [`Brake::tried`] is due.
+    #[must_use]
+    pub(crate) fn is_trial_due(&self, now: Duration) -> bool {
+        self.trial.is_due(now)
+    }
+
+    /// Records the counters at the end of a stage of a trial.
+    pub(crate) fn tried(&mut self, now: Duration, counters: &RefaultCounters) {
+        self.trial.go_on(now, costs(counters));
     }
 
     /// Returns the maximum bytes to keep free; `None` for no bound. What was in use once may not be
@@ -152,6 +175,10 @@ impl Brake {
     fn raise(&mut self, least: u64, wanted: Wanted) {
         self.kept = self.kept.map(|kept| (kept + step(wanted)).max(least)).filter(|&kept| kept < wanted.full);
     }
+}
+
+fn costs(counters: &RefaultCounters) -> Costs {
+    Costs { refaulted: counters.refaulted_file + counters.swapped_in, direct: counters.direct }
 }
 
 /// Returns one step up.

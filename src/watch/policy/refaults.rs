@@ -75,6 +75,9 @@ pub(crate) struct RefaultCounters {
     pub restored_file: u64,
     /// Bytes read back from swap.
     pub swapped_in: u64,
+    /// Bytes that tasks reclaimed, perhaps with those reclaimed by request; `None` where that can't be
+    /// read.
+    pub direct: Option<u64>,
     /// Time for which tasks were stalled on memory (PSI `some`); `None` where it can't be read.
     pub stalled: Option<Duration>,
     /// Number of times that its limit was met; `None` where it can't be read.
