@@ -2,11 +2,11 @@
 //! to its tasks? A pure function of time and counters.
 //!
 //! Where memory in use nearly fills the limit, a request of memctl may take what the kernel would
-//! spare if it reclaimed for a task: a few pages at a time, of what arrived last. Of a mapped file of
-//! 176 MiB, read at random beside a stream of 20 MiB/s below 192 MiB, 910 MiB came back in 25 s on
-//! Linux 6.12, and nothing where the tasks reclaimed 490 MiB themselves. Where memory in use doesn't
-//! fit at all, as much comes back either way, and the tasks are better off without the work. So
-//! nothing is reclaimed for a moment, and both costs are compared.
+//! spare if it reclaimed for a task, a few pages at a time. Of a mapped file of 176 MiB, read at
+//! random beside a stream of 20 MiB/s below 192 MiB, 910 MiB came back in 25 s on Linux 6.12, and
+//! nothing where the tasks reclaimed 490 MiB themselves (`bench-watch … over`). Where memory in use
+//! doesn't fit at all, as much comes back either way, and the tasks are better off without the work.
+//! So nothing is reclaimed for a moment, and both costs are compared.
 
 use std::time::Duration;
 
