@@ -262,11 +262,8 @@ impl Account {
         seen: &mut CacheSeen,
         cx: &mut Context<'_, impl System>,
     ) -> Option<EventKind> {
-        let watched_since = self.began;
-        let interval =
-            |began: Duration| folding::interval(began.saturating_sub(watched_since), REPORT_INTERVAL);
-        let work = self.work.as_mut()?;
-        let is_due = |began: &mut Duration| end || cx.now >= *began + interval(*began);
+        let (work, watched_since) = (self.work.as_mut()?, self.began);
+        let is_due = |at: &mut Duration| end || cx.now >= next(*at, watched_since);
         if work.began.take_if(is_due).is_some() {
             let stat = sampler.stat(&mut cx.text).ok();
             if stat.is_none() && !end {
@@ -296,9 +293,7 @@ impl Account {
     #[must_use]
     pub(crate) fn report_due(&self) -> Option<Duration> {
         let work = self.work.as_ref()?;
-        let reconciled = work
-            .began
-            .map(|began| began + folding::interval(began.saturating_sub(self.began), REPORT_INTERVAL));
+        let reconciled = work.began.map(|at| next(at, self.began));
         let told = work.folded.map(|_| work.told_next(self.began));
         reconciled.into_iter().chain(told).min()
     }
@@ -349,10 +344,15 @@ impl Account {
     }
 }
 
+/// Returns the time of what follows `at` after an interval, in a watch that `began` then.
+fn next(at: Duration, began: Duration) -> Duration {
+    at + folding::interval(at.saturating_sub(began), REPORT_INTERVAL)
+}
+
 impl Work {
     /// Returns the time from which work may be reported, of a watch that `began` then.
     fn told_next(&self, began: Duration) -> Duration {
-        self.told_at + folding::interval(self.told_at.saturating_sub(began), REPORT_INTERVAL)
+        next(self.told_at, began)
     }
 
     /// Reconciles the work since the last time with the counters, if there are any.

@@ -325,6 +325,14 @@ mod tests {
         action.result()
     }
 
+    /// Courtesy after a write that waited for the processor.
+    fn crowded() -> Courtesy {
+        let mut crowded = Courtesy::default();
+        let (cpu, bytes) = (Duration::from_millis(1), 1 << 20);
+        crowded.record(Sim::new(64 << 20).now(), Write { bytes, took: 8 * cpu, cpu, fell: bytes });
+        crowded
+    }
+
     fn result(interrupted: bool, alarm: Option<Alarm>) -> ActionResult {
         let mut sim = Sim::new(64 << 20);
         sim.signal_at = interrupted.then_some(Duration::ZERO);
@@ -344,19 +352,14 @@ mod tests {
         };
         let (alone, took) = run(&mut Courtesy::default());
         assert!(took < 2 * alone.writing, "{took:?}, {alone:?}");
-        let mut crowded = Courtesy::default();
-        let (cpu, bytes) = (Duration::from_millis(1), 1 << 20);
-        crowded.record(Sim::new(64 << 20).now(), Write { bytes, took: 8 * cpu, cpu, fell: bytes });
-        let (result, took) = run(&mut crowded);
+        let (result, took) = run(&mut crowded());
         assert!(result.writes > alone.writes && took > 2 * result.writing, "{took:?}, {result:?}, {alone:?}");
     }
 
     #[test]
     fn what_tasks_free_in_a_pause_was_not_reclaimed() {
         let mut sim = Sim::new(64 << 20);
-        let mut crowded = Courtesy::default();
-        let (cpu, bytes) = (Duration::from_millis(1), 1 << 20);
-        crowded.record(sim.now(), Write { bytes, took: 8 * cpu, cpu, fell: bytes });
+        let mut crowded = crowded();
         let early = Interrupt { stop: &|| false, alarm: None, hurry: &Hurry::default() };
         let (mut pace, mut action) = (Pace::new(true, 0), Action::begin(&mut sim, 32 << 20, u64::MAX, None));
         assert!(action.write(&mut sim, (&mut pace, &mut crowded), &early), "more is missing");
@@ -382,10 +385,7 @@ mod tests {
             action.result()
         };
         assert_eq!(run(Courtesy::default()).end, EndReason::Done, "it wouldn't pause");
-        let mut crowded = Courtesy::default();
-        let (cpu, bytes) = (Duration::from_millis(1), 1 << 20);
-        crowded.record(Sim::new(64 << 20).now(), Write { bytes, took: 8 * cpu, cpu, fell: bytes });
-        let result = run(crowded);
+        let result = run(crowded());
         assert_eq!((result.end, result.writes), (EndReason::Slice, 1), "the first write is due");
         assert_eq!(result.requested, (64 << 20) - result.current, "the rest is requested anew");
     }

@@ -15,7 +15,7 @@ use super::event::EventKind;
 use super::folding::UsageRange;
 use super::host::Visibility;
 use super::level::Level;
-use super::limits::Limits;
+use super::limits::{Limits, Shortage};
 use super::meter::Metered;
 use super::policy::backoff::Doubling;
 use super::policy::cache_seen::CacheSeen;
@@ -296,8 +296,7 @@ impl<S: System> Member<S> {
         self.go_on_with_trial(cx)?;
         let blocked = self.hold.blocked_until(now);
         self.limits.offer(self.offered(current, blocked.is_none(), now));
-        let kept = self.hold.brake.kept(now, self.limits.wanted());
-        let shortage = self.limits.shortage(current, kept, cx)?;
+        let shortage = self.shortage(current, cx)?;
         let (mut until, mut missing) = (shortage.until, shortage.missing);
         let own = &self.limits.own;
         if std::mem::replace(&mut self.limit_reported, own.limit) != own.limit {
@@ -381,6 +380,12 @@ impl<S: System> Member<S> {
             }
             Err(guard) => Ok(self.hold(guard, None, cx)),
         }
+    }
+
+    /// Samples its limits, within the bound of the brake.
+    fn shortage(&mut self, current: u64, cx: &mut Context<'_, S>) -> Result<Shortage, Errno> {
+        let kept = self.hold.brake.kept(cx.now, self.limits.wanted());
+        self.limits.shortage(current, kept, cx)
     }
 
     /// Returns what it offers to the limits above.

@@ -102,8 +102,7 @@ impl<S: System> Member<S> {
 
     /// Handles an action after which nothing more can be reclaimed.
     fn exhausted(&mut self, result: &ActionResult, cx: &mut Context<'_, S>) -> Result<Step, Errno> {
-        let kept = self.hold.brake.kept(cx.now, self.limits.wanted());
-        let shortage = self.limits.shortage(result.current, kept, cx)?;
+        let shortage = self.shortage(result.current, cx)?;
         if shortage.missing == 0
             && let Some(probe) = &mut self.probe
         {
@@ -135,9 +134,8 @@ impl<S: System> Member<S> {
         // A limit that was met before a hold must not end it.
         let stat = match self.read_outrun(cx)? {
             Some(stat) => stat,
-            None => self.limits.own.sampler.stat(&mut cx.text)?,
+            None => self.read_stat(cx)?,
         };
-        self.saw(&stat, cx);
         let stalled = self.limits.own.sampler.stalled(&mut cx.text).map(Duration::from_micros);
         self.limits.own.rebase(&stat, &mut cx.text);
         let counters = RefaultCounters { stalled, met: self.limits.met(), ..counters(&stat, cx) };
@@ -146,16 +144,14 @@ impl<S: System> Member<S> {
         let Some(share) = share else { return Ok(None) };
         let until = self.hold.brake.holds(cx.now);
         self.limits.withdraw();
-        let kept = self.hold.brake.kept(cx.now, self.limits.wanted());
-        self.limits.shortage(result.current, kept, cx)?;
+        self.shortage(result.current, cx)?;
         Ok(Some(self.hold(Guard::Refaults(share), until, cx)))
     }
 
     /// Reads the counters at the end of a stage of a trial of the brake, if that is due.
     pub(super) fn go_on_with_trial(&mut self, cx: &mut Context<'_, S>) -> Result<(), Errno> {
         if self.hold.brake.is_trial_due(cx.now) {
-            let stat = self.limits.own.sampler.stat(&mut cx.text)?;
-            self.saw(&stat, cx);
+            let stat = self.read_stat(cx)?;
             self.hold.brake.tried(cx.now, &counters(&stat, cx));
         }
         Ok(())

@@ -31,8 +31,15 @@ impl<S: System> Member<S> {
         Ok(Some(stat))
     }
 
+    /// Reads the counters.
+    pub(super) fn read_stat(&mut self, cx: &mut Context<'_, S>) -> Result<MemoryStat, Errno> {
+        let stat = self.limits.own.sampler.stat(&mut cx.text)?;
+        self.saw(&stat, cx);
+        Ok(stat)
+    }
+
     /// Uses counters for all that they tell: reading them costs more than a small write.
-    pub(super) fn saw(&mut self, stat: &MemoryStat, cx: &Context<'_, S>) {
+    fn saw(&mut self, stat: &MemoryStat, cx: &Context<'_, S>) {
         self.cache.saw(cx.now, stat.cache_beside_anon());
         self.account.counted(stat, self.is_writing(), cx.system.blind_spot());
     }

@@ -92,7 +92,7 @@ impl Brake {
                 let kept = self.kept.unwrap_or(wanted.full).min(wanted.full) / 2;
                 self.kept = Some(kept.max(MIN_KEPT));
                 self.returned_at = Some(now);
-                if !self.trial.begin(now, costs, true) {
+                if !self.trial.check(now, costs, true) {
                     return None;
                 }
                 self.detector.restart();
@@ -102,7 +102,7 @@ impl Brake {
             Verdict::Doubtful(share) if !arrives => (share, false),
             Verdict::Clean | Verdict::Doubtful(_) => {
                 self.adjusted_at = now;
-                self.trial.begin(now, costs, false);
+                self.trial.check(now, costs, false);
                 self.hold.worked();
                 self.raise(0, wanted);
                 return None;

@@ -56,7 +56,7 @@ pub(crate) struct Trial {
 impl Trial {
     /// Records a check while memory is reclaimed, and begins a hold if memory `in_use` came back.
     /// Returns whether it did.
-    pub(crate) fn begin(&mut self, now: Duration, costs: Costs, in_use: bool) -> bool {
+    pub(crate) fn check(&mut self, now: Duration, costs: Costs, in_use: bool) -> bool {
         let last = self.last.replace((now, costs.refaulted));
         let Some((at, refaulted)) = last.filter(|_| in_use && costs.direct.is_some()) else { return false };
         if self.futile.waits(now).is_some() {
@@ -132,7 +132,7 @@ mod tests {
             if trial.is_due(at(second)) {
                 trial.go_on(at(second), costs);
             }
-            let holds = trial.holds(at(second)).is_some() || trial.begin(at(second), costs, second > 0);
+            let holds = trial.holds(at(second)).is_some() || trial.check(at(second), costs, second > 0);
             each.push(if holds { '#' } else { '.' });
             let rates = if holds { [back, direct] } else { [20 * M, 0] };
             costs.refaulted += rates[0];
@@ -159,7 +159,7 @@ mod tests {
     fn unread_counters_try_nothing() {
         let mut trial = Trial::default();
         for second in 0..9 {
-            assert!(!trial.begin(at(second), Costs { refaulted: second * 20 * M, direct: None }, true));
+            assert!(!trial.check(at(second), Costs { refaulted: second * 20 * M, direct: None }, true));
         }
     }
 }

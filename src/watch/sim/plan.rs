@@ -71,6 +71,22 @@ pub(super) struct CgroupPlan {
     pub floor: u64,
 }
 
+impl CgroupPlan {
+    /// A cgroup without memory, far from its limit, in which nothing happens.
+    pub(super) const QUIET: Self = Self {
+        tenant: 0,
+        from: 0,
+        limit: 4096,
+        hot: 0,
+        cold: 0,
+        anon: 0,
+        growth: 0,
+        low: 0,
+        rule: RulePlan::Pressure,
+        floor: 0,
+    };
+}
+
 /// What is wanted for a cgroup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RulePlan {

@@ -15,20 +15,6 @@ const EXACT: KernelPlan = KernelPlan {
     crowded: false,
 };
 
-/// A cgroup without memory, far from its limit.
-const EMPTY: CgroupPlan = CgroupPlan {
-    tenant: 0,
-    from: 0,
-    limit: 4096,
-    hot: 0,
-    cold: 0,
-    anon: 0,
-    growth: 0,
-    low: 0,
-    rule: RulePlan::Pressure,
-    floor: 0,
-};
-
 #[test]
 fn a_suggested_limit_has_room_for_bursts_that_the_headroom_takes_back() {
     let kernel = EXACT;
@@ -37,7 +23,7 @@ fn a_suggested_limit_has_room_for_bursts_that_the_headroom_takes_back() {
         hot: 60,
         cold: 40,
         rule: RulePlan::Keep { mib: 100, pressure: true },
-        ..EMPTY
+        ..CgroupPlan::QUIET
     };
     let burst = |n: u64| Trouble { at: n * 50_000 + 7_000, who: 0, what: What::Burst(400) };
     let troubles = (1..20).map(burst).collect();
@@ -59,7 +45,7 @@ fn below_200_mib(refaults: Refaults, loads: &[Load], is_above: bool) -> Run {
         hot: load.hot,
         growth: load.growth,
         rule: RulePlan::Share(10),
-        ..EMPTY
+        ..CgroupPlan::QUIET
     };
     let (tenants, cgroups) = (vec![is_above.then_some(200)], loads.iter().map(cgroup).collect());
     run(&Plan { seconds: 300, kernel, tenants, cgroups, troubles: Vec::new() })
@@ -127,7 +113,7 @@ fn crowded(cgroups: usize, growth: u64) -> Run {
         hot: 20,
         growth: growth << 10,
         rule: RulePlan::Keep { mib: 200, pressure: false },
-        ..EMPTY
+        ..CgroupPlan::QUIET
     };
     let cgroups = (0..cgroups).map(cgroup).collect();
     run(&Plan { seconds: 40, kernel, tenants: vec![None; 3], cgroups, troubles: Vec::new() })
@@ -151,7 +137,7 @@ fn nobody_pauses_below_a_limit_that_a_sibling_fills() {
             cold,
             rule: RulePlan::Headroom { mib: 40, pressure: false, ancestors: true },
             floor,
-            ..EMPTY
+            ..CgroupPlan::QUIET
         };
         let grows = |at, mib: u64| Trouble { at, who: 1, what: What::Growth(mib << 10) };
         let plan = Plan {

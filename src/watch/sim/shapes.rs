@@ -17,14 +17,15 @@ pub(super) fn crowds() -> impl Strategy<Value = Plan> {
             cold,
             growth: 16_384,
             rule: RulePlan::Keep { mib: keep, pressure: false },
-            ..quiet(0)
+            ..CgroupPlan::QUIET
         };
         let single = CgroupPlan {
             limit: 100,
             cold: 70,
             growth: growth * mib,
             rule: RulePlan::Headroom { mib, pressure: false, ancestors: false },
-            ..quiet(1)
+            tenant: 1,
+            ..CgroupPlan::QUIET
         };
         // Reclaim keeps up with that.
         let kernel = KernelPlan { speed: kernel.speed.max(mib * 12), ..kernel };
@@ -44,7 +45,7 @@ pub(super) fn slow_siblings() -> impl Strategy<Value = Plan> {
                 cold: 6 * mib,
                 growth: growth / count as u64,
                 rule: RulePlan::Headroom { mib, pressure: false, ancestors: true },
-                ..quiet(0)
+                ..CgroupPlan::QUIET
             };
             let tenants = vec![Some(6 * mib * count as u64 + 1)];
             let what = What::Hang { within: 8000, time };
@@ -65,20 +66,4 @@ fn kernels() -> impl Strategy<Value = KernelPlan> {
         asynchronous: false,
         crowded: false,
     })
-}
-
-/// Returns a cgroup of a tenant in which nothing happens.
-fn quiet(tenant: usize) -> CgroupPlan {
-    CgroupPlan {
-        tenant,
-        from: 0,
-        limit: 4096,
-        hot: 0,
-        cold: 0,
-        anon: 0,
-        growth: 0,
-        low: 0,
-        rule: RulePlan::Pressure,
-        floor: 0,
-    }
 }
