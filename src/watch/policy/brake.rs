@@ -82,8 +82,8 @@ impl Brake {
     /// too much and begins a hold.
     pub(crate) fn check(&mut self, now: Duration, counters: RefaultCounters, wanted: Wanted) -> Option<f64> {
         let verdict = self.detector.check(now, counters)?;
-        let arrives = self.arrives.waits(now).is_some();
-        let costs = costs(&counters);
+        // A trial is of an application that meets its limit, also after a long hold.
+        let arrives = self.arrives.waits(now).is_some() || self.trial.is_in_progress();
         let (share, is_sure) = match verdict {
             // Many bytes are checked more often than that.
             _ if arrives && now.saturating_sub(self.adjusted_at) < ADJUST_INTERVAL => return None,
@@ -92,7 +92,7 @@ impl Brake {
                 let kept = self.kept.unwrap_or(wanted.full).min(wanted.full) / 2;
                 self.kept = Some(kept.max(MIN_KEPT));
                 self.returned_at = Some(now);
-                if !self.trial.check(now, costs, true) {
+                if !self.trial.begin(now, costs(&counters)) {
                     return None;
                 }
                 self.detector.restart();
@@ -102,7 +102,6 @@ impl Brake {
             Verdict::Doubtful(share) if !arrives => (share, false),
             Verdict::Clean | Verdict::Doubtful(_) => {
                 self.adjusted_at = now;
-                self.trial.check(now, costs, false);
                 self.hold.worked();
                 self.raise(0, wanted);
                 return None;
@@ -156,15 +155,19 @@ impl Brake {
     }
 
     /// Records the counters at the end of a stage of a trial.
-    pub(crate) fn tried(&mut self, now: Duration, counters: &RefaultCounters) {
-        self.trial.go_on(now, costs(counters));
+    pub(crate) fn tried(&mut self, now: Duration, counters: &RefaultCounters, wanted: Wanted) {
+        if self.trial.go_on(now, costs(counters)) {
+            // The least that reclaim costs here is compared with the hold.
+            self.kept = Some(self.kept.unwrap_or(wanted.full).min(step(wanted)));
+            (self.raised_at, self.returned_at) = (now, Some(now));
+        }
     }
 
     /// Returns the maximum bytes to keep free; `None` for no bound. What was in use once may not be
     /// later, so the bound rises by and by.
     pub(crate) fn kept(&mut self, now: Duration, wanted: Wanted) -> Option<u64> {
         let is_due = now.saturating_sub(self.raised_at) >= RETRY_INTERVAL;
-        if self.kept.is_some() && is_due && self.hold.waits(now).is_none() {
+        if self.kept.is_some() && is_due && self.holds(now).is_none() {
             self.raised_at = now;
             self.raise(0, wanted);
         }

@@ -6,19 +6,24 @@
 //! random beside a stream of 20 MiB/s below 192 MiB, 910 MiB came back in 25 s on Linux 6.12, and
 //! nothing where the tasks reclaimed 490 MiB themselves (`bench-watch … over`). Where memory in use
 //! doesn't fit at all, as much comes back either way, and the tasks are better off without the work.
-//! So nothing is reclaimed for a moment, and both costs are compared.
+//! So nothing is reclaimed for a moment, then a little is kept free for a moment, and the costs of
+//! both are compared.
 
 use std::time::Duration;
 
 use super::backoff::Backoff;
 
-/// Time for what was reclaimed before to come back, and time of the measurement: the kernel folds
-/// its counters every 2 s.
+/// Time for what was done before to show its effect, and time of a measurement: the kernel folds its
+/// counters every 2 s.
 const SETTLE_TIME: Duration = Duration::from_secs(1);
 const MEASURE_TIME: Duration = Duration::from_secs(2);
 
 /// Cost of a page that comes back, in pages that a task reclaims: a read from a disk, or two copies.
 const REFAULT_COST: f64 = 4.0;
+
+/// Share of the cost of reclaim below which holding is better: what tasks reclaim stalls them at
+/// once, and two seconds measure no difference that is small.
+const CLEAR_SHARE: f64 = 0.75;
 
 /// Counters of a cgroup, bytes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -26,85 +31,98 @@ pub(crate) struct Costs {
     /// Memory that came back.
     pub refaulted: u64,
     /// Memory that tasks reclaimed; `None` where that can't be read. Includes reclaim by request in
-    /// some kernels, and is read while there is none.
+    /// some kernels, and counts only while there is none.
     pub direct: Option<u64>,
 }
 
-/// Stage of a hold.
+/// Stage of a trial.
 #[derive(Clone, Copy, Debug)]
 enum Stage {
+    /// Nothing is reclaimed; what was reclaimed before comes back.
     Settles,
-    /// The costs at its beginning.
-    Measures(Duration, Costs),
-    /// Holding was better.
-    Spell,
+    /// Nothing is reclaimed from this time on, with these costs at its beginning.
+    Holds(Duration, Costs),
+    /// A little is kept free again. Holding cost that much, as of bytes that tasks reclaim per second.
+    Resumes(f64),
+    /// The same, from this time on, with these costs at its beginning.
+    Reclaims(f64, Duration, Costs),
 }
 
 /// State of one cgroup.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Trial {
-    /// Time of the last check, and the memory that had come back by then.
-    last: Option<(Duration, u64)>,
-    /// Cost of the reclaim before the hold, as of bytes that tasks reclaim per second.
-    before: f64,
-    hold: Option<(Stage, Duration)>,
+    /// The stage, and its end.
+    stage: Option<(Stage, Duration)>,
     /// Time for which it stays held if that is better, and for which it isn't tried again otherwise.
     spell: Backoff<30, 600>,
     futile: Backoff<60, 600>,
 }
 
 impl Trial {
-    /// Records a check while memory is reclaimed, and begins a hold if memory `in_use` came back.
-    /// Returns whether it did.
-    pub(crate) fn check(&mut self, now: Duration, costs: Costs, in_use: bool) -> bool {
-        let last = self.last.replace((now, costs.refaulted));
-        let Some((at, refaulted)) = last.filter(|_| in_use && costs.direct.is_some()) else { return false };
-        if self.futile.waits(now).is_some() {
+    /// Begins a trial, if none is in progress and none was futile lately. Returns whether it did.
+    pub(crate) fn begin(&mut self, now: Duration, costs: Costs) -> bool {
+        if self.stage.is_some() || costs.direct.is_none() || self.futile.waits(now).is_some() {
             return false;
         }
-        self.before = REFAULT_COST * rate(costs.refaulted.saturating_sub(refaulted), now.saturating_sub(at));
-        self.last = None;
-        self.hold = Some((Stage::Settles, now + SETTLE_TIME));
+        self.stage = Some((Stage::Settles, now + SETTLE_TIME));
         true
+    }
+
+    #[must_use]
+    pub(crate) fn is_in_progress(&self) -> bool {
+        self.stage.is_some()
     }
 
     /// Returns the end of the hold, if there is one.
     #[must_use]
     pub(crate) fn holds(&self, now: Duration) -> Option<Duration> {
-        self.hold.map(|(_, until)| until).filter(|until| now < *until)
+        let (stage, until) = self.stage.filter(|(_, until)| now < *until)?;
+        matches!(stage, Stage::Settles | Stage::Holds(..)).then_some(until)
     }
 
     /// Returns whether [`Trial::go_on`] is due.
     #[must_use]
     pub(crate) fn is_due(&self, now: Duration) -> bool {
-        self.hold.is_some_and(|(_, until)| now >= until)
+        self.stage.is_some_and(|(_, until)| now >= until)
     }
 
-    /// Goes on to the next stage.
-    pub(crate) fn go_on(&mut self, now: Duration, costs: Costs) {
-        let Some((stage, _)) = self.hold.take() else { return };
+    /// Goes on to the next stage. Returns whether a hold ended by that.
+    pub(crate) fn go_on(&mut self, now: Duration, costs: Costs) -> bool {
+        let Some((stage, _)) = self.stage.take() else { return false };
         match stage {
-            Stage::Settles => self.hold = Some((Stage::Measures(now, costs), now + MEASURE_TIME)),
-            Stage::Measures(began, first) => {
+            Stage::Settles => self.stage = Some((Stage::Holds(now, costs), now + MEASURE_TIME)),
+            Stage::Holds(began, first) => {
                 let cost = held_cost(now.saturating_sub(began), first, costs);
-                if cost.is_some_and(|cost| cost < self.before) {
+                self.stage = cost.map(|cost| (Stage::Resumes(cost), now + SETTLE_TIME));
+                return true;
+            }
+            Stage::Resumes(held) => {
+                self.stage = Some((Stage::Reclaims(held, now, costs), now + MEASURE_TIME));
+            }
+            Stage::Reclaims(held, began, first) => {
+                let cost = refault_cost(now.saturating_sub(began), first, costs);
+                if held < CLEAR_SHARE * cost {
                     self.futile.worked();
-                    self.hold = Some((Stage::Spell, now + self.spell.failed(now)));
+                    self.stage = Some((Stage::Holds(now, costs), now + self.spell.failed(now)));
                 } else {
                     self.spell.worked();
                     self.futile.failed(now);
                 }
             }
-            Stage::Spell => {}
         }
+        false
     }
 }
 
-/// Returns the cost of what happened during a hold, as of bytes that tasks reclaim per second.
+/// Returns the cost of what came back, as of bytes that tasks reclaim per second.
+fn refault_cost(time: Duration, first: Costs, last: Costs) -> f64 {
+    REFAULT_COST * rate(last.refaulted.saturating_sub(first.refaulted), time)
+}
+
+/// Returns the cost of what happened during a hold, in the same unit.
 fn held_cost(time: Duration, first: Costs, last: Costs) -> Option<f64> {
     let (before, direct) = first.direct.zip(last.direct)?;
-    let back = rate(last.refaulted.saturating_sub(first.refaulted), time);
-    Some(REFAULT_COST * back + rate(direct.saturating_sub(before), time))
+    Some(refault_cost(time, first, last) + rate(direct.saturating_sub(before), time))
 }
 
 /// Returns the bytes per second.
@@ -123,43 +141,80 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    /// Runs for some seconds: 20 MiB/s come back while memctl reclaims, and while it holds, others,
-    /// with so much that tasks reclaim. Returns each second: reclaimed or held.
-    fn run(seconds: u64, [back, direct]: [u64; 2]) -> String {
+    /// Runs for some seconds: so many MiB/s come back while memctl reclaims, and while it holds,
+    /// others, with so much that tasks reclaim. Returns each second: reclaimed or held.
+    fn run(seconds: u64, reclaimed: u64, [back, direct]: [u64; 2]) -> String {
         let (mut trial, mut costs) = (Trial::default(), Costs { direct: Some(0), refaulted: 0 });
         let mut each = String::new();
         for second in 0..seconds {
             if trial.is_due(at(second)) {
                 trial.go_on(at(second), costs);
             }
-            let holds = trial.holds(at(second)).is_some() || trial.check(at(second), costs, second > 0);
+            // Each second's check finds memory in use.
+            let holds = trial.holds(at(second)).is_some() || second > 0 && trial.begin(at(second), costs);
             each.push(if holds { '#' } else { '.' });
-            let rates = if holds { [back, direct] } else { [20 * M, 0] };
-            costs.refaulted += rates[0];
-            costs.direct = costs.direct.map(|bytes| bytes + rates[1]);
+            let rates = if holds { [back, direct] } else { [reclaimed, 0] };
+            costs.refaulted += rates[0] * M;
+            costs.direct = costs.direct.map(|bytes| bytes + rates[1] * M);
         }
         each
     }
 
     #[test]
     fn what_the_kernel_would_spare_is_left_to_it() {
-        let each = run(300, [0, 20 * M]);
-        assert!(each.starts_with(".###############################"), "{each}");
-        assert!(each.matches('.').count() < 12, "{each}");
+        let each = run(300, 20, [0, 20]);
+        assert!(each.starts_with(".###...##############################...###"), "{each}");
+        assert_eq!(each.matches('.').count(), 13, "three seconds for each measurement: {each}");
     }
 
     #[test]
     fn what_comes_back_anyway_is_reclaimed_for_the_tasks() {
-        let each = run(300, [20 * M, 20 * M]);
-        assert!(each.starts_with(".###............"), "{each}");
-        assert_eq!(each.matches('#').count(), 9, "tried again after 1 and 3 minutes: {each}");
+        for back in [20, 15, 12] {
+            let each = run(300, 20, [back, 20]);
+            assert!(each.starts_with(".###..............."), "{each}");
+            assert_eq!(each.matches('#').count(), 9, "tried again after 1 and 3 minutes: {each}");
+        }
+    }
+
+    #[test]
+    fn a_workload_that_changes_is_measured_anew() {
+        let (mut trial, mut costs) = (Trial::default(), Costs { direct: Some(0), refaulted: 0 });
+        assert!(trial.begin(at(0), costs) && !trial.begin(at(0), costs));
+        assert!(!trial.go_on(at(1), costs) && trial.go_on(at(3), costs));
+        assert_eq!((trial.holds(at(3)), trial.is_due(at(3))), (None, false));
+        costs.refaulted += 100 * M;
+        trial.go_on(at(4), costs);
+        costs.refaulted += 100 * M;
+        trial.go_on(at(6), costs);
+        assert_eq!(trial.holds(at(6)), Some(at(36)));
+        // As much comes back during the hold as did by reclaim.
+        costs.refaulted += 1500 * M;
+        assert!(trial.go_on(at(36), costs));
+        trial.go_on(at(37), costs);
+        costs.refaulted += 100 * M;
+        trial.go_on(at(39), costs);
+        assert_eq!(
+            (trial.holds(at(39)), trial.begin(at(39), costs)),
+            (None, false),
+            "reclaimed, for a minute"
+        );
     }
 
     #[test]
     fn unread_counters_try_nothing() {
         let mut trial = Trial::default();
         for second in 0..9 {
-            assert!(!trial.check(at(second), Costs { refaulted: second * 20 * M, direct: None }, true));
+            assert!(!trial.begin(at(second), Costs { refaulted: second * 20 * M, direct: None }));
         }
+    }
+
+    #[test]
+    fn counters_that_vanish_end_a_trial() {
+        let mut trial = Trial::default();
+        let (read, unread) = (Costs { refaulted: 0, direct: Some(0) }, Costs::default());
+        assert!(trial.begin(at(0), read));
+        trial.go_on(at(1), read);
+        assert!(trial.go_on(at(3), unread));
+        assert!(trial.holds(at(3)).is_none() && !trial.is_due(at(9)));
     }
 }
