@@ -6,6 +6,7 @@
 //! applications; [checks](check) hold what a watch promises, at each of its steps.
 
 mod check;
+mod leaf;
 mod plan;
 mod scenarios;
 mod shapes;

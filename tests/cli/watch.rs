@@ -38,6 +38,7 @@ pub fn cases() -> Vec<Case> {
             a_cgroup_that_goes,
             cgroups_that_come,
             another_memctl_is_waited_for,
+            reclaim_that_takes_what_is_in_use_is_left_to_the_tasks,
             each_action_is_told;
         "guest swappiness" => page_cache_alone, hot_memory_pulls_the_brake, weighed_as_asked;
         "guest reclaim !swappiness" => page_cache_alone_can_not_be_had
@@ -321,6 +322,26 @@ fn hot_memory_pulls_the_brake() {
         held.iter().any(|guard| guard == "refaults"),
         "what is in use isn't pushed against for ever: {events:?}"
     );
+}
+
+/// Below the limit there is little but memory in use, and a stream arrives at it: a trial of the
+/// brake holds although the limit is met, which nothing else does for longer than a moment.
+fn reclaim_that_takes_what_is_in_use_is_left_to_the_tasks() {
+    let app = limited("app", 128 * M);
+    app.uses(&Work::Mapped(112 * M));
+    app.uses(&Work::Trickle(600 * M));
+    let child = begin(&["app", "--headroom", "10%", "--json"]);
+    let counters = || (Instant::now(), app.stat("pgsteal_direct") * 4096, app.stolen());
+    let mut first = counters();
+    until("a hold beside a limit that is met", || {
+        let last = counters();
+        if last.2 > first.2 {
+            first = last;
+        }
+        last.0 - first.0 > Duration::from_secs(2) && last.1 - first.1 > 16 * M
+    });
+    let events = ended(child);
+    assert!(of(&events, "hold").iter().any(|hold| hold["guard"] == "refaults"), "{events:?}");
 }
 
 fn a_file_that_fits_is_left_alone() {

@@ -26,6 +26,8 @@ pub enum Work {
     Sawtooth(u64),
     /// Reads a file over and over, dropping nothing itself.
     Stream(u64),
+    /// The same at some 20 MiB/s.
+    Trickle(u64),
     /// Maps a file, and touches every page of it over and over: page cache in use, to every kernel.
     Mapped(u64),
     /// Looks up names that don't exist: dentries, and next to nothing on the LRU lists.
@@ -50,6 +52,7 @@ pub fn asked_for() -> Option<Asked> {
         "huge" => Work::Huge(bytes),
         "sawtooth" => Work::Sawtooth(bytes),
         "stream" => Work::Stream(bytes),
+        "trickle" => Work::Trickle(bytes),
         "mapped" => Work::Mapped(bytes),
         "dentries" => Work::Dentries(bytes),
         "gives-back" => Work::GivesBack(bytes),
@@ -100,6 +103,11 @@ impl Asked {
                 });
                 Vec::new()
             }
+            Work::Trickle(bytes) => {
+                let path = own_file(bytes);
+                std::thread::spawn(move || trickle(&path));
+                Vec::new()
+            }
             Work::Mapped(bytes) => {
                 let path = own_file(bytes);
                 std::thread::spawn(move || touch_for_ever(&path, bytes));
@@ -133,6 +141,16 @@ fn read_file(path: &PathBuf, advice: Advice) {
     rustix::fs::fadvise(&file, 0, None, advice).expect("advise the kernel");
     let mut buffer = vec![0; 256 << 10];
     while file.read(&mut buffer).expect("read the file") > 0 {}
+}
+
+fn trickle(path: &PathBuf) {
+    let mut buffer = vec![0; 256 << 10];
+    loop {
+        let mut file = File::open(path).expect("open the file");
+        while file.read(&mut buffer).expect("read the file") > 0 {
+            std::thread::sleep(Duration::from_millis(12));
+        }
+    }
 }
 
 /// Creates negative dentries: each missing name leaves one of 192 bytes, and its name in 256 more,
@@ -229,6 +247,7 @@ impl Workload {
             Work::Huge(bytes) => ("huge", bytes),
             Work::Sawtooth(bytes) => ("sawtooth", bytes),
             Work::Stream(bytes) => ("stream", bytes),
+            Work::Trickle(bytes) => ("trickle", bytes),
             Work::Mapped(bytes) => ("mapped", bytes),
             Work::Dentries(bytes) => ("dentries", bytes),
             Work::GivesBack(bytes) => ("gives-back", bytes),

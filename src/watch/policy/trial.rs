@@ -6,8 +6,8 @@
 //! random beside a stream of 20 MiB/s below 192 MiB, 910 MiB came back in 25 s on Linux 6.12, and
 //! nothing where the tasks reclaimed 490 MiB themselves (`bench-watch … over`). Where memory in use
 //! doesn't fit at all, as much comes back either way, and the tasks are better off without the work.
-//! So nothing is reclaimed for a moment, then a little is kept free for a moment, and the costs of
-//! both are compared.
+//! So nothing is reclaimed for a moment, then a little is kept free, and the costs of both are
+//! compared, for as long as that goes on.
 
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ enum Stage {
     /// A little is kept free again. Holding cost that much, as of bytes that tasks reclaim per second.
     Resumes(f64),
     /// The same, from this time on, with these costs at its beginning.
-    Reclaims(f64, Duration, Costs),
+    Reclaims { held: f64, began: Duration, first: Costs, until: Duration },
 }
 
 /// State of one cgroup.
@@ -53,15 +53,15 @@ enum Stage {
 pub(crate) struct Trial {
     /// The stage, and its end.
     stage: Option<(Stage, Duration)>,
-    /// Time for which it stays held if that is better, and for which it isn't tried again otherwise.
+    /// Time for which it stays held if that is better, and for which it is reclaimed otherwise.
     spell: Backoff<30, 600>,
     futile: Backoff<60, 600>,
 }
 
 impl Trial {
-    /// Begins a trial, if none is in progress and none was futile lately. Returns whether it did.
+    /// Begins a trial, if none is in progress. Returns whether it did.
     pub(crate) fn begin(&mut self, now: Duration, costs: Costs) -> bool {
-        if self.stage.is_some() || costs.direct.is_none() || self.futile.waits(now).is_some() {
+        if self.stage.is_some() || costs.direct.is_none() {
             return false;
         }
         self.stage = Some((Stage::Settles, now + SETTLE_TIME));
@@ -97,16 +97,18 @@ impl Trial {
                 return true;
             }
             Stage::Resumes(held) => {
-                self.stage = Some((Stage::Reclaims(held, now, costs), now + MEASURE_TIME));
+                let until = now + self.futile.failed(now);
+                let stage = Stage::Reclaims { held, began: now, first: costs, until };
+                self.stage = Some((stage, now + MEASURE_TIME));
             }
-            Stage::Reclaims(held, began, first) => {
-                let cost = refault_cost(now.saturating_sub(began), first, costs);
-                if held < CLEAR_SHARE * cost {
+            Stage::Reclaims { held, began, first, until } => {
+                if held < CLEAR_SHARE * refault_cost(now.saturating_sub(began), first, costs) {
                     self.futile.worked();
                     self.stage = Some((Stage::Holds(now, costs), now + self.spell.failed(now)));
+                } else if now < until {
+                    self.stage = Some((stage, now + MEASURE_TIME));
                 } else {
                     self.spell.worked();
-                    self.futile.failed(now);
                 }
             }
         }

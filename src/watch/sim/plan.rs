@@ -34,6 +34,16 @@ pub(super) struct KernelPlan {
     pub asynchronous: bool,
     /// True if others want the processors: each write waits for one for half of its time.
     pub crowded: bool,
+    pub spares: Spares,
+}
+
+/// Reclaim that takes memory that isn't in use first, and else both in proportion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Spares {
+    Always,
+    /// Only if a task reclaims for itself, a few pages at a time.
+    ForTasks,
+    Nothing,
 }
 
 impl KernelPlan {
@@ -182,6 +192,7 @@ fn plans_of_chance() -> impl Strategy<Value = Plan> {
             speed,
             asynchronous,
             crowded: false,
+            spares: Spares::Always,
         });
     let tenants = prop::collection::vec(prop::option::weighted(0.4, 64u64..512), 1..4);
     let cgroups = prop::collection::vec(cgroups(), 1..12);

@@ -2,7 +2,7 @@
 
 #![cfg(test)]
 
-use super::plan::{CgroupPlan, KernelPlan, M, Plan, Refaults, RulePlan, Trouble, What};
+use super::plan::{CgroupPlan, KernelPlan, M, Plan, Refaults, RulePlan, Spares, Trouble, What};
 use super::tests::{Run, run};
 
 /// A quick kernel that reclaims as much as it is asked for.
@@ -13,6 +13,7 @@ const EXACT: KernelPlan = KernelPlan {
     speed: 800,
     asynchronous: false,
     crowded: false,
+    spares: Spares::Always,
 };
 
 #[test]
@@ -100,6 +101,49 @@ fn memory_in_use_stays_where_a_sibling_has_enough_that_is_not() {
             let run = below_200_mib(refaults, &[Load { hot, growth: 0 }, Load { hot: 0, growth }], true);
             let back = run.refaulted / M;
             assert!(back < 300, "{refaults:?}, {hot} MiB beside {growth} KiB/s: {back} MiB came back");
+        }
+    }
+}
+
+/// Runs a cgroup of 176 MiB in use that grows by 20 MiB/s beside it, below a limit of 192 MiB, for
+/// 300 s. Returns what its tasks reclaimed and what came back, MiB.
+fn over(spares: Spares, refaults: Refaults, is_above: bool) -> (u64, u64) {
+    let kernel = KernelPlan { refaults, spares, speed: 400, ..EXACT };
+    let cgroup = CgroupPlan {
+        limit: if is_above { u64::MAX >> 20 } else { 192 },
+        hot: 176,
+        growth: 20 << 10,
+        rule: RulePlan::Share(10),
+        ..CgroupPlan::QUIET
+    };
+    let tenants = vec![is_above.then_some(192)];
+    let run = run(&Plan { seconds: 300, kernel, tenants, cgroups: vec![cgroup], troubles: Vec::new() });
+    (run.direct / M, run.refaulted / M)
+}
+
+#[test]
+fn tasks_reclaim_where_they_spare_what_requests_take() {
+    // Of a file that is read in turn nothing shows use.
+    for refaults in REFAULTS.into_iter().filter(|&refaults| refaults != Refaults::Streams) {
+        for is_above in [false, true] {
+            let (direct, back) = over(Spares::ForTasks, refaults, is_above);
+            assert!(
+                direct > 4000 && back < 1500,
+                "{refaults:?}, {is_above}: tasks reclaimed {direct} of 6000 MiB, {back} MiB came back"
+            );
+        }
+    }
+}
+
+#[test]
+fn tasks_do_not_reclaim_where_they_spare_nothing_either() {
+    for refaults in REFAULTS {
+        for is_above in [false, true] {
+            let (direct, back) = over(Spares::Nothing, refaults, is_above);
+            assert!(
+                direct < 3000,
+                "{refaults:?}, {is_above}: tasks reclaimed {direct} MiB, {back} MiB came back"
+            );
         }
     }
 }

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use super::plan::{CgroupPlan, KernelPlan, Plan, Refaults, RulePlan, Trouble, What};
+use super::plan::{CgroupPlan, KernelPlan, Plan, Refaults, RulePlan, Spares, Trouble, What};
 
 /// Returns a strategy for worlds in which one tenant's many cgroups have more to give than the
 /// workers can take at a time, beside another tenant's single cgroup, whose headroom is filled
@@ -65,5 +65,6 @@ fn kernels() -> impl Strategy<Value = KernelPlan> {
         speed,
         asynchronous: false,
         crowded: false,
+        spares: Spares::Always,
     })
 }

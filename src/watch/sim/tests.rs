@@ -16,9 +16,10 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use super::check::{Checks, WORKERS};
+use super::leaf::Sim;
 use super::plan::{CgroupPlan, M, Plan, RulePlan, plans};
 use super::system::{Shared, SimSystem, path_of};
-use super::world::{BEGIN, Sim, World};
+use super::world::{BEGIN, World};
 use crate::size::Amount;
 use crate::watch::ancestors::Ancestors;
 use crate::watch::config::rule::{Rule, RuleSpec};
