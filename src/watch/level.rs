@@ -264,6 +264,16 @@ impl<F: Sample> Level<F> {
         self.policy.decide_to_keep(kept, HeadroomSample { at: now, current: self.current, limit: self.limit })
     }
 
+    /// Forgets what arrived since the last `note_arrivals`: it came back, of what was reclaimed.
+    pub(crate) fn forget_arrivals(&mut self) {
+        self.policy.forget_arrivals();
+    }
+
+    /// Notes what is known of arrivals.
+    pub(crate) fn note_arrivals(&mut self) {
+        self.policy.note_arrivals();
+    }
+
     /// Sets the bound on the bytes kept free.
     pub(crate) fn bound(&mut self, kept: Option<u64>) {
         self.policy.kept = kept;

@@ -139,9 +139,14 @@ impl<S: System> Member<S> {
         let stalled = self.limits.own.sampler.stalled(&mut cx.text).map(Duration::from_micros);
         self.limits.own.rebase(&stat, &mut cx.text);
         let counters = RefaultCounters { stalled, met: self.limits.met(), ..counters(&stat, cx) };
-        let share = self.hold.brake.check(cx.now, counters, self.limits.wanted());
+        let checked = self.hold.brake.check(cx.now, counters, self.limits.wanted());
+        match checked.returned {
+            Some(true) => self.limits.own.forget_arrivals(),
+            Some(false) => self.limits.own.note_arrivals(),
+            None => {}
+        }
         self.hold.over();
-        let Some(share) = share else { return Ok(None) };
+        let Some(share) = checked.hold else { return Ok(None) };
         let until = self.hold.brake.holds(cx.now);
         self.limits.withdraw();
         self.shortage(result.current, cx)?;

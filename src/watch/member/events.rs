@@ -52,6 +52,10 @@ impl<S: System> Member<S> {
 
     /// Ends a hold of the brake: a limit was met, so that holding helps nobody.
     fn end_hold(&mut self, now: Duration) {
+        if self.hold.brake.holds(now).is_some() {
+            // What was reclaimed before the hold came back.
+            self.limits.own.forget_arrivals();
+        }
         if self.hold.brake.met(now, self.limits.wanted()) {
             self.hold.over();
         }

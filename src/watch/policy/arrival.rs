@@ -30,6 +30,8 @@ struct Window {
     before: u64,
     /// Maximum over both halves, bytes; `None` until there were samples that fine.
     most: Option<u64>,
+    /// The maximum when it was noted last.
+    noted: Option<u64>,
 }
 
 /// The most that arrived recently within any time of a given length.
@@ -71,7 +73,13 @@ impl ArrivalCurve {
         let finest = self.finest;
         let windows = self.windows.get_or_insert_with(|| {
             let nothing = |index| finest.filter(|&finest| finest <= length(index)).map(|_| 0);
-            let window = |index| Window { began: sampled_at, from: last, before: 0, most: nothing(index) };
+            let window = |index| Window {
+                began: sampled_at,
+                from: last,
+                before: 0,
+                most: nothing(index),
+                noted: None,
+            };
             Box::new(std::array::from_fn(window))
         });
         for (index, window) in windows.iter_mut().enumerate() {
@@ -81,16 +89,32 @@ impl ArrivalCurve {
                 let arrived_since = u64::try_from(arrived - last).unwrap_or(0);
                 let even = (arrived_since as f64 * length(index).as_secs_f64() / apart.as_secs_f64()) as u64;
                 let most = window.most.map(|most| most.max(even));
-                *window = Window { began: now, from: arrived, before: 0, most };
+                *window = Window { began: now, from: arrived, before: 0, most, ..*window };
                 continue;
             }
             let arrived_since = u64::try_from(arrived - window.from).unwrap_or(0);
             window.most = window.most.max(Some(arrived_since.saturating_add(window.before)));
             if now.saturating_sub(window.began) >= half {
-                *window = Window { began: now, from: arrived, before: arrived_since, most: window.most };
+                *window = Window { began: now, from: arrived, before: arrived_since, ..*window };
             }
         }
         self.decay(now);
+    }
+
+    /// Notes what was learned so far.
+    pub(crate) fn note(&mut self) {
+        for window in self.windows.iter_mut().flat_map(|windows| windows.iter_mut()) {
+            window.noted = window.most;
+        }
+    }
+
+    /// Forgets what was learned since it was noted, and what arrived in the windows in progress.
+    pub(crate) fn forget(&mut self) {
+        let Some((now, arrived)) = self.last else { return };
+        for window in self.windows.iter_mut().flat_map(|windows| windows.iter_mut()) {
+            let most = window.most.map(|most| most.min(window.noted.unwrap_or(0)));
+            *window = Window { began: now, from: arrived, before: 0, most, noted: most };
+        }
     }
 
     /// Returns the bytes that had arrived at the last sample.

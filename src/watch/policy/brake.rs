@@ -40,6 +40,16 @@ pub(crate) struct Wanted {
     pub reserve: u64,
 }
 
+/// Result of a check.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Checked {
+    /// Whether memory in use came back since the last check: then that isn't what arrived. `None`
+    /// if a look before the end of a window shows nothing.
+    pub returned: Option<bool>,
+    /// Share of the reclaimed bytes that refaulted, if that begins a hold.
+    pub hold: Option<f64>,
+}
+
 /// The brake of one cgroup.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Brake {
@@ -78,10 +88,25 @@ impl Brake {
         self.detector.is_due(now)
     }
 
-    /// Records the counters. Returns the share of the reclaimed bytes that refaulted, if that is
-    /// too much and begins a hold.
-    pub(crate) fn check(&mut self, now: Duration, counters: RefaultCounters, wanted: Wanted) -> Option<f64> {
-        let verdict = self.detector.check(now, counters)?;
+    /// Records the counters, and judges them.
+    pub(crate) fn check(&mut self, now: Duration, counters: RefaultCounters, wanted: Wanted) -> Checked {
+        let opens = !self.detector.is_open();
+        let Some(verdict) = self.detector.check(now, counters) else {
+            return Checked { returned: opens.then_some(false), hold: None };
+        };
+        let returned = Some(matches!(verdict, Verdict::InUse(_)));
+        Checked { returned, hold: self.judge(now, verdict, &counters, wanted) }
+    }
+
+    /// Acts on a verdict. Returns the share of the reclaimed bytes that refaulted, if that is too
+    /// much and begins a hold.
+    fn judge(
+        &mut self,
+        now: Duration,
+        verdict: Verdict,
+        counters: &RefaultCounters,
+        wanted: Wanted,
+    ) -> Option<f64> {
         // A trial is of an application that meets its limit, also after a long hold.
         let arrives = self.arrives.waits(now).is_some() || self.trial.is_in_progress();
         let (share, is_sure) = match verdict {
@@ -92,7 +117,7 @@ impl Brake {
                 let kept = self.kept.unwrap_or(wanted.full).min(wanted.full) / 2;
                 self.kept = Some(kept.max(MIN_KEPT));
                 self.returned_at = Some(now);
-                if !self.trial.begin(now, costs(&counters)) {
+                if !self.trial.begin(now, costs(counters)) {
                     return None;
                 }
                 self.detector.restart();
@@ -219,14 +244,15 @@ mod tests {
     /// Creates a brake with a window that begins at 0 s.
     fn opened() -> Brake {
         let mut brake = Brake::default();
-        assert_eq!(brake.check(at(0), counters(0, 0), WANTED), None);
+        let opened = Checked { returned: Some(false), hold: None };
+        assert_eq!(brake.check(at(0), counters(0, 0), WANTED), opened);
         brake
     }
 
     /// Reclaims 20 MiB, and checks.
     fn check(brake: &mut Brake, now: u64, refaulted: u64, restored: u64) -> Option<f64> {
         brake.reclaimed(at(now), 20 * M);
-        brake.check(at(now), counters(refaulted, restored), WANTED)
+        brake.check(at(now), counters(refaulted, restored), WANTED).hold
     }
 
     #[test]

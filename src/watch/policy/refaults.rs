@@ -138,6 +138,12 @@ impl RefaultDetector {
         self.reclaimed >= MIN_JUDGED_BYTES && now.saturating_sub(since) >= window
     }
 
+    /// Returns whether a window is in progress.
+    #[must_use]
+    pub(crate) fn is_open(&self) -> bool {
+        self.began.is_some()
+    }
+
     /// Returns whether much was reclaimed where nothing is known to stay away.
     fn is_quick(&self) -> bool {
         self.clean == 0 && self.reclaimed >= QUICK_BYTES
