@@ -107,6 +107,11 @@ fn what_came_back_is_forgotten() {
     assert!(policy.reserve(LIMIT) > 60 * M, "{}", policy.reserve(LIMIT));
     policy.forget_arrivals();
     assert!(policy.reserve(LIMIT) <= reserve, "{}", policy.reserve(LIMIT));
+    // Until the next sample, and not longer.
+    let _ = play(&mut policy, 6050, 6051, |at| stream(at) + 120 * M);
+    assert!(policy.reserve(LIMIT) < reserve + 4 * M, "{}", policy.reserve(LIMIT));
+    let _ = play(&mut policy, 6100, 6101, |at| stream(at) + 180 * M);
+    assert!(policy.reserve(LIMIT) > 60 * M, "{}", policy.reserve(LIMIT));
 }
 
 #[test]
