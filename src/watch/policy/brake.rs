@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::backoff::Backoff;
 use super::refaults::{RefaultCounters, RefaultDetector, Verdict};
-use super::trial::{Costs, Trial};
+use super::trial::{Costs, Finding, Trial};
 
 /// Minimum bytes kept free beside an application that meets its limit.
 const MIN_KEPT: u64 = 1 << 20;
@@ -142,7 +142,7 @@ impl Brake {
 
     /// Records that the limit was met. Returns true if that ends a hold.
     pub(crate) fn met(&mut self, now: Duration, wanted: Wanted) -> bool {
-        if self.trial.holds(now).is_some() {
+        if self.trial.holds(now).is_some() || self.trial.is_due(now) {
             return false;
         }
         if self.hold.waits(now).is_none() {
@@ -157,7 +157,11 @@ impl Brake {
         self.hold.worked();
         self.arrives.failed(now);
         self.raised_at = now;
-        self.kept = self.is_sure.then(|| wanted.reserve.max(MIN_KEPT));
+        if !self.is_sure {
+            self.trial.doubt(now, self.detector.rate());
+            return false;
+        }
+        self.kept = Some(wanted.reserve.max(MIN_KEPT));
         true
     }
 
@@ -181,10 +185,14 @@ impl Brake {
 
     /// Records the counters at the end of a stage of a trial.
     pub(crate) fn tried(&mut self, now: Duration, counters: &RefaultCounters, wanted: Wanted) {
-        if self.trial.go_on(now, costs(counters)) {
-            // The least that reclaim costs here is compared with the hold.
-            self.kept = Some(self.kept.unwrap_or(wanted.full).min(step(wanted)));
-            (self.raised_at, self.returned_at) = (now, Some(now));
+        match self.trial.go_on(now, costs(counters)) {
+            Some(Finding::InUse) => {
+                // The least that reclaim costs here is compared with the hold.
+                self.kept = Some(self.kept.unwrap_or(wanted.full).min(step(wanted)));
+                (self.raised_at, self.returned_at) = (now, Some(now));
+            }
+            Some(Finding::Stream) => (self.kept, self.raised_at) = (None, now),
+            None => {}
         }
     }
 
@@ -206,7 +214,8 @@ impl Brake {
 }
 
 fn costs(counters: &RefaultCounters) -> Costs {
-    Costs { refaulted: counters.refaulted_file + counters.swapped_in, direct: counters.direct }
+    let RefaultCounters { refaulted_file, swapped_in, direct, blur, .. } = *counters;
+    Costs { refaulted: refaulted_file + swapped_in, direct, blur }
 }
 
 /// Returns one step up.
@@ -297,17 +306,38 @@ mod tests {
         assert_eq!(brake.kept, None, "nothing comes back");
     }
 
+    /// Meets the limit in a hold. Until then so many MiB came back, and so many until 0.2 s later.
+    fn tell(brake: &mut Brake, now: u64, first: u64, last: u64) {
+        let counters = |refaulted| RefaultCounters { direct: Some(0), ..counters(refaulted, 0) };
+        assert!(!brake.met(at(now), WANTED) && brake.is_trial_due(at(now)));
+        brake.tried(at(now), &counters(first), WANTED);
+        let end = at(now) + Duration::from_millis(200);
+        assert!(!brake.met(at(now), WANTED), "it goes on for a moment");
+        assert_eq!((brake.holds(at(now)), brake.is_trial_due(end)), (Some(end), true));
+        brake.tried(end, &counters(last), WANTED);
+        assert_eq!(brake.holds(end), None);
+    }
+
+    #[test]
+    fn what_comes_back_only_by_reclaim_is_no_stream() {
+        let mut brake = opened();
+        assert_eq!(check(&mut brake, 2, 20, 0), Some(1.0));
+        tell(&mut brake, 3, 30, 30);
+        assert_eq!(brake.kept, Some(4 * M), "a step");
+        assert!(brake.returns(at(4)));
+    }
+
     #[test]
     fn a_stream_is_told_from_use_by_a_hold() {
         let mut brake = opened();
         assert_eq!(check(&mut brake, 2, 20, 0), Some(1.0));
-        assert!(brake.met(at(3), WANTED));
+        tell(&mut brake, 3, 20, 22);
         assert_eq!(brake.kept, None, "all of the headroom");
         for now in 2..30 {
             assert_eq!(check(&mut brake, 2 * now, 20 * now, 0), None, "{now}");
         }
         assert_eq!(check(&mut brake, 64, 20 * 30, 0), Some(1.0), "asked again");
-        assert!(brake.met(at(65), WANTED));
+        tell(&mut brake, 65, 20 * 30, 20 * 30 + 2);
         assert_eq!(check(&mut brake, 66, 20 * 41, 0), None);
         assert_eq!(check(&mut brake, 180, 20 * 42, 0), None, "known for twice as long");
     }
