@@ -157,7 +157,9 @@ impl<S: System> Member<S> {
     pub(super) fn go_on_with_trial(&mut self, cx: &mut Context<'_, S>) -> Result<(), Errno> {
         if self.hold.brake.is_trial_due(cx.now) {
             let stat = self.read_stat(cx)?;
-            self.hold.brake.tried(cx.now, &counters(&stat, cx), self.limits.wanted());
+            if self.hold.brake.tried(cx.now, &counters(&stat, cx), self.limits.wanted()) {
+                self.limits.own.forget_arrivals();
+            }
         }
         Ok(())
     }

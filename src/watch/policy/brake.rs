@@ -28,6 +28,9 @@ const ADJUST_INTERVAL: Duration = Duration::from_secs(1);
 /// although nothing holds: its own limit is met, the others' need not be.
 const RETURN_TIME: Duration = Duration::from_secs(10);
 
+/// Time without memory in use that comes back, after which what comes back is taken for a stream.
+const KNOWN_TIME: Duration = Duration::from_secs(2);
+
 /// Time after which a step more is tried, without evidence.
 const RETRY_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -36,6 +39,8 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(60);
 pub(crate) struct Wanted {
     /// The larger of headroom and reserve.
     pub full: u64,
+    /// What the user asked for, and what the kernel charges at once.
+    pub asked: u64,
     /// What may arrive before reclaim can react.
     pub reserve: u64,
 }
@@ -43,8 +48,8 @@ pub(crate) struct Wanted {
 /// Result of a check.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Checked {
-    /// Whether memory in use came back since the last check: then that isn't what arrived. `None`
-    /// if a look before the end of a window shows nothing.
+    /// True if memory in use came back since the last check, which isn't what arrived; false if none
+    /// did; `None` if that isn't known.
     pub returned: Option<bool>,
     /// Share of the reclaimed bytes that refaulted, if that begins a hold.
     pub hold: Option<f64>,
@@ -69,6 +74,12 @@ pub(crate) struct Brake {
     returned_at: Option<Duration>,
     /// Trial of leaving the reclaim to an application that meets its limit.
     trial: Trial,
+    /// True if what is reclaimed is known to stay away, or to be a stream. Before that, no more is
+    /// kept free than was asked for: what comes back arrives as well, and so the reserve would grow
+    /// by its own effect (from 19 to 48 MiB in 0.4 s, of a mapped file on Linux 7.3).
+    is_known: bool,
+    /// Time at which memory was last seen to come back that was, or may have been, in use.
+    doubted_at: Option<Duration>,
 }
 
 impl Brake {
@@ -90,12 +101,22 @@ impl Brake {
 
     /// Records the counters, and judges them.
     pub(crate) fn check(&mut self, now: Duration, counters: RefaultCounters, wanted: Wanted) -> Checked {
-        let opens = !self.detector.is_open();
+        let opens = !self.detector.is_open() && self.doubted_at.is_none();
         let Some(verdict) = self.detector.check(now, counters) else {
             return Checked { returned: opens.then_some(false), hold: None };
         };
-        let returned = Some(matches!(verdict, Verdict::InUse(_)));
-        Checked { returned, hold: self.judge(now, verdict, &counters, wanted) }
+        let hold = self.judge(now, verdict, &counters, self.bounded(wanted));
+        let is_long_ago = self.doubted_at.is_none_or(|at| now.saturating_sub(at) >= KNOWN_TIME);
+        let returned = match verdict {
+            Verdict::InUse(_) => Some(true),
+            Verdict::Doubtful(_) => (hold.is_none() && is_long_ago).then_some(false),
+            Verdict::Clean => Some(false),
+        };
+        self.is_known = returned == Some(false);
+        if returned == Some(true) || hold.is_some() {
+            self.doubted_at = Some(now);
+        }
+        Checked { returned, hold }
     }
 
     /// Acts on a verdict. Returns the share of the reclaimed bytes that refaulted, if that is too
@@ -142,6 +163,7 @@ impl Brake {
 
     /// Records that the limit was met. Returns true if that ends a hold.
     pub(crate) fn met(&mut self, now: Duration, wanted: Wanted) -> bool {
+        let wanted = self.bounded(wanted);
         if self.trial.holds(now).is_some() || self.trial.is_due(now) {
             return false;
         }
@@ -183,28 +205,41 @@ impl Brake {
         self.trial.is_due(now)
     }
 
-    /// Records the counters at the end of a stage of a trial.
-    pub(crate) fn tried(&mut self, now: Duration, counters: &RefaultCounters, wanted: Wanted) {
-        match self.trial.go_on(now, costs(counters)) {
-            Some(Finding::InUse) => {
+    /// Records the counters at the end of a stage of a trial. Returns true if a hold ended by that.
+    pub(crate) fn tried(&mut self, now: Duration, counters: &RefaultCounters, wanted: Wanted) -> bool {
+        let Some(finding) = self.trial.go_on(now, costs(counters)) else { return false };
+        (self.raised_at, self.doubted_at) = (now, Some(now));
+        match finding {
+            Finding::InUse => {
                 // The least that reclaim costs here is compared with the hold.
+                let wanted = self.bounded(wanted);
                 self.kept = Some(self.kept.unwrap_or(wanted.full).min(step(wanted)));
-                (self.raised_at, self.returned_at) = (now, Some(now));
+                self.returned_at = Some(now);
             }
-            Some(Finding::Stream) => (self.kept, self.raised_at) = (None, now),
-            None => {}
+            Finding::Stream => self.kept = None,
         }
+        true
     }
 
     /// Returns the maximum bytes to keep free; `None` for no bound. What was in use once may not be
     /// later, so the bound rises by and by.
     pub(crate) fn kept(&mut self, now: Duration, wanted: Wanted) -> Option<u64> {
+        let bounded = self.bounded(wanted);
         let is_due = now.saturating_sub(self.raised_at) >= RETRY_INTERVAL;
         if self.kept.is_some() && is_due && self.holds(now).is_none() {
             self.raised_at = now;
-            self.raise(0, wanted);
+            self.raise(0, bounded);
         }
-        self.kept
+        self.kept.or((bounded.full < wanted.full).then_some(bounded.full))
+    }
+
+    /// Returns what to keep free with what is known of the memory that is reclaimed.
+    fn bounded(&self, wanted: Wanted) -> Wanted {
+        if self.is_known || wanted.asked == 0 {
+            return wanted;
+        }
+        let Wanted { full, asked, reserve } = wanted;
+        Wanted { full: full.min(asked), asked, reserve: reserve.min(asked) }
     }
 
     /// Raises the bound by a step, to `least` at least, and drops it once it bounds nothing.
@@ -229,7 +264,7 @@ mod tests {
     use super::*;
 
     const M: u64 = 1 << 20;
-    const WANTED: Wanted = Wanted { full: 32 * M, reserve: 12 * M };
+    const WANTED: Wanted = Wanted { full: 32 * M, asked: 32 * M, reserve: 12 * M };
 
     fn at(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
@@ -340,6 +375,41 @@ mod tests {
         tell(&mut brake, 65, 20 * 30, 20 * 30 + 2);
         assert_eq!(check(&mut brake, 66, 20 * 41, 0), None);
         assert_eq!(check(&mut brake, 180, 20 * 42, 0), None, "known for twice as long");
+    }
+
+    #[test]
+    fn no_more_than_asked_for_is_kept_until_reclaim_is_known_to_be_clean() {
+        let wanted = Wanted { full: 32 * M, asked: 16 * M, reserve: 32 * M };
+        let mut brake = opened();
+        let check = |brake: &mut Brake, now: u64, refaulted: u64, restored: u64| {
+            brake.reclaimed(at(now), 20 * M);
+            brake.check(at(now), counters(refaulted, restored), wanted)
+        };
+        assert_eq!(brake.kept(at(0), wanted), Some(16 * M));
+        assert_eq!(check(&mut brake, 2, 1, 0).returned, Some(false));
+        assert_eq!(brake.kept(at(2), wanted), None);
+        let checked = check(&mut brake, 4, 17, 16);
+        assert_eq!((checked.returned, checked.hold), (Some(true), Some(0.8)));
+        assert_eq!(brake.kept(at(4), wanted), Some(4 * M), "a step");
+        assert!(brake.met(at(5), wanted));
+        assert_eq!(brake.kept(at(5), wanted), Some(16 * M), "of the reserve, as much as asked for");
+        // Without headroom, as with --keep, nothing else was asked for.
+        let kept = Wanted { asked: 0, ..wanted };
+        assert_eq!(Brake::default().kept(at(0), kept), None);
+    }
+
+    #[test]
+    fn what_comes_back_for_some_time_without_use_is_a_stream() {
+        let mut brake = opened();
+        assert_eq!(check(&mut brake, 2, 20, 0), Some(1.0));
+        tell(&mut brake, 3, 20, 22);
+        brake.reclaimed(at(3), 20 * M);
+        let mut returned = |now: u64| {
+            brake.reclaimed(at(now), 20 * M);
+            brake.check(at(now), counters(20 * now, 0), WANTED).returned
+        };
+        assert_eq!([4, 6, 8].map(&mut returned), [None, Some(false), Some(false)]);
+        assert!(brake.is_known);
     }
 
     #[test]

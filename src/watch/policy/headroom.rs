@@ -308,8 +308,9 @@ impl HeadroomPolicy {
     /// Returns the bytes to keep free below `limit` where nothing bounds them.
     #[must_use]
     pub(crate) fn wanted(&self, limit: u64) -> Wanted {
-        let reserve = self.reserve(limit);
-        Wanted { full: self.headroom.below(limit).max(reserve), reserve }
+        let (reserve, headroom) = (self.reserve(limit), self.headroom.below(limit));
+        let asked = if headroom > 0 { headroom.max(self.batches.min(limit / RESERVE_DIVISOR)) } else { 0 };
+        Wanted { full: headroom.max(reserve), asked, reserve }
     }
 
     /// Returns the maximum bytes that may arrive before reclaim can react, by the arrivals so far.
