@@ -68,8 +68,9 @@ pub(crate) struct Brake {
     /// Bound on the bytes kept free; `None` for no bound.
     kept: Option<u64>,
     raised_at: Duration,
-    /// Time of the last change due to a check.
+    /// Times of the last change due to a check, and of the last one due to memory in use.
     adjusted_at: Duration,
+    halved_at: Duration,
     /// Time at which memory in use was last seen to come back while nothing holds.
     returned_at: Option<Duration>,
     /// Trial of leaving the reclaim to an application that meets its limit.
@@ -105,13 +106,33 @@ impl Brake {
         let Some(verdict) = self.detector.check(now, counters) else {
             return Checked { returned: opens.then_some(false), hold: None };
         };
-        let hold = self.judge(now, verdict, &counters, self.bounded(wanted));
+        // A trial is of an application that meets its limit, also after a long hold.
+        let arrives = self.arrives.waits(now).is_some() || self.trial.is_in_progress();
         let is_long_ago = self.doubted_at.is_none_or(|at| now.saturating_sub(at) >= KNOWN_TIME);
         let returned = match verdict {
             Verdict::InUse(_) => Some(true),
-            Verdict::Doubtful(_) => (hold.is_none() && is_long_ago).then_some(false),
+            Verdict::Doubtful(_) => (arrives && is_long_ago).then_some(false),
             Verdict::Clean => Some(false),
         };
+        let wanted = self.bounded(wanted);
+        let hold = match verdict {
+            Verdict::InUse(share) if arrives => self.halve(now, wanted, &counters).then_some(share),
+            Verdict::InUse(share) => Some(self.begin_hold(now, wanted, share, true)),
+            Verdict::Doubtful(share) if !arrives => Some(self.begin_hold(now, wanted, share, false)),
+            Verdict::Clean | Verdict::Doubtful(_) => {
+                // Many bytes are checked more often than that.
+                let is_soon = arrives && now.saturating_sub(self.adjusted_at) < ADJUST_INTERVAL;
+                if returned.is_some() && !is_soon {
+                    self.adjusted_at = now;
+                    self.hold.worked();
+                    self.raise(0, wanted);
+                }
+                None
+            }
+        };
+        if hold.is_some() {
+            self.detector.restart();
+        }
         self.is_known = returned == Some(false);
         if returned == Some(true) || hold.is_some() {
             self.doubted_at = Some(now);
@@ -119,46 +140,25 @@ impl Brake {
         Checked { returned, hold }
     }
 
-    /// Acts on a verdict. Returns the share of the reclaimed bytes that refaulted, if that is too
-    /// much and begins a hold.
-    fn judge(
-        &mut self,
-        now: Duration,
-        verdict: Verdict,
-        counters: &RefaultCounters,
-        wanted: Wanted,
-    ) -> Option<f64> {
-        // A trial is of an application that meets its limit, also after a long hold.
-        let arrives = self.arrives.waits(now).is_some() || self.trial.is_in_progress();
-        let (share, is_sure) = match verdict {
-            // Many bytes are checked more often than that.
-            _ if arrives && now.saturating_sub(self.adjusted_at) < ADJUST_INTERVAL => return None,
-            Verdict::InUse(share) if arrives => {
-                self.adjusted_at = now;
-                let kept = self.kept.unwrap_or(wanted.full).min(wanted.full) / 2;
-                self.kept = Some(kept.max(MIN_KEPT));
-                self.returned_at = Some(now);
-                if !self.trial.begin(now, costs(counters)) {
-                    return None;
-                }
-                self.detector.restart();
-                return Some(share);
-            }
-            Verdict::InUse(share) => (share, true),
-            Verdict::Doubtful(share) if !arrives => (share, false),
-            Verdict::Clean | Verdict::Doubtful(_) => {
-                self.adjusted_at = now;
-                self.hold.worked();
-                self.raise(0, wanted);
-                return None;
-            }
-        };
+    /// Halves what is kept free, since memory in use came back of an application that arrives at its
+    /// limit. Returns whether that begins a trial.
+    fn halve(&mut self, now: Duration, wanted: Wanted, counters: &RefaultCounters) -> bool {
+        if now.saturating_sub(self.halved_at) < ADJUST_INTERVAL {
+            return false;
+        }
+        (self.halved_at, self.adjusted_at, self.returned_at) = (now, now, Some(now));
+        let kept = self.kept.unwrap_or(wanted.full).min(wanted.full) / 2;
+        self.kept = Some(kept.max(MIN_KEPT));
+        self.trial.begin(now, costs(counters))
+    }
+
+    /// Begins a hold, since a share of what was reclaimed came back. Returns that share.
+    fn begin_hold(&mut self, now: Duration, wanted: Wanted, share: f64, is_sure: bool) -> f64 {
         self.hold.failed(now);
         self.is_sure = is_sure;
         // Usage that leaves that much free afterwards is left alone for good.
         (self.kept, self.raised_at) = (Some(step(wanted)), self.hold.waits(now).unwrap_or(now));
-        self.detector.restart();
-        Some(share)
+        share
     }
 
     /// Records that the limit was met. Returns true if that ends a hold.
