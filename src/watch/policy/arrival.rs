@@ -46,6 +46,8 @@ pub(crate) struct ArrivalCurve {
     /// Shortest interval between two samples before the first arrival: within that long, nothing
     /// arrived.
     finest: Option<Duration>,
+    /// True if what arrives until the next sample is to be forgotten.
+    forgets: bool,
 }
 
 fn length(window: usize) -> Duration {
@@ -98,6 +100,9 @@ impl ArrivalCurve {
                 *window = Window { began: now, from: arrived, before: arrived_since, ..*window };
             }
         }
+        if std::mem::take(&mut self.forgets) {
+            self.revert();
+        }
         self.decay(now);
     }
 
@@ -108,8 +113,14 @@ impl ArrivalCurve {
         }
     }
 
-    /// Forgets what was learned since it was noted, and what arrived in the windows in progress.
+    /// Forgets what was learned since it was noted, what arrived in the windows in progress, and what
+    /// arrives until the next sample.
     pub(crate) fn forget(&mut self) {
+        self.forgets = true;
+        self.revert();
+    }
+
+    fn revert(&mut self) {
         let Some((now, arrived)) = self.last else { return };
         for window in self.windows.iter_mut().flat_map(|windows| windows.iter_mut()) {
             let most = window.most.map(|most| most.min(window.noted.unwrap_or(0)));

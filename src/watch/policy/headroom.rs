@@ -145,8 +145,6 @@ pub(crate) struct HeadroomPolicy {
     /// is no burst that will come again: at 350 MB/s, the beginning of an application made the
     /// reserve a quarter of its limit for ten minutes.
     filled: u64,
-    /// True if what arrived until the next sample is to be forgotten.
-    forgets: bool,
     last: Option<HeadroomSample>,
     /// Recent arrivals, bytes per second.
     growth: f64,
@@ -175,7 +173,6 @@ impl HeadroomPolicy {
             curve: ArrivalCurve::default(),
             reclaimed: 0,
             filled: 0,
-            forgets: false,
             last: None,
             growth: 0.0,
             planned: Duration::ZERO,
@@ -211,7 +208,6 @@ impl HeadroomPolicy {
     /// of what was reclaimed.
     pub(crate) fn forget_arrivals(&mut self) {
         self.curve.forget();
-        self.forgets = true;
     }
 
     /// Notes what is known of arrivals.
@@ -363,9 +359,6 @@ impl HeadroomPolicy {
             }
         }
         self.curve.record(sample.at, arrived);
-        if std::mem::take(&mut self.forgets) {
-            self.curve.forget();
-        }
         if self.planned > Duration::ZERO && self.planned < Duration::MAX {
             let late = sample.at.saturating_sub(self.planned);
             // Forgotten slowly: a machine that was busy once will be busy again.

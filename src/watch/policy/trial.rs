@@ -18,8 +18,10 @@ use std::time::Duration;
 
 use super::backoff::Backoff;
 
-/// Time for what was done before to show its effect, and time of a measurement: the kernel folds its
-/// counters every 2 s.
+/// Time for what was reclaimed before to come back, time for reclaim to show its effect, and time of
+/// a measurement: the kernel folds its counters every 2 s. On Linux 6.12, 33 MiB came back in the
+/// first two seconds of a hold, and next to nothing after that.
+const RETURN_TIME: Duration = Duration::from_secs(2);
 const SETTLE_TIME: Duration = Duration::from_secs(1);
 const MEASURE_TIME: Duration = Duration::from_secs(2);
 
@@ -91,7 +93,7 @@ impl Trial {
         if self.stage.is_some() || costs.direct.is_none() {
             return false;
         }
-        self.stage = Some((Stage::Settles, now + SETTLE_TIME));
+        self.stage = Some((Stage::Settles, now + RETURN_TIME));
         true
     }
 
@@ -210,7 +212,7 @@ mod tests {
     #[test]
     fn what_the_kernel_would_spare_is_left_to_it() {
         let each = run(300, 20, [0, 20]);
-        assert!(each.starts_with(".###...##############################...###"), "{each}");
+        assert!(each.starts_with(".####...##############################...###"), "{each}");
         assert_eq!(each.matches('.').count(), 13, "three seconds for each measurement: {each}");
     }
 
@@ -218,8 +220,8 @@ mod tests {
     fn what_comes_back_anyway_is_reclaimed_for_the_tasks() {
         for back in [20, 15, 12] {
             let each = run(300, 20, [back, 20]);
-            assert!(each.starts_with(".###..............."), "{each}");
-            assert_eq!(each.matches('#').count(), 9, "tried again after 1 and 3 minutes: {each}");
+            assert!(each.starts_with(".####..............."), "{each}");
+            assert_eq!(each.matches('#').count(), 12, "tried again after 1 and 3 minutes: {each}");
         }
     }
 
