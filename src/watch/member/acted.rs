@@ -159,6 +159,7 @@ impl<S: System> Member<S> {
             let stat = self.read_stat(cx)?;
             if self.hold.brake.tried(cx.now, &counters(&stat, cx), self.limits.wanted()) {
                 self.limits.own.forget_arrivals();
+                self.hold.over();
             }
         }
         Ok(())
