@@ -196,7 +196,6 @@ fn counters(stat: &MemoryStat, cx: &Context<'_, impl System>) -> RefaultCounters
         direct: stat.pgsteal_direct.map(|pages| pages * page_size()),
         stalled: None,
         met: None,
-        blur: cx.system.blind_spot(),
         lru: cx.system.lru(),
     }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::backoff::Backoff;
 use super::refaults::{RefaultCounters, RefaultDetector, Verdict};
-use super::trial::{Costs, Finding, Trial};
+use super::trial::{Costs, Trial};
 
 /// Minimum bytes kept free beside an application that meets its limit.
 const MIN_KEPT: u64 = 1 << 20;
@@ -179,11 +179,8 @@ impl Brake {
         self.hold.worked();
         self.arrives.failed(now);
         self.raised_at = now;
-        if !self.is_sure {
-            self.trial.doubt(now, self.detector.rate());
-            return false;
-        }
-        self.kept = Some(wanted.reserve.max(MIN_KEPT));
+        self.doubted_at = Some(now);
+        self.kept = self.is_sure.then(|| wanted.reserve.max(MIN_KEPT));
         true
     }
 
@@ -207,18 +204,14 @@ impl Brake {
 
     /// Records the counters at the end of a stage of a trial. Returns true if a hold ended by that.
     pub(crate) fn tried(&mut self, now: Duration, counters: &RefaultCounters, wanted: Wanted) -> bool {
-        let Some(finding) = self.trial.go_on(now, costs(counters)) else { return false };
-        (self.raised_at, self.doubted_at) = (now, Some(now));
-        match finding {
-            Finding::InUse => {
-                // The least that reclaim costs here is compared with the hold.
-                let wanted = self.bounded(wanted);
-                self.kept = Some(self.kept.unwrap_or(wanted.full).min(step(wanted)));
-                self.returned_at = Some(now);
-            }
-            Finding::Stream => self.kept = None,
+        let ended = self.trial.go_on(now, costs(counters));
+        if ended {
+            // The least that reclaim costs here is compared with the hold.
+            let wanted = self.bounded(wanted);
+            self.kept = Some(self.kept.unwrap_or(wanted.full).min(step(wanted)));
+            (self.raised_at, self.doubted_at, self.returned_at) = (now, Some(now), Some(now));
         }
-        true
+        ended
     }
 
     /// Returns the maximum bytes to keep free; `None` for no bound. What was in use once may not be
@@ -249,8 +242,7 @@ impl Brake {
 }
 
 fn costs(counters: &RefaultCounters) -> Costs {
-    let RefaultCounters { refaulted_file, swapped_in, direct, blur, .. } = *counters;
-    Costs { refaulted: refaulted_file + swapped_in, direct, blur }
+    Costs { refaulted: counters.refaulted_file + counters.swapped_in, direct: counters.direct }
 }
 
 /// Returns one step up.
@@ -341,38 +333,17 @@ mod tests {
         assert_eq!(brake.kept, None, "nothing comes back");
     }
 
-    /// Meets the limit in a hold. Until then so many MiB came back, and so many until 0.2 s later.
-    fn tell(brake: &mut Brake, now: u64, first: u64, last: u64) {
-        let counters = |refaulted| RefaultCounters { direct: Some(0), ..counters(refaulted, 0) };
-        assert!(!brake.met(at(now), WANTED) && brake.is_trial_due(at(now)));
-        brake.tried(at(now), &counters(first), WANTED);
-        let end = at(now) + Duration::from_millis(200);
-        assert!(!brake.met(at(now), WANTED), "it goes on for a moment");
-        assert_eq!((brake.holds(at(now)), brake.is_trial_due(end)), (Some(end), true));
-        brake.tried(end, &counters(last), WANTED);
-        assert_eq!(brake.holds(end), None);
-    }
-
-    #[test]
-    fn what_comes_back_only_by_reclaim_is_no_stream() {
-        let mut brake = opened();
-        assert_eq!(check(&mut brake, 2, 20, 0), Some(1.0));
-        tell(&mut brake, 3, 30, 30);
-        assert_eq!(brake.kept, Some(4 * M), "a step");
-        assert!(brake.returns(at(4)));
-    }
-
     #[test]
     fn a_stream_is_told_from_use_by_a_hold() {
         let mut brake = opened();
         assert_eq!(check(&mut brake, 2, 20, 0), Some(1.0));
-        tell(&mut brake, 3, 20, 22);
+        assert!(brake.met(at(3), WANTED));
         assert_eq!(brake.kept, None, "all of the headroom");
         for now in 2..30 {
             assert_eq!(check(&mut brake, 2 * now, 20 * now, 0), None, "{now}");
         }
         assert_eq!(check(&mut brake, 64, 20 * 30, 0), Some(1.0), "asked again");
-        tell(&mut brake, 65, 20 * 30, 20 * 30 + 2);
+        assert!(brake.met(at(65), WANTED));
         assert_eq!(check(&mut brake, 66, 20 * 41, 0), None);
         assert_eq!(check(&mut brake, 180, 20 * 42, 0), None, "known for twice as long");
     }
@@ -402,7 +373,7 @@ mod tests {
     fn what_comes_back_for_some_time_without_use_is_a_stream() {
         let mut brake = opened();
         assert_eq!(check(&mut brake, 2, 20, 0), Some(1.0));
-        tell(&mut brake, 3, 20, 22);
+        assert!(brake.met(at(3), WANTED));
         brake.reclaimed(at(3), 20 * M);
         let mut returned = |now: u64| {
             brake.reclaimed(at(now), 20 * M);

@@ -10,8 +10,6 @@
 
 use std::time::Duration;
 
-use super::trial::rate;
-
 /// Minimum bytes reclaimed before refaults are judged.
 const MIN_JUDGED_BYTES: u64 = 8 << 20;
 
@@ -84,8 +82,6 @@ pub(crate) struct RefaultCounters {
     pub stalled: Option<Duration>,
     /// Number of times that its limit was met; `None` where it can't be read.
     pub met: Option<u64>,
-    /// Bytes by which the counters may lag.
-    pub blur: u64,
     /// LRU in use.
     pub lru: Lru,
 }
@@ -118,8 +114,6 @@ pub(crate) struct RefaultDetector {
     looked_at: Duration,
     /// Number of consecutive checks without refaults.
     clean: u32,
-    /// Page cache that refaulted and memory that was swapped in, bytes per second of the last window.
-    rate: f64,
 }
 
 impl RefaultDetector {
@@ -144,12 +138,6 @@ impl RefaultDetector {
         self.reclaimed >= MIN_JUDGED_BYTES && now.saturating_sub(since) >= window
     }
 
-    /// Returns the bytes per second that came back in the last window.
-    #[must_use]
-    pub(crate) fn rate(&self) -> f64 {
-        self.rate
-    }
-
     /// Returns whether a window is in progress.
     #[must_use]
     pub(crate) fn is_open(&self) -> bool {
@@ -170,8 +158,6 @@ impl RefaultDetector {
             return None;
         };
         let time = now.saturating_sub(began);
-        let back = |counters: &RefaultCounters| counters.refaulted_file + counters.swapped_in;
-        self.rate = rate(back(&counters).saturating_sub(back(&before)), time);
         let verdict = judge(self.reclaimed.max(self.earlier), time, &before, &counters);
         if self.is_quick() && time < QUICK_WINDOW && verdict == Verdict::Clean {
             self.looked_at = now;

@@ -8,11 +8,6 @@
 //! doesn't fit at all, as much comes back either way, and the tasks are better off without the work.
 //! So nothing is reclaimed for a moment, then a little is kept free, and the costs of both are
 //! compared, for as long as that goes on.
-//!
-//! Where it isn't known whether what comes back was in use, the moment is short. A stream evicts
-//! itself, so that as much comes back whoever reclaims; memory in use comes back because of the
-//! requests: 300 MiB/s of that file on Linux 7.3, which counts most of it neither as activated nor as
-//! restored, and 52 MiB/s where the tasks reclaimed.
 
 use std::time::Duration;
 
@@ -24,13 +19,6 @@ use super::backoff::Backoff;
 const RETURN_TIME: Duration = Duration::from_secs(2);
 const SETTLE_TIME: Duration = Duration::from_secs(1);
 const MEASURE_TIME: Duration = Duration::from_secs(2);
-
-/// Time of a measurement that is to tell a stream, whose tasks reclaim meanwhile, and the share of
-/// what came back before below which it is none. Counters that may lag by more than a share
-/// `MAX_BLUR` of what is expected tell nothing.
-const DOUBT_TIME: Duration = Duration::from_millis(200);
-const STREAM_SHARE: f64 = 0.5;
-const MAX_BLUR: f64 = 0.25;
 
 /// Cost of a page that comes back, in pages that a task reclaims: a read from a disk, or two copies.
 const REFAULT_COST: f64 = 4.0;
@@ -47,17 +35,11 @@ pub(crate) struct Costs {
     /// Memory that tasks reclaimed; `None` where that can't be read. Includes reclaim by request in
     /// some kernels, and counts only while there is none.
     pub direct: Option<u64>,
-    /// Bytes by which the counters may lag.
-    pub blur: u64,
 }
 
 /// Stage of a trial.
 #[derive(Clone, Copy, Debug)]
 enum Stage {
-    /// It isn't known whether what came back was in use: so many bytes per second.
-    Doubts(f64),
-    /// The same, while nothing is reclaimed from this time on, with these costs at its beginning.
-    Tells(f64, Duration, Costs),
     /// Nothing is reclaimed; what was reclaimed before comes back.
     Settles,
     /// Nothing is reclaimed from this time on, with these costs at its beginning.
@@ -66,15 +48,6 @@ enum Stage {
     Resumes(f64),
     /// The same, from this time on, with these costs at its beginning.
     Reclaims { held: f64, began: Duration, first: Costs, until: Duration },
-}
-
-/// What the end of a hold says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Finding {
-    /// Memory in use came back: a little is to be kept free, and its cost is measured.
-    InUse,
-    /// What came back was a stream.
-    Stream,
 }
 
 /// State of one cgroup.
@@ -97,12 +70,6 @@ impl Trial {
         true
     }
 
-    /// Begins a trial of memory of which so many bytes per second came back, in use or not, at the
-    /// time at which the limit is met.
-    pub(crate) fn doubt(&mut self, now: Duration, back: f64) {
-        self.stage = Some((Stage::Doubts(back), now));
-    }
-
     #[must_use]
     pub(crate) fn is_in_progress(&self) -> bool {
         self.stage.is_some()
@@ -112,7 +79,7 @@ impl Trial {
     #[must_use]
     pub(crate) fn holds(&self, now: Duration) -> Option<Duration> {
         let (stage, until) = self.stage.filter(|(_, until)| now < *until)?;
-        matches!(stage, Stage::Settles | Stage::Holds(..) | Stage::Tells(..)).then_some(until)
+        matches!(stage, Stage::Settles | Stage::Holds(..)).then_some(until)
     }
 
     /// Returns whether [`Trial::go_on`] is due.
@@ -121,27 +88,16 @@ impl Trial {
         self.stage.is_some_and(|(_, until)| now >= until)
     }
 
-    /// Goes on to the next stage. Returns what the end of a hold says, if one ended by that.
-    pub(crate) fn go_on(&mut self, now: Duration, costs: Costs) -> Option<Finding> {
-        let (stage, _) = self.stage.take()?;
+    /// Goes on to the next stage. Returns whether a hold ended by that.
+    pub(crate) fn go_on(&mut self, now: Duration, costs: Costs) -> bool {
+        let Some((stage, _)) = self.stage.take() else { return false };
         let next = |stage, time| Some((stage, now + time));
         match stage {
-            Stage::Doubts(back) => self.stage = next(Stage::Tells(back, now, costs), DOUBT_TIME),
-            Stage::Tells(back, began, first) => {
-                let time = now.saturating_sub(began);
-                let is_blurred = costs.blur as f64 > MAX_BLUR * back * time.as_secs_f64();
-                let is_stream = is_blurred || refaults(time, first, costs) >= STREAM_SHARE * back;
-                let Some(held) = held_cost(time, first, costs).filter(|_| !is_stream) else {
-                    return Some(Finding::Stream);
-                };
-                self.stage = next(Stage::Resumes(held), SETTLE_TIME);
-                return Some(Finding::InUse);
-            }
             Stage::Settles => self.stage = next(Stage::Holds(now, costs), MEASURE_TIME),
             Stage::Holds(began, first) => {
                 let held = held_cost(now.saturating_sub(began), first, costs);
                 self.stage = held.and_then(|held| next(Stage::Resumes(held), SETTLE_TIME));
-                return Some(Finding::InUse);
+                return true;
             }
             Stage::Resumes(held) => {
                 let until = now + self.futile.failed(now);
@@ -159,7 +115,7 @@ impl Trial {
                 }
             }
         }
-        None
+        false
     }
 }
 
@@ -175,7 +131,7 @@ fn held_cost(time: Duration, first: Costs, last: Costs) -> Option<f64> {
 }
 
 /// Returns the bytes per second.
-pub(crate) fn rate(bytes: u64, time: Duration) -> f64 {
+fn rate(bytes: u64, time: Duration) -> f64 {
     let time = time.as_secs_f64();
     if time > 0.0 { bytes as f64 / time } else { 0.0 }
 }
@@ -229,7 +185,7 @@ mod tests {
     fn a_workload_that_changes_is_measured_anew() {
         let (mut trial, mut costs) = (Trial::default(), Costs { direct: Some(0), ..Costs::default() });
         assert!(trial.begin(at(0), costs) && !trial.begin(at(0), costs));
-        assert_eq!((trial.go_on(at(1), costs), trial.go_on(at(3), costs)), (None, Some(Finding::InUse)));
+        assert_eq!((trial.go_on(at(1), costs), trial.go_on(at(3), costs)), (false, true));
         assert_eq!((trial.holds(at(3)), trial.is_due(at(3))), (None, false));
         costs.refaulted += 100 * M;
         trial.go_on(at(4), costs);
@@ -238,7 +194,7 @@ mod tests {
         assert_eq!(trial.holds(at(6)), Some(at(36)));
         // As much comes back during the hold as did by reclaim.
         costs.refaulted += 1500 * M;
-        assert_eq!(trial.go_on(at(36), costs), Some(Finding::InUse));
+        assert!(trial.go_on(at(36), costs));
         trial.go_on(at(37), costs);
         costs.refaulted += 100 * M;
         trial.go_on(at(39), costs);
@@ -247,28 +203,6 @@ mod tests {
             (None, false),
             "reclaimed, for a minute"
         );
-    }
-
-    /// Doubts what came back by 100 MiB/s, of which so much comes back during the hold. Returns the
-    /// finding, and the end of the measurement of reclaim, if there is one.
-    fn told(back: u64, blur: u64) -> (Option<Finding>, bool) {
-        let mut trial = Trial::default();
-        let now = |ms| at(9) + Duration::from_millis(ms);
-        let costs = |ms| Costs { refaulted: back * M * ms / 1000, direct: Some(20 * M * ms / 1000), blur };
-        trial.doubt(now(0), 100.0 * M as f64);
-        assert!(trial.is_due(now(0)) && trial.go_on(now(5), costs(5)).is_none());
-        assert_eq!((trial.holds(now(5)), trial.is_due(now(204))), (Some(now(205)), false));
-        let finding = trial.go_on(now(205), costs(205));
-        (finding, trial.is_in_progress())
-    }
-
-    #[test]
-    fn a_stream_comes_back_whoever_reclaims() {
-        assert_eq!(told(100, 0), (Some(Finding::Stream), false));
-        assert_eq!(told(55, 0), (Some(Finding::Stream), false));
-        assert_eq!(told(45, 0), (Some(Finding::InUse), true));
-        assert_eq!(told(0, 4 * M), (Some(Finding::InUse), true));
-        assert_eq!(told(0, 6 * M), (Some(Finding::Stream), false), "20 MiB less 6 is no measure");
     }
 
     #[test]
@@ -285,7 +219,7 @@ mod tests {
         let (read, unread) = (Costs { direct: Some(0), ..Costs::default() }, Costs::default());
         assert!(trial.begin(at(0), read));
         trial.go_on(at(1), read);
-        assert_eq!(trial.go_on(at(3), unread), Some(Finding::InUse));
+        assert!(trial.go_on(at(3), unread));
         assert!(trial.holds(at(3)).is_none() && !trial.is_due(at(9)));
     }
 }
