@@ -141,10 +141,6 @@ pub(crate) struct HeadroomPolicy {
     /// Bytes reclaimed so far, by memctl and, as far as known, by others: these bytes had arrived
     /// too.
     reclaimed: u64,
-    /// Highest usage below the lower watermark so far, bytes. What fills a cgroup for the first time
-    /// is no burst that will come again: at 350 MB/s, the beginning of an application made the
-    /// reserve a quarter of its limit for ten minutes.
-    filled: u64,
     last: Option<HeadroomSample>,
     /// Recent arrivals, bytes per second.
     growth: f64,
@@ -172,7 +168,6 @@ impl HeadroomPolicy {
             is_reclaimed_from: false,
             curve: ArrivalCurve::default(),
             reclaimed: 0,
-            filled: 0,
             last: None,
             growth: 0.0,
             planned: Duration::ZERO,
@@ -343,10 +338,7 @@ impl HeadroomPolicy {
     }
 
     fn learn(&mut self, sample: HeadroomSample) {
-        let below = sample.limit.saturating_sub(self.low(sample.limit));
-        let first = sample.current.min(below).saturating_sub(self.filled);
-        self.filled += first;
-        let mut arrived = sample.current.saturating_add(self.reclaimed) as i64 - self.filled as i64;
+        let mut arrived = sample.current.saturating_add(self.reclaimed) as i64;
         if self.is_reclaimed_from {
             // Otherwise what is missing until the action ends would arrive at once then, as a burst.
             arrived = arrived.max(self.curve.arrived().unwrap_or(arrived));
@@ -355,7 +347,7 @@ impl HeadroomPolicy {
             let time = sample.at.saturating_sub(last.at).as_secs_f64();
             let weight = 1.0 - (-time / GROWTH_TIME.as_secs_f64()).exp();
             if time > 0.0 {
-                self.growth += weight * ((arrived - before + first as i64) as f64 / time - self.growth);
+                self.growth += weight * ((arrived - before) as f64 / time - self.growth);
             }
         }
         self.curve.record(sample.at, arrived);
