@@ -46,7 +46,7 @@ pub(crate) struct Wanted {
 }
 
 /// Result of a check.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Checked {
     /// True if memory in use came back since the last check, which isn't what arrived; false if none
     /// did; `None` if that isn't known.

@@ -70,6 +70,7 @@ impl Trial {
         true
     }
 
+    /// Returns whether it holds or measures, or reclaims while it goes on to compare.
     #[must_use]
     pub(crate) fn is_in_progress(&self) -> bool {
         self.stage.is_some()
