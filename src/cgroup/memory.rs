@@ -147,6 +147,16 @@ impl MemoryCgroup {
         self.blind_spot
     }
 
+    /// Returns the `some` total of `cpu.pressure`, if the kernel keeps it.
+    pub(crate) fn waited(&self) -> Option<Duration> {
+        self.cgroup
+            .read("cpu.pressure")
+            .ok()
+            .as_deref()
+            .and_then(pressure::some_total)
+            .map(Duration::from_micros)
+    }
+
     /// Returns the `some` total of `memory.pressure`, if the kernel keeps it.
     pub(crate) fn stalled(&mut self) -> Option<Duration> {
         let text = self.read(|files| files.pressure.as_ref()).ok()??;

@@ -53,6 +53,12 @@ pub trait Target {
     /// kernel counts it.
     fn stalled(&mut self) -> Option<Duration>;
 
+    /// Returns the time that tasks of the cgroup have waited for a processor (PSI `some`), if the
+    /// kernel counts it. It does so every 2 s.
+    fn waited(&mut self) -> Option<Duration> {
+        None
+    }
+
     /// Returns the cgroup's `memory.swap.current` in bytes.
     fn swap_usage(&mut self) -> Option<u64>;
 
@@ -150,6 +156,10 @@ macro_rules! forward {
 forward!(MemoryCgroup {
     fn has_current(&self) -> bool {
         MemoryCgroup::has_current(self)
+    }
+
+    fn waited(&mut self) -> Option<Duration> {
+        MemoryCgroup::waited(self)
     }
 
     fn swap_usage(&mut self) -> Option<u64> {

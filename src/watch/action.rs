@@ -220,6 +220,9 @@ impl Action {
         (pace, courtesy): (&mut Pace, &mut Courtesy),
         early: &Interrupt<'_>,
     ) -> Option<EndReason> {
+        if courtesy.is_look_due(target.now()) {
+            courtesy.look(target.now(), target.waited());
+        }
         let pause = courtesy.pause(target.now());
         let mut before = self.result.current;
         let left_at = before;

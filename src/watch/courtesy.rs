@@ -4,7 +4,10 @@
 //! A write keeps a processor for some milliseconds. The scheduler gives a task that becomes
 //! runnable meanwhile every second slice only, so that an operation of 3 ms takes 6: longer than
 //! with the reclaim that it would have had to do for itself. After a write that had to wait for the
-//! processor, writes are therefore short, and operations end in the pauses between them.
+//! processor, and while the cgroup's tasks wait for one (PSI), writes are therefore short, and
+//! operations end in the pauses between them. A task that waits until the end of a write doesn't
+//! delay it, so the first alone doesn't show all: p99 of a file read in a loop on Linux 6.1 was 5.7
+//! ms with it, 4.2 ms with both, and 3.6 ms without memctl.
 
 use std::time::Duration;
 
@@ -13,7 +16,12 @@ use std::time::Duration;
 const CROWDED: u32 = 4;
 const MIN_WAIT: Duration = Duration::from_micros(250);
 
-/// Time after such a write for which others are taken to want the processor.
+/// Minimum time between looks at the cgroup's waits, and the part of it from which its tasks want the
+/// processor. The kernel sums waits up every 2 s (`PSI_FREQ`, kernel/sched/psi.c).
+const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+const CROWDED_PART: u32 = 500;
+
+/// Time after such a write or look for which others are taken to want the processor.
 const MEMORY: Duration = Duration::from_secs(10);
 
 /// CPU time of a short write, and the least that one requests, in bytes: on a slow processor a write
@@ -46,6 +54,8 @@ pub(crate) struct Courtesy {
     /// True if the cgroup allocates about as fast as it is reclaimed: then a pause would let it
     /// meet its limit.
     is_urgent: bool,
+    /// Time of the last look, and for how long tasks had waited by then; `None` if that isn't known.
+    looked: Option<(Duration, Option<Duration>)>,
     /// Bytes that take [`SHORT`].
     short: u64,
     pause: Duration,
@@ -62,6 +72,22 @@ impl Courtesy {
         let short = u128::from(write.bytes) * SHORT.as_nanos() / write.cpu.as_nanos().max(1);
         self.short = u64::try_from(short).unwrap_or(u64::MAX);
         self.pause = write.cpu.saturating_mul(PAUSE).min(LONGEST_PAUSE);
+    }
+
+    /// Returns whether [`Courtesy::look`] is due.
+    #[must_use]
+    pub(crate) fn is_look_due(&self, now: Duration) -> bool {
+        self.looked.is_none_or(|(at, _)| now.saturating_sub(at) >= LOOK_INTERVAL)
+    }
+
+    /// Records for how long tasks of the cgroup have waited for a processor so far; `None` if that
+    /// isn't known.
+    pub(crate) fn look(&mut self, now: Duration, waited: Option<Duration>) {
+        let Some((at, Some(before))) = self.looked.replace((now, waited)) else { return };
+        let waited = waited.map(|waited| waited.saturating_sub(before));
+        if waited.is_some_and(|waited| waited >= now.saturating_sub(at) / CROWDED_PART) {
+            self.crowded_until = now + MEMORY;
+        }
     }
 
     /// Returns the most to request in the next write.
@@ -103,6 +129,25 @@ mod tests {
         courtesy.record(at(2), Write { bytes: 2 * M, took: MS * 3 / 10, cpu: MS * 3 / 10, fell: 2 * M });
         assert_eq!((courtesy.most(at(2)), courtesy.pause(at(2))), (2 * M, 3 * MS), "as fast as before");
         assert_eq!(courtesy.most(at(11)), u64::MAX, "10 s later");
+    }
+
+    #[test]
+    fn tasks_that_wait_for_the_processor_make_writes_short() {
+        let mut courtesy = Courtesy::default();
+        courtesy.record(at(0), Write { bytes: 20 * M, took: 3 * MS, cpu: 3 * MS, fell: 20 * M });
+        assert!(courtesy.is_look_due(at(0)));
+        courtesy.look(at(0), Some(at(7)));
+        assert!(!courtesy.is_look_due(at(1)) && courtesy.is_look_due(at(2)));
+        courtesy.look(at(2), Some(at(7) + MS));
+        assert_eq!((courtesy.most(at(2)), courtesy.pause(at(2))), (u64::MAX, Duration::ZERO), "hardly");
+        for unknown in [None, Some(at(9))] {
+            courtesy.look(at(4), unknown);
+            assert_eq!(courtesy.most(at(4)), u64::MAX, "unknown: {unknown:?}");
+        }
+        courtesy.look(at(6), Some(at(9) + 4 * MS));
+        assert_eq!((courtesy.most(at(15)), courtesy.pause(at(15))), (2 * M, 5 * MS));
+        courtesy.look(at(15), Some(at(9) + 4 * MS));
+        assert_eq!(courtesy.most(at(16)), u64::MAX, "10 s later");
     }
 
     #[test]
