@@ -73,6 +73,12 @@ impl<F: Sample> Limits<F> {
         }
     }
 
+    /// Returns the lowest limit; `u64::MAX` without one.
+    #[must_use]
+    pub(crate) fn lowest(&self) -> u64 {
+        self.above.iter().map(|level| level.borrow().limit).fold(self.own.limit, u64::min)
+    }
+
     /// Sets another rule, with other levels above.
     ///
     /// # Errors

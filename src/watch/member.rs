@@ -293,6 +293,7 @@ impl<S: System> Member<S> {
             self.protection = self.limits.own.sampler.protection(&mut cx.text)?;
             self.settings_read_at = now;
         }
+        self.hold.brake.limited_to(self.limits.lowest());
         self.go_on_with_trial(cx)?;
         let blocked = self.hold.blocked_until(now);
         self.limits.offer(self.offered(current, blocked.is_none(), now));

@@ -173,6 +173,9 @@ pub fn guarded(guard: Guard) -> String {
             "only anonymous memory is left, and swap is a rotating disk (--type all swaps anyway)".into()
         }
         Guard::Refaults(share) => refaults(share),
+        Guard::LeftToTasks => {
+            "what was reclaimed came back: reclaim is left to the tasks, which may take less".into()
+        }
         Guard::Exhausted => "nothing more could be reclaimed".into(),
         Guard::Cpu => "the --cpu budget is used up".into(),
         Guard::Grace => "it started less than 5 s ago".into(),

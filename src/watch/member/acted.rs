@@ -150,7 +150,8 @@ impl<S: System> Member<S> {
         let until = self.hold.brake.holds(cx.now);
         self.limits.withdraw();
         self.shortage(result.current, cx)?;
-        Ok(Some(self.hold(Guard::Refaults(share), until, cx)))
+        let guard = self.hold.refaulted(cx.now, share);
+        Ok(Some(self.hold(guard, until, cx)))
     }
 
     /// Reads the counters at the end of a stage of a trial of the brake, if that is due.

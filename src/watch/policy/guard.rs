@@ -100,6 +100,8 @@ pub enum Guard {
     },
     /// Reclaimed memory refaults: the refaulted share.
     Refaults(f64),
+    /// The same of an application that meets its limit: a trial leaves the reclaim to its tasks.
+    LeftToTasks,
     /// Nothing more could be reclaimed.
     Exhausted,
     /// The CPU budget is used up.
@@ -127,7 +129,7 @@ impl Guard {
             Self::SwapFree => "swap_free",
             Self::SwapWrites => "swap_writes",
             Self::SlowSwap { .. } => "slow_swap",
-            Self::Refaults(_) => "refaults",
+            Self::Refaults(_) | Self::LeftToTasks => "refaults",
             Self::Exhausted => "exhausted",
             Self::Cpu => "cpu",
             Self::Grace => "grace",

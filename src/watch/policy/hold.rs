@@ -21,6 +21,8 @@ pub(crate) struct HoldState {
     grace: Duration,
     /// Current reason.
     reason: Option<Guard>,
+    /// Share that came back, before the last hold of the brake.
+    came_back: f64,
     /// Reason for which anonymous memory was spared in the last allowed reclaim.
     spared_by: Option<Guard>,
     /// Guard in the last report, and its time.
@@ -36,6 +38,7 @@ impl HoldState {
             exhausted: Backoff::default(),
             grace,
             reason: None,
+            came_back: 0.0,
             spared_by: None,
             reported: None,
         }
@@ -54,12 +57,18 @@ impl HoldState {
             return Some((Guard::Grace, self.grace));
         }
         let exhausted = self.exhausted.waits(now).map(|until| (self.nothing_left(), until));
-        exhausted.or_else(|| self.brake.holds(now).map(|until| (self.refaulting(), until)))
+        exhausted.or_else(|| self.brake.holds(now).map(|until| (self.refaulting(now), until)))
     }
 
     /// Records that a reclaim was allowed, perhaps without anonymous memory.
     pub(crate) fn allowed(&mut self, spared_by: Option<Guard>) {
         self.spared_by = spared_by;
+    }
+
+    /// Records the share that came back, which begins a hold of the brake. Returns the reason.
+    pub(crate) fn refaulted(&mut self, now: Duration, share: f64) -> Guard {
+        self.came_back = share;
+        self.refaulting(now)
     }
 
     /// Records a reason. Returns whether it is a new one, and whether a report is due.
@@ -85,7 +94,7 @@ impl HoldState {
     /// Records that something could be reclaimed.
     pub(crate) fn worked(&mut self) {
         self.exhausted.worked();
-        self.reason = self.reason.filter(|guard| matches!(guard, Guard::Refaults(_)));
+        self.reason = self.reason.filter(|guard| matches!(guard, Guard::Refaults(_) | Guard::LeftToTasks));
     }
 
     /// Records that no reason holds any more.
@@ -99,11 +108,8 @@ impl HoldState {
         self.spared_by.unwrap_or(Guard::Exhausted)
     }
 
-    fn refaulting(&self) -> Guard {
-        match self.reason {
-            Some(guard @ Guard::Refaults(_)) => guard,
-            _ => Guard::Refaults(0.0),
-        }
+    fn refaulting(&self, now: Duration) -> Guard {
+        if self.brake.leaves_to_tasks(now) { Guard::LeftToTasks } else { Guard::Refaults(self.came_back) }
     }
 }
 
@@ -123,6 +129,14 @@ mod tests {
         assert_eq!(hold.hold(NOW, Guard::Cpu), (true, true));
         hold.over();
         assert_eq!((hold.reason(), hold.hold(NOW + REPORT_INTERVAL, Guard::Cpu)), (None, (true, true)));
+    }
+
+    #[test]
+    fn the_share_that_came_back_is_remembered() {
+        let mut hold = HoldState::new(NOW);
+        assert_eq!(hold.refaulted(NOW, 0.8), Guard::Refaults(0.8));
+        hold.over();
+        assert_eq!(hold.refaulting(NOW), Guard::Refaults(0.8));
     }
 
     #[test]

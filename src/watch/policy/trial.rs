@@ -20,6 +20,10 @@ const RETURN_TIME: Duration = Duration::from_secs(2);
 const SETTLE_TIME: Duration = Duration::from_secs(1);
 const MEASURE_TIME: Duration = Duration::from_secs(2);
 
+/// Time of a part of the reclaim. If one costs less than half of the first, the workload is another,
+/// and what holding would cost isn't known any more.
+const PART_TIME: Duration = Duration::from_secs(30);
+
 /// Cost of a page that comes back, in pages that a task reclaims: a read from a disk, or two copies.
 const REFAULT_COST: f64 = 4.0;
 
@@ -46,8 +50,22 @@ enum Stage {
     Holds(Duration, Costs),
     /// A little is kept free again. Holding cost that much, as of bytes that tasks reclaim per second.
     Resumes(f64),
-    /// The same, from this time on, with these costs at its beginning.
-    Reclaims { held: f64, began: Duration, first: Costs, until: Duration },
+    /// The same, until this time.
+    Reclaims { held: f64, all: Part, part: Part, first: Option<f64>, until: Duration },
+}
+
+/// A time of reclaim: its beginning, and the costs at that.
+#[derive(Clone, Copy, Debug)]
+struct Part {
+    began: Duration,
+    costs: Costs,
+}
+
+impl Part {
+    /// Returns the cost of what came back, as of bytes that tasks reclaim per second.
+    fn cost(&self, now: Duration, costs: Costs) -> f64 {
+        REFAULT_COST * refaults(now.saturating_sub(self.began), self.costs, costs)
+    }
 }
 
 /// State of one cgroup.
@@ -55,8 +73,10 @@ enum Stage {
 pub(crate) struct Trial {
     /// The stage, and its end.
     stage: Option<(Stage, Duration)>,
-    /// Time for which it stays held if that is better, and for which it is reclaimed otherwise.
-    spell: Backoff<30, 600>,
+    /// Time for which it stays held if that is better, and for which it is reclaimed otherwise. A hold
+    /// shows nothing of what reclaim would cost meanwhile, and an application that no longer meets
+    /// its limit has no headroom in it.
+    spell: Backoff<30, 120>,
     futile: Backoff<60, 600>,
 }
 
@@ -102,15 +122,24 @@ impl Trial {
             }
             Stage::Resumes(held) => {
                 let until = now + self.futile.failed(now);
-                self.stage = next(Stage::Reclaims { held, began: now, first: costs, until }, MEASURE_TIME);
+                let part = Part { began: now, costs };
+                self.stage =
+                    next(Stage::Reclaims { held, all: part, part, first: None, until }, MEASURE_TIME);
             }
-            Stage::Reclaims { held, began, first, until } => {
-                let cost = REFAULT_COST * refaults(now.saturating_sub(began), first, costs);
-                if held < CLEAR_SHARE * cost {
+            Stage::Reclaims { held, all, mut part, mut first, until } => {
+                let mut is_another = false;
+                if now.saturating_sub(part.began) >= PART_TIME {
+                    let cost = part.cost(now, costs);
+                    is_another = cost < *first.get_or_insert(cost) / 2.0;
+                    part = Part { began: now, costs };
+                }
+                if held < CLEAR_SHARE * all.cost(now, costs) {
                     self.futile.worked();
                     self.stage = next(Stage::Holds(now, costs), self.spell.failed(now));
+                } else if is_another {
+                    (self.futile, self.spell) = Default::default();
                 } else if now < until {
-                    self.stage = next(stage, MEASURE_TIME);
+                    self.stage = next(Stage::Reclaims { held, all, part, first, until }, MEASURE_TIME);
                 } else {
                     self.spell.worked();
                 }
@@ -204,6 +233,36 @@ mod tests {
             (None, false),
             "reclaimed, for a minute"
         );
+    }
+
+    #[test]
+    fn what_holding_cost_for_another_workload_does_not_count() {
+        let mut trial = Trial { futile: Backoff::default(), ..Trial::default() };
+        let mut costs = Costs { direct: Some(0), ..Costs::default() };
+        let (mut began, mut is_held) = (Vec::new(), false);
+        for second in 0..400 {
+            if trial.is_due(at(second)) {
+                trial.go_on(at(second), costs);
+            }
+            let holds = trial.holds(at(second)).is_some() || second > 0 && trial.begin(at(second), costs);
+            if holds && !is_held {
+                began.push(second);
+            }
+            is_held = holds;
+            // First all comes back, with or without reclaim. Later nothing would without, if tasks
+            // reclaim a little.
+            let (back, direct) = match (second < 150, holds) {
+                (true, _) => (20, 0),
+                (false, true) => (0, 2),
+                (false, false) => (5, 0),
+            };
+            costs.refaulted += back * M;
+            costs.direct = costs.direct.map(|bytes| bytes + if holds { direct } else { 0 } * M);
+        }
+        // After 150 s: at the end of the next part, and of those that follow 30 s and more of a hold.
+        assert_eq!(began[..2], [1, 66], "{began:?}");
+        assert!(began[2] > 150 && began[2] < 150 + 65, "{began:?}");
+        assert!(began[3] < began[2] + 12, "held at once: {began:?}");
     }
 
     #[test]

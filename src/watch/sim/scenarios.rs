@@ -196,3 +196,68 @@ fn nobody_pauses_below_a_limit_that_a_sibling_fills() {
     let (alone, crowded) = (direct(false), direct(true));
     assert!(crowded <= alone + 10, "{crowded} MiB on a crowded processor, {alone} otherwise");
 }
+
+#[test]
+fn memory_in_use_is_left_alone_after_a_burst_that_the_reserve_learned() {
+    let cgroup = CgroupPlan {
+        limit: 200,
+        hot: 185,
+        growth: 2 << 10,
+        rule: RulePlan::Headroom { mib: 4, pressure: false, ancestors: false },
+        ..CgroupPlan::QUIET
+    };
+    let troubles = vec![Trouble { at: 100_000, who: 0, what: What::Burst(150) }];
+    let run =
+        run(&Plan { seconds: 600, kernel: EXACT, tenants: vec![None], cgroups: vec![cgroup], troubles });
+    // Without a controller nothing comes back, and tasks reclaim 1335 MiB.
+    let (direct, back) = (run.direct / M, run.refaulted / M);
+    assert!(back < 1000, "tasks reclaimed {direct} MiB, {back} MiB came back");
+}
+
+#[test]
+fn what_holding_cost_before_the_workload_changed_does_not_count() {
+    let refaulted = |seconds| {
+        let kernel = KernelPlan { refaults: Refaults::Activations, spares: Spares::ForTasks, ..EXACT };
+        let cgroup = CgroupPlan {
+            limit: 200,
+            hot: 250,
+            growth: 2 << 10,
+            rule: RulePlan::Share(10),
+            ..CgroupPlan::QUIET
+        };
+        // From now on all that is in use fits.
+        let troubles = vec![Trouble { at: 960_000, who: 0, what: What::Limit(260) }];
+        let tenants = vec![None];
+        run(&Plan { seconds, kernel, tenants, cgroups: vec![cgroup], troubles }).refaulted / M
+    };
+    // Without a controller nothing comes back, and tasks reclaim 2 MiB/s.
+    let back = refaulted(1500) - refaulted(1000);
+    assert!(back < 2000, "{back} MiB came back within 500 s, 40 s after the change");
+}
+
+#[test]
+fn a_hold_below_another_limit_ends() {
+    let kernel = KernelPlan { refaults: Refaults::SwapIns, proactive: false, speed: 400, ..EXACT };
+    let cgroup = CgroupPlan {
+        limit: 200,
+        hot: 195,
+        growth: 2 << 10,
+        rule: RulePlan::Headroom { mib: 20, pressure: false, ancestors: false },
+        ..CgroupPlan::QUIET
+    };
+    // Amid a hold: all has room from now on.
+    let troubles = vec![Trouble { at: 620_000, who: 0, what: What::Limit(300) }];
+    let run = run(&Plan { seconds: 1100, kernel, tenants: vec![None], cgroups: vec![cgroup], troubles });
+    assert!(run.violations.is_empty(), "{:#?}", run.violations);
+}
+
+#[test]
+fn a_hold_says_what_share_came_back() {
+    let kernel = KernelPlan { spares: Spares::ForTasks, speed: 400, ..EXACT };
+    let cgroup =
+        CgroupPlan { limit: 192, hot: 176, growth: 20 << 10, rule: RulePlan::Share(10), ..CgroupPlan::QUIET };
+    let run =
+        run(&Plan { seconds: 300, kernel, tenants: vec![None], cgroups: vec![cgroup], troubles: vec![] });
+    let nothing: Vec<_> = run.trace.iter().filter(|line| line.contains("Refaults(0.0)")).collect();
+    assert!(nothing.is_empty(), "{nothing:#?}");
+}
