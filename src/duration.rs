@@ -30,6 +30,10 @@ pub fn parse_duration(word: &str) -> Result<Duration, DurationError> {
         Ok(seconds) => Duration::try_from_secs_f64(seconds).map_err(|_| DurationError::NotADuration)?,
         Err(_) => match humantime::parse_duration(word) {
             Ok(time) => time,
+            // Of a fraction, it has more digits than fit.
+            Err(humantime::DurationError::NumberOverflow) if word.contains('.') => {
+                return Err(DurationError::NotADuration);
+            }
             Err(humantime::DurationError::NumberOverflow) => return Err(DurationError::TooLong),
             Err(_) => return Err(DurationError::NotADuration),
         },
@@ -72,6 +76,7 @@ mod tests {
             ("1e-12", DurationError::NotPositive),
             ("-1", DurationError::NotADuration),
             ("-1s", DurationError::NotADuration),
+            ("0.00000000000000000000001s", DurationError::NotADuration),
             ("-inf", DurationError::NotADuration),
             ("nan", DurationError::NotADuration),
             ("", DurationError::NotADuration),

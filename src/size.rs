@@ -96,6 +96,12 @@ impl Percent {
         (u128::from(whole) * u128::from(self.0) / u128::from(100 * Self::UNIT)) as u64
     }
 
+    /// Returns this share of a usage as a request: at least `SMALLEST` bytes, unless nothing is used.
+    #[must_use]
+    pub(crate) fn of_usage(self, used: u64) -> u64 {
+        if used == 0 { 0 } else { self.of(used).max(SMALLEST) }
+    }
+
     /// Returns the share as a ratio between 0 and 1.
     #[must_use]
     pub fn ratio(self) -> f64 {
@@ -321,6 +327,13 @@ mod tests {
         }
         assert_eq!("max".parse(), Ok(Amount::Max));
         assert_eq!("MAX".parse(), Ok(Amount::Max));
+    }
+
+    #[test]
+    fn a_share_of_a_usage_is_at_least_a_page() {
+        let share = |word: &str, used| word.parse::<Percent>().unwrap().of_usage(used);
+        assert_eq!(share("25%", 1 << 20), 1 << 18);
+        assert_eq!((share("0.0001%", 1 << 20), share("0.0001%", 0)), (4096, 0));
     }
 
     #[test]

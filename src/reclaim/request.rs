@@ -215,7 +215,7 @@ impl Request {
     pub(super) fn bytes(&self, used: u64, page: u64) -> Option<u64> {
         let bytes = match self.goal {
             Goal::Reclaim(Amount::Bytes(bytes)) => bytes,
-            Goal::Reclaim(Amount::Share(share)) => share.of(used),
+            Goal::Reclaim(Amount::Share(share)) => share.of_usage(used),
             Goal::Reclaim(Amount::Max) => return None,
             Goal::DownTo(to) => used.saturating_sub(Self::floor(to, used)),
         };

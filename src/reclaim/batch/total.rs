@@ -142,7 +142,7 @@ impl Holdings {
         }
         let requested = match amount {
             Amount::Bytes(bytes) => Some(bytes),
-            Amount::Share(share) => Some(share.of(used.iter().sum())),
+            Amount::Share(share) => Some(share.of_usage(used.iter().sum())),
             Amount::Max => None,
         };
         Ok(Self { requested, givers, used })
