@@ -1,6 +1,7 @@
 //! Output conventions: results on stdout; progress, notes and errors on stderr. Colour, progress
 //! bars and shortened names on terminals only.
 
+use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
 
 use clap::ColorChoice;
@@ -77,6 +78,20 @@ pub fn print_stdout(text: &str) -> Result<()> {
 pub fn print_more(text: &str) -> Result<bool> {
     let mut stdout = anstream::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(Error::io("standard output", &e)),
+        written => Ok(written.is_ok()),
+    }
+}
+
+/// Prints a part of the result that programs read, as it is: an escape sequence in the name of a
+/// cgroup belongs to the name. A terminal gets it escaped. Returns whether the reader is still there.
+pub fn print_exactly(text: &str) -> Result<bool> {
+    let mut stdout = io::stdout().lock();
+    let lines = || {
+        text.split_inclusive('\n').map(|line| format!("{}\n", format::escaped(line.trim_end_matches('\n'))))
+    };
+    let shown = if stdout.is_terminal() { Cow::Owned(lines().collect()) } else { Cow::Borrowed(text) };
+    match stdout.write_all(shown.as_bytes()).and_then(|()| stdout.flush()) {
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(Error::io("standard output", &e)),
         written => Ok(written.is_ok()),
     }

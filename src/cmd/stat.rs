@@ -47,7 +47,7 @@ pub fn run(args: &Stat, global: &Global) -> Result<Exit> {
         }
         // A header without rows would be empty.
         let nothing = view.rows().is_empty();
-        let silent = nothing || loudness == Verbosity::Quiet && !args.json;
+        let silent = nothing || loudness == Verbosity::Quiet && !args.json && !args.prometheus;
         let heard = silent || screen.show(&view)?;
         // A page and JSON give the reason themselves.
         let has_rows = again || matches!(view, StatView::Rows(_));

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use super::json::Stated;
 use super::metrics;
 use super::table::{DIM, labelled};
-use super::{print_more, terminal_rows, terminal_width};
+use super::{print_exactly, print_more, terminal_rows, terminal_width};
 use crate::cli::Stat;
 use crate::error::{Error, Result};
 use crate::output::view::StatView;
@@ -35,6 +35,9 @@ impl<'a> StatScreen<'a> {
     pub fn show(&mut self, view: &StatView) -> Result<bool> {
         let text = self.text(view)?;
         self.shown = true;
+        if self.args.prometheus {
+            return print_exactly(&text);
+        }
         if !self.repaint {
             return print_more(&text);
         }
