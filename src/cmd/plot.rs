@@ -1,9 +1,9 @@
 //! `memctl plot`.
 
 use std::borrow::Cow;
-use std::ffi::OsStr;
-use std::fs::File;
-use std::io::Write;
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -37,10 +37,28 @@ pub fn run(args: &Plot, global: &Global) -> Result<Exit> {
     if to_stdout {
         output::print_stdout(&svg)?;
     } else {
-        let written = File::create(&args.output).and_then(|mut file| file.write_all(svg.as_bytes()));
-        written.map_err(|e| Error::io(args.output.display(), &e))?;
+        write_whole(&args.output, svg.as_bytes()).map_err(|e| Error::io(args.output.display(), &e))?;
     }
     Ok(Exit::Success)
+}
+
+/// Writes a file as a whole or not at all: on a full disk, the old picture stays.
+fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    // What isn't a regular file can't be replaced, and a link leads to the file that is meant.
+    let is_special = path.symlink_metadata().is_ok_and(|meta| !meta.is_file());
+    if is_special {
+        return fs::write(path, bytes);
+    }
+    let mut draft = OsString::from(".");
+    draft.push(path.file_name().unwrap_or_default());
+    draft.push(format!(".{}.tmp", std::process::id()));
+    let draft = path.with_file_name(draft);
+    let written = File::create_new(&draft).and_then(|mut file| file.write_all(bytes));
+    let renamed = written.and_then(|()| fs::rename(&draft, path));
+    if renamed.is_err() {
+        let _ = fs::remove_file(&draft);
+    }
+    renamed
 }
 
 /// Returns the cgroup of a name: with or without the leading slash, or the last component where no
@@ -74,7 +92,7 @@ fn named<'a>(record: &'a Record, word: &OsStr) -> Result<&'a Course> {
         if record.courses.len() > known.len() {
             known.push("…");
         }
-        Error::usage(format_args!("--cgroup {cgroup}: not in the record"))
+        Error::new(format_args!("--cgroup {cgroup}: not in the record"))
             .with_hint(Some(format!("the record has {}", known.join(", "))))
     })
 }

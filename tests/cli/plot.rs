@@ -3,14 +3,14 @@
 use std::path::PathBuf;
 
 use crate::environment::{Case, list};
-use crate::harness::{M, assert_fails, run};
+use crate::harness::{M, SmallDisk, assert_fails, run};
 use crate::watch::{limited, parsed};
 use crate::workload::Work;
 
 pub fn cases() -> Vec<Case> {
     list![
         "" => records_of_all_versions, what_is_no_record, one_of_several;
-        "guest prompt" => a_watch_is_recorded_and_drawn
+        "guest prompt" => a_watch_is_recorded_and_drawn, a_full_disk_leaves_the_old_picture
     ]
 }
 
@@ -101,6 +101,19 @@ fn what_is_no_record() {
     assert_fails(&["plot", &record, "-o", "/no/such/picture.svg"], 1, line);
 }
 
+fn a_full_disk_leaves_the_old_picture() {
+    let (folder, disk) = (Folder::with(RECORDS[0].1), SmallDisk::new());
+    let [record, _] = folder.words();
+    let picture = disk.path().join("old.svg");
+    std::fs::write(&picture, "old").expect("a picture");
+    disk.fill();
+    let picture_word = picture.display().to_string();
+    let line = format!("memctl: {picture_word}: no space left on device");
+    assert_fails(&["plot", &record, "-o", &picture_word], 1, &line);
+    assert_eq!(std::fs::read(&picture).expect("it is there"), b"old");
+    assert_eq!(std::fs::read_dir(disk.path()).expect("a folder").count(), 2, "and the filler");
+}
+
 fn one_of_several() {
     let folder = Folder::with(RECORDS[1].1);
     let [record, _] = folder.words();
@@ -113,7 +126,7 @@ fn one_of_several() {
     );
     let ran = assert_fails(
         &["plot", &record, "-o", "-", "--cgroup", "web"],
-        2,
+        1,
         "memctl: --cgroup web: not in the record",
     );
     assert!(ran.stderr.ends_with("hint: the record has /app, /db\n"), "{}", ran.stderr);
