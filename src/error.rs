@@ -102,14 +102,17 @@ impl Display for Error {
 
 impl From<CgroupError> for Error {
     fn from(why: CgroupError) -> Self {
-        let exit = if matches!(why, CgroupError::NoName) { Exit::Usage } else { Exit::Failed };
+        let exit = if why.is_malformed() { Exit::Usage } else { Exit::Failed };
         Self { exit, ..Self::new(&why).with_hint(why.hint()) }
     }
 }
 
 impl From<JoinError> for Error {
     fn from(why: JoinError) -> Self {
-        Self::new(&why).with_hint(why.hint())
+        match why {
+            JoinError::Place(why) => Self::from(why).context("--join"),
+            JoinError::Refused { .. } => Self::new(&why).with_hint(why.hint()),
+        }
     }
 }
 

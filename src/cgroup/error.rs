@@ -114,6 +114,16 @@ pub enum GlobError {
 }
 
 impl CgroupError {
+    /// Returns whether the word itself is wrong, whatever cgroups there are.
+    #[must_use]
+    pub fn is_malformed(&self) -> bool {
+        match self {
+            Self::NoName | Self::BadName { .. } | Self::BadGlob { .. } => true,
+            Self::Misspelt { why, .. } => why.is_malformed(),
+            _ => false,
+        }
+    }
+
     pub(crate) fn io(path: impl AsRef<Path>, error: &io::Error) -> Self {
         let path = path.as_ref().display().to_string();
         match Errno::from_io_error(error) {

@@ -1,5 +1,7 @@
 //! Error output: one lower-case line `memctl: what: why`, then `hint: …` where one helps.
 
+use std::io::{self, Write};
+
 use anstyle::{AnsiColor, Style};
 use clap::error::ErrorKind;
 use memctl::reclaim::StoppedBy;
@@ -60,9 +62,11 @@ pub fn lines(what: &str, hint: Option<&str>) -> Vec<String> {
 /// Prints a message of clap's: help and version unchanged, errors in memctl's form.
 pub fn print_clap(error: &clap::Error) -> Exit {
     if !error.use_stderr() {
-        // A closed pipe is no error: the reader has read enough of the help.
-        let _ = error.print();
-        return Exit::Success;
+        return match error.print().and_then(|()| io::stdout().flush()) {
+            // The reader has read enough of the help.
+            Err(why) if why.kind() != io::ErrorKind::BrokenPipe => print(&Error::io("standard output", &why)),
+            _ => Exit::Success,
+        };
     }
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         let _ = error.print();

@@ -30,6 +30,8 @@ pub fn cases() -> Vec<Case> {
 fn a_malformed_glob_to_exclude() {
     let line = "memctl: --exclude: [: malformed glob: unclosed character class; missing ']'";
     assert_fails(&["watch", "app", "--headroom", "10%", "--exclude", "["], 2, line);
+    let line = "memctl: --exclude: a cgroup's name can't be empty (the root is called /)";
+    assert_fails(&["watch", "app", "--headroom", "10%", "--exclude", ""], 2, line);
 }
 
 fn a_limit_that_goes_and_comes_back() {

@@ -76,7 +76,11 @@ fn globs_cross_levels_with_two_stars() {
     assert_eq!(names(&reports(&["reclaim", "outer/**/job-?", "1M"], 0)), ["/outer/middle/job-1"]);
     assert_fails(&["reclaim", "outer/job-?", "1M"], 1, "memctl: outer/job-?: no cgroup matches");
     let line = "memctl: outer/[: malformed glob: unclosed character class; missing ']'";
-    assert_fails(&["reclaim", "outer/[", "1M"], 1, line);
+    for words in
+        [&["reclaim", "outer/[", "1M"][..], &["stat", "outer/["], &["watch", "outer/[", "--headroom", "1M"]]
+    {
+        assert_fails(words, 2, line);
+    }
 }
 
 fn a_glob_passes_over_what_can_not_be_reclaimed() {

@@ -60,6 +60,9 @@ impl WatchPlan {
             return Ok(Self { cpu, metrics, stamp, ..plan });
         }
         let rule = rule(args)?;
+        if args.exclude.iter().any(|word| word.is_empty()) {
+            return Err(Error::from(CgroupError::NoName).context("--exclude"));
+        }
         let words = Words { wanted: args.words.clone(), excluded: args.exclude.clone(), whole_pods: false };
         let watchlist = Watchlist::new(&words).map_err(|why| match why {
             CgroupError::BadGlob { .. } => Error::usage(&why).context("--exclude").with_hint(why.hint()),
