@@ -103,7 +103,7 @@ groups! {
         STAT_USAGE = Gauge "memctl_stat_usage_bytes" ["cgroup"] "Usage (memory.current).";
         STAT_WORKING_SET = Gauge "memctl_stat_working_set_bytes" ["cgroup"] "Usage less inactive page cache, as kubectl top has it.";
         STAT_RECLAIMABLE = Gauge "memctl_stat_reclaimable_bytes" ["cgroup"] "Memory that can be reclaimed, as far as is known: page cache, slab, and anonymous memory that has room in swap.";
-        STAT_PROTECTED = Gauge "memctl_stat_protected_bytes" ["cgroup"] "Memory that memory.min and memory.low protect.";
+        STAT_PROTECTED = Gauge "memctl_stat_protected_bytes" ["cgroup"] "Reclaimable memory that the children keep under their memory.min.";
         STAT_LIMIT = Gauge "memctl_stat_limit_bytes" ["cgroup"] "Limit that leaves least room, the cgroup's own or that of an ancestor; absent without one.";
         STAT_HEADROOM = Gauge "memctl_stat_headroom_bytes" ["cgroup"] "Room below that limit.";
         STAT_SWAP = Gauge "memctl_stat_swap_bytes" ["cgroup"] "Bytes in swap (memory.swap.current).";
