@@ -257,8 +257,8 @@ impl Action {
         let current = usage.unwrap_or(before);
         let fell = before.saturating_sub(current);
         self.result.current = current;
-        // With the pause before it: what the cgroup allocated in that counts as well.
-        let fell_in_all = left_at.saturating_sub(current);
+        // What the cgroup allocated in the pause counts as well.
+        let fell_in_all = left_at.cast_signed().saturating_sub(current.cast_signed());
         courtesy.record(now, Write { bytes: chunk, took, cpu, fell: fell_in_all });
         // The application may free memory, and allocate some, during the write: an amount that the
         // kernel granted was reclaimed, however the usage moved. A fall beyond that is the
@@ -331,8 +331,9 @@ mod tests {
     /// Courtesy after a write that waited for the processor.
     fn crowded() -> Courtesy {
         let mut crowded = Courtesy::default();
-        let (cpu, bytes) = (Duration::from_millis(1), 1 << 20);
-        crowded.record(Sim::new(64 << 20).now(), Write { bytes, took: 8 * cpu, cpu, fell: bytes });
+        let cpu = Duration::from_millis(1);
+        let write = Write { bytes: 1 << 20, took: 8 * cpu, cpu, fell: 1 << 20 };
+        crowded.record(Sim::new(64 << 20).now(), write);
         crowded
     }
 

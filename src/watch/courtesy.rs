@@ -33,6 +33,13 @@ const MIN_SHORT: u64 = 1 << 20;
 const PAUSE: u32 = 10;
 const LONGEST_PAUSE: Duration = Duration::from_millis(5);
 
+/// Share of the requested bytes by which the usage rises from which there is no time for pauses: the
+/// cgroup allocates about as fast as it is reclaimed, and a pause would let it meet its limit. Weight
+/// of the last write, and the most that it counts.
+const URGENT: f64 = 0.75;
+const NEW_SHARE: f64 = 0.25;
+const MOST_RISE: f64 = 4.0;
+
 /// One write.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Write {
@@ -42,8 +49,8 @@ pub(crate) struct Write {
     pub took: Duration,
     /// CPU time.
     pub cpu: Duration,
-    /// Bytes by which the usage fell.
-    pub fell: u64,
+    /// Bytes by which the usage fell, in the pause before it as well; negative if it rose.
+    pub fell: i64,
 }
 
 /// State for one cgroup.
@@ -51,9 +58,8 @@ pub(crate) struct Write {
 pub(crate) struct Courtesy {
     /// End of the time for which others are taken to want the processor.
     crowded_until: Duration,
-    /// True if the cgroup allocates about as fast as it is reclaimed: then a pause would let it
-    /// meet its limit.
-    is_urgent: bool,
+    /// Recent share of the requested bytes by which the usage rose all the same, in writes and pauses.
+    rose: f64,
     /// Time of the last look, and for how long tasks had waited by then; `None` if that isn't known.
     looked: Option<(Duration, Option<Duration>)>,
     /// Bytes that take [`SHORT`].
@@ -68,7 +74,9 @@ impl Courtesy {
         if waited > MIN_WAIT.max(write.took / CROWDED) {
             self.crowded_until = now + MEMORY;
         }
-        self.is_urgent = write.fell <= write.bytes / 2;
+        // What grows by far more than is requested counts at once, one operation in a pause doesn't.
+        let rose = 1.0 - write.fell as f64 / write.bytes.max(1) as f64;
+        self.rose += NEW_SHARE * (rose.clamp(0.0, MOST_RISE) - self.rose);
         let short = u128::from(write.bytes) * SHORT.as_nanos() / write.cpu.as_nanos().max(1);
         self.short = u64::try_from(short).unwrap_or(u64::MAX);
         self.pause = write.cpu.saturating_mul(PAUSE).min(LONGEST_PAUSE);
@@ -103,7 +111,7 @@ impl Courtesy {
     }
 
     fn holds(&self, now: Duration) -> bool {
-        now < self.crowded_until && !self.is_urgent
+        now < self.crowded_until && self.rose < URGENT
     }
 }
 
@@ -112,6 +120,7 @@ mod tests {
     use super::*;
 
     const M: u64 = 1 << 20;
+    const FELL: i64 = 1 << 20;
     const MS: Duration = Duration::from_millis(1);
 
     fn at(seconds: u64) -> Duration {
@@ -121,12 +130,12 @@ mod tests {
     #[test]
     fn a_write_that_waits_for_the_processor_makes_the_next_ones_short() {
         let mut courtesy = Courtesy::default();
-        let alone = Write { bytes: 20 * M, took: 3 * MS, cpu: 3 * MS, fell: 20 * M };
+        let alone = Write { bytes: 20 * M, took: 3 * MS, cpu: 3 * MS, fell: 20 * FELL };
         courtesy.record(at(1), alone);
         assert_eq!((courtesy.most(at(1)), courtesy.pause(at(1))), (u64::MAX, Duration::ZERO));
         courtesy.record(at(1), Write { took: 5 * MS, ..alone });
         assert_eq!((courtesy.most(at(1)), courtesy.pause(at(1))), (2 * M, 5 * MS));
-        courtesy.record(at(2), Write { bytes: 2 * M, took: MS * 3 / 10, cpu: MS * 3 / 10, fell: 2 * M });
+        courtesy.record(at(2), Write { bytes: 2 * M, took: MS * 3 / 10, cpu: MS * 3 / 10, fell: 2 * FELL });
         assert_eq!((courtesy.most(at(2)), courtesy.pause(at(2))), (2 * M, 3 * MS), "as fast as before");
         assert_eq!(courtesy.most(at(11)), u64::MAX, "10 s later");
     }
@@ -134,7 +143,7 @@ mod tests {
     #[test]
     fn tasks_that_wait_for_the_processor_make_writes_short() {
         let mut courtesy = Courtesy::default();
-        courtesy.record(at(0), Write { bytes: 20 * M, took: 3 * MS, cpu: 3 * MS, fell: 20 * M });
+        courtesy.record(at(0), Write { bytes: 20 * M, took: 3 * MS, cpu: 3 * MS, fell: 20 * FELL });
         assert!(courtesy.is_look_due(at(0)));
         courtesy.look(at(0), Some(at(7)));
         assert!(!courtesy.is_look_due(at(1)) && courtesy.is_look_due(at(2)));
@@ -153,27 +162,33 @@ mod tests {
     #[test]
     fn an_interrupt_is_no_crowd() {
         let mut courtesy = Courtesy::default();
-        courtesy.record(at(1), Write { bytes: M, took: MS / 5, cpu: MS / 20, fell: M });
+        courtesy.record(at(1), Write { bytes: M, took: MS / 5, cpu: MS / 20, fell: FELL });
         assert_eq!(courtesy.most(at(1)), u64::MAX);
     }
 
     #[test]
     fn usage_that_grows_as_fast_is_urgent() {
-        let mut courtesy = Courtesy::default();
-        let crowded = Write { bytes: 10 * M, took: 8 * MS, cpu: 3 * MS, fell: 10 * M };
-        courtesy.record(at(1), crowded);
-        courtesy.record(at(1), Write { fell: 5 * M, ..crowded });
-        assert_eq!((courtesy.most(at(1)), courtesy.pause(at(1))), (u64::MAX, Duration::ZERO));
-        courtesy.record(at(1), Write { fell: 6 * M, ..crowded });
-        assert_eq!(courtesy.most(at(1)), M);
+        let crowded = Write { bytes: 10 * M, took: 8 * MS, cpu: 3 * MS, fell: 10 * FELL };
+        let most = |falls: &[i64]| {
+            let mut courtesy = Courtesy::default();
+            courtesy.record(at(1), crowded);
+            falls.iter().for_each(|&fell| courtesy.record(at(1), Write { fell: fell * FELL, ..crowded }));
+            (courtesy.most(at(1)), courtesy.pause(at(1)))
+        };
+        let (short, at_once) = ((M, LONGEST_PAUSE), (u64::MAX, Duration::ZERO));
+        assert_eq!(most(&[5, 5, 5, 5, 5, 5, 5, 5]), short, "it keeps falling");
+        assert_eq!(most(&[10, -5, 10, -5, 10, -5, 10]), short, "an operation now and then");
+        assert_eq!(most(&[-20]), at_once, "far faster");
+        assert_eq!(most(&[-20, 10, 10]), short, "no longer");
+        assert_eq!(most(&[0, 0, 0, 0, 0]), at_once, "as fast");
     }
 
     #[test]
     fn a_slow_processor_is_not_asked_for_next_to_nothing() {
         let mut courtesy = Courtesy::default();
-        courtesy.record(at(1), Write { bytes: M / 8, took: at(2), cpu: at(1), fell: M / 8 });
+        courtesy.record(at(1), Write { bytes: M / 8, took: at(2), cpu: at(1), fell: FELL / 8 });
         assert_eq!((courtesy.most(at(1)), courtesy.pause(at(1))), (M, LONGEST_PAUSE));
-        courtesy.record(at(1), Write { bytes: u64::MAX, took: at(1), cpu: Duration::ZERO, fell: u64::MAX });
+        courtesy.record(at(1), Write { bytes: u64::MAX, took: at(1), cpu: Duration::ZERO, fell: i64::MAX });
         assert_eq!(courtesy.most(at(1)), u64::MAX);
     }
 }
