@@ -27,7 +27,7 @@ const MAX_GAP: Duration = Duration::from_secs(60);
 /// Interval after which many bytes are judged already, as long as they come back: so many updates
 /// make the kernel fold its counters when they are read.
 const QUICK_WINDOW: Duration = Duration::from_millis(500);
-const QUICK_BYTES: u64 = 4 * MIN_JUDGED_BYTES;
+const QUICK_BYTES: u64 = 2 * MIN_JUDGED_BYTES;
 
 /// Interval between looks at a quick window before its end. Only refaults end it then: of a hot set
 /// of 176 MB below 192 MiB, 147 MiB came back from a disk within a second (Linux 7.3).
@@ -309,7 +309,7 @@ mod tests {
         assert_eq!(detector.check(at(100), streamed(2)), None, "perhaps later");
         assert!(!detector.is_due(at(199)) && detector.is_due(at(200)));
         detector.reclaimed(at(300), QUICK_BYTES);
-        assert_eq!(detector.check(at(500), streamed(24)), Some(Verdict::Clean), "of all since 0");
+        assert_eq!(detector.check(at(500), streamed(12)), Some(Verdict::Clean), "of all since 0");
         detector.reclaimed(at(500), QUICK_BYTES);
         assert!(!detector.is_due(at(1500)) && detector.is_due(at(2500)), "nothing came back");
     }
@@ -321,10 +321,10 @@ mod tests {
         detector.reclaimed(at(0), M);
         assert_eq!(detector.check(at(0), file(Lru::Classic, [0; 3])), None);
         detector.reclaimed(at(50), 2 * QUICK_BYTES);
-        assert_eq!(detector.check(at(100), file(Lru::Classic, [16, 16, 0])), Some(Verdict::InUse(0.25)));
+        assert_eq!(detector.check(at(100), file(Lru::Classic, [8, 8, 0])), Some(Verdict::InUse(0.25)));
         detector.reclaimed(at(150), QUICK_BYTES);
         assert!(!detector.is_due(at(199)) && detector.is_due(at(200)), "of a new window");
-        let streamed = file(Lru::Classic, [36, 16, 0]);
+        let streamed = file(Lru::Classic, [18, 8, 0]);
         assert_eq!(detector.check(at(200), streamed), Some(Verdict::Doubtful(0.625)));
     }
 
@@ -336,9 +336,9 @@ mod tests {
         assert!(detector.is_due(at(0)));
         let counters = |restored| file(Lru::Generations, [restored, 0, restored]);
         assert_eq!(detector.check(at(0), counters(100)), None, "earlier refaults");
-        detector.reclaimed(at(0), 20 * M);
+        detector.reclaimed(at(0), 15 * M);
         assert!(!detector.is_due(at(1)) && detector.is_due(at(2)));
-        assert_eq!(detector.check(at(2), counters(116)), Some(Verdict::InUse(0.8)));
+        assert_eq!(detector.check(at(2), counters(112)), Some(Verdict::InUse(0.8)));
         detector.reclaimed(at(2), 20 * M);
         let switched = file(Lru::Classic, [140, 140, 140]);
         assert_eq!(detector.check(at(4), switched), None, "a switch of the LRU");
