@@ -20,6 +20,9 @@ const MIN_KEPT: u64 = 1 << 20;
 /// Divisor of the full amount that is one step up.
 const STEP_DIVISOR: u64 = 8;
 
+/// Divisor of a limit that is a clear change of it.
+const LIMIT_DIVISOR: u64 = 8;
+
 /// Minimum time between changes due to checks, and between raises due to met limits: a cgroup at its
 /// limit meets it a hundred times a second.
 const ADJUST_INTERVAL: Duration = Duration::from_secs(1);
@@ -75,7 +78,7 @@ pub(crate) struct Brake {
     returned_at: Option<Duration>,
     /// Trial of leaving the reclaim to an application that meets its limit.
     trial: Trial,
-    /// The lowest limit, at the last sample.
+    /// The lowest limit, when the trials began to count.
     limit: Option<u64>,
     /// True if what is reclaimed is known to stay away, or to be a stream. Before that, no more is
     /// kept free than was asked for: what comes back arrives as well, and so the reserve would grow
@@ -201,10 +204,12 @@ impl Brake {
         self.hold.waits(now).or(self.trial.holds(now))
     }
 
-    /// Records the limit: what a trial found below another one doesn't count.
+    /// Records the limit: what a trial found below a clearly different one doesn't count. Others move
+    /// `memory.high` by small steps all the time.
     pub(crate) fn limited_to(&mut self, limit: u64) {
-        if self.limit.replace(limit).is_some_and(|before| before != limit) {
-            self.trial = Trial::default();
+        let before = *self.limit.get_or_insert(limit);
+        if limit.abs_diff(before) > before / LIMIT_DIVISOR {
+            (self.limit, self.trial) = (Some(limit), Trial::default());
         }
     }
 

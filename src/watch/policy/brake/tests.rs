@@ -144,7 +144,7 @@ fn a_trial_ends_as_the_limit_changes() {
         brake.check(at(now), counters, WANTED).hold
     };
     assert_eq!([check(&mut brake, 4, 16), check(&mut brake, 6, 36)], [None, Some(1.0)]);
-    brake.limited_to(200 * M);
+    brake.limited_to(210 * M);
     assert_eq!((brake.holds(at(6)), brake.leaves_to_tasks(at(6))), (Some(at(8)), true));
     brake.limited_to(300 * M);
     assert_eq!((brake.holds(at(6)), brake.leaves_to_tasks(at(6))), (None, false));
