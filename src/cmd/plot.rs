@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -53,7 +53,14 @@ fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     draft.push(path.file_name().unwrap_or_default());
     draft.push(format!(".{}.tmp", std::process::id()));
     let draft = path.with_file_name(draft);
-    let written = File::create_new(&draft).and_then(|mut file| file.write_all(bytes));
+    let created = match File::create_new(&draft) {
+        // The file may be one's own in a folder of others.
+        Err(why) if why.kind() == ErrorKind::PermissionDenied && path.exists() => {
+            return fs::write(path, bytes);
+        }
+        created => created,
+    };
+    let written = created.and_then(|mut file| file.write_all(bytes));
     let renamed = written.and_then(|()| fs::rename(&draft, path));
     if renamed.is_err() {
         let _ = fs::remove_file(&draft);
