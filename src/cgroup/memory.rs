@@ -32,6 +32,8 @@ pub struct MemoryCgroup {
     pressure: Option<Reader>,
     /// `cpu.stat`: a read makes kernels before 6.16 or so fold the counters of all controllers.
     folding: Option<Reader>,
+    /// `cpu.pressure`, opened when it is first asked for: a request never does.
+    waits: OnceCell<Option<Reader>>,
     /// Found when it is first asked for: a watch, which opens many cgroups, never does.
     zram: OnceCell<zram::Devices>,
     blind_spot: u64,
@@ -79,6 +81,7 @@ impl MemoryCgroup {
             swap_current: has("memory.swap.current")?,
             pressure: has("memory.pressure")?,
             folding: has("cpu.stat")?,
+            waits: OnceCell::new(),
             zram: OnceCell::new(),
             blind_spot: blind_spot(),
             text: String::new(),
@@ -92,6 +95,7 @@ impl MemoryCgroup {
         [self.cgroup.as_fd(), self.reclaim.as_fd(), self.stat.as_fd()]
             .into_iter()
             .chain(optional.into_iter().flatten().map(AsFd::as_fd))
+            .chain(self.waits.get().into_iter().flatten().map(AsFd::as_fd))
             .chain(self.zram.get().into_iter().flat_map(zram::Devices::descriptors))
     }
 
@@ -148,13 +152,10 @@ impl MemoryCgroup {
     }
 
     /// Returns the `some` total of `cpu.pressure`, if the kernel keeps it.
-    pub(crate) fn waited(&self) -> Option<Duration> {
-        self.cgroup
-            .read("cpu.pressure")
-            .ok()
-            .as_deref()
-            .and_then(pressure::some_total)
-            .map(Duration::from_micros)
+    pub(crate) fn waited(&mut self) -> Option<Duration> {
+        self.waits.get_or_init(|| self.cgroup.reader("cpu.pressure").ok());
+        let text = self.read(|files| files.waits.get().and_then(Option::as_ref)).ok()??;
+        pressure::some_total(text).map(Duration::from_micros)
     }
 
     /// Returns the `some` total of `memory.pressure`, if the kernel keeps it.
