@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Number of descriptors set aside: four writes at a time open eight files each, and beside them a
+/// Number of descriptors set aside: four writes at a time open nine files each, and beside them a
 /// few are needed to read `memory.stat`, to walk the hierarchy and to query a killer. Where the
 /// limit is low, half of it.
 const RESERVE: u64 = 48;
