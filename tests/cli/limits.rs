@@ -199,7 +199,9 @@ fn the_guard_that_keeps_from_swap_is_named() {
         let guards: Vec<_> = of(&all, "hold").iter().map(|hold| hold["guard"].clone()).collect();
         assert!(guards.contains(&guard.into()), "{words:?}: {all:?}");
         // The kernel reclaims a huge page as a whole, and more of them than requested.
-        assert!(swapped - app.stat("anon") <= 8 * M, "{words:?}: {} of {swapped}", app.stat("anon"));
+        // The counter lags, and may show less at first.
+        let left = app.stat("anon");
+        assert!(swapped.saturating_sub(left) <= 8 * M, "{words:?}: {left} of {swapped}");
     }
 }
 
