@@ -76,7 +76,10 @@ pub fn print_stdout(text: &str) -> Result<()> {
 
 /// Prints a part of the result. Returns whether the reader is still there: false for a closed pipe.
 pub fn print_more(text: &str) -> Result<bool> {
-    let mut stdout = anstream::stdout().lock();
+    write_all(anstream::stdout().lock(), text)
+}
+
+fn write_all(mut stdout: impl Write, text: &str) -> Result<bool> {
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(Error::io("standard output", &e)),
         written => Ok(written.is_ok()),
@@ -86,15 +89,12 @@ pub fn print_more(text: &str) -> Result<bool> {
 /// Prints a part of the result that programs read, as it is: an escape sequence in the name of a
 /// cgroup belongs to the name. A terminal gets it escaped. Returns whether the reader is still there.
 pub fn print_exactly(text: &str) -> Result<bool> {
-    let mut stdout = io::stdout().lock();
+    let stdout = io::stdout().lock();
     let lines = || {
         text.split_inclusive('\n').map(|line| format!("{}\n", format::escaped(line.trim_end_matches('\n'))))
     };
     let shown = if stdout.is_terminal() { Cow::Owned(lines().collect()) } else { Cow::Borrowed(text) };
-    match stdout.write_all(shown.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(Error::io("standard output", &e)),
-        written => Ok(written.is_ok()),
-    }
+    write_all(stdout, &shown)
 }
 
 /// Prints a line to stderr. Errors are ignored, since there is nowhere left to report them.

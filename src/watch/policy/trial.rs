@@ -237,7 +237,7 @@ mod tests {
 
     #[test]
     fn what_holding_cost_for_another_workload_does_not_count() {
-        let mut trial = Trial { futile: Backoff::default(), ..Trial::default() };
+        let mut trial = Trial::default();
         let mut costs = Costs { direct: Some(0), ..Costs::default() };
         let (mut began, mut is_held) = (Vec::new(), false);
         for second in 0..400 {
@@ -257,7 +257,7 @@ mod tests {
                 (false, false) => (5, 0),
             };
             costs.refaulted += back * M;
-            costs.direct = costs.direct.map(|bytes| bytes + if holds { direct } else { 0 } * M);
+            costs.direct = costs.direct.map(|bytes| bytes + direct * M);
         }
         // After 150 s: at the end of the next part, and of those that follow 30 s and more of a hold.
         assert_eq!(began[..2], [1, 66], "{began:?}");

@@ -258,6 +258,7 @@ fn a_hold_says_what_share_came_back() {
         CgroupPlan { limit: 192, hot: 176, growth: 20 << 10, rule: RulePlan::Share(10), ..CgroupPlan::QUIET };
     let run =
         run(&Plan { seconds: 300, kernel, tenants: vec![None], cgroups: vec![cgroup], troubles: vec![] });
+    assert!(run.trace.iter().any(|line| line.contains("LeftToTasks")), "it is held");
     let nothing: Vec<_> = run.trace.iter().filter(|line| line.contains("Refaults(0.0)")).collect();
     assert!(nothing.is_empty(), "{nothing:#?}");
 }
