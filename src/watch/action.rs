@@ -322,10 +322,19 @@ mod tests {
 
     fn run(sim: &mut Sim, down_to: u64, alarm: Option<Alarm>) -> ActionResult {
         let early = Interrupt { stop: &|| false, alarm, hurry: &Hurry::default() };
-        let (mut pace, mut courtesy) = (Pace::new(true, 0), Courtesy::default());
+        let (mut pace, mut courtesy) = (Pace::new(true, 0), calm());
         let mut action = Action::begin(sim, down_to, u64::MAX, None);
         while action.write(sim, (&mut pace, &mut courtesy), &early) {}
         action.result()
+    }
+
+    /// Courtesy where no task waits for a processor.
+    fn calm() -> Courtesy {
+        let mut calm = Courtesy::default();
+        let now = Sim::new(64 << 20).now();
+        calm.look(now, Some(Duration::ZERO));
+        calm.look(now + Duration::from_millis(1), Some(Duration::ZERO));
+        calm
     }
 
     /// Courtesy after a write that waited for the processor.
@@ -354,7 +363,7 @@ mod tests {
             while action.write(&mut sim, (&mut pace, courtesy), &early) {}
             (action.result(), sim.now().saturating_sub(began))
         };
-        let (alone, took) = run(&mut Courtesy::default());
+        let (alone, took) = run(&mut calm());
         assert!(took < 2 * alone.writing, "{took:?}, {alone:?}");
         let (result, took) = run(&mut crowded());
         assert!(result.writes > alone.writes && took > 2 * result.writing, "{took:?}, {result:?}, {alone:?}");
@@ -388,7 +397,7 @@ mod tests {
             while action.write(&mut sim, (&mut pace, &mut courtesy), &early) {}
             action.result()
         };
-        assert_eq!(run(Courtesy::default()).end, EndReason::Done, "it wouldn't pause");
+        assert_eq!(run(calm()).end, EndReason::Done, "it wouldn't pause");
         let result = run(crowded());
         assert_eq!((result.end, result.writes), (EndReason::Slice, 1), "the first write is due");
         assert_eq!(result.requested, (64 << 20) - result.current, "the rest is requested anew");

@@ -7,7 +7,9 @@
 //! processor, and while the cgroup's tasks wait for one (PSI), writes are therefore short, and
 //! operations end in the pauses between them. A task that waits until the end of a write doesn't
 //! delay it, so the first alone doesn't show all: p99 of a file read in a loop on Linux 6.1 was 5.7
-//! ms with it, 3.9 ms with both, and 3.6 ms without memctl.
+//! ms with it, 3.9 ms with both, and 3.6 ms without memctl. Until the waits are known, tasks are
+//! taken to want the processor: on Linux 6.12 half of the slow operations of such a run were those
+//! of its first 3 s.
 
 use std::time::Duration;
 
@@ -17,12 +19,15 @@ const CROWDED: u32 = 4;
 const MIN_WAIT: Duration = Duration::from_micros(250);
 
 /// Minimum time between looks at the cgroup's waits, and the part of it from which its tasks want the
-/// processor. The kernel sums waits up every 2 s (`PSI_FREQ`, kernel/sched/psi.c).
+/// processor. A read of the file sums them up to that moment (`psi_show`, kernel/sched/psi.c).
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 const CROWDED_PART: u32 = 500;
 
 /// Time after such a write or look for which others are taken to want the processor.
 const MEMORY: Duration = Duration::from_secs(10);
+
+/// The same after the first look, with which no other can be compared yet.
+const UNKNOWN: Duration = Duration::from_secs(3);
 
 /// CPU time of a short write, and the least that one requests, in bytes: on a slow processor a write
 /// takes as long whatever it requests, and too small ones would never come down to their target.
@@ -34,8 +39,9 @@ const PAUSE: u32 = 10;
 const LONGEST_PAUSE: Duration = Duration::from_millis(5);
 
 /// Share of the requested bytes that arrive meanwhile, from which there is no time for pauses: the
-/// cgroup allocates about as fast as it is reclaimed, and a pause would let it meet its limit. Weight
-/// of the last write, and the most that it counts.
+/// cgroup allocates about as fast as it is reclaimed, and a pause would let it meet its limit. Up to
+/// there pauses get shorter: one length until then, and none from there on, would have every few
+/// writes end in a long one. Weight of the last write, and the most that it counts.
 const URGENT: f64 = 0.75;
 const NEW_SHARE: f64 = 0.25;
 const MOST_ARRIVED: f64 = 4.0;
@@ -58,6 +64,8 @@ pub(crate) struct Write {
 pub(crate) struct Courtesy {
     /// End of the time for which others are taken to want the processor.
     crowded_until: Duration,
+    /// The same, as long as two looks can't be compared.
+    unknown_until: Duration,
     /// Recent share of the requested bytes that arrived meanwhile, in writes and pauses.
     arrived: f64,
     /// Time of the last look, and for how long tasks had waited by then; `None` if that isn't known.
@@ -91,9 +99,13 @@ impl Courtesy {
     /// Records for how long tasks of the cgroup have waited for a processor so far; `None` if that
     /// isn't known.
     pub(crate) fn look(&mut self, now: Duration, waited: Option<Duration>) {
-        let Some((at, Some(before))) = self.looked.replace((now, waited)) else { return };
-        let waited = waited.map(|waited| waited.saturating_sub(before));
-        if waited.is_some_and(|waited| waited >= now.saturating_sub(at) / CROWDED_PART) {
+        let last = self.looked.replace((now, waited));
+        if last.is_none() {
+            self.unknown_until = now + UNKNOWN;
+        }
+        let (Some((at, Some(before))), Some(waited)) = (last, waited) else { return };
+        self.unknown_until = Duration::ZERO;
+        if waited.saturating_sub(before) >= now.saturating_sub(at) / CROWDED_PART {
             self.crowded_until = now + MEMORY;
         }
     }
@@ -107,11 +119,11 @@ impl Courtesy {
     /// Returns the pause before the next write of the same action.
     #[must_use]
     pub(crate) fn pause(&self, now: Duration) -> Duration {
-        if self.holds(now) { self.pause } else { Duration::ZERO }
+        if self.holds(now) { self.pause.mul_f64(1.0 - self.arrived / URGENT) } else { Duration::ZERO }
     }
 
     fn holds(&self, now: Duration) -> bool {
-        now < self.crowded_until && self.arrived < URGENT
+        now < self.crowded_until.max(self.unknown_until) && self.arrived < URGENT
     }
 }
 
@@ -146,6 +158,7 @@ mod tests {
         courtesy.record(at(0), Write { bytes: 20 * M, took: 3 * MS, cpu: 3 * MS, fell: 20 * FELL });
         assert!(courtesy.is_look_due(at(0)));
         courtesy.look(at(0), Some(at(7)));
+        assert_eq!((courtesy.most(at(1)), courtesy.pause(at(1))), (2 * M, 5 * MS), "not known yet");
         assert!(!courtesy.is_look_due(at(1)) && courtesy.is_look_due(at(2)));
         courtesy.look(at(2), Some(at(7) + MS));
         assert_eq!((courtesy.most(at(2)), courtesy.pause(at(2))), (u64::MAX, Duration::ZERO), "hardly");
@@ -157,6 +170,15 @@ mod tests {
         assert_eq!((courtesy.most(at(15)), courtesy.pause(at(15))), (2 * M, 5 * MS));
         courtesy.look(at(15), Some(at(9) + 4 * MS));
         assert_eq!(courtesy.most(at(16)), u64::MAX, "10 s later");
+    }
+
+    #[test]
+    fn waits_that_stay_unknown_do_not_count() {
+        let mut courtesy = Courtesy::default();
+        courtesy.look(at(0), None);
+        assert_eq!(courtesy.most(at(1)), M, "not known yet");
+        courtesy.look(at(2), None);
+        assert_eq!((courtesy.most(at(2)), courtesy.most(at(3))), (M, u64::MAX));
     }
 
     #[test]
@@ -177,11 +199,18 @@ mod tests {
             }
             (courtesy.most(at(1)), courtesy.pause(at(1)))
         };
-        let (short, at_once) = ((M, LONGEST_PAUSE), (u64::MAX, Duration::ZERO));
-        assert_eq!(most(&[5, 5, 5, 5, 5, 5, 5, 5]), short, "it keeps falling");
-        assert_eq!(most(&[10, -5, 10, -5, 10, -5, 10]), short, "an operation now and then");
+        let at_once = (u64::MAX, Duration::ZERO);
+        assert_eq!(most(&[]), (M, LONGEST_PAUSE));
+        for (falls, pause, why) in [
+            (&[5, 5, 5, 5, 5, 5, 5, 5][..], 1..=3, "it keeps falling"),
+            (&[10, -5, 10, -5, 10, -5, 10], 1..=3, "an operation now and then"),
+            (&[-20, 10, 10], 1..=3, "no longer"),
+            (&[-20, 10, 10, 10, 10, 10, 10, 10, 10, 10], 4..=5, "long ago"),
+        ] {
+            let (bytes, paused) = most(falls);
+            assert!(bytes == M && pause.contains(&paused.as_millis()), "{why}: {bytes} bytes, {paused:?}");
+        }
         assert_eq!(most(&[-20]), at_once, "far faster");
-        assert_eq!(most(&[-20, 10, 10]), short, "no longer");
         assert_eq!(most(&[0, 0, 0, 0, 0]), at_once, "as fast");
     }
 
