@@ -393,7 +393,9 @@ impl<S: System> Member<S> {
     fn offered(&self, current: u64, gives: bool, now: Duration) -> Offer {
         let spare = current.saturating_sub(self.protection.max(self.rule.bounds.floor));
         let available = if gives { spare } else { 0 };
-        Offer { usage: current, available, returns: self.hold.brake.returns(now) }
+        let brake = &self.hold.brake;
+        let (comes_back, returns) = (brake.comes_back(now), brake.returns(now));
+        Offer { usage: current, available, comes_back, returns }
     }
 
     /// Offers its reclaimable bytes to limits above: all offers must be known before a share is

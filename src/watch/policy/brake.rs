@@ -28,7 +28,8 @@ const LIMIT_DIVISOR: u64 = 8;
 const ADJUST_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Time for which a cgroup gives nothing for the limits above it, once memory in use came back
-/// although nothing holds: its own limit is met, the others' need not be.
+/// although nothing holds: its own limit is met, the others' need not be. As long, what came back
+/// that may have been a stream makes others give first.
 const RETURN_TIME: Duration = Duration::from_secs(10);
 
 /// Time without memory in use that comes back, after which what comes back is taken for a stream.
@@ -76,6 +77,8 @@ pub(crate) struct Brake {
     halved_at: Duration,
     /// Time at which memory in use was last seen to come back while nothing holds.
     returned_at: Option<Duration>,
+    /// Time at which memory, in use or not, was last seen to come back; `None` once none does.
+    came_back_at: Option<Duration>,
     /// Trial of leaving the reclaim to an application that meets its limit.
     trial: Trial,
     /// The lowest limit, when the trials began to count.
@@ -114,6 +117,7 @@ impl Brake {
         // A trial is of an application that meets its limit, also after a long hold.
         let arrives = self.arrives.waits(now).is_some() || self.trial.is_in_progress();
         let is_long_ago = self.doubted_at.is_none_or(|at| now.saturating_sub(at) >= KNOWN_TIME);
+        self.came_back_at = (verdict != Verdict::Clean).then_some(now);
         let returned = match verdict {
             Verdict::InUse(_) => Some(true),
             Verdict::Doubtful(_) => (arrives && is_long_ago).then_some(false),
@@ -187,7 +191,7 @@ impl Brake {
         self.hold.worked();
         self.arrives.failed(now);
         self.raised_at = now;
-        self.doubted_at = Some(now);
+        (self.doubted_at, self.came_back_at) = (Some(now), Some(now));
         self.kept = self.is_sure.then(|| reserve.max(MIN_KEPT));
         true
     }
@@ -196,6 +200,12 @@ impl Brake {
     #[must_use]
     pub(crate) fn returns(&self, now: Duration) -> bool {
         self.returned_at.is_some_and(|at| now.saturating_sub(at) < RETURN_TIME)
+    }
+
+    /// Returns whether memory came back lately, in use or not.
+    #[must_use]
+    pub(crate) fn comes_back(&self, now: Duration) -> bool {
+        self.came_back_at.is_some_and(|at| now.saturating_sub(at) < RETURN_TIME)
     }
 
     /// Returns the end of the hold, if there is one.

@@ -22,8 +22,10 @@ pub(crate) struct Offer {
     pub usage: u64,
     /// Reclaimable bytes.
     pub available: u64,
-    /// True while its memory comes back: it gives what others leave, as long as there are no others
-    /// that aren't known.
+    /// True while its memory comes back, in use or not: it gives what others leave.
+    pub comes_back: bool,
+    /// True while memory in use comes back: it gives nothing where there are others that aren't
+    /// known.
     pub returns: bool,
 }
 
@@ -47,6 +49,8 @@ struct Part {
 #[derive(Debug, Default)]
 pub(crate) struct Shares {
     available: u64,
+    /// The part of those of which nothing comes back.
+    stays_away: u64,
     usage: u64,
     /// Parts of which at least one is open; otherwise none.
     parts: Vec<Part>,
@@ -58,6 +62,7 @@ impl Shares {
     /// Records a change of one cgroup's offer, from `before` to `now`.
     pub(crate) fn offer(&mut self, before: &Offer, now: &Offer) {
         self.available = (self.available + now.counted()).saturating_sub(before.counted());
+        self.stays_away = (self.stays_away + now.first()).saturating_sub(before.first());
         self.usage = (self.usage + now.usage).saturating_sub(before.usage);
     }
 
@@ -90,6 +95,9 @@ impl Shares {
         self.parts.retain(|part| !part.is_overdue(now));
         self.close();
         let missing = used.saturating_sub(down_to);
+        if offer.is_last() && self.stays_away >= missing {
+            return 0;
+        }
         let sum = |of: fn(&Part) -> u64| self.parts.iter().map(of).fold(0, u64::saturating_add);
         let given = sum(|part| part.given);
         // The usage shows what requests in progress have reclaimed, and `given` not yet. It also
@@ -119,7 +127,17 @@ impl Shares {
 impl Offer {
     /// Returns the reclaimable bytes as they count beside those of others.
     fn counted(&self) -> u64 {
-        if self.returns { self.available / REST_DIVISOR } else { self.available }
+        if self.is_last() { self.available / REST_DIVISOR } else { self.available }
+    }
+
+    /// Returns the reclaimable bytes of which nothing comes back.
+    fn first(&self) -> u64 {
+        if self.is_last() { 0 } else { self.available }
+    }
+
+    /// Returns whether it gives what others leave.
+    fn is_last(&self) -> bool {
+        self.returns || self.comes_back
     }
 }
 
@@ -146,7 +164,7 @@ mod tests {
     }
 
     fn offer(bytes: u64) -> Offer {
-        Offer { usage: bytes, available: bytes, returns: false }
+        Offer { usage: bytes, available: bytes, ..Offer::default() }
     }
 
     #[test]
@@ -268,20 +286,30 @@ mod tests {
 
     #[test]
     fn memory_that_comes_back_is_the_last_to_be_given() {
-        let used = |usage, returns| Offer { usage, available: usage, returns };
-        let (mut shares, ours) = (Shares::default(), used(900 << 20, true));
-        shares.offer(&Offer::default(), &ours);
+        let used = |usage| Offer { usage, available: usage, ..Offer::default() };
+        let returns = |usage| Offer { returns: true, ..used(usage) };
+        let comes_back = |usage| Offer { comes_back: true, ..used(usage) };
         let [down_to, one, two] = [800 << 20, 910 << 20, 1200 << 20];
-        assert_eq!(shares.of(NOW, A, (one, down_to), &ours), one - down_to, "nobody else is there");
-        assert_eq!(shares.of(NOW, A, (two, down_to), &ours), 0, "a quarter is of others");
-        let others = used(300 << 20, false);
-        shares.offer(&Offer::default(), &others);
-        let asked = [&ours, &others].map(|offer| shares.of(NOW, A, (two, down_to), offer) >> 20);
-        assert_eq!(asked, [1, 398], "these are known, and have enough");
-        shares.offer(&others, &Offer { available: 0, ..others });
-        assert_eq!(shares.of(NOW, A, (two, down_to), &ours), two - down_to, "they can't give any");
-        // Both come back: in proportion.
-        shares.offer(&Offer { available: 0, ..others }, &used(300 << 20, true));
-        assert_eq!(shares.of(NOW, A, (two, down_to), &ours) >> 20, 300);
+        for (ours, theirs, beside_unknown) in [
+            (returns(900 << 20), returns(300 << 20), 0),
+            (comes_back(900 << 20), comes_back(300 << 20), two - down_to),
+        ] {
+            let mut shares = Shares::default();
+            shares.offer(&Offer::default(), &ours);
+            assert_eq!(shares.of(NOW, A, (one, down_to), &ours), one - down_to, "nobody else is there");
+            assert_eq!(shares.of(NOW, A, (two, down_to), &ours), beside_unknown, "a quarter is of others");
+            let others = used(300 << 20);
+            shares.offer(&Offer::default(), &others);
+            let asked = |shares: &mut Shares, down_to| {
+                [&ours, &others].map(|offer| shares.of(NOW, A, (two, down_to), offer) >> 20)
+            };
+            assert_eq!(asked(&mut shares, 900 << 20), [0, 299], "these are known, and have enough");
+            assert_eq!(asked(&mut shares, down_to), [1, 398], "they have less than that");
+            shares.offer(&others, &Offer { available: 0, ..others });
+            assert_eq!(shares.of(NOW, A, (two, down_to), &ours), two - down_to, "they can't give any");
+            // Both come back: in proportion.
+            shares.offer(&Offer { available: 0, ..others }, &theirs);
+            assert_eq!(shares.of(NOW, A, (two, down_to), &ours) >> 20, 300);
+        }
     }
 }

@@ -39,7 +39,10 @@ fn a_suggested_limit_has_room_for_bursts_that_the_headroom_takes_back() {
 
 /// Runs cgroups below a limit of 200 MiB for 300 s: their parent's, or the own one of each.
 fn below_200_mib(refaults: Refaults, loads: &[Load], is_above: bool) -> Run {
-    let kernel = KernelPlan { refaults, speed: 400, ..EXACT };
+    below_200_mib_of(KernelPlan { refaults, speed: 400, ..EXACT }, loads, is_above)
+}
+
+fn below_200_mib_of(kernel: KernelPlan, loads: &[Load], is_above: bool) -> Run {
     let cgroup = |load: &Load| CgroupPlan {
         // None, as good as.
         limit: if is_above { u64::MAX >> 20 } else { 200 },
@@ -96,11 +99,16 @@ fn beside_a_sibling_that_grows_tasks_reclaim_no_more_than_alone() {
 
 #[test]
 fn memory_in_use_stays_where_a_sibling_has_enough_that_is_not() {
-    for refaults in REFAULTS {
+    for (refaults, crowded) in REFAULTS.into_iter().flat_map(|refaults| [(refaults, false), (refaults, true)])
+    {
         for (hot, growth) in [(100, 8 << 10), (150, 8 << 10), (100, 64 << 10), (150, 64 << 10)] {
-            let run = below_200_mib(refaults, &[Load { hot, growth: 0 }, Load { hot: 0, growth }], true);
+            let kernel = KernelPlan { refaults, speed: 400, crowded, ..EXACT };
+            let run = below_200_mib_of(kernel, &[Load { hot, growth: 0 }, Load { hot: 0, growth }], true);
             let back = run.refaulted / M;
-            assert!(back < 300, "{refaults:?}, {hot} MiB beside {growth} KiB/s: {back} MiB came back");
+            assert!(
+                back < 500,
+                "{refaults:?}, crowded {crowded}, {hot} MiB beside {growth} KiB/s: {back} MiB came back"
+            );
         }
     }
 }

@@ -97,6 +97,21 @@ fn a_stream_is_told_from_use_by_a_hold() {
 }
 
 #[test]
+fn what_comes_back_makes_others_give_first() {
+    let mut brake = opened();
+    assert!(!brake.comes_back(at(1)));
+    check(&mut brake, 2, 16, 0);
+    assert!(brake.met(at(6), WANTED), "a stream, or others' memory that arrived");
+    assert!(brake.comes_back(at(15)) && !brake.returns(at(15)) && !brake.comes_back(at(16)));
+    // Window by window, as long as it does.
+    brake.check(at(16), counters(16, 0), WANTED);
+    assert_eq!(check(&mut brake, 18, 32, 0), None);
+    assert!(brake.comes_back(at(27)), "it came back again");
+    check(&mut brake, 28, 32, 0);
+    assert!(!brake.comes_back(at(28)), "it stays away");
+}
+
+#[test]
 fn no_more_than_asked_for_is_kept_until_reclaim_is_known_to_be_clean() {
     let wanted = Wanted { full: 32 * M, asked: 16 * M, reserve: 32 * M };
     let mut brake = opened();
