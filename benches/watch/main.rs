@@ -4,6 +4,8 @@
 //! `watch compare MEMCTL SECONDS [SHAPE]...` runs in a guest: an application under a limit, once
 //! without a controller, and once with each, or with those that `MEMCTL_BENCH_BY` names. With
 //! `MEMCTL_BENCH_ABOVE`, the limit is that of the application's parent, as below a slice.
+//! `MEMCTL_BENCH_EACH` is what it reclaims each time that it meets its limit, bytes, for kernels that
+//! don't tell who reclaimed, where `none` isn't among them.
 //! `watch load …` is that application. The cost of a watch where nothing happens is in `rest.rs`.
 
 #![allow(clippy::disallowed_methods, reason = "reads numbers of its own cgroups")]
@@ -150,7 +152,7 @@ fn compare(shape: &Shape, memctl: &str, seconds: u64) -> Result<()> {
     // Some of them only: `none` first, which the others are compared with.
     let only = std::env::var("MEMCTL_BENCH_BY").unwrap_or_default();
     let wanted = |name: &str| only.is_empty() || only.split_whitespace().any(|word| word == name);
-    let mut each = None;
+    let mut each = std::env::var("MEMCTL_BENCH_EACH").ok().and_then(|bytes| bytes.parse().ok());
     for (name, command) in controllers.iter().filter(|(name, _)| wanted(name)) {
         println!("{:<9} {:<10} {}", shape.name, name, measure(shape, command, seconds, &mut each)?);
     }
