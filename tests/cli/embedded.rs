@@ -65,20 +65,17 @@ fn a_thread_of_the_application_reclaims_ahead() {
     let file = "/data/stream";
     let made = run_in_shell(&format!("dd if=/dev/zero of={file} bs=1M count=240 2>/dev/null; sync"));
     assert!(made, "a file of 240 MiB");
-    let met = |headroom: &[&str]| {
-        // The file's page cache is charged to whoever read it first: to nobody that is left.
-        run(&["reclaim", root().to_str().expect("UTF-8"), "max", "-q"]);
-        stream(file, headroom)
-    };
-    // Where the emulator is short of CPU time, less is read, or nothing.
-    let is_load = |met: &Met| met.direct_bytes > 16 * M && met.limit_events >= 8;
-    let without = (0..3).map(|_| met(&[])).find(is_load).expect("a run that meets its limit");
-    let with = met(&["10%"]);
+    // The file's page cache is charged to whoever read it first: to nobody that is left.
+    run(&["reclaim", root().to_str().expect("UTF-8"), "max", "-q"]);
+    let without = stream(file, &[]);
+    run(&["reclaim", root().to_str().expect("UTF-8"), "max", "-q"]);
+    let with = stream(file, &["10%"]);
     std::fs::remove_file(file).expect("the file");
-    // How many events that is depends on the folios of the page cache: one may stand for 2 MiB. There
-    // memctl's thread may also have to wait for longer than the headroom lasts, once or twice.
-    assert!(with.direct_bytes <= without.direct_bytes.max(300 * M) / 50, "{with:?}, without {without:?}");
-    assert!(with.limit_events <= without.limit_events.max(60) / 20, "{with:?}, without {without:?}");
+    // How many events that is depends on the folios of the page cache: one may stand for 2 MiB. Where
+    // the emulator is short of CPU time, less is read.
+    assert!(without.direct_bytes > 16 * M && without.limit_events >= 8, "the load is one: {without:?}");
+    assert!(with.direct_bytes <= without.direct_bytes.max(100 * M) / 50, "{with:?}, without {without:?}");
+    assert!(with.limit_events <= without.limit_events.max(20) / 20, "{with:?}, without {without:?}");
 }
 
 fn run_in_shell(line: &str) -> bool {
