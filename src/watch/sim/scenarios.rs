@@ -105,8 +105,10 @@ fn memory_in_use_stays_where_a_sibling_has_enough_that_is_not() {
             let kernel = KernelPlan { refaults, speed: 400, crowded, ..EXACT };
             let run = below_200_mib_of(kernel, &[Load { hot, growth: 0 }, Load { hot: 0, growth }], true);
             let back = run.refaulted / M;
+            // Of a file that is read in turn nothing tells use, so that it is asked again.
+            let most = if refaults == Refaults::Streams { 500 } else { 300 };
             assert!(
-                back < 500,
+                back < most,
                 "{refaults:?}, crowded {crowded}, {hot} MiB beside {growth} KiB/s: {back} MiB came back"
             );
         }
